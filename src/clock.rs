@@ -1,0 +1,84 @@
+//! The only place that asks the system for the time.
+
+use parking_lot::Mutex;
+use std::{
+    fmt,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+/// One reading of both clocks: a laptop that sleeps stops one, an administrator moves the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Time since 1970-01-01 UTC.
+    pub wall: Duration,
+    /// Monotonic time; stands still while the machine is suspended.
+    pub mono: Instant,
+}
+
+impl Now {
+    /// The reading `by` later on both clocks.
+    #[must_use]
+    pub fn plus(self, by: Duration) -> Self {
+        Self { wall: self.wall.saturating_add(by), mono: self.mono + by }
+    }
+
+    /// Whole seconds since 1970-01-01 UTC.
+    #[must_use]
+    pub fn unix(self) -> u64 {
+        self.wall.as_secs()
+    }
+}
+
+/// Where the time comes from.
+pub trait Clock: Send + Sync + fmt::Debug {
+    /// Reads both clocks.
+    fn now(&self) -> Now;
+}
+
+/// The machine's clocks.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Now {
+        // A wall clock before 1970 reads as 1970: tokens then look unexpired to it, and the
+        // monotonic clock alone decides.
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { wall, mono: Instant::now() }
+    }
+}
+
+/// A clock that moves only when told to, for tests.
+#[derive(Debug)]
+pub struct ManualClock(Mutex<Now>);
+
+impl ManualClock {
+    /// A clock that stands at 2026-11-20 00:00 UTC.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Mutex::new(Now { wall: Duration::from_secs(1_795_132_800), mono: Instant::now() }))
+    }
+
+    /// Moves both clocks forward.
+    pub fn advance(&self, by: Duration) {
+        let mut now = self.0.lock();
+        *now = now.plus(by);
+    }
+
+    /// Sets the wall clock alone, as an administrator or NTP would.
+    pub fn set_wall(&self, wall: Duration) {
+        self.0.lock().wall = wall;
+    }
+}
+
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Now {
+        *self.0.lock()
+    }
+}

@@ -1,0 +1,288 @@
+//! The validated configuration. Nothing after this module checks a value again.
+//!
+//! `file` mirrors `proxy.example.toml` and holds every default as a constant, `load` finds and
+//! reads the sources (flag, environment, file, default) and collects every error, `secret_ref`
+//! says where a secret comes from. What is here can only be right.
+
+pub mod file;
+pub mod load;
+pub mod secret_ref;
+
+use crate::{
+    id::{AccountId, Region},
+    secret::Secret,
+};
+use http::{HeaderName, HeaderValue, Uri};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+/// Everything adsproxy was told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where we listen.
+    pub listen: Listen,
+    /// The data plane's shape.
+    pub proxy: Proxy,
+    /// What a request must look like to be heard at all.
+    pub guard: Guard,
+    /// LWA applications by name; `[lwa]` is the one named `default`.
+    pub applications: BTreeMap<String, Application>,
+    /// Amazon's API hosts and how we speak to them.
+    pub upstream: Upstream,
+    /// When tokens are refreshed.
+    pub token: Token,
+    /// How much of a request is kept for a replay.
+    pub replay: Replay,
+    /// What a caller may use up.
+    pub limits: Limits,
+    /// Where grants are kept.
+    pub store: Store,
+    /// Keys that seal the store: the first seals, all open.
+    pub encryption: Encryption,
+    /// Accounts named in the configuration.
+    pub accounts: BTreeMap<AccountId, Account>,
+    /// What is written to standard error.
+    pub log: Log,
+    /// What `/metrics` shows.
+    pub metrics: Metrics,
+}
+
+/// The name of the application described by `[lwa]`.
+pub const DEFAULT_APPLICATION: &str = "default";
+
+/// `[listen]`
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// The data plane's addresses; at least one.
+    pub proxy: Vec<ProxyAddress>,
+    /// Health, metrics, and later the admin API.
+    pub admin: SocketAddr,
+    /// Health and metrics only, read-only; may be any address.
+    pub health: Option<SocketAddr>,
+    /// Serves the TCP addresses of `proxy` over TLS.
+    pub tls: Option<ListenTls>,
+    /// Permits a proxy or admin listener beyond loopback without caller authentication.
+    pub unsafe_allow_unauthenticated: bool,
+}
+
+/// One address of the data plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProxyAddress {
+    /// A TCP address; port 0 takes a free one.
+    Tcp(SocketAddr),
+    /// A Unix socket, made with mode 0660.
+    Unix(PathBuf),
+}
+
+/// `[listen.tls]`: PEM files, read again when their content changes.
+#[derive(Debug, Clone)]
+pub struct ListenTls {
+    /// The certificate chain, leaf first.
+    pub cert_file: PathBuf,
+    /// The private key; must not be readable by others.
+    pub key_file: PathBuf,
+}
+
+/// `[proxy]`
+#[derive(Debug, Clone)]
+pub struct Proxy {
+    /// Worker threads; never 0 here (0 in the file means one per core).
+    pub workers: usize,
+    /// The account of a request that names none.
+    pub default_account: Option<AccountId>,
+    /// How long a stopping server waits for requests in flight.
+    pub drain_timeout: Duration,
+}
+
+/// `[guard]`
+#[derive(Debug, Clone)]
+pub struct Guard {
+    /// Host names (lower case, without port) answered beside the loopback names.
+    pub allowed_hosts: Vec<String>,
+}
+
+/// `[lwa]` or `[applications.<name>]`: one LWA security profile.
+#[derive(Debug, Clone)]
+pub struct Application {
+    /// The public identifier, sent as `Amazon-Advertising-API-ClientId`.
+    pub client_id: String,
+    /// All live secrets, tried in order; at least one.
+    pub client_secrets: Vec<Secret>,
+    /// The token endpoint.
+    pub token_url: Uri,
+    /// Other hosts of the same endpoint, tried when a connection to the one before fails.
+    pub fallback_token_urls: Vec<Uri>,
+    /// The consent page.
+    pub authorize_url: Uri,
+    /// Where consent returns to.
+    pub redirect_uri: String,
+    /// What is asked for.
+    pub scopes: Vec<String>,
+}
+
+/// `[upstream]`
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// API hosts by region: scheme and authority only.
+    pub api: [Uri; 3],
+    /// MCP hosts by region: scheme and authority only.
+    pub mcp: [Uri; 3],
+    /// Extra roots, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// TCP connect, egress proxy and TLS handshake together.
+    pub connect_timeout: Duration,
+    /// From the last byte of the request to the head of the answer.
+    pub response_header_timeout: Duration,
+    /// Longest silence inside an answer's body that is no event stream.
+    pub response_idle_timeout: Duration,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
+    /// Open connections per host, all workers together.
+    pub connections_max: usize,
+    /// Offer HTTP/2 to TLS upstreams by ALPN.
+    pub http2: bool,
+}
+
+/// `[token]`
+#[derive(Debug, Clone)]
+pub struct Token {
+    /// How long before expiry a request starts a refresh.
+    pub refresh_buffer: Duration,
+    /// How long before expiry the background refresher acts.
+    pub background_lead: Duration,
+    /// Background refreshes under way at once.
+    pub background_concurrency: usize,
+    /// The least time between two forced refreshes of one account.
+    pub forced_refresh_min_interval: Duration,
+    /// The longest a request waits for a token.
+    pub wait_timeout: Duration,
+    /// Requests of one account that may wait for a token at once.
+    pub waiters_max: usize,
+    /// Calls to LWA under way at once.
+    pub lwa_concurrency: usize,
+    /// LWA: connecting.
+    pub lwa_connect_timeout: Duration,
+    /// LWA: one whole call.
+    pub lwa_timeout: Duration,
+    /// LWA: attempts per refresh.
+    pub lwa_attempts_max: u32,
+}
+
+/// `[replay]`
+#[derive(Debug, Clone)]
+pub struct Replay {
+    /// Replays after a 401.
+    pub max_replays: u32,
+    /// Captured in memory per request, bytes.
+    pub memory_max_bytes: u64,
+    /// Captured per request in all, bytes; beyond `memory_max_bytes` in an unlinked file.
+    pub disk_max_bytes: u64,
+    /// All captures together, bytes.
+    pub total_max_bytes: u64,
+    /// Where capture files are made; the system's temporary directory if none.
+    pub directory: Option<PathBuf>,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Open caller connections.
+    pub connections_max: usize,
+    /// Requests in flight, all workers together.
+    pub in_flight_max: usize,
+    /// Request line and header lines together, bytes.
+    pub header_max_bytes: usize,
+    /// Header lines.
+    pub headers_max: usize,
+    /// A request body, bytes; 0 for no cap.
+    pub body_max_bytes: u64,
+    /// Streams at once on one HTTP/2 connection.
+    pub http2_streams_max: u32,
+    /// The TLS handshake of a caller.
+    pub handshake_timeout: Duration,
+    /// From accept to the first byte of a request.
+    pub first_byte_timeout: Duration,
+    /// From a request's first byte to the end of its header.
+    pub header_timeout: Duration,
+    /// Between two requests on one connection.
+    pub idle_timeout: Duration,
+    /// Grace before `body_min_bytes_per_sec` is asked of a caller that keeps us waiting.
+    pub body_timeout: Duration,
+    /// Slowest acceptable upload while we wait for the caller.
+    pub body_min_bytes_per_sec: u64,
+    /// How long a caller may leave our answer unread.
+    pub write_timeout: Duration,
+}
+
+/// `[store]`
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// What keeps the grants.
+    pub kind: StoreKind,
+    /// The directory of the file store.
+    pub path: PathBuf,
+}
+
+/// `store.kind`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreKind {
+    /// Nothing outlives the process.
+    Memory,
+    /// A directory on this machine.
+    File,
+}
+
+/// `[encryption]`
+#[derive(Debug, Clone)]
+pub struct Encryption {
+    /// The key ring: the first key seals, all of them open.
+    pub keys: Vec<EncryptionKey>,
+}
+
+/// One master key.
+#[derive(Debug, Clone)]
+pub struct EncryptionKey {
+    /// Names the key in every record it sealed.
+    pub id: String,
+    /// 32 bytes, base64.
+    pub secret: Secret,
+}
+
+/// `[accounts.<alias>]`
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// Which API host, unless a request says otherwise.
+    pub region: Region,
+    /// Which of `applications` its grant belongs to.
+    pub application: String,
+    /// Seeds the account's record in the store.
+    pub refresh_token: Option<Secret>,
+    /// Added to a request that lacks them.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// `[log]`
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// `tracing` filter directives.
+    pub filter: String,
+    /// Text for people or JSON for machines; by the kind of standard error if none.
+    pub format: Option<LogFormat>,
+    /// One line per request.
+    pub access: bool,
+}
+
+/// `log.format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// One readable line per event.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// `[metrics]`
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Accounts with a label of their own; the rest share `other`.
+    pub account_labels_max: usize,
+}

@@ -1,0 +1,133 @@
+//! Names that were checked once: account alias, region, application name.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+/// The alias of an account: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AccountId(Arc<str>);
+
+impl AccountId {
+    /// The longest alias, in bytes.
+    pub const MAX_LEN: usize = 64;
+
+    /// The alias as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Says whether `text` is spelled like an alias.
+    #[must_use]
+    pub fn is_valid(text: &str) -> bool {
+        let bytes = text.as_bytes();
+        !bytes.is_empty()
+            && bytes.len() <= Self::MAX_LEN
+            && bytes[0].is_ascii_alphanumeric()
+            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+    }
+}
+
+impl FromStr for AccountId {
+    type Err = InvalidAccountId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAccountId> {
+        if Self::is_valid(text) { Ok(Self(text.into())) } else { Err(InvalidAccountId) }
+    }
+}
+
+impl std::borrow::Borrow<str> for AccountId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for AccountId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for AccountId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A text that is not an account alias.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "an account alias is 1 to 64 letters, digits, '.', '_' or '-', and begins with a letter or digit"
+)]
+pub struct InvalidAccountId;
+
+/// One of Amazon's three API regions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Region {
+    /// North America.
+    Na,
+    /// Europe, the Middle East and India.
+    Eu,
+    /// Japan, Australia and Singapore.
+    Fe,
+}
+
+impl Region {
+    /// Every region, in the order of their use as an index.
+    pub const ALL: [Self; 3] = [Self::Na, Self::Eu, Self::Fe];
+
+    /// `na`, `eu` or `fe`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Na => "na",
+            Self::Eu => "eu",
+            Self::Fe => "fe",
+        }
+    }
+}
+
+impl FromStr for Region {
+    type Err = InvalidRegion;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRegion> {
+        Self::ALL.into_iter().find(|region| region.as_str() == text).ok_or(InvalidRegion)
+    }
+}
+
+impl fmt::Display for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A text that is not a region.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a region is one of na, eu, fe")]
+pub struct InvalidRegion;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepts_aliases_of_the_documented_alphabet() {
+        for alias in ["a", "acme", "Acme-1.de_x", "0", &"x".repeat(64)] {
+            assert!(alias.parse::<AccountId>().is_ok(), "{alias}");
+        }
+    }
+
+    #[test]
+    fn refuses_everything_else() {
+        for alias in ["", ".acme", "-a", "_a", "a b", "a/b", "ä", "a@eu", "a\n", &"x".repeat(65)] {
+            assert!(alias.parse::<AccountId>().is_err(), "{alias}");
+        }
+    }
+
+    #[test]
+    fn regions_are_lower_case_and_exact() {
+        assert_eq!("eu".parse(), Ok(Region::Eu));
+        for text in ["EU", "", "us", "eu "] {
+            assert!(text.parse::<Region>().is_err(), "{text}");
+        }
+    }
+}

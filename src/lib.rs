@@ -1,0 +1,6 @@
+//! adsproxy: an authenticating reverse proxy for the Amazon Advertising API.
+
+pub mod clock;
+pub mod config;
+pub mod id;
+pub mod secret;
