@@ -4,4 +4,5 @@ pub mod clock;
 pub mod config;
 pub mod id;
 pub mod log;
+pub mod metrics;
 pub mod secret;
