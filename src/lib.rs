@@ -1,8 +1,10 @@
 //! adsproxy: an authenticating reverse proxy for the Amazon Advertising API.
 
+pub mod admin;
 pub mod clock;
 pub mod config;
 pub mod id;
 pub mod log;
 pub mod metrics;
+pub mod proxy;
 pub mod secret;

@@ -1,0 +1,3 @@
+//! Where callers arrive: listeners are handed a service and do not know what it does.
+
+pub mod tls;
