@@ -7,24 +7,30 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 /// An output that can be read, and held.
 #[derive(Clone, Default)]
-struct Output(Arc<(Mutex<(Vec<u8>, bool)>, Condvar)>);
+struct Output(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    written: Mutex<Vec<u8>>,
+    held: Mutex<bool>,
+    changed: Condvar,
+}
 
 impl Output {
     fn text(&self) -> String {
-        String::from_utf8(self.0.0.lock().0.clone()).unwrap()
+        String::from_utf8(self.0.written.lock().clone()).unwrap()
     }
 
     fn hold(&self, held: bool) {
-        self.0.0.lock().1 = held;
-        self.0.1.notify_all();
+        *self.0.held.lock() = held;
+        self.0.changed.notify_all();
     }
 }
 
 impl io::Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut state = self.0.0.lock();
-        self.0.1.wait_while(&mut state, |state| state.1);
-        state.0.extend_from_slice(bytes);
+        self.0.changed.wait_while(&mut self.0.held.lock(), |held| *held);
+        self.0.written.lock().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -54,7 +60,8 @@ static TURN: Mutex<()> = Mutex::new(());
 
 fn log(format: LogFormat, access: bool) -> (Log, Output) {
     let output = Output::default();
-    let config = config::Log { filter: "info".into(), format: None, access };
+    // Off: the events of other tests, which run meanwhile, must not come here.
+    let config = config::Log { filter: "off".into(), format: None, access };
     (start(&config, output.clone(), format, false).unwrap(), output)
 }
 

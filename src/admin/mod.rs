@@ -37,6 +37,9 @@ const INDEX: &str = "adsproxy\n\n\
     /metrics   for Prometheus\n\
     /status    accounts and their tokens, JSON\n";
 
+/// Answers one path; given the query string.
+type Handler = fn(&Admin, &str) -> Response<Full<Bytes>>;
+
 /// What both listeners show.
 #[derive(Clone)]
 pub struct Sources {
@@ -63,9 +66,9 @@ impl fmt::Debug for Admin {
 }
 
 impl Admin {
-    /// The admin listener's service.
+    /// The admin listener's service: everything, for callers that `guard` accepts.
     #[must_use]
-    pub fn admin(sources: Sources, guard: Guard) -> Self {
+    pub fn guarded(sources: Sources, guard: Guard) -> Self {
         Self { sources, guard: Some(Arc::new(guard)) }
     }
 
@@ -96,7 +99,7 @@ impl Admin {
         answer(self, request.uri().query().unwrap_or_default())
     }
 
-    fn route(&self, path: &str) -> Option<fn(&Self, &str) -> Response<Full<Bytes>>> {
+    fn route(&self, path: &str) -> Option<Handler> {
         match path {
             "/livez" => Some(|_, _| state(true)),
             "/startupz" => Some(|this, _| state(this.sources.health.has_started())),
