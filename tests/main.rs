@@ -1,1 +1,6 @@
-fn main() {}
+//! Behaviour tests: one file per behaviour.
+
+mod deploy;
+#[cfg(feature = "sandbox")]
+mod sdk;
+mod support;
