@@ -3,4 +3,6 @@
 pub mod clock;
 pub mod config;
 pub mod id;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
 pub mod secret;
