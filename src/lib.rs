@@ -24,4 +24,6 @@ pub mod deadline;
 pub mod error_chain;
 pub mod https;
 pub mod id;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
 pub mod secret;
