@@ -43,9 +43,6 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-/// How often the listener's certificate is looked at.
-const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(5);
-
 /// Why adsproxy cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -155,7 +152,7 @@ impl App {
         let tokens = shared.tokens.clone();
         control.spawn(async move { tokens.run_background().await });
         if let Some(tls) = &tls {
-            control.spawn(tls::watch(tls.clone(), CERTIFICATE_INTERVAL));
+            control.spawn(tls::watch(tls.clone(), tls::RELOAD_INTERVAL));
         }
 
         let open = Arc::new(AtomicUsize::new(0));
@@ -307,7 +304,7 @@ async fn surfaces(
         },
     );
     let guard = Guard::new(&config.guard.allowed_hosts);
-    tokio::spawn(admin::serve(admin, Admin::admin(sources, guard), stop.subscribe()));
+    tokio::spawn(admin::serve(admin, Admin::guarded(sources, guard), stop.subscribe()));
     Ok(addresses)
 }
 

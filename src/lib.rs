@@ -17,6 +17,8 @@ pub mod admin;
 pub mod config;
 pub mod log;
 pub mod metrics;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
 
 pub mod backoff;
 pub mod clock;
@@ -24,6 +26,4 @@ pub mod deadline;
 pub mod error_chain;
 pub mod https;
 pub mod id;
-#[cfg(feature = "sandbox")]
-pub mod sandbox;
 pub mod secret;

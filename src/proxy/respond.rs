@@ -91,7 +91,7 @@ pub fn problem(error: &Error, request_id: &HeaderValue) -> Answer {
     let text = error.public_text();
     let request_id = request_id.to_str().unwrap_or_default();
     let body = json!({
-        "type": format!("https://adsproxy.dev/errors#{code}"),
+        "type": format!("urn:adsproxy:error:{code}"),
         "title": status.canonical_reason().unwrap_or_default(),
         "status": status.as_u16(),
         "detail": text,
