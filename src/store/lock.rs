@@ -67,7 +67,7 @@ impl Turns {
         let deadline = Instant::now() + timeout;
         let locked = || Error::Locked { account: account.clone(), waited: timeout };
         let turn = self.take(account, deadline).await.ok_or_else(locked)?;
-        let mut file = blocking(path, |path| open_private(path)).await?;
+        let mut file = blocking(path, open_private).await?;
         let mut pause = Backoff::new(Duration::from_millis(2), Duration::from_millis(100));
         loop {
             // The file moves into each try and back, so that no thread is held while we wait and

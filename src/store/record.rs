@@ -151,10 +151,8 @@ fn parse(text: &[u8]) -> Result<Record, Damage> {
     if text.len() > MAX_BYTES {
         return Err(Damage::TooLong);
     }
-    let syntax = |error: serde_json::Error| Damage::Syntax {
-        line: error.line(),
-        column: error.column(),
-    };
+    let syntax =
+        |error: serde_json::Error| Damage::Syntax { line: error.line(), column: error.column() };
     match serde_json::from_slice::<Version>(text).map_err(syntax)?.version {
         FORMAT_VERSION => serde_json::from_slice(text).map_err(syntax),
         other => Err(Damage::Version(other)),
