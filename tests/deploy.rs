@@ -2,7 +2,8 @@
 
 use crate::support::extras;
 use std::{
-    fs,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -32,6 +33,8 @@ fn written(directory: &TempDir, name: &str, text: &str) -> PathBuf {
     let path = directory.path().join(name);
     fs::create_dir_all(path.parent().expect("a file in a directory")).expect("a directory");
     fs::write(&path, text).expect("a file in a directory of ours");
+    // Some of them are secrets, which adsproxy does not read if others can.
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("a file of ours");
     path
 }
 
@@ -107,6 +110,9 @@ fn the_example_renders_a_restricted_sidecar_with_probes() {
         "allowPrivilegeEscalation: false",
         "type: RuntimeDefault",
         "terminationMessagePolicy: FallbackToLogsOnError",
+        // 0440, and the group that may read.
+        "defaultMode: 288",
+        "fsGroup: 65532",
     ] {
         assert!(sidecar.contains(line), "{line} is missing in:\n{sidecar}");
     }
