@@ -2,7 +2,8 @@
 
 use crate::support::extras;
 use std::{
-    fs,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -32,6 +33,8 @@ fn written(directory: &TempDir, name: &str, text: &str) -> PathBuf {
     let path = directory.path().join(name);
     fs::create_dir_all(path.parent().expect("a file in a directory")).expect("a directory");
     fs::write(&path, text).expect("a file in a directory of ours");
+    // Some of them are secrets, which adsproxy does not read if others can.
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("a file of ours");
     path
 }
 
@@ -107,6 +110,9 @@ fn the_example_renders_a_restricted_sidecar_with_probes() {
         "allowPrivilegeEscalation: false",
         "type: RuntimeDefault",
         "terminationMessagePolicy: FallbackToLogsOnError",
+        // 0440, and the group that may read.
+        "defaultMode: 288",
+        "fsGroup: 65532",
     ] {
         assert!(sidecar.contains(line), "{line} is missing in:\n{sidecar}");
     }
@@ -294,4 +300,19 @@ fn a_licence_that_is_not_on_the_list_is_refused() {
     let file = written(&directory, "deny.toml", &rules);
     let output = run(python.arg("tests/tools/dependencies.py").arg(file).current_dir(top));
     assert_refused(&output, "webpki-root-certs");
+}
+
+#[test]
+fn the_manifests_in_the_readme_are_those_of_the_files_they_name() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(top.join("README.md")).expect("a file of ours");
+    let mut blocks = 0;
+    for block in readme.split("```yaml\n# ").skip(1) {
+        let (path, rest) = block.split_once('\n').expect("a path in the first line");
+        let (text, _) = rest.split_once("```").expect("an end of the block");
+        let file = fs::read_to_string(top.join(path)).expect("the file that the block names");
+        assert!(file.contains(text), "{path} does not hold this any more:\n{text}");
+        blocks += 1;
+    }
+    assert_eq!(blocks, 3);
 }
