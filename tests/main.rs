@@ -1,1 +1,4 @@
-fn main() {}
+//! Behaviour tests, one file per behaviour.
+
+#[cfg(feature = "sandbox")]
+mod sandbox;
