@@ -1,4 +1,8 @@
-//! Behaviour tests, one file per behaviour.
+//! Behaviour tests: one file per behaviour.
 
+mod deploy;
 #[cfg(feature = "sandbox")]
 mod sandbox;
+#[cfg(feature = "sandbox")]
+mod sdk;
+mod support;

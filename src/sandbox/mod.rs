@@ -13,7 +13,7 @@ pub mod ads;
 mod aids;
 mod amc;
 mod answer;
-
+pub mod banner;
 mod campaigns;
 mod consent;
 pub mod control;
@@ -27,6 +27,7 @@ mod mcp;
 pub mod profiles;
 pub mod record;
 mod reports;
+pub mod run;
 pub mod settings;
 
 pub use self::{
