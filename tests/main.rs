@@ -4,5 +4,7 @@ mod deploy;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 #[cfg(feature = "sandbox")]
+mod sandbox_command;
+#[cfg(feature = "sandbox")]
 mod sdk;
 mod support;

@@ -18,6 +18,7 @@ use std::{
     path::PathBuf,
     time::Duration,
 };
+use tokio::runtime::Runtime;
 
 /// What `adsproxy sandbox` takes.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
@@ -36,26 +37,57 @@ pub struct RunOptions {
     pub token_lifetime_secs: u64,
 }
 
+/// The running sandbox.
+#[derive(Debug)]
+pub struct Sandbox {
+    // In this order: the proxy goes before what it talks to.
+    app: App,
+    emulator: Emulator,
+    _runtime: Runtime,
+}
+
+impl Sandbox {
+    /// Starts the emulator and the proxy in front of it; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// When a port is taken, or the proxy does not start.
+    pub fn start(options: &RunOptions) -> anyhow::Result<Self> {
+        let proxy = free_port(options.port, "--port")?;
+        let admin = free_port(options.admin_port, "--admin-port")?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("sandbox")
+            .enable_all()
+            .build()
+            .context("cannot start a runtime for the emulator")?;
+        let emulator = runtime.block_on(start(options))?;
+        let config = config(proxy, admin, emulator.addr(), lifetime(options))?;
+        let app = App::start(config).context("cannot start the proxy")?;
+        Ok(Self { app, emulator, _runtime: runtime })
+    }
+
+    /// The proxy's address.
+    #[must_use]
+    pub fn proxy_address(&self) -> &str {
+        self.app.proxy_addresses().first().map_or("", String::as_str)
+    }
+
+    /// The emulator.
+    #[must_use]
+    pub fn emulator(&self) -> &Emulator {
+        &self.emulator
+    }
+}
+
 /// Runs the sandbox until it is told to stop.
 ///
 /// # Errors
-/// When a port is taken, or the proxy does not start.
-pub fn run(options: RunOptions) -> anyhow::Result<()> {
-    let [port, admin_port] =
-        [(options.port, "--port"), (options.admin_port, "--admin-port")].map(free_port);
-    let (port, admin_port) = (port?, admin_port?);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("sandbox")
-        .enable_all()
-        .build()
-        .context("cannot start a runtime for the emulator")?;
-    let emulator = runtime.block_on(start(&options))?;
-    let config = config(port, admin_port, emulator.addr(), lifetime(&options))?;
-    let app = App::start(config).context("cannot start the proxy")?;
-    let proxy = app.proxy_addresses().first().context("the proxy listens nowhere")?.clone();
-    println!("{}", banner(&proxy, app.admin_address(), emulator.addr(), lifetime(&options)));
-    app.wait_for_signal_and_drain();
+/// As [`Sandbox::start`].
+pub fn run(options: &RunOptions) -> anyhow::Result<()> {
+    let sandbox = Sandbox::start(options)?;
+    let (admin, emulator) = (sandbox.app.admin_address(), sandbox.emulator.addr());
+    println!("{}", banner(sandbox.proxy_address(), admin, emulator, lifetime(options)));
+    sandbox.app.wait_for_signal_and_drain();
     Ok(())
 }
 
@@ -72,7 +104,7 @@ fn lifetime(options: &RunOptions) -> Duration {
 }
 
 /// Looks whether a port is free, so that the complaint can name the flag.
-fn free_port((port, flag): (u16, &str)) -> anyhow::Result<SocketAddr> {
+fn free_port(port: u16, flag: &str) -> anyhow::Result<SocketAddr> {
     let addr = loopback(port);
     if port != 0 {
         TcpListener::bind(addr).with_context(|| taken(port, flag))?;
