@@ -2,5 +2,9 @@
 
 mod deploy;
 #[cfg(feature = "sandbox")]
+mod sandbox;
+#[cfg(feature = "sandbox")]
+mod sandbox_command;
+#[cfg(feature = "sandbox")]
 mod sdk;
 mod support;

@@ -327,6 +327,8 @@ fn truncated() -> Response<Body> {
     let mut response = feed(StatusCode::OK, "application/json", |sender| async move {
         let half = Frame::data(Bytes::from(vec![b' '; 500]));
         if sender.send(Ok(half)).await.is_ok() {
+            // Lets the half be written out first: hyper throws away what it still holds.
+            tokio::time::sleep(Duration::from_millis(20)).await;
             drop(sender.send(Err(io::ErrorKind::ConnectionAborted.into())).await);
         }
     });

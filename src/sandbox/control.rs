@@ -6,7 +6,7 @@ use super::{
     fault::{API_FAULTS, ApiFault, LWA_FAULTS, LwaFault, times},
     form::Form,
     gate::Gate,
-    grants::Rotation,
+    settings::Rotation,
 };
 use http::{HeaderMap, Method, Response, StatusCode, header, request::Parts};
 use serde_json::{Value, json};

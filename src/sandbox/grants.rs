@@ -1,6 +1,13 @@
 //! What Login with Amazon knows: applications, grants, codes and the access tokens it issued.
 
-use super::{fault::Faults, fault::LwaFault, form::random_text, gate::Gate, profiles::Profile};
+use super::{
+    fault::Faults,
+    fault::LwaFault,
+    form::random_text,
+    gate::Gate,
+    profiles::Profile,
+    settings::{LwaSettings, Rotation},
+};
 use crate::clock::{Clock, Now};
 use parking_lot::Mutex;
 use std::{
@@ -37,43 +44,6 @@ struct Inner {
     tokens: HashMap<String, Issued>,
     /// Access tokens in the order of their issue.
     order: VecDeque<String>,
-}
-
-/// How tokens are issued.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LwaSettings {
-    /// How long an access token lives.
-    pub token_lifetime: Duration,
-    /// What `expires_in` says about it.
-    pub expires_in: ExpiresIn,
-    /// Whether a refresh changes the refresh token.
-    pub rotation: Rotation,
-    /// Leaves the refresh token out of the answer to a refresh.
-    pub omit_refresh_token: bool,
-}
-
-/// The field `expires_in`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ExpiresIn {
-    /// The real lifetime in whole seconds.
-    Lifetime,
-    /// This JSON text, whatever it is.
-    Raw(String),
-    /// Not there.
-    Absent,
-}
-
-/// What a refresh does to the refresh token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rotation {
-    /// Nothing: the same one is returned.
-    Off,
-    /// A new one; the old one goes on working.
-    OldLives,
-    /// A new one; the old one works for so long.
-    OldDiesAfter(Duration),
-    /// A new one; the old one is dead.
-    OldDies,
 }
 
 /// An advertiser's consent to one application.
@@ -378,28 +348,6 @@ impl Issued {
     /// Either clock may say that it is over, as with the real tokens' holders.
     fn is_live(&self, now: Now) -> bool {
         self.expires.is_some_and(|expires| now.mono < expires.mono && now.wall < expires.wall)
-    }
-}
-
-impl LwaSettings {
-    fn expires_in(&self) -> Option<String> {
-        match &self.expires_in {
-            ExpiresIn::Lifetime => Some(self.token_lifetime.as_secs().to_string()),
-            ExpiresIn::Raw(text) => Some(text.clone()),
-            ExpiresIn::Absent => None,
-        }
-    }
-}
-
-impl Default for LwaSettings {
-    /// An hour, the same refresh token each time: what Amazon does.
-    fn default() -> Self {
-        Self {
-            token_lifetime: Duration::from_secs(3600),
-            expires_in: ExpiresIn::Lifetime,
-            rotation: Rotation::Off,
-            omit_refresh_token: false,
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Bytes of each body kept for looking at; length and hash cover all of it.
-pub const BODY_KEPT_MAX_BYTES: usize = 64 * 1024;
+pub const BODY_KEPT_MAX_BYTES: usize = 16 * 1024;
 
 /// Distinct paths counted; what comes later is counted as `other`.
 const PATHS_MAX: usize = 1000;
@@ -161,7 +161,9 @@ impl Record {
         let mut inner = self.inner.lock();
         inner.counts.bodies_broken += u64::from(!body.complete);
         if let Some(seen) = inner.find(number) {
-            seen.body = body.start.slice(..body.start.len().min(BODY_KEPT_MAX_BYTES));
+            // Copied: a slice would keep the whole body alive.
+            let kept = body.start.len().min(BODY_KEPT_MAX_BYTES);
+            seen.body = Bytes::copy_from_slice(&body.start[..kept]);
             seen.body_len = body.len;
             seen.body_sha256 = body.sha256;
             seen.body_complete = body.complete;
