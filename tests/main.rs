@@ -1,1 +1,10 @@
-fn main() {}
+//! Behaviour tests: one file per behaviour.
+
+mod deploy;
+#[cfg(feature = "sandbox")]
+mod sandbox;
+#[cfg(feature = "sandbox")]
+mod sandbox_command;
+#[cfg(feature = "sandbox")]
+mod sdk;
+mod support;

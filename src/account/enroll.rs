@@ -1,0 +1,193 @@
+//! Which accounts there are: those of the configuration and those of the store.
+//!
+//! A refresh token in the configuration seeds its account's record. From then on the store's
+//! (rotated) value wins until the configured value itself changes, which a keyed fingerprint
+//! beside the record tells.
+
+use super::{Account, Directory, Table};
+use crate::{
+    clock::Clock,
+    config::{self, Config},
+    error_chain::chain,
+    id::{AccountId, Region},
+    lwa::Application,
+    secret::Secret,
+    store::{self, Credential, CredentialStore},
+    token::{Holder, TokenManager},
+};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+use tracing::{error, info, warn};
+
+/// How often the store is asked for accounts that other processes added, changed or removed.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(1500);
+
+/// Keeps the directory in step with the configuration and the store.
+#[derive(Debug)]
+pub struct Enroller {
+    config: Arc<Config>,
+    store: Arc<dyn CredentialStore>,
+    tokens: TokenManager,
+    clock: Arc<dyn Clock>,
+    directory: Directory,
+    applications: BTreeMap<String, Arc<Application>>,
+}
+
+impl Enroller {
+    /// An enroller for `directory`, which is empty until [`Enroller::enroll`].
+    #[must_use]
+    pub fn new(
+        config: Arc<Config>,
+        store: Arc<dyn CredentialStore>,
+        tokens: TokenManager,
+        clock: Arc<dyn Clock>,
+        directory: Directory,
+    ) -> Self {
+        let applications = config
+            .applications
+            .iter()
+            .map(|(name, application)| {
+                (name.clone(), Arc::new(Application::new(name, application)))
+            })
+            .collect();
+        Self { config, store, tokens, clock, directory, applications }
+    }
+
+    /// Seeds and recalls every account once, before the first request.
+    ///
+    /// # Errors
+    /// When the store cannot even be listed. An account whose record cannot be read is enrolled
+    /// all the same, and says so when it is used.
+    pub async fn enroll(&self) -> Result<(), store::Error> {
+        self.reconcile().await
+    }
+
+    /// Follows the store until dropped.
+    pub async fn follow(&self) {
+        loop {
+            tokio::time::sleep(FOLLOW_INTERVAL).await;
+            if let Err(error) = self.reconcile().await {
+                warn!(error = %chain(&error), "cannot list the store");
+            }
+            self.heal().await;
+        }
+    }
+
+    async fn reconcile(&self) -> Result<(), store::Error> {
+        let stored: HashSet<AccountId> = self.store.list().await?.into_iter().collect();
+        let known = self.directory.snapshot();
+        let wanted = || self.config.accounts.keys().chain(&stored);
+        let gone = known.keys().any(|id| !wanted().any(|wanted| wanted == id));
+        if !gone && wanted().all(|id| known.contains_key(id)) {
+            return Ok(());
+        }
+        let mut table = Table::new();
+        for id in wanted() {
+            if table.contains_key(id) {
+                continue;
+            }
+            if let Some(account) = known.get(id) {
+                table.insert(id.clone(), account.clone());
+            } else if let Some(account) = self.admit(id).await {
+                table.insert(id.clone(), Arc::new(account));
+            }
+        }
+        info!(accounts = table.len(), "accounts enrolled");
+        self.directory.replace(table);
+        Ok(())
+    }
+
+    async fn admit(&self, id: &AccountId) -> Option<Account> {
+        let config = self.config.accounts.get(id);
+        let record = match config.and_then(|config| config.refresh_token.as_ref()) {
+            Some(seed) => self.seed(id, config?, seed).await,
+            None => self.store.load(id).await,
+        };
+        let region = match (config, &record) {
+            (Some(config), _) => config.region,
+            (None, Ok(Some(record))) => record.region,
+            (None, _) => Region::Na,
+        };
+        let name = match (config, &record) {
+            (Some(config), _) => config.application.as_str(),
+            (None, Ok(Some(record))) => record.application.as_str(),
+            (None, _) => config::DEFAULT_APPLICATION,
+        };
+        let Some(application) = self.applications.get(name) else {
+            error!(account = id.as_str(), application = name, "no such application is configured");
+            return None;
+        };
+        let holder = self.tokens.adopt(id, region, application.clone());
+        self.recall(&holder, &record);
+        Some(Account::new(holder, region, config))
+    }
+
+    fn recall(&self, holder: &Arc<Holder>, record: &Result<Option<Credential>, store::Error>) {
+        let account = holder.id().as_str();
+        match record {
+            Ok(Some(record)) => self.tokens.recall(holder, record),
+            Ok(None) => {
+                warn!(account, "not connected: it has no refresh token");
+                self.tokens.unusable(holder, false, "not connected");
+            }
+            Err(error) => {
+                error!(account, error = %chain(error), "cannot read the account's record");
+                if error.is_sealed() {
+                    self.tokens.unusable(holder, true, &chain(error));
+                }
+            }
+        }
+    }
+
+    /// Writes the configured refresh token into the record, unless it was written before.
+    async fn seed(
+        &self,
+        id: &AccountId,
+        config: &config::Account,
+        seed: &Secret,
+    ) -> Result<Option<Credential>, store::Error> {
+        let _lock = self.store.lock(id).await?;
+        let record = self.store.load(id).await?;
+        if let Some(record) = &record
+            && record.seed.as_deref().is_some_and(|known| self.store.fingerprint_matches(known, seed))
+        {
+            return Ok(Some(record.clone()));
+        }
+        let seeded = Credential {
+            account: id.clone(),
+            application: config.application.clone(),
+            region: config.region,
+            refresh_token: seed.clone(),
+            previous_refresh_token: None,
+            access_token: None,
+            generation: record.as_ref().map_or(0, |record| record.generation),
+            consented_at: None,
+            updated_at: self.clock.now().unix(),
+            reauthorization_required: false,
+            seed: Some(self.store.fingerprint(seed)),
+        };
+        self.store.save(&seeded).await?;
+        info!(account = id.as_str(), "refresh token taken from the configuration");
+        Ok(Some(seeded))
+    }
+
+    /// Looks again at accounts that wait for a person or a key: another process may have helped.
+    async fn heal(&self) {
+        for account in self.directory.snapshot().values() {
+            let holder = &account.holder;
+            if !self.tokens.is_stuck(holder) {
+                continue;
+            }
+            if let Ok(Some(record)) = self.store.load(&account.id).await
+                && !record.reauthorization_required
+            {
+                info!(account = account.id.as_str(), "account can be used again");
+                self.tokens.reconnected(holder);
+                self.tokens.recall(holder, &record);
+            }
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Accounts known to this process: their region, default headers and token.
+//!
+//! `enroll` fills the table from the configuration and the store and follows the store.
+//! The table is replaced as a whole; workers read a snapshot of it without a lock.
+
+pub mod enroll;
+
+use crate::{
+    config,
+    id::{AccountId, Region},
+    token::Holder,
+};
+use arc_swap::ArcSwap;
+use http::{HeaderName, HeaderValue};
+use std::{collections::HashMap, sync::Arc};
+
+/// One account as a request needs it: everything is built once.
+#[derive(Debug)]
+pub struct Account {
+    /// Its alias.
+    pub id: AccountId,
+    /// Which API host, unless the request says otherwise.
+    pub region: Region,
+    /// Added to a request that lacks them.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The application's client id as a header value.
+    pub client_id: HeaderValue,
+    /// Its token.
+    pub holder: Arc<Holder>,
+}
+
+impl Account {
+    /// Puts `holder` to use as configured; an account that only the store knows has no headers.
+    #[must_use]
+    pub fn new(holder: Arc<Holder>, region: Region, config: Option<&config::Account>) -> Self {
+        Self {
+            id: holder.id().clone(),
+            region,
+            headers: config.map(|config| config.headers.clone()).unwrap_or_default(),
+            client_id: HeaderValue::from_str(holder.application().client_id())
+                .expect("the configuration accepts only client ids that fit a header"),
+            holder,
+        }
+    }
+}
+
+/// Accounts by alias.
+pub type Table = HashMap<AccountId, Arc<Account>>;
+
+/// The current table. Cheap to clone; all clones see replacements.
+#[derive(Clone, Debug, Default)]
+pub struct Directory(Arc<ArcSwap<Table>>);
+
+impl Directory {
+    /// The table behind it, for workers to cache.
+    #[must_use]
+    pub fn shared(&self) -> Arc<ArcSwap<Table>> {
+        self.0.clone()
+    }
+
+    /// The table as it is now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Table> {
+        self.0.load_full()
+    }
+
+    /// Replaces the table.
+    pub fn replace(&self, table: Table) {
+        self.0.store(Arc::new(table));
+    }
+}

@@ -1,0 +1,161 @@
+//! Tests of the routes, and of the accept loop over a real socket.
+
+use super::*;
+use crate::{config, id::Region};
+use health::{Check, Readiness};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+
+struct Known;
+
+impl Accounts for Known {
+    fn accounts(&self) -> Vec<AccountStatus> {
+        vec![AccountStatus {
+            account: "acme".parse().unwrap(),
+            state: "reauthorization_required",
+            region: Region::Fe,
+            application: "default".into(),
+            expires_in: None,
+            generation: 7,
+            last_error: Some("invalid_grant".into()),
+            reauthorization_required: true,
+        }]
+    }
+}
+
+fn sources() -> (Sources, Arc<AtomicU64>) {
+    let broken = Arc::new(AtomicU64::new(0));
+    let asked = Arc::clone(&broken);
+    let check = Check::new("store", move || asked.load(Ordering::SeqCst) == 0);
+    let metrics = Metrics::new(&config::Metrics { account_labels_max: 5 }, Arc::default());
+    let health = Arc::new(Health::new(vec![check]));
+    (Sources { health, metrics, accounts: Arc::new(Known) }, broken)
+}
+
+fn request(method: &str, path: &str, host: &str) -> Request<()> {
+    Request::builder().method(method).uri(path).header("host", host).body(()).unwrap()
+}
+
+/// Status, content type and body of an answer.
+async fn ask(admin: &Admin, request: &Request<()>) -> (u16, String, String) {
+    use http_body_util::BodyExt;
+    let response = admin.answer(request);
+    assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
+    assert_eq!(response.headers()[X_CONTENT_TYPE_OPTIONS], "nosniff");
+    let kind = response.headers()[CONTENT_TYPE].to_str().unwrap().to_owned();
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, kind, String::from_utf8(body.into()).unwrap())
+}
+
+async fn get(admin: &Admin, path: &str) -> (u16, String, String) {
+    ask(admin, &request("GET", path, "localhost:8788")).await
+}
+
+#[tokio::test]
+async fn health_follows_the_life_of_the_process_on_both_listeners() {
+    let (sources, broken) = sources();
+    let health = Arc::clone(&sources.health);
+    for admin in [Admin::health(sources.clone()), Admin::guarded(sources, Guard::new(&[]))] {
+        let codes = async || {
+            let mut codes = Vec::new();
+            for path in ["/livez", "/startupz", "/readyz", "/healthz"] {
+                codes.push(get(&admin, path).await.0);
+            }
+            codes
+        };
+        match health.readiness() {
+            Readiness::Starting => {
+                assert_eq!(codes().await, [200, 503, 503, 503]);
+                health.set(Readiness::Ready);
+                assert_eq!(codes().await, [200, 200, 200, 200]);
+                broken.store(1, Ordering::SeqCst);
+                assert_eq!(codes().await, [200, 200, 503, 503]);
+                let (code, _, body) = get(&admin, "/readyz?verbose").await;
+                assert_eq!((code, body.contains("[-] store failed")), (503, true));
+                broken.store(0, Ordering::SeqCst);
+                assert_eq!(get(&admin, "/readyz").await.2, "ok\n");
+                health.set(Readiness::Draining);
+            }
+            _ => assert_eq!(codes().await, [200, 200, 503, 503]),
+        }
+    }
+}
+
+#[tokio::test]
+async fn status_lists_accounts_on_the_admin_listener_only() {
+    let (sources, _) = sources();
+    let admin = Admin::guarded(sources.clone(), Guard::new(&[]));
+    let (code, kind, body) = get(&admin, "/status").await;
+    assert_eq!((code, kind.as_str()), (200, JSON));
+    let expected = json!({ "version": env!("CARGO_PKG_VERSION"), "accounts": [{
+        "account": "acme", "state": "reauthorization_required", "region": "fe",
+        "application": "default", "expires_in_secs": null, "generation": 7,
+        "last_error": "invalid_grant", "reauthorization_required": true,
+    }] });
+    assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
+    assert_eq!(get(&admin, "/").await.0, 200);
+    let health = Admin::health(sources);
+    assert_eq!(get(&health, "/status").await.0, 404);
+    assert_eq!(get(&health, "/").await.0, 404);
+    let (code, kind, _) = get(&health, "/metrics").await;
+    assert_eq!((code, kind.as_str()), (200, PROMETHEUS));
+}
+
+#[tokio::test]
+async fn unknown_paths_and_methods_are_problems() {
+    let admin = Admin::guarded(sources().0, Guard::new(&[]));
+    for path in ["/nothing", "/livez/", "//livez", "/LIVEZ", "/debug/pprof"] {
+        let (code, kind, body) = get(&admin, path).await;
+        assert_eq!((code, kind.as_str()), (404, PROBLEM), "{path}");
+        assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["status"], 404);
+    }
+    for method in ["POST", "DELETE", "OPTIONS", "TRACE"] {
+        let response = admin.answer(&request(method, "/livez", "localhost"));
+        assert_eq!(response.status(), 405, "{method}");
+        assert_eq!(response.headers()[ALLOW], "GET, HEAD");
+    }
+    assert_eq!(admin.answer(&request("HEAD", "/livez", "localhost")).status(), 200);
+}
+
+#[tokio::test]
+async fn the_admin_listener_answers_no_foreign_host_or_site_but_the_health_listener_does() {
+    let (sources, _) = sources();
+    let admin = Admin::guarded(sources.clone(), Guard::new(&["ads.internal".into()]));
+    let health = Admin::health(sources);
+    assert_eq!(ask(&admin, &request("GET", "/livez", "ads.internal:1")).await.0, 200);
+    let foreign = request("GET", "/livez", "10.1.2.3:8789");
+    assert_eq!(ask(&admin, &foreign).await.0, 403);
+    assert_eq!(ask(&health, &foreign).await.0, 200);
+    let mut browser = request("GET", "/status", "localhost");
+    browser.headers_mut().insert("sec-fetch-site", HeaderValue::from_static("cross-site"));
+    let (code, kind, body) = ask(&admin, &browser).await;
+    assert_eq!((code, kind.as_str()), (403, PROBLEM));
+    assert!(body.contains("caller_rejected"), "{body}");
+}
+
+#[tokio::test]
+async fn serves_over_a_socket_and_finishes_when_told_to_drain() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (drain, drained) = watch::channel(false);
+    let serving = tokio::spawn(serve(listener, Admin::health(sources().0), drained));
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"HEAD /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut head = [0; 15];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200 OK");
+    drain.send(true).unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.ends_with(b"\r\n\r\n"), "a HEAD has no body");
+    tokio::time::timeout(Duration::from_secs(4), serving).await.unwrap().unwrap();
+    assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+}

@@ -1,0 +1,408 @@
+//! The composition root: builds everything from a configuration, decides nothing.
+//!
+//! Threads: one single-threaded runtime per worker for the data plane, and one control runtime
+//! for refreshes, the store, the admin and health listeners.
+
+use crate::{
+    account::{Directory, enroll::Enroller},
+    admin::{
+        self, Admin, Sources,
+        health::{Health, Readiness},
+    },
+    clock::{Clock, SystemClock},
+    config::Config,
+    deadline::TICK,
+    forward::body::CaptureLimits,
+    https,
+    listen::{
+        Acceptor,
+        bind::{self, BindError, Bound},
+        tls::{self, ServerTls},
+    },
+    log::{self, AccessLog, Log},
+    lwa::LwaClient,
+    metrics::{AccountStatus, Accounts, Metrics},
+    proxy::{Shared, Worker, guard::Guard},
+    store::{self, CredentialStore},
+    token::TokenManager,
+};
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+use tokio::{
+    runtime::{Builder, LocalOptions, Runtime},
+    sync::watch,
+};
+use tracing::{info, warn};
+
+/// Why adsproxy cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An address cannot be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The store cannot be opened.
+    #[error("cannot open the store")]
+    Store(#[from] store::Error),
+    /// The certificate of the listener cannot be used.
+    #[error("cannot use the listener's certificate")]
+    Tls(#[from] tls::Error),
+    /// The roots cannot be used.
+    #[error("cannot set up TLS towards Amazon")]
+    Https(#[from] https::Error),
+    /// The operating system refuses threads or sockets.
+    #[error("cannot start")]
+    Io(#[from] io::Error),
+}
+
+/// A running adsproxy.
+pub struct App {
+    addresses: Vec<String>,
+    admin: SocketAddr,
+    health: Option<SocketAddr>,
+    draining: Arc<AtomicBool>,
+    drain: watch::Sender<bool>,
+    /// Ends the admin and health listeners: readiness is to be seen falling until then.
+    stop: watch::Sender<bool>,
+    readiness: Arc<Health>,
+    drain_timeout: Duration,
+    workers: Vec<JoinHandle<()>>,
+    paths: Vec<PathBuf>,
+    control: Option<Runtime>,
+    log: Option<Log>,
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+/// What `/status` and `/metrics` ask for.
+#[derive(Debug)]
+struct Known {
+    directory: Directory,
+    tokens: TokenManager,
+}
+
+impl Accounts for Known {
+    fn accounts(&self) -> Vec<AccountStatus> {
+        let table = self.directory.snapshot();
+        let mut accounts: Vec<_> =
+            table.values().map(|account| self.tokens.status(&account.holder)).collect();
+        accounts.sort_by(|a, b| a.account.cmp(&b.account));
+        accounts
+    }
+}
+
+impl App {
+    /// Starts with the machine's clock.
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing keeps running after one.
+    pub fn start(config: Config) -> Result<Self, Error> {
+        Self::start_with(config, Arc::new(SystemClock))
+    }
+
+    /// Starts with a clock of the caller's, for tests.
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub fn start_with(config: Config, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        let config = Arc::new(config);
+        let log = log::init(&config.log)?;
+        let metrics = Metrics::new(&config.metrics, log.dropped());
+        let mut sockets = bind::bind(&config.listen.proxy, config.proxy.workers)?;
+        let control = Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("control")
+            .enable_all()
+            .build()?;
+        let store = store::open(&config.store, &config.encryption)?;
+        let tls = config.listen.tls.as_ref().map(ServerTls::load).transpose()?;
+        let shared = share(&config, &clock, &store, &metrics, &control)?;
+        let known = Arc::new(Known {
+            directory: shared.directory.clone(),
+            tokens: shared.tokens.clone(),
+        });
+        let readiness = Arc::new(Health::new(Vec::new()));
+        let drain = watch::Sender::new(false);
+        let stop = watch::Sender::new(false);
+        let sources =
+            Sources { health: readiness.clone(), metrics: metrics.clone(), accounts: known };
+        let (admin, health) = control.block_on(surfaces(&config, sources, &stop))?;
+
+        let enroller = Enroller::new(
+            config.clone(),
+            store,
+            shared.tokens.clone(),
+            clock,
+            shared.directory.clone(),
+        );
+        control.block_on(enroller.enroll())?;
+        control.spawn(async move { enroller.follow().await });
+        let tokens = shared.tokens.clone();
+        control.spawn(async move { tokens.run_background().await });
+        if let Some(tls) = &tls {
+            control.spawn(tls::watch(tls.clone(), tls::RELOAD_INTERVAL));
+        }
+
+        let open = Arc::new(AtomicUsize::new(0));
+        let mut workers = Vec::new();
+        for (number, bound) in std::mem::take(&mut sockets.workers).into_iter().enumerate() {
+            let seat = Seat {
+                shared: shared.clone(),
+                metrics: metrics.clone(),
+                access: log.access(),
+                tls: tls.clone(),
+                open: open.clone(),
+                drain: drain.subscribe(),
+            };
+            let thread = std::thread::Builder::new().name(format!("worker-{number}"));
+            workers.push(thread.spawn(move || seat.run(bound))?);
+        }
+        readiness.set(Readiness::Ready);
+        let app = Self {
+            addresses: sockets.addresses.clone(),
+            admin,
+            health,
+            draining: shared.draining.clone(),
+            drain,
+            stop,
+            readiness,
+            drain_timeout: config.proxy.drain_timeout,
+            workers,
+            paths: std::mem::take(&mut sockets.paths),
+            control: Some(control),
+            log: Some(log),
+        };
+        info!(proxy = ?app.addresses, %admin, health = ?app.health, "listening");
+        Ok(app)
+    }
+
+    /// The data plane's addresses as bound: `127.0.0.1:8787`, `unix:/path`.
+    #[must_use]
+    pub fn proxy_addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// The admin listener's address as bound.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The health listener's address as bound.
+    #[must_use]
+    pub fn health_address(&self) -> Option<SocketAddr> {
+        self.health
+    }
+
+    /// Serves until SIGTERM or SIGINT, then drains. A second signal ends the process at once.
+    pub fn wait_for_signal_and_drain(self) {
+        if let Some(control) = &self.control {
+            control.block_on(signal());
+            // Whoever asks twice does not want to wait.
+            control.spawn(async {
+                signal().await;
+                std::process::exit(1);
+            });
+        }
+        self.drain();
+    }
+
+    /// Stops accepting, lets requests in flight finish for at most the drain timeout, and ends.
+    pub fn drain(mut self) {
+        info!("draining");
+        self.readiness.set(Readiness::Draining);
+        self.drain.send_replace(true);
+        let deadline = Instant::now() + self.drain_timeout;
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                warn!("a worker ended by a panic");
+            }
+        }
+        if Instant::now() >= deadline {
+            warn!("some requests were still in flight at the end of the drain timeout");
+        }
+        self.draining.store(true, Ordering::Relaxed);
+        info!("stopped");
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.drain.send_replace(true);
+        self.stop.send_replace(true);
+        for path in &self.paths {
+            let _ = std::fs::remove_file(path);
+        }
+        if let Some(control) = self.control.take() {
+            // Refreshes under way get a moment: a rotated refresh token must reach the store.
+            control.shutdown_timeout(Duration::from_secs(5));
+        }
+        if let Some(log) = self.log.take() {
+            log.shutdown();
+        }
+    }
+}
+
+fn share(
+    config: &Arc<Config>,
+    clock: &Arc<dyn Clock>,
+    store: &Arc<dyn CredentialStore>,
+    metrics: &Arc<Metrics>,
+    control: &Runtime,
+) -> Result<Arc<Shared>, Error> {
+    let ca = config.upstream.ca_file.as_deref();
+    let token = &config.token;
+    let lwa_tls = https::client_config(ca, true)?;
+    let http = https::lwa_client(&lwa_tls, token.lwa_connect_timeout, token.lwa_timeout)?;
+    let tokens = TokenManager::new(
+        token,
+        clock.clone(),
+        LwaClient::new(http),
+        store.clone(),
+        metrics.clone(),
+        control.handle().clone(),
+    );
+    Ok(Arc::new(Shared {
+        config: config.clone(),
+        directory: Directory::default(),
+        tokens,
+        clock: clock.clone(),
+        captures: CaptureLimits::new(&config.replay, &config.limits),
+        tls: https::client_config(ca, config.upstream.http2)?,
+        draining: Arc::new(AtomicBool::new(false)),
+    }))
+}
+
+async fn surfaces(
+    config: &Config,
+    sources: Sources,
+    stop: &watch::Sender<bool>,
+) -> Result<(SocketAddr, Option<SocketAddr>), Error> {
+    let admin = listener(config.listen.admin).await?;
+    let addresses = (
+        admin.local_addr()?,
+        match config.listen.health {
+            None => None,
+            Some(address) => {
+                let listener = listener(address).await?;
+                let bound = listener.local_addr()?;
+                tokio::spawn(admin::serve(listener, Admin::health(sources.clone()), stop.subscribe()));
+                Some(bound)
+            }
+        },
+    );
+    let guard = Guard::new(&config.guard.allowed_hosts);
+    tokio::spawn(admin::serve(admin, Admin::guarded(sources, guard), stop.subscribe()));
+    Ok(addresses)
+}
+
+async fn listener(address: SocketAddr) -> Result<tokio::net::TcpListener, BindError> {
+    tokio::net::TcpListener::bind(address).await.map_err(|error| BindError::new(address, error))
+}
+
+async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        // Without handlers the signals keep their usual effect: the process ends at once.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// What one worker thread is given.
+struct Seat {
+    shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
+    access: AccessLog,
+    tls: Option<Arc<ServerTls>>,
+    open: Arc<AtomicUsize>,
+    drain: watch::Receiver<bool>,
+}
+
+impl Seat {
+    fn run(self, sockets: Vec<Bound>) {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default());
+        match runtime {
+            Ok(runtime) => runtime.block_on(self.work(sockets)),
+            Err(error) => tracing::error!(%error, "a worker cannot start"),
+        }
+    }
+
+    async fn work(mut self, sockets: Vec<Bound>) {
+        let metrics = self.metrics.worker();
+        let limits = self.shared.config.limits.clone();
+        let drain_timeout = self.shared.config.proxy.drain_timeout;
+        let worker = Worker::new(self.shared, metrics.clone(), self.access);
+        let service = {
+            let worker = worker.clone();
+            move |request| worker.clone().handle(request)
+        };
+        let acceptor = Acceptor::new(&limits, self.tls, metrics, self.open, service);
+        if let Err(error) = acceptor.listen(sockets) {
+            return tracing::error!(%error, "a worker cannot accept connections");
+        }
+        let started = Instant::now();
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ends: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {
+                    worker.tick();
+                    acceptor.sweep(u32::try_from(started.elapsed().as_secs()).unwrap_or(u32::MAX));
+                }
+                _ = self.drain.changed(), if ends.is_none() => {
+                    ends = Some(Instant::now() + drain_timeout);
+                    acceptor.drain();
+                    ticks = tokio::time::interval(Duration::from_millis(20));
+                }
+            }
+            if let Some(ends) = ends
+                && (acceptor.connections() == 0 || Instant::now() >= ends)
+            {
+                worker.tick();
+                return;
+            }
+        }
+    }
+}
+
+/// Runs `serve`: hardens the process, starts, and blocks until drained.
+///
+/// # Errors
+/// When it cannot start.
+pub fn serve(config: Config) -> anyhow::Result<()> {
+    harden();
+    App::start(config)?.wait_for_signal_and_drain();
+    Ok(())
+}
+
+/// No core dumps, which would hold tokens, and as many file descriptors as are allowed.
+fn harden() {
+    use rustix::process::{
+        DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+    };
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let files = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files });
+}

@@ -1,0 +1,105 @@
+//! A capture too large for memory: an unlinked temporary file, read and written off the worker.
+
+use bytes::Bytes;
+use std::{
+    collections::VecDeque,
+    fs::File,
+    future::Future,
+    io,
+    os::unix::fs::FileExt,
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+/// How much is read back at once, bytes.
+const READ_BYTES: u64 = 64 * 1024;
+
+/// The file, and what is on its way to or from it.
+pub(super) struct Spill {
+    directory: Option<PathBuf>,
+    file: Option<Arc<File>>,
+    queued: VecDeque<Bytes>,
+    written: u64,
+    writing: Option<JoinHandle<io::Result<(Arc<File>, u64)>>>,
+    reading: Option<JoinHandle<io::Result<Bytes>>>,
+}
+
+impl Spill {
+    /// A spill whose file is made in `directory` (or the system's) at the first write.
+    pub(super) fn new(directory: Option<PathBuf>) -> Self {
+        Self { directory, file: None, queued: VecDeque::new(), written: 0, writing: None, reading: None }
+    }
+
+    /// Takes `data` over; written at the next [`Spill::poll_written`].
+    pub(super) fn append(&mut self, data: Bytes) {
+        self.queued.push_back(data);
+    }
+
+    /// Ready when everything appended is in the file, which bounds what waits in memory.
+    pub(super) fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if let Some(writing) = &mut self.writing {
+                let outcome = ready!(Pin::new(writing).poll(cx));
+                self.writing = None;
+                let (file, written) = outcome.map_err(io::Error::other)??;
+                self.file = Some(file);
+                self.written = written;
+            }
+            if self.queued.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            let frames = std::mem::take(&mut self.queued);
+            let (file, at, directory) = (self.file.take(), self.written, self.directory.clone());
+            self.writing = Some(spawn_blocking(move || write(file, directory, at, &frames)));
+        }
+    }
+
+    /// Reads on from `offset`; everything must be written.
+    pub(super) fn poll_read(
+        &mut self,
+        offset: u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Bytes>> {
+        ready!(self.poll_written(cx))?;
+        let Some(file) = &self.file else {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        };
+        let reading = self.reading.get_or_insert_with(|| {
+            let file = file.clone();
+            let len = READ_BYTES.min(self.written.saturating_sub(offset));
+            spawn_blocking(move || {
+                let mut data = vec![0; usize::try_from(len).unwrap_or_default()];
+                file.read_exact_at(&mut data, offset)?;
+                Ok(Bytes::from(data))
+            })
+        });
+        let outcome = ready!(Pin::new(reading).poll(cx));
+        self.reading = None;
+        let data = outcome.map_err(io::Error::other)??;
+        if data.is_empty() {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        Poll::Ready(Ok(data))
+    }
+}
+
+fn write(
+    file: Option<Arc<File>>,
+    directory: Option<PathBuf>,
+    mut at: u64,
+    frames: &VecDeque<Bytes>,
+) -> io::Result<(Arc<File>, u64)> {
+    let file = match (file, directory) {
+        (Some(file), _) => file,
+        (None, Some(directory)) => Arc::new(tempfile::tempfile_in(directory)?),
+        (None, None) => Arc::new(tempfile::tempfile()?),
+    };
+    for frame in frames {
+        file.write_all_at(frame, at)?;
+        at += frame.len() as u64;
+    }
+    Ok((file, at))
+}

@@ -1,0 +1,146 @@
+//! Table tests of the header rules.
+
+use super::*;
+
+fn map(lines: &[(&str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines {
+        let name: HeaderName = name.parse().expect("a name");
+        headers.append(name, value.parse().expect("a value"));
+    }
+    headers
+}
+
+fn out_with(inbound: &[(&str, &str)], ads: bool, framing: Framing) -> HeaderMap {
+    let default = ("amazon-advertising-api-scope".parse().expect("a name"), "7".parse().expect("v"));
+    outgoing(
+        &map(inbound),
+        &Injection {
+            bearer: &HeaderValue::from_static("Bearer ours"),
+            client_id: &HeaderValue::from_static("our-id"),
+            host: &HeaderValue::from_static("api.test"),
+            defaults: &[default],
+            names_ads_client: ads,
+            framing,
+        },
+    )
+}
+
+fn out(inbound: &[(&str, &str)]) -> HeaderMap {
+    out_with(inbound, false, Framing::AsItCame)
+}
+
+#[test]
+fn sets_ours_whatever_the_caller_sent() {
+    let headers = out_with(
+        &[
+            ("authorization", "Bearer theirs"),
+            ("authorization", "Basic x"),
+            ("amazon-advertising-api-clientid", "theirs"),
+            ("amazon-ads-clientid", "theirs"),
+            ("host", "evil.test"),
+        ],
+        true,
+        Framing::AsItCame,
+    );
+    let all = |name: &str| headers.get_all(name).iter().cloned().collect::<Vec<_>>();
+    assert_eq!(all("authorization"), ["Bearer ours"]);
+    assert_eq!(all("amazon-advertising-api-clientid"), ["our-id"]);
+    assert_eq!(all("amazon-ads-clientid"), ["our-id"]);
+    assert_eq!(all("host"), ["api.test"]);
+}
+
+#[test]
+fn a_connection_line_cannot_remove_ours() {
+    let headers = out(&[
+        ("connection", "close, Authorization"),
+        ("connection", "Amazon-Advertising-API-ClientId, host, x-secret"),
+        ("x-secret", "1"),
+        ("x-kept", "1"),
+    ]);
+    assert_eq!(headers["authorization"], "Bearer ours");
+    assert_eq!(headers["amazon-advertising-api-clientid"], "our-id");
+    assert_eq!(headers["host"], "api.test");
+    assert!(!headers.contains_key("x-secret") && !headers.contains_key("connection"));
+    assert_eq!(headers["x-kept"], "1");
+}
+
+#[test]
+fn removes_selectors_cookies_hop_by_hop_fields_and_their_look_alikes() {
+    for name in [
+        "x-ads-account", "x-ads-region", "x-ads-anything", "cookie", "te", "trailer", "upgrade",
+        "keep-alive", "proxy-connection", "proxy-authorization", "transfer-encoding",
+        "x_ads_account", "transfer_encoding", "authorization_", "_authorization", "x-ads_region",
+        "amazon_advertising_api_clientid", "proxy_authorization",
+    ] {
+        let headers = out(&[(name, "v")]);
+        let twin = name.replace('_', "-");
+        let ours = ["authorization", "amazon-advertising-api-clientid"].contains(&twin.as_str());
+        assert!(!headers.contains_key(name), "{name}");
+        assert!(ours || !headers.contains_key(&twin), "{name}");
+    }
+}
+
+#[test]
+fn keeps_everything_else_in_order_and_adds_nothing() {
+    let lines = [
+        ("b-second", "2"), ("a-first", "1"), ("b-second", "3"), ("accept", "x/y"),
+        ("amazon-advertising-api-scope", "caller"), ("x_other", "1"), ("x-amz-target", "t"),
+        ("content-length", "3"), ("x-request-id", "r"),
+    ];
+    let headers = out(&lines);
+    let kept: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+    assert_eq!(kept, [
+        "host", "b-second", "a-first", "accept", "amazon-advertising-api-scope", "x_other",
+        "x-amz-target", "content-length", "x-request-id", "authorization",
+        "amazon-advertising-api-clientid",
+    ]);
+    assert_eq!(headers["amazon-advertising-api-scope"], "caller");
+    assert_eq!(headers.get_all("b-second").iter().collect::<Vec<_>>(), ["2", "3"]);
+}
+
+#[test]
+fn a_default_field_is_added_only_where_the_caller_sent_none() {
+    assert_eq!(out(&[])["amazon-advertising-api-scope"], "7");
+    assert!(!out(&[]).contains_key("amazon-ads-clientid"));
+}
+
+#[test]
+fn a_chunked_body_stays_chunked_and_has_no_length() {
+    let headers = out_with(&[("content-length", "3")], false, Framing::Chunked);
+    assert_eq!(headers["transfer-encoding"], "chunked");
+    assert!(!headers.contains_key("content-length"));
+}
+
+#[test]
+fn answers_lose_connection_fields_and_what_only_we_may_say() {
+    let mut headers = map(&[
+        ("connection", "close, x-internal"), ("x-internal", "1"), ("transfer-encoding", "chunked"),
+        ("x-ads-proxy-error", "forged"), ("x-ads-proxy-request-id", "forged"), ("etag", "e"),
+    ]);
+    clean_answer(&mut headers);
+    assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["etag"]);
+}
+
+#[test]
+fn only_a_location_on_the_same_host_is_rewritten() {
+    let upstream: Uri = "https://api.test".parse().expect("a uri");
+    for (location, prefix, expected) in [
+        ("https://api.test/v2/x?y#z", "", "/v2/x?y#z"),
+        ("https://API.test:443/v2/x", "/a/acme", "/a/acme/v2/x"),
+        ("https://api.test", "", "/"),
+        ("https://api.test?q=1", "", "/?q=1"),
+        ("https://api.test//evil.test/x", "", "/.//evil.test/x"),
+        ("/v2/x", "/a/acme", "/a/acme/v2/x"),
+        ("/v2/x", "", "/v2/x"),
+        ("http://api.test/x", "", "http://api.test/x"),
+        ("https://api.test:8443/x", "", "https://api.test:8443/x"),
+        ("https://api.test.evil/x", "", "https://api.test.evil/x"),
+        ("https://b.s3.amazonaws.com/k?X-Amz-Signature=s", "/a/acme",
+         "https://b.s3.amazonaws.com/k?X-Amz-Signature=s"),
+    ] {
+        let mut headers = map(&[("location", location)]);
+        rewrite_location(&mut headers, &upstream, prefix);
+        assert_eq!(headers["location"], expected, "{location}");
+    }
+}

@@ -1,0 +1,236 @@
+//! Sends one attempt of a request to Amazon and brings its answer back.
+//!
+//! Knows hosts, connections, header rules and bodies; does not know tokens' lives, callers or
+//! answers of our own. Nothing here follows a redirect, and no host but the configured six is
+//! ever connected to.
+
+pub mod body;
+pub mod connect;
+pub mod headers;
+pub mod upstream;
+
+use crate::{config, deadline::Deadlines, id::Region, metrics::WorkerMetrics};
+use body::{BodyError, Capture, ContinueGate};
+use connect::{ConnectError, Connector};
+use headers::{Framing, Injection};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header::EXPECT};
+use std::{fmt, rc::Rc, sync::Arc, time::Duration};
+use upstream::{Host, Lease, Response};
+
+/// Which of Amazon's services a path belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// The Ads API.
+    Api,
+    /// The official MCP server: `/mcp` and below.
+    Mcp,
+}
+
+/// Why an attempt brought no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection.
+    #[error("no connection to the upstream")]
+    Connect(#[source] ConnectError),
+    /// The connection broke before an answer came.
+    #[error("the upstream ended the connection without an answer")]
+    Broken(#[source] hyper::Error),
+    /// The caller's body failed.
+    #[error("the request body")]
+    Body(#[source] BodyError),
+    /// All connections were in use for too long.
+    #[error("no upstream connection came free in time")]
+    Busy,
+    /// No answer within `upstream.response_header_timeout_secs`.
+    #[error("no answer in time")]
+    Timeout,
+    /// The body was not kept whole.
+    #[error("the request cannot be sent again")]
+    NotReplayable,
+}
+
+/// One attempt's parts that stay the same in a replay.
+#[derive(Debug)]
+pub struct Attempt<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// Path and query as they came, byte for byte.
+    pub target: &'a Uri,
+    /// The caller's header fields.
+    pub headers: &'a HeaderMap,
+    /// The caller's body.
+    pub capture: &'a Capture,
+    /// `Authorization`.
+    pub bearer: &'a HeaderValue,
+    /// The application's client id.
+    pub client_id: &'a HeaderValue,
+    /// The account's default fields.
+    pub defaults: &'a [(HeaderName, HeaderValue)],
+    /// Whether the newer client id field is set too.
+    pub names_ads_client: bool,
+}
+
+/// One worker's way to Amazon.
+pub struct Forward {
+    api: [Rc<Host>; 3],
+    mcp: [Rc<Host>; 3],
+    deadlines: Rc<Deadlines>,
+    header_timeout: Duration,
+}
+
+impl fmt::Debug for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Forward")
+    }
+}
+
+impl Forward {
+    /// The configured hosts, without a connection yet. `workers` share the connection limit.
+    #[must_use]
+    pub fn new(
+        config: &config::Upstream,
+        workers: usize,
+        tls: Arc<rustls::ClientConfig>,
+        deadlines: &Rc<Deadlines>,
+        metrics: &Arc<WorkerMetrics>,
+    ) -> Self {
+        let connector = Rc::new(Connector::new(tls, config.connect_timeout));
+        let max = config.connections_max.div_ceil(workers);
+        let host = |uri: &Uri| {
+            let (connector, deadlines) = (connector.clone(), deadlines.clone());
+            Host::new(uri, connector, max, config.idle_timeout, deadlines, metrics.clone())
+        };
+        Self {
+            api: config.api.each_ref().map(host),
+            mcp: config.mcp.each_ref().map(host),
+            deadlines: deadlines.clone(),
+            header_timeout: config.response_header_timeout,
+        }
+    }
+
+    /// The host of `service` in `region`.
+    #[must_use]
+    pub fn host(&self, service: Service, region: Region) -> &Rc<Host> {
+        match service {
+            Service::Api => &self.api[region as usize],
+            Service::Mcp => &self.mcp[region as usize],
+        }
+    }
+
+    /// Housekeeping, about once a second.
+    pub fn close_idle(&self) {
+        self.api.iter().chain(&self.mcp).for_each(|host| host.close_idle());
+    }
+
+    /// Sends one attempt and waits for the head of the answer.
+    ///
+    /// A pooled connection that died before one byte was written costs nothing: the request goes
+    /// out again on another. Any other failure is final, because Amazon may have acted on it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    ///
+    /// # Cancel safety
+    /// Safe: the connection is closed, the captured body stays.
+    pub async fn send(
+        &self,
+        host: &Rc<Host>,
+        attempt: &Attempt<'_>,
+    ) -> Result<(Response, Lease), Error> {
+        let mut fresh = false;
+        for _ in 0..3 {
+            let mut lease = self
+                .deadlines
+                .within(self.header_timeout, host.lease(fresh))
+                .await
+                .ok_or(Error::Busy)?
+                .map_err(Error::Connect)?;
+            let request = build(host, attempt, lease.is_http1()).ok_or(Error::NotReplayable)?;
+            match self.within_header_timeout(attempt.capture, lease.send(request)).await {
+                None => return Err(Error::Timeout),
+                Some(Ok(response)) => return Ok((response, lease)),
+                Some(Err(failed)) => {
+                    let unwritten = failed.message().is_some();
+                    if let Some(error) = attempt.capture.error() {
+                        return Err(Error::Body(error));
+                    }
+                    if !unwritten || !lease.is_reused() {
+                        return Err(Error::Broken(failed.into_error()));
+                    }
+                    fresh = true;
+                }
+            }
+        }
+        Err(Error::Busy)
+    }
+
+    /// Waits for an answer. The clock runs only while Amazon has the word: not while the caller
+    /// still sends, nor while bytes still flow.
+    async fn within_header_timeout<F: Future>(
+        &self,
+        capture: &Capture,
+        answer: F,
+    ) -> Option<F::Output> {
+        let mut answer = std::pin::pin!(answer);
+        let mut timer = self.deadlines.timer();
+        let mut seen = (capture.received(), capture.is_finished());
+        std::future::poll_fn(|cx| {
+            use std::task::Poll;
+            if let Poll::Ready(output) = answer.as_mut().poll(cx) {
+                return Poll::Ready(Some(output));
+            }
+            while timer.poll_after(self.header_timeout, cx).is_ready() {
+                let progress = (capture.received(), capture.is_finished());
+                if progress == seen && !capture.waits_for_caller() {
+                    return Poll::Ready(None);
+                }
+                seen = progress;
+                timer.disarm();
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+fn build(host: &Host, attempt: &Attempt<'_>, http1: bool) -> Option<upstream::Request> {
+    let chunked = attempt.capture.is_of_unknown_size() && http1;
+    let gate = expects_continue(attempt.headers).then(|| Arc::new(ContinueGate::default()));
+    let body = attempt.capture.attempt(gate.clone())?;
+    let mut request = http::Request::new(body);
+    *request.method_mut() = attempt.method.clone();
+    *request.headers_mut() = headers::outgoing(
+        attempt.headers,
+        &Injection {
+            bearer: attempt.bearer,
+            client_id: attempt.client_id,
+            host: host.authority(),
+            defaults: attempt.defaults,
+            names_ads_client: attempt.names_ads_client,
+            framing: if chunked { Framing::Chunked } else { Framing::AsItCame },
+        },
+    );
+    if http1 {
+        *request.uri_mut() = attempt.target.clone();
+    } else {
+        // HTTP/2 has `:authority` for `Host` and needs the scheme.
+        request.headers_mut().remove(http::header::HOST);
+        let mut parts = attempt.target.clone().into_parts();
+        parts.scheme = host.uri().scheme().cloned();
+        parts.authority = host.uri().authority().cloned();
+        *request.uri_mut() = Uri::from_parts(parts).ok()?;
+        *request.version_mut() = Version::HTTP_2;
+    }
+    if let Some(gate) = gate {
+        hyper::ext::on_informational(&mut request, move |answer| {
+            if answer.status() == http::StatusCode::CONTINUE {
+                gate.open();
+            }
+        });
+    }
+    Some(request)
+}
+
+fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}

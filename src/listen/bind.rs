@@ -1,0 +1,153 @@
+//! Binds the data plane's addresses, once per worker.
+
+use crate::config::ProxyAddress;
+use rustix::fs::{FileType, Mode};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    os::unix::net::{UnixListener, UnixStream},
+    path::{Path, PathBuf},
+};
+
+/// How many connections may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// An address that cannot be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}{hint}")]
+pub struct BindError {
+    address: String,
+    hint: &'static str,
+    #[source]
+    source: io::Error,
+}
+
+impl BindError {
+    /// Says what to do about `source`.
+    #[must_use]
+    pub fn new(address: impl fmt::Display, source: io::Error) -> Self {
+        let hint = match source.kind() {
+            io::ErrorKind::AddrInUse => " (another program uses it: stop that, or choose another)",
+            io::ErrorKind::PermissionDenied => " (ports below 1024 need a privilege)",
+            _ => "",
+        };
+        Self { address: address.to_string(), hint, source }
+    }
+}
+
+/// A bound socket of one worker.
+#[derive(Debug)]
+pub enum Bound {
+    /// TCP.
+    Tcp(std::net::TcpListener),
+    /// A Unix socket.
+    Unix(UnixListener),
+}
+
+/// All sockets of all workers, and the addresses they got.
+#[derive(Debug)]
+pub struct Sockets {
+    /// By worker.
+    pub workers: Vec<Vec<Bound>>,
+    /// `127.0.0.1:8787` or `unix:/path`, in the order of the configuration.
+    pub addresses: Vec<String>,
+    /// Unix sockets to unlink at the end.
+    pub paths: Vec<PathBuf>,
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        for path in &self.paths {
+            // Somebody else may have removed it; nothing is lost.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Binds every address for `workers` workers.
+///
+/// # Errors
+/// The first address that cannot be bound.
+pub fn bind(addresses: &[ProxyAddress], workers: usize) -> Result<Sockets, BindError> {
+    let mut sockets = Sockets {
+        workers: (0..workers).map(|_| Vec::new()).collect(),
+        addresses: Vec::new(),
+        paths: Vec::new(),
+    };
+    for address in addresses {
+        match address {
+            ProxyAddress::Tcp(address) => {
+                let bound = tcp(*address, &mut sockets).map_err(|e| BindError::new(address, e))?;
+                sockets.addresses.push(bound.to_string());
+            }
+            ProxyAddress::Unix(path) => {
+                let shown = format!("unix:{}", path.display());
+                unix(path, &mut sockets).map_err(|e| BindError::new(&shown, e))?;
+                sockets.addresses.push(shown);
+                sockets.paths.push(path.clone());
+            }
+        }
+    }
+    Ok(sockets)
+}
+
+/// One socket per worker; the kernel spreads connections over them.
+fn tcp(address: SocketAddr, sockets: &mut Sockets) -> io::Result<SocketAddr> {
+    // SO_REUSEPORT would let us share a port with an adsproxy that runs already, and half of the
+    // requests would go there: a plain bind finds out.
+    if address.port() != 0 {
+        drop(listening(address, false)?);
+    }
+    let mut address = address;
+    for worker in &mut sockets.workers {
+        let listener: std::net::TcpListener = listening(address, true)?.into();
+        // Port 0: the others take the port the first one got.
+        address = listener.local_addr()?;
+        worker.push(Bound::Tcp(listener));
+    }
+    Ok(address)
+}
+
+fn listening(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    if address.is_ipv6() {
+        // `[::]` answers IPv4 too, as users of Railway and Fly expect.
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::from(address))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// One socket that all workers accept from.
+fn unix(path: &Path, sockets: &mut Sockets) -> io::Result<()> {
+    remove_stale(path)?;
+    // The mode must hold from the first moment; a chmod after bind would leave a gap.
+    let before = rustix::process::umask(Mode::from_raw_mode(0o117));
+    let bound = UnixListener::bind(path);
+    rustix::process::umask(before);
+    let listener = bound?;
+    listener.set_nonblocking(true)?;
+    for worker in &mut sockets.workers {
+        worker.push(Bound::Unix(listener.try_clone()?));
+    }
+    Ok(())
+}
+
+/// Removes a socket that nobody answers on any more. Anything else at the path stays.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let Ok(found) = rustix::fs::lstat(path) else { return Ok(()) };
+    if FileType::from_raw_mode(found.st_mode) != FileType::Socket {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file at this path"));
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
+        Err(_) => std::fs::remove_file(path),
+    }
+}

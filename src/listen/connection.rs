@@ -1,0 +1,191 @@
+//! What a worker knows of one open connection, and the stream that keeps it up to date.
+//!
+//! hyper's own header timer costs 5 % of a request and does not see a first byte that never
+//! comes, so a sweep once a second judges all connections by these few cells.
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
+
+/// How a connection is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// Not at all.
+    Open,
+    /// After the requests in flight.
+    Gracefully,
+    /// At once.
+    Now,
+}
+
+/// One open connection. Times are seconds of the worker's sweep.
+#[derive(Debug)]
+pub struct Connection {
+    pub(super) http2: bool,
+    requests: Cell<u32>,
+    idle_since: Cell<u32>,
+    first_byte: Cell<Option<u32>>,
+    write_blocked_since: Cell<Option<u32>>,
+    served: Cell<bool>,
+    close: Cell<Close>,
+    waker: RefCell<Option<Waker>>,
+    clock: Rc<Cell<u32>>,
+}
+
+impl Connection {
+    /// A connection just accepted.
+    pub(super) fn new(http2: bool, clock: &Rc<Cell<u32>>) -> Rc<Self> {
+        Rc::new(Self {
+            http2,
+            requests: Cell::new(0),
+            idle_since: Cell::new(clock.get()),
+            // It was not handed over before its first byte had come.
+            first_byte: Cell::new(Some(clock.get())),
+            write_blocked_since: Cell::new(None),
+            served: Cell::new(false),
+            close: Cell::new(Close::Open),
+            waker: RefCell::new(None),
+            clock: clock.clone(),
+        })
+    }
+
+    /// A request begins; it is in flight until the guard is dropped.
+    pub(super) fn request(self: &Rc<Self>) -> InFlight {
+        self.requests.set(self.requests.get() + 1);
+        self.served.set(true);
+        self.first_byte.set(None);
+        InFlight(self.clone())
+    }
+
+    /// Whether requests are in flight.
+    pub(super) fn is_busy(&self) -> bool {
+        self.requests.get() > 0
+    }
+
+    /// Asks its task to end it.
+    pub(super) fn close(&self, how: Close) {
+        self.close.set(how);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn closing(&self) -> Close {
+        self.close.get()
+    }
+
+    /// Remembers how to wake the connection's task.
+    pub(super) fn register(&self, waker: &Waker) {
+        let mut known = self.waker.borrow_mut();
+        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *known = Some(waker.clone());
+        }
+    }
+
+    /// For how long a request's header has been arriving.
+    pub(super) fn header_secs(&self) -> u32 {
+        // Between requests HTTP/2 sends frames of its own, which are no header.
+        let counts = !self.is_busy() && !(self.http2 && self.served.get());
+        self.since(self.first_byte.get().filter(|_| counts))
+    }
+
+    /// For how long there has been no request at all.
+    pub(super) fn idle_secs(&self) -> u32 {
+        let idle = !self.is_busy() && (self.http2 || self.first_byte.get().is_none());
+        self.since(Some(self.idle_since.get()).filter(|_| idle))
+    }
+
+    /// For how long the caller has not read what we write.
+    pub(super) fn write_blocked_secs(&self) -> u32 {
+        self.since(self.write_blocked_since.get())
+    }
+
+    fn since(&self, when: Option<u32>) -> u32 {
+        when.map_or(0, |when| self.clock.get().saturating_sub(when))
+    }
+}
+
+/// A request in flight on a connection.
+#[derive(Debug)]
+pub struct InFlight(Rc<Connection>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let connection = &self.0;
+        connection.requests.set(connection.requests.get() - 1);
+        connection.idle_since.set(connection.clock.get());
+    }
+}
+
+/// A stream that tells its connection when bytes come and when they cannot go.
+#[derive(Debug)]
+pub(super) struct Watched<T> {
+    pub(super) io: T,
+    pub(super) connection: Rc<Connection>,
+}
+
+impl<T: Read + Unpin> Read for Watched<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        let connection = &self.connection;
+        if polled.is_ready() && !connection.is_busy() && connection.first_byte.get().is_none() {
+            connection.first_byte.set(Some(connection.clock.get()));
+        }
+        polled
+    }
+}
+
+impl<T: Write + Unpin> Watched<T> {
+    fn note<R>(&self, polled: Poll<R>) -> Poll<R> {
+        let blocked = &self.connection.write_blocked_since;
+        if polled.is_pending() {
+            if blocked.get().is_none() {
+                blocked.set(Some(self.connection.clock.get()));
+            }
+        } else {
+            blocked.set(None);
+        }
+        polled
+    }
+}
+
+impl<T: Write + Unpin> Write for Watched<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.note(polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.note(polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,461 @@
+//! Accepts connections for one worker and serves them until they end or the worker drains.
+//!
+//! Is handed a service and knows nothing of proxying. Every connection has a place under the
+//! limit before it is read from, a first byte it must send, and a sweep that ends it when it is
+//! too slow. An accept that fails never ends the loop.
+
+pub mod bind;
+mod connection;
+pub mod tls;
+
+use crate::{
+    config,
+    forward::upstream::LocalExecutor,
+    metrics::{Limit, WorkerMetrics},
+};
+use bind::Bound;
+use connection::{Close, Connection, InFlight, Watched};
+use http::{Request, Response};
+use hyper::{
+    body::{Body, Frame, Incoming, SizeHint},
+    rt::{Read, Write},
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::net::{RecvFlags, recv};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    error::Error as StdError,
+    fmt, io,
+    os::fd::AsFd,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+use tls::ServerTls;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::Notify,
+    task::spawn_local,
+    time::{sleep, timeout},
+};
+
+/// What every HTTP/2 connection begins with.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Beyond the limit this many are told so at once; the others are just closed.
+const REFUSALS_MAX: usize = 64;
+const REFUSAL: &str = include_str!("refusal.http");
+
+/// The accepting side of one worker.
+pub struct Acceptor<S> {
+    limits: config::Limits,
+    tls: Option<Arc<ServerTls>>,
+    service: S,
+    metrics: Arc<WorkerMetrics>,
+    /// Open connections of all workers.
+    open: Arc<AtomicUsize>,
+    clock: Rc<Cell<u32>>,
+    connections: RefCell<HashMap<u64, Rc<Connection>>>,
+    next: Cell<u64>,
+    refusals: Cell<usize>,
+    draining: Cell<bool>,
+    stop: Notify,
+}
+
+impl<S> fmt::Debug for Acceptor<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Acceptor")
+    }
+}
+
+impl<S, F, B> Acceptor<S>
+where
+    S: Fn(Request<Incoming>) -> F + 'static,
+    F: Future<Output = Response<B>> + 'static,
+    B: Body + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    /// An acceptor for `service`; `open` counts connections over all workers.
+    #[must_use]
+    pub fn new(
+        limits: &config::Limits,
+        tls: Option<Arc<ServerTls>>,
+        metrics: Arc<WorkerMetrics>,
+        open: Arc<AtomicUsize>,
+        service: S,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            limits: limits.clone(),
+            tls,
+            service,
+            metrics,
+            open,
+            clock: Rc::new(Cell::new(0)),
+            connections: RefCell::default(),
+            next: Cell::new(0),
+            refusals: Cell::new(0),
+            draining: Cell::new(false),
+            stop: Notify::new(),
+        })
+    }
+
+    /// Begins to accept on `sockets`; each runs in a task of its own until the runtime ends.
+    ///
+    /// # Errors
+    /// When a socket cannot be registered with the runtime.
+    pub fn listen(self: &Rc<Self>, sockets: Vec<Bound>) -> io::Result<()> {
+        for socket in sockets {
+            let this = self.clone();
+            match socket {
+                Bound::Tcp(listener) => {
+                    let listener = TcpListener::from_std(listener)?;
+                    spawn_local(async move { this.accept_tcp(listener).await });
+                }
+                Bound::Unix(listener) => {
+                    let listener = UnixListener::from_std(listener)?;
+                    spawn_local(async move { this.accept_unix(listener).await });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn accept_tcp(self: Rc<Self>, listener: TcpListener) {
+        while let Some(accepted) = self.next(listener.accept()).await {
+            match accepted {
+                Ok((stream, _)) => {
+                    // Without it small answers wait for acknowledgements; failing costs only that.
+                    let _ = stream.set_nodelay(true);
+                    match self.place() {
+                        Some(place) => {
+                            let this = self.clone();
+                            spawn_local(async move {
+                                this.serve_tcp(stream).await;
+                                drop(place);
+                            });
+                        }
+                        None => self.refuse(stream),
+                    }
+                }
+                Err(error) => self.rest(&error).await,
+            }
+        }
+    }
+
+    async fn accept_unix(self: Rc<Self>, listener: UnixListener) {
+        while let Some(accepted) = self.next(listener.accept()).await {
+            match accepted {
+                Ok((stream, _)) => match self.place() {
+                    Some(place) => {
+                        let this = self.clone();
+                        spawn_local(async move {
+                            this.serve_plain(stream).await;
+                            drop(place);
+                        });
+                    }
+                    None => self.refuse(stream),
+                },
+                Err(error) => self.rest(&error).await,
+            }
+        }
+    }
+
+    /// The next connection. When draining, those that the kernel has taken already still count.
+    async fn next<T>(&self, accept: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            accepted = accept => Some(accepted),
+            () = self.stopped() => None,
+        }
+    }
+
+    async fn stopped(&self) {
+        if !self.draining.get() {
+            self.stop.notified().await;
+        }
+    }
+
+    /// Waits before the next accept: without file descriptors it would spin.
+    async fn rest(&self, error: &io::Error) {
+        tracing::warn!(%error, "cannot accept a connection");
+        sleep(Duration::from_millis(100)).await;
+    }
+
+    fn place(&self) -> Option<Place> {
+        let place = Place { open: self.open.clone(), metrics: self.metrics.clone() };
+        self.metrics.connection_opened();
+        if self.open.fetch_add(1, Ordering::Relaxed) < self.limits.connections_max {
+            return Some(place);
+        }
+        self.metrics.limit(Limit::Connections);
+        None
+    }
+
+    /// Tells a caller beyond the limit why, without reading from it.
+    fn refuse<T: AsyncWrite + Unpin + 'static>(self: &Rc<Self>, mut stream: T) {
+        if self.tls.is_some() || self.refusals.get() >= REFUSALS_MAX {
+            return;
+        }
+        self.refusals.set(self.refusals.get() + 1);
+        let this = self.clone();
+        spawn_local(async move {
+            let told = async {
+                stream.write_all(REFUSAL.as_bytes()).await?;
+                stream.shutdown().await?;
+                // Closing with unread bytes would reset the connection and lose the answer.
+                sleep(Duration::from_millis(500)).await;
+                io::Result::Ok(())
+            };
+            let _ = timeout(Duration::from_secs(2), told).await;
+            this.refusals.set(this.refusals.get() - 1);
+        });
+    }
+
+    async fn serve_tcp(self: Rc<Self>, stream: TcpStream) {
+        let Some(tls) = self.tls.clone() else { return self.serve_plain(stream).await };
+        let handshake = tokio_rustls::TlsAcceptor::from(tls.current()).accept(stream);
+        match timeout(self.limits.handshake_timeout, handshake).await {
+            Ok(Ok(stream)) => {
+                let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                self.serve(stream, http2).await;
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake with a caller failed"),
+            Err(_) => self.metrics.limit(Limit::HandshakeTimeout),
+        }
+    }
+
+    async fn serve_plain<T: Peek>(self: Rc<Self>, stream: T) {
+        match timeout(self.limits.first_byte_timeout, begins_http2(&stream)).await {
+            Ok(Ok(http2)) => self.serve(stream, http2).await,
+            Ok(Err(_)) => {}
+            Err(_) => self.metrics.limit(Limit::FirstByteTimeout),
+        }
+    }
+
+    async fn serve<T>(self: Rc<Self>, stream: T, http2: bool)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let connection = Connection::new(http2, &self.clock);
+        let key = self.next.replace(self.next.get() + 1);
+        self.connections.borrow_mut().insert(key, connection.clone());
+        if self.draining.get() {
+            connection.close(Close::Gracefully);
+        }
+        let io = Watched { io: TokioIo::new(stream), connection: connection.clone() };
+        if http2 {
+            self.serve_http2(io, &connection).await;
+        } else {
+            self.serve_http1(io, &connection).await;
+        }
+        self.connections.borrow_mut().remove(&key);
+    }
+
+    async fn serve_http1<T: Read + Write + Unpin + 'static>(&self, io: T, watch: &Rc<Connection>) {
+        let service = service_fn(|request| self.call(watch, request));
+        let mut connection = pin!(
+            http1::Builder::new()
+                .auto_date_header(false)
+                .max_headers(self.limits.headers_max)
+                // Twice the cap, so that a header over it gets our answer and not hyper's.
+                .max_buf_size((2 * self.limits.header_max_bytes).max(64 * 1024))
+                .serve_connection(io, service)
+        );
+        drive(watch, |cx, close| {
+            if close {
+                connection.as_mut().graceful_shutdown();
+            }
+            connection.as_mut().poll(cx).map(drop)
+        })
+        .await;
+    }
+
+    async fn serve_http2<T: Read + Write + Unpin + 'static>(
+        self: &Rc<Self>,
+        io: T,
+        watch: &Rc<Connection>,
+    ) {
+        let (this, watched) = (self.clone(), watch.clone());
+        let service = service_fn(move |request| {
+            let (this, watched) = (this.clone(), watched.clone());
+            async move { this.call(&watched, request).await }
+        });
+        let mut connection = pin!(
+            http2::Builder::new(LocalExecutor)
+                .timer(TokioTimer::new())
+                .auto_date_header(false)
+                .max_concurrent_streams(self.limits.http2_streams_max)
+                .max_header_list_size(
+                    u32::try_from(self.limits.header_max_bytes).unwrap_or(u32::MAX)
+                )
+                .max_pending_accept_reset_streams(20)
+                .max_local_error_reset_streams(Some(256))
+                .keep_alive_interval(Duration::from_secs(60))
+                .keep_alive_timeout(Duration::from_secs(20))
+                .serve_connection(io, service)
+        );
+        drive(watch, |cx, close| {
+            if close {
+                connection.as_mut().graceful_shutdown();
+            }
+            connection.as_mut().poll(cx).map(drop)
+        })
+        .await;
+    }
+
+    async fn call(
+        &self,
+        connection: &Rc<Connection>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Guarded<B>>, std::convert::Infallible> {
+        let in_flight = connection.request();
+        let response = (self.service)(request).await;
+        Ok(response.map(|body| Guarded { body, _in_flight: in_flight }))
+    }
+
+    /// Judges every connection, about once a second.
+    pub fn sweep(&self, seconds: u32) {
+        self.clock.set(seconds);
+        let limits = &self.limits;
+        let over = |secs: u32, limit: Duration| u64::from(secs) > limit.as_secs();
+        for connection in self.connections.borrow().values() {
+            let hit = if over(connection.header_secs(), limits.header_timeout) {
+                Limit::HeaderTimeout
+            } else if over(connection.write_blocked_secs(), limits.write_timeout) {
+                Limit::WriteTimeout
+            } else if over(connection.idle_secs(), limits.idle_timeout) {
+                // The usual end of a kept-alive connection: nothing to count.
+                connection.close(Close::Gracefully);
+                continue;
+            } else {
+                continue;
+            };
+            self.metrics.limit(hit);
+            connection.close(Close::Now);
+        }
+    }
+
+    /// Accepts no more and lets every connection end after its requests in flight.
+    pub fn drain(&self) {
+        self.draining.set(true);
+        self.stop.notify_waiters();
+        for connection in self.connections.borrow().values() {
+            connection.close(Close::Gracefully);
+        }
+    }
+
+    /// Open connections of this worker.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.borrow().len()
+    }
+}
+
+/// Polls a connection until it ends, or is told to.
+async fn drive(
+    watch: &Connection,
+    mut poll: impl FnMut(&mut Context<'_>, bool) -> Poll<()>,
+) {
+    let mut told = false;
+    std::future::poll_fn(|cx| {
+        let close = watch.closing();
+        if close == Close::Now {
+            return Poll::Ready(());
+        }
+        let tell = close == Close::Gracefully && !told;
+        told |= tell;
+        let polled = poll(cx, tell);
+        watch.register(cx.waker());
+        polled
+    })
+    .await;
+}
+
+/// A place under the connection limit.
+struct Place {
+    open: Arc<AtomicUsize>,
+    metrics: Arc<WorkerMetrics>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.metrics.connection_closed();
+    }
+}
+
+/// An answer's body that keeps its connection busy until it has ended.
+#[derive(Debug)]
+pub struct Guarded<B> {
+    body: B,
+    _in_flight: InFlight,
+}
+
+impl<B: Body + Unpin> Body for Guarded<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A stream whose first bytes can be looked at without taking them.
+trait Peek: AsyncRead + AsyncWrite + Unpin + 'static {
+    async fn peek(&self, buf: &mut [u8]) -> io::Result<usize>;
+}
+
+impl Peek for TcpStream {
+    async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.async_io(Interest::READABLE, || peek(self, buf)).await
+    }
+}
+
+impl Peek for UnixStream {
+    async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.async_io(Interest::READABLE, || peek(self, buf)).await
+    }
+}
+
+fn peek(stream: &impl AsFd, buf: &mut [u8]) -> io::Result<usize> {
+    Ok(recv(stream, buf, RecvFlags::PEEK)?.0)
+}
+
+/// Whether the caller speaks HTTP/2 without having been asked.
+async fn begins_http2(stream: &impl Peek) -> io::Result<bool> {
+    let mut buf = [0; HTTP2_PREFACE.len()];
+    loop {
+        let seen = stream.peek(&mut buf).await?;
+        if seen == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if !HTTP2_PREFACE.starts_with(&buf[..seen]) {
+            return Ok(false);
+        }
+        if seen == HTTP2_PREFACE.len() {
+            return Ok(true);
+        }
+        // A preface in pieces: the bytes stay where they are, so there is nothing to wait on.
+        sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -1,0 +1,222 @@
+//! The server side of TLS: certificate and key from PEM files, read again when they change.
+//!
+//! The files are compared by content every few seconds. Notifications are not used: they die
+//! silently when Kubernetes swaps the `..data` link of a mounted secret.
+
+use crate::config::ListenTls;
+use arc_swap::ArcSwap;
+use aws_lc_rs::digest::{Digest, SHA256, digest};
+use parking_lot::Mutex;
+use rustls::{
+    ServerConfig,
+    crypto::aws_lc_rs::default_provider,
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject},
+    },
+};
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use zeroize::Zeroizing;
+
+/// How often the files are looked at.
+pub const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
+/// A certificate chain or key is far smaller; more is a wrong path.
+const FILE_MAX_BYTES: u64 = 1024 * 1024;
+/// Attempts to read a pair that is not being replaced meanwhile.
+const READ_ATTEMPTS: usize = 3;
+
+/// Why a certificate or key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("cannot read {path}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file is too large for what it should hold.
+    #[error("{path} is larger than 1 MiB", path = .0.display())]
+    TooLarge(PathBuf),
+    /// The key file's mode gives access to every user.
+    #[error("{path} is open to every user; remove it with `chmod o-rwx`", path = .0.display())]
+    KeyExposed(PathBuf),
+    /// A file holds no PEM section of the kind wanted, or a broken one.
+    #[error("{path} holds no usable PEM section", path = path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: pem::Error,
+    },
+    /// Certificate and key are refused, for instance because they do not belong together.
+    #[error("certificate and key cannot be used")]
+    Rejected(#[from] rustls::Error),
+}
+
+/// The certificate in use, and where it comes from.
+pub struct ServerTls {
+    files: ListenTls,
+    current: ArcSwap<ServerConfig>,
+    seen: Mutex<Seen>,
+}
+
+/// What the last look found; digests, so that no second copy of the key is kept.
+struct Seen {
+    loaded: Digest,
+    /// The content, or failure to read it, that was complained about.
+    refused: Option<Digest>,
+}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerTls").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+impl ServerTls {
+    /// Reads both files.
+    ///
+    /// # Errors
+    /// When a file cannot be read, is exposed, or the pair does not fit.
+    pub fn load(files: &ListenTls) -> Result<Arc<Self>, Error> {
+        let pair = Pair::read(files)?;
+        Ok(Arc::new(Self {
+            files: files.clone(),
+            current: ArcSwap::new(pair.server_config(files)?),
+            seen: Mutex::new(Seen { loaded: pair.digest(), refused: None }),
+        }))
+    }
+
+    /// What new connections are to use: HTTP/2 or HTTP/1.1 by ALPN.
+    #[must_use]
+    pub fn current(&self) -> Arc<ServerConfig> {
+        self.current.load_full()
+    }
+
+    /// Looks at the files; says whether a new certificate is in use.
+    ///
+    /// # Errors
+    /// When new content cannot be used: the old one stays. Reported once for each content.
+    pub fn reload_if_changed(&self) -> Result<bool, Error> {
+        let mut seen = self.seen.lock();
+        let (content, result) = match Pair::read(&self.files) {
+            Ok(pair) if pair.digest().as_ref() == seen.loaded.as_ref() => {
+                seen.refused = None;
+                return Ok(false);
+            }
+            Ok(pair) => (pair.digest(), pair.server_config(&self.files)),
+            Err(error) => (digest(&SHA256, format!("{error:?}").as_bytes()), Err(error)),
+        };
+        match result {
+            Ok(config) => {
+                self.current.store(config);
+                *seen = Seen { loaded: content, refused: None };
+                Ok(true)
+            }
+            Err(_) if seen.refused.is_some_and(|old| old.as_ref() == content.as_ref()) => Ok(false),
+            Err(error) => {
+                seen.refused = Some(content);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Looks at the files every `interval`, for ever. Two small reads: not worth another thread.
+///
+/// # Cancel safety
+/// Safe: nothing is half done between two looks.
+pub async fn watch(tls: Arc<ServerTls>, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        match tls.reload_if_changed() {
+            Ok(true) => tracing::info!(file = %tls.files.cert_file.display(), "new certificate"),
+            Ok(false) => {}
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "new certificate or key refused, the old one stays");
+            }
+        }
+    }
+}
+
+/// The content of both files.
+struct Pair {
+    cert: Zeroizing<Vec<u8>>,
+    key: Zeroizing<Vec<u8>>,
+}
+
+impl Pair {
+    /// Reads the certificate, the key, and the certificate again, until the two reads agree:
+    /// otherwise a swap between the reads would look like a wrong pair.
+    fn read(files: &ListenTls) -> Result<Self, Error> {
+        let mut cert = read(&files.cert_file, false)?;
+        let mut key = read(&files.key_file, true)?;
+        for _ in 1..READ_ATTEMPTS {
+            let again = read(&files.cert_file, false)?;
+            if again == cert {
+                break;
+            }
+            cert = again;
+            key = read(&files.key_file, true)?;
+        }
+        Ok(Self { cert, key })
+    }
+
+    fn digest(&self) -> Digest {
+        let parts = [digest(&SHA256, &self.cert), digest(&SHA256, &self.key)];
+        digest(&SHA256, &[parts[0].as_ref(), parts[1].as_ref()].concat())
+    }
+
+    fn server_config(&self, files: &ListenTls) -> Result<Arc<ServerConfig>, Error> {
+        let broken = |path: &Path| {
+            let path = path.to_owned();
+            |source| Error::Pem { path, source }
+        };
+        let chain = CertificateDer::pem_slice_iter(&self.cert)
+            .collect::<Result<Vec<_>, _>>()
+            .and_then(
+                |chain| if chain.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(chain) },
+            )
+            .map_err(broken(&files.cert_file))?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(broken(&files.key_file))?;
+        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+}
+
+fn read(path: &Path, is_key: bool) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let failed = |source| Error::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    // Asked of the open file: the name may point elsewhere by now.
+    let metadata = file.metadata().map_err(failed)?;
+    if is_key && metadata.permissions().mode() & 0o007 != 0 {
+        return Err(Error::KeyExposed(path.to_owned()));
+    }
+    // Room for all of it at once: a buffer that grows leaves copies of the key behind.
+    let room = metadata.len().min(FILE_MAX_BYTES) + 1;
+    let mut content = Zeroizing::new(Vec::with_capacity(usize::try_from(room).unwrap_or(0)));
+    file.take(FILE_MAX_BYTES + 1).read_to_end(&mut content).map_err(failed)?;
+    if content.len() as u64 > FILE_MAX_BYTES {
+        return Err(Error::TooLarge(path.to_owned()));
+    }
+    Ok(content)
+}
+
+#[cfg(test)]
+#[path = "tls_tests.rs"]
+mod tests;

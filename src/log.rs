@@ -1,0 +1,175 @@
+//! What is written to standard error: events of the program and one access line per request.
+//!
+//! Everything goes through one bounded queue to one writer thread. A full queue drops lines and
+//! counts them ([`Log::dropped`]): a slow terminal or a stuck pipe never holds up a request.
+//! Text from outside is escaped in both formats, so that nobody writes to an operator's terminal
+//! or forges a line. Query strings, header values and bodies never come here.
+
+mod access;
+mod escape;
+mod sink;
+
+pub use access::{AccessLine, AccessLog};
+
+use crate::config::{self, LogFormat};
+use arc_swap::ArcSwapOption;
+use escape::Escaping;
+use sink::{Sink, Writer};
+use std::{
+    fmt::{self, Write as _},
+    io::{self, IsTerminal},
+    sync::{Arc, atomic::AtomicU64},
+};
+use tracing::field::Field;
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    field::MakeExt,
+    fmt::{MakeWriter, format},
+    layer::SubscriberExt,
+};
+
+/// The filter used when neither `RUST_LOG` nor `log.filter` can be read.
+const FALLBACK_FILTER: &str = "info";
+
+/// Where events go now. The subscriber is installed once per process and looks here, so that a
+/// later `init` takes over.
+static CURRENT: ArcSwapOption<Sink> = ArcSwapOption::const_empty();
+
+/// Keeps the writer thread running; flushes and ends it when dropped.
+#[derive(Debug)]
+pub struct Log {
+    sink: Arc<Sink>,
+    writer: Writer,
+    access: bool,
+}
+
+/// Starts logging to standard error: text on a terminal, JSON otherwise, unless told.
+///
+/// `RUST_LOG` goes before `log.filter`. A later call in the same process moves the output but
+/// keeps the first call's filter and event format.
+///
+/// # Errors
+/// When the writer thread cannot be started.
+pub fn init(config: &config::Log) -> io::Result<Log> {
+    let terminal = io::stderr().is_terminal();
+    let format = config.format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    start(config, io::stderr(), format, terminal && !no_color)
+}
+
+/// Starts logging to `out`, for tests that read what was logged.
+///
+/// # Errors
+/// When the writer thread cannot be started.
+pub fn init_to(
+    config: &config::Log,
+    out: impl io::Write + Send + 'static,
+    format: LogFormat,
+) -> io::Result<Log> {
+    start(config, out, format, false)
+}
+
+fn start(
+    config: &config::Log,
+    out: impl io::Write + Send + 'static,
+    format: LogFormat,
+    color: bool,
+) -> io::Result<Log> {
+    let (sink, writer) = sink::spawn(out, format)?;
+    CURRENT.store(Some(Arc::clone(&sink)));
+    let (filter, complaint) = filter(config);
+    let layer = events_layer(format, color).with_filter(filter);
+    // Fails when a subscriber is there already: that one writes to `CURRENT` too.
+    let installed = tracing::subscriber::set_global_default(Registry::default().with(layer));
+    if let (Ok(()), Some(error)) = (installed, complaint) {
+        tracing::warn!(%error, "RUST_LOG cannot be read and is ignored");
+    }
+    Ok(Log { sink, writer, access: config.access })
+}
+
+impl Log {
+    /// A handle for one worker. It writes nothing when `log.access` is off.
+    #[must_use]
+    pub fn access(&self) -> AccessLog {
+        AccessLog::new(self.access.then(|| Arc::clone(&self.sink)))
+    }
+
+    /// Counts the lines that were lost to a full queue or a failed write.
+    #[must_use]
+    pub fn dropped(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.sink.dropped)
+    }
+
+    /// Writes what is queued and ends the writer thread; gives up on a stuck output after 2 s.
+    pub fn shutdown(self) {}
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let last = CURRENT.load();
+        if last.as_ref().is_some_and(|current| Arc::ptr_eq(current, &self.sink)) {
+            CURRENT.store(None);
+        }
+        self.writer.stop(&self.sink);
+    }
+}
+
+/// The filter, and why `RUST_LOG` was not used although it is set.
+fn filter(config: &config::Log) -> (EnvFilter, Option<String>) {
+    let configured =
+        || EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new(FALLBACK_FILTER));
+    match std::env::var("RUST_LOG") {
+        Ok(text) if !text.is_empty() => match EnvFilter::try_new(&text) {
+            Ok(filter) => (filter, None),
+            Err(error) => (configured(), Some(error.to_string())),
+        },
+        _ => (configured(), None),
+    }
+}
+
+fn events_layer(format: LogFormat, color: bool) -> Box<dyn Layer<Registry> + Send + Sync> {
+    let layer = tracing_subscriber::fmt::layer().with_writer(ToCurrent);
+    match format {
+        LogFormat::Json => layer.json().flatten_event(true).with_current_span(false).boxed(),
+        // The library escapes the message only, not `%fields`: hence our own field formatter.
+        LogFormat::Text => {
+            layer.with_ansi(color).fmt_fields(format::debug_fn(write_field).delimited(" ")).boxed()
+        }
+    }
+}
+
+fn write_field(out: &mut format::Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    if field.name() != "message" {
+        write!(out, "{}=", field.name())?;
+    }
+    write!(Escaping(out), "{value:?}")
+}
+
+/// Hands each event to whatever sink is current.
+struct ToCurrent;
+
+impl<'a> MakeWriter<'a> for ToCurrent {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        Self
+    }
+}
+
+impl io::Write for ToCurrent {
+    /// Called once per event, with the whole line.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if let Some(sink) = CURRENT.load().as_ref() {
+            sink.event(line);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "log_tests.rs"]
+mod tests;

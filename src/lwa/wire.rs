@@ -1,0 +1,186 @@
+//! LWA's request and response bodies.
+
+use crate::secret::Secret;
+use serde::Deserialize;
+use serde_json::Value;
+use std::{fmt, time::Duration};
+
+/// What LWA's tokens live when its answer does not say, or says nonsense.
+const USUAL_LIFETIME: Duration = Duration::from_secs(3600);
+/// Nothing LWA says makes a token live longer than this.
+const LIFETIME_MAX: Duration = Duration::from_secs(86_400);
+
+/// A successful answer.
+pub struct Granted {
+    /// The new access token.
+    pub access_token: Secret,
+    /// The refresh token to use from now on; `None` where the answer had none or an empty one.
+    pub refresh_token: Option<Secret>,
+    /// How long the access token lives: 1 s to a day.
+    pub expires_in: Duration,
+}
+
+impl fmt::Debug for Granted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Granted").field("expires_in", &self.expires_in).finish_non_exhaustive()
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    access_token: Option<String>,
+    refresh_token: Option<String>,
+    expires_in: Option<Value>,
+}
+
+/// The form of a refresh. `|` in the tokens is percent-encoded.
+pub(super) fn refresh_form(client_id: &str, secret: &Secret, refresh_token: &Secret) -> String {
+    let mut form = String::with_capacity(2048);
+    for (name, value) in [
+        ("grant_type", "refresh_token"),
+        ("refresh_token", refresh_token.expose()),
+        ("client_id", client_id),
+        ("client_secret", secret.expose()),
+    ] {
+        if !form.is_empty() {
+            form.push('&');
+        }
+        form.push_str(name);
+        form.push('=');
+        percent_encode(value, &mut form);
+    }
+    form
+}
+
+fn percent_encode(text: &str, out: &mut String) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            out.push(char::from(HEX[usize::from(byte >> 4)]));
+            out.push(char::from(HEX[usize::from(byte & 15)]));
+        }
+    }
+}
+
+/// Reads a 200 answer.
+pub(super) fn granted(answer: &[u8]) -> Result<Granted, &'static str> {
+    // The parser's message could quote the answer, so it is dropped.
+    let answer: Answer = serde_json::from_slice(answer).map_err(|_| "it is not JSON")?;
+    let access_token = answer.access_token.ok_or("it holds no access token")?;
+    if !is_token(&access_token) {
+        return Err("its access token is not one");
+    }
+    let refresh_token = answer.refresh_token.filter(|token| !token.is_empty());
+    if refresh_token.as_deref().is_some_and(|token| !is_token(token)) {
+        return Err("its refresh token is not one");
+    }
+    Ok(Granted {
+        access_token: Secret::new(access_token),
+        refresh_token: refresh_token.map(Secret::new),
+        expires_in: lifetime(answer.expires_in.as_ref()),
+    })
+}
+
+/// Visible ASCII only: anything else could break out of a header line.
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 8192 && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// Reads `expires_in` however it is spelled. What cannot be a lifetime counts as the usual one:
+/// a token believed too long costs one 401, a token believed dead costs a refresh per request.
+fn lifetime(value: Option<&Value>) -> Duration {
+    let seconds = match value {
+        Some(Value::Number(number)) => number.as_f64(),
+        Some(Value::String(text)) => text.trim().parse().ok(),
+        _ => None,
+    };
+    match seconds {
+        Some(seconds) if seconds >= 1.0 => {
+            Duration::from_secs_f64(seconds.min(LIFETIME_MAX.as_secs_f64()))
+        }
+        _ => USUAL_LIFETIME,
+    }
+}
+
+/// The error code of a failed answer, if it is one that LWA documents.
+pub(super) fn error_code(answer: &[u8]) -> &'static str {
+    #[derive(Deserialize)]
+    struct Failed {
+        error: String,
+    }
+    const KNOWN: [&str; 9] = [
+        "invalid_grant",
+        "invalid_client",
+        "unauthorized_client",
+        "invalid_request",
+        "invalid_scope",
+        "unsupported_grant_type",
+        "access_denied",
+        "ServerError",
+        "server_error",
+    ];
+    serde_json::from_slice::<Failed>(answer)
+        .ok()
+        .and_then(|failed| KNOWN.into_iter().find(|known| *known == failed.error))
+        .unwrap_or("unknown")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(expires_in: &str) -> f64 {
+        let answer = format!(r#"{{"access_token":"Atza|x","expires_in":{expires_in}}}"#);
+        granted(answer.as_bytes()).expect("a grant").expires_in.as_secs_f64()
+    }
+
+    #[test]
+    fn odd_lifetimes_neither_overflow_nor_loop() {
+        for (text, expected) in [
+            ("3600", 3600.0),
+            ("\"3600\"", 3600.0),
+            ("3600.5", 3600.5),
+            ("1", 1.0),
+            ("0", 3600.0),
+            ("-5", 3600.0),
+            ("1000000000000000000", 86_400.0),
+            ("1e300", 86_400.0),
+            ("\"soon\"", 3600.0),
+            ("\"NaN\"", 3600.0),
+            ("null", 3600.0),
+            ("[]", 3600.0),
+        ] {
+            assert!((seconds(text) - expected).abs() < 0.001, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_absent_or_empty_refresh_token_is_none() {
+        for text in ["", r#","refresh_token":"""#, r#","refresh_token":null"#] {
+            let answer = format!(r#"{{"access_token":"Atza|x"{text}}}"#);
+            assert!(granted(answer.as_bytes()).expect("a grant").refresh_token.is_none());
+        }
+    }
+
+    #[test]
+    fn refuses_tokens_that_could_break_a_header_line() {
+        for token in ["a\\r\\nEvil: 1", "", "a b", "a\\u0000", "ü"] {
+            let answer = format!(r#"{{"access_token":"{token}"}}"#);
+            assert!(granted(answer.as_bytes()).is_err(), "{token}");
+        }
+        for answer in ["", "<html>", "{}", "[]", r#"{"access_token":1}"#] {
+            assert!(granted(answer.as_bytes()).is_err(), "{answer}");
+        }
+    }
+
+    #[test]
+    fn the_form_encodes_everything_but_unreserved_characters() {
+        let form = refresh_form("id", &"s&=+ ü".into(), &"Atzr|a".into());
+        let expected = "grant_type=refresh_token&refresh_token=Atzr%7Ca&client_id=id\
+                        &client_secret=s%26%3D%2B%20%C3%BC";
+        assert_eq!(form, expected);
+    }
+}

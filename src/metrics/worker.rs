@@ -1,0 +1,227 @@
+//! One worker thread's counters.
+
+use super::label;
+use std::{
+    array,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+label! {
+    /// What an upstream 401 turned out to be.
+    Upstream401 {
+        /// The access token was no longer good.
+        Expired = "expired",
+        /// The token was good: Amazon's gateway erred.
+        Spurious = "spurious",
+        /// The account may not do this; no other token would help.
+        Permission = "permission",
+    }
+}
+
+label! {
+    /// How the replay of a request ended.
+    ReplayOutcome {
+        /// Amazon answered something else than 401.
+        Succeeded = "succeeded",
+        /// Amazon answered 401 again.
+        StillUnauthorized = "still_unauthorized",
+        /// The request was not, or not wholly, captured.
+        NotReplayable = "not_replayable",
+        /// There was no token, or Amazon could not be reached.
+        Failed = "failed",
+    }
+}
+
+label! {
+    /// A configured limit that was hit.
+    Limit {
+        /// Open caller connections.
+        Connections = "connections",
+        /// Requests in flight.
+        InFlight = "in_flight",
+        /// Size or number of header lines.
+        Headers = "headers",
+        /// Size of a request body.
+        Body = "body",
+        /// Requests waiting for one account's token.
+        Waiters = "waiters",
+        /// Captured bytes in memory, one request.
+        CaptureMemory = "capture_memory",
+        /// Captured bytes on disk, one request.
+        CaptureDisk = "capture_disk",
+        /// Captured bytes of all requests.
+        CaptureTotal = "capture_total",
+        /// Connections to Amazon.
+        UpstreamConnections = "upstream_connections",
+        /// A request's header took too long.
+        HeaderTimeout = "header_timeout",
+        /// No request came on an open connection.
+        IdleTimeout = "idle_timeout",
+        /// A request's body came too slowly.
+        BodyTimeout = "body_timeout",
+        /// An answer was not read.
+        WriteTimeout = "write_timeout",
+        /// No byte came on a new connection.
+        FirstByteTimeout = "first_byte_timeout",
+        /// A caller's TLS handshake took too long.
+        HandshakeTimeout = "handshake_timeout",
+    }
+}
+
+/// The values of `code_class`; the last one takes impossible codes.
+pub(super) const CODE_CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
+
+/// Upper bounds of the histogram's buckets, microseconds; a last one without bound follows.
+pub(super) const BOUNDS_MICROS: [u64; 17] = [
+    1_000,
+    2_500,
+    5_000,
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    30_000_000,
+    60_000_000,
+    120_000_000,
+    300_000_000,
+];
+
+/// Counts of one worker thread.
+///
+/// Only that thread writes, so a plain load and store count without a bus lock: a second
+/// writing thread would lose counts. The alignment keeps two workers off one cache line (two
+/// lines, for processors that fetch pairs).
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct WorkerMetrics {
+    pub(super) requests: [AtomicU64; CODE_CLASSES.len()],
+    pub(super) duration: SharedHistogram,
+    pub(super) in_flight: AtomicU64,
+    pub(super) connections: AtomicU64,
+    pub(super) upstream_connections: AtomicU64,
+    pub(super) upstream_401: [AtomicU64; Upstream401::COUNT],
+    pub(super) replays: [AtomicU64; ReplayOutcome::COUNT],
+    pub(super) limits: [AtomicU64; Limit::COUNT],
+}
+
+impl WorkerMetrics {
+    /// Counts an answered request.
+    pub fn request(&self, status: u16, duration: Duration) {
+        let class = match status {
+            100..=599 => usize::from(status / 100 - 1),
+            _ => CODE_CLASSES.len() - 1,
+        };
+        bump(&self.requests[class]);
+        self.duration.observe(duration);
+    }
+
+    /// A request begins.
+    pub fn in_flight_inc(&self) {
+        bump(&self.in_flight);
+    }
+
+    /// A request has ended.
+    pub fn in_flight_dec(&self) {
+        drop_one(&self.in_flight);
+    }
+
+    /// Counts a 401 from Amazon.
+    pub fn upstream_401(&self, class: Upstream401) {
+        bump(&self.upstream_401[class as usize]);
+    }
+
+    /// Counts a replay, or one that could not be.
+    pub fn replay(&self, outcome: ReplayOutcome) {
+        bump(&self.replays[outcome as usize]);
+    }
+
+    /// Counts a limit that was hit.
+    pub fn limit(&self, limit: Limit) {
+        bump(&self.limits[limit as usize]);
+    }
+
+    /// A caller connected.
+    pub fn connection_opened(&self) {
+        bump(&self.connections);
+    }
+
+    /// A caller's connection is gone.
+    pub fn connection_closed(&self) {
+        drop_one(&self.connections);
+    }
+
+    /// Counts a new connection to Amazon.
+    pub fn upstream_connection_opened(&self) {
+        bump(&self.upstream_connections);
+    }
+}
+
+fn bump(cell: &AtomicU64) {
+    add(cell, 1);
+}
+
+fn add(cell: &AtomicU64, by: u64) {
+    cell.store(cell.load(Relaxed).wrapping_add(by), Relaxed);
+}
+
+fn drop_one(cell: &AtomicU64) {
+    cell.store(cell.load(Relaxed).saturating_sub(1), Relaxed);
+}
+
+/// A worker's histogram: written by its worker, read by whoever renders.
+#[derive(Debug, Default)]
+pub(super) struct SharedHistogram {
+    buckets: [AtomicU64; BOUNDS_MICROS.len() + 1],
+    sum_micros: AtomicU64,
+}
+
+impl SharedHistogram {
+    fn observe(&self, duration: Duration) {
+        let micros = micros(duration);
+        bump(&self.buckets[bucket(micros)]);
+        add(&self.sum_micros, micros);
+    }
+}
+
+/// A histogram that has one owner: a sum of workers, or one behind a lock.
+#[derive(Debug)]
+pub(super) struct Histogram {
+    pub(super) buckets: [u64; BOUNDS_MICROS.len() + 1],
+    pub(super) sum_micros: u64,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { buckets: array::from_fn(|_| 0), sum_micros: 0 }
+    }
+}
+
+impl Histogram {
+    pub(super) fn observe(&mut self, duration: Duration) {
+        let micros = micros(duration);
+        self.buckets[bucket(micros)] += 1;
+        self.sum_micros = self.sum_micros.wrapping_add(micros);
+    }
+
+    pub(super) fn add(&mut self, worker: &SharedHistogram) {
+        for (total, part) in self.buckets.iter_mut().zip(&worker.buckets) {
+            *total += part.load(Relaxed);
+        }
+        self.sum_micros = self.sum_micros.wrapping_add(worker.sum_micros.load(Relaxed));
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn bucket(micros: u64) -> usize {
+    BOUNDS_MICROS.partition_point(|&bound| bound < micros)
+}

@@ -1,0 +1,170 @@
+//! One request from its first byte to the end of its answer: id, clocks, counters, access line.
+
+use super::Worker;
+use crate::{
+    account::Account,
+    forward::body::Capture,
+    id::Region,
+    log::AccessLine,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use std::{
+    fmt,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static AMAZON_REQUEST_IDS: [HeaderName; 3] = [
+    HeaderName::from_static("x-amzn-requestid"),
+    HeaderName::from_static("x-amz-request-id"),
+    HeaderName::from_static("x-amz-rid"),
+];
+/// What the access line says of a caller that left before its answer (nginx's word for it).
+const CALLER_LEFT: u16 = 499;
+
+/// Everything that is told about one request when it ends.
+pub struct Exchange {
+    worker: Rc<Worker>,
+    wall: Duration,
+    started: Instant,
+    method: Method,
+    uri: Uri,
+    request_id: HeaderValue,
+    status: u16,
+    account: Option<(Arc<Account>, Region)>,
+    amazon_request_id: Option<HeaderValue>,
+    capture: Option<Capture>,
+    error: Option<&'static str>,
+    replays: u32,
+    bytes_out: u64,
+}
+
+impl Exchange {
+    /// Begins an exchange; it counts as in flight until dropped.
+    pub(super) fn begin(worker: &Rc<Worker>, method: &Method, uri: &Uri, headers: &HeaderMap) -> Self {
+        let now = worker.shared.clock.now();
+        worker.in_flight.set(worker.in_flight.get() + 1);
+        worker.metrics.in_flight_inc();
+        Self {
+            wall: now.wall,
+            started: now.mono,
+            method: method.clone(),
+            uri: uri.clone(),
+            request_id: request_id(headers).unwrap_or_else(|| worker.fresh_request_id()),
+            status: CALLER_LEFT,
+            account: None,
+            amazon_request_id: None,
+            capture: None,
+            error: None,
+            replays: 0,
+            bytes_out: 0,
+            worker: worker.clone(),
+        }
+    }
+
+    /// The request's id.
+    #[must_use]
+    pub fn request_id(&self) -> &HeaderValue {
+        &self.request_id
+    }
+
+    pub(super) fn serves(&mut self, account: &Arc<Account>, region: Region) {
+        self.account = Some((account.clone(), region));
+    }
+
+    pub(super) fn uploads(&mut self, capture: &Capture) {
+        self.capture = Some(capture.clone());
+    }
+
+    pub(super) fn replayed(&mut self) {
+        self.replays += 1;
+    }
+
+    pub(super) fn failed(&mut self, code: &'static str) {
+        self.error = Some(code);
+    }
+
+    pub(super) fn answered(&mut self, head: &http::response::Parts) {
+        self.status = head.status.as_u16();
+        self.amazon_request_id =
+            AMAZON_REQUEST_IDS.iter().find_map(|name| head.headers.get(name)).cloned();
+        if head.status != StatusCode::UNAUTHORIZED
+            && let Some(capture) = &self.capture
+        {
+            capture.release();
+        }
+    }
+
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.bytes_out += bytes as u64;
+    }
+
+    /// Amazon's body broke off; the caller's does too.
+    pub(super) fn broken(&mut self) {
+        self.error = Some("upstream_unreachable");
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let worker = &self.worker;
+        worker.in_flight.set(worker.in_flight.get() - 1);
+        worker.metrics.in_flight_dec();
+        let duration = worker.shared.clock.now().mono.saturating_duration_since(self.started);
+        worker.metrics.request(self.status, duration);
+        if !worker.shared.config.log.access {
+            return;
+        }
+        worker.access.write(&AccessLine {
+            wall: self.wall,
+            method: self.method.as_str(),
+            path: self.uri.path(),
+            status: self.status,
+            account: self.account.as_ref().map(|(account, _)| account.id.as_str()),
+            region: self.account.as_ref().map(|(_, region)| *region),
+            request_id: self.request_id.to_str().unwrap_or_default(),
+            amazon_request_id: self.amazon_request_id.as_ref().and_then(|id| id.to_str().ok()),
+            duration,
+            bytes_in: self.capture.as_ref().map_or(0, Capture::received),
+            bytes_out: self.bytes_out,
+            replays: self.replays,
+            error: self.error,
+        });
+    }
+}
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+/// The caller's own id, if it is 1 to 128 visible ASCII characters.
+fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    let value = headers.get(&REQUEST_ID)?;
+    let fits = (1..=128).contains(&value.len())
+        && value.as_bytes().iter().all(u8::is_ascii_graphic);
+    fits.then(|| value.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_callers_request_id_is_kept_only_when_it_is_visible_and_short() {
+        let id = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(&REQUEST_ID, HeaderValue::from_str(text).expect("a value"));
+            request_id(&headers)
+        };
+        assert_eq!(id("abc-1").expect("kept"), "abc-1");
+        assert!(id(&"x".repeat(128)).is_some());
+        for text in ["", "a b", &"x".repeat(129), "a\tb"] {
+            assert!(id(text).is_none(), "{text:?}");
+        }
+        assert!(request_id(&HeaderMap::new()).is_none());
+    }
+}

@@ -1,0 +1,352 @@
+//! Decides from Host, Origin and Sec-Fetch-Site whether a request may be heard at all.
+//!
+//! A listener on loopback is reachable for every page in a browser on the same machine: by a
+//! cross-site request, or by a name of the attacker's that resolves to 127.0.0.1 (rebinding).
+//! So only loopback names and configured hosts are answered, and a browser must have been on a
+//! page of ours. Pure functions, no allocation: this runs for every request.
+
+use http::{
+    HeaderMap, HeaderName, Uri, Version,
+    header::{HOST, ORIGIN},
+};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    str,
+};
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// The hosts that are answered.
+#[derive(Debug, Clone, Default)]
+pub struct Guard {
+    names: Box<[Box<str>]>,
+    v6: Box<[Ipv6Addr]>,
+}
+
+/// Why a request is not heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// Neither Host nor `:authority`.
+    #[error("the request names no host")]
+    MissingHost,
+    /// Several Host lines, or Host and target disagree.
+    #[error("the request names more than one host")]
+    DuplicateHost,
+    /// Not a host with an optional port.
+    #[error("the host is malformed")]
+    MalformedHost,
+    /// Not a loopback name, and not in `guard.allowed_hosts`.
+    #[error("the host is not allowed")]
+    ForeignHost,
+    /// A browser asks on behalf of another site.
+    #[error("the request comes from another site")]
+    ForeignOrigin,
+}
+
+impl Guard {
+    /// Answers loopback names and `allowed` (names or addresses, without port).
+    #[must_use]
+    pub fn new(allowed: &[String]) -> Self {
+        let (mut names, mut v6) = (Vec::new(), Vec::new());
+        for host in allowed {
+            let bare = host.trim_start_matches('[').trim_end_matches([']', '.']);
+            match bare.parse() {
+                Ok(address) => v6.push(address),
+                Err(_) => names.push(bare.into()),
+            }
+        }
+        Self { names: names.into(), v6: v6.into() }
+    }
+
+    /// Judges a request by its head.
+    ///
+    /// # Errors
+    /// The reason, when the request must not be answered with anything but a refusal.
+    pub fn check(&self, version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Rejected> {
+        let host = named_host(version, uri, headers)?;
+        if !self.answers(host.name) {
+            return Err(Rejected::ForeignHost);
+        }
+        let mut origins = headers.get_all(ORIGIN).iter();
+        if let Some(origin) = origins.next()
+            && (origins.next().is_some() || !is_same_origin(origin.as_bytes(), &host))
+        {
+            return Err(Rejected::ForeignOrigin);
+        }
+        // `same-site` is refused: another port of localhost is the same site.
+        let own = |value: &http::HeaderValue| matches!(value.as_bytes(), b"same-origin" | b"none");
+        if headers.get_all(SEC_FETCH_SITE).iter().all(own) {
+            Ok(())
+        } else {
+            Err(Rejected::ForeignOrigin)
+        }
+    }
+
+    fn answers(&self, name: Name<'_>) -> bool {
+        match name {
+            Name::V6(address) => address.is_loopback() || self.v6.contains(&address),
+            Name::Text(text) => {
+                text.eq_ignore_ascii_case("localhost")
+                    || text.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback())
+                    || self.names.iter().any(|allowed| text.eq_ignore_ascii_case(allowed))
+            }
+        }
+    }
+}
+
+/// A host with its port, if it names one.
+#[derive(Debug, Clone, Copy)]
+struct Host<'a> {
+    name: Name<'a>,
+    port: Option<u16>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Name<'a> {
+    /// A name or an IPv4 address, without trailing dot.
+    Text(&'a str),
+    /// What stood in brackets.
+    V6(Ipv6Addr),
+}
+
+impl Name<'_> {
+    fn is(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Text(one), Self::Text(two)) => one.eq_ignore_ascii_case(two),
+            (Self::V6(one), Self::V6(two)) => one == two,
+            (Self::Text(_), Self::V6(_)) | (Self::V6(_), Self::Text(_)) => false,
+        }
+    }
+}
+
+/// The one host that the request is for.
+fn named_host<'a>(
+    version: Version,
+    uri: &'a Uri,
+    headers: &'a HeaderMap,
+) -> Result<Host<'a>, Rejected> {
+    let mut lines = headers.get_all(HOST).iter();
+    let line = lines.next().map(|value| parse_host(value.as_bytes())).transpose()?;
+    if lines.next().is_some() {
+        return Err(Rejected::DuplicateHost);
+    }
+    // HTTP/2 puts the host into `:authority`; HTTP/1 into an absolute target beside Host.
+    let target = uri.authority().map(|name| parse_host(name.as_str().as_bytes())).transpose()?;
+    match (line, target) {
+        (None, None) => Err(Rejected::MissingHost),
+        (None, Some(_)) if version < Version::HTTP_2 => Err(Rejected::MissingHost),
+        (Some(one), Some(two)) if !one.name.is(two.name) || one.port != two.port => {
+            Err(Rejected::DuplicateHost)
+        }
+        (Some(host), _) | (None, Some(host)) => Ok(host),
+    }
+}
+
+/// Reads `host`, `host:port` or `[address]:port`.
+fn parse_host(bytes: &[u8]) -> Result<Host<'_>, Rejected> {
+    parse(bytes).ok_or(Rejected::MalformedHost)
+}
+
+fn parse(bytes: &[u8]) -> Option<Host<'_>> {
+    let text = str::from_utf8(bytes).ok()?;
+    let (name, rest) = match text.strip_prefix('[') {
+        Some(inner) => {
+            let (address, rest) = inner.split_once(']')?;
+            (Name::V6(address.parse().ok()?), rest)
+        }
+        None => {
+            let (name, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
+            let name = name.strip_suffix('.').unwrap_or(name);
+            let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+            if name.is_empty() || !name.bytes().all(legal) {
+                return None;
+            }
+            (Name::Text(name), rest)
+        }
+    };
+    let port = match rest.strip_prefix(':') {
+        // `parse` alone would take a sign.
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some(digits.parse().ok()?)
+        }
+        None if rest.is_empty() => None,
+        Some(_) | None => return None,
+    };
+    Some(Host { name, port })
+}
+
+/// Says whether `origin` is an http or https page of `host` itself. `null` is not.
+fn is_same_origin(origin: &[u8], host: &Host<'_>) -> bool {
+    let http = origin.strip_prefix(b"http://").map(|rest| (rest, 80));
+    let https = || origin.strip_prefix(b"https://").map(|rest| (rest, 443));
+    let Some((rest, default_port)) = http.or_else(https) else { return false };
+    parse(rest).is_some_and(|page| {
+        page.name.is(host.name)
+            && page.port.unwrap_or(default_port) == host.port.unwrap_or(default_port)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn check(version: Version, target: &str, lines: &[(&str, &str)]) -> Result<(), Rejected> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value);
+        }
+        let allowed = ["ads.internal", "10.0.0.5", "[fd00::1]"].map(String::from);
+        Guard::new(&allowed).check(version, &target.parse().unwrap(), &headers)
+    }
+
+    fn host(host: &str) -> Result<(), Rejected> {
+        check(Version::HTTP_11, "/", &[("host", host)])
+    }
+
+    #[test]
+    fn answers_loopback_names_and_configured_hosts() {
+        for name in [
+            "localhost",
+            "LocalHost:8787",
+            "localhost.",
+            "localhost.:1",
+            "127.0.0.1",
+            "127.9.8.7:65535",
+            "[::1]",
+            "[::1]:8787",
+            "[0:0:0:0:0:0:0:1]",
+            "ads.internal",
+            "ADS.internal.:80",
+            "10.0.0.5:8787",
+            "[FD00:0::1]:1",
+        ] {
+            assert_eq!(host(name), Ok(()), "{name}");
+        }
+    }
+
+    #[test]
+    fn refuses_every_other_host() {
+        for name in [
+            "evil.test",
+            "localhost.evil.test",
+            "a.localhost",
+            "localhosts",
+            "127.0.0.1.evil.test",
+            "128.0.0.1",
+            "127.1",
+            "0x7f000001",
+            "2130706433",
+            "0.0.0.0",
+            "x.ads.internal",
+            "10.0.0.6",
+            "[::2]",
+            "[::ffff:127.0.0.1]",
+            "[::]",
+        ] {
+            assert_eq!(host(name), Err(Rejected::ForeignHost), "{name}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_host() {
+        for name in [
+            "",
+            ".",
+            ":80",
+            "localhost:",
+            "localhost:65536",
+            "localhost:+1",
+            "localhost:80:80",
+            "localhost:8o",
+            "user@localhost",
+            "localhost/",
+            "local host",
+            "localhost,evil.test",
+            "[::1",
+            "[::1]x",
+            "[localhost]",
+            "::1",
+            "localhost..:1/",
+            "löcalhost",
+        ] {
+            assert_eq!(host(name), Err(Rejected::MalformedHost), "{name}");
+        }
+    }
+
+    #[test]
+    fn wants_exactly_one_host() {
+        use Rejected::{DuplicateHost, MissingHost};
+        let (one, two) = (("host", "localhost"), ("host", "evil.test"));
+        assert_eq!(check(Version::HTTP_11, "/", &[]), Err(MissingHost));
+        assert_eq!(check(Version::HTTP_10, "/", &[]), Err(MissingHost));
+        assert_eq!(check(Version::HTTP_11, "http://localhost/", &[]), Err(MissingHost));
+        assert_eq!(check(Version::HTTP_11, "/", &[one, one]), Err(DuplicateHost));
+        assert_eq!(check(Version::HTTP_11, "/", &[one, two]), Err(DuplicateHost));
+        assert_eq!(check(Version::HTTP_11, "http://evil.test/", &[one]), Err(DuplicateHost));
+    }
+
+    #[test]
+    fn http_2_names_its_host_in_the_authority() {
+        let h2 = |target, lines: &[_]| check(Version::HTTP_2, target, lines);
+        assert_eq!(h2("http://localhost:1/", &[]), Ok(()));
+        assert_eq!(h2("http://localhost:1/", &[("host", "LOCALHOST:1")]), Ok(()));
+        assert_eq!(h2("/", &[("host", "localhost:1")]), Ok(()));
+        assert_eq!(h2("/", &[]), Err(Rejected::MissingHost));
+        assert_eq!(h2("http://evil.test/", &[]), Err(Rejected::ForeignHost));
+        let disagreeing = h2("http://localhost:1/", &[("host", "localhost:2")]);
+        assert_eq!(disagreeing, Err(Rejected::DuplicateHost));
+    }
+
+    fn page(host: &str, lines: &[(&str, &str)]) -> Result<(), Rejected> {
+        check(Version::HTTP_11, "/", &[&[("host", host)], lines].concat())
+    }
+
+    #[test]
+    fn a_browser_on_our_own_page_is_heard() {
+        for (host, origin) in [
+            ("localhost:8788", "http://localhost:8788"),
+            ("localhost:8788", "https://LOCALHOST:8788"),
+            ("localhost", "http://localhost"),
+            ("localhost:80", "http://localhost"),
+            ("localhost", "https://localhost:443"),
+            ("[::1]:1", "http://[::1]:1"),
+        ] {
+            assert_eq!(page(host, &[("origin", origin)]), Ok(()), "{host} {origin}");
+        }
+        for site in ["same-origin", "none"] {
+            assert_eq!(page("localhost", &[("sec-fetch-site", site)]), Ok(()), "{site}");
+        }
+    }
+
+    #[test]
+    fn a_browser_on_any_other_page_is_refused() {
+        for origin in [
+            "https://evil.test",
+            "null",
+            "",
+            "http://localhost:3000",
+            "http://localhost",
+            "http://127.0.0.1:8788",
+            "http://localhost:8788/",
+            "http://localhost:8788@evil.test",
+            "http://localhost:8788.evil.test",
+            "HTTP://localhost:8788",
+            "file://",
+            "localhost:8788",
+            "chrome-extension://localhost:8788",
+        ] {
+            let answer = page("localhost:8788", &[("origin", origin)]);
+            assert_eq!(answer, Err(Rejected::ForeignOrigin), "{origin}");
+        }
+        let own = ("origin", "http://localhost");
+        assert_eq!(page("localhost", &[own, own]), Err(Rejected::ForeignOrigin));
+        for site in ["cross-site", "same-site", "", "none, same-origin"] {
+            let answer = page("localhost", &[("sec-fetch-site", site)]);
+            assert_eq!(answer, Err(Rejected::ForeignOrigin), "{site}");
+        }
+        let sites = [("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")];
+        assert_eq!(page("localhost", &sites), Err(Rejected::ForeignOrigin));
+    }
+}

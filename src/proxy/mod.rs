@@ -1,0 +1,300 @@
+//! The request path: guard, select, token, forward, replay, respond.
+//!
+//! One worker owns one [`Worker`]; nothing on the way of a request is shared between workers but
+//! read-mostly tables. Decisions live in `answer`; the functions below it are straight lines. This
+//! module never looks into a token and never picks a host.
+
+pub mod error;
+mod exchange;
+pub mod guard;
+pub mod respond;
+mod select;
+mod shim;
+mod triage;
+
+use crate::{
+    account::{Directory, Table},
+    clock::Clock,
+    config::Config,
+    error_chain::chain,
+    deadline::{Deadlines, Timer},
+    forward::{
+        Attempt, Forward,
+        body::{Capture, CaptureContext, CaptureLimits},
+        headers,
+    },
+    log::AccessLog,
+    metrics::{Limit, ReplayOutcome, Upstream401, WorkerMetrics},
+    token::{AccessToken, TokenManager},
+};
+use arc_swap::{ArcSwap, Cache};
+use error::Error;
+use exchange::Exchange;
+use guard::Guard;
+use http::{HeaderValue, Request, Response, StatusCode, request::Parts};
+use hyper::body::{Body, Incoming};
+use respond::{Answer, AnswerBody};
+use select::Selection;
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use triage::Unauthorized;
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Known accounts.
+    pub directory: Directory,
+    /// Access tokens.
+    pub tokens: TokenManager,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Limits of captures.
+    pub captures: Arc<CaptureLimits>,
+    /// TLS towards Amazon.
+    pub tls: Arc<rustls::ClientConfig>,
+    /// Whether new requests are refused.
+    pub draining: Arc<AtomicBool>,
+}
+
+/// The data plane of one worker thread.
+pub struct Worker {
+    shared: Arc<Shared>,
+    guard: Guard,
+    table: RefCell<Cache<Arc<ArcSwap<Table>>, Arc<Table>>>,
+    forward: Forward,
+    captures: CaptureContext,
+    deadlines: Rc<Deadlines>,
+    metrics: Arc<WorkerMetrics>,
+    access: AccessLog,
+    in_flight: Cell<usize>,
+    in_flight_max: usize,
+    request_ids: Cell<u64>,
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Worker")
+    }
+}
+
+impl Worker {
+    /// A worker without connections.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, metrics: Arc<WorkerMetrics>, access: AccessLog) -> Rc<Self> {
+        let config = shared.config.clone();
+        let workers = config.proxy.workers;
+        let deadlines = Deadlines::new();
+        let mut seed = [0; 8];
+        // Request ids need to differ, not to be secret: without randomness they still count up.
+        let _ = aws_lc_rs::rand::fill(&mut seed);
+        Rc::new(Self {
+            guard: Guard::new(&config.guard.allowed_hosts),
+            table: RefCell::new(Cache::new(shared.directory.shared())),
+            forward: Forward::new(
+                &config.upstream,
+                workers,
+                shared.tls.clone(),
+                &deadlines,
+                &metrics,
+            ),
+            captures: CaptureContext {
+                limits: shared.captures.clone(),
+                deadlines: deadlines.clone(),
+                metrics: metrics.clone(),
+            },
+            deadlines,
+            access,
+            in_flight: Cell::new(0),
+            in_flight_max: config.limits.in_flight_max.div_ceil(workers),
+            request_ids: Cell::new(u64::from_ne_bytes(seed)),
+            metrics,
+            shared,
+        })
+    }
+
+    /// The worker's timers.
+    #[must_use]
+    pub fn deadlines(&self) -> &Rc<Deadlines> {
+        &self.deadlines
+    }
+
+    /// Housekeeping, every [`crate::deadline::TICK`].
+    pub fn tick(&self) {
+        self.deadlines.advance();
+        self.forward.close_idle();
+        self.access.flush();
+    }
+
+    /// Answers one request, whatever happens.
+    pub async fn handle(self: Rc<Self>, request: Request<Incoming>) -> Response<AnswerBody> {
+        let (head, body) = request.into_parts();
+        let mut exchange = Exchange::begin(&self, &head.method, &head.uri, &head.headers);
+        let answer = self.answer(&head, body, &mut exchange).await.unwrap_or_else(|error| {
+            exchange.failed(error.code());
+            report(&error, exchange.request_id());
+            respond::problem(&error, exchange.request_id())
+        });
+        respond::finish(answer, exchange)
+    }
+
+    /// The way of a request.
+    async fn answer(
+        &self,
+        head: &Parts,
+        body: Incoming,
+        exchange: &mut Exchange,
+    ) -> Result<Answer, Error> {
+        self.admit(head, &body)?;
+        let table = self.table.borrow_mut().load().clone();
+        let default = self.shared.config.proxy.default_account.as_ref();
+        if shim::is_asked(&head.method, &head.uri) {
+            return shim::answer(head, body, &table, default, &self.deadlines).await;
+        }
+        let selection = select::select(&head.uri, &head.headers, &table, default)?;
+        exchange.serves(&selection.account, selection.region);
+        let capture = Capture::new(body, &self.captures);
+        exchange.uploads(&capture);
+        let host = self.forward.host(selection.service, selection.region);
+        let (tokens, holder) = (&self.shared.tokens, &selection.account.holder);
+
+        let mut token = tokens.token(holder).await.map_err(Error::Token)?;
+        let mut unmended = None;
+        for replays in 0.. {
+            let attempt = attempt(head, &selection, &capture, &token);
+            let sent = self.forward.send(host, &attempt).await;
+            let (response, lease) = sent.map_err(Error::Forward)?;
+            if response.status() != StatusCode::UNAUTHORIZED {
+                self.replayed(replays, ReplayOutcome::Succeeded);
+                let mut answer = respond::amazon(response, lease, self.silence());
+                headers::rewrite_location(answer.headers_mut(), host.uri(), &selection.prefix);
+                return Ok(answer);
+            }
+            let refused = triage::read(response, lease, &self.deadlines).await;
+            self.metrics.upstream_401(refused.class);
+            if self.stands(&refused, &capture, replays) {
+                if refused.class != Upstream401::Permission {
+                    // Too late for this request, in time for the next.
+                    tokens.reject(holder, &token);
+                    self.replayed(replays, ReplayOutcome::StillUnauthorized);
+                }
+                // Where no better token could be had, that is the truth to tell, not the 401.
+                return match unmended {
+                    Some(error) => Err(Error::Token(error)),
+                    None => Ok(respond::unauthorized(refused, self.silence())),
+                };
+            }
+            refused.discard();
+            let replacement = tokens.replace(holder, &token).await.map_err(Error::Token)?;
+            (token, unmended) = (replacement.token, replacement.failed);
+            exchange.replayed();
+        }
+        unreachable!("a request is replayed a bounded number of times")
+    }
+
+    /// Refuses what must not go further, before anything is read of the body.
+    fn admit(&self, head: &Parts, body: &Incoming) -> Result<(), Error> {
+        select::vet(head)?;
+        self.guard.check(head.version, &head.uri, &head.headers).map_err(Error::Guard)?;
+        let limits = &self.shared.config.limits;
+        if header_bytes(head) > limits.header_max_bytes {
+            self.metrics.limit(Limit::Headers);
+            return Err(Error::HeadersTooLarge);
+        }
+        if self.in_flight.get() > self.in_flight_max {
+            self.metrics.limit(Limit::InFlight);
+            return Err(Error::Overloaded("limits.in_flight_max"));
+        }
+        if self.captures.limits.is_too_large(body.size_hint().lower()) {
+            self.metrics.limit(Limit::Body);
+            return Err(Error::BodyTooLarge);
+        }
+        if self.shared.draining.load(Ordering::Relaxed) {
+            return Err(Error::Draining);
+        }
+        Ok(())
+    }
+
+    /// Whether a 401 is Amazon's last word on this request.
+    fn stands(&self, refused: &Unauthorized, capture: &Capture, replays: u32) -> bool {
+        if refused.class == Upstream401::Permission {
+            return true;
+        }
+        if !capture.is_replayable() {
+            self.metrics.replay(ReplayOutcome::NotReplayable);
+            return true;
+        }
+        replays >= self.shared.config.replay.max_replays
+    }
+
+    fn replayed(&self, replays: u32, outcome: ReplayOutcome) {
+        if replays > 0 {
+            self.metrics.replay(outcome);
+        }
+    }
+
+    fn silence(&self) -> (Timer, Duration) {
+        (self.deadlines.timer(), self.shared.config.upstream.response_idle_timeout)
+    }
+
+    fn fresh_request_id(&self) -> HeaderValue {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let id = self.request_ids.get();
+        self.request_ids.set(id.wrapping_add(1));
+        let mut text = [0; 16];
+        for (at, digit) in text.iter_mut().enumerate() {
+            let nibble = id >> (60 - 4 * at) & 15;
+            *digit = HEX[usize::try_from(nibble).unwrap_or_default()];
+        }
+        HeaderValue::from_bytes(&text).expect("hexadecimal digits are visible ASCII")
+    }
+}
+
+fn attempt<'a>(
+    head: &'a Parts,
+    selection: &'a Selection,
+    capture: &'a Capture,
+    token: &'a AccessToken,
+) -> Attempt<'a> {
+    Attempt {
+        method: &head.method,
+        target: &selection.target,
+        headers: &head.headers,
+        capture,
+        bearer: token.header(),
+        client_id: &selection.account.client_id,
+        defaults: &selection.account.headers,
+        names_ads_client: selection.names_ads_client,
+    }
+}
+
+/// The size of a request's header as it came, give or take the spaces.
+fn header_bytes(head: &Parts) -> usize {
+    let line = |(name, value): (&http::HeaderName, &HeaderValue)| {
+        name.as_str().len() + value.len() + ": \r\n".len()
+    };
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    target + head.headers.iter().map(line).sum::<usize>()
+}
+
+/// Logs what the answer does not say. The access line has the code of every error already.
+fn report(error: &Error, request_id: &HeaderValue) {
+    let request_id = request_id.to_str().unwrap_or_default();
+    match error.origin() {
+        error::Origin::Upstream => {
+            tracing::warn!(request_id, code = error.code(), error = %chain(error), "request failed");
+        }
+        error::Origin::Caller | error::Origin::Proxy | error::Origin::Lwa => {
+            tracing::debug!(request_id, code = error.code(), error = %chain(error), "request refused");
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! What goes back to the caller: Amazon's answer as it came, or one of ours, marked as such.
+
+use super::{error::Error, exchange::Exchange, triage::Unauthorized};
+use crate::{
+    deadline::Timer,
+    forward::{headers, upstream},
+};
+use bytes::Bytes;
+use http::{
+    HeaderName, HeaderValue, Response, StatusCode, Version,
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use serde_json::json;
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-ads-proxy-request-id");
+static ERROR: HeaderName = HeaderName::from_static("x-ads-proxy-error");
+static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// An answer before it is bound to its exchange.
+pub type Answer = Response<Source>;
+
+/// Where an answer's body comes from.
+#[derive(Debug)]
+pub enum Source {
+    /// From us.
+    Ours(Bytes),
+    /// From Amazon.
+    Amazon(AmazonBody),
+}
+
+/// Amazon's body, and the connection it comes on.
+#[derive(Debug)]
+pub struct AmazonBody {
+    /// Read already, to be given out first.
+    peeked: Bytes,
+    incoming: Incoming,
+    /// Given back when the body has ended; dropped, and so closed, when it is left before.
+    lease: Option<upstream::Lease>,
+    /// Cuts a body that falls silent; none for event streams.
+    silence: Option<(Timer, Duration)>,
+}
+
+/// Amazon's answer, untouched but for what belongs to the connection it came on.
+pub fn amazon(
+    response: upstream::Response,
+    lease: upstream::Lease,
+    silence: (Timer, Duration),
+) -> Answer {
+    let (head, incoming) = response.into_parts();
+    let stream = head
+        .headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+    let silence = (!stream).then_some(silence);
+    let body = AmazonBody { peeked: Bytes::new(), incoming, lease: Some(lease), silence };
+    Response::from_parts(head, Source::Amazon(body))
+}
+
+/// A 401 that was looked at and stands.
+pub fn unauthorized(answer: Unauthorized, silence: (Timer, Duration)) -> Answer {
+    let body = AmazonBody {
+        peeked: answer.peeked,
+        incoming: answer.rest,
+        lease: Some(answer.lease),
+        silence: Some(silence),
+    };
+    Response::from_parts(answer.head, Source::Amazon(body))
+}
+
+/// The LWA shim's answer.
+pub fn token_endpoint(status: StatusCode, body: Bytes) -> Answer {
+    let mut response = Response::new(Source::Ours(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json;charset=UTF-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// An answer of ours: a problem document in Amazon's shape too.
+pub fn problem(error: &Error, request_id: &HeaderValue) -> Answer {
+    let (status, code) = (error.status(), error.code());
+    let text = error.public_text();
+    let request_id = request_id.to_str().unwrap_or_default();
+    let body = json!({
+        "type": format!("urn:adsproxy:error:{code}"),
+        "title": status.canonical_reason().unwrap_or_default(),
+        "status": status.as_u16(),
+        "detail": text,
+        "code": code,
+        "details": text,
+        "message": text,
+        "requestId": request_id,
+        "request_id": request_id,
+    });
+    let mut response = Response::new(Source::Ours(Bytes::from(body.to_string())));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(ERROR.clone(), HeaderValue::from_static(code));
+    let status = format!("adsproxy; error={}", error.proxy_status());
+    if let Ok(status) = HeaderValue::from_str(&status) {
+        headers.insert(PROXY_STATUS.clone(), status);
+    }
+    if let Some(seconds) = error.retry_after() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if matches!(error, Error::MethodRefused) {
+        headers.insert(http::header::ALLOW, HeaderValue::from_static(ALLOWED));
+    }
+    response
+}
+
+const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// Binds `answer` to its exchange, which ends when the body does.
+pub fn finish(answer: Answer, mut exchange: Exchange) -> Response<AnswerBody> {
+    let (mut head, source) = answer.into_parts();
+    exchange.answered(&head);
+    if matches!(source, Source::Amazon(_)) {
+        headers::clean_answer(&mut head.headers);
+    }
+    head.version = Version::HTTP_11;
+    head.headers.insert(REQUEST_ID.clone(), exchange.request_id().clone());
+    Response::from_parts(head, AnswerBody { source, exchange })
+}
+
+/// The body of every answer, as hyper sends it.
+#[derive(Debug)]
+pub struct AnswerBody {
+    source: Source,
+    exchange: Exchange,
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let this = &mut *self;
+        let frame = match &mut this.source {
+            Source::Ours(bytes) if bytes.is_empty() => None,
+            Source::Ours(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
+            Source::Amazon(body) => ready!(body.poll_frame(cx)),
+        };
+        match &frame {
+            Some(Ok(frame)) => this.exchange.sent(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Err(_)) => this.exchange.broken(),
+            None => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Ours(bytes) => bytes.is_empty(),
+            Source::Amazon(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Ours(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Amazon(body) => body.size_hint(),
+        }
+    }
+}
+
+impl AmazonBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if !self.peeked.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.peeked)))));
+        }
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        let Poll::Ready(frame) = polled else {
+            if let Some((timer, limit)) = &mut self.silence {
+                ready!(timer.poll_after(*limit, cx));
+                self.lease = None;
+                return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
+            }
+            return Poll::Pending;
+        };
+        if let Some((timer, _)) = &mut self.silence {
+            timer.disarm();
+        }
+        match frame {
+            // The connection is free as soon as the last byte is here, not when it is passed on.
+            Some(Ok(frame)) => {
+                if self.incoming.is_end_stream() {
+                    self.release();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                self.lease = None;
+                Poll::Ready(Some(Err(io::Error::other(error))))
+            }
+            None => {
+                self.release();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.peeked.is_empty() && self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = self.incoming.size_hint();
+        let peeked = self.peeked.len() as u64;
+        match rest.exact() {
+            Some(rest) => SizeHint::with_exact(rest + peeked),
+            None => SizeHint::default(),
+        }
+    }
+
+    fn release(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.release();
+        }
+    }
+}
+
+impl Drop for AmazonBody {
+    fn drop(&mut self) {
+        // hyper drops a body without asking again once it knows that it has ended.
+        if self.incoming.is_end_stream() {
+            self.release();
+        }
+    }
+}
+
+impl Unauthorized {
+    /// Leaves the answer for a replay. Its connection serves on if the body has ended.
+    pub fn discard(self) {
+        if self.rest.is_end_stream() {
+            self.lease.release();
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Which account, which region, which path: read from the request, judged once.
+//!
+//! Selectors that disagree are an error, never a guess; a bearer that names no known account is
+//! no selector, because SDKs send tokens of their own.
+
+use super::error::Error;
+use crate::{
+    account::{Account, Table},
+    forward::Service,
+    id::{AccountId, Region},
+};
+use http::{
+    HeaderMap, HeaderValue, Method, Uri,
+    header::{AUTHORIZATION, CONTENT_LENGTH, TRANSFER_ENCODING},
+    request::Parts,
+    uri::PathAndQuery,
+};
+use std::sync::Arc;
+
+/// What a request asks for.
+#[derive(Debug)]
+pub struct Selection {
+    /// The account.
+    pub account: Arc<Account>,
+    /// The region.
+    pub region: Region,
+    /// The service its path belongs to.
+    pub service: Service,
+    /// Whether its path wants the newer client id field.
+    pub names_ads_client: bool,
+    /// The target without our prefix, byte for byte.
+    pub target: Uri,
+    /// The prefix that was taken off (`/a/acme`), empty if none.
+    pub prefix: String,
+}
+
+/// The `/a/<alias>[@<region>]` in front of a path.
+struct Prefix<'a> {
+    alias: &'a str,
+    region: Option<Region>,
+    /// Path and query behind it.
+    rest: &'a str,
+    /// The prefix itself.
+    text: &'a str,
+}
+
+/// Refuses what no honest client sends: targets that are not in origin form, methods that would
+/// make a tunnel or an echo, bodies framed twice.
+pub fn vet(head: &Parts) -> Result<(), Error> {
+    if head.method == Method::CONNECT || head.method == Method::TRACE {
+        return Err(Error::MethodRefused);
+    }
+    let uri = &head.uri;
+    let http2 = head.version >= http::Version::HTTP_2;
+    let foreign = !http2 && (uri.scheme().is_some() || uri.authority().is_some());
+    if foreign || !uri.path().starts_with('/') {
+        return Err(Error::BadRequest("the request target must be a path"));
+    }
+    if let Some(encoding) = single(&head.headers, TRANSFER_ENCODING, Error::bad_framing)? {
+        if !encoding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err(Error::bad_framing());
+        }
+        if head.headers.contains_key(CONTENT_LENGTH) {
+            return Err(Error::bad_framing());
+        }
+    }
+    single(&head.headers, CONTENT_LENGTH, Error::bad_framing).map(|_| ())
+}
+
+impl Error {
+    fn bad_framing() -> Self {
+        Self::BadRequest("the length of the body is announced in more than one way")
+    }
+}
+
+/// Finds the account and everything that depends on the path.
+pub fn select(
+    uri: &Uri,
+    headers: &HeaderMap,
+    table: &Table,
+    default: Option<&AccountId>,
+) -> Result<Selection, Error> {
+    let prefix = Prefix::of(uri)?;
+    let known = |alias: &str| table.contains_key(alias);
+    let alias = choose(headers, prefix.as_ref(), known, default)?;
+    let account = table.get(alias).ok_or(Error::UnknownAccount)?.clone();
+    let in_path = prefix.as_ref().and_then(|prefix| prefix.region);
+    let region = header_region(headers)?.or(in_path).unwrap_or(account.region);
+    let target = match &prefix {
+        None => uri.path_and_query().cloned().map_or_else(|| uri.clone(), Uri::from),
+        Some(prefix) => prefix.target()?,
+    };
+    let (service, names_ads_client) = service(target.path());
+    let prefix = prefix.map(|prefix| prefix.text.to_owned()).unwrap_or_default();
+    Ok(Selection { account, region, service, names_ads_client, target, prefix })
+}
+
+/// Which alias the selectors agree on.
+fn choose<'a>(
+    headers: &'a HeaderMap,
+    prefix: Option<&Prefix<'a>>,
+    known: impl Fn(&str) -> bool,
+    default: Option<&'a AccountId>,
+) -> Result<&'a str, Error> {
+    let mut chosen = header_alias(headers)?;
+    for alias in [prefix.map(|prefix| prefix.alias), placeholder(headers).filter(|a| known(a))] {
+        match (chosen, alias) {
+            (Some(one), Some(other)) if one != other => return Err(Error::AccountConflict),
+            (None, Some(_)) => chosen = alias,
+            _ => {}
+        }
+    }
+    chosen.or(default.map(AccountId::as_str)).ok_or(Error::AccountRequired)
+}
+
+/// The service a path belongs to, and whether it wants the newer client id field.
+fn service(path: &str) -> (Service, bool) {
+    if path == "/mcp" || path.starts_with("/mcp/") {
+        (Service::Mcp, true)
+    } else {
+        (Service::Api, path.starts_with("/adsApi/"))
+    }
+}
+
+/// The alias named by the path prefix alone, for the LWA shim.
+pub fn prefix_alias(uri: &Uri) -> Result<Option<&str>, Error> {
+    Ok(Prefix::of(uri)?.map(|prefix| prefix.alias))
+}
+
+/// The alias of a placeholder: `Atza|acme`, also with the bar percent-encoded.
+pub fn placeholder_alias<'a>(token: &'a str, kind: &str) -> Option<&'a str> {
+    let rest = token.strip_prefix(kind)?;
+    let alias = rest
+        .strip_prefix('|')
+        .or_else(|| rest.strip_prefix("%7C"))
+        .or_else(|| rest.strip_prefix("%7c"))?;
+    AccountId::is_valid(alias).then_some(alias)
+}
+
+fn header_alias(headers: &HeaderMap) -> Result<Option<&str>, Error> {
+    let refuse = || Error::BadRequest("X-Ads-Account must be sent once and hold one alias");
+    let Some(value) = single(headers, "x-ads-account", refuse)? else { return Ok(None) };
+    match value.to_str() {
+        Ok(alias) if AccountId::is_valid(alias) => Ok(Some(alias)),
+        _ => Err(refuse()),
+    }
+}
+
+fn header_region(headers: &HeaderMap) -> Result<Option<Region>, Error> {
+    let refuse = || Error::BadRequest("X-Ads-Region must be sent once and be na, eu or fe");
+    let Some(value) = single(headers, "x-ads-region", refuse)? else { return Ok(None) };
+    let region = value.to_str().ok().and_then(|text| text.parse().ok());
+    region.map(Some).ok_or_else(refuse)
+}
+
+fn single<K: http::header::AsHeaderName>(
+    headers: &HeaderMap,
+    name: K,
+    refuse: impl Fn() -> Error,
+) -> Result<Option<&HeaderValue>, Error> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    if values.next().is_some() { Err(refuse()) } else { Ok(first) }
+}
+
+fn placeholder(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| placeholder_alias(token.trim(), "Atza"))?
+}
+
+impl<'a> Prefix<'a> {
+    fn of(uri: &'a Uri) -> Result<Option<Self>, Error> {
+        let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        let Some(behind) = whole.strip_prefix("/a/") else { return Ok(None) };
+        let refuse = Error::BadRequest("the path prefix must be /a/<alias>/ or /a/<alias>@<region>/");
+        let end = behind.find(['/', '?']).unwrap_or(behind.len());
+        let (name, rest) = behind.split_at(end);
+        let (alias, region) = match name.split_once('@') {
+            None => (name, None),
+            Some((alias, region)) => match region.parse() {
+                Ok(region) => (alias, Some(region)),
+                Err(_) => return Err(refuse),
+            },
+        };
+        if !AccountId::is_valid(alias) {
+            return Err(refuse);
+        }
+        Ok(Some(Self { alias, region, rest, text: &whole[..whole.len() - rest.len()] }))
+    }
+
+    fn target(&self) -> Result<Uri, Error> {
+        let slash = if self.rest.starts_with('/') { "" } else { "/" };
+        PathAndQuery::try_from(format!("{slash}{}", self.rest))
+            .map(Uri::from)
+            .map_err(|_| Error::BadRequest("the path behind the prefix is malformed"))
+    }
+}
+
+#[cfg(test)]
+#[path = "select_tests.rs"]
+mod tests;

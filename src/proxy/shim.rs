@@ -1,0 +1,209 @@
+//! Answers SDKs that insist on refreshing by themselves: LWA's token endpoint without LWA.
+//!
+//! No network call and never a real token: what it hands out is the placeholder bearer that
+//! selects the account.
+
+use super::{
+    error::Error,
+    respond::{Answer, token_endpoint},
+    select::{placeholder_alias, prefix_alias},
+};
+use crate::{
+    account::Table,
+    deadline::Deadlines,
+    forward::body::BodyError,
+    id::AccountId,
+};
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, Uri, header::CONTENT_TYPE, request::Parts};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+use std::{rc::Rc, time::Duration};
+
+/// The path of LWA's token endpoint.
+const PATH: &str = "/auth/o2/token";
+/// The largest form that is read, bytes.
+const FORM_MAX_BYTES: usize = 64 * 1024;
+/// How long a form may take to arrive.
+const FORM_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Whether a request is for the shim, also below `/a/<alias>`.
+#[must_use]
+pub fn is_asked(method: &Method, uri: &Uri) -> bool {
+    method == Method::POST && uri.path().ends_with(PATH) && {
+        let path = uri.path();
+        path == PATH
+            || path
+                .strip_prefix("/a/")
+                .and_then(|rest| rest.strip_suffix(PATH))
+                .is_some_and(|name| !name.contains('/'))
+    }
+}
+
+/// Reads the form and answers as LWA would.
+pub async fn answer(
+    head: &Parts,
+    body: Incoming,
+    table: &Table,
+    default: Option<&AccountId>,
+    deadlines: &Rc<Deadlines>,
+) -> Result<Answer, Error> {
+    let collect = Limited::new(body, FORM_MAX_BYTES).collect();
+    let collected = deadlines.within(FORM_TIMEOUT, collect).await;
+    let form = match collected {
+        Some(Ok(form)) => form.to_bytes(),
+        Some(Err(error)) if error.is::<LengthLimitError>() => return Err(Error::BodyTooLarge),
+        Some(Err(_)) => return Err(body_error(BodyError::Incomplete)),
+        None => return Err(body_error(BodyError::TooSlow)),
+    };
+    let in_path = prefix_alias(&head.uri)?;
+    let form = Form::read(&head.headers, &form);
+    let (status, answer) = respond(&form, in_path, table, default)?;
+    Ok(token_endpoint(status, Bytes::from(answer.to_string())))
+}
+
+fn body_error(error: BodyError) -> Error {
+    Error::Forward(crate::forward::Error::Body(error))
+}
+
+fn respond(
+    form: &Form,
+    in_path: Option<&str>,
+    table: &Table,
+    default: Option<&AccountId>,
+) -> Result<(StatusCode, Value), Error> {
+    if form.grant_type.as_deref().is_some_and(|kind| kind != "refresh_token") {
+        let text = "The authorization grant type is not supported by the authorization server";
+        return Ok(refuse("unsupported_grant_type", text));
+    }
+    let sent = form.refresh_token.as_deref();
+    let in_token = sent.and_then(|token| placeholder_alias(token, "Atzr"));
+    if let (Some(path), Some(token)) = (in_path, in_token)
+        && path != token
+    {
+        return Err(Error::AccountConflict);
+    }
+    let alias = in_path.or(in_token).or(default.map(AccountId::as_str));
+    match alias.filter(|alias| table.contains_key(*alias)) {
+        Some(alias) => Ok((
+            StatusCode::OK,
+            json!({
+                "access_token": format!("Atza|{alias}"),
+                "refresh_token": sent.map_or_else(|| format!("Atzr|{alias}"), str::to_owned),
+                "token_type": "bearer",
+                "expires_in": 3600,
+            }),
+        )),
+        None => Ok(refuse(
+            "invalid_grant",
+            "The request has an invalid grant parameter : refresh_token. \
+             User may have revoked or didn't grant the permission.",
+        )),
+    }
+}
+
+fn refuse(error: &str, description: &str) -> (StatusCode, Value) {
+    (StatusCode::BAD_REQUEST, json!({ "error_description": description, "error": error }))
+}
+
+/// What of a token request matters here. Client id and secret are not looked at.
+#[derive(Default)]
+struct Form {
+    grant_type: Option<String>,
+    refresh_token: Option<String>,
+}
+
+impl Form {
+    fn read(headers: &HeaderMap, body: &[u8]) -> Self {
+        let json = headers
+            .get(CONTENT_TYPE)
+            .and_then(|kind| kind.to_str().ok())
+            .is_some_and(|kind| kind.to_ascii_lowercase().contains("json"));
+        let mut form = Self::default();
+        if json {
+            let value: Value = serde_json::from_slice(body).unwrap_or_default();
+            let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
+            form.grant_type = text("grant_type");
+            form.refresh_token = text("refresh_token");
+            return form;
+        }
+        for pair in body.split(|b| *b == b'&') {
+            let mut halves = pair.splitn(2, |b| *b == b'=');
+            let name = halves.next().unwrap_or_default();
+            let value = || Some(percent_decode(halves.next().unwrap_or_default()));
+            match name {
+                b"grant_type" => form.grant_type = { value }(),
+                b"refresh_token" => form.refresh_token = { value }(),
+                _ => {}
+            }
+        }
+        form
+    }
+}
+
+fn percent_decode(text: &[u8]) -> String {
+    let hex = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        match (byte, tail) {
+            (b'+', _) => out.push(b' '),
+            (b'%', [high, low, after @ ..]) => match (hex(*high), hex(*low)) {
+                (Some(high), Some(low)) => {
+                    out.push(high << 4 | low);
+                    rest = after;
+                }
+                _ => out.push(byte),
+            },
+            _ => out.push(byte),
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(kind: &str, body: &str) -> (Option<String>, Option<String>) {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, kind.parse().expect("a value"));
+        let form = Form::read(&headers, body.as_bytes());
+        (form.grant_type, form.refresh_token)
+    }
+
+    #[test]
+    fn reads_forms_and_json() {
+        let expected = (Some("refresh_token".to_owned()), Some("Atzr|a b".to_owned()));
+        let form = "grant_type=refresh_token&client_secret=s&refresh_token=Atzr%7Ca+b";
+        assert_eq!(read("application/x-www-form-urlencoded;charset=UTF-8", form), expected);
+        let json = r#"{"grant_type":"refresh_token","refresh_token":"Atzr|a b"}"#;
+        assert_eq!(read("application/json", json), expected);
+    }
+
+    #[test]
+    fn nonsense_is_an_empty_form() {
+        for (kind, body) in [
+            ("application/json", "{"),
+            ("application/json", "[1]"),
+            ("text/plain", "\u{0}%%%=&&="),
+            ("application/x-www-form-urlencoded", ""),
+        ] {
+            assert_eq!(read(kind, body), (None, None), "{kind} {body}");
+        }
+    }
+
+    #[test]
+    fn is_asked_at_the_endpoint_and_below_a_prefix_only() {
+        let asked = |method: Method, uri: &str| is_asked(&method, &uri.parse().expect("a uri"));
+        assert!(asked(Method::POST, "/auth/o2/token"));
+        assert!(asked(Method::POST, "/a/acme/auth/o2/token?x"));
+        assert!(asked(Method::POST, "/a/acme@eu/auth/o2/token"));
+        assert!(!asked(Method::GET, "/auth/o2/token"));
+        assert!(!asked(Method::POST, "/x/auth/o2/token"));
+        assert!(!asked(Method::POST, "/a/acme/x/auth/o2/token"));
+        assert!(!asked(Method::POST, "/auth/o2/token/"));
+    }
+}

@@ -1,0 +1,107 @@
+//! What `adsproxy sandbox` prints: addresses, command lines that work, switches.
+
+use super::{ACCOUNTS, control};
+use std::{fmt::Write, net::SocketAddr, time::Duration};
+
+/// Titles and command lines of requests through the proxy at `proxy`.
+#[must_use]
+pub fn requests(proxy: &str) -> Vec<(&'static str, String)> {
+    let acme = format!("http://{proxy}/a/acme");
+    let scope = format!("-H 'Amazon-Advertising-API-Scope: {}'", ACCOUNTS[0].2);
+    let campaigns = format!("{scope} -H 'Content-Type: application/vnd.spCampaign.v3+json'");
+    let report =
+        format!("{scope} -H 'Content-Type: application/vnd.createasyncreportrequest.v3+json'");
+    let mcp = "-H 'Content-Type: application/json' \
+         -H 'Accept: application/json, text/event-stream'";
+    vec![
+        (
+            "Profiles, the account named by a header, by the path, by a placeholder token",
+            format!(
+                "curl -s -H 'X-Ads-Account: acme' http://{proxy}/v2/profiles\n\
+                 curl -s {acme}/v2/profiles\n\
+                 curl -s -H 'Authorization: Bearer Atza|acme' http://{proxy}/v2/profiles"
+            ),
+        ),
+        (
+            "Campaigns: list and create",
+            format!(
+                "curl -s {acme}/sp/campaigns/list {campaigns} -d '{{}}'\n\
+                 curl -s {acme}/sp/campaigns {campaigns} \
+                 -d '{{\"campaigns\":[{{\"name\":\"Mine\",\"state\":\"PAUSED\"}}]}}'"
+            ),
+        ),
+        (
+            "A report from request to download (PENDING at the first look, then COMPLETED)",
+            format!(
+                "id=$(curl -s {acme}/reporting/reports {report} -d '{{\"name\":\"mine\",\
+                 \"startDate\":\"2026-11-01\",\"endDate\":\"2026-11-10\",\"configuration\":{{\
+                 \"reportTypeId\":\"spCampaigns\",\"format\":\"GZIP_JSON\"}}}}' \
+                 | sed 's/.*\"reportId\":\"\\([^\"]*\\).*/\\1/')\n\
+                 curl -s {acme}/reporting/reports/$id {scope}\n\
+                 curl -sL {acme}/v2/reports/$id/download | gunzip"
+            ),
+        ),
+        (
+            "MCP: a call answered as an event stream",
+            format!(
+                "curl -sN {acme}/mcp {mcp} -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\
+                 \"tools/call\",\"params\":{{\"name\":\"campaign_management-query_campaign\"}}}}'"
+            ),
+        ),
+    ]
+}
+
+/// Titles and command lines that switch a fault on at `emulator` and show what the proxy does.
+#[must_use]
+pub fn faults(proxy: &str, emulator: SocketAddr) -> Vec<(&'static str, String)> {
+    let switch =
+        |what: &str| format!("curl -so /dev/null -X POST 'http://{emulator}/_sandbox/{what}'");
+    let (acme, globex) = (format!("http://{proxy}/a/acme"), format!("http://{proxy}/a/globex"));
+    vec![
+        (
+            "All access tokens die; the next call still answers 200",
+            format!("{} && curl -si {acme}/v2/profiles", switch("expire")),
+        ),
+        (
+            "The advertiser takes the grant back: 403 reauthorization_required",
+            format!("{} && curl -si {globex}/v2/profiles", switch("revoke?account=globex")),
+        ),
+        (
+            "LWA is down: nobody notices while the token lives",
+            format!(
+                "{} && curl -si {acme}/v2/profiles\n{}",
+                switch("lwa?fault=down&times=forever"),
+                switch("clear"),
+            ),
+        ),
+    ]
+}
+
+/// What the command prints once everything listens.
+pub(super) fn banner(
+    proxy: &str,
+    admin: SocketAddr,
+    emulator: SocketAddr,
+    lifetime: Duration,
+) -> String {
+    let mut text = format!(
+        "adsproxy sandbox: the real proxy in front of an emulated Amazon\n\n\
+         proxy     http://{proxy}   point an SDK's base URL here\n\
+         admin     http://{admin}   /readyz, /metrics\n\
+         emulator  http://{emulator}   token endpoint and API; switches at /_sandbox\n\
+         accounts  acme (na), globex (eu); access tokens live {} s\n",
+        lifetime.as_secs()
+    );
+    let mut add = |line: &str| {
+        writeln!(text, "{line}").expect("writing to a String cannot fail");
+    };
+    for (title, commands) in requests(proxy).into_iter().chain(faults(proxy, emulator)) {
+        add(&format!("\n# {title}\n{commands}"));
+    }
+    add(&format!("\nSwitches (curl -X POST 'http://{emulator}…')"));
+    for (what, why) in control::HELP {
+        add(&format!("  {what:<50} {why}"));
+    }
+    add("\nCtrl-C stops it.");
+    text
+}

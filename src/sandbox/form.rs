@@ -1,0 +1,125 @@
+//! Reads `application/x-www-form-urlencoded` text and query strings.
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use std::fmt::Write;
+
+/// The pairs of a form or of a query, in order.
+#[derive(Debug, Default)]
+pub(super) struct Form(Vec<(String, String)>);
+
+impl Form {
+    /// Reads `a=1&b=%7C+x`; broken escapes stay as they are.
+    pub(super) fn parse(text: &str) -> Self {
+        let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(name), decode(value))
+        });
+        Self(pairs.collect())
+    }
+
+    /// Reads a flat JSON object of texts.
+    pub(super) fn parse_json(body: &[u8]) -> Self {
+        let object: serde_json::Map<_, _> = serde_json::from_slice(body).unwrap_or_default();
+        let texts = object.into_iter().filter_map(|(name, value)| match value {
+            serde_json::Value::String(text) => Some((name, text)),
+            _ => None,
+        });
+        Self(texts.collect())
+    }
+
+    /// The first value of `name`, if it is not empty.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(have, _)| have == name)?;
+        Some(found.1.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// The number `name`, or `default` where it is absent or no number.
+    pub(super) fn number(&self, name: &str, default: u64) -> u64 {
+        self.get(name).and_then(|text| text.parse().ok()).unwrap_or(default)
+    }
+
+    /// Adds a pair that was said elsewhere, unless it is here already.
+    pub(super) fn add_missing(&mut self, name: &str, value: &str) {
+        if self.get(name).is_none() {
+            self.0.push((name.to_owned(), value.to_owned()));
+        }
+    }
+}
+
+/// Percent-encodes everything but unreserved characters.
+pub(super) fn encode(text: &str) -> String {
+    text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            write!(out, "%{byte:02X}").expect("writing to a String cannot fail");
+        }
+        out
+    })
+}
+
+/// Lower-case hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+        write!(out, "{byte:02x}").expect("writing to a String cannot fail");
+        out
+    })
+}
+
+/// `size` random bytes as unpadded base64url.
+pub(super) fn random_text(size: usize) -> String {
+    let mut bytes = vec![0; size];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the system has a random number generator");
+    BASE64_URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// A random identifier in the spelling of a UUID.
+pub(super) fn random_uuid() -> String {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the system has a random number generator");
+    let text = hex(&bytes);
+    let part = |from, to| &text[from..to];
+    [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-")
+}
+
+fn decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let escaped = bytes.get(at + 1..at + 3).and_then(|digits| {
+            let digits = std::str::from_utf8(digits).ok()?;
+            (bytes[at] == b'%').then(|| u8::from_str_radix(digits, 16).ok()).flatten()
+        });
+        match (bytes[at], escaped) {
+            (_, Some(byte)) => {
+                out.push(byte);
+                at += 2;
+            }
+            (b'+', None) => out.push(b' '),
+            (byte, None) => out.push(byte),
+        }
+        at += 1;
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_and_plus_signs_are_read() {
+        let form = Form::parse("refresh_token=Atzr%7Cx&a=b+c&broken=%zz%4&flag");
+        assert_eq!(form.get("refresh_token"), Some("Atzr|x"));
+        assert_eq!(form.get("a"), Some("b c"));
+        assert_eq!(form.get("broken"), Some("%zz%4"));
+        assert_eq!(form.get("flag"), None);
+    }
+
+    #[test]
+    fn encoding_is_undone_by_reading() {
+        let text = "a b|c/%é&=+";
+        assert_eq!(decode(&encode(text)), text);
+    }
+}

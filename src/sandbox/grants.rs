@@ -1,0 +1,356 @@
+//! What Login with Amazon knows: applications, grants, codes and the access tokens it issued.
+
+use super::{
+    fault::Faults,
+    fault::LwaFault,
+    form::random_text,
+    gate::Gate,
+    profiles::Profile,
+    settings::{LwaSettings, Rotation},
+};
+use crate::clock::{Clock, Now};
+use parking_lot::Mutex;
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+/// Access tokens remembered, dead ones included (they tell the generation of a late request).
+const TOKENS_MAX: usize = 20_000;
+
+/// How long an authorization code can be redeemed.
+const CODE_LIFETIME: Duration = Duration::from_secs(300);
+
+/// The emulated token service.
+#[derive(Debug)]
+pub struct Lwa {
+    /// Parks token requests.
+    pub gate: Gate,
+    /// Makes token requests fail.
+    pub faults: Faults<LwaFault>,
+    clock: Arc<dyn Clock>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    settings: LwaSettings,
+    /// Secrets by client id.
+    applications: BTreeMap<String, Vec<String>>,
+    /// By account name.
+    grants: BTreeMap<String, Grant>,
+    codes: HashMap<String, Code>,
+    tokens: HashMap<String, Issued>,
+    /// Access tokens in the order of their issue.
+    order: VecDeque<String>,
+}
+
+/// An advertiser's consent to one application.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// The application it was given to.
+    pub client_id: String,
+    /// What the account may manage.
+    pub profiles: Vec<Profile>,
+    /// Whether the advertiser took it back.
+    pub is_revoked: bool,
+    /// Access tokens issued so far.
+    pub generation: u64,
+    /// Refresh tokens and the time each dies; the last one is current.
+    refresh_tokens: Vec<(String, Option<Now>)>,
+}
+
+#[derive(Debug)]
+struct Code {
+    account: String,
+    redirect_uri: String,
+    challenge: Option<Challenge>,
+    expires: Now,
+}
+
+/// A PKCE challenge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Challenge {
+    pub(super) value: String,
+    pub(super) is_s256: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Issued {
+    account: String,
+    generation: u64,
+    /// None once killed.
+    expires: Option<Now>,
+}
+
+/// Who sent a live access token.
+#[derive(Debug, Clone)]
+pub(super) struct Holder {
+    pub(super) account: String,
+    pub(super) client_id: String,
+}
+
+/// What a token request gets.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    pub(super) access: String,
+    pub(super) refresh: Option<String>,
+    pub(super) expires_in: Option<String>,
+}
+
+/// Why a token request gets nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    Client,
+    RefreshToken,
+    Code,
+}
+
+impl Lwa {
+    /// A service that knows nobody yet.
+    pub(super) fn new(clock: Arc<dyn Clock>, settings: LwaSettings) -> Self {
+        let inner = Inner {
+            settings,
+            applications: BTreeMap::new(),
+            grants: BTreeMap::new(),
+            codes: HashMap::new(),
+            tokens: HashMap::new(),
+            order: VecDeque::new(),
+        };
+        Self { gate: Gate::default(), faults: Faults::default(), clock, inner: Mutex::new(inner) }
+    }
+
+    /// Changes how tokens are issued from now on.
+    pub fn configure(&self, change: impl FnOnce(&mut LwaSettings)) {
+        change(&mut self.inner.lock().settings);
+    }
+
+    /// How tokens are issued.
+    #[must_use]
+    pub fn settings(&self) -> LwaSettings {
+        self.inner.lock().settings.clone()
+    }
+
+    /// Registers an application, or replaces its secrets.
+    pub fn add_application(&self, client_id: &str, secrets: &[&str]) {
+        let secrets = secrets.iter().map(|&secret| secret.to_owned()).collect();
+        self.inner.lock().applications.insert(client_id.to_owned(), secrets);
+    }
+
+    /// Adds an account's grant, or replaces it.
+    pub fn add_grant(&self, account: &str, client_id: &str, refresh: &str, profiles: Vec<Profile>) {
+        let grant = Grant {
+            client_id: client_id.to_owned(),
+            profiles,
+            is_revoked: false,
+            generation: 0,
+            refresh_tokens: vec![(refresh.to_owned(), None)],
+        };
+        self.inner.lock().grants.insert(account.to_owned(), grant);
+    }
+
+    /// The grant of `account`.
+    #[must_use]
+    pub fn grant(&self, account: &str) -> Option<Grant> {
+        self.inner.lock().grants.get(account).cloned()
+    }
+
+    /// All grants by account.
+    #[must_use]
+    pub fn grants(&self) -> BTreeMap<String, Grant> {
+        self.inner.lock().grants.clone()
+    }
+
+    /// The advertiser takes the grant back: its refresh and access tokens are dead. Says whether
+    /// there is such an account.
+    pub fn revoke(&self, account: &str) -> bool {
+        let mut inner = self.inner.lock();
+        inner.kill_tokens(Some(account));
+        inner.grants.get_mut(account).map(|grant| grant.is_revoked = true).is_some()
+    }
+
+    /// Brings a revoked grant back to life with its current refresh token.
+    pub fn reconnect(&self, account: &str) -> bool {
+        let mut inner = self.inner.lock();
+        inner.grants.get_mut(account).map(|grant| grant.is_revoked = false).is_some()
+    }
+
+    /// The advertiser consents anew: returns the new refresh token; the older ones are dead.
+    pub fn consent_again(&self, account: &str) -> Option<String> {
+        let mut inner = self.inner.lock();
+        let grant = inner.grants.get_mut(account)?;
+        let refresh = new_refresh_token();
+        grant.refresh_tokens = vec![(refresh.clone(), None)];
+        grant.is_revoked = false;
+        Some(refresh)
+    }
+
+    /// Kills the access tokens of one account, or of all; their holders are not told.
+    pub fn expire_access_tokens(&self, account: Option<&str>) {
+        self.inner.lock().kill_tokens(account);
+    }
+
+    /// How many access tokens work right now.
+    #[must_use]
+    pub fn live_access_tokens(&self) -> usize {
+        let now = self.clock.now();
+        self.inner.lock().tokens.values().filter(|issued| issued.is_live(now)).count()
+    }
+
+    /// Whose token this is and its generation, dead or alive.
+    pub(super) fn generation(&self, access: &str) -> Option<(String, u64)> {
+        let inner = self.inner.lock();
+        inner.tokens.get(access).map(|issued| (issued.account.clone(), issued.generation))
+    }
+
+    /// The holder of a live access token.
+    pub(super) fn holder(&self, access: &str) -> Option<Holder> {
+        let now = self.clock.now();
+        let inner = self.inner.lock();
+        let issued = inner.tokens.get(access).filter(|issued| issued.is_live(now))?;
+        let grant = inner.grants.get(&issued.account).filter(|grant| !grant.is_revoked)?;
+        Some(Holder { account: issued.account.clone(), client_id: grant.client_id.clone() })
+    }
+
+    /// Says whether the application and one of its secrets match.
+    pub(super) fn is_client(&self, client_id: &str, secret: &str) -> bool {
+        let inner = self.inner.lock();
+        let secrets = inner.applications.get(client_id);
+        secrets.is_some_and(|secrets| secrets.iter().any(|have| have == secret))
+    }
+
+    /// Says whether there is such an application.
+    pub(super) fn is_application(&self, client_id: &str) -> bool {
+        self.inner.lock().applications.contains_key(client_id)
+    }
+
+    /// The refresh grant.
+    pub(super) fn refresh(&self, client_id: &str, refresh: &str) -> Result<Tokens, Refused> {
+        let now = self.clock.now();
+        let mut inner = self.inner.lock();
+        let settings = inner.settings.clone();
+        let holder = inner.grants.iter_mut().find(|(_, grant)| {
+            grant.client_id == client_id && !grant.is_revoked && grant.accepts(refresh, now)
+        });
+        let (account, grant) = holder.ok_or(Refused::RefreshToken)?;
+        grant.rotate(settings.rotation, now);
+        let current = grant.current().to_owned();
+        let account = account.clone();
+        let access = inner.issue(&account, now);
+        Ok(Tokens {
+            access,
+            refresh: (!settings.omit_refresh_token).then_some(current),
+            expires_in: settings.expires_in(),
+        })
+    }
+
+    /// Makes a code for the consent of `account`.
+    pub(super) fn new_code(
+        &self,
+        account: &str,
+        redirect_uri: &str,
+        challenge: Option<Challenge>,
+    ) -> String {
+        let code = format!("AN{}", random_text(12));
+        let expires = self.clock.now().plus(CODE_LIFETIME);
+        let redirect_uri = redirect_uri.to_owned();
+        let entry = Code { account: account.to_owned(), redirect_uri, challenge, expires };
+        self.inner.lock().codes.insert(code.clone(), entry);
+        code
+    }
+
+    /// The code grant. `proves` says whether the verifier sent belongs to a challenge.
+    pub(super) fn redeem(
+        &self,
+        code: &str,
+        redirect_uri: &str,
+        proves: impl Fn(&Challenge) -> bool,
+        is_public: bool,
+    ) -> Result<Tokens, Refused> {
+        let now = self.clock.now();
+        let mut inner = self.inner.lock();
+        // A code works once, also when the rest of the request is wrong.
+        let code = inner.codes.remove(code).ok_or(Refused::Code)?;
+        let is_proven = code.challenge.as_ref().map_or(!is_public, proves);
+        if now.mono >= code.expires.mono || code.redirect_uri != redirect_uri || !is_proven {
+            return Err(Refused::Code);
+        }
+        let refresh = new_refresh_token();
+        let grant = inner.grants.get_mut(&code.account).ok_or(Refused::Code)?;
+        grant.is_revoked = false;
+        if !is_public {
+            grant.refresh_tokens.push((refresh.clone(), None));
+        }
+        let access = inner.issue(&code.account, now);
+        let expires_in = inner.settings.expires_in();
+        // A client without a secret gets no refresh token from Amazon either.
+        Ok(Tokens { access, refresh: (!is_public).then_some(refresh), expires_in })
+    }
+}
+
+impl Grant {
+    /// The refresh token that was issued last.
+    #[must_use]
+    pub fn current(&self) -> &str {
+        self.refresh_tokens.last().map_or("", |(token, _)| token)
+    }
+
+    fn accepts(&self, refresh: &str, now: Now) -> bool {
+        let lives = |dies: &Option<Now>| dies.is_none_or(|dies| now.mono < dies.mono);
+        self.refresh_tokens.iter().any(|(token, dies)| token == refresh && lives(dies))
+    }
+
+    fn rotate(&mut self, rotation: Rotation, now: Now) {
+        let dies = match rotation {
+            Rotation::Off => return,
+            Rotation::OldLives => None,
+            Rotation::OldDiesAfter(after) => Some(now.plus(after)),
+            Rotation::OldDies => Some(now),
+        };
+        self.refresh_tokens.retain(|(_, dies)| dies.is_none_or(|dies| now.mono < dies.mono));
+        for (_, old) in &mut self.refresh_tokens {
+            *old = old.or(dies);
+        }
+        self.refresh_tokens.push((new_refresh_token(), None));
+    }
+}
+
+impl Inner {
+    fn issue(&mut self, account: &str, now: Now) -> String {
+        let grant = self.grants.get_mut(account).expect("the caller found the grant");
+        grant.generation += 1;
+        let generation = grant.generation;
+        // 270 random bytes are 360 characters: Amazon promises at least 350.
+        let access = format!("Atza|{}", random_text(270));
+        let expires = Some(now.plus(self.settings.token_lifetime));
+        let issued = Issued { account: account.to_owned(), generation, expires };
+        self.tokens.insert(access.clone(), issued);
+        self.order.push_back(access.clone());
+        if self.order.len() > TOKENS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.tokens.remove(&oldest);
+        }
+        access
+    }
+
+    fn kill_tokens(&mut self, account: Option<&str>) {
+        for issued in self.tokens.values_mut() {
+            if account.is_none_or(|account| issued.account == account) {
+                issued.expires = None;
+            }
+        }
+    }
+}
+
+impl Issued {
+    /// Either clock may say that it is over, as with the real tokens' holders.
+    fn is_live(&self, now: Now) -> bool {
+        self.expires.is_some_and(|expires| now.mono < expires.mono && now.wall < expires.wall)
+    }
+}
+
+fn new_refresh_token() -> String {
+    format!("Atzr|{}", random_text(240))
+}

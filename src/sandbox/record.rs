@@ -1,0 +1,300 @@
+//! Remembers what arrived: counters for all requests, the last ones in full.
+
+use super::form::hex;
+use aws_lc_rs::digest::{Context, SHA256};
+use bytes::Bytes;
+use http::{StatusCode, Version, request::Parts};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Bytes of each body kept for looking at; length and hash cover all of it.
+pub const BODY_KEPT_MAX_BYTES: usize = 16 * 1024;
+
+/// Distinct paths counted; what comes later is counted as `other`.
+const PATHS_MAX: usize = 1000;
+
+/// Which of the emulated services a request was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Surface {
+    /// The token endpoint.
+    Token,
+    /// The consent page.
+    Consent,
+    /// The Ads API, the MCP server and the test aids.
+    Api,
+    /// Presigned downloads.
+    S3,
+    /// `/_sandbox`.
+    Control,
+}
+
+/// One request as it arrived.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Its place among all requests, from 0.
+    pub number: u64,
+    /// What it was for.
+    pub surface: Surface,
+    /// The method.
+    pub method: String,
+    /// The request target, byte for byte.
+    pub target: String,
+    /// The protocol version.
+    pub version: Version,
+    /// Field names in lower case and values (one character per byte), repeats included.
+    pub headers: Vec<(String, String)>,
+    /// The first [`BODY_KEPT_MAX_BYTES`] of the body.
+    pub body: Bytes,
+    /// The body's length.
+    pub body_len: u64,
+    /// The body's SHA-256, lower-case hexadecimal; empty until the body has ended.
+    pub body_sha256: String,
+    /// Whether the body came to its announced end.
+    pub body_complete: bool,
+    /// Whether the request had trailers.
+    pub has_trailers: bool,
+    /// Whose access token it carried.
+    pub account: Option<String>,
+    /// The number of that token in its account's history, from 1.
+    pub generation: Option<u64>,
+    /// What was answered; none while it is under way or if the connection was dropped.
+    pub status: Option<u16>,
+}
+
+impl Seen {
+    /// Every value of the field `name` (lower case).
+    #[must_use]
+    pub fn values(&self, name: &str) -> Vec<&str> {
+        let named = self.headers.iter().filter(|(have, _)| have == name);
+        named.map(|(_, value)| value.as_str()).collect()
+    }
+}
+
+/// How often things happened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Requests to the token endpoint.
+    pub token_calls: u64,
+    /// Access tokens issued.
+    pub tokens_issued: u64,
+    /// Requests to the API, the MCP server and the test aids.
+    pub api_calls: u64,
+    /// The same by path.
+    pub api_calls_by_path: BTreeMap<String, u64>,
+    /// Downloads from the presigned host.
+    pub s3_calls: u64,
+    /// 401s the API answered.
+    pub unauthorized_sent: u64,
+    /// Request bodies that broke off.
+    pub bodies_broken: u64,
+}
+
+/// The memory of what arrived.
+#[derive(Debug)]
+pub struct Record {
+    inner: Mutex<Inner>,
+    max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    counts: Counts,
+    next: u64,
+    last: VecDeque<Seen>,
+}
+
+impl Record {
+    /// Keeps the last `max` requests in full.
+    pub(super) fn new(max: usize) -> Self {
+        Self { inner: Mutex::default(), max }
+    }
+
+    /// The counters now.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.inner.lock().counts.clone()
+    }
+
+    /// The last requests, oldest first.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Seen> {
+        self.inner.lock().last.iter().cloned().collect()
+    }
+
+    /// The last requests for `surface`, oldest first.
+    #[must_use]
+    pub fn requests_for(&self, surface: Surface) -> Vec<Seen> {
+        let inner = self.inner.lock();
+        inner.last.iter().filter(|seen| seen.surface == surface).cloned().collect()
+    }
+
+    /// Forgets requests and counters; numbers go on.
+    pub fn clear(&self) {
+        let mut inner = self.inner.lock();
+        inner.last.clear();
+        inner.counts = Counts::default();
+    }
+
+    /// Takes down the head of a request; returns its number.
+    pub(super) fn arrived(
+        &self,
+        surface: Surface,
+        parts: &Parts,
+        holder: Option<(String, u64)>,
+    ) -> u64 {
+        let mut inner = self.inner.lock();
+        inner.counts.count(surface, parts.uri.path());
+        let number = inner.next;
+        inner.next += 1;
+        if inner.last.len() == self.max {
+            inner.last.pop_front();
+        }
+        if self.max > 0 {
+            inner.last.push_back(head(number, surface, parts, holder));
+        }
+        number
+    }
+
+    /// Adds what its body was.
+    pub(super) fn received(&self, number: u64, body: Received) {
+        let mut inner = self.inner.lock();
+        inner.counts.bodies_broken += u64::from(!body.complete);
+        if let Some(seen) = inner.find(number) {
+            // Copied: a slice would keep the whole body alive.
+            let kept = body.start.len().min(BODY_KEPT_MAX_BYTES);
+            seen.body = Bytes::copy_from_slice(&body.start[..kept]);
+            seen.body_len = body.len;
+            seen.body_sha256 = body.sha256;
+            seen.body_complete = body.complete;
+            seen.has_trailers = body.has_trailers;
+        }
+    }
+
+    /// Adds what was answered.
+    pub(super) fn answered(&self, number: u64, surface: Surface, status: StatusCode) {
+        let mut inner = self.inner.lock();
+        let unauthorized = surface == Surface::Api && status == StatusCode::UNAUTHORIZED;
+        inner.counts.unauthorized_sent += u64::from(unauthorized);
+        if let Some(seen) = inner.find(number) {
+            seen.status = Some(status.as_u16());
+        }
+    }
+
+    /// Counts an access token.
+    pub(super) fn issued(&self) {
+        self.inner.lock().counts.tokens_issued += 1;
+    }
+}
+
+impl Inner {
+    fn find(&mut self, number: u64) -> Option<&mut Seen> {
+        let first = self.last.front()?.number;
+        let index = usize::try_from(number.checked_sub(first)?).ok()?;
+        self.last.get_mut(index)
+    }
+}
+
+impl Counts {
+    fn count(&mut self, surface: Surface, path: &str) {
+        match surface {
+            Surface::Token => self.token_calls += 1,
+            Surface::S3 => self.s3_calls += 1,
+            Surface::Api => {
+                self.api_calls += 1;
+                let known = self.api_calls_by_path.contains_key(path);
+                let full = self.api_calls_by_path.len() >= PATHS_MAX;
+                let path = if known || !full { path } else { "other" };
+                *self.api_calls_by_path.entry(path.to_owned()).or_default() += 1;
+            }
+            Surface::Consent | Surface::Control => {}
+        }
+    }
+
+    /// The counters for people.
+    pub(super) fn to_json(&self) -> Value {
+        json!({
+            "token_calls": self.token_calls,
+            "tokens_issued": self.tokens_issued,
+            "api_calls": self.api_calls,
+            "api_calls_by_path": self.api_calls_by_path,
+            "s3_calls": self.s3_calls,
+            "unauthorized_sent": self.unauthorized_sent,
+            "bodies_broken": self.bodies_broken,
+        })
+    }
+}
+
+/// A request body after it was read.
+#[derive(Debug, Clone)]
+pub(super) struct Received {
+    /// Its beginning, enough for every emulated operation.
+    pub(super) start: Bytes,
+    pub(super) len: u64,
+    pub(super) sha256: String,
+    pub(super) complete: bool,
+    pub(super) has_trailers: bool,
+}
+
+impl Received {
+    /// Reads `body` to its end; keeps its first `keep` bytes.
+    pub(super) async fn read<B>(mut body: B, keep: usize) -> Self
+    where
+        B: http_body::Body<Data = Bytes> + Unpin,
+    {
+        use http_body_util::BodyExt;
+        let (mut start, mut digest) = (Vec::new(), Context::new(&SHA256));
+        let (mut len, mut complete, mut has_trailers) = (0, true, false);
+        while let Some(frame) = body.frame().await {
+            match frame.map(http_body::Frame::into_data) {
+                Ok(Ok(data)) => {
+                    len += data.len() as u64;
+                    digest.update(&data);
+                    let room = keep.saturating_sub(start.len());
+                    start.extend_from_slice(&data[..data.len().min(room)]);
+                }
+                Ok(Err(_)) => has_trailers = true,
+                Err(_) => {
+                    complete = false;
+                    break;
+                }
+            }
+        }
+        let sha256 = hex(digest.finish().as_ref());
+        Self { start: start.into(), len, sha256, complete, has_trailers }
+    }
+}
+
+/// Field names and values as an ordered list; values one character per byte.
+pub(super) fn header_pairs(headers: &http::HeaderMap) -> Vec<(String, String)> {
+    let text = |bytes: &[u8]| bytes.iter().copied().map(char::from).collect::<String>();
+    headers.iter().map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect()
+}
+
+/// The request target as it was sent: HTTP/2 splits it, so only its path counts there.
+pub(super) fn target(parts: &Parts) -> String {
+    match (parts.version, parts.uri.path_and_query()) {
+        (Version::HTTP_2, Some(target)) => target.to_string(),
+        _ => parts.uri.to_string(),
+    }
+}
+
+fn head(number: u64, surface: Surface, parts: &Parts, holder: Option<(String, u64)>) -> Seen {
+    let (account, generation) = holder.unzip();
+    Seen {
+        number,
+        surface,
+        method: parts.method.to_string(),
+        target: target(parts),
+        version: parts.version,
+        headers: header_pairs(&parts.headers),
+        body: Bytes::new(),
+        body_len: 0,
+        body_sha256: String::new(),
+        body_complete: false,
+        has_trailers: false,
+        account,
+        generation,
+        status: None,
+    }
+}

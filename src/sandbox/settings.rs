@@ -1,0 +1,63 @@
+//! How the token service issues tokens.
+
+use std::time::Duration;
+
+/// How tokens are issued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LwaSettings {
+    /// How long an access token lives.
+    pub token_lifetime: Duration,
+    /// What `expires_in` says about it.
+    pub expires_in: ExpiresIn,
+    /// Whether a refresh changes the refresh token.
+    pub rotation: Rotation,
+    /// Leaves the refresh token out of the answer to a refresh.
+    pub omit_refresh_token: bool,
+}
+
+/// The field `expires_in`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExpiresIn {
+    /// The real lifetime in whole seconds.
+    Lifetime,
+    /// This JSON text, whatever it is.
+    Raw(String),
+    /// Not there.
+    Absent,
+}
+
+/// What a refresh does to the refresh token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rotation {
+    /// Nothing: the same one is returned.
+    Off,
+    /// A new one; the old one goes on working.
+    OldLives,
+    /// A new one; the old one works for so long.
+    OldDiesAfter(Duration),
+    /// A new one; the old one is dead.
+    OldDies,
+}
+
+impl LwaSettings {
+    /// The JSON text of `expires_in`.
+    pub(super) fn expires_in(&self) -> Option<String> {
+        match &self.expires_in {
+            ExpiresIn::Lifetime => Some(self.token_lifetime.as_secs().to_string()),
+            ExpiresIn::Raw(text) => Some(text.clone()),
+            ExpiresIn::Absent => None,
+        }
+    }
+}
+
+impl Default for LwaSettings {
+    /// An hour, the same refresh token each time: what Amazon does.
+    fn default() -> Self {
+        Self {
+            token_lifetime: Duration::from_secs(3600),
+            expires_in: ExpiresIn::Lifetime,
+            rotation: Rotation::Off,
+            omit_refresh_token: false,
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Keeps one sealed record per account in a directory of this machine.
+//!
+//! `accounts/<alias>.json` is replaced as a whole: written beside it, synced, renamed, and the
+//! directory synced, so that after a crash at any point it is the old record or the new one.
+//! `locks/<alias>.lock` says who works on the account; it is empty and stays.
+
+use super::{
+    BoxFuture, Credential, CredentialStore, Error, LOCK_TIMEOUT,
+    lock::{Lock, Turns, blocking, open_private, try_lock},
+    record,
+    seal::KeyRing,
+};
+use crate::{backoff::Backoff, id::AccountId, secret::Secret};
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// A store in a directory, shared by every process of this user.
+#[derive(Debug)]
+pub struct FileStore {
+    accounts: PathBuf,
+    locks: PathBuf,
+    turns: Turns,
+    ring: Arc<KeyRing>,
+    lock_timeout: Duration,
+}
+
+impl FileStore {
+    /// Opens the store in `directory`, which is made (mode 0700) if it is not there.
+    ///
+    /// # Errors
+    /// `Io` if it cannot be made.
+    pub fn open(directory: &Path, ring: KeyRing) -> Result<Self, Error> {
+        let (accounts, locks) = (directory.join("accounts"), directory.join("locks"));
+        make_directory(&accounts)?;
+        make_directory(&locks)?;
+        let (turns, ring) = (Turns::default(), Arc::new(ring));
+        Ok(Self { accounts, locks, turns, ring, lock_timeout: LOCK_TIMEOUT })
+    }
+
+    fn record(&self, account: &AccountId) -> PathBuf {
+        self.accounts.join(format!("{account}{RECORD_SUFFIX}"))
+    }
+}
+
+impl CredentialStore for FileStore {
+    fn load<'a>(
+        &'a self,
+        account: &'a AccountId,
+    ) -> BoxFuture<'a, Result<Option<Credential>, Error>> {
+        let (ring, name) = (Arc::clone(&self.ring), account.clone());
+        Box::pin(async move {
+            blocking(&self.record(account), move |path| match read(path)? {
+                Some(text) => record::decode(&name, &text, &ring).map(Some),
+                None => Ok(None),
+            })
+            .await
+        })
+    }
+
+    fn save<'a>(&'a self, credential: &'a Credential) -> BoxFuture<'a, Result<(), Error>> {
+        let (ring, timeout) = (Arc::clone(&self.ring), self.lock_timeout);
+        let credential = credential.clone();
+        Box::pin(async move {
+            blocking(&self.record(&credential.account), move |path| {
+                let text = record::encode(&credential, &ring)?;
+                replace(path, &credential.account, &text, timeout)
+            })
+            .await
+        })
+    }
+
+    fn remove<'a>(&'a self, account: &'a AccountId) -> BoxFuture<'a, Result<bool, Error>> {
+        let (name, timeout) = (account.clone(), self.lock_timeout);
+        Box::pin(async move {
+            blocking(&self.record(account), move |path| remove(path, &name, timeout)).await
+        })
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<AccountId>, Error>> {
+        Box::pin(blocking(&self.accounts, list))
+    }
+
+    fn lock<'a>(&'a self, account: &'a AccountId) -> BoxFuture<'a, Result<Lock, Error>> {
+        Box::pin(async move {
+            let path = self.locks.join(format!("{account}.lock"));
+            self.turns.lock_with_file(account, &path, self.lock_timeout).await
+        })
+    }
+
+    fn fingerprint(&self, secret: &Secret) -> String {
+        self.ring.fingerprint(secret)
+    }
+
+    fn fingerprint_matches(&self, stored: &str, secret: &Secret) -> bool {
+        self.ring.fingerprint_matches(stored, secret)
+    }
+}
+
+/// Reads a record, or a little more than the longest there can be.
+fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io("open", path)(error)),
+    };
+    let mut text = Vec::new();
+    file.take(record::MAX_BYTES as u64 + 1)
+        .read_to_end(&mut text)
+        .map_err(Error::io("read", path))?;
+    Ok(Some(text))
+}
+
+/// Replaces the record at `path`. Durable on `Ok`; otherwise the old record is still there, except
+/// that after a failed sync of the directory it may be either.
+fn replace(path: &Path, account: &AccountId, text: &[u8], timeout: Duration) -> Result<(), Error> {
+    if text.len() > record::MAX_BYTES {
+        return Err(Error::io("write", path)(io::ErrorKind::FileTooLarge.into()));
+    }
+    let (temporary, mut file) = make_temporary(path, account, timeout)?;
+    // A sync that failed is not tried again: the kernel may have dropped the pages and would
+    // report success. The whole file is given up instead.
+    let renamed = file
+        .write_all(text)
+        .and_then(|()| file.sync_all())
+        .map_err(Error::io("write", &temporary))
+        .and_then(|()| fs::rename(&temporary, path).map_err(Error::io("replace", path)));
+    if renamed.is_err() {
+        // If this fails, too, the next save clears it away.
+        let _ = fs::remove_file(&temporary);
+    }
+    renamed?;
+    sync_directory(parent(path))
+}
+
+/// Removes the record and what a crashed save may have left beside it.
+fn remove(path: &Path, account: &AccountId, timeout: Duration) -> Result<bool, Error> {
+    let (temporary, _file) = make_temporary(path, account, timeout)?;
+    let removed = match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io("remove", path)(error)),
+    };
+    fs::remove_file(&temporary).map_err(Error::io("remove", &temporary))?;
+    sync_directory(parent(path))?;
+    removed
+}
+
+/// Makes the account's temporary file, empty, mode 0600, and locked against other writers.
+///
+/// Its name is fixed, so a file left by a crash is found and cleared away without a search. The
+/// lock tells such a file from one that is being written just now: writers should hold the
+/// account's lock, but if one does not, the loser must not rename half of the winner's record.
+fn make_temporary(
+    path: &Path,
+    account: &AccountId,
+    timeout: Duration,
+) -> Result<(PathBuf, File), Error> {
+    // An alias never begins with a dot, so this is never taken for a record.
+    let temporary = path.with_file_name(format!(".{account}.tmp"));
+    let deadline = Instant::now() + timeout;
+    let mut pause = Backoff::new(Duration::from_millis(1), Duration::from_millis(50));
+    loop {
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
+        match made {
+            Ok(file) => {
+                // Between the two calls another writer may have taken ours for abandoned.
+                if try_lock(&file, &temporary)? && is_at(&file, &temporary)? {
+                    return Ok((temporary, file));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let found = open_private(&temporary)?;
+                if try_lock(&found, &temporary)? && is_at(&found, &temporary)? {
+                    fs::remove_file(&temporary).map_err(Error::io("remove", &temporary))?;
+                    continue;
+                }
+            }
+            Err(error) => return Err(Error::io("create", &temporary)(error)),
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::Locked { account: account.clone(), waited: timeout });
+        }
+        std::thread::sleep(pause.next());
+    }
+}
+
+/// Says whether `path` still names this very file.
+fn is_at(file: &File, path: &Path) -> Result<bool, Error> {
+    let ours = file.metadata().map_err(Error::io("look at", path))?;
+    match fs::metadata(path) {
+        Ok(there) => Ok((ours.dev(), ours.ino()) == (there.dev(), there.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io("look at", path)(error)),
+    }
+}
+
+/// Lists the aliases that have a record; other files are none of ours.
+fn list(accounts: &Path) -> Result<Vec<AccountId>, Error> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(accounts).map_err(Error::io("list", accounts))? {
+        let name = entry.map_err(Error::io("list", accounts))?.file_name();
+        let alias = name.to_str().and_then(|name| name.strip_suffix(RECORD_SUFFIX));
+        found.extend(alias.and_then(|alias| alias.parse().ok()));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Makes `path` and what is missing above it, each durable before the next.
+fn make_directory(path: &Path) -> Result<(), Error> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = parent(path);
+    make_directory(above)?;
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => sync_directory(above),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(Error::io("make the directory", path)(error)),
+    }
+}
+
+fn sync_directory(path: &Path) -> Result<(), Error> {
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(Error::io("sync", path))
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(above) if above != Path::new("") => above,
+        Some(_) => Path::new("."),
+        None => Path::new("/"),
+    }
+}
+
+const RECORD_SUFFIX: &str = ".json";
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

@@ -1,0 +1,167 @@
+//! Tests of sealing: what opens, and everything that must not.
+
+use super::*;
+
+fn key(id: &str, byte: u8) -> config::EncryptionKey {
+    config::EncryptionKey { id: id.to_owned(), secret: Secret::new(STANDARD.encode([byte; 32])) }
+}
+
+fn ring(keys: &[config::EncryptionKey]) -> KeyRing {
+    KeyRing::parse(&config::Encryption { keys: keys.to_vec() }).expect("a key ring")
+}
+
+fn refusal(keys: Vec<config::EncryptionKey>) -> KeyError {
+    match KeyRing::parse(&config::Encryption { keys }) {
+        Err(Error::Key(error)) => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn account(alias: &str) -> AccountId {
+    alias.parse().expect("an alias")
+}
+
+#[test]
+fn what_was_sealed_opens_in_its_place() {
+    let (ring, acme) = (ring(&[key("k1", 1)]), account("acme"));
+    for field in [Field::RefreshToken, Field::PreviousRefreshToken, Field::AccessToken] {
+        for text in [&b""[..], b"x", &[0; 5000], "\u{1f600}".as_bytes()] {
+            let place = Place { tenant: "", account: &acme, field };
+            let sealed = ring.seal(place, text).expect("seals");
+            let opened = ring.open(place, "k1", &sealed).expect("opens");
+            assert_eq!(&opened[..], text);
+        }
+    }
+}
+
+#[test]
+fn what_was_moved_does_not_open() {
+    // The second ring holds the same key bytes under another id, so only the id differs.
+    let ring = ring(&[key("k1", 1), key("k2", 1), key("k3", 3)]);
+    let (acme, other) = (account("acme"), account("other"));
+    let home = Place { tenant: "", account: &acme, field: Field::RefreshToken };
+    let sealed = ring.seal(home, b"CANARY").expect("seals");
+    let moved = [
+        ("account", Place { account: &other, ..home }, "k1", NotOpened::Refused),
+        ("field", Place { field: Field::PreviousRefreshToken, ..home }, "k1", NotOpened::Refused),
+        ("field", Place { field: Field::AccessToken, ..home }, "k1", NotOpened::Refused),
+        ("tenant", Place { tenant: "t", ..home }, "k1", NotOpened::Refused),
+        ("key id", home, "k2", NotOpened::Refused),
+        ("key", home, "k3", NotOpened::Refused),
+        ("no key", home, "k4", NotOpened::KeyMissing),
+        ("empty key id", home, "", NotOpened::KeyMissing),
+    ];
+    for (what, place, key_id, expected) in moved {
+        assert_eq!(ring.open(place, key_id, &sealed).map(|_| ()), Err(expected), "{what}");
+    }
+    ring.open(home, "k1", &sealed).expect("still opens at home");
+}
+
+#[test]
+fn parts_of_a_place_do_not_run_into_each_other() {
+    let ring = ring(&[key("k1", 1)]);
+    let (long, short) = (account("xacme"), account("acme"));
+    let one = Place { tenant: "", account: &long, field: Field::AccessToken };
+    let two = Place { tenant: "x", account: &short, field: Field::AccessToken };
+    let sealed = ring.seal(one, b"text").expect("seals");
+    assert_eq!(ring.open(two, "k1", &sealed).map(|_| ()), Err(NotOpened::Refused));
+}
+
+#[test]
+fn no_text_opens_with_a_bit_flipped_cut_or_longer() {
+    let (ring, acme) = (ring(&[key("k1", 1)]), account("acme"));
+    let place = Place { tenant: "", account: &acme, field: Field::RefreshToken };
+    let bytes = STANDARD.decode(ring.seal(place, b"text").expect("seals")).expect("base64");
+    let opens = |bytes: &[u8]| ring.open(place, "k1", &STANDARD.encode(bytes)).is_ok();
+    assert!(opens(&bytes));
+    for bit in 0..bytes.len() * 8 {
+        let mut flipped = bytes.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        assert!(!opens(&flipped), "bit {bit}");
+    }
+    for length in 0..bytes.len() {
+        assert!(!opens(&bytes[..length]), "cut to {length}");
+    }
+    assert!(!opens(&[&bytes[..], b"\0"].concat()));
+    for text in ["", "=", "not base64!", "AAAA", "\u{e4}"] {
+        assert!(ring.open(place, "k1", text).is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn the_first_key_seals_and_all_keys_open() {
+    let acme = account("acme");
+    let place = Place { tenant: "", account: &acme, field: Field::RefreshToken };
+    let old = ring(&[key("old", 1)]);
+    let sealed = old.seal(place, b"text").expect("seals");
+    let both = ring(&[key("new", 2), key("old", 1)]);
+    assert_eq!(both.sealing_key_id(), "new");
+    both.open(place, "old", &sealed).expect("the old key opens");
+    let again = both.seal(place, b"text").expect("seals");
+    both.open(place, "new", &again).expect("the new key sealed it");
+    assert_eq!(old.open(place, "new", &again).map(|_| ()), Err(NotOpened::KeyMissing));
+}
+
+#[test]
+fn a_hundred_thousand_nonces_are_distinct() {
+    let (ring, acme) = (ring(&[key("k1", 1)]), account("acme"));
+    let place = Place { tenant: "", account: &acme, field: Field::RefreshToken };
+    let mut seen = HashSet::new();
+    for _ in 0..100_000 {
+        // 24 bytes are 32 characters of base64.
+        let sealed = ring.seal(place, b"").expect("seals");
+        assert!(seen.insert(sealed[..32].to_owned()));
+    }
+}
+
+#[test]
+fn key_rings_that_cannot_be_used_are_refused_with_the_reason() {
+    let with_secret = |secret: &str| {
+        refusal(vec![config::EncryptionKey { id: "k".to_owned(), secret: secret.into() }])
+    };
+    assert_eq!(refusal(vec![]), KeyError::None);
+    assert_eq!(refusal(vec![key("k", 1), key("k", 2)]), KeyError::Duplicate("k".to_owned()));
+    for id in ["", "a b", "a\n", "\u{e4}", &"k".repeat(65)] {
+        assert_eq!(refusal(vec![key(id, 1)]), KeyError::Id(id.to_owned()));
+    }
+    let wrong = [String::new(), "CANARY".to_owned(), "!".repeat(44)];
+    for secret in wrong.into_iter().chain([31, 33, 64].map(|n| STANDARD.encode(vec![1; n]))) {
+        let error = with_secret(&secret);
+        assert_eq!(error, KeyError::Material("k".to_owned()), "{secret}");
+        assert!(!format!("{error} {error:?}").contains("CANARY"));
+    }
+}
+
+#[test]
+fn a_key_may_end_in_a_newline_and_lack_padding() {
+    let padded = STANDARD.encode([1; 32]);
+    let expected = ring(&[key("k", 1)]).fingerprint(&Secret::from("x"));
+    for secret in [format!("{padded}\n"), format!(" {padded}\r\n"), padded.replace('=', "")] {
+        let keys = vec![config::EncryptionKey { id: "k".to_owned(), secret: Secret::new(secret) }];
+        assert_eq!(ring(&keys).fingerprint(&Secret::from("x")), expected);
+    }
+}
+
+#[test]
+fn fingerprints_are_stable_keyed_and_survive_a_new_first_key() {
+    let (same, secret) = (Secret::from("Atzr|CANARY"), Secret::from("Atzr|CANARY"));
+    let old = ring(&[key("a:b", 1)]);
+    let stored = old.fingerprint(&secret);
+    assert_eq!(stored, ring(&[key("a:b", 1)]).fingerprint(&same));
+    assert!(stored.starts_with("a:b:") && !stored.contains("CANARY"));
+    assert_ne!(stored, ring(&[key("a:b", 2)]).fingerprint(&secret));
+    let both = ring(&[key("new", 2), key("a:b", 1)]);
+    assert!(both.fingerprint_matches(&stored, &secret));
+    assert!(!both.fingerprint_matches(&stored, &Secret::from("Atzr|CANARZ")));
+    assert!(!ring(&[key("new", 2)]).fingerprint_matches(&stored, &secret));
+    for odd in ["", ":", "a:b", "a:b:", "a:b:!", "a:b:AAAA", &stored[..stored.len() - 1]] {
+        assert!(!both.fingerprint_matches(odd, &secret), "{odd}");
+    }
+}
+
+#[test]
+fn debug_of_a_key_ring_shows_ids_only() {
+    let shown = format!("{:?}", ring(&[key("k1", 0x41)]));
+    assert!(shown.contains("k1"));
+    assert!(!shown.contains("QUFB") && !shown.contains("AAAA") && !shown.contains("65, 65"));
+}

@@ -1,0 +1,106 @@
+//! Refreshes tokens ahead of their expiry, from one priority queue.
+
+use super::{Holder, Inner};
+use crate::{clock::Now, metrics::Trigger};
+use parking_lot::Mutex;
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+use tokio::{sync::Notify, task::JoinSet, time::timeout};
+
+/// Accounts by the time of their next background refresh.
+#[derive(Default)]
+pub(super) struct Queue {
+    heap: Mutex<BinaryHeap<Reverse<Entry>>>,
+    changed: Notify,
+}
+
+struct Entry {
+    at: Instant,
+    holder: Weak<Holder>,
+    /// The token this was planned for: a refresh from elsewhere makes the plan void.
+    generation: u64,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.at.cmp(&other.at)
+    }
+}
+
+impl Queue {
+    /// Plans `holder`'s next background refresh, if it has one to come.
+    pub(super) fn push(&self, holder: &Arc<Holder>, now: Now) {
+        let (due, generation) = {
+            let slot = holder.slot.lock();
+            (slot.background_due(now, jitter()), slot.generation())
+        };
+        let Some(due) = due else { return };
+        let entry = Entry { at: now.mono + due, holder: Arc::downgrade(holder), generation };
+        self.heap.lock().push(Reverse(entry));
+        self.changed.notify_one();
+    }
+
+    /// Takes what is due, or says how long until something is.
+    fn pop(&self, now: Now) -> Result<Entry, Duration> {
+        let mut heap = self.heap.lock();
+        match heap.peek() {
+            Some(Reverse(first)) if first.at <= now.mono => {}
+            Some(Reverse(first)) => return Err(first.at - now.mono),
+            None => return Err(Duration::from_secs(3600)),
+        }
+        heap.pop().map(|Reverse(entry)| entry).ok_or(Duration::ZERO)
+    }
+}
+
+/// 0.9 to 1.1, so that accounts connected together do not stay together.
+fn jitter() -> f64 {
+    let mut byte = [0];
+    // Without randomness there is no jitter, which is no reason to stop refreshing.
+    let _ = aws_lc_rs::rand::fill(&mut byte);
+    0.9 + f64::from(byte[0]) / 255.0 * 0.2
+}
+
+/// The refresher itself; runs until dropped.
+pub(super) async fn run(inner: &Arc<Inner>) {
+    let mut running = JoinSet::new();
+    loop {
+        while running.len() >= inner.config.background_concurrency {
+            running.join_next().await;
+        }
+        let now = inner.clock.now();
+        match inner.background.pop(now) {
+            Ok(entry) => {
+                let Some(holder) = entry.holder.upgrade() else { continue };
+                let mut slot = holder.slot.lock();
+                let planned = slot.generation() == entry.generation;
+                if planned && slot.background(now) {
+                    drop(slot);
+                    running.spawn(inner.clone().refresh(holder, Trigger::Background));
+                } else if planned && slot.background_due(now, 1.0).is_some_and(|d| !d.is_zero()) {
+                    drop(slot);
+                    inner.background.push(&holder, now);
+                }
+            }
+            // The wait is cut so that a suspended or moved clock is noticed.
+            Err(wait) => {
+                let wait = wait.min(Duration::from_secs(10));
+                let _ = timeout(wait, inner.background.changed.notified()).await;
+            }
+        }
+    }
+}

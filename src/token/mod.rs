@@ -1,0 +1,464 @@
+//! Access tokens: who has one, who waits for one, who fetches one.
+//!
+//! Invariants: an expired token is never handed out; N callers that find no token cause one call
+//! to LWA, whatever their order and whoever of them leaves; a refresh belongs to nobody's request
+//! (it is a task of the control runtime); a failure is remembered like a success. This module does
+//! not know HTTP requests, and nothing outside it keeps an access token beyond a request.
+
+pub mod background;
+mod refresh;
+pub mod slot;
+
+use crate::{
+    clock::{Clock, Now},
+    config,
+    id::{AccountId, Region},
+    lwa::{Application, LwaClient},
+    metrics::{AccountStatus, Metrics, Trigger},
+    secret::Secret,
+    store::{Credential, CredentialStore},
+};
+use arc_swap::ArcSwapOption;
+use http::HeaderValue;
+use parking_lot::Mutex;
+use slot::{Life, Policy, Refusal, Rejected, Slot, State, Want};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{runtime::Handle, sync::Semaphore, sync::watch, time::timeout};
+
+/// A bearer token as it goes on the wire, built once per refresh.
+pub struct AccessToken {
+    header: HeaderValue,
+    generation: u64,
+    life: Life,
+    due: Now,
+}
+
+impl AccessToken {
+    /// Checks `token` and makes the header of it.
+    fn new(token: &Secret, generation: u64, life: Life, policy: &Policy) -> Option<Self> {
+        // LWA documents at most 2048 bytes; anything but visible ASCII would be an injection.
+        let text = token.expose();
+        if text.is_empty() || text.len() > 8192 || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return None;
+        }
+        let mut header = HeaderValue::from_str(&format!("Bearer {text}")).ok()?;
+        header.set_sensitive(true);
+        Some(Self { header, generation, life, due: life.due(policy.refresh_buffer) })
+    }
+
+    /// The value of `Authorization`.
+    #[must_use]
+    pub fn header(&self) -> &HeaderValue {
+        &self.header
+    }
+
+    /// The number of this token in its account's history.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    fn is_fresh(&self, now: Now) -> bool {
+        !slot::passed(self.due, now) && !self.life.is_expired(now)
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AccessToken(generation {}, [redacted])", self.generation)
+    }
+}
+
+/// Why no token can be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The grant is dead; a person must connect the account again.
+    #[error("the account must be connected again")]
+    ReauthorizationRequired,
+    /// LWA rejects the client id or secret.
+    #[error("login with amazon rejects the application's client id or secret")]
+    ApplicationRejected {
+        /// When LWA is asked again.
+        retry_after: Duration,
+    },
+    /// LWA cannot be reached, or did not answer in time.
+    #[error("no valid access token, and login with amazon cannot be reached")]
+    Unavailable {
+        /// When it is tried again.
+        retry_after: Duration,
+    },
+    /// As many requests wait already as may.
+    #[error("too many requests wait for a token of this account")]
+    TooManyWaiters,
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::ReauthorizationRequired => Self::ReauthorizationRequired,
+            Refusal::ApplicationRejected { retry_after } => {
+                Self::ApplicationRejected { retry_after }
+            }
+            Refusal::Unavailable { retry_after } => Self::Unavailable { retry_after },
+        }
+    }
+}
+
+/// What to replay a request with after a 401.
+#[derive(Debug)]
+pub struct Replacement {
+    /// The token to replay with; the rejected one again where no other could be had in time.
+    pub token: Arc<AccessToken>,
+    /// Why it is the rejected one although a refresh was called for. If Amazon says 401 again,
+    /// this is the truth to tell.
+    pub failed: Option<Error>,
+}
+
+/// One account's token and everything that decides over it.
+pub struct Holder {
+    id: AccountId,
+    region: Region,
+    application: Arc<Application>,
+    current: ArcSwapOption<AccessToken>,
+    slot: Mutex<Slot>,
+    finished: watch::Sender<u64>,
+    waiters: AtomicUsize,
+    last_error: Mutex<Option<String>>,
+}
+
+impl fmt::Debug for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Holder").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Holder {
+    /// The account's alias.
+    #[must_use]
+    pub fn id(&self) -> &AccountId {
+        &self.id
+    }
+
+    /// The application its grant belongs to.
+    #[must_use]
+    pub fn application(&self) -> &Application {
+        &self.application
+    }
+
+    fn publish(&self, token: AccessToken) {
+        let mut slot = self.slot.lock();
+        slot.succeeded(token.generation, token.life);
+        self.current.store(Some(Arc::new(token)));
+        drop(slot);
+        *self.last_error.lock() = None;
+        self.finish();
+    }
+
+    fn fail(&self, failure: slot::Failure, why: &str, now: Now) {
+        self.slot.lock().failed(failure, now);
+        *self.last_error.lock() = Some(why.to_owned());
+        self.finish();
+    }
+
+    fn finish(&self) {
+        self.finished.send_modify(|refreshes| *refreshes += 1);
+    }
+
+    fn good(&self, now: Now) -> Option<Arc<AccessToken>> {
+        self.current.load_full().filter(|token| !token.life.is_expired(now))
+    }
+}
+
+/// Hands out access tokens and keeps them fresh. Cheap to clone.
+#[derive(Clone)]
+pub struct TokenManager(Arc<Inner>);
+
+struct Inner {
+    policy: Policy,
+    config: config::Token,
+    clock: Arc<dyn Clock>,
+    lwa: LwaClient,
+    store: Arc<dyn CredentialStore>,
+    metrics: Arc<Metrics>,
+    control: Handle,
+    lwa_calls: Semaphore,
+    background: background::Queue,
+}
+
+impl fmt::Debug for TokenManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenManager")
+    }
+}
+
+impl TokenManager {
+    /// A manager whose refreshes run on `control`.
+    #[must_use]
+    pub fn new(
+        config: &config::Token,
+        clock: Arc<dyn Clock>,
+        lwa: LwaClient,
+        store: Arc<dyn CredentialStore>,
+        metrics: Arc<Metrics>,
+        control: Handle,
+    ) -> Self {
+        let policy = Policy {
+            refresh_buffer: config.refresh_buffer,
+            background_lead: config.background_lead,
+            forced_min_interval: config.forced_refresh_min_interval,
+        };
+        Self(Arc::new(Inner {
+            policy,
+            clock,
+            lwa,
+            store,
+            metrics,
+            control,
+            lwa_calls: Semaphore::new(config.lwa_concurrency),
+            background: background::Queue::default(),
+            config: config.clone(),
+        }))
+    }
+
+    /// Takes an account into care. Its stored token, if still good, is used without a refresh.
+    #[must_use]
+    pub fn adopt(
+        &self,
+        id: &AccountId,
+        region: Region,
+        application: Arc<Application>,
+    ) -> Arc<Holder> {
+        Arc::new(Holder {
+            id: id.clone(),
+            region,
+            application,
+            current: ArcSwapOption::empty(),
+            slot: Mutex::new(Slot::new(self.0.policy)),
+            finished: watch::Sender::new(0),
+            waiters: AtomicUsize::new(0),
+            last_error: Mutex::new(None),
+        })
+    }
+
+    /// Takes over what the store knows of `holder`'s account.
+    pub fn recall(&self, holder: &Arc<Holder>, record: &Credential) {
+        let now = self.0.clock.now();
+        if record.reauthorization_required {
+            let why = "the grant is dead";
+            return holder.fail(slot::Failure::GrantDead, why, now);
+        }
+        if let Some(token) = self.0.stored_token(record, now) {
+            holder.publish(token);
+            self.0.background.push(holder, now);
+        }
+    }
+
+    /// Notes that `holder`'s account has no grant, or that its record cannot be opened.
+    pub fn unusable(&self, holder: &Holder, sealed: bool, why: &str) {
+        let failure = if sealed { slot::Failure::Sealed } else { slot::Failure::GrantDead };
+        holder.fail(failure, why, self.0.clock.now());
+    }
+
+    /// Whether the account waits for a person, or for its key.
+    #[must_use]
+    pub fn is_stuck(&self, holder: &Holder) -> bool {
+        let state = holder.slot.lock().state(self.0.clock.now());
+        matches!(state, State::ReauthorizationRequired | State::Sealed)
+    }
+
+    /// Forgets failures: the account was connected again.
+    pub fn reconnected(&self, holder: &Holder) {
+        holder.slot.lock().reconnected();
+        *holder.last_error.lock() = None;
+    }
+
+    /// Returns a token of `holder`'s account that has not expired.
+    ///
+    /// A token inside the refresh buffer is returned at once while a refresh starts beside it.
+    /// Without a valid token this waits, at most `token.wait_timeout_secs`, for the one refresh
+    /// that all callers share.
+    ///
+    /// # Errors
+    /// [`Error::ReauthorizationRequired`] and [`Error::ApplicationRejected`] are remembered and
+    /// come at once; [`Error::Unavailable`] carries the time to try again.
+    ///
+    /// # Cancel safety
+    /// Safe: the refresh runs in its own task, and goes on when every caller has left.
+    pub async fn token(&self, holder: &Arc<Holder>) -> Result<Arc<AccessToken>, Error> {
+        let now = self.0.clock.now();
+        {
+            let current = holder.current.load();
+            if let Some(token) = current.as_ref().filter(|token| token.is_fresh(now)) {
+                return Ok(token.clone());
+            }
+        }
+        self.token_slowly(holder, now).await
+    }
+
+    async fn token_slowly(
+        &self,
+        holder: &Arc<Holder>,
+        now: Now,
+    ) -> Result<Arc<AccessToken>, Error> {
+        // Subscribed before the state is looked at, so that no end of a refresh is missed.
+        let finished = holder.finished.subscribe();
+        let want = holder.slot.lock().want(now);
+        match want {
+            Want::Use => {}
+            Want::UseAndRefresh => self.0.clone().spawn_refresh(holder, Trigger::Request),
+            Want::Refresh => {
+                self.0.clone().spawn_refresh(holder, Trigger::Request);
+                self.0.wait(holder, finished).await?;
+            }
+            Want::Wait => self.0.wait(holder, finished).await?,
+            Want::Refuse(refusal) => return Err(refusal.into()),
+        }
+        self.0.after_waiting(holder)
+    }
+
+    /// Returns what to replay with after Amazon answered 401 to `rejected`.
+    ///
+    /// Refreshes only if nobody did meanwhile, and at most once per
+    /// `token.forced_refresh_min_interval_secs`; inside that time the same token comes back,
+    /// because Amazon's gateway sometimes answers a spurious 401.
+    ///
+    /// # Errors
+    /// As [`TokenManager::token`]; a transient failure with a token that still lives by the clock
+    /// is no error but `Replacement::failed`.
+    ///
+    /// # Cancel safety
+    /// Safe: the refresh runs in its own task.
+    pub async fn replace(
+        &self,
+        holder: &Arc<Holder>,
+        rejected: &Arc<AccessToken>,
+    ) -> Result<Replacement, Error> {
+        let now = self.0.clock.now();
+        let finished = holder.finished.subscribe();
+        let decision = holder.slot.lock().rejected(rejected.generation, now);
+        let outcome = match decision {
+            Rejected::Replay => Ok(()),
+            Rejected::Refresh => {
+                self.0.clone().spawn_refresh(holder, Trigger::Forced);
+                self.0.wait(holder, finished).await
+            }
+            Rejected::Wait => self.0.wait(holder, finished).await,
+            Rejected::Refuse(refusal) => Err(refusal.into()),
+        };
+        let now = self.0.clock.now();
+        match (outcome, holder.good(now)) {
+            (Ok(()), Some(token)) if decision == Rejected::Replay => {
+                Ok(Replacement { token, failed: None })
+            }
+            (_, Some(token)) if token.generation > rejected.generation => {
+                Ok(Replacement { token, failed: None })
+            }
+            (outcome, current) => {
+                let refusal = holder.slot.lock().refusal(now).map(Error::from);
+                let error = outcome.err().or(refusal).unwrap_or(Error::Unavailable {
+                    retry_after: Duration::from_secs(1),
+                });
+                match (error, current) {
+                    (Error::Unavailable { .. } | Error::TooManyWaiters, Some(token)) => {
+                        Ok(Replacement { token, failed: Some(error) })
+                    }
+                    _ => Err(error),
+                }
+            }
+        }
+    }
+
+    /// Notes a 401 that comes too late for its own request: a refresh starts, nobody waits.
+    pub fn reject(&self, holder: &Arc<Holder>, rejected: &AccessToken) {
+        let now = self.0.clock.now();
+        if holder.slot.lock().rejected(rejected.generation, now) == Rejected::Refresh {
+            self.0.clone().spawn_refresh(holder, Trigger::Forced);
+        }
+    }
+
+    /// What `/status` and `/metrics` show of one account.
+    #[must_use]
+    pub fn status(&self, holder: &Holder) -> AccountStatus {
+        let now = self.0.clock.now();
+        let slot = holder.slot.lock();
+        let state = slot.state(now);
+        let current = holder.current.load();
+        AccountStatus {
+            account: holder.id.clone(),
+            state: state.as_str(),
+            region: holder.region,
+            application: holder.application.name().to_owned(),
+            expires_in: current.as_ref().map(|token| token.life.remaining(now)),
+            generation: slot.generation(),
+            last_error: holder.last_error.lock().clone(),
+            reauthorization_required: state == State::ReauthorizationRequired,
+        }
+    }
+
+    /// Refreshes tokens ahead of their expiry until dropped.
+    ///
+    /// # Cancel safety
+    /// Safe: refreshes under way finish in their own tasks.
+    pub async fn run_background(&self) {
+        background::run(&self.0).await;
+    }
+}
+
+impl Inner {
+    /// Waits for the end of the refresh under way, however it ends.
+    async fn wait(
+        &self,
+        holder: &Holder,
+        mut finished: watch::Receiver<u64>,
+    ) -> Result<(), Error> {
+        let place = Place::take(holder, self.config.waiters_max).ok_or(Error::TooManyWaiters)?;
+        let ended = timeout(self.config.wait_timeout, finished.changed()).await;
+        drop(place);
+        match ended {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(Error::Unavailable { retry_after: Duration::from_secs(1) }),
+        }
+    }
+
+    /// Looks again after a wait: a good token, or why there is none. Starts nothing.
+    fn after_waiting(&self, holder: &Holder) -> Result<Arc<AccessToken>, Error> {
+        let now = self.clock.now();
+        holder.good(now).ok_or_else(|| {
+            holder.slot.lock().refusal(now).map_or(
+                Error::Unavailable { retry_after: Duration::from_secs(1) },
+                Error::from,
+            )
+        })
+    }
+
+    fn stored_token(&self, record: &Credential, now: Now) -> Option<AccessToken> {
+        let stored = record.access_token.as_ref()?;
+        let life = Life::stored(stored.issued_at, stored.expires_at, now);
+        let token = AccessToken::new(&stored.token, record.generation, life, &self.policy)?;
+        (!life.is_expired(now)).then_some(token)
+    }
+}
+
+/// A place in the bounded crowd that waits for one account's token.
+struct Place<'a>(&'a AtomicUsize);
+
+impl<'a> Place<'a> {
+    fn take(holder: &'a Holder, max: usize) -> Option<Self> {
+        let place = Self(&holder.waiters);
+        let before = holder.waiters.fetch_add(1, Ordering::Relaxed);
+        (before < max).then_some(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,225 @@
+//! One refresh, from the account's lock to the published token.
+//!
+//! The order keeps grants alive: take the lock all processes share, read the record again, ask
+//! LWA, make a changed refresh token durable, only then use the access token it came with.
+
+use super::{AccessToken, Holder, Inner, slot};
+use crate::{
+    error_chain::chain,
+    lwa,
+    metrics::{RefreshOutcome, Trigger},
+    store::{self, Credential, StoredAccessToken},
+};
+use slot::{Failure, Life};
+use std::{sync::Arc, time::Duration};
+use tracing::{error, info, warn};
+
+/// Why a refresh brought nothing.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("there is no grant for this account")]
+    NoGrant,
+    #[error("login with amazon says the grant is dead")]
+    GrantDead,
+    #[error("login with amazon")]
+    Lwa(#[source] lwa::Error),
+    #[error("the store")]
+    Store(#[source] store::Error),
+    #[error("login with amazon sent an access token that is not one")]
+    BadToken,
+}
+
+impl Error {
+    fn failure(&self) -> Failure {
+        match self {
+            Self::NoGrant | Self::GrantDead => Failure::GrantDead,
+            Self::Lwa(lwa::Error::InvalidClient) => Failure::ApplicationRejected,
+            Self::Lwa(error) => Failure::Transient { retry_after: error.retry_after() },
+            Self::Store(error) if error.is_sealed() => Failure::Sealed,
+            Self::Store(_) | Self::BadToken => Failure::Transient { retry_after: None },
+        }
+    }
+
+    fn outcome(&self) -> RefreshOutcome {
+        match self.failure() {
+            Failure::GrantDead => RefreshOutcome::ReauthorizationRequired,
+            Failure::ApplicationRejected => RefreshOutcome::ApplicationRejected,
+            Failure::Sealed => RefreshOutcome::StoreFailed,
+            Failure::Transient { .. } if matches!(self, Self::Store(_)) => {
+                RefreshOutcome::StoreFailed
+            }
+            Failure::Transient { .. } => RefreshOutcome::Transient,
+        }
+    }
+}
+
+/// Ends the refresh also when its task panics: waiters must never wait for nobody.
+struct Ending<'a> {
+    inner: &'a Inner,
+    holder: &'a Holder,
+    done: bool,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            let failure = Failure::Transient { retry_after: None };
+            self.holder.fail(failure, "the refresh ended unexpectedly", self.inner.clock.now());
+        }
+    }
+}
+
+impl Inner {
+    pub(super) fn spawn_refresh(self: Arc<Self>, holder: &Arc<Holder>, trigger: Trigger) {
+        let control = self.control.clone();
+        control.spawn(self.refresh(holder.clone(), trigger));
+    }
+
+    /// Refreshes `holder`'s token; the slot must have handed this refresh out.
+    pub(super) async fn refresh(self: Arc<Self>, holder: Arc<Holder>, trigger: Trigger) {
+        let mut ending = Ending { inner: &self, holder: &holder, done: false };
+        let started = self.clock.now();
+        let result = self.fetch(&holder).await;
+        ending.done = true;
+        let now = self.clock.now();
+        let took = now.mono.saturating_duration_since(started.mono);
+        match result {
+            Ok(token) => {
+                let account = holder.id.as_str();
+                info!(account, generation = token.generation, ?trigger, "access token refreshed");
+                holder.publish(token);
+                self.metrics.token_refresh(trigger, RefreshOutcome::Succeeded, took);
+            }
+            Err(error) => {
+                report(&holder, &error);
+                holder.fail(error.failure(), &chain(&error), now);
+                self.metrics.token_refresh(trigger, error.outcome(), took);
+            }
+        }
+        self.background.push(&holder, now);
+    }
+
+    async fn fetch(&self, holder: &Holder) -> Result<AccessToken, Error> {
+        let _place = self.lwa_calls.acquire().await.map_err(|_| Error::BadToken)?;
+        let known = holder.slot.lock().generation();
+        let _lock = self.store.lock(&holder.id).await.map_err(Error::Store)?;
+        let record = self.store.load(&holder.id).await.map_err(Error::Store)?;
+        let record = record.ok_or(Error::NoGrant)?;
+        // Another process may have refreshed while this one waited for the lock.
+        if record.generation > known
+            && let Some(token) = self.stored_token(&record, self.clock.now())
+        {
+            return Ok(token);
+        }
+        if record.reauthorization_required {
+            return Err(Error::GrantDead);
+        }
+        let attempts = match holder.slot.lock().failures() {
+            0 => self.config.lwa_attempts_max,
+            _ => 1,
+        };
+        let (record, granted) = self.ask_lwa(holder, record, attempts).await?;
+        self.keep(record, known, granted).await
+    }
+
+    /// Asks LWA with the current refresh token, then once with what may be behind a dead one.
+    async fn ask_lwa(
+        &self,
+        holder: &Holder,
+        mut record: Credential,
+        attempts: u32,
+    ) -> Result<(Credential, lwa::Granted), Error> {
+        let application = &holder.application;
+        match self.lwa.refresh(application, &record.refresh_token, attempts).await {
+            Ok(granted) => return Ok((record, granted)),
+            Err(lwa::Error::InvalidGrant) => {}
+            Err(error) => return Err(Error::Lwa(error)),
+        }
+        // A person may have reconnected the account while LWA was asked.
+        let again = self.store.load(&holder.id).await.map_err(Error::Store)?;
+        let other = match again {
+            Some(newer) if newer.refresh_token != record.refresh_token => {
+                record = newer;
+                Some(record.refresh_token.clone())
+            }
+            _ => record.previous_refresh_token.clone(),
+        };
+        if let Some(refresh_token) = other {
+            match self.lwa.refresh(application, &refresh_token, 1).await {
+                Ok(granted) => {
+                    record.refresh_token = refresh_token;
+                    return Ok((record, granted));
+                }
+                Err(lwa::Error::InvalidGrant) => {}
+                Err(error) => return Err(Error::Lwa(error)),
+            }
+        }
+        record.reauthorization_required = true;
+        record.access_token = None;
+        record.updated_at = self.clock.now().unix();
+        let saved = self.store.save(&record).await;
+        self.metrics.store_write(saved.is_ok());
+        Err(Error::GrantDead)
+    }
+
+    /// Makes the answer durable and a token of it.
+    async fn keep(
+        &self,
+        mut record: Credential,
+        known: u64,
+        granted: lwa::Granted,
+    ) -> Result<AccessToken, Error> {
+        let now = self.clock.now();
+        record.generation = record.generation.max(known) + 1;
+        let life = Life::new(now, granted.expires_in);
+        let token = AccessToken::new(&granted.access_token, record.generation, life, &self.policy)
+            .ok_or(Error::BadToken)?;
+        // An absent or empty refresh token never replaces the one there is.
+        let rotated = granted.refresh_token.filter(|new| *new != record.refresh_token);
+        let changed = rotated.is_some();
+        if let Some(new) = rotated {
+            record.previous_refresh_token = Some(std::mem::replace(&mut record.refresh_token, new));
+        }
+        record.reauthorization_required = false;
+        record.updated_at = now.unix();
+        record.access_token = Some(StoredAccessToken {
+            token: granted.access_token,
+            issued_at: now.unix(),
+            expires_at: now.unix().saturating_add(granted.expires_in.as_secs()),
+        });
+        self.save(&record, changed).await;
+        Ok(token)
+    }
+
+    /// Saves `record`. A rotated refresh token is tried longer, because nobody else has it; when
+    /// the disk still refuses, the token in memory serves on, which is better than losing both.
+    async fn save(&self, record: &Credential, rotated: bool) {
+        let tries: u32 = if rotated { 3 } else { 1 };
+        for attempt in 1..=tries {
+            let saved = self.store.save(record).await;
+            self.metrics.store_write(saved.is_ok());
+            let Err(error) = saved else { return };
+            let account = record.account.as_str();
+            error!(account, rotated, attempt, error = %chain(&error), "cannot save the record");
+            tokio::time::sleep(Duration::from_millis(100) * attempt).await;
+        }
+    }
+}
+
+fn report(holder: &Holder, error: &Error) {
+    let account = holder.id.as_str();
+    let error_text = chain(error);
+    match error.failure() {
+        Failure::GrantDead => {
+            error!(account, error = %error_text, "grant is dead: connect the account again");
+        }
+        Failure::ApplicationRejected => {
+            error!(account, application = holder.application.name(), error = %error_text,
+                "application rejected: check client id and secret");
+        }
+        Failure::Sealed => {
+            error!(account, error = %error_text, "record cannot be opened: is its key configured?");
+        }
+        Failure::Transient { .. } => warn!(account, error = %error_text, "refresh failed"),
+    }
+}

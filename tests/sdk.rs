@@ -1,0 +1,205 @@
+//! Real clients, unmodified, against the sandbox: the whole binary behind its own emulator.
+
+use crate::support::extras;
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output},
+    thread,
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+/// One of the sandbox's demo accounts.
+const ACCOUNT: &str = "acme";
+
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A running `adsproxy sandbox`; it ends with the test.
+struct Sandbox {
+    child: Child,
+    proxy: SocketAddr,
+    admin: SocketAddr,
+    directory: TempDir,
+}
+
+impl Sandbox {
+    fn start(token_lifetime_secs: u32) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let log = File::create(directory.path().join("log")).expect("a log file");
+        let [proxy, admin, emulator] = free_ports();
+        let child = Command::new(env!("CARGO_BIN_EXE_adsproxy"))
+            .arg("sandbox")
+            .args(["--port", &proxy.port().to_string()])
+            .args(["--admin-port", &admin.port().to_string()])
+            .args(["--emulator-port", &emulator.port().to_string()])
+            .args(["--token-lifetime-secs", &token_lifetime_secs.to_string()])
+            .current_dir(directory.path())
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log)
+            .spawn()
+            .expect("the binary of this build");
+        let mut sandbox = Self { child, proxy, admin, directory };
+        sandbox.wait_until_ready();
+        sandbox
+    }
+
+    fn wait_until_ready(&mut self) {
+        let deadline = Instant::now() + START_TIMEOUT;
+        while !get(self.admin, "/readyz").is_some_and(|(status, _)| status == 200) {
+            let ended = self.child.try_wait().expect("a child of ours");
+            assert!(ended.is_none(), "the sandbox ended: {ended:?}\n{}", self.log());
+            assert!(Instant::now() < deadline, "the sandbox is not ready\n{}", self.log());
+            // Another process: there is nothing to wait on but its answer.
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// Runs a client and gives back what it printed.
+    fn run(&self, command: &mut Command) -> String {
+        let Output { status, stdout, stderr } =
+            command.current_dir(self.directory.path()).output().expect("a program that is here");
+        let stdout = String::from_utf8_lossy(&stdout).into_owned();
+        let stderr = String::from_utf8_lossy(&stderr);
+        assert!(status.success(), "{command:?}\n{stdout}\n{stderr}\nsandbox:\n{}", self.log());
+        stdout
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Three different ports that were free a moment ago.
+fn free_ports() -> [SocketAddr; 3] {
+    let listeners =
+        [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"));
+    listeners.map(|listener| listener.local_addr().expect("a bound address"))
+}
+
+/// Status and body of a small answer; none if nobody answers.
+fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk").join(name)
+}
+
+fn ad_api_client_works(way: &str) {
+    let Some(mut python) = extras::python() else { return };
+    let sandbox = Sandbox::start(60);
+    let proxy = sandbox.proxy.to_string();
+    let said = sandbox.run(python.arg(script("ad_api_client.py")).args([way, &proxy, ACCOUNT]));
+    for line in ["profiles ", "campaigns ", "report rows "] {
+        assert!(said.contains(line), "{said}");
+    }
+}
+
+#[test]
+fn python_amazon_ad_api_works_by_path_prefix() {
+    ad_api_client_works("prefix");
+}
+
+#[test]
+fn python_amazon_ad_api_works_by_placeholder_token() {
+    ad_api_client_works("placeholder");
+}
+
+#[test]
+fn python_amazon_ad_api_works_by_the_shim() {
+    ad_api_client_works("shim");
+}
+
+#[test]
+fn python_amazon_ad_api_shows_our_error_for_an_unknown_account() {
+    let Some(mut python) = extras::python() else { return };
+    let sandbox = Sandbox::start(60);
+    let proxy = sandbox.proxy.to_string();
+    let output = python
+        .arg(script("ad_api_client.py"))
+        .args(["prefix", &proxy, "nobody"])
+        .output()
+        .expect("a program that is here");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "an unknown account was served");
+    assert!(said.contains("AdvertisingApiNotFoundException"), "{said}");
+    assert!(said.contains("unknown_account"), "{said}");
+}
+
+#[test]
+fn requests_and_httpx_never_meet_an_expired_token() {
+    let Some(mut python) = extras::python() else { return };
+    let sandbox = Sandbox::start(2);
+    let proxy = sandbox.proxy.to_string();
+    sandbox.run(python.arg(script("plain_clients.py")).args([&proxy, ACCOUNT, "5"]));
+}
+
+#[test]
+fn curl_needs_an_address_and_a_header_only() {
+    if !extras::required("curl") {
+        return;
+    }
+    let sandbox = Sandbox::start(60);
+    let curl = |address: &str, header: &str| {
+        let mut command = Command::new("curl");
+        command.args(["--noproxy", "*", "-sS", "--fail-with-body", "-H", header, address]);
+        command
+    };
+    let proxy = sandbox.proxy;
+    let by_header =
+        curl(&format!("http://{proxy}/v2/profiles"), &format!("X-Ads-Account: {ACCOUNT}"));
+    let by_prefix = curl(&format!("http://{proxy}/a/{ACCOUNT}/v2/profiles"), "Accept: */*");
+    for mut command in [by_header, by_prefix] {
+        assert!(sandbox.run(&mut command).contains("profileId"));
+    }
+    let mut disagreeing =
+        curl(&format!("http://{proxy}/a/{ACCOUNT}/v2/profiles"), "X-Ads-Account: another");
+    let output = disagreeing.output().expect("a program that is here");
+    assert_eq!(output.status.code(), Some(22), "two selectors that disagree are an error");
+    let body = String::from_utf8_lossy(&output.stdout);
+    assert!(body.contains("account_conflict"), "{body}");
+}
+
+#[test]
+fn node_fetch_needs_an_address_and_a_header_only() {
+    if !extras::required("node") {
+        return;
+    }
+    let sandbox = Sandbox::start(60);
+    let proxy = sandbox.proxy.to_string();
+    sandbox.run(Command::new("node").arg(script("fetch.mjs")).args([&proxy, ACCOUNT]));
+}
+
+#[test]
+fn the_alerts_name_only_metrics_that_are_served() {
+    let sandbox = Sandbox::start(60);
+    let (status, page) = get(sandbox.admin, "/metrics").expect("an answer");
+    assert_eq!(status, 200);
+    let alerts =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join("alerts.yml"))
+            .expect("a file of ours");
+    let mut names = 0;
+    for (start, _) in alerts.match_indices("adsproxy_") {
+        let name: String =
+            alerts[start..].chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+        assert!(page.contains(&format!("# TYPE {name} ")), "{name} is not served:\n{page}");
+        names += 1;
+    }
+    assert!(names > 5, "the rules name {names} metrics only");
+}

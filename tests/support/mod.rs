@@ -1,0 +1,3 @@
+//! What the behaviour tests share.
+
+pub mod extras;
