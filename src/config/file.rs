@@ -1,1 +1,368 @@
-//! Placeholder until the module lands.
+//! The serde mirror of `proxy.example.toml`: every key once, with its default beside it.
+//!
+//! Nothing is checked here beyond the kind of a value; `validate` does the rest. Keys without a
+//! default are `Option`s, so that serde never complains about an absence: `validate` knows better
+//! which absences matter and can name them all.
+
+use super::secret_ref::Secrets;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+/// LWA's token endpoint in North America, which serves every region.
+pub(crate) const TOKEN_URL: &str = "https://api.amazon.com/auth/o2/token";
+/// The other hosts of that endpoint.
+pub(crate) const FALLBACK_TOKEN_URLS: [&str; 2] =
+    ["https://api.amazon.co.uk/auth/o2/token", "https://api.amazon.co.jp/auth/o2/token"];
+/// LWA's consent page.
+pub(crate) const AUTHORIZE_URL: &str = "https://www.amazon.com/ap/oa";
+/// Where consent returns to: the admin listener's default address.
+pub(crate) const REDIRECT_URI: &str = "http://localhost:8788/api/auth/amazon/callback";
+/// What is asked of an advertiser.
+pub(crate) const SCOPE: &str = "advertising::campaign_management";
+/// The data plane's address.
+pub(crate) const PROXY_ADDRESS: &str = "127.0.0.1:8787";
+/// The admin listener's address.
+pub(crate) const ADMIN_ADDRESS: &str = "127.0.0.1:8788";
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// One table of the file: its keys, their types and their defaults in one place.
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($key:ident: $type:ty = $default:expr,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub(crate) struct $name {
+            $(pub(crate) $key: $type,)*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($key: $default,)* }
+            }
+        }
+
+        #[cfg(test)]
+        impl $name {
+            pub(crate) const KEYS: &[&str] = &[$(stringify!($key),)*];
+        }
+    };
+}
+
+section! {
+    /// The whole file.
+    File {
+        listen: Listen = Listen::default(),
+        proxy: Proxy = Proxy::default(),
+        guard: Guard = Guard::default(),
+        lwa: Option<Application> = None,
+        applications: BTreeMap<String, Application> = BTreeMap::new(),
+        upstream: Upstream = Upstream::default(),
+        token: Token = Token::default(),
+        replay: Replay = Replay::default(),
+        limits: Limits = Limits::default(),
+        store: Store = Store::default(),
+        encryption: Encryption = Encryption::default(),
+        accounts: BTreeMap<String, Account> = BTreeMap::new(),
+        log: Log = Log::default(),
+        metrics: Metrics = Metrics::default(),
+    }
+}
+
+section! {
+    /// `[listen]`
+    Listen {
+        proxy: List = List::of(&[PROXY_ADDRESS]),
+        admin: String = ADMIN_ADDRESS.to_owned(),
+        health: Option<String> = None,
+        unsafe_allow_unauthenticated: bool = false,
+        tls: Option<ListenTls> = None,
+    }
+}
+
+section! {
+    /// `[listen.tls]`
+    ListenTls {
+        cert_file: Option<String> = None,
+        key_file: Option<String> = None,
+    }
+}
+
+section! {
+    /// `[proxy]`
+    Proxy {
+        workers: u64 = 0,
+        default_account: Option<String> = None,
+        drain_timeout_secs: Seconds = Seconds::of(25),
+    }
+}
+
+section! {
+    /// `[guard]`
+    Guard {
+        allowed_hosts: List = List::of(&[]),
+    }
+}
+
+section! {
+    /// `[lwa]` and `[applications.<name>]`
+    Application {
+        client_id: Option<String> = None,
+        client_secret: Option<Secrets> = None,
+        token_url: String = TOKEN_URL.to_owned(),
+        fallback_token_urls: Option<List> = None,
+        authorize_url: String = AUTHORIZE_URL.to_owned(),
+        redirect_uri: String = REDIRECT_URI.to_owned(),
+        scopes: List = List::of(&[SCOPE]),
+    }
+}
+
+section! {
+    /// `[upstream]`
+    Upstream {
+        na: String = "https://advertising-api.amazon.com".to_owned(),
+        eu: String = "https://advertising-api-eu.amazon.com".to_owned(),
+        fe: String = "https://advertising-api-fe.amazon.com".to_owned(),
+        mcp_na: String = "https://advertising-ai.amazon.com".to_owned(),
+        mcp_eu: String = "https://advertising-ai-eu.amazon.com".to_owned(),
+        mcp_fe: String = "https://advertising-ai-fe.amazon.com".to_owned(),
+        ca_file: Option<String> = None,
+        connect_timeout_secs: Seconds = Seconds::of(10),
+        response_header_timeout_secs: Seconds = Seconds::of(75),
+        response_idle_timeout_secs: Seconds = Seconds::of(300),
+        idle_timeout_secs: Seconds = Seconds::of(50),
+        connections_max: u64 = 2048,
+        http2: bool = true,
+    }
+}
+
+section! {
+    /// `[token]`
+    Token {
+        refresh_buffer_secs: Seconds = Seconds::of(300),
+        background_lead_secs: Seconds = Seconds::of(900),
+        background_concurrency: u64 = 8,
+        forced_refresh_min_interval_secs: Seconds = Seconds::of(30),
+        wait_timeout_secs: Seconds = Seconds::of(30),
+        waiters_max: u64 = 16384,
+        lwa_concurrency: u64 = 16,
+        lwa_connect_timeout_secs: Seconds = Seconds::of(5),
+        lwa_timeout_secs: Seconds = Seconds::of(10),
+        lwa_attempts_max: u64 = 3,
+    }
+}
+
+section! {
+    /// `[replay]`
+    Replay {
+        max_replays: u64 = 2,
+        memory_max_bytes: u64 = MIB,
+        disk_max_bytes: u64 = 64 * MIB,
+        total_max_bytes: u64 = 256 * MIB,
+        directory: Option<String> = None,
+    }
+}
+
+section! {
+    /// `[limits]`
+    Limits {
+        connections_max: u64 = 16384,
+        in_flight_max: u64 = 16384,
+        header_max_bytes: u64 = 64 * KIB,
+        headers_max: u64 = 100,
+        body_max_bytes: u64 = 0,
+        http2_streams_max: u64 = 128,
+        handshake_timeout_secs: Seconds = Seconds::of(10),
+        first_byte_timeout_secs: Seconds = Seconds::of(30),
+        header_timeout_secs: Seconds = Seconds::of(30),
+        idle_timeout_secs: Seconds = Seconds::of(75),
+        body_timeout_secs: Seconds = Seconds::of(60),
+        body_min_bytes_per_sec: u64 = 500,
+        write_timeout_secs: Seconds = Seconds::of(60),
+    }
+}
+
+section! {
+    /// `[store]`
+    Store {
+        kind: String = "file".to_owned(),
+        path: String = "~/.local/state/adsproxy".to_owned(),
+    }
+}
+
+section! {
+    /// `[encryption]`
+    Encryption {
+        keys: Vec<EncryptionKey> = Vec::new(),
+    }
+}
+
+section! {
+    /// One of `encryption.keys`
+    EncryptionKey {
+        id: Option<String> = None,
+        secret: Option<Secrets> = None,
+    }
+}
+
+section! {
+    /// `[accounts.<alias>]`
+    Account {
+        region: Option<String> = None,
+        application: String = super::DEFAULT_APPLICATION.to_owned(),
+        refresh_token: Option<Secrets> = None,
+        headers: BTreeMap<String, HeaderText> = BTreeMap::new(),
+    }
+}
+
+section! {
+    /// `[log]`
+    Log {
+        filter: String = "info".to_owned(),
+        format: Option<String> = None,
+        access: bool = true,
+    }
+}
+
+section! {
+    /// `[metrics]`
+    Metrics {
+        account_labels_max: u64 = 200,
+    }
+}
+
+impl File {
+    /// Fills in the one default that depends on another key: other LWA hosts are a fallback for
+    /// Amazon's endpoint, never for an endpoint somebody chose.
+    pub(crate) fn settle(&mut self) {
+        for application in self.lwa.iter_mut().chain(self.applications.values_mut()) {
+            let amazon = application.token_url == TOKEN_URL;
+            application.fallback_token_urls.get_or_insert_with(|| {
+                if amazon { List::of(&FALLBACK_TOKEN_URLS) } else { List::of(&[]) }
+            });
+        }
+    }
+}
+
+/// A list of texts; one text stands for a list, its commas separate the items (for the
+/// environment, where a list is awkward to write).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(transparent)]
+pub(crate) struct List(pub(crate) Vec<String>);
+
+impl List {
+    fn of(items: &[&str]) -> Self {
+        Self(items.iter().map(|&item| item.to_owned()).collect())
+    }
+}
+
+impl<'de> Deserialize<'de> for List {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = List;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of strings")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<List, E> {
+                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+                Ok(List(items.map(str::to_owned).collect()))
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<List, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = seq.next_element()? {
+                    items.push(item);
+                }
+                Ok(List(items))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// A length of time in seconds; fractions are accepted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Seconds(pub(crate) Duration);
+
+impl Seconds {
+    /// A bound that keeps sums of deadlines representable.
+    const MAX: f64 = 1e9;
+
+    const fn of(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
+    }
+}
+
+impl Serialize for Seconds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0.subsec_nanos() == 0 {
+            serializer.serialize_u64(self.0.as_secs())
+        } else {
+            serializer.serialize_f64(self.0.as_secs_f64())
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Seconds;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number of seconds (0 to 1000000000)")
+            }
+
+            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Seconds, E> {
+                if (0.0..=Seconds::MAX).contains(&value) {
+                    Ok(Seconds(Duration::from_secs_f64(value)))
+                } else {
+                    Err(E::invalid_value(de::Unexpected::Float(value), &self))
+                }
+            }
+
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Seconds, E> {
+                match u64::try_from(value) {
+                    Ok(seconds) if seconds <= Seconds::MAX as u64 => Ok(Seconds::of(seconds)),
+                    _ => Err(E::invalid_value(de::Unexpected::Signed(value), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// The value of a header; a bare number will do, since most of them are Amazon's ids.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(transparent)]
+pub(crate) struct HeaderText(pub(crate) String);
+
+impl<'de> Deserialize<'de> for HeaderText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = HeaderText;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<HeaderText, E> {
+                Ok(HeaderText(text.to_owned()))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<HeaderText, E> {
+                Ok(HeaderText(number.to_string()))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

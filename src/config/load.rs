@@ -1,1 +1,197 @@
-//! Placeholder until the module lands.
+//! Finds the sources of the configuration, reads them, and collects every error in them.
+//!
+//! A flag beats the environment, the environment beats the file, the file beats the defaults.
+
+pub use super::environment::Environment;
+pub use super::problem::{Place, Problem};
+
+use super::{
+    Config,
+    document::{Document, Reading},
+    file::File,
+    validate,
+};
+use std::{
+    fmt,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+/// A configuration is written by people.
+const FILE_MAX_BYTES: u64 = 1 << 20;
+
+/// Where to look.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// `--config`.
+    pub path: Option<PathBuf>,
+    /// The variables to read.
+    pub environment: Environment,
+    /// Flags that stand for a key.
+    pub overrides: Vec<Override>,
+}
+
+/// A flag that stands for a key.
+#[derive(Debug, Clone)]
+pub struct Override {
+    /// The flag as it is typed.
+    pub flag: &'static str,
+    /// The key, such as `["log", "format"]`.
+    pub key: &'static [&'static str],
+    /// Its value, a string.
+    pub value: String,
+}
+
+/// A configuration without errors.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What it says.
+    pub config: Config,
+    /// The file it came from, if there was one.
+    pub source: Option<PathBuf>,
+    file: File,
+}
+
+impl Loaded {
+    /// Every value in effect as TOML, with secrets masked. Keys without a value are absent.
+    #[must_use]
+    pub fn effective(&self) -> String {
+        toml::to_string(&self.file).expect("a table of texts, numbers and tables is valid TOML")
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug)]
+pub enum LoadError {
+    /// Nobody configured anything.
+    NotFound {
+        /// The files that do not exist, in the order they were looked for.
+        searched: Vec<PathBuf>,
+    },
+    /// The file is there, or was asked for, but cannot be read.
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Everything that is wrong, in the order of the file.
+    Invalid(Vec<Problem>),
+}
+
+impl std::error::Error for LoadError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unreadable { source, .. } => Some(source),
+            Self::NotFound { .. } | Self::Invalid(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound { searched } => {
+                f.write_str("no configuration found; looked for")?;
+                searched.iter().try_for_each(|path| write!(f, "\n  {}", path.display()))
+            }
+            Self::Unreadable { path, .. } => {
+                write!(f, "cannot read the configuration file {}", path.display())
+            }
+            Self::Invalid(problems) => {
+                let (count, s) = (problems.len(), if problems.len() == 1 { "" } else { "s" });
+                write!(f, "{count} error{s} in the configuration")?;
+                problems.iter().try_for_each(|problem| write!(f, "\n\n{problem}"))
+            }
+        }
+    }
+}
+
+/// Reads the configuration.
+///
+/// # Errors
+/// `NotFound` if no file exists and no variable is a key, `Unreadable` if a file cannot be read,
+/// else `Invalid` with every problem.
+pub fn load(options: &Options) -> Result<Loaded, LoadError> {
+    let environment = &options.environment;
+    let (source, text) = match find(options)? {
+        Found::File(path, text) => (Some(path), text),
+        Found::Nothing(_) if environment.is_configuration() => (None, String::new()),
+        Found::Nothing(searched) => return Err(LoadError::NotFound { searched }),
+    };
+    let (mut document, syntax) = match &source {
+        Some(path) => Document::parse(path.clone(), &text),
+        None => (Document::empty(), Vec::new()),
+    };
+    let mut problems = environment.lay_over(&mut document);
+    for flag in &options.overrides {
+        let keys: Vec<String> = flag.key.iter().map(|&key| key.to_owned()).collect();
+        let value = toml::de::DeValue::String(flag.value.clone().into());
+        document.insert(&keys, value, Place::Flag(flag.flag.to_owned()));
+    }
+
+    let Reading { file, problems: misfits, removed } = document.read();
+    problems.extend(misfits.into_iter().filter(|misfit| !on_a_line_of(&syntax, misfit)));
+    // What is missing may stand in a part that could not be read.
+    let file = file.filter(|_| syntax.is_empty());
+    problems.extend(syntax);
+    if let Some(mut file) = file {
+        file.settle();
+        let (config, wrong) = validate::validate(&file, &document, environment, removed);
+        problems.extend(wrong);
+        if let Some(config) = config.filter(|_| problems.is_empty()) {
+            return Ok(Loaded { config, source, file });
+        }
+    }
+    problems.sort_by(|a, b| a.place.cmp(&b.place));
+    Err(LoadError::Invalid(problems))
+}
+
+/// What is left of a line with a syntax error often has a second error that is none.
+fn on_a_line_of(syntax: &[Problem], misfit: &Problem) -> bool {
+    let line = |problem: &Problem| match &problem.place {
+        Place::Line(at) => Some(at.line),
+        Place::Variable(_) | Place::Flag(_) | Place::Whole(_) => None,
+    };
+    line(misfit).is_some() && syntax.iter().any(|error| line(error) == line(misfit))
+}
+
+enum Found {
+    File(PathBuf, String),
+    Nothing(Vec<PathBuf>),
+}
+
+fn find(options: &Options) -> Result<Found, LoadError> {
+    let environment = &options.environment;
+    let named = environment.non_empty("ADSPROXY_CONFIG").map(PathBuf::from);
+    if let Some(path) = options.path.clone().or(named) {
+        return match read(&path) {
+            Ok(text) => Ok(Found::File(path, text)),
+            Err(source) => Err(LoadError::Unreadable { path, source }),
+        };
+    }
+    let mut searched = vec![PathBuf::from("./proxy.toml")];
+    searched.extend(environment.config_directory().map(|directory| directory.join("proxy.toml")));
+    searched.push(PathBuf::from("/etc/adsproxy/proxy.toml"));
+    for path in &searched {
+        match read(path) {
+            Ok(text) => return Ok(Found::File(path.clone(), text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(LoadError::Unreadable { path: path.clone(), source }),
+        }
+    }
+    Ok(Found::Nothing(searched))
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(FILE_MAX_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_MAX_BYTES {
+        return Err(io::Error::other(format!("it is larger than {FILE_MAX_BYTES} bytes")));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;

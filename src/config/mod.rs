@@ -1,12 +1,17 @@
 //! The validated configuration. Nothing after this module checks a value again.
 //!
-//! `file` mirrors `proxy.example.toml` and holds every default as a constant, `load` finds and
-//! reads the sources (flag, environment, file, default) and collects every error, `secret_ref`
-//! says where a secret comes from. What is here can only be right.
+//! `file` mirrors `proxy.example.toml` with every default, `load` finds and reads the sources
+//! (flag, `environment`, file, default) into one `document` and collects every `problem`,
+//! `secret_ref` says where a secret comes from, `validate` makes the types below, which can only
+//! be right.
 
+mod document;
+pub mod environment;
 pub mod file;
 pub mod load;
+pub mod problem;
 pub mod secret_ref;
+mod validate;
 
 use crate::{
     id::{AccountId, Region},

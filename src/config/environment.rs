@@ -1,0 +1,226 @@
+//! The environment: a snapshot of its variables, and those of them that are configuration.
+
+use super::{
+    document::{Document, fits},
+    problem::{Place, Problem},
+};
+use std::{borrow::Cow, collections::BTreeMap, fmt, path::PathBuf};
+use toml::{
+    Spanned,
+    de::{DeArray, DeTable, DeValue},
+};
+
+const PREFIX: &str = "ADSPROXY_";
+const SEPARATOR: &str = "__";
+
+/// The name of the key that comes from `ADSPROXY_ENCRYPTION__KEYS`.
+const KEY_ID: &str = "default";
+
+/// Variables by name, as they were at one moment.
+#[derive(Clone, Default)]
+pub struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// Takes a snapshot of the process's variables. Those that are not UTF-8 are left out.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let variables = std::env::vars_os();
+        Self(
+            variables
+                .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+                .collect(),
+        )
+    }
+
+    /// The value of `name`.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// The value of `name`, if it is set and not empty.
+    #[must_use]
+    pub fn non_empty(&self, name: &str) -> Option<&str> {
+        self.get(name).filter(|value| !value.is_empty())
+    }
+
+    /// `text` as a path, with a leading `~` replaced by `$HOME`; none if that is not set.
+    #[must_use]
+    pub fn expand(&self, text: &str) -> Option<PathBuf> {
+        match text.strip_prefix('~') {
+            Some(rest) if rest.is_empty() || rest.starts_with('/') => {
+                let home = PathBuf::from(self.non_empty("HOME")?);
+                Some(home.join(rest.trim_start_matches('/')))
+            }
+            _ => Some(PathBuf::from(text)),
+        }
+    }
+
+    /// adsproxy's directory for configuration: below `$XDG_CONFIG_HOME`, or else `~/.config`.
+    #[must_use]
+    pub fn config_directory(&self) -> Option<PathBuf> {
+        let base = self.non_empty("XDG_CONFIG_HOME").map(PathBuf::from);
+        Some(base.or_else(|| self.expand("~/.config"))?.join("adsproxy"))
+    }
+
+    /// Says whether any variable is a key of the configuration.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        self.0.keys().any(|name| is_key(name))
+            || (self.get("AMAZON_CLIENT_ID").is_some()
+                && self.get("AMAZON_CLIENT_SECRET").is_some())
+    }
+
+    /// Lays the variables that are keys over `document`.
+    pub(crate) fn lay_over<'i>(&'i self, document: &mut Document<'i>) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for (name, value) in self.0.iter().filter(|(name, _)| is_key(name)) {
+            let place = Place::Variable(name.clone());
+            let (keys, value) = self.key_and_value(name, value, document);
+            let twin = format!("{name}_FILE");
+            if matches!(value, Value::SecretItself) && self.0.contains_key(&twin) {
+                let message = format!("{twin} is set too; a secret has one source");
+                problems.push(Problem { place: place.clone(), message, help: None });
+            }
+            document.insert(&keys, value.into_toml(name, &keys), place);
+        }
+        self.lay_amazon_over(document);
+        problems
+    }
+
+    /// Which key `name` stands for, and how `value` is to be taken.
+    fn key_and_value<'i>(
+        &self,
+        name: &str,
+        value: &'i str,
+        document: &Document<'_>,
+    ) -> (Vec<String>, Value<'i>) {
+        let mut keys: Vec<String> =
+            name[PREFIX.len()..].split(SEPARATOR).map(str::to_ascii_lowercase).collect();
+        if keys.len() >= 2 && matches!(keys[0].as_str(), "accounts" | "applications") {
+            let existing = document.names(&keys[0]).find(|name| same_in_a_variable(name, &keys[1]));
+            if let Some(existing) = existing {
+                keys[1] = existing.to_owned();
+            }
+        }
+        let is_list = |value: &str| value.trim_start().starts_with('[');
+        if is_secret(&keys) && !(keys[0] == "encryption" && is_list(value)) {
+            return (keys, Value::SecretItself);
+        }
+        let last = keys.len() - 1;
+        if let Some(base) = keys[last].strip_suffix("_file") {
+            let mut secret = keys.clone();
+            secret[last] = base.to_owned();
+            if is_secret(&secret) {
+                return (secret, Value::SecretFile(value));
+            }
+        }
+        (keys, Value::Plain(value))
+    }
+
+    /// Amazon's own names for the application, for those who set nothing else.
+    fn lay_amazon_over(&self, document: &mut Document<'_>) {
+        let names = ["AMAZON_CLIENT_ID", "AMAZON_CLIENT_SECRET"];
+        let both = names.iter().all(|name| self.non_empty(name).is_some());
+        // Half an application that nobody asked for would only be an error.
+        if !both && !document.contains(&["lwa"]) {
+            return;
+        }
+        for (name, key) in names.into_iter().zip(["client_id", "client_secret"]) {
+            let Some(value) = self.non_empty(name) else { continue };
+            if document.contains(&["lwa", key]) {
+                continue;
+            }
+            let keys = ["lwa".to_owned(), key.to_owned()];
+            let value = match key {
+                "client_id" => text(value.to_owned()),
+                _ => Value::SecretItself.into_toml(name, &keys),
+            };
+            document.insert(&keys, value, Place::Variable(name.to_owned()));
+        }
+    }
+}
+
+/// How the value of a variable is to be taken.
+enum Value<'i> {
+    /// As TOML where it fits, else as a string.
+    Plain(&'i str),
+    /// It is the secret.
+    SecretItself,
+    /// It names the file that holds the secret.
+    SecretFile(&'i str),
+}
+
+impl<'i> Value<'i> {
+    fn into_toml(self, name: &str, keys: &[String]) -> DeValue<'i> {
+        let reference = match self {
+            Self::SecretItself => table([("env", text(name.to_owned()))]),
+            Self::SecretFile(path) => table([("file", text(path.to_owned()))]),
+            Self::Plain(value) => return plain(value, keys),
+        };
+        if keys[0] != "encryption" {
+            return reference;
+        }
+        let key = table([("id", text(KEY_ID.to_owned())), ("secret", reference)]);
+        let mut keys = DeArray::new();
+        keys.push(Spanned::new(0..0, key));
+        DeValue::Array(keys)
+    }
+}
+
+/// `value` as TOML if it is TOML of the right kind, else as a string, unless only that TOML can be
+/// what was meant.
+fn plain<'i>(value: &'i str, keys: &[String]) -> DeValue<'i> {
+    let string = text(value.to_owned());
+    match DeValue::parse(value) {
+        Ok(parsed) if fits(keys, parsed.get_ref()) || !fits(keys, &string) => parsed.into_inner(),
+        _ => string,
+    }
+}
+
+fn is_key(name: &str) -> bool {
+    name.strip_prefix(PREFIX).is_some_and(|rest| rest.contains(SEPARATOR))
+}
+
+/// Says whether `keys` is one that holds a secret.
+fn is_secret(keys: &[String]) -> bool {
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    matches!(
+        keys[..],
+        ["lwa", "client_secret"]
+            | ["applications", _, "client_secret"]
+            | ["accounts", _, "refresh_token"]
+            | ["encryption", "keys"]
+    )
+}
+
+/// A variable's name has no case, dot or hyphen to tell aliases apart by.
+fn same_in_a_variable(alias: &str, segment: &str) -> bool {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
+    alias.chars().map(plain).eq(segment.chars().map(plain))
+}
+
+fn text(value: String) -> DeValue<'static> {
+    DeValue::String(Cow::Owned(value))
+}
+
+fn table<'i, const N: usize>(entries: [(&'static str, DeValue<'i>); N]) -> DeValue<'i> {
+    let mut table = DeTable::new();
+    for (key, value) in entries {
+        table.insert(Spanned::new(0..0, Cow::Borrowed(key)), Spanned::new(0..0, value));
+    }
+    DeValue::Table(table)
+}
+
+impl FromIterator<(String, String)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(variables: I) -> Self {
+        Self(variables.into_iter().collect())
+    }
+}
+
+/// Names only: any value may be a secret.
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}

@@ -1,0 +1,178 @@
+//! `proxy.example.toml` and the serde mirror say the same.
+
+use super::*;
+use std::collections::BTreeSet;
+
+const EXAMPLE: &str = include_str!("../../proxy.example.toml");
+
+/// A commented-out line that is a key, without its comment sign.
+fn key_line(line: &str) -> Option<&str> {
+    let key = line.strip_prefix("# ")?;
+    let name = key.split_once(" = ")?.0;
+    name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_').then_some(key)
+}
+
+fn uncommented() -> String {
+    EXAMPLE.lines().map(|line| format!("{}\n", key_line(line).unwrap_or(line))).collect()
+}
+
+/// Every key of the example: its section, its name, and the comment above it.
+fn keys() -> Vec<(String, String, String)> {
+    let (mut section, mut comment, mut keys) = (String::new(), String::new(), Vec::new());
+    for line in EXAMPLE.lines() {
+        if let Some(header) = line.strip_prefix('[') {
+            section = header.trim_end_matches(']').to_owned();
+        } else if let Some(key) = key_line(line) {
+            let name = key.split_once(" = ").unwrap().0;
+            keys.push((section.clone(), name.to_owned(), comment.clone()));
+        } else if line.is_empty() {
+            comment.clear();
+        } else {
+            comment.push_str(line);
+        }
+    }
+    keys
+}
+
+#[test]
+fn example_parses_as_it_stands_to_the_defaults() {
+    let file: File = toml::from_str(EXAMPLE).unwrap();
+    let expected = File {
+        listen: Listen { tls: Some(ListenTls::default()), ..Listen::default() },
+        lwa: Some(Application::default()),
+        accounts: BTreeMap::from([("acme".to_owned(), Account::default())]),
+        ..File::default()
+    };
+    assert_eq!(file, expected);
+}
+
+#[test]
+fn example_with_every_key_uncommented_holds_exactly_the_defaults() {
+    let mut file: File = toml::from_str(&uncommented()).unwrap();
+    // Keys without a default show an example: taken out, nothing but defaults may be left.
+    let mut lwa = file.lwa.take().unwrap();
+    assert!(lwa.client_id.take().is_some() && lwa.client_secret.take().is_some());
+    let mut acme = file.accounts.remove("acme").unwrap();
+    assert!(acme.region.take().is_some() && acme.refresh_token.take().is_some());
+    assert!(!std::mem::take(&mut acme.headers).is_empty());
+    let tls = file.listen.tls.take().unwrap();
+    assert!(tls.cert_file.is_some() && tls.key_file.is_some());
+    assert!(file.listen.health.take().is_some());
+    assert!(file.proxy.default_account.take().is_some());
+    assert!(file.upstream.ca_file.take().is_some());
+    assert!(file.replay.directory.take().is_some());
+    assert!(file.log.format.take().is_some());
+    assert_eq!(std::mem::take(&mut file.encryption.keys).len(), 1);
+
+    assert_eq!(acme, Account::default());
+    let mut defaults = File { lwa: Some(Application::default()), ..File::default() };
+    defaults.settle();
+    assert_eq!(Some(lwa), defaults.lwa.take());
+    assert_eq!(file, defaults);
+}
+
+#[test]
+fn example_has_every_key_once_and_no_other() {
+    let sections: [(&str, &[&str]); 14] = [
+        ("listen", Listen::KEYS),
+        ("listen.tls", ListenTls::KEYS),
+        ("proxy", Proxy::KEYS),
+        ("guard", Guard::KEYS),
+        ("lwa", Application::KEYS),
+        ("upstream", Upstream::KEYS),
+        ("token", Token::KEYS),
+        ("replay", Replay::KEYS),
+        ("limits", Limits::KEYS),
+        ("store", Store::KEYS),
+        ("encryption", Encryption::KEYS),
+        ("accounts.acme", Account::KEYS),
+        ("log", Log::KEYS),
+        ("metrics", Metrics::KEYS),
+    ];
+    let mirrored: Vec<(&str, &str)> = sections
+        .iter()
+        .flat_map(|(section, keys)| keys.iter().map(move |&key| (*section, key)))
+        .filter(|&key| key != ("listen", "tls"))
+        .collect();
+    let keys = keys();
+    let written: Vec<(&str, &str)> =
+        keys.iter().map(|(section, key, _)| (section.as_str(), key.as_str())).collect();
+    assert!(written.len() > 60, "{}", written.len());
+    assert_eq!(written, mirrored);
+
+    let roots: BTreeSet<&str> =
+        sections.iter().map(|(name, _)| name.split('.').next().unwrap()).collect();
+    let known = File::KEYS.iter().copied().filter(|&key| key != "applications").collect();
+    assert_eq!(roots, known);
+}
+
+#[test]
+fn example_shows_every_part_of_an_encryption_key() {
+    let line = EXAMPLE.lines().find(|line| line.starts_with("# keys = ")).unwrap();
+    assert!(EncryptionKey::KEYS.iter().all(|key| line.contains(&format!("{key} = "))), "{line}");
+    assert_eq!(EncryptionKey::KEYS.len(), 2);
+}
+
+#[test]
+fn example_explains_every_key() {
+    for (section, key, comment) in keys() {
+        assert!(comment.len() > 20, "{section}.{key}: {comment:?}");
+    }
+}
+
+#[test]
+fn example_says_of_every_absent_default_that_there_is_none() {
+    let said: BTreeSet<String> = keys()
+        .into_iter()
+        .filter(|(.., comment)| comment.contains("No default"))
+        .map(|(section, key, _)| format!("{section}.{key}"))
+        .collect();
+    let absent = [
+        "listen.health",
+        "listen.tls.cert_file",
+        "listen.tls.key_file",
+        "proxy.default_account",
+        "lwa.client_id",
+        "lwa.client_secret",
+        "upstream.ca_file",
+        "replay.directory",
+        "encryption.keys",
+        "accounts.acme.region",
+        "accounts.acme.refresh_token",
+        "accounts.acme.headers",
+        "log.format",
+    ];
+    assert_eq!(said, absent.map(str::to_owned).into());
+}
+
+#[test]
+fn fallback_hosts_belong_to_amazons_endpoint_alone() {
+    let settled = |text: &str| {
+        let mut file: File = toml::from_str(text).unwrap();
+        file.settle();
+        file.lwa.unwrap().fallback_token_urls.unwrap().0
+    };
+    assert_eq!(settled("[lwa]"), FALLBACK_TOKEN_URLS);
+    assert!(settled("[lwa]\ntoken_url = 'http://localhost:1/t'").is_empty());
+    assert_eq!(settled("[lwa]\nfallback_token_urls = ['http://[::1]:1/t']"), ["http://[::1]:1/t"]);
+}
+
+#[test]
+fn seconds_may_be_fractions_but_not_negative_or_endless() {
+    let drain = |text: &str| {
+        let file: Result<File, _> = toml::from_str(&format!("proxy.drain_timeout_secs = {text}"));
+        file.map(|file| file.proxy.drain_timeout_secs.0)
+    };
+    assert_eq!(drain("0").unwrap(), Duration::ZERO);
+    assert_eq!(drain("1.5").unwrap(), Duration::from_millis(1500));
+    for wrong in ["-1", "-0.5", "nan", "inf", "1e300", "1000000001", "true", "'1'"] {
+        assert!(drain(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_text_stands_for_a_list() {
+    let file: File = toml::from_str("guard.allowed_hosts = 'a, b,'").unwrap();
+    assert_eq!(file.guard.allowed_hosts.0, ["a", "b"]);
+    assert!(toml::from_str::<File>("guard.allowed_hosts = [1]").is_err());
+}

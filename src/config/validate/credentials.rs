@@ -1,0 +1,282 @@
+//! Whose grants we hold and what opens them: applications, accounts, encryption keys.
+
+use super::Check;
+use crate::{
+    config::{
+        Account, Application, DEFAULT_APPLICATION, Encryption, EncryptionKey, StoreKind,
+        file::{self, File},
+        secret_ref::Secrets,
+    },
+    id::AccountId,
+    secret::Secret,
+};
+use base64::{Engine, engine::general_purpose};
+use http::{HeaderName, HeaderValue, header};
+use std::collections::{BTreeMap, HashSet};
+use zeroize::Zeroizing;
+
+/// Amazon's documented maximum.
+const CLIENT_ID_MAX_BYTES: usize = 100;
+
+/// The key size of XChaCha20-Poly1305.
+const KEY_BYTES: usize = 32;
+
+/// Headers an account must not set: adsproxy writes or removes them itself.
+const RESERVED: [HeaderName; 12] = [
+    header::AUTHORIZATION,
+    header::PROXY_AUTHORIZATION,
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::COOKIE,
+    header::EXPECT,
+    header::HOST,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("amazon-advertising-api-clientid"),
+];
+/// The same, for names the `http` crate has no constant for.
+const RESERVED_NAMES: [&str; 3] = ["amazon-ads-clientid", "keep-alive", "proxy-connection"];
+
+impl Check<'_> {
+    pub(super) fn applications(&mut self, file: &File) -> BTreeMap<String, Application> {
+        let mut applications = BTreeMap::new();
+        if let Some(lwa) = &file.lwa {
+            let application = self.application(&["lwa"], lwa);
+            applications.extend(application.map(|found| (DEFAULT_APPLICATION.to_owned(), found)));
+        }
+        for (name, application) in &file.applications {
+            let key = ["applications", name.as_str()];
+            if !AccountId::is_valid(name) {
+                let message = "a name is 1 to 64 letters, digits, '.', '_' or '-'";
+                self.fail(&key, message);
+            }
+            if name == DEFAULT_APPLICATION && file.lwa.is_some() {
+                self.fail(&key, "is the same application as [lwa]; keep one of them");
+            }
+            let application = self.application(&key, application);
+            applications.extend(application.map(|found| (name.clone(), found)));
+        }
+        if file.lwa.is_none() && file.applications.is_empty() {
+            let help = "add [lwa] with client_id and client_secret, \
+                        or set AMAZON_CLIENT_ID and AMAZON_CLIENT_SECRET";
+            self.fail_with(&["lwa"], "there is no LWA application", Some(help.to_owned()));
+        }
+        applications
+    }
+
+    /// `None` if it lacks what has no default.
+    fn application(&mut self, at: &[&str], file: &file::Application) -> Option<Application> {
+        let key = |name| [at, &[name]].concat();
+        let client_id = match &file.client_id {
+            Some(id) if is_header_text(id) && id.len() <= CLIENT_ID_MAX_BYTES => Some(id.clone()),
+            Some(_) => {
+                let message =
+                    format!("must be 1 to {CLIENT_ID_MAX_BYTES} visible ASCII characters");
+                self.fail(&key("client_id"), message);
+                None
+            }
+            None => {
+                self.fail(&key("client_id"), "is missing");
+                None
+            }
+        };
+        let client_secrets = match &file.client_secret {
+            Some(secrets) => self.secrets(&key("client_secret"), secrets),
+            None => {
+                let help = "write client_secret = { env = \"AMAZON_CLIENT_SECRET\" } \
+                            or client_secret = { file = \"/path\" }";
+                self.fail_with(&key("client_secret"), "is missing", Some(help.to_owned()));
+                Vec::new()
+            }
+        };
+        let token_url = self.url(&key("token_url"), &file.token_url);
+        let fallbacks = file.fallback_token_urls.iter().flat_map(|list| &list.0).enumerate();
+        let fallback_token_urls = fallbacks
+            .map(|(index, url)| {
+                self.url(&[at, &["fallback_token_urls", &index.to_string()]].concat(), url)
+            })
+            .collect();
+        let authorize_url = self.url(&key("authorize_url"), &file.authorize_url);
+        self.url(&key("redirect_uri"), &file.redirect_uri);
+        if file.scopes.0.is_empty() {
+            self.fail(&key("scopes"), "needs at least one scope");
+        }
+        Some(Application {
+            client_id: client_id?,
+            client_secrets,
+            token_url,
+            fallback_token_urls,
+            authorize_url,
+            redirect_uri: file.redirect_uri.clone(),
+            scopes: file.scopes.0.clone(),
+        })
+    }
+
+    /// All of the secrets that can be had.
+    fn secrets(&mut self, key: &[&str], secrets: &Secrets) -> Vec<Secret> {
+        if secrets.refs.is_empty() {
+            self.fail(key, "the list is empty");
+        }
+        let mut found = Vec::new();
+        for (index, reference) in secrets.refs.iter().enumerate() {
+            match reference.resolve(self.environment) {
+                Ok(secret) => found.push(secret),
+                Err(error) if secrets.listed => {
+                    self.fail(&[key, &[&index.to_string()]].concat(), error);
+                }
+                Err(error) => self.fail(key, error),
+            }
+        }
+        found
+    }
+
+    /// One secret where a list makes no sense.
+    fn secret(&mut self, key: &[&str], secrets: &Secrets) -> Option<Secret> {
+        if secrets.listed {
+            self.fail(key, "takes one secret, not a list");
+            return None;
+        }
+        self.secrets(key, secrets).pop()
+    }
+
+    pub(super) fn accounts(&mut self, file: &File) -> BTreeMap<AccountId, Account> {
+        let mut accounts = BTreeMap::new();
+        for (alias, account) in &file.accounts {
+            let key = ["accounts", alias.as_str()];
+            let id = match alias.parse::<AccountId>() {
+                Ok(id) => Some(id),
+                Err(error) => {
+                    self.fail(&key, error);
+                    None
+                }
+            };
+            let account = self.account(alias, account, file);
+            if let (Some(id), Some(account)) = (id, account) {
+                accounts.insert(id, account);
+            }
+        }
+        accounts
+    }
+
+    fn account(&mut self, alias: &str, account: &file::Account, file: &File) -> Option<Account> {
+        let key = |name| ["accounts", alias, name];
+        let region = match &account.region {
+            None => {
+                self.fail(&key("region"), "is missing: \"na\", \"eu\" or \"fe\"");
+                None
+            }
+            Some(region) => match region.parse() {
+                Ok(region) => Some(region),
+                Err(error) => {
+                    self.fail(&key("region"), format_args!("{region:?}: {error}"));
+                    None
+                }
+            },
+        };
+        let application = &account.application;
+        let is_default = application == DEFAULT_APPLICATION && file.lwa.is_some();
+        if !is_default && !file.applications.contains_key(application) {
+            let mut known: Vec<&str> = file.applications.keys().map(String::as_str).collect();
+            known.extend(file.lwa.as_ref().map(|_| DEFAULT_APPLICATION));
+            let message = format!(
+                "there is no application {application:?}; configured: {}",
+                if known.is_empty() { "none".to_owned() } else { known.join(", ") },
+            );
+            self.fail(&key("application"), message);
+        }
+        let refresh_token = account.refresh_token.as_ref();
+        let refresh_token =
+            refresh_token.and_then(|secrets| self.secret(&key("refresh_token"), secrets));
+        let headers = self.headers(alias, &account.headers);
+        Some(Account { region: region?, application: application.clone(), refresh_token, headers })
+    }
+
+    fn headers(
+        &mut self,
+        alias: &str,
+        headers: &BTreeMap<String, file::HeaderText>,
+    ) -> Vec<(HeaderName, HeaderValue)> {
+        let mut checked: Vec<(HeaderName, HeaderValue)> = Vec::new();
+        for (name, value) in headers {
+            let key = ["accounts", alias, "headers", name.as_str()];
+            let Ok(header) = name.parse::<HeaderName>() else {
+                self.fail(&key, "is no header name");
+                continue;
+            };
+            if is_reserved(&header) {
+                self.fail(&key, "is set or removed by adsproxy itself");
+            }
+            if checked.iter().any(|(other, _)| *other == header) {
+                self.fail(&key, "is there twice; header names have no case");
+            }
+            match HeaderValue::from_str(&value.0) {
+                Ok(value) if !value.is_empty() => checked.push((header, value)),
+                _ => self.fail(&key, "must be one or more visible ASCII characters"),
+            }
+        }
+        checked
+    }
+
+    pub(super) fn encryption(&mut self, file: &file::Encryption, kind: StoreKind) -> Encryption {
+        if file.keys.is_empty() && kind == StoreKind::File {
+            let help =
+                "run `adsproxy key init`, which makes a key and prints the lines to add here";
+            let message = "is empty, and store.kind = \"file\" seals what it keeps";
+            self.fail_with(&["encryption", "keys"], message, Some(help.to_owned()));
+        }
+        let mut ids = HashSet::new();
+        let mut keys = Vec::new();
+        for (index, key) in file.keys.iter().enumerate() {
+            let index = index.to_string();
+            let at = |name| ["encryption", "keys", index.as_str(), name];
+            let id = key.id.clone().unwrap_or_default();
+            if !AccountId::is_valid(&id) {
+                let message = "must be 1 to 64 letters, digits, '.', '_' or '-'";
+                self.fail(&at("id"), message);
+            }
+            if !ids.insert(id.clone()) {
+                self.fail(&at("id"), format_args!("{id:?} is the id of an earlier key too"));
+            }
+            let Some(secret) = &key.secret else {
+                self.fail(&at("secret"), "is missing");
+                continue;
+            };
+            let Some(secret) = self.secret(&at("secret"), secret) else { continue };
+            match canonical_key(&secret) {
+                Some(secret) => keys.push(EncryptionKey { id, secret }),
+                None => {
+                    let help = "`adsproxy key init` makes one; so does `openssl rand -base64 32`";
+                    let message = "is not the base64 of 32 bytes";
+                    self.fail_with(&at("secret"), message, Some(help.to_owned()));
+                }
+            }
+        }
+        Encryption { keys }
+    }
+}
+
+/// `secret` in standard base64 with padding, if it is 32 bytes in any usual base64.
+fn canonical_key(secret: &Secret) -> Option<Secret> {
+    let text = secret.expose().trim_end_matches('=');
+    let engine = if text.contains(['-', '_']) {
+        general_purpose::URL_SAFE_NO_PAD
+    } else {
+        general_purpose::STANDARD_NO_PAD
+    };
+    let bytes = Zeroizing::new(engine.decode(text).ok()?);
+    (bytes.len() == KEY_BYTES).then(|| Secret::new(general_purpose::STANDARD.encode(&*bytes)))
+}
+
+fn is_header_text(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn is_reserved(header: &HeaderName) -> bool {
+    // A server may read `_` as `-`, so a look-alike is as reserved as the name itself.
+    let name = header.as_str().replace('_', "-");
+    RESERVED.iter().any(|reserved| *reserved == *name)
+        || RESERVED_NAMES.contains(&name.as_str())
+        || name.starts_with("x-ads-")
+}

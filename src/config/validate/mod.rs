@@ -1,0 +1,328 @@
+//! `File` to `Config`: every rule beyond the kind of a value, and every breach of them at once.
+//!
+//! Each section has a function that returns its part. Where a value is wrong, the breach is noted
+//! and some other value goes on in its place; the caller throws the result away.
+
+mod credentials;
+mod listen;
+
+use super::{
+    Config, Guard, Limits, Log, LogFormat, Metrics, Replay, Store, StoreKind, Token, Upstream,
+    document::{Document, KeyPath, show},
+    environment::Environment,
+    file::{self, File, Seconds},
+    problem::Problem,
+};
+use http::Uri;
+use std::{fmt::Display, path::PathBuf, time::Duration};
+
+/// Far above any sensible count, far below what a semaphore or a vector cannot hold.
+const COUNT_MAX: u64 = 10_000_000;
+
+/// hyper needs a buffer of at least this size to read a header into.
+const HEADER_MIN_BYTES: u64 = 8192;
+const HEADER_MAX_BYTES: u64 = 16 << 20;
+
+/// Checks `file`. `removed` names keys already known to be wrong: what they lack is no new error.
+pub(super) fn validate(
+    file: &File,
+    document: &Document<'_>,
+    environment: &Environment,
+    removed: Vec<KeyPath>,
+) -> (Option<Config>, Vec<Problem>) {
+    let mut check = Check { document, environment, removed, problems: Vec::new() };
+    let listen = check.listen(&file.listen);
+    let proxy = check.proxy(&file.proxy);
+    let allowed_hosts = check.allowed_hosts(&file.guard);
+    let upstream = check.upstream(&file.upstream);
+    let token = check.token(&file.token);
+    let replay = check.replay(&file.replay);
+    let limits = check.limits(&file.limits);
+    let store = check.store(&file.store);
+    let encryption = check.encryption(&file.encryption, store.kind);
+    let log = check.log(&file.log);
+    let applications = check.applications(file);
+    let accounts = check.accounts(file);
+    let metrics = Metrics {
+        account_labels_max: check.count(
+            &["metrics", "account_labels_max"],
+            file.metrics.account_labels_max,
+            0..=COUNT_MAX,
+        ),
+    };
+    let config = listen.map(|listen| Config {
+        listen,
+        proxy,
+        guard: Guard { allowed_hosts },
+        applications,
+        upstream,
+        token,
+        replay,
+        limits,
+        store,
+        encryption,
+        accounts,
+        log,
+        metrics,
+    });
+    (config, check.problems)
+}
+
+/// The breaches so far, and what is needed to find more.
+struct Check<'a> {
+    document: &'a Document<'a>,
+    environment: &'a Environment,
+    removed: Vec<KeyPath>,
+    problems: Vec<Problem>,
+}
+
+impl Check<'_> {
+    fn fail(&mut self, key: &[&str], message: impl Display) {
+        self.fail_with(key, message, None);
+    }
+
+    fn fail_with(&mut self, key: &[&str], message: impl Display, help: Option<String>) {
+        let consequence = self.removed.iter().any(|removed| {
+            let common = removed.len().min(key.len());
+            removed.iter().zip(key).take(common).all(|(a, b)| a == b)
+        });
+        if !consequence {
+            let message = format!("{}: {message}", show(key));
+            self.problems.push(Problem { place: self.document.place(key), message, help });
+        }
+    }
+
+    fn count(&mut self, key: &[&str], value: u64, range: std::ops::RangeInclusive<u64>) -> usize {
+        if !range.contains(&value) {
+            let (least, most) = range.into_inner();
+            self.fail(key, format_args!("{value} is not between {least} and {most}"));
+        }
+        usize::try_from(value).unwrap_or(usize::MAX)
+    }
+
+    /// A time that must pass before something is given up: 0 would give up everything.
+    fn timeout(&mut self, key: &[&str], value: Seconds) -> Duration {
+        if value.0.is_zero() {
+            self.fail(key, "must be more than 0 seconds");
+        }
+        value.0
+    }
+
+    fn path(&mut self, key: &[&str], text: &str) -> PathBuf {
+        if text.is_empty() {
+            self.fail(key, "is empty");
+        }
+        self.environment.expand(text).unwrap_or_else(|| {
+            self.fail(key, format_args!("cannot find {text}: `~` needs HOME to be set"));
+            PathBuf::from(text)
+        })
+    }
+
+    /// A file that is there and can be read.
+    fn readable(&mut self, key: &[&str], text: &str) -> PathBuf {
+        let path = self.path(key, text);
+        match std::fs::File::open(&path).and_then(|file| file.metadata()) {
+            Ok(metadata) if metadata.is_dir() => {
+                self.fail(key, format_args!("{} is not a file", path.display()));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                self.fail(key, format_args!("cannot read {}: {error}", path.display()));
+            }
+        }
+        path
+    }
+
+    /// An https URL, or an http one of this machine.
+    fn url(&mut self, key: &[&str], text: &str) -> Uri {
+        match parse_url(text) {
+            Ok(uri) => uri,
+            Err(message) => {
+                self.fail(key, message);
+                Uri::default()
+            }
+        }
+    }
+
+    fn upstream(&mut self, file: &file::Upstream) -> Upstream {
+        const COUNTS: [&str; 2] = ["upstream", "connections_max"];
+        let hosts = [
+            ("na", &file.na),
+            ("eu", &file.eu),
+            ("fe", &file.fe),
+            ("mcp_na", &file.mcp_na),
+            ("mcp_eu", &file.mcp_eu),
+            ("mcp_fe", &file.mcp_fe),
+        ];
+        let [na, eu, fe, mcp_na, mcp_eu, mcp_fe] = hosts.map(|(name, text)| {
+            let key = ["upstream", name];
+            let uri = self.url(&key, text);
+            if uri.path_and_query().is_some_and(|path| path != "/") {
+                self.fail(&key, "must not have a path: the caller's is used");
+            }
+            uri
+        });
+        Upstream {
+            api: [na, eu, fe],
+            mcp: [mcp_na, mcp_eu, mcp_fe],
+            ca_file: file
+                .ca_file
+                .as_ref()
+                .map(|path| self.readable(&["upstream", "ca_file"], path)),
+            connect_timeout: self
+                .timeout(&["upstream", "connect_timeout_secs"], file.connect_timeout_secs),
+            response_header_timeout: self.timeout(
+                &["upstream", "response_header_timeout_secs"],
+                file.response_header_timeout_secs,
+            ),
+            response_idle_timeout: self.timeout(
+                &["upstream", "response_idle_timeout_secs"],
+                file.response_idle_timeout_secs,
+            ),
+            idle_timeout: self.timeout(&["upstream", "idle_timeout_secs"], file.idle_timeout_secs),
+            connections_max: self.count(&COUNTS, file.connections_max, 1..=COUNT_MAX),
+            http2: file.http2,
+        }
+    }
+
+    fn token(&mut self, file: &file::Token) -> Token {
+        let mut count = |key: &str, value, most| self.count(&["token", key], value, 1..=most);
+        let background_concurrency =
+            count("background_concurrency", file.background_concurrency, COUNT_MAX);
+        let waiters_max = count("waiters_max", file.waiters_max, COUNT_MAX);
+        let lwa_concurrency = count("lwa_concurrency", file.lwa_concurrency, COUNT_MAX);
+        let lwa_attempts_max = count("lwa_attempts_max", file.lwa_attempts_max, 100);
+        let mut timeout = |key: &str, value| self.timeout(&["token", key], value);
+        Token {
+            refresh_buffer: file.refresh_buffer_secs.0,
+            background_lead: file.background_lead_secs.0,
+            background_concurrency,
+            forced_refresh_min_interval: file.forced_refresh_min_interval_secs.0,
+            wait_timeout: timeout("wait_timeout_secs", file.wait_timeout_secs),
+            waiters_max,
+            lwa_concurrency,
+            lwa_connect_timeout: timeout("lwa_connect_timeout_secs", file.lwa_connect_timeout_secs),
+            lwa_timeout: timeout("lwa_timeout_secs", file.lwa_timeout_secs),
+            lwa_attempts_max: u32::try_from(lwa_attempts_max).unwrap_or(u32::MAX),
+        }
+    }
+
+    fn replay(&mut self, file: &file::Replay) -> Replay {
+        let directory = file.directory.as_ref().map(|text| {
+            let key = ["replay", "directory"];
+            let path = self.path(&key, text);
+            if !path.is_dir() {
+                self.fail(&key, format_args!("{} is not a directory", path.display()));
+            }
+            path
+        });
+        let max_replays = self.count(&["replay", "max_replays"], file.max_replays, 0..=10);
+        Replay {
+            max_replays: u32::try_from(max_replays).unwrap_or(u32::MAX),
+            memory_max_bytes: file.memory_max_bytes,
+            disk_max_bytes: file.disk_max_bytes,
+            total_max_bytes: file.total_max_bytes,
+            directory,
+        }
+    }
+
+    fn limits(&mut self, file: &file::Limits) -> Limits {
+        let mut count = |key: &str, value, range| self.count(&["limits", key], value, range);
+        let connections_max = count("connections_max", file.connections_max, 1..=COUNT_MAX);
+        let in_flight_max = count("in_flight_max", file.in_flight_max, 1..=COUNT_MAX);
+        let header = HEADER_MIN_BYTES..=HEADER_MAX_BYTES;
+        let header_max_bytes = count("header_max_bytes", file.header_max_bytes, header);
+        let headers_max = count("headers_max", file.headers_max, 1..=10_000);
+        let streams = count("http2_streams_max", file.http2_streams_max, 1..=65_536);
+        let mut timeout = |key: &str, value| self.timeout(&["limits", key], value);
+        Limits {
+            connections_max,
+            in_flight_max,
+            header_max_bytes,
+            headers_max,
+            body_max_bytes: file.body_max_bytes,
+            http2_streams_max: u32::try_from(streams).unwrap_or(u32::MAX),
+            handshake_timeout: timeout("handshake_timeout_secs", file.handshake_timeout_secs),
+            first_byte_timeout: timeout("first_byte_timeout_secs", file.first_byte_timeout_secs),
+            header_timeout: timeout("header_timeout_secs", file.header_timeout_secs),
+            idle_timeout: timeout("idle_timeout_secs", file.idle_timeout_secs),
+            body_timeout: timeout("body_timeout_secs", file.body_timeout_secs),
+            body_min_bytes_per_sec: file.body_min_bytes_per_sec,
+            write_timeout: timeout("write_timeout_secs", file.write_timeout_secs),
+        }
+    }
+
+    fn store(&mut self, file: &file::Store) -> Store {
+        let kind = match file.kind.as_str() {
+            "memory" => StoreKind::Memory,
+            "file" => StoreKind::File,
+            planned @ ("keyring" | "postgres") => {
+                let message =
+                    format!("{planned:?} is not built yet; there are \"memory\" and \"file\"");
+                self.fail(&["store", "kind"], message);
+                StoreKind::Memory
+            }
+            other => {
+                let message = format!("{other:?} is neither \"memory\" nor \"file\"");
+                self.fail(&["store", "kind"], message);
+                StoreKind::Memory
+            }
+        };
+        let path = match kind {
+            StoreKind::File => self.path(&["store", "path"], &file.path),
+            // Not used, so a missing HOME is no error.
+            StoreKind::Memory => {
+                self.environment.expand(&file.path).unwrap_or_else(|| file.path.clone().into())
+            }
+        };
+        Store { kind, path }
+    }
+
+    fn log(&mut self, file: &file::Log) -> Log {
+        if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&file.filter) {
+            self.fail(&["log", "filter"], format_args!("{:?}: {error}", file.filter));
+        }
+        let format = file.format.as_deref().and_then(|format| match format {
+            "text" => Some(LogFormat::Text),
+            "json" => Some(LogFormat::Json),
+            other => {
+                let message = format!("{other:?} is neither \"text\" nor \"json\"");
+                self.fail(&["log", "format"], message);
+                None
+            }
+        });
+        Log { filter: file.filter.clone(), format, access: file.access }
+    }
+}
+
+/// Checks the scheme and the authority of a URL.
+fn parse_url(text: &str) -> Result<Uri, String> {
+    // The text may hold a password, so no message repeats it.
+    if text.contains('#') {
+        return Err("must not have a fragment".into());
+    }
+    let uri: Uri = text.parse().map_err(|error| format!("is no URL: {error}"))?;
+    let Some(authority) = uri.authority() else {
+        return Err("is no URL: it must begin with https://".into());
+    };
+    if authority.as_str().contains('@') {
+        return Err("must not have a user name or password in it".into());
+    }
+    if authority.host().is_empty() {
+        return Err("has no host".into());
+    }
+    match uri.scheme_str() {
+        Some("https") => Ok(uri),
+        Some("http") if is_loopback(authority.host()) => Ok(uri),
+        Some("http") => Err("must begin with https://; http:// is for this machine only \
+                             (localhost, 127.0.0.1, [::1])"
+            .into()),
+        _ => Err("must begin with https://".into()),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
