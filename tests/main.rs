@@ -8,3 +8,5 @@ mod sandbox_command;
 #[cfg(feature = "sandbox")]
 mod sdk;
 mod support;
+#[cfg(feature = "sandbox")]
+mod token_refresh;

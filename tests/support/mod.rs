@@ -1,3 +1,5 @@
 //! What the behaviour tests share.
 
 pub mod extras;
+#[cfg(feature = "sandbox")]
+pub mod proxy;

@@ -123,6 +123,8 @@ impl Proxy {
             }
         });
         let (addr, admin) = addresses(&mut child, &log);
+        // Fails when another test was first, which is fine.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
@@ -198,9 +200,9 @@ impl Proxy {
     /// One sample, for example `adsproxy_replays_total{outcome="succeeded"}`; 0 if absent.
     pub fn metric(&self, sample: &str) -> f64 {
         let page = self.metrics();
-        let line = page.lines().find(|line| {
-            line.strip_prefix(sample).is_some_and(|rest| rest.starts_with(' '))
-        });
+        let line = page
+            .lines()
+            .find(|line| line.strip_prefix(sample).is_some_and(|rest| rest.starts_with(' ')));
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
     }
 
@@ -291,8 +293,10 @@ pub fn assert_no_secret(place: &str, bytes: &[u8]) {
     }
     // The emulator's access tokens are long; a placeholder is not.
     for (at, _) in text.match_indices("Atza|").chain(text.match_indices("Atza%7C")) {
-        let token: String =
-            text[at + 5..].chars().take_while(|c| c.is_ascii_alphanumeric() || "-_.~".contains(*c)).collect();
+        let token: String = text[at + 5..]
+            .chars()
+            .take_while(|c| c.is_ascii_alphanumeric() || "-_.~".contains(*c))
+            .collect();
         assert!(token.len() < 100, "an access token is in {place}");
     }
 }
