@@ -157,6 +157,11 @@ impl Host {
         if !fresh && let Some(sender) = self.ready() {
             return Ok(Lease { sender, host: self.clone(), reused: true });
         }
+        Box::pin(self.new_lease()).await
+    }
+
+    /// Opens a connection, or waits for one where there may be no more.
+    async fn new_lease(self: &Rc<Self>) -> Result<Lease, ConnectError> {
         let place = if self.open.get() < self.max {
             Place::take(self)
         } else {

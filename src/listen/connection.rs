@@ -90,8 +90,8 @@ impl Connection {
     /// For how long a request's header has been arriving.
     pub(super) fn header_secs(&self) -> u32 {
         // Between requests HTTP/2 sends frames of its own, which are no header.
-        let counts = !self.is_busy() && !(self.http2 && self.served.get());
-        self.since(self.first_byte.get().filter(|_| counts))
+        let between = self.http2 && self.served.get();
+        self.since(self.first_byte.get().filter(|_| !self.is_busy() && !between))
     }
 
     /// For how long there has been no request at all.

@@ -1,14 +1,9 @@
 //! One request from its first byte to the end of its answer: id, clocks, counters, access line.
 
 use super::Worker;
-use crate::{account::Account, forward::body::Capture, id::Region, log::AccessLine};
+use crate::{account::Account, clock::Now, forward::body::Capture, id::Region, log::AccessLine};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
-use std::{
-    fmt,
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt, rc::Rc, sync::Arc};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static AMAZON_REQUEST_IDS: [HeaderName; 3] = [
@@ -22,8 +17,7 @@ const CALLER_LEFT: u16 = 499;
 /// Everything that is told about one request when it ends.
 pub struct Exchange {
     worker: Rc<Worker>,
-    wall: Duration,
-    started: Instant,
+    began: Now,
     method: Method,
     uri: Uri,
     request_id: HeaderValue,
@@ -44,12 +38,10 @@ impl Exchange {
         uri: &Uri,
         headers: &HeaderMap,
     ) -> Self {
-        let now = worker.shared.clock.now();
         worker.in_flight.set(worker.in_flight.get() + 1);
         worker.metrics.in_flight_inc();
         Self {
-            wall: now.wall,
-            started: now.mono,
+            began: worker.shared.clock.now(),
             method: method.clone(),
             uri: uri.clone(),
             request_id: request_id(headers).unwrap_or_else(|| worker.fresh_request_id()),
@@ -62,6 +54,12 @@ impl Exchange {
             bytes_out: 0,
             worker: worker.clone(),
         }
+    }
+
+    /// When the request came.
+    #[must_use]
+    pub fn began(&self) -> Now {
+        self.began
     }
 
     /// The request's id.
@@ -112,13 +110,13 @@ impl Drop for Exchange {
         let worker = &self.worker;
         worker.in_flight.set(worker.in_flight.get() - 1);
         worker.metrics.in_flight_dec();
-        let duration = worker.shared.clock.now().mono.saturating_duration_since(self.started);
+        let duration = worker.shared.clock.now().mono.saturating_duration_since(self.began.mono);
         worker.metrics.request(self.status, duration);
         if !worker.shared.config.log.access {
             return;
         }
         worker.access.write(&AccessLine {
-            wall: self.wall,
+            wall: self.began.wall,
             method: self.method.as_str(),
             path: self.uri.path(),
             status: self.status,

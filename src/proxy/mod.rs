@@ -155,19 +155,20 @@ impl Worker {
         exchange: &mut Exchange,
     ) -> Result<Answer, Error> {
         self.admit(head, &body)?;
-        let table = self.table.borrow_mut().load().clone();
         let default = self.shared.config.proxy.default_account.as_ref();
         if shim::is_asked(&head.method, &head.uri) {
-            return shim::answer(head, body, &table, default, &self.deadlines).await;
+            let table = self.shared.directory.snapshot();
+            return Box::pin(shim::answer(head, body, &table, default, &self.deadlines)).await;
         }
-        let selection = select::select(&head.uri, &head.headers, &table, default)?;
+        let selection =
+            select::select(&head.uri, &head.headers, self.table.borrow_mut().load(), default)?;
         exchange.serves(&selection.account, selection.region);
         let capture = Capture::new(body, &self.captures);
         exchange.uploads(&capture);
         let host = self.forward.host(selection.service, selection.region);
         let (tokens, holder) = (&self.shared.tokens, &selection.account.holder);
 
-        let mut token = tokens.token(holder).await.map_err(Error::Token)?;
+        let mut token = tokens.token(holder, exchange.began()).await.map_err(Error::Token)?;
         let mut unmended = None;
         for replays in 0.. {
             let attempt = attempt(head, &selection, &capture, &token);
@@ -179,7 +180,7 @@ impl Worker {
                 headers::rewrite_location(answer.headers_mut(), host.uri(), &selection.prefix);
                 return Ok(answer);
             }
-            let refused = triage::read(response, lease, &self.deadlines).await;
+            let refused = Box::pin(triage::read(response, lease, &self.deadlines)).await;
             self.metrics.upstream_401(refused.class);
             if self.stands(&refused, &capture, replays) {
                 if refused.class != Upstream401::Permission {
@@ -194,7 +195,8 @@ impl Worker {
                 };
             }
             refused.discard();
-            let replacement = tokens.replace(holder, &token).await.map_err(Error::Token)?;
+            let replacement = Box::pin(tokens.replace(holder, &token)).await;
+            let replacement = replacement.map_err(Error::Token)?;
             (token, unmended) = (replacement.token, replacement.failed);
             exchange.replayed();
         }
@@ -296,5 +298,22 @@ fn report(error: &Error, request_id: &HeaderValue) {
         error::Origin::Caller | error::Origin::Proxy | error::Origin::Lwa => {
             tracing::debug!(request_id, code = error.code(), error = %chain(error), "request refused");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// hyper moves the future of every request into its box and keeps that box while the
+    /// connection idles: its size costs time and memory on all of them.
+    #[test]
+    fn the_future_of_a_request_stays_small() {
+        let size = size_of_future(Worker::handle);
+        assert!(size <= 3072, "{size} bytes: box what is rare");
     }
 }

@@ -279,7 +279,7 @@ impl TokenManager {
         *holder.last_error.lock() = None;
     }
 
-    /// Returns a token of `holder`'s account that has not expired.
+    /// Returns a token of `holder`'s account that has not expired `now`, the present moment.
     ///
     /// A token inside the refresh buffer is returned at once while a refresh starts beside it.
     /// Without a valid token this waits, at most `token.wait_timeout_secs`, for the one refresh
@@ -291,15 +291,14 @@ impl TokenManager {
     ///
     /// # Cancel safety
     /// Safe: the refresh runs in its own task, and goes on when every caller has left.
-    pub async fn token(&self, holder: &Arc<Holder>) -> Result<Arc<AccessToken>, Error> {
-        let now = self.0.clock.now();
+    pub async fn token(&self, holder: &Arc<Holder>, now: Now) -> Result<Arc<AccessToken>, Error> {
         {
             let current = holder.current.load();
             if let Some(token) = current.as_ref().filter(|token| token.is_fresh(now)) {
                 return Ok(token.clone());
             }
         }
-        self.token_slowly(holder, now).await
+        Box::pin(self.token_slowly(holder, now)).await
     }
 
     async fn token_slowly(
