@@ -129,10 +129,8 @@ impl App {
         let store = store::open(&config.store, &config.encryption)?;
         let tls = config.listen.tls.as_ref().map(ServerTls::load).transpose()?;
         let shared = share(&config, &clock, &store, &metrics, &control)?;
-        let known = Arc::new(Known {
-            directory: shared.directory.clone(),
-            tokens: shared.tokens.clone(),
-        });
+        let known =
+            Arc::new(Known { directory: shared.directory.clone(), tokens: shared.tokens.clone() });
         let readiness = Arc::new(Health::new(Vec::new()));
         let drain = watch::Sender::new(false);
         let stop = watch::Sender::new(false);
@@ -298,7 +296,11 @@ async fn surfaces(
             Some(address) => {
                 let listener = listener(address).await?;
                 let bound = listener.local_addr()?;
-                tokio::spawn(admin::serve(listener, Admin::health(sources.clone()), stop.subscribe()));
+                tokio::spawn(admin::serve(
+                    listener,
+                    Admin::health(sources.clone()),
+                    stop.subscribe(),
+                ));
                 Some(bound)
             }
         },
@@ -338,9 +340,8 @@ struct Seat {
 
 impl Seat {
     fn run(self, sockets: Vec<Bound>) {
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .build_local(LocalOptions::default());
+        let runtime =
+            Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
         match runtime {
             Ok(runtime) => runtime.block_on(self.work(sockets)),
             Err(error) => tracing::error!(%error, "a worker cannot start"),

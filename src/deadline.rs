@@ -80,7 +80,11 @@ impl Deadlines {
     ///
     /// # Cancel safety
     /// As safe as `future`.
-    pub async fn within<F: Future>(self: &Rc<Self>, limit: Duration, future: F) -> Option<F::Output> {
+    pub async fn within<F: Future>(
+        self: &Rc<Self>,
+        limit: Duration,
+        future: F,
+    ) -> Option<F::Output> {
         let mut future = std::pin::pin!(future);
         let mut timer = self.timer();
         std::future::poll_fn(|cx| match future.as_mut().poll(cx) {

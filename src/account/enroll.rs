@@ -152,7 +152,10 @@ impl Enroller {
         let _lock = self.store.lock(id).await?;
         let record = self.store.load(id).await?;
         if let Some(record) = &record
-            && record.seed.as_deref().is_some_and(|known| self.store.fingerprint_matches(known, seed))
+            && record
+                .seed
+                .as_deref()
+                .is_some_and(|known| self.store.fingerprint_matches(known, seed))
         {
             return Ok(Some(record.clone()));
         }

@@ -89,10 +89,7 @@ impl Connector {
         Ok(if http2 { Io::TlsHttp2(io) } else { Io::Tls(io) })
     }
 
-    async fn tcp_or_tunnel(
-        &self,
-        uri: &Uri,
-    ) -> Result<TcpStream, Box<dyn StdError + Send + Sync>> {
+    async fn tcp_or_tunnel(&self, uri: &Uri) -> Result<TcpStream, Box<dyn StdError + Send + Sync>> {
         let io = match self.egress.intercept(uri) {
             None => self.tcp.clone().call(uri.clone()).await?,
             Some(proxy) => {

@@ -173,12 +173,18 @@ pub fn rewrite_location(headers: &mut HeaderMap, upstream: &Uri, prefix: &str) {
     }
     // Everything behind the authority, taken from the text so that a fragment survives.
     let rest = match location.find("://") {
-        Some(at) => location[at + 3..].find(['/', '?', '#']).map_or("/", |i| &location[at + 3 + i..]),
+        Some(at) => {
+            location[at + 3..].find(['/', '?', '#']).map_or("/", |i| &location[at + 3 + i..])
+        }
         None => location,
     };
     let slash = if rest.starts_with('/') { "" } else { "/" };
     // Two slashes at the start would name a host instead of a path.
-    let rest = if prefix.is_empty() && rest.starts_with("//") { format!("/.{rest}") } else { rest.to_owned() };
+    let rest = if prefix.is_empty() && rest.starts_with("//") {
+        format!("/.{rest}")
+    } else {
+        rest.to_owned()
+    };
     if let Ok(value) = HeaderValue::from_str(&format!("{prefix}{slash}{rest}")) {
         headers.insert(LOCATION, value);
     }

@@ -12,7 +12,8 @@ fn map(lines: &[(&str, &str)]) -> HeaderMap {
 }
 
 fn out_with(inbound: &[(&str, &str)], ads: bool, framing: Framing) -> HeaderMap {
-    let default = ("amazon-advertising-api-scope".parse().expect("a name"), "7".parse().expect("v"));
+    let default =
+        ("amazon-advertising-api-scope".parse().expect("a name"), "7".parse().expect("v"));
     outgoing(
         &map(inbound),
         &Injection {
@@ -68,10 +69,24 @@ fn a_connection_line_cannot_remove_ours() {
 #[test]
 fn removes_selectors_cookies_hop_by_hop_fields_and_their_look_alikes() {
     for name in [
-        "x-ads-account", "x-ads-region", "x-ads-anything", "cookie", "te", "trailer", "upgrade",
-        "keep-alive", "proxy-connection", "proxy-authorization", "transfer-encoding",
-        "x_ads_account", "transfer_encoding", "authorization_", "_authorization", "x-ads_region",
-        "amazon_advertising_api_clientid", "proxy_authorization",
+        "x-ads-account",
+        "x-ads-region",
+        "x-ads-anything",
+        "cookie",
+        "te",
+        "trailer",
+        "upgrade",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authorization",
+        "transfer-encoding",
+        "x_ads_account",
+        "transfer_encoding",
+        "authorization_",
+        "_authorization",
+        "x-ads_region",
+        "amazon_advertising_api_clientid",
+        "proxy_authorization",
     ] {
         let headers = out(&[(name, "v")]);
         let twin = name.replace('_', "-");
@@ -84,17 +99,34 @@ fn removes_selectors_cookies_hop_by_hop_fields_and_their_look_alikes() {
 #[test]
 fn keeps_everything_else_in_order_and_adds_nothing() {
     let lines = [
-        ("b-second", "2"), ("a-first", "1"), ("b-second", "3"), ("accept", "x/y"),
-        ("amazon-advertising-api-scope", "caller"), ("x_other", "1"), ("x-amz-target", "t"),
-        ("content-length", "3"), ("x-request-id", "r"),
+        ("b-second", "2"),
+        ("a-first", "1"),
+        ("b-second", "3"),
+        ("accept", "x/y"),
+        ("amazon-advertising-api-scope", "caller"),
+        ("x_other", "1"),
+        ("x-amz-target", "t"),
+        ("content-length", "3"),
+        ("x-request-id", "r"),
     ];
     let headers = out(&lines);
     let kept: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-    assert_eq!(kept, [
-        "host", "b-second", "a-first", "accept", "amazon-advertising-api-scope", "x_other",
-        "x-amz-target", "content-length", "x-request-id", "authorization",
-        "amazon-advertising-api-clientid",
-    ]);
+    assert_eq!(
+        kept,
+        [
+            "host",
+            "b-second",
+            "a-first",
+            "accept",
+            "amazon-advertising-api-scope",
+            "x_other",
+            "x-amz-target",
+            "content-length",
+            "x-request-id",
+            "authorization",
+            "amazon-advertising-api-clientid",
+        ]
+    );
     assert_eq!(headers["amazon-advertising-api-scope"], "caller");
     assert_eq!(headers.get_all("b-second").iter().collect::<Vec<_>>(), ["2", "3"]);
 }
@@ -115,8 +147,12 @@ fn a_chunked_body_stays_chunked_and_has_no_length() {
 #[test]
 fn answers_lose_connection_fields_and_what_only_we_may_say() {
     let mut headers = map(&[
-        ("connection", "close, x-internal"), ("x-internal", "1"), ("transfer-encoding", "chunked"),
-        ("x-ads-proxy-error", "forged"), ("x-ads-proxy-request-id", "forged"), ("etag", "e"),
+        ("connection", "close, x-internal"),
+        ("x-internal", "1"),
+        ("transfer-encoding", "chunked"),
+        ("x-ads-proxy-error", "forged"),
+        ("x-ads-proxy-request-id", "forged"),
+        ("etag", "e"),
     ]);
     clean_answer(&mut headers);
     assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["etag"]);
@@ -136,8 +172,11 @@ fn only_a_location_on_the_same_host_is_rewritten() {
         ("http://api.test/x", "", "http://api.test/x"),
         ("https://api.test:8443/x", "", "https://api.test:8443/x"),
         ("https://api.test.evil/x", "", "https://api.test.evil/x"),
-        ("https://b.s3.amazonaws.com/k?X-Amz-Signature=s", "/a/acme",
-         "https://b.s3.amazonaws.com/k?X-Amz-Signature=s"),
+        (
+            "https://b.s3.amazonaws.com/k?X-Amz-Signature=s",
+            "/a/acme",
+            "https://b.s3.amazonaws.com/k?X-Amz-Signature=s",
+        ),
     ] {
         let mut headers = map(&[("location", location)]);
         rewrite_location(&mut headers, &upstream, prefix);

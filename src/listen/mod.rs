@@ -361,10 +361,7 @@ where
 }
 
 /// Polls a connection until it ends, or is told to.
-async fn drive(
-    watch: &Connection,
-    mut poll: impl FnMut(&mut Context<'_>, bool) -> Poll<()>,
-) {
+async fn drive(watch: &Connection, mut poll: impl FnMut(&mut Context<'_>, bool) -> Poll<()>) {
     let mut told = false;
     std::future::poll_fn(|cx| {
         let close = watch.closing();

@@ -261,7 +261,8 @@ mod tests {
 
     #[test]
     fn only_the_documented_pairs_of_status_and_code_are_final() {
-        let body = |code: &str| format!(r#"{{"error":"{code}","error_description":"Atzr|CANARY"}}"#);
+        let body =
+            |code: &str| format!(r#"{{"error":"{code}","error_description":"Atzr|CANARY"}}"#);
         let outcome = |status: u16, text: &str| {
             let status = StatusCode::from_u16(status).expect("a status");
             interpret(status, None, text.as_bytes()).expect_err("no success")

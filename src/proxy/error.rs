@@ -265,11 +265,7 @@ mod tests {
             (Error::Forward(Forward::Busy), "overloaded", 503),
             (Error::Forward(Forward::Timeout), "upstream_timeout", 504),
             (Error::Forward(Forward::NotReplayable), "upstream_unreachable", 502),
-            (
-                Error::Forward(Forward::Connect(ConnectError::Timeout)),
-                "upstream_timeout",
-                504,
-            ),
+            (Error::Forward(Forward::Connect(ConnectError::Timeout)), "upstream_timeout", 504),
             (Error::Forward(Forward::Body(BodyError::TooLarge)), "body_too_large", 413),
             (Error::Forward(Forward::Body(BodyError::Incomplete)), "bad_request", 400),
             (Error::BodyTooLarge, "body_too_large", 413),
@@ -294,7 +290,8 @@ mod tests {
             assert_ne!(status, 401);
             assert!(status != 503 || error.retry_after().is_some_and(|after| after >= 1), "{code}");
         }
-        let error = Error::Token(token::Error::Unavailable { retry_after: Duration::from_millis(1500) });
+        let error =
+            Error::Token(token::Error::Unavailable { retry_after: Duration::from_millis(1500) });
         assert_eq!(error.retry_after(), Some(2));
         assert_eq!(Error::AccountRequired.retry_after(), None);
     }

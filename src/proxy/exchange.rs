@@ -1,12 +1,7 @@
 //! One request from its first byte to the end of its answer: id, clocks, counters, access line.
 
 use super::Worker;
-use crate::{
-    account::Account,
-    forward::body::Capture,
-    id::Region,
-    log::AccessLine,
-};
+use crate::{account::Account, forward::body::Capture, id::Region, log::AccessLine};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use std::{
     fmt,
@@ -43,7 +38,12 @@ pub struct Exchange {
 
 impl Exchange {
     /// Begins an exchange; it counts as in flight until dropped.
-    pub(super) fn begin(worker: &Rc<Worker>, method: &Method, uri: &Uri, headers: &HeaderMap) -> Self {
+    pub(super) fn begin(
+        worker: &Rc<Worker>,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Self {
         let now = worker.shared.clock.now();
         worker.in_flight.set(worker.in_flight.get() + 1);
         worker.metrics.in_flight_inc();
@@ -144,8 +144,8 @@ impl fmt::Debug for Exchange {
 /// The caller's own id, if it is 1 to 128 visible ASCII characters.
 fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
     let value = headers.get(&REQUEST_ID)?;
-    let fits = (1..=128).contains(&value.len())
-        && value.as_bytes().iter().all(u8::is_ascii_graphic);
+    let fits =
+        (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic);
     fits.then(|| value.clone())
 }
 

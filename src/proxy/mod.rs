@@ -16,8 +16,8 @@ use crate::{
     account::{Directory, Table},
     clock::Clock,
     config::Config,
-    error_chain::chain,
     deadline::{Deadlines, Timer},
+    error_chain::chain,
     forward::{
         Attempt, Forward,
         body::{Capture, CaptureContext, CaptureLimits},

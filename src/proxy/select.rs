@@ -173,7 +173,8 @@ impl<'a> Prefix<'a> {
     fn of(uri: &'a Uri) -> Result<Option<Self>, Error> {
         let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         let Some(behind) = whole.strip_prefix("/a/") else { return Ok(None) };
-        let refuse = Error::BadRequest("the path prefix must be /a/<alias>/ or /a/<alias>@<region>/");
+        let refuse =
+            Error::BadRequest("the path prefix must be /a/<alias>/ or /a/<alias>@<region>/");
         let end = behind.find(['/', '?']).unwrap_or(behind.len());
         let (name, rest) = behind.split_at(end);
         let (alias, region) = match name.split_once('@') {

@@ -13,12 +13,18 @@ fn headers(lines: &[(&str, &str)]) -> HeaderMap {
 }
 
 /// The alias chosen from path and headers, or the code of the refusal.
-fn chosen(path: &str, lines: &[(&str, &str)], default: Option<&str>) -> Result<String, &'static str> {
+fn chosen(
+    path: &str,
+    lines: &[(&str, &str)],
+    default: Option<&str>,
+) -> Result<String, &'static str> {
     let (uri, headers) = (path.parse().expect("a uri"), headers(lines));
     let default = default.map(|alias| alias.parse().expect("an alias"));
     let known = |alias: &str| ["acme", "globex"].contains(&alias);
     Prefix::of(&uri)
-        .and_then(|prefix| choose(&headers, prefix.as_ref(), known, default.as_ref()).map(str::to_owned))
+        .and_then(|prefix| {
+            choose(&headers, prefix.as_ref(), known, default.as_ref()).map(str::to_owned)
+        })
         .map_err(|error| error.code())
 }
 
@@ -58,7 +64,8 @@ fn selectors_that_agree_are_one_and_others_conflict() {
 
 #[test]
 fn a_bearer_of_the_sdks_own_selects_nothing() {
-    for token in ["Bearer Atza|nobody", "Bearer Atza|IwEBIA", "Basic acme", "Bearer acme", "Bearer"] {
+    for token in ["Bearer Atza|nobody", "Bearer Atza|IwEBIA", "Basic acme", "Bearer acme", "Bearer"]
+    {
         let lines = [("x-ads-account", "acme"), ("authorization", token)];
         assert_eq!(chosen("/x", &lines, None).as_deref(), Ok("acme"), "{token}");
         assert_eq!(chosen("/x", &lines[1..], None), Err("account_required"), "{token}");
@@ -83,7 +90,8 @@ fn malformed_and_doubled_selectors_are_refused() {
     let region = |lines: &[(&str, &str)]| header_region(&headers(lines)).map_err(|e| e.code());
     assert_eq!(region(&[("x-ads-region", "eu")]), Ok(Some(Region::Eu)));
     assert_eq!(region(&[]), Ok(None));
-    for lines in [&[("x-ads-region", "EU")][..], &[("x-ads-region", "eu"), ("x-ads-region", "eu")]] {
+    for lines in [&[("x-ads-region", "EU")][..], &[("x-ads-region", "eu"), ("x-ads-region", "eu")]]
+    {
         assert_eq!(region(lines), Err("bad_request"));
     }
 }
@@ -153,7 +161,8 @@ fn a_body_is_framed_once() {
     ] {
         assert_eq!(vetted(post().header(name, value)), Err(400), "{value}");
     }
-    let twice = post().header("transfer-encoding", "chunked").header("transfer-encoding", "chunked");
+    let twice =
+        post().header("transfer-encoding", "chunked").header("transfer-encoding", "chunked");
     assert_eq!(vetted(twice), Err(400));
     let both = post().header("transfer-encoding", "chunked").header("content-length", "3");
     assert_eq!(vetted(both), Err(400));

@@ -8,12 +8,7 @@ use super::{
     respond::{Answer, token_endpoint},
     select::{placeholder_alias, prefix_alias},
 };
-use crate::{
-    account::Table,
-    deadline::Deadlines,
-    forward::body::BodyError,
-    id::AccountId,
-};
+use crate::{account::Table, deadline::Deadlines, forward::body::BodyError, id::AccountId};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri, header::CONTENT_TYPE, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};

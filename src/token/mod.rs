@@ -362,9 +362,10 @@ impl TokenManager {
             }
             (outcome, current) => {
                 let refusal = holder.slot.lock().refusal(now).map(Error::from);
-                let error = outcome.err().or(refusal).unwrap_or(Error::Unavailable {
-                    retry_after: Duration::from_secs(1),
-                });
+                let error = outcome
+                    .err()
+                    .or(refusal)
+                    .unwrap_or(Error::Unavailable { retry_after: Duration::from_secs(1) });
                 match (error, current) {
                     (Error::Unavailable { .. } | Error::TooManyWaiters, Some(token)) => {
                         Ok(Replacement { token, failed: Some(error) })
@@ -413,11 +414,7 @@ impl TokenManager {
 
 impl Inner {
     /// Waits for the end of the refresh under way, however it ends.
-    async fn wait(
-        &self,
-        holder: &Holder,
-        mut finished: watch::Receiver<u64>,
-    ) -> Result<(), Error> {
+    async fn wait(&self, holder: &Holder, mut finished: watch::Receiver<u64>) -> Result<(), Error> {
         let place = Place::take(holder, self.config.waiters_max).ok_or(Error::TooManyWaiters)?;
         let ended = timeout(self.config.wait_timeout, finished.changed()).await;
         drop(place);
@@ -431,10 +428,11 @@ impl Inner {
     fn after_waiting(&self, holder: &Holder) -> Result<Arc<AccessToken>, Error> {
         let now = self.clock.now();
         holder.good(now).ok_or_else(|| {
-            holder.slot.lock().refusal(now).map_or(
-                Error::Unavailable { retry_after: Duration::from_secs(1) },
-                Error::from,
-            )
+            holder
+                .slot
+                .lock()
+                .refusal(now)
+                .map_or(Error::Unavailable { retry_after: Duration::from_secs(1) }, Error::from)
         })
     }
 

@@ -10,11 +10,7 @@ fn secs(seconds: u64) -> Duration {
 }
 
 fn policy() -> Policy {
-    Policy {
-        refresh_buffer: secs(300),
-        background_lead: secs(900),
-        forced_min_interval: secs(30),
-    }
+    Policy { refresh_buffer: secs(300), background_lead: secs(900), forced_min_interval: secs(30) }
 }
 
 /// A slot with a token of generation 1 that lives an hour, and the moment it was issued.

@@ -1,3 +1,4 @@
 //! What the behaviour tests share.
 
 pub mod extras;
+pub mod program;

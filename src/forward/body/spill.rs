@@ -30,7 +30,14 @@ pub(super) struct Spill {
 impl Spill {
     /// A spill whose file is made in `directory` (or the system's) at the first write.
     pub(super) fn new(directory: Option<PathBuf>) -> Self {
-        Self { directory, file: None, queued: VecDeque::new(), written: 0, writing: None, reading: None }
+        Self {
+            directory,
+            file: None,
+            queued: VecDeque::new(),
+            written: 0,
+            writing: None,
+            reading: None,
+        }
     }
 
     /// Takes `data` over; written at the next [`Spill::poll_written`].
