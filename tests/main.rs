@@ -10,3 +10,5 @@ mod sandbox_command;
 #[cfg(feature = "sandbox")]
 mod sdk;
 mod support;
+#[cfg(feature = "sandbox")]
+mod token_refresh;

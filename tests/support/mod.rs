@@ -2,3 +2,5 @@
 
 pub mod extras;
 pub mod program;
+#[cfg(feature = "sandbox")]
+pub mod proxy;

@@ -1,0 +1,398 @@
+//! The real binary as a child process, and a client that judges every answer.
+
+use adsproxy::sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator};
+use http::{HeaderMap, Method, StatusCode};
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+/// The refresh token that seeds `acme`; no output may ever hold it.
+pub const ACME_REFRESH: &str = adsproxy::sandbox::ACCOUNTS[0].1;
+/// The refresh token that seeds `globex`.
+pub const GLOBEX_REFRESH: &str = adsproxy::sandbox::ACCOUNTS[1].1;
+/// A profile of `acme`.
+pub const ACME_PROFILE: i64 = adsproxy::sandbox::ACCOUNTS[0].2;
+
+/// How a proxy is to be configured beside the emulator it talks to.
+#[derive(Default)]
+pub struct Setup {
+    /// Tables and keys appended to the configuration.
+    pub toml: String,
+    /// Replaces `listen.proxy`.
+    pub listen: Option<String>,
+    /// Replaces the upstream of all regions.
+    pub upstream: Option<String>,
+    /// Replaces the token endpoint.
+    pub token_url: Option<String>,
+    /// `file` with a key, instead of `memory`.
+    pub file_store: bool,
+    /// Further environment.
+    pub env: Vec<(String, String)>,
+}
+
+/// A running adsproxy. Ends, and checks its output for secrets, when dropped.
+pub struct Proxy {
+    child: Option<Child>,
+    /// The first TCP address of the data plane.
+    pub addr: SocketAddr,
+    /// The admin listener.
+    pub admin: SocketAddr,
+    log: Arc<Mutex<String>>,
+    reader: Option<thread::JoinHandle<()>>,
+    /// Configuration, key and store; survives a restart.
+    pub dir: Arc<TempDir>,
+    env: Vec<(String, String)>,
+    client: reqwest::Client,
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The code of an answer that is adsproxy's own.
+    pub fn error(&self) -> Option<&str> {
+        self.headers.get("x-ads-proxy-error").map(|code| code.to_str().expect("ASCII"))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.text()))
+    }
+}
+
+impl Proxy {
+    /// Starts in front of `amazon` with defaults: accounts `acme` and `globex`, memory store.
+    pub fn start(amazon: &Emulator) -> Self {
+        Self::with(amazon, Setup::default())
+    }
+
+    /// Starts with further configuration. Keys must not repeat those written here.
+    pub fn with(amazon: &Emulator, setup: Setup) -> Self {
+        let dir = Arc::new(tempfile::tempdir().expect("a temporary directory"));
+        write_config(dir.path(), amazon, &setup);
+        Self::launch(dir, setup.env)
+    }
+
+    /// Starts again on the same configuration and store.
+    pub fn restart(mut self) -> Self {
+        self.stop();
+        Self::launch(self.dir.clone(), self.env.clone())
+    }
+
+    fn launch(dir: Arc<TempDir>, env: Vec<(String, String)>) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_adsproxy"))
+            .args(["serve", "--log-format", "json", "--config"])
+            .arg(dir.path().join("proxy.toml"))
+            .env_remove("HTTPS_PROXY")
+            .env("CLIENT_SECRET", CLIENT_SECRET)
+            .env("ACME_REFRESH", ACME_REFRESH)
+            .env("GLOBEX_REFRESH", GLOBEX_REFRESH)
+            .env("RUST_BACKTRACE", "1")
+            .envs(env.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let log = Arc::new(Mutex::new(String::new()));
+        let stderr = child.stderr.take().expect("piped");
+        let sink = log.clone();
+        let reader = thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut log = sink.lock().expect("no reader panics");
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let (addr, admin) = addresses(&mut child, &log);
+        // Fails when another test was first, which is fine.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()
+            .expect("a client");
+        Self { child: Some(child), addr, admin, log, reader: Some(reader), dir, env, client }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("running").id()
+    }
+
+    /// What was logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("no reader panics").clone()
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.addr)
+    }
+
+    /// `GET` for `acme`.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(self.client.get(self.url(path)).header("X-Ads-Account", "acme")).await
+    }
+
+    /// `POST` for `acme`.
+    pub async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> Answer {
+        let request = self.client.post(self.url(path)).header("X-Ads-Account", "acme");
+        self.send(request.body(body)).await
+    }
+
+    /// A request of the caller's making; no account is named.
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, self.url(path))
+    }
+
+    /// Sends and judges the answer.
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+        self.try_send(request).await.expect("an answer")
+    }
+
+    /// As `send`, for requests that may get no answer.
+    pub async fn try_send(&self, request: reqwest::RequestBuilder) -> reqwest::Result<Answer> {
+        let response = request.send().await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let answer = Answer { status, headers, body: response.bytes().await?.to_vec() };
+        judge(&answer);
+        Ok(answer)
+    }
+
+    /// Writes `bytes` on a new connection and reads until it is closed or silent for `patience`.
+    pub fn raw(&self, bytes: &[u8], patience: Duration) -> Vec<u8> {
+        let mut stream = TcpStream::connect(self.addr).expect("a connection");
+        stream.set_read_timeout(Some(patience)).expect("a timeout");
+        // The proxy may refuse and close before everything is written.
+        let _ = stream.write_all(bytes);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        answer
+    }
+
+    /// The metrics page.
+    pub fn metrics(&self) -> String {
+        let mut stream = TcpStream::connect(self.admin).expect("a connection");
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).expect("written");
+        let mut page = String::new();
+        stream.read_to_string(&mut page).expect("text");
+        page
+    }
+
+    /// One sample, for example `adsproxy_replays_total{outcome="succeeded"}`; 0 if absent.
+    pub fn metric(&self, sample: &str) -> f64 {
+        let page = self.metrics();
+        let line = page
+            .lines()
+            .find(|line| line.strip_prefix(sample).is_some_and(|rest| rest.starts_with(' ')));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
+    }
+
+    /// Sends a signal by name: `TERM`, `KILL`, `STOP`, `CONT`, `HUP`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.pid().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// Waits for the end of the process.
+    pub fn wait(&mut self) -> ExitStatus {
+        let status = self.child.as_mut().expect("running").wait().expect("waited");
+        self.child = None;
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("the reader ends with the pipe");
+        }
+        status
+    }
+
+    /// Resident memory, bytes.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("status");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+        let kib: u64 = line.split_whitespace().nth(1).expect("a number").parse().expect("KiB");
+        kib * 1024
+    }
+
+    fn stop(&mut self) {
+        if self.child.is_some() {
+            self.signal("TERM");
+            self.wait();
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        if !thread::panicking() {
+            let log = self.log();
+            assert_no_secret("the log", log.as_bytes());
+            assert!(!log.contains("panicked at"), "the proxy panicked:\n{log}");
+        }
+    }
+}
+
+/// Every answer: a request id, nothing of ours that is not allowed, no secret.
+fn judge(answer: &Answer) {
+    let id = answer.headers.get("x-ads-proxy-request-id").expect("a request id");
+    assert!((1..=128).contains(&id.len()));
+    for (name, value) in &answer.headers {
+        assert_no_secret(name.as_str(), value.as_bytes());
+        let ours = name.as_str().starts_with("x-ads-");
+        let allowed = ["x-ads-proxy-request-id", "x-ads-proxy-error"].contains(&name.as_str());
+        assert!(!ours || allowed, "{name}");
+    }
+    assert_no_secret("the body", &answer.body);
+    if let Some(code) = answer.error() {
+        assert_ne!(answer.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(answer.headers["content-type"], "application/problem+json");
+        let body = answer.json();
+        for field in ["code", "details", "message", "requestId", "detail", "title", "status"] {
+            assert!(body.get(field).is_some(), "{field} is missing in {body}");
+        }
+        assert_eq!(body["code"], code);
+        assert!(answer.headers["proxy-status"].to_str().expect("ASCII").starts_with("adsproxy; "));
+    }
+}
+
+/// Fails if `bytes` hold a client secret, a refresh token or a real access token, in plain,
+/// percent-encoded or base64 form.
+pub fn assert_no_secret(place: &str, bytes: &[u8]) {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let text = String::from_utf8_lossy(bytes);
+    for secret in [CLIENT_SECRET, ACME_REFRESH, GLOBEX_REFRESH] {
+        let encoded = STANDARD.encode(secret);
+        let forms = [secret.to_owned(), secret.replace('|', "%7C"), encoded];
+        for form in forms {
+            assert!(!text.contains(&form), "a secret is in {place}: {text}");
+        }
+    }
+    // The emulator's access tokens are long; a placeholder is not.
+    for (at, _) in text.match_indices("Atza|").chain(text.match_indices("Atza%7C")) {
+        let token: String = text[at + 5..]
+            .chars()
+            .take_while(|c| c.is_ascii_alphanumeric() || "-_.~".contains(*c))
+            .collect();
+        assert!(token.len() < 100, "an access token is in {place}");
+    }
+}
+
+/// Polls until `condition` holds.
+pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Reads the addresses from the line that says `listening`.
+fn addresses(child: &mut Child, log: &Mutex<String>) -> (SocketAddr, SocketAddr) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let text = log.lock().expect("no reader panics").clone();
+        let listening = text.lines().find(|line| line.contains(r#""message":"listening""#));
+        if let Some(line) = listening {
+            let line: serde_json::Value = serde_json::from_str(line).expect("a JSON line");
+            let proxy = line["proxy"].as_str().expect("addresses");
+            let proxy = proxy.split('"').find_map(|address| address.parse().ok());
+            let admin = line["admin"].as_str().and_then(|address| address.parse().ok());
+            let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+            return (proxy.unwrap_or(nowhere), admin.expect("an address"));
+        }
+        let ended = child.try_wait().expect("waited");
+        assert!(ended.is_none(), "the proxy ended at once ({ended:?}):\n{text}");
+        assert!(Instant::now() < deadline, "the proxy does not listen:\n{text}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn write_config(dir: &Path, amazon: &Emulator, setup: &Setup) {
+    let here = format!("http://{}", amazon.addr());
+    let upstream = setup.upstream.as_deref().unwrap_or(&here);
+    let token_url = setup.token_url.clone().unwrap_or_else(|| format!("{here}/auth/o2/token"));
+    let listen = setup.listen.as_deref().unwrap_or(r#"["127.0.0.1:0"]"#);
+    let mut toml = String::new();
+    let store = if setup.file_store {
+        let key = dir.join("key");
+        write_private(&key, &base64_key());
+        let (store, key) = (dir.join("store"), key);
+        format!(
+            "[store]\nkind = \"file\"\npath = {store:?}\n\
+             [encryption]\nkeys = [{{ id = \"k1\", secret = {{ file = {key:?} }} }}]\n"
+        )
+    } else {
+        "[store]\nkind = \"memory\"\n".to_owned()
+    };
+    let accounts = [("acme", "na", "ACME_REFRESH"), ("globex", "eu", "GLOBEX_REFRESH")];
+    // `setup.toml` comes first so that it may begin with bare keys of `[listen]`.
+    write!(toml, "[listen]\nproxy = {listen}\nadmin = \"127.0.0.1:0\"\n").expect("memory");
+    write!(toml, "{}\n{store}", setup.toml).expect("memory");
+    write!(
+        toml,
+        "[lwa]\nclient_id = \"{CLIENT_ID}\"\nclient_secret = {{ env = \"CLIENT_SECRET\" }}\n\
+         token_url = \"{token_url}\"\n"
+    )
+    .expect("memory");
+    if !setup.toml.contains("[upstream]") {
+        toml.push_str("[upstream]\n");
+        for host in ["na", "eu", "fe", "mcp_na", "mcp_eu", "mcp_fe"] {
+            writeln!(toml, "{host} = \"{upstream}\"").expect("memory");
+        }
+    }
+    for (alias, region, env) in accounts {
+        writeln!(
+            toml,
+            "[accounts.{alias}]\nregion = \"{region}\"\nrefresh_token = {{ env = \"{env}\" }}"
+        )
+        .expect("memory");
+    }
+    fs::write(dir.join("proxy.toml"), toml).expect("the configuration is written");
+}
+
+/// The six hosts of `[upstream]`, all `url`, with further keys of that table behind them.
+pub fn upstream(url: &str, keys: &str) -> String {
+    let hosts = ["na", "eu", "fe", "mcp_na", "mcp_eu", "mcp_fe"];
+    let hosts: String = hosts.iter().map(|host| format!("{host} = \"{url}\"\n")).collect();
+    format!("[upstream]\n{hosts}{keys}\n")
+}
+
+fn base64_key() -> String {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    STANDARD.encode([7; 32])
+}
+
+/// Writes a file that only its owner can read.
+pub fn write_private(path: &Path, text: &str) {
+    fs::write(path, text).expect("a file is written");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("a mode is set");
+}
+
+/// An emulator with the demo accounts.
+pub async fn amazon() -> Emulator {
+    Emulator::start(adsproxy::sandbox::Options::default()).await.expect("the emulator starts")
+}
