@@ -1,5 +1,7 @@
 //! Behaviour tests: one file per behaviour.
 
+mod cli;
+mod config;
 mod deploy;
 #[cfg(feature = "sandbox")]
 mod sandbox;

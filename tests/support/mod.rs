@@ -1,5 +1,6 @@
 //! What the behaviour tests share.
 
 pub mod extras;
+pub mod program;
 #[cfg(feature = "sandbox")]
 pub mod proxy;
