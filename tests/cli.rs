@@ -236,10 +236,14 @@ fn healthcheck_asks_the_health_listener_first() {
         home.write("proxy.toml", &listen, 0o644);
         let server = thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut asked = [0; 1024];
-            let length = stream.read(&mut asked).unwrap();
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                asked.extend(byte);
+            }
             write!(stream, "HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n").unwrap();
-            String::from_utf8(asked[..length].to_vec()).unwrap()
+            String::from_utf8(asked).unwrap()
         });
         let said = home.run("healthcheck");
         assert_eq!(said.code, Some(code), "{said:?}");

@@ -18,7 +18,9 @@ pub(super) fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> 
     stream.set_write_timeout(Some(TIMEOUT))?;
     // Version 1.0: the answer is never in chunks, and the connection ends with it. The host is a
     // name that the server accepts from this machine, whatever address it listens on.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    // In one piece: a server that has read enough may answer and close at once.
+    stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.take(ANSWER_MAX_BYTES).read_to_string(&mut answer)?;
     parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "this is no HTTP"))
