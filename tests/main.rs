@@ -2,11 +2,17 @@
 
 mod deploy;
 #[cfg(feature = "sandbox")]
+mod grant_death;
+#[cfg(feature = "sandbox")]
+mod outage;
+#[cfg(feature = "sandbox")]
 mod sandbox;
 #[cfg(feature = "sandbox")]
 mod sandbox_command;
 #[cfg(feature = "sandbox")]
 mod sdk;
+#[cfg(feature = "sandbox")]
+mod store_crash;
 mod support;
 #[cfg(feature = "sandbox")]
 mod token_refresh;
