@@ -1,5 +1,7 @@
 //! Behaviour tests: one file per behaviour.
 
+#[cfg(feature = "sandbox")]
+mod clock_and_sleep;
 mod deploy;
 #[cfg(feature = "sandbox")]
 mod grant_death;

@@ -1,9 +1,7 @@
 //! The file store of the real process: no kill loses a grant, nothing in it can be read.
 
-use crate::support::proxy::{
-    ACME_REFRESH, Proxy, Setup, amazon, assert_no_secret, eventually, write_private,
-};
-use adsproxy::sandbox::{Emulator, Rotation};
+use crate::support::proxy::{ACME_REFRESH, Proxy, Setup, amazon, assert_no_secret, write_private};
+use adsproxy::sandbox::{CLIENT_SECRET, Emulator, LwaFault, Rotation, Surface, Times};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use std::{
     fs,
@@ -104,7 +102,7 @@ async fn an_answer_of_lwa_that_was_lost_costs_no_grant() {
     lwa.configure(|settings| settings.rotation = Rotation::OldDiesOnceUsed);
     let mut proxy = Proxy::with(&amazon, every_401_refreshes());
     for _ in 0..5 {
-        lwa.faults.add(adsproxy::sandbox::LwaFault::LoseAnswer, adsproxy::sandbox::Times::Next(1));
+        lwa.faults.add(LwaFault::LoseAnswer, Times::Next(1));
         lwa.expire_access_tokens(Some("acme"));
         assert_eq!(proxy.get("/v2/profiles").await.status, 200);
     }
@@ -191,7 +189,10 @@ async fn a_missing_key_leaves_the_record_as_it_is() {
 
 fn holds_only_private_and_sealed_files(amazon: &Emulator, proxy: &Proxy) {
     let grant = amazon.state().lwa.grant("acme").expect("a grant");
-    let secrets = [grant.current(), ACME_REFRESH];
+    let seen = amazon.state().record.requests_for(Surface::Api);
+    let bearer = seen.last().expect("a request").values("authorization")[0].to_owned();
+    let access = bearer.strip_prefix("Bearer ").expect("a bearer");
+    let secrets = [grant.current(), ACME_REFRESH, CLIENT_SECRET, access];
     let mut files = 0;
     for path in below(&proxy.dir.path().join("store")) {
         let mode = path.metadata().expect("it is there").permissions().mode() & 0o777;
@@ -204,13 +205,12 @@ fn holds_only_private_and_sealed_files(amazon: &Emulator, proxy: &Proxy) {
         let bytes = fs::read(&path).expect("readable");
         assert_no_secret(&path.to_string_lossy(), &bytes);
         let text = String::from_utf8_lossy(&bytes);
-        // Base64 of a token that begins anywhere in a group of three bytes holds one of these.
-        for token in secrets.iter().map(|secret| &secret[..32]).chain(["Atzr|", "Atza|"]) {
+        for secret in secrets {
+            assert!(!text.contains(secret), "{path:?}");
+            // In base64 a secret may begin anywhere in a group of three bytes.
             for skipped in 0..3 {
-                let encoded = STANDARD.encode(&token[skipped.min(token.len() - 3)..]);
-                let whole = encoded.trim_end_matches('=');
-                let sure = &whole[..whole.len() / 4 * 4];
-                assert!(sure.len() < 12 || !text.contains(sure), "{path:?}");
+                let groups = &secret.as_bytes()[skipped..skipped + 18];
+                assert!(!text.contains(&STANDARD.encode(groups)), "{path:?}");
             }
         }
     }
