@@ -167,6 +167,14 @@ impl Holder {
         self.finish();
     }
 
+    /// Amazon rejects `token`, and the grant is dead: later requests are told so without asking.
+    fn discard(&self, token: &AccessToken) {
+        let mut slot = self.slot.lock();
+        if slot.discard(token.generation) {
+            self.current.store(None);
+        }
+    }
+
     fn finish(&self) {
         self.finished.send_modify(|refreshes| *refreshes += 1);
     }
@@ -365,6 +373,9 @@ impl TokenManager {
                     .err()
                     .or(refusal)
                     .unwrap_or(Error::Unavailable { retry_after: Duration::from_secs(1) });
+                if error == Error::ReauthorizationRequired {
+                    holder.discard(rejected);
+                }
                 match (error, current) {
                     (Error::Unavailable { .. } | Error::TooManyWaiters, Some(token)) => {
                         Ok(Replacement { token, failed: Some(error) })

@@ -1,5 +1,7 @@
 //! What the behaviour tests share.
 
+#[cfg(feature = "sandbox")]
+pub mod crowd;
 pub mod extras;
 pub mod program;
 #[cfg(feature = "sandbox")]
