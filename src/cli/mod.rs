@@ -139,7 +139,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.verb.unwrap_or(Verb::Serve) {
         Verb::Serve => serve(&context),
         #[cfg(feature = "sandbox")]
-        Verb::Sandbox(options) => crate::sandbox::run::run(&options),
+        Verb::Sandbox(options) => crate::sandbox::run::run(&options, &context.overrides()),
         Verb::CheckConfig(verb) => verb.run(&context),
         Verb::Account(verb) => verb.run(&context),
         Verb::Status(verb) => verb.run(&context),
@@ -168,7 +168,7 @@ struct Context {
 }
 
 impl Context {
-    fn options(&self) -> Options {
+    fn overrides(&self) -> Vec<Override> {
         let format = self.global.log_format.map(|format| Override {
             flag: "--log-format",
             key: &["log", "format"],
@@ -177,10 +177,14 @@ impl Context {
                 LogFormat::Json => "json".to_owned(),
             },
         });
+        format.into_iter().collect()
+    }
+
+    fn options(&self) -> Options {
         Options {
             path: self.global.config.clone(),
             environment: self.environment.clone(),
-            overrides: format.into_iter().collect(),
+            overrides: self.overrides(),
         }
     }
 
