@@ -19,17 +19,18 @@ use tokio::runtime::Runtime;
 /// What `adsproxy sandbox` takes.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct RunOptions {
-    /// Port of the proxy.
-    #[arg(long, default_value_t = 8787)]
+    /// Port of the proxy; 0 takes a free one
+    #[arg(long, default_value_t = 8787, value_name = "PORT")]
     pub port: u16,
-    /// Port of health and metrics.
-    #[arg(long, default_value_t = 8788)]
+    /// Port of health and metrics
+    #[arg(long, default_value_t = 8788, value_name = "PORT")]
     pub admin_port: u16,
-    /// Port of the emulated Amazon.
-    #[arg(long, default_value_t = 8789)]
+    /// Port of the emulated Amazon
+    #[arg(long, default_value_t = 8789, value_name = "PORT")]
     pub emulator_port: u16,
-    /// How long an access token lives.
-    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    /// How long an access token lives, up to a day
+    #[arg(long, default_value_t = 120, value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub token_lifetime_secs: u64,
 }
 
