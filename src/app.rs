@@ -182,7 +182,8 @@ impl App {
             control: Some(control),
             log: Some(log),
         };
-        info!(proxy = ?app.addresses, %admin, health = ?app.health, "listening");
+        let health = app.health.map(tracing::field::display);
+        info!(proxy = ?app.addresses, %admin, health, "listening");
         Ok(app)
     }
 

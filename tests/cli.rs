@@ -6,6 +6,7 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt,
+    path::Path,
     process::{Child, Stdio},
     thread,
     time::{Duration, Instant},
@@ -113,6 +114,32 @@ fn wrong_usage_exits_with_2() {
         let said = home.run(arguments);
         assert_eq!(said.code, Some(2), "{arguments}: {said:?}");
     }
+}
+
+/// The help of `command` and of all below it, as a user sees it.
+#[cfg(feature = "sandbox")]
+fn transcript(home: &Home, command: &clap::Command, path: &str, text: &mut String) {
+    let said = home.run(&format!("{path} --help"));
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{path}");
+    text.push_str(&format!("$ adsproxy{path} --help\n{}\n", said.out));
+    for verb in command.get_subcommands() {
+        transcript(home, verb, &format!("{path} {}", verb.get_name()), text);
+    }
+}
+
+#[test]
+#[cfg(feature = "sandbox")]
+fn help_is_as_written_down() {
+    let command = <adsproxy::cli::Cli as clap::CommandFactory>::command();
+    let mut text = String::new();
+    transcript(&Home::new(), &command, "", &mut text);
+    let is = Path::new(env!("CARGO_TARGET_TMPDIR")).join("help.txt");
+    fs::write(&is, &text).unwrap();
+    let lines = text.lines().chain([""]).zip(include_str!("help.txt").lines().chain([""]));
+    for (is_line, line) in lines {
+        assert_eq!(is_line, line, "if it is meant: cp {} tests/help.txt", is.display());
+    }
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "a line is too long to read");
 }
 
 #[test]

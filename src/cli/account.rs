@@ -52,7 +52,7 @@ pub(super) enum Verb {
 pub(super) struct Add {
     /// The name that callers will use
     alias: AccountId,
-    /// na, eu or fe; not needed if the configuration or the store has the account
+    /// na, eu or fe; needed only for an account that is new
     #[arg(long)]
     region: Option<Region>,
     /// The LWA application that the grant belongs to [default: default]

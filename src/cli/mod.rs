@@ -15,7 +15,7 @@ use crate::{
         load::{self, Environment, LoadError, Loaded, Options, Override},
     },
 };
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
 use std::{
     io::{self, Write},
@@ -25,7 +25,7 @@ use std::{
 
 /// adsproxy: an authenticating reverse proxy for the Amazon Advertising API.
 #[derive(Debug, Parser)]
-#[command(name = "adsproxy", version, after_help = EXIT_CODES)]
+#[command(name = "adsproxy", version, after_help = MORE_HELP)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -35,12 +35,13 @@ pub struct Cli {
 
 /// Flags that may stand before or after the verb.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
 struct Global {
-    /// The configuration file, instead of looking for one
+    /// The configuration file [default: the first that is found]
     #[arg(long, global = true, value_name = "PATH")]
     config: Option<PathBuf>,
-    /// How log lines look; text on a terminal and JSON otherwise, unless told
-    #[arg(long, global = true, value_name = "FORMAT")]
+    /// How log lines look [default: text on a terminal, else json]
+    #[arg(long, global = true, value_name = "text|json", hide_possible_values = true)]
     log_format: Option<LogFormat>,
 }
 
@@ -70,9 +71,18 @@ enum Verb {
     },
 }
 
-const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 failure, 2 wrong usage, 69 no server or upstream answers, \
-77 an account must be connected again, 78 wrong configuration";
+const MORE_HELP: &str = "\
+The configuration is the first of these that exists:
+  --config, $ADSPROXY_CONFIG, ./proxy.toml, $XDG_CONFIG_HOME/adsproxy/proxy.toml,
+  /etc/adsproxy/proxy.toml
+
+Exit codes:
+  0   done
+  1   failure
+  2   wrong usage
+  69  no server or upstream answers
+  77  an account must be connected again
+  78  wrong configuration";
 
 /// What somebody does who starts `serve` for the first time.
 const NEXT_STEPS: &str = "\
@@ -139,7 +149,11 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.verb.unwrap_or(Verb::Serve) {
         Verb::Serve => serve(&context),
         #[cfg(feature = "sandbox")]
-        Verb::Sandbox(options) => crate::sandbox::run::run(&options),
+        Verb::Sandbox(_) if context.global.config.is_some() => Cli::command()
+            .error(ErrorKind::ArgumentConflict, "the sandbox brings a configuration of its own")
+            .exit(),
+        #[cfg(feature = "sandbox")]
+        Verb::Sandbox(options) => crate::sandbox::run::run(&options, &context.overrides()),
         Verb::CheckConfig(verb) => verb.run(&context),
         Verb::Account(verb) => verb.run(&context),
         Verb::Status(verb) => verb.run(&context),
@@ -168,7 +182,7 @@ struct Context {
 }
 
 impl Context {
-    fn options(&self) -> Options {
+    fn overrides(&self) -> Vec<Override> {
         let format = self.global.log_format.map(|format| Override {
             flag: "--log-format",
             key: &["log", "format"],
@@ -177,10 +191,14 @@ impl Context {
                 LogFormat::Json => "json".to_owned(),
             },
         });
+        format.into_iter().collect()
+    }
+
+    fn options(&self) -> Options {
         Options {
             path: self.global.config.clone(),
             environment: self.environment.clone(),
-            overrides: format.into_iter().collect(),
+            overrides: self.overrides(),
         }
     }
 

@@ -115,9 +115,22 @@ impl fmt::Display for LoadError {
 /// `NotFound` if no file exists and no variable is a key, `Unreadable` if a file cannot be read,
 /// else `Invalid` with every problem.
 pub fn load(options: &Options) -> Result<Loaded, LoadError> {
-    let environment = &options.environment;
     let (source, text) = sources(options)?;
-    let (mut document, syntax, mut problems) = overlaid(options, source.as_deref(), &text);
+    parse(source, &text, &options.environment, &options.overrides)
+}
+
+/// Reads `text` as the content of the file `source`, which need not exist.
+///
+/// # Errors
+/// `Invalid` with every problem.
+pub fn parse(
+    source: Option<PathBuf>,
+    text: &str,
+    environment: &Environment,
+    overrides: &[Override],
+) -> Result<Loaded, LoadError> {
+    let (mut document, syntax, mut problems) =
+        overlaid(source.as_deref(), text, environment, overrides);
 
     let Reading { file, problems: misfits, removed } = document.read();
     problems.extend(misfits.into_iter().filter(|misfit| !on_a_line_of(&syntax, misfit)));
@@ -155,7 +168,8 @@ pub fn addresses(options: &Options) -> Result<Addresses, LoadError> {
         Err(LoadError::NotFound { .. }) => (None, String::new()),
         found => found?,
     };
-    let (mut document, syntax, _) = overlaid(options, source.as_deref(), &text);
+    let (mut document, syntax, _) =
+        overlaid(source.as_deref(), &text, &options.environment, &options.overrides);
     if !syntax.is_empty() {
         return Err(LoadError::Invalid(syntax));
     }
@@ -176,16 +190,17 @@ fn sources(options: &Options) -> Result<(Option<PathBuf>, String), LoadError> {
 
 /// The tree of all sources, with the file's syntax errors and the environment's mistakes.
 fn overlaid<'i>(
-    options: &'i Options,
     source: Option<&Path>,
     text: &'i str,
+    environment: &'i Environment,
+    overrides: &'i [Override],
 ) -> (Document<'i>, Vec<Problem>, Vec<Problem>) {
     let (mut document, syntax) = match source {
         Some(path) => Document::parse(path.to_owned(), text),
         None => (Document::empty(), Vec::new()),
     };
-    let problems = options.environment.lay_over(&mut document);
-    for flag in &options.overrides {
+    let problems = environment.lay_over(&mut document);
+    for flag in overrides {
         let keys: Vec<String> = flag.key.iter().map(|&key| key.to_owned()).collect();
         let value = DeValue::String(flag.value.clone().into());
         document.insert(&keys, value, Place::Flag(flag.flag.to_owned()));
