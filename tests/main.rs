@@ -2,6 +2,18 @@
 
 mod deploy;
 #[cfg(feature = "sandbox")]
+mod egress_proxy;
+#[cfg(feature = "sandbox")]
+mod lwa_shim;
+#[cfg(feature = "sandbox")]
+mod redirects;
+#[cfg(feature = "sandbox")]
+mod replay_bodies;
+#[cfg(feature = "sandbox")]
+mod replay_on_401;
+#[cfg(feature = "sandbox")]
+mod streaming_bodies;
+#[cfg(feature = "sandbox")]
 mod sandbox;
 #[cfg(feature = "sandbox")]
 mod sandbox_command;

@@ -1,5 +1,9 @@
 //! What the behaviour tests share.
 
+#[cfg(feature = "sandbox")]
+pub mod bodies;
 pub mod extras;
 #[cfg(feature = "sandbox")]
 pub mod proxy;
+#[cfg(feature = "sandbox")]
+pub mod wire;
