@@ -5,10 +5,19 @@ mod cli;
 mod clock_and_sleep;
 mod config;
 mod deploy;
+mod egress_proxy;
 #[cfg(feature = "sandbox")]
 mod grant_death;
 #[cfg(feature = "sandbox")]
+mod lwa_shim;
+#[cfg(feature = "sandbox")]
 mod outage;
+#[cfg(feature = "sandbox")]
+mod redirects;
+#[cfg(feature = "sandbox")]
+mod replay_bodies;
+#[cfg(feature = "sandbox")]
+mod replay_on_401;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 #[cfg(feature = "sandbox")]
@@ -17,6 +26,8 @@ mod sandbox_command;
 mod sdk;
 #[cfg(feature = "sandbox")]
 mod store_crash;
+#[cfg(feature = "sandbox")]
+mod streaming_bodies;
 mod support;
 #[cfg(feature = "sandbox")]
 mod token_refresh;
