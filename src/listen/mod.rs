@@ -10,7 +10,7 @@ pub mod tls;
 
 use crate::{
     config,
-    forward::upstream::LocalExecutor,
+    executor::LocalExecutor,
     metrics::{Limit, WorkerMetrics},
 };
 use bind::Bound;
