@@ -87,7 +87,8 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
     let sandbox = Sandbox::start(options)?;
     let (admin, emulator) = (sandbox.app.admin_address(), sandbox.emulator.addr());
     println!("{}", banner(sandbox.proxy_address(), admin, emulator, lifetime(options)));
-    sandbox.app.wait_for_signal_and_drain();
+    // What was cut off at the end does not matter here.
+    let _ = sandbox.app.wait_for_signal_and_drain();
     Ok(())
 }
 
