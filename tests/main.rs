@@ -2,6 +2,8 @@
 
 mod deploy;
 #[cfg(feature = "sandbox")]
+mod drain;
+#[cfg(feature = "sandbox")]
 mod sandbox;
 #[cfg(feature = "sandbox")]
 mod sandbox_command;

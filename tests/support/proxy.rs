@@ -108,7 +108,7 @@ impl Proxy {
             .env("RUST_BACKTRACE", "1")
             .envs(env.iter().cloned())
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(fs::File::create(dir.path().join("stdout")).expect("a file"))
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary runs");
@@ -187,14 +187,14 @@ impl Proxy {
         answer
     }
 
+    /// What the admin listener answers, head and body; nothing if it does not listen any more.
+    pub fn ask_admin(&self, path: &str) -> String {
+        ask(self.admin, &format!("GET {path} HTTP/1.1\r\nHost: localhost"))
+    }
+
     /// The metrics page.
     pub fn metrics(&self) -> String {
-        let mut stream = TcpStream::connect(self.admin).expect("a connection");
-        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).expect("written");
-        let mut page = String::new();
-        stream.read_to_string(&mut page).expect("text");
-        page
+        self.ask_admin("/metrics")
     }
 
     /// One sample, for example `adsproxy_replays_total{outcome="succeeded"}`; 0 if absent.
@@ -299,6 +299,16 @@ pub fn assert_no_secret(place: &str, bytes: &[u8]) {
             .collect();
         assert!(token.len() < 100, "an access token is in {place}");
     }
+}
+
+/// Sends a request's head (its last line end is added) and reads until the connection ends;
+/// nothing if nobody listens.
+pub fn ask(address: SocketAddr, head: &str) -> String {
+    let Ok(mut stream) = TcpStream::connect(address) else { return String::new() };
+    let _ = stream.write_all(format!("{head}\r\nConnection: close\r\n\r\n").as_bytes());
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    answer
 }
 
 /// Polls until `condition` holds.
