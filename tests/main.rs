@@ -4,6 +4,8 @@ mod deploy;
 #[cfg(feature = "sandbox")]
 mod drain;
 #[cfg(feature = "sandbox")]
+mod listeners;
+#[cfg(feature = "sandbox")]
 mod sandbox;
 #[cfg(feature = "sandbox")]
 mod sandbox_command;

@@ -97,21 +97,31 @@ impl Proxy {
         Self::launch(self.dir.clone(), self.env.clone())
     }
 
+    /// Runs a proxy that must not start; gives back its exit code and all it said.
+    pub fn refused(amazon: &Emulator, setup: &Setup) -> (i32, String) {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        write_config(dir.path(), amazon, setup);
+        let mut child = command(dir.path(), &setup.env).spawn().expect("the binary runs");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("a child of ours") {
+                break status;
+            }
+            if Instant::now() > deadline {
+                child.kill().expect("killed");
+                panic!("it started");
+            }
+            thread::sleep(Duration::from_millis(10));
+        };
+        let mut said = String::new();
+        child.stderr.take().expect("piped").read_to_string(&mut said).expect("text");
+        said.push_str(&fs::read_to_string(dir.path().join("stdout")).expect("text"));
+        assert_no_secret("the output of a failed start", said.as_bytes());
+        (status.code().expect("no signal"), said)
+    }
+
     fn launch(dir: Arc<TempDir>, env: Vec<(String, String)>) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_adsproxy"))
-            .args(["serve", "--log-format", "json", "--config"])
-            .arg(dir.path().join("proxy.toml"))
-            .env_remove("HTTPS_PROXY")
-            .env("CLIENT_SECRET", CLIENT_SECRET)
-            .env("ACME_REFRESH", ACME_REFRESH)
-            .env("GLOBEX_REFRESH", GLOBEX_REFRESH)
-            .env("RUST_BACKTRACE", "1")
-            .envs(env.iter().cloned())
-            .stdin(Stdio::null())
-            .stdout(fs::File::create(dir.path().join("stdout")).expect("a file"))
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary runs");
+        let mut child = command(dir.path(), &env).spawn().expect("the binary runs");
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = child.stderr.take().expect("piped");
         let sink = log.clone();
@@ -135,6 +145,14 @@ impl Proxy {
 
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("running").id()
+    }
+
+    /// Every address of the data plane, as logged.
+    pub fn listening(&self) -> Vec<String> {
+        let log = self.log();
+        let line = log.lines().find(|line| line.contains(r#""message":"listening""#));
+        let line: serde_json::Value = serde_json::from_str(line.expect("a line")).expect("JSON");
+        serde_json::from_str(line["proxy"].as_str().expect("addresses")).expect("a list")
     }
 
     /// What was logged so far.
@@ -318,6 +336,25 @@ pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "never: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// The real binary, not running yet. Under umask 0, so that whatever is made too open shows.
+fn command(dir: &Path, env: &[(String, String)]) -> Command {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "umask 0 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_adsproxy")])
+        .args(["serve", "--log-format", "json", "--config"])
+        .arg(dir.join("proxy.toml"))
+        .env_remove("HTTPS_PROXY")
+        .env("CLIENT_SECRET", CLIENT_SECRET)
+        .env("ACME_REFRESH", ACME_REFRESH)
+        .env("GLOBEX_REFRESH", GLOBEX_REFRESH)
+        .env("RUST_BACKTRACE", "1")
+        .envs(env.iter().cloned())
+        .stdin(Stdio::null())
+        .stdout(fs::File::create(dir.join("stdout")).expect("a file"))
+        .stderr(Stdio::piped());
+    command
 }
 
 /// Reads the addresses from the line that says `listening`.
