@@ -1,5 +1,7 @@
 //! Behaviour tests: one file per behaviour.
 
+#[cfg(feature = "sandbox")]
+mod admin;
 mod deploy;
 #[cfg(feature = "sandbox")]
 mod drain;
