@@ -13,6 +13,8 @@ mod sandbox;
 mod sandbox_command;
 #[cfg(feature = "sandbox")]
 mod sdk;
+#[cfg(feature = "sandbox")]
+mod secrets;
 mod support;
 #[cfg(feature = "sandbox")]
 mod token_refresh;

@@ -1,5 +1,7 @@
 //! What the behaviour tests share.
 
+#[cfg(feature = "sandbox")]
+pub mod canary;
 pub mod extras;
 #[cfg(feature = "sandbox")]
 pub mod proxy;

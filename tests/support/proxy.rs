@@ -338,11 +338,16 @@ pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// The real binary, not running yet. Under umask 0, so that whatever is made too open shows.
+/// The real binary, not running yet. Nothing in its surroundings protects it: what it makes too
+/// open shows, and a crash would leave a core if it allowed one.
 fn command(dir: &Path, env: &[(String, String)]) -> Command {
     let mut command = Command::new("sh");
     command
-        .args(["-c", "umask 0 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_adsproxy")])
+        .args([
+            "-c",
+            "umask 0; ulimit -c unlimited; exec \"$0\" \"$@\"",
+            env!("CARGO_BIN_EXE_adsproxy"),
+        ])
         .args(["serve", "--log-format", "json", "--config"])
         .arg(dir.join("proxy.toml"))
         .env_remove("HTTPS_PROXY")
