@@ -1,13 +1,19 @@
 //! Behaviour tests: one file per behaviour.
 
+#[cfg(feature = "sandbox")]
+mod admin;
 mod cli;
 #[cfg(feature = "sandbox")]
 mod clock_and_sleep;
 mod config;
 mod deploy;
+#[cfg(feature = "sandbox")]
+mod drain;
 mod egress_proxy;
 #[cfg(feature = "sandbox")]
 mod grant_death;
+#[cfg(feature = "sandbox")]
+mod listeners;
 #[cfg(feature = "sandbox")]
 mod lwa_shim;
 #[cfg(feature = "sandbox")]
@@ -24,6 +30,7 @@ mod sandbox;
 mod sandbox_command;
 #[cfg(feature = "sandbox")]
 mod sdk;
+mod secrets;
 #[cfg(feature = "sandbox")]
 mod store_crash;
 #[cfg(feature = "sandbox")]

@@ -413,6 +413,17 @@ impl TokenManager {
         }
     }
 
+    /// Waits until no refresh is under way, and lets none begin any more.
+    ///
+    /// # Cancel safety
+    /// Safe: refreshes may begin again then.
+    pub async fn finish(&self) {
+        let all = u32::try_from(self.0.config.lwa_concurrency).unwrap_or(u32::MAX);
+        if let Ok(places) = self.0.lwa_calls.acquire_many(all).await {
+            places.forget();
+        }
+    }
+
     /// Refreshes tokens ahead of their expiry until dropped.
     ///
     /// # Cancel safety
