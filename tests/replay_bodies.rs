@@ -247,9 +247,8 @@ async fn a_gibibyte_passes_in_a_few_mebibytes_of_memory() {
     let (answer, most) = std::thread::scope(|scope| {
         let sampler = scope.spawn(sample);
         let upload = proxy.post("/_sink", Streamed::repeated(noise(256 * 1024), 4096));
-        let answer = tokio::task::block_in_place(|| {
-            tokio::runtime::Handle::current().block_on(upload)
-        });
+        let answer =
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(upload));
         done.store(true, Ordering::Relaxed);
         (answer, sampler.join().expect("no panic"))
     });

@@ -172,7 +172,7 @@ impl Worker {
         let host = self.forward.host(selection.service, selection.region);
         let (tokens, holder) = (&self.shared.tokens, &selection.account.holder);
 
-        let mut token = tokens.token(holder, exchange.began()).await.map_err(Error::Token)?;
+        let mut token = tokens.token_at(holder, exchange.began()).await.map_err(Error::Token)?;
         let mut unmended = None;
         for replays in 0.. {
             let attempt = attempt(head, &selection, &capture, &token);

@@ -287,7 +287,7 @@ impl TokenManager {
         *holder.last_error.lock() = None;
     }
 
-    /// Returns a token of `holder`'s account that has not expired `now`, the present moment.
+    /// Returns a token of `holder`'s account that has not expired.
     ///
     /// A token inside the refresh buffer is returned at once while a refresh starts beside it.
     /// Without a valid token this waits, at most `token.wait_timeout_secs`, for the one refresh
@@ -299,7 +299,22 @@ impl TokenManager {
     ///
     /// # Cancel safety
     /// Safe: the refresh runs in its own task, and goes on when every caller has left.
-    pub async fn token(&self, holder: &Arc<Holder>, now: Now) -> Result<Arc<AccessToken>, Error> {
+    pub async fn token(&self, holder: &Arc<Holder>) -> Result<Arc<AccessToken>, Error> {
+        self.token_at(holder, self.0.clock.now()).await
+    }
+
+    /// As [`TokenManager::token`], for a caller that has just read the clock itself.
+    ///
+    /// # Errors
+    /// As [`TokenManager::token`].
+    ///
+    /// # Cancel safety
+    /// As [`TokenManager::token`].
+    pub async fn token_at(
+        &self,
+        holder: &Arc<Holder>,
+        now: Now,
+    ) -> Result<Arc<AccessToken>, Error> {
         {
             let current = holder.current.load();
             if let Some(token) = current.as_ref().filter(|token| token.is_fresh(now)) {
