@@ -194,19 +194,18 @@ impl Enroller {
         record
     }
 
-    /// Looks again at accounts that wait for a person or a key: another process may have helped.
+    /// Looks again at accounts that wait for a person, a key or a disk.
     async fn heal(&self) {
         for account in self.directory.snapshot().values() {
             let holder = &account.holder;
-            if !self.tokens.is_stuck(holder) {
-                continue;
+            if let Err(error) = self.tokens.settle(holder).await {
+                warn!(account = account.id.as_str(), error = %chain(&error), "still not saved");
             }
-            if let Ok(Some(record)) = self.store.load(&account.id).await
-                && !record.reauthorization_required
+            if self.tokens.is_stuck(holder)
+                && let Ok(Some(record)) = self.store.load(&account.id).await
+                && self.tokens.reconnected(holder, &record)
             {
                 info!(account = account.id.as_str(), "account can be used again");
-                self.tokens.reconnected(holder);
-                self.tokens.recall(holder, &record);
             }
         }
     }

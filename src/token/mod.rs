@@ -16,7 +16,7 @@ use crate::{
     lwa::{Application, LwaClient},
     metrics::{AccountStatus, Metrics, Trigger},
     secret::Secret,
-    store::{Credential, CredentialStore},
+    store::{self, Credential, CredentialStore},
 };
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
@@ -131,6 +131,10 @@ pub struct Holder {
     finished: watch::Sender<u64>,
     waiters: AtomicUsize,
     last_error: Mutex<Option<String>>,
+    /// The newest record, while the store does not take it.
+    unsaved: Mutex<Option<Credential>>,
+    /// The refresh token that LWA called dead: finding it again is no news.
+    dead: Mutex<Option<Secret>>,
 }
 
 impl fmt::Debug for Holder {
@@ -252,6 +256,8 @@ impl TokenManager {
             finished: watch::Sender::new(0),
             waiters: AtomicUsize::new(0),
             last_error: Mutex::new(None),
+            unsaved: Mutex::new(None),
+            dead: Mutex::new(None),
         })
     }
 
@@ -281,10 +287,24 @@ impl TokenManager {
         matches!(state, State::ReauthorizationRequired | State::Sealed)
     }
 
-    /// Forgets failures: the account was connected again.
-    pub fn reconnected(&self, holder: &Holder) {
+    /// Forgets failures if `record` brings a grant that is not known to be dead.
+    pub fn reconnected(&self, holder: &Arc<Holder>, record: &Credential) -> bool {
+        let known_dead = holder.dead.lock().as_ref() == Some(&record.refresh_token);
+        if record.reauthorization_required || known_dead {
+            return false;
+        }
         holder.slot.lock().reconnected();
         *holder.last_error.lock() = None;
+        self.recall(holder, record);
+        true
+    }
+
+    /// Saves a record that the store would not take before, if there is one.
+    ///
+    /// # Errors
+    /// When it still does not.
+    pub async fn settle(&self, holder: &Holder) -> Result<(), store::Error> {
+        self.0.settle(holder).await
     }
 
     /// Returns a token of `holder`'s account that has not expired.
