@@ -6,7 +6,7 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue, Uri,
     header::{
-        AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, LOCATION, TRANSFER_ENCODING,
+        AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, LOCATION, TE, TRANSFER_ENCODING,
     },
 };
 
@@ -61,12 +61,24 @@ pub fn outgoing(inbound: &HeaderMap, inject: &Injection<'_>) -> HeaderMap {
         out.remove(CONTENT_LENGTH);
         out.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
+    if wants_trailers(inbound) {
+        out.insert(TE, HeaderValue::from_static("trailers"));
+    }
     out.insert(AUTHORIZATION, inject.bearer.clone());
     out.insert(CLIENT_ID.clone(), inject.client_id.clone());
     if inject.names_ads_client {
         out.insert(ADS_CLIENT_ID.clone(), inject.client_id.clone());
     }
     out
+}
+
+/// Whether the caller takes trailers. `TE` is for one connection; ours can take them too, and many
+/// servers send none unless asked (RFC 9110 section 6.5.1).
+fn wants_trailers(inbound: &HeaderMap) -> bool {
+    inbound.get(TE).is_some_and(|te| {
+        let mut codings = te.as_bytes().split(|b| *b == b',');
+        codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+    })
 }
 
 /// Whether a caller's field never reaches Amazon, whatever its value.
@@ -167,7 +179,8 @@ pub fn rewrite_location(headers: &mut HeaderMap, upstream: &Uri, prefix: &str) {
             && a.host().zip(b.host()).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b))
             && port(a) == port(b)
     };
-    let relative = target.authority().is_none() && location.starts_with('/') && !prefix.is_empty();
+    // Two slashes begin a host's name, whatever the parser says.
+    let relative = location.starts_with('/') && !location.starts_with("//") && !prefix.is_empty();
     if !same(&target, upstream) && !relative {
         return;
     }

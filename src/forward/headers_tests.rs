@@ -97,6 +97,18 @@ fn removes_selectors_cookies_hop_by_hop_fields_and_their_look_alikes() {
 }
 
 #[test]
+fn asks_for_trailers_if_the_caller_does_and_for_nothing_else() {
+    for te in ["trailers", "gzip;q=0.5, Trailers"] {
+        let headers = out(&[("te", te), ("connection", "te")]);
+        assert_eq!(headers["te"], "trailers");
+        assert!(!headers.contains_key("connection"));
+    }
+    for te in ["gzip", "trailers-not", ""] {
+        assert!(!out(&[("te", te)]).contains_key("te"), "{te}");
+    }
+}
+
+#[test]
 fn keeps_everything_else_in_order_and_adds_nothing() {
     let lines = [
         ("b-second", "2"),

@@ -14,7 +14,10 @@ use crate::{config, deadline::Deadlines, id::Region, metrics::WorkerMetrics};
 use body::{BodyError, Capture, ContinueGate};
 use connect::{ConnectError, Connector};
 use headers::{Framing, Injection};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header::EXPECT};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
+    header::{CONNECTION, EXPECT, TE},
+};
 use std::{fmt, rc::Rc, sync::Arc, time::Duration};
 use upstream::{Host, Lease, Response};
 
@@ -213,6 +216,9 @@ fn build(host: &Host, attempt: &Attempt<'_>, http1: bool) -> Option<upstream::Re
     );
     if http1 {
         *request.uri_mut() = attempt.target.clone();
+        if request.headers().contains_key(TE) {
+            request.headers_mut().insert(CONNECTION, HeaderValue::from_static("TE"));
+        }
     } else {
         // HTTP/2 has `:authority` for `Host` and needs the scheme.
         request.headers_mut().remove(http::header::HOST);
