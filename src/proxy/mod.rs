@@ -181,7 +181,7 @@ impl Worker {
             }
             let refused = triage::read(response, lease, &self.deadlines).await;
             self.metrics.upstream_401(refused.class);
-            if self.stands(&refused, &capture, replays) {
+            if self.stands(&refused, &capture, replays).await {
                 if refused.class != Upstream401::Permission {
                     // Too late for this request, in time for the next.
                     tokens.reject(holder, &token);
@@ -225,15 +225,16 @@ impl Worker {
     }
 
     /// Whether a 401 is Amazon's last word on this request.
-    fn stands(&self, refused: &Unauthorized, capture: &Capture, replays: u32) -> bool {
-        if refused.class == Upstream401::Permission {
+    async fn stands(&self, refused: &Unauthorized, capture: &Capture, replays: u32) -> bool {
+        let is_last = replays >= self.shared.config.replay.max_replays;
+        if is_last || refused.class == Upstream401::Permission {
             return true;
         }
-        if !capture.is_replayable() {
+        let is_kept = capture.is_kept().await;
+        if !is_kept {
             self.metrics.replay(ReplayOutcome::NotReplayable);
-            return true;
         }
-        replays >= self.shared.config.replay.max_replays
+        !is_kept
     }
 
     fn replayed(&self, replays: u32, outcome: ReplayOutcome) {
