@@ -172,7 +172,9 @@ impl Worker {
         for replays in 0.. {
             let attempt = attempt(head, &selection, &capture, &token);
             let sent = self.forward.send(host, &attempt).await;
-            let (response, lease) = sent.map_err(Error::Forward)?;
+            let (response, lease) = sent
+                .inspect_err(|_| self.replayed(replays, ReplayOutcome::Failed))
+                .map_err(Error::Forward)?;
             if response.status() != StatusCode::UNAUTHORIZED {
                 self.replayed(replays, ReplayOutcome::Succeeded);
                 let mut answer = respond::amazon(response, lease, self.silence());
@@ -194,7 +196,11 @@ impl Worker {
                 };
             }
             refused.discard();
-            let replacement = tokens.replace(holder, &token).await.map_err(Error::Token)?;
+            let replacement = tokens
+                .replace(holder, &token)
+                .await
+                .inspect_err(|_| self.metrics.replay(ReplayOutcome::Failed))
+                .map_err(Error::Token)?;
             (token, unmended) = (replacement.token, replacement.failed);
             exchange.replayed();
         }
