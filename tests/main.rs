@@ -12,13 +12,13 @@ mod replay_bodies;
 #[cfg(feature = "sandbox")]
 mod replay_on_401;
 #[cfg(feature = "sandbox")]
-mod streaming_bodies;
-#[cfg(feature = "sandbox")]
 mod sandbox;
 #[cfg(feature = "sandbox")]
 mod sandbox_command;
 #[cfg(feature = "sandbox")]
 mod sdk;
+#[cfg(feature = "sandbox")]
+mod streaming_bodies;
 mod support;
 #[cfg(feature = "sandbox")]
 mod token_refresh;

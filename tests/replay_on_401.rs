@@ -81,9 +81,12 @@ async fn a_permission_401_costs_no_refresh_and_no_replay_and_passes_untouched() 
     assert_eq!((counts.token_calls, counts.api_calls), (0, sent));
     let permissions = proxy.metric(r#"adsproxy_upstream_401_total{class="permission"}"#);
     assert!((permissions - sent as f64).abs() < 0.5, "{permissions}");
-    assert!(!proxy.metrics().lines().any(|line| {
-        line.starts_with("adsproxy_replays_total") && !line.ends_with(" 0")
-    }));
+    assert!(
+        !proxy
+            .metrics()
+            .lines()
+            .any(|line| { line.starts_with("adsproxy_replays_total") && !line.ends_with(" 0") })
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,7 +183,9 @@ async fn a_401_for_ever_ends_with_the_third_answer_unchanged() {
     let setup = Setup { upstream: Some(upstream.url()), ..Setup::default() };
     let proxy = Proxy::with(&amazon, setup);
     let mut caller = Wire::connect(proxy.addr).await;
-    caller.send("GET /v2/profiles HTTP/1.1\r\nHost: localhost\r\nX-Ads-Account: acme\r\n\r\n").await;
+    caller
+        .send("GET /v2/profiles HTTP/1.1\r\nHost: localhost\r\nX-Ads-Account: acme\r\n\r\n")
+        .await;
     let head = caller.head().await;
     let third = refusal(3);
     let (expected, body) = third.split_once("\r\n\r\n").expect("a head");
@@ -281,10 +286,10 @@ async fn nothing_but_a_401_is_replayed() {
         let answer = proxy.post("/_echo", "once").await;
         assert_eq!((answer.status.as_u16(), answer.text().as_str()), (status, text));
         assert_eq!(answer.error(), None);
-        assert_eq!((&answer.headers["retry-after"], &answer.headers["x-odd"]), (
-            &"7".parse().expect("a value"),
-            &"1".parse().expect("a value")
-        ));
+        assert_eq!(
+            (&answer.headers["retry-after"], &answer.headers["x-odd"]),
+            (&"7".parse().expect("a value"), &"1".parse().expect("a value"))
+        );
     }
     let counts = counts(&amazon);
     assert_eq!((counts.token_calls, counts.api_calls), (0, statuses.len() as u64));
@@ -307,6 +312,27 @@ async fn a_request_whose_connection_dies_without_an_answer_is_sent_once() {
     assert!(proxy.try_send(request.body("once")).await.is_err());
     assert_eq!((counts(&amazon).token_calls, counts(&amazon).api_calls), (0, 4));
     assert_eq!(proxy.post("/_echo", "next").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_fails_is_the_last_and_counted() {
+    let amazon = amazon().await;
+    let proxy = ready(&amazon, "").await;
+    let failed = r#"adsproxy_replays_total{outcome="failed"}"#;
+    amazon.state().api.faults.add(ApiFault::SpuriousUnauthorized, Times::Next(1));
+    amazon.state().api.faults.add(ApiFault::Drop, Times::Next(1));
+    let answer = proxy.post("/_echo", "x").await;
+    assert_eq!((answer.status.as_u16(), answer.error()), (502, Some("upstream_unreachable")));
+    assert_eq!(counts(&amazon).api_calls, 2);
+    eventually("it is counted", || proxy.metric(failed) > 0.5).await;
+
+    // A replay that Amazon answers is none that failed, whatever it says.
+    amazon.state().api.faults.add(ApiFault::SpuriousUnauthorized, Times::Next(1));
+    amazon.state().api.faults.add(ApiFault::Unavailable, Times::Next(1));
+    let answer = proxy.post("/_echo", "x").await;
+    assert_eq!((answer.status.as_u16(), answer.error()), (503, None));
+    assert_eq!(counts(&amazon).api_calls, 4);
+    assert!(proxy.metric(failed) < 1.5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,6 +24,9 @@ async fn ready(amazon: &Emulator) -> Proxy {
     let proxy = Proxy::with(amazon, Setup { toml, ..Setup::default() });
     assert_eq!(proxy.get("/_status/200").await.status, 200);
     amazon.state().record.clear();
+    // The connection to LWA, kept for later, is not to be counted with those to the API.
+    amazon.state().connections.close_all();
+    eventually("no connection", || amazon.state().connections.open() == 0).await;
     proxy
 }
 
@@ -311,10 +314,8 @@ async fn a_caller_that_leaves_in_its_upload_takes_the_upstream_connection_along(
         drop(caller);
         eventually("the body broke off", || state.record.counts().bodies_broken > broken).await;
         eventually("the connection is gone", || state.connections.open() == 0).await;
-        eventually("nothing is in flight", || {
-            proxy.metric("adsproxy_in_flight_requests") < 0.5
-        })
-        .await;
+        eventually("nothing is in flight", || proxy.metric("adsproxy_in_flight_requests") < 0.5)
+            .await;
         assert_eq!(proxy.post("/_echo", "next").await.status, 200);
     }
 }
@@ -332,10 +333,8 @@ async fn a_caller_that_leaves_in_its_download_takes_the_upstream_connection_alon
         assert_eq!(state.connections.open(), 1);
         drop(caller);
         eventually("the connection is gone", || state.connections.open() == 0).await;
-        eventually("nothing is in flight", || {
-            proxy.metric("adsproxy_in_flight_requests") < 0.5
-        })
-        .await;
+        eventually("nothing is in flight", || proxy.metric("adsproxy_in_flight_requests") < 0.5)
+            .await;
         assert_eq!(proxy.post("/_echo", "next").await.status, 200);
     }
 }
@@ -397,9 +396,9 @@ async fn the_framing_of_either_side_stays_as_it_was() {
     assert_eq!(field(&answer, "content-length"), None);
     assert_eq!(caller.chunked().await, b"slowly\n");
 
-    for (sized, body) in [(true, reqwest::Body::from("body")), (false, {
-        Streamed::chunked(b"body", 1).into()
-    })] {
+    for (sized, body) in
+        [(true, reqwest::Body::from("body")), (false, { Streamed::chunked(b"body", 1).into() })]
+    {
         assert_eq!(proxy.post("/_echo", body).await.status, 200);
         let seen = last(&amazon);
         assert_eq!(seen.values("content-length"), if sized { vec!["4"] } else { vec![] });
