@@ -6,4 +6,6 @@ pub mod extras;
 #[cfg(feature = "sandbox")]
 pub mod proxy;
 #[cfg(feature = "sandbox")]
+pub mod secure;
+#[cfg(feature = "sandbox")]
 pub mod wire;
