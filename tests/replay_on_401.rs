@@ -315,6 +315,27 @@ async fn a_request_whose_connection_dies_without_an_answer_is_sent_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_fails_is_the_last_and_counted() {
+    let amazon = amazon().await;
+    let proxy = ready(&amazon, "").await;
+    let failed = r#"adsproxy_replays_total{outcome="failed"}"#;
+    amazon.state().api.faults.add(ApiFault::SpuriousUnauthorized, Times::Next(1));
+    amazon.state().api.faults.add(ApiFault::Drop, Times::Next(1));
+    let answer = proxy.post("/_echo", "x").await;
+    assert_eq!((answer.status.as_u16(), answer.error()), (502, Some("upstream_unreachable")));
+    assert_eq!(counts(&amazon).api_calls, 2);
+    eventually("it is counted", || proxy.metric(failed) > 0.5).await;
+
+    // A replay that Amazon answers is none that failed, whatever it says.
+    amazon.state().api.faults.add(ApiFault::SpuriousUnauthorized, Times::Next(1));
+    amazon.state().api.faults.add(ApiFault::Unavailable, Times::Next(1));
+    let answer = proxy.post("/_echo", "x").await;
+    assert_eq!((answer.status.as_u16(), answer.error()), (503, None));
+    assert_eq!(counts(&amazon).api_calls, 4);
+    assert!(proxy.metric(failed) < 1.5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pooled_connection_that_died_idle_is_not_noticed() {
     let amazon = amazon().await;
     let proxy = ready(&amazon, "[proxy]\nworkers = 1\n").await;

@@ -54,7 +54,7 @@ impl Sandbox {
 
     fn wait_until_ready(&mut self) {
         let deadline = Instant::now() + START_TIMEOUT;
-        while !get(self.admin, "/readyz").is_some_and(|(status, _)| status == 200) {
+        while get(self.admin, "/readyz").is_none_or(|(status, _)| status != 200) {
             let ended = self.child.try_wait().expect("a child of ours");
             assert!(ended.is_none(), "the sandbox ended: {ended:?}\n{}", self.log());
             assert!(Instant::now() < deadline, "the sandbox is not ready\n{}", self.log());

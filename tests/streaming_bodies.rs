@@ -24,6 +24,9 @@ async fn ready(amazon: &Emulator) -> Proxy {
     let proxy = Proxy::with(amazon, Setup { toml, ..Setup::default() });
     assert_eq!(proxy.get("/_status/200").await.status, 200);
     amazon.state().record.clear();
+    // The connection to LWA, kept for later, is not to be counted with those to the API.
+    amazon.state().connections.close_all();
+    eventually("no connection", || amazon.state().connections.open() == 0).await;
     proxy
 }
 

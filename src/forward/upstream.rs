@@ -4,7 +4,7 @@
 //! Idle HTTP/1.1 connections are a stack (the warmest first); HTTP/2 is one shared connection. A
 //! connection counts against the limit as long as its task lives, so nothing can leak a place.
 
-use super::{body::RequestBody, connect::Connector};
+use super::{body::RequestBody, connect::Connector, patient::Patient};
 use crate::{
     deadline::Deadlines,
     executor::LocalExecutor,
@@ -243,7 +243,7 @@ where
     T: Read + Write + Unpin + 'static,
 {
     let (sender, connection) =
-        http1::Builder::new().handshake(io).await.map_err(ConnectError::Http)?;
+        http1::Builder::new().handshake(Patient::new(io)).await.map_err(ConnectError::Http)?;
     spawn_local(async move {
         // An error reaches the request that waits for the answer; without one it is no news.
         let _ = connection.await;

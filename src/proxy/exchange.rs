@@ -2,7 +2,7 @@
 
 use super::{Worker, fields::Fields};
 use crate::{account::Account, clock::Now, forward::body::Capture, id::Region, log::AccessLine};
-use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderName, HeaderValue, Method, Uri};
 use std::{fmt, rc::Rc, sync::Arc};
 
 static AMAZON_REQUEST_IDS: [HeaderName; 3] = [
@@ -87,10 +87,8 @@ impl Exchange {
         self.status = head.status.as_u16();
         self.amazon_request_id =
             AMAZON_REQUEST_IDS.iter().find_map(|name| head.headers.get(name)).cloned();
-        if head.status != StatusCode::UNAUTHORIZED
-            && let Some(capture) = &self.capture
-        {
-            capture.release();
+        if let Some(capture) = &self.capture {
+            capture.answered();
         }
     }
 
@@ -106,6 +104,9 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if let Some(capture) = &self.capture {
+            capture.over();
+        }
         let worker = &self.worker;
         worker.in_flight.set(worker.in_flight.get() - 1);
         worker.metrics.in_flight_dec();

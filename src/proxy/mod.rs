@@ -177,7 +177,9 @@ impl Worker {
         for replays in 0.. {
             let attempt = attempt(head, &selection, &capture, &token);
             let sent = self.forward.send(host, &attempt).await;
-            let (response, lease) = sent.map_err(Error::Forward)?;
+            let (response, lease) = sent
+                .inspect_err(|_| self.replayed(replays, ReplayOutcome::Failed))
+                .map_err(Error::Forward)?;
             if response.status() != StatusCode::UNAUTHORIZED {
                 self.replayed(replays, ReplayOutcome::Succeeded);
                 let mut answer = respond::amazon(response, lease, self.silence());
@@ -186,7 +188,7 @@ impl Worker {
             }
             let refused = Box::pin(triage::read(response, lease, &self.deadlines)).await;
             self.metrics.upstream_401(refused.class);
-            if self.stands(&refused, &capture, replays) {
+            if self.stands(&refused, &capture, replays).await {
                 if refused.class != Upstream401::Permission {
                     // Too late for this request, in time for the next.
                     tokens.reject(holder, &token);
@@ -200,7 +202,9 @@ impl Worker {
             }
             refused.discard();
             let replacement = Box::pin(tokens.replace(holder, &token)).await;
-            let replacement = replacement.map_err(Error::Token)?;
+            let replacement = replacement
+                .inspect_err(|_| self.metrics.replay(ReplayOutcome::Failed))
+                .map_err(Error::Token)?;
             (token, unmended) = (replacement.token, replacement.failed);
             exchange.replayed();
         }
@@ -231,15 +235,16 @@ impl Worker {
     }
 
     /// Whether a 401 is Amazon's last word on this request.
-    fn stands(&self, refused: &Unauthorized, capture: &Capture, replays: u32) -> bool {
-        if refused.class == Upstream401::Permission {
+    async fn stands(&self, refused: &Unauthorized, capture: &Capture, replays: u32) -> bool {
+        let is_last = replays >= self.shared.config.replay.max_replays;
+        if is_last || refused.class == Upstream401::Permission {
             return true;
         }
-        if !capture.is_replayable() {
+        let is_kept = capture.is_kept().await;
+        if !is_kept {
             self.metrics.replay(ReplayOutcome::NotReplayable);
-            return true;
         }
-        replays >= self.shared.config.replay.max_replays
+        !is_kept
     }
 
     fn replayed(&self, replays: u32, outcome: ReplayOutcome) {

@@ -10,6 +10,7 @@ pub mod extras;
 pub mod program;
 #[cfg(feature = "sandbox")]
 pub mod proxy;
+pub mod secure;
 #[cfg(feature = "sandbox")]
 pub mod stream;
 #[cfg(feature = "sandbox")]
