@@ -147,6 +147,18 @@ impl Worker {
         respond::finish(answer, exchange)
     }
 
+    /// Writes the whole answer to what never became a request, and ends its connection.
+    #[must_use]
+    pub fn refuse(&self, error: &Error) -> Vec<u8> {
+        let request_id = self.fresh_request_id();
+        if matches!(error, Error::HeadersTooLarge) {
+            self.metrics.limit(Limit::Headers);
+        }
+        self.metrics.request(error.status().as_u16(), Duration::ZERO);
+        report(error, &request_id);
+        respond::refusal(error, request_id)
+    }
+
     /// The way of a request.
     async fn answer(
         &self,
@@ -206,13 +218,17 @@ impl Worker {
         select::vet(head)?;
         self.guard.check(head.version, &head.uri, &head.headers).map_err(Error::Guard)?;
         let limits = &self.shared.config.limits;
-        if header_bytes(head) > limits.header_max_bytes {
+        // HTTP/1 counts its lines while it reads them; HTTP/2 does not.
+        if header_bytes(head) > limits.header_max_bytes || head.headers.len() > limits.headers_max {
             self.metrics.limit(Limit::Headers);
             return Err(Error::HeadersTooLarge);
         }
         if self.in_flight.get() > self.in_flight_max {
             self.metrics.limit(Limit::InFlight);
-            return Err(Error::Overloaded("limits.in_flight_max"));
+            return Err(Error::Overloaded(
+                "The proxy has as many requests in flight as it may (limits.in_flight_max). \
+                 Try again later.",
+            ));
         }
         if self.captures.limits.is_too_large(body.size_hint().lower()) {
             self.metrics.limit(Limit::Body);

@@ -56,21 +56,15 @@ pub fn vet(head: &Parts) -> Result<(), Error> {
     if foreign || !uri.path().starts_with('/') {
         return Err(Error::BadRequest("the request target must be a path"));
     }
-    if let Some(encoding) = single(&head.headers, TRANSFER_ENCODING, Error::bad_framing)? {
+    if let Some(encoding) = single(&head.headers, TRANSFER_ENCODING, || Error::AmbiguousFraming)? {
         if !encoding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-            return Err(Error::bad_framing());
+            return Err(Error::AmbiguousFraming);
         }
         if head.headers.contains_key(CONTENT_LENGTH) {
-            return Err(Error::bad_framing());
+            return Err(Error::AmbiguousFraming);
         }
     }
-    single(&head.headers, CONTENT_LENGTH, Error::bad_framing).map(|_| ())
-}
-
-impl Error {
-    fn bad_framing() -> Self {
-        Self::BadRequest("the length of the body is announced in more than one way")
-    }
+    single(&head.headers, CONTENT_LENGTH, || Error::AmbiguousFraming).map(|_| ())
 }
 
 /// Finds the account and everything that depends on the path.

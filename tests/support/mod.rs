@@ -3,3 +3,5 @@
 pub mod extras;
 #[cfg(feature = "sandbox")]
 pub mod proxy;
+#[cfg(feature = "sandbox")]
+pub mod wire;
