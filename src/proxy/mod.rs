@@ -25,7 +25,7 @@ use crate::{
     },
     log::AccessLog,
     metrics::{Limit, ReplayOutcome, Upstream401, WorkerMetrics},
-    token::{AccessToken, TokenManager},
+    token::{self, AccessToken, TokenManager},
 };
 use arc_swap::{ArcSwap, Cache};
 use error::Error;
@@ -141,7 +141,7 @@ impl Worker {
         let mut exchange = Exchange::begin(&self, &head.method, &head.uri, &head.headers);
         let answer = self.answer(&head, body, &mut exchange).await.unwrap_or_else(|error| {
             exchange.failed(error.code());
-            report(&error, exchange.request_id());
+            self.report(&error, exchange.request_id());
             respond::problem(&error, exchange.request_id())
         });
         respond::finish(answer, exchange)
@@ -151,11 +151,8 @@ impl Worker {
     #[must_use]
     pub fn refuse(&self, error: &Error) -> Vec<u8> {
         let request_id = self.fresh_request_id();
-        if matches!(error, Error::HeadersTooLarge) {
-            self.metrics.limit(Limit::Headers);
-        }
         self.metrics.request(error.status().as_u16(), Duration::ZERO);
-        report(error, &request_id);
+        self.report(error, &request_id);
         respond::refusal(error, request_id)
     }
 
@@ -220,7 +217,6 @@ impl Worker {
         let limits = &self.shared.config.limits;
         // HTTP/1 counts its lines while it reads them; HTTP/2 does not.
         if header_bytes(head) > limits.header_max_bytes || head.headers.len() > limits.headers_max {
-            self.metrics.limit(Limit::Headers);
             return Err(Error::HeadersTooLarge);
         }
         if self.in_flight.get() > self.in_flight_max {
@@ -250,6 +246,25 @@ impl Worker {
             return true;
         }
         replays >= self.shared.config.replay.max_replays
+    }
+
+    /// Counts the limits that only an error tells of, and logs what the answer does not say. The
+    /// access line has the code of every error already.
+    fn report(&self, error: &Error, request_id: &HeaderValue) {
+        match error {
+            Error::HeadersTooLarge => self.metrics.limit(Limit::Headers),
+            Error::Token(token::Error::TooManyWaiters) => self.metrics.limit(Limit::Waiters),
+            _ => {}
+        }
+        let request_id = request_id.to_str().unwrap_or_default();
+        match error.origin() {
+            error::Origin::Upstream => {
+                tracing::warn!(request_id, code = error.code(), error = %chain(error), "request failed");
+            }
+            error::Origin::Caller | error::Origin::Proxy | error::Origin::Lwa => {
+                tracing::debug!(request_id, code = error.code(), error = %chain(error), "request refused");
+            }
+        }
     }
 
     fn replayed(&self, replays: u32, outcome: ReplayOutcome) {
@@ -300,17 +315,4 @@ fn header_bytes(head: &Parts) -> usize {
     };
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
     target + head.headers.iter().map(line).sum::<usize>()
-}
-
-/// Logs what the answer does not say. The access line has the code of every error already.
-fn report(error: &Error, request_id: &HeaderValue) {
-    let request_id = request_id.to_str().unwrap_or_default();
-    match error.origin() {
-        error::Origin::Upstream => {
-            tracing::warn!(request_id, code = error.code(), error = %chain(error), "request failed");
-        }
-        error::Origin::Caller | error::Origin::Proxy | error::Origin::Lwa => {
-            tracing::debug!(request_id, code = error.code(), error = %chain(error), "request refused");
-        }
-    }
 }
