@@ -1,5 +1,7 @@
 //! What the behaviour tests share.
 
+#[cfg(feature = "sandbox")]
+pub mod certs;
 pub mod extras;
 #[cfg(feature = "sandbox")]
 pub mod proxy;
