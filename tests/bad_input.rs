@@ -2,7 +2,7 @@
 
 use crate::support::{
     proxy::{Proxy, Setup, amazon},
-    wire::{Wire, assert_own, honest},
+    socket::{Wire, assert_own, honest},
 };
 use adsproxy::sandbox::{Emulator, Seen, Surface};
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use crate::support::{
     proxy::{Proxy, Setup, amazon},
-    wire::{Act, Upstream, Wire, honest},
+    socket::{Act, Upstream, Wire, honest},
 };
 use adsproxy::sandbox::{CLIENT_ID, Emulator, Seen, Surface};
 use std::sync::{Arc, Mutex};
@@ -432,7 +432,7 @@ async fn bytes_behind_an_answer_reach_no_other_request() {
     let mut wire = Wire::open(proxy.addr);
     wire.send(format!("{}{}", get("/glued/3", ""), honest("pipelined")));
     assert_eq!(wire.answer().body, b"ok");
-    crate::support::wire::assert_own(&wire.answer(), "pipelined");
+    crate::support::socket::assert_own(&wire.answer(), "pipelined");
 }
 
 #[tokio::test(flavor = "multi_thread")]

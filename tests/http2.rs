@@ -3,7 +3,7 @@
 use crate::support::{
     certs,
     proxy::{Answer, Proxy, Setup, amazon, eventually, judge, upstream},
-    wire::Wire,
+    socket::Wire,
 };
 use adsproxy::sandbox::{ApiFault, Emulator, Options, Seen, Surface, Times};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -307,7 +307,7 @@ async fn amazon_is_spoken_to_in_http_2_where_it_offers_it() {
     assert_eq!(proxy.post("/_sink", body).await.json()["length"], 300_000);
     amazon.state().api.faults.add(ApiFault::Truncate, Times::Next(1));
     let mut wire = Wire::open(proxy.addr);
-    wire.send(crate::support::wire::honest("cut"));
+    wire.send(crate::support::socket::honest("cut"));
     assert!(wire.read_answer().is_err(), "a cut answer was taken for whole");
     // From HTTP/2 to HTTP/2.
     let sender = connect(proxy.addr).await;
@@ -319,7 +319,7 @@ async fn amazon_is_spoken_to_in_http_2_where_it_offers_it() {
     amazon.state().connections.close_all();
     eventually("a new connection serves", || {
         let mut wire = Wire::open(proxy.addr);
-        wire.send(crate::support::wire::honest("new"));
+        wire.send(crate::support::socket::honest("new"));
         wire.read_answer().is_ok_and(|answer| answer.is_some_and(|answer| answer.status == 200))
     })
     .await;
@@ -348,7 +348,7 @@ async fn an_upstream_with_a_certificate_of_somebody_else_gets_nothing() {
         let toml = upstream(&format!("https://{host}:{port}"), &format!("ca_file = {ca:?}"));
         let proxy = Proxy::with(&amazon, Setup { toml, ..Setup::default() });
         let mut wire = Wire::open(proxy.addr);
-        wire.send(crate::support::wire::honest("x"));
+        wire.send(crate::support::socket::honest("x"));
         assert_eq!(wire.answer().error(), Some("upstream_unreachable"));
     }
     assert!(seen(&amazon).is_empty());

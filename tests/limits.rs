@@ -3,7 +3,7 @@
 use crate::support::{
     certs,
     proxy::{Answer, Proxy, Setup, amazon, eventually, upstream},
-    wire::{Act, Upstream, Wire, honest},
+    socket::{Act, Upstream, Wire, honest},
 };
 use adsproxy::sandbox::{ApiFault, Emulator, Surface, Times};
 use std::{

@@ -2,7 +2,7 @@
 
 use crate::support::{
     proxy::{Proxy, Setup, amazon},
-    wire::Wire,
+    socket::Wire,
 };
 use adsproxy::sandbox::{Emulator, Options, Seen, Surface};
 use std::sync::Arc;

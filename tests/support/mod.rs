@@ -6,4 +6,4 @@ pub mod extras;
 #[cfg(feature = "sandbox")]
 pub mod proxy;
 #[cfg(feature = "sandbox")]
-pub mod wire;
+pub mod socket;
