@@ -4,6 +4,7 @@
 //! back; everything else serves these.
 
 pub mod app;
+pub mod cli;
 pub mod proxy;
 
 pub mod account;
@@ -24,6 +25,7 @@ pub mod backoff;
 pub mod clock;
 pub mod deadline;
 pub mod error_chain;
+pub mod executor;
 pub mod https;
 pub mod id;
 pub mod secret;

@@ -7,6 +7,7 @@
 use super::{body::RequestBody, connect::Connector};
 use crate::{
     deadline::Deadlines,
+    executor::LocalExecutor,
     metrics::{Limit, WorkerMetrics},
 };
 use http::{HeaderValue, Uri};
@@ -157,6 +158,11 @@ impl Host {
         if !fresh && let Some(sender) = self.ready() {
             return Ok(Lease { sender, host: self.clone(), reused: true });
         }
+        Box::pin(self.new_lease()).await
+    }
+
+    /// Opens a connection, or waits for one where there may be no more.
+    async fn new_lease(self: &Rc<Self>) -> Result<Lease, ConnectError> {
         let place = if self.open.get() < self.max {
             Place::take(self)
         } else {
@@ -267,19 +273,6 @@ where
     });
     *host.http2.borrow_mut() = Some(sender.clone());
     Ok(Sender::Http2(sender))
-}
-
-/// Runs hyper's tasks on the worker they belong to.
-#[derive(Clone, Copy, Debug)]
-pub struct LocalExecutor;
-
-impl<F> hyper::rt::Executor<F> for LocalExecutor
-where
-    F: Future<Output = ()> + 'static,
-{
-    fn execute(&self, future: F) {
-        spawn_local(future);
-    }
 }
 
 impl Lease {

@@ -77,7 +77,9 @@ impl Connection {
 
     /// Asks its task to end it.
     pub(super) fn close(&self, how: Close) {
-        self.close.set(how);
+        if self.close.replace(how) == how {
+            return;
+        }
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }
@@ -98,8 +100,8 @@ impl Connection {
     /// For how long a request's header has been arriving.
     pub(super) fn header_secs(&self) -> u32 {
         // Between requests HTTP/2 sends frames of its own, which are no header.
-        let counts = !self.is_busy() && !(self.http2 && self.served.get());
-        self.since(self.first_byte.get().filter(|_| counts))
+        let between = self.http2 && self.served.get();
+        self.since(self.first_byte.get().filter(|_| !self.is_busy() && !between))
     }
 
     /// For how long there has been no request at all.

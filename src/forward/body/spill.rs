@@ -23,9 +23,12 @@ pub(super) struct Spill {
     file: Option<Arc<File>>,
     queued: VecDeque<Bytes>,
     written: u64,
-    writing: Option<JoinHandle<io::Result<(Arc<File>, u64)>>>,
+    writing: Option<JoinHandle<io::Result<Written>>>,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
 }
+
+/// The file, and how much is in it.
+type Written = (Arc<File>, u64);
 
 impl Spill {
     /// A spill whose file is made in `directory` (or the system's) at the first write.
@@ -98,7 +101,7 @@ fn write(
     directory: Option<PathBuf>,
     mut at: u64,
     frames: &VecDeque<Bytes>,
-) -> io::Result<(Arc<File>, u64)> {
+) -> io::Result<Written> {
     let file = match (file, directory) {
         (Some(file), _) => file,
         (None, Some(directory)) => Arc::new(tempfile::tempfile_in(directory)?),
