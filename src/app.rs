@@ -15,20 +15,21 @@ use crate::{
     forward::body::CaptureLimits,
     https,
     listen::{
-        Acceptor, LINGER,
+        Acceptor, LINGER, Refused,
         bind::{self, BindError, Bound, SocketFile},
         tls::{self, ServerTls},
     },
     log::{self, AccessLog, Log},
     lwa::LwaClient,
     metrics::{AccountStatus, Accounts, Metrics},
-    proxy::{Shared, Worker, guard::Guard},
+    proxy::{self, Shared, Worker, guard::Guard},
     store::{self, CredentialStore},
     token::TokenManager,
 };
 use std::{
     fmt, io,
     net::SocketAddr,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -379,7 +380,11 @@ impl Seat {
             let worker = worker.clone();
             move |request| worker.clone().handle(request)
         };
-        let acceptor = Acceptor::new(&limits, self.tls, metrics, self.open, service);
+        let refuse = {
+            let worker = worker.clone();
+            Rc::new(move |refused| worker.refuse(&as_error(refused)))
+        };
+        let acceptor = Acceptor::new(&limits, self.tls, metrics, self.open, (service, refuse));
         if let Err(error) = acceptor.listen(sockets) {
             return tracing::error!(%error, "a worker cannot accept connections");
         }
@@ -408,6 +413,18 @@ impl Seat {
                 return worker.tick();
             }
         }
+    }
+}
+
+/// What the listener refuses, in the words of the error table.
+fn as_error(refused: Refused) -> proxy::error::Error {
+    use proxy::error::Error;
+    match refused {
+        Refused::Malformed => Error::BadRequest("The request is not well-formed HTTP/1.1."),
+        Refused::HeadersTooLarge => Error::HeadersTooLarge,
+        Refused::Connections => Error::Overloaded(
+            "The proxy has as many connections as it may (limits.connections_max). Try again later.",
+        ),
     }
 }
 

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "sandbox")]
 mod admin;
+#[cfg(feature = "sandbox")]
+mod bad_input;
 mod cli;
 #[cfg(feature = "sandbox")]
 mod clock_and_sleep;
@@ -12,6 +14,12 @@ mod drain;
 mod egress_proxy;
 #[cfg(feature = "sandbox")]
 mod grant_death;
+#[cfg(feature = "sandbox")]
+mod header_hygiene;
+#[cfg(feature = "sandbox")]
+mod http2;
+#[cfg(feature = "sandbox")]
+mod limits;
 #[cfg(feature = "sandbox")]
 mod listeners;
 #[cfg(feature = "sandbox")]
@@ -31,6 +39,8 @@ mod sandbox_command;
 #[cfg(feature = "sandbox")]
 mod sdk;
 mod secrets;
+#[cfg(feature = "sandbox")]
+mod selection;
 #[cfg(feature = "sandbox")]
 mod store_crash;
 #[cfg(feature = "sandbox")]

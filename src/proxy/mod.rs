@@ -26,7 +26,7 @@ use crate::{
     },
     log::AccessLog,
     metrics::{Limit, ReplayOutcome, Upstream401, WorkerMetrics},
-    token::{AccessToken, TokenManager},
+    token::{self, AccessToken, TokenManager},
 };
 use arc_swap::{ArcSwap, Cache};
 use error::Error;
@@ -145,10 +145,19 @@ impl Worker {
         let answer =
             self.answer(&head, &fields, body, &mut exchange).await.unwrap_or_else(|error| {
                 exchange.failed(error.code());
-                report(&error, exchange.request_id());
+                self.report(&error, exchange.request_id());
                 respond::problem(&error, exchange.request_id())
             });
         respond::finish(answer, exchange)
+    }
+
+    /// Writes the whole answer to what never became a request, and ends its connection.
+    #[must_use]
+    pub fn refuse(&self, error: &Error) -> Vec<u8> {
+        let request_id = self.fresh_request_id();
+        self.metrics.request(error.status().as_u16(), Duration::ZERO);
+        self.report(error, &request_id);
+        respond::refusal(error, request_id)
     }
 
     /// The way of a request.
@@ -216,13 +225,17 @@ impl Worker {
         select::vet(head, fields)?;
         self.guard.check(head.version, &head.uri, fields).map_err(Error::Guard)?;
         let limits = &self.shared.config.limits;
-        if fields.bytes + target_bytes(head) > limits.header_max_bytes {
-            self.metrics.limit(Limit::Headers);
+        // HTTP/1 counts its lines while it reads them; HTTP/2 does not.
+        let bytes = fields.bytes + target_bytes(head);
+        if bytes > limits.header_max_bytes || head.headers.len() > limits.headers_max {
             return Err(Error::HeadersTooLarge);
         }
         if self.in_flight.get() > self.in_flight_max {
             self.metrics.limit(Limit::InFlight);
-            return Err(Error::Overloaded("limits.in_flight_max"));
+            return Err(Error::Overloaded(
+                "The proxy has as many requests in flight as it may (limits.in_flight_max). \
+                 Try again later.",
+            ));
         }
         if self.captures.limits.is_too_large(body.size_hint().lower()) {
             self.metrics.limit(Limit::Body);
@@ -245,6 +258,25 @@ impl Worker {
             self.metrics.replay(ReplayOutcome::NotReplayable);
         }
         !is_kept
+    }
+
+    /// Counts the limits that only an error tells of, and logs what the answer does not say. The
+    /// access line has the code of every error already.
+    fn report(&self, error: &Error, request_id: &HeaderValue) {
+        match error {
+            Error::HeadersTooLarge => self.metrics.limit(Limit::Headers),
+            Error::Token(token::Error::TooManyWaiters) => self.metrics.limit(Limit::Waiters),
+            _ => {}
+        }
+        let request_id = request_id.to_str().unwrap_or_default();
+        match error.origin() {
+            error::Origin::Upstream => {
+                tracing::warn!(request_id, code = error.code(), error = %chain(error), "request failed");
+            }
+            error::Origin::Caller | error::Origin::Proxy | error::Origin::Lwa => {
+                tracing::debug!(request_id, code = error.code(), error = %chain(error), "request refused");
+            }
+        }
     }
 
     fn replayed(&self, replays: u32, outcome: ReplayOutcome) {
@@ -290,19 +322,6 @@ fn attempt<'a>(
 
 fn target_bytes(head: &Parts) -> usize {
     head.uri.path_and_query().map_or(0, |target| target.as_str().len())
-}
-
-/// Logs what the answer does not say. The access line has the code of every error already.
-fn report(error: &Error, request_id: &HeaderValue) {
-    let request_id = request_id.to_str().unwrap_or_default();
-    match error.origin() {
-        error::Origin::Upstream => {
-            tracing::warn!(request_id, code = error.code(), error = %chain(error), "request failed");
-        }
-        error::Origin::Caller | error::Origin::Proxy | error::Origin::Lwa => {
-            tracing::debug!(request_id, code = error.code(), error = %chain(error), "request refused");
-        }
-    }
 }
 
 #[cfg(test)]

@@ -54,7 +54,6 @@ pub fn vet(head: &Parts, fields: &Fields<'_>) -> Result<(), Error> {
     if foreign || !uri.path().starts_with('/') {
         return Err(Error::BadRequest("the request target must be a path"));
     }
-    let bad_framing = Error::BadRequest("the length of the body is announced in more than one way");
     match (fields.transfer_encoding, fields.content_length) {
         (Field::Absent, Field::Absent | Field::One(_)) => Ok(()),
         (Field::One(coding), Field::Absent)
@@ -62,7 +61,7 @@ pub fn vet(head: &Parts, fields: &Fields<'_>) -> Result<(), Error> {
         {
             Ok(())
         }
-        _ => Err(bad_framing),
+        _ => Err(Error::AmbiguousFraming),
     }
 }
 

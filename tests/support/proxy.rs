@@ -286,7 +286,7 @@ impl Drop for Proxy {
 }
 
 /// Every answer: a request id, nothing of ours that is not allowed, no secret.
-fn judge(answer: &Answer) {
+pub fn judge(answer: &Answer) {
     let id = answer.headers.get("x-ads-proxy-request-id").expect("a request id");
     assert!((1..=128).contains(&id.len()));
     for (name, value) in &answer.headers {
