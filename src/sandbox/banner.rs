@@ -63,7 +63,7 @@ pub fn faults(proxy: &str, emulator: SocketAddr) -> Vec<(&'static str, String)> 
             format!("{} && curl -si {acme}/v2/profiles", switch("expire")),
         ),
         (
-            "The advertiser takes the grant back: 403 reauthorization_required",
+            "The advertiser takes the grant back: 403 reauthorization_required until the sandbox restarts",
             format!("{} && curl -si {globex}/v2/profiles", switch("revoke?account=globex")),
         ),
         (
