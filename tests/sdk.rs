@@ -213,6 +213,58 @@ fn node_fetch_needs_an_address_and_a_header_only() {
     sandbox.tokens_have_expired();
 }
 
+/// The blocks of the README in `language`, with the sandbox's address in place of the default one.
+fn readme(language: &str, sandbox: &Sandbox) -> Vec<String> {
+    let readme = include_str!("../README.md").replace("127.0.0.1:8787", &sandbox.proxy.to_string());
+    let fence = format!("```{language}\n");
+    let blocks = readme.split(&fence).skip(1);
+    blocks.map(|rest| rest.split_once("```").expect("the block ends").0.to_owned()).collect()
+}
+
+#[test]
+fn the_readmes_python_works_as_it_stands() {
+    let sandbox = Sandbox::start(60);
+    let snippets = readme("python", &sandbox);
+    assert_eq!(snippets.len(), 2, "a new snippet needs its line here");
+    for (snippet, result) in snippets.iter().zip(["profiles", "answer.json()"]) {
+        let Some(mut python) = extras::python() else { return };
+        let code = format!("{snippet}\nassert {result}[0]['profileId']");
+        sandbox.run(python.args(["-c", &code]));
+    }
+}
+
+#[test]
+fn the_readmes_javascript_works_as_it_stands() {
+    if !extras::required("node") {
+        return;
+    }
+    let sandbox = Sandbox::start(60);
+    let snippets = readme("js", &sandbox);
+    assert_eq!(snippets.len(), 1, "a new snippet needs its line here");
+    let code = format!("{}\nif (!(await answer.json())[0].profileId) throw answer;", snippets[0]);
+    sandbox.run(Command::new("node").args(["--input-type=module", "-e", &code]));
+}
+
+#[test]
+fn the_readmes_curl_lines_work_as_they_stand() {
+    if !extras::required("curl") {
+        return;
+    }
+    let sandbox = Sandbox::start(60);
+    let readme = include_str!("../README.md").replace("127.0.0.1:8787", &sandbox.proxy.to_string());
+    let proxy = format!("http://{}/", sandbox.proxy);
+    let lines = readme.lines().filter_map(|line| {
+        let command = &line[line.find("curl ")?..];
+        command.contains(&proxy).then(|| command.split('`').next().unwrap_or(command))
+    });
+    let lines: Vec<&str> = lines.collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    for line in lines {
+        let said = sandbox.run(Command::new("sh").args(["-c", line]).env("NO_PROXY", "127.0.0.1"));
+        assert!(said.contains("profileId"), "{line}\n{said}");
+    }
+}
+
 #[test]
 fn the_alerts_name_only_metrics_that_are_served() {
     let sandbox = Sandbox::start(60);
