@@ -33,6 +33,14 @@ struct Sandbox {
 
 impl Sandbox {
     fn start(token_lifetime_secs: u32) -> Self {
+        Self::start_with(token_lifetime_secs, &[], &[])
+    }
+
+    fn start_with(
+        token_lifetime_secs: u32,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let log = File::create(directory.path().join("log")).expect("a log file");
         let [proxy, admin, emulator] = free_ports();
@@ -42,7 +50,9 @@ impl Sandbox {
             .args(["--admin-port", &admin.port().to_string()])
             .args(["--emulator-port", &emulator.port().to_string()])
             .args(["--token-lifetime-secs", &token_lifetime_secs.to_string()])
+            .args(arguments)
             .current_dir(directory.path())
+            .envs(variables.iter().copied())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
             .spawn()
@@ -54,7 +64,7 @@ impl Sandbox {
 
     fn wait_until_ready(&mut self) {
         let deadline = Instant::now() + START_TIMEOUT;
-        while !get(self.admin, "/readyz").is_some_and(|(status, _)| status == 200) {
+        while get(self.admin, "/readyz").is_none_or(|(status, _)| status != 200) {
             let ended = self.child.try_wait().expect("a child of ours");
             assert!(ended.is_none(), "the sandbox ended: {ended:?}\n{}", self.log());
             assert!(Instant::now() < deadline, "the sandbox is not ready\n{}", self.log());
@@ -200,6 +210,35 @@ fn curl_needs_an_address_and_a_header_only() {
     assert_eq!(output.status.code(), Some(22), "two selectors that disagree are an error");
     let body = String::from_utf8_lossy(&output.stdout);
     assert!(body.contains("account_conflict"), "{body}");
+}
+
+#[test]
+fn the_sandbox_needs_neither_the_egress_proxy_nor_the_variables_of_this_machine() {
+    let nobody = "http://127.0.0.1:9";
+    let sandbox = Sandbox::start_with(
+        60,
+        &[],
+        &[
+            ("HTTP_PROXY", nobody),
+            ("http_proxy", nobody),
+            ("HTTPS_PROXY", nobody),
+            ("ALL_PROXY", nobody),
+            ("ADSPROXY_CONFIG", "/nonexistent"),
+            ("ADSPROXY_LISTEN__ADMIN", "nowhere"),
+        ],
+    );
+    let (status, profiles) =
+        get(sandbox.proxy, &format!("/a/{ACCOUNT}/v2/profiles")).expect("an answer");
+    assert_eq!(status, 200, "{profiles}\n{}", sandbox.log());
+}
+
+#[test]
+fn the_sandbox_logs_as_told() {
+    for (format, line) in [("text", " INFO "), ("json", "\"level\":\"INFO\"")] {
+        let log = Sandbox::start_with(60, &["--log-format", format], &[]).log();
+        let listening = log.lines().find(|log| log.contains("listening")).expect("it is logged");
+        assert!(listening.contains(line), "{format}: {listening}");
+    }
 }
 
 #[test]
