@@ -158,6 +158,17 @@ fn help_and_completions_know_every_command() {
 }
 
 #[test]
+fn the_completions_complete() {
+    let home = Home::new();
+    home.write("completions", &home.run("completions bash").out, 0o644);
+    let ask = "source ./completions; COMP_WORDS=(adsproxy account re); COMP_CWORD=2; \
+        _adsproxy adsproxy re account; echo \"${COMPREPLY[*]}\"";
+    let mut bash = std::process::Command::new("bash");
+    let said = said(bash.args(["--norc", "-c", ask]).current_dir(home.path("")));
+    assert_eq!((said.out.as_str(), said.code), ("remove\n", Some(0)), "{said:?}");
+}
+
+#[test]
 fn accounts_are_added_shown_and_removed_without_showing_a_secret() {
     let home = home_with_store();
     let added = home.run_with_input("account add acme --region eu", "Atzr|CANARY-token\n");
