@@ -6,7 +6,6 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt,
-    path::Path,
     process::{Child, Stdio},
     thread,
     time::{Duration, Instant},
@@ -133,7 +132,7 @@ fn help_is_as_written_down() {
     let command = <adsproxy::cli::Cli as clap::CommandFactory>::command();
     let mut text = String::new();
     transcript(&Home::new(), &command, "", &mut text);
-    let is = Path::new(env!("CARGO_TARGET_TMPDIR")).join("help.txt");
+    let is = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("help.txt");
     fs::write(&is, &text).unwrap();
     let lines = text.lines().chain([""]).zip(include_str!("help.txt").lines().chain([""]));
     for (is_line, line) in lines {

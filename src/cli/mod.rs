@@ -15,7 +15,7 @@ use crate::{
         load::{self, Environment, LoadError, Loaded, Options, Override},
     },
 };
-use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
+use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use std::{
     io::{self, Write},
@@ -165,7 +165,10 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Serve => app::serve(context.load()?.config),
         #[cfg(feature = "sandbox")]
         Verb::Sandbox(_) if context.global.config.is_some() => Cli::command()
-            .error(ErrorKind::ArgumentConflict, "the sandbox brings a configuration of its own")
+            .error(
+                clap::error::ErrorKind::ArgumentConflict,
+                "the sandbox brings a configuration of its own",
+            )
             .exit(),
         #[cfg(feature = "sandbox")]
         Verb::Sandbox(options) => crate::sandbox::run::run(&options, &context.overrides()),
