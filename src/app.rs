@@ -15,8 +15,8 @@ use crate::{
     forward::body::CaptureLimits,
     https,
     listen::{
-        Acceptor,
-        bind::{self, BindError, Bound},
+        Acceptor, LINGER,
+        bind::{self, BindError, Bound, SocketFile},
         tls::{self, ServerTls},
     },
     log::{self, AccessLog, Log},
@@ -29,7 +29,6 @@ use crate::{
 use std::{
     fmt, io,
     net::SocketAddr,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -40,8 +39,12 @@ use std::{
 use tokio::{
     runtime::{Builder, LocalOptions, Runtime},
     sync::watch,
+    time::timeout_at,
 };
 use tracing::{info, warn};
+
+/// How long refreshes under way may take at least, after the last request has ended.
+const REFRESHES_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why adsproxy cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -68,14 +71,15 @@ pub struct App {
     addresses: Vec<String>,
     admin: SocketAddr,
     health: Option<SocketAddr>,
-    draining: Arc<AtomicBool>,
     drain: watch::Sender<bool>,
     /// Ends the admin and health listeners: readiness is to be seen falling until then.
     stop: watch::Sender<bool>,
     readiness: Arc<Health>,
+    tokens: TokenManager,
     drain_timeout: Duration,
     workers: Vec<JoinHandle<()>>,
-    paths: Vec<PathBuf>,
+    /// Unlinked at the end.
+    socket_files: Vec<SocketFile>,
     control: Option<Runtime>,
     log: Option<Log>,
 }
@@ -120,7 +124,7 @@ impl App {
         let config = Arc::new(config);
         let log = log::init(&config.log)?;
         let metrics = Metrics::new(&config.metrics, log.dropped());
-        let mut sockets = bind::bind(&config.listen.proxy, config.proxy.workers)?;
+        let sockets = bind::bind(&config.listen.proxy, config.proxy.workers)?;
         let control = Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("control")
@@ -155,7 +159,7 @@ impl App {
 
         let open = Arc::new(AtomicUsize::new(0));
         let mut workers = Vec::new();
-        for (number, bound) in std::mem::take(&mut sockets.workers).into_iter().enumerate() {
+        for (number, bound) in sockets.workers.into_iter().enumerate() {
             let seat = Seat {
                 shared: shared.clone(),
                 metrics: metrics.clone(),
@@ -169,16 +173,16 @@ impl App {
         }
         readiness.set(Readiness::Ready);
         let app = Self {
-            addresses: sockets.addresses.clone(),
+            addresses: sockets.addresses,
             admin,
             health,
-            draining: shared.draining.clone(),
             drain,
             stop,
             readiness,
+            tokens: shared.tokens.clone(),
             drain_timeout: config.proxy.drain_timeout,
             workers,
-            paths: std::mem::take(&mut sockets.paths),
+            socket_files: sockets.files,
             control: Some(control),
             log: Some(log),
         };
@@ -205,8 +209,10 @@ impl App {
         self.health
     }
 
-    /// Serves until SIGTERM or SIGINT, then drains. A second signal ends the process at once.
-    pub fn wait_for_signal_and_drain(self) {
+    /// Serves until SIGTERM or SIGINT, then drains and says whether all could finish. A second
+    /// signal ends the process at once.
+    #[must_use]
+    pub fn wait_for_signal_and_drain(self) -> bool {
         if let Some(control) = &self.control {
             control.block_on(signal());
             // Whoever asks twice does not want to wait.
@@ -215,11 +221,13 @@ impl App {
                 std::process::exit(1);
             });
         }
-        self.drain();
+        self.drain()
     }
 
-    /// Stops accepting, lets requests in flight finish for at most the drain timeout, and ends.
-    pub fn drain(mut self) {
+    /// Stops accepting, lets requests and refreshes under way finish for at most the drain
+    /// timeout, and ends. Says whether all of them did.
+    #[must_use]
+    pub fn drain(mut self) -> bool {
         info!("draining");
         self.readiness.set(Readiness::Draining);
         self.drain.send_replace(true);
@@ -229,11 +237,25 @@ impl App {
                 warn!("a worker ended by a panic");
             }
         }
-        if Instant::now() >= deadline {
+        let answered = Instant::now() < deadline;
+        if !answered {
             warn!("some requests were still in flight at the end of the drain timeout");
         }
-        self.draining.store(true, Ordering::Relaxed);
+        let refreshed = self.finish_refreshes(deadline);
         info!("stopped");
+        answered && refreshed
+    }
+
+    /// A rotated refresh token must reach the store, also when nobody waits for it any more.
+    fn finish_refreshes(&self, deadline: Instant) -> bool {
+        let Some(control) = &self.control else { return true };
+        let deadline = deadline.max(Instant::now() + REFRESHES_TIMEOUT);
+        let finished = async { timeout_at(deadline.into(), self.tokens.finish()).await.is_ok() };
+        let finished = control.block_on(finished);
+        if !finished {
+            warn!("a token refresh was still under way");
+        }
+        finished
     }
 }
 
@@ -241,11 +263,9 @@ impl Drop for App {
     fn drop(&mut self) {
         self.drain.send_replace(true);
         self.stop.send_replace(true);
-        for path in &self.paths {
-            let _ = std::fs::remove_file(path);
-        }
+        self.socket_files.clear();
         if let Some(control) = self.control.take() {
-            // Refreshes under way get a moment: a rotated refresh token must reach the store.
+            // For writes to the disk: other tasks just end.
             control.shutdown_timeout(Duration::from_secs(5));
         }
         if let Some(log) = self.log.take() {
@@ -353,6 +373,7 @@ impl Seat {
         let metrics = self.metrics.worker();
         let limits = self.shared.config.limits.clone();
         let drain_timeout = self.shared.config.proxy.drain_timeout;
+        let late = self.shared.draining.clone();
         let worker = Worker::new(self.shared, metrics.clone(), self.access);
         let service = {
             let worker = worker.clone();
@@ -365,24 +386,26 @@ impl Seat {
         let started = Instant::now();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut ends: Option<Instant> = None;
+        let mut draining: Option<Instant> = None;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {
                     worker.tick();
                     acceptor.sweep(u32::try_from(started.elapsed().as_secs()).unwrap_or(u32::MAX));
                 }
-                _ = self.drain.changed(), if ends.is_none() => {
-                    ends = Some(Instant::now() + drain_timeout);
+                _ = self.drain.changed(), if draining.is_none() => {
+                    draining = Some(Instant::now());
                     acceptor.drain();
                     ticks = tokio::time::interval(Duration::from_millis(20));
                 }
             }
-            if let Some(ends) = ends
-                && (acceptor.connections() == 0 || Instant::now() >= ends)
-            {
-                worker.tick();
-                return;
+            let Some(since) = draining.map(|began| began.elapsed()) else { continue };
+            if since >= LINGER {
+                // Requests that were on their way have come by now; others are refused.
+                late.store(true, Ordering::Relaxed);
+            }
+            if acceptor.has_drained(since) || since >= drain_timeout {
+                return worker.tick();
             }
         }
     }
@@ -391,10 +414,11 @@ impl Seat {
 /// Runs `serve`: hardens the process, starts, and blocks until drained.
 ///
 /// # Errors
-/// When it cannot start.
+/// When it cannot start, or had to cut requests off at the end.
 pub fn serve(config: Config) -> anyhow::Result<()> {
     harden();
-    App::start(config)?.wait_for_signal_and_drain();
+    let drained = App::start(config)?.wait_for_signal_and_drain();
+    anyhow::ensure!(drained, "stopped before everything under way was finished");
     Ok(())
 }
 

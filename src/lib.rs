@@ -25,6 +25,7 @@ pub mod backoff;
 pub mod clock;
 pub mod deadline;
 pub mod error_chain;
+pub mod executor;
 pub mod https;
 pub mod id;
 pub mod secret;

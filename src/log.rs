@@ -31,6 +31,10 @@ use tracing_subscriber::{
 /// The filter used when neither `RUST_LOG` nor `log.filter` can be read.
 const FALLBACK_FILTER: &str = "info";
 
+/// What no filter can make louder: at `debug` and `trace` h2 tells the path (with its query
+/// string), the authority and the `TE` of requests that it refuses.
+const PINNED: [&str; 2] = ["h2::server=warn", "h2::frame::headers=warn"];
+
 /// Where events go now. The subscriber is installed once per process and looks here, so that a
 /// later `init` takes over.
 static CURRENT: ArcSwapOption<Sink> = ArcSwapOption::const_empty();
@@ -78,6 +82,9 @@ fn start(
     let (sink, writer) = sink::spawn(out, format)?;
     CURRENT.store(Some(Arc::clone(&sink)));
     let (filter, complaint) = filter(config);
+    let filter = PINNED.iter().fold(filter, |filter, directive| {
+        filter.add_directive(directive.parse().expect("a constant that a test parses"))
+    });
     let layer = events_layer(format, color).with_filter(filter);
     // Fails when a subscriber is there already: that one writes to `CURRENT` too.
     let installed = tracing::subscriber::set_global_default(Registry::default().with(layer));

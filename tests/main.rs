@@ -1,14 +1,40 @@
 //! Behaviour tests: one file per behaviour.
 
+#[cfg(feature = "sandbox")]
+mod admin;
 mod cli;
+#[cfg(feature = "sandbox")]
+mod clock_and_sleep;
 mod config;
 mod deploy;
+#[cfg(feature = "sandbox")]
+mod drain;
+mod egress_proxy;
+#[cfg(feature = "sandbox")]
+mod grant_death;
+#[cfg(feature = "sandbox")]
+mod listeners;
+#[cfg(feature = "sandbox")]
+mod lwa_shim;
+#[cfg(feature = "sandbox")]
+mod outage;
+#[cfg(feature = "sandbox")]
+mod redirects;
+#[cfg(feature = "sandbox")]
+mod replay_bodies;
+#[cfg(feature = "sandbox")]
+mod replay_on_401;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 #[cfg(feature = "sandbox")]
 mod sandbox_command;
 #[cfg(feature = "sandbox")]
 mod sdk;
+mod secrets;
+#[cfg(feature = "sandbox")]
+mod store_crash;
+#[cfg(feature = "sandbox")]
+mod streaming_bodies;
 mod support;
 #[cfg(feature = "sandbox")]
 mod token_refresh;

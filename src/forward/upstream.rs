@@ -7,6 +7,7 @@
 use super::{body::RequestBody, connect::Connector};
 use crate::{
     deadline::Deadlines,
+    executor::LocalExecutor,
     metrics::{Limit, WorkerMetrics},
 };
 use http::{HeaderValue, Uri};
@@ -272,19 +273,6 @@ where
     });
     *host.http2.borrow_mut() = Some(sender.clone());
     Ok(Sender::Http2(sender))
-}
-
-/// Runs hyper's tasks on the worker they belong to.
-#[derive(Clone, Copy, Debug)]
-pub struct LocalExecutor;
-
-impl<F> hyper::rt::Executor<F> for LocalExecutor
-where
-    F: Future<Output = ()> + 'static,
-{
-    fn execute(&self, future: F) {
-        spawn_local(future);
-    }
 }
 
 impl Lease {

@@ -6,7 +6,10 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::{
     fmt, io,
     net::SocketAddr,
-    os::unix::net::{UnixListener, UnixStream},
+    os::unix::{
+        fs::MetadataExt,
+        net::{UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
 };
 
@@ -52,17 +55,36 @@ pub struct Sockets {
     pub workers: Vec<Vec<Bound>>,
     /// `127.0.0.1:8787` or `unix:/path`, in the order of the configuration.
     pub addresses: Vec<String>,
-    /// Unix sockets to unlink at the end.
-    pub paths: Vec<PathBuf>,
+    /// The Unix sockets' places in the file system.
+    pub files: Vec<SocketFile>,
 }
 
-impl Drop for Sockets {
+/// A Unix socket's place in the file system; given up when dropped.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and inode: a successor may have put its own socket there by then.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), identity: identity(path)? })
+    }
+}
+
+impl Drop for SocketFile {
     fn drop(&mut self) {
-        for path in &self.paths {
+        if identity(&self.path).is_ok_and(|found| found == self.identity) {
             // Somebody else may have removed it; nothing is lost.
-            let _ = std::fs::remove_file(path);
+            let _ = std::fs::remove_file(&self.path);
         }
     }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let found = std::fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
 }
 
 /// Binds every address for `workers` workers.
@@ -73,7 +95,7 @@ pub fn bind(addresses: &[ProxyAddress], workers: usize) -> Result<Sockets, BindE
     let mut sockets = Sockets {
         workers: (0..workers).map(|_| Vec::new()).collect(),
         addresses: Vec::new(),
-        paths: Vec::new(),
+        files: Vec::new(),
     };
     for address in addresses {
         match address {
@@ -85,7 +107,6 @@ pub fn bind(addresses: &[ProxyAddress], workers: usize) -> Result<Sockets, BindE
                 let shown = format!("unix:{}", path.display());
                 unix(path, &mut sockets).map_err(|e| BindError::new(&shown, e))?;
                 sockets.addresses.push(shown);
-                sockets.paths.push(path.clone());
             }
         }
     }
@@ -133,6 +154,7 @@ fn unix(path: &Path, sockets: &mut Sockets) -> io::Result<()> {
     let bound = UnixListener::bind(path);
     rustix::process::umask(before);
     let listener = bound?;
+    sockets.files.push(SocketFile::new(path)?);
     listener.set_nonblocking(true)?;
     for worker in &mut sockets.workers {
         worker.push(Bound::Unix(listener.try_clone()?));
@@ -148,6 +170,9 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
     match UnixStream::connect(path) {
         Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
-        Err(_) => std::fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path)
+        }
+        Err(error) => Err(error),
     }
 }

@@ -69,7 +69,9 @@ impl Connection {
 
     /// Asks its task to end it.
     pub(super) fn close(&self, how: Close) {
-        self.close.set(how);
+        if self.close.replace(how) == how {
+            return;
+        }
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }

@@ -6,16 +6,18 @@
 
 pub mod bind;
 mod connection;
+mod first_byte;
 pub mod tls;
 
 use crate::{
     config,
-    forward::upstream::LocalExecutor,
+    executor::LocalExecutor,
     metrics::{Limit, WorkerMetrics},
 };
 use bind::Bound;
 use connection::{Close, Connection, InFlight, Watched};
-use http::{Request, Response};
+use first_byte::{Peek, begins_http2};
+use http::{HeaderValue, Request, Response, header::CONNECTION};
 use hyper::{
     body::{Body, Frame, Incoming, SizeHint},
     rt::{Read, Write},
@@ -23,13 +25,11 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustix::net::{RecvFlags, recv};
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     error::Error as StdError,
     fmt, io,
-    os::fd::AsFd,
     pin::{Pin, pin},
     rc::Rc,
     sync::{
@@ -41,15 +41,15 @@ use std::{
 };
 use tls::ServerTls;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UnixListener},
     sync::Notify,
     task::spawn_local,
     time::{sleep, timeout},
 };
 
-/// What every HTTP/2 connection begins with.
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// A draining worker keeps idle HTTP/1.1 connections for so long: a request may be on its way.
+pub const LINGER: Duration = Duration::from_secs(1);
 /// Beyond the limit this many are told so at once; the others are just closed.
 const REFUSALS_MAX: usize = 64;
 const REFUSAL: &str = include_str!("refusal.http");
@@ -62,6 +62,8 @@ pub struct Acceptor<S> {
     metrics: Arc<WorkerMetrics>,
     /// Open connections of all workers.
     open: Arc<AtomicUsize>,
+    /// Open connections of this worker, those that have not sent a byte included.
+    accepted: Rc<Cell<usize>>,
     clock: Rc<Cell<u32>>,
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
     next: Cell<u64>,
@@ -99,6 +101,7 @@ where
             service,
             metrics,
             open,
+            accepted: Rc::default(),
             clock: Rc::new(Cell::new(0)),
             connections: RefCell::default(),
             next: Cell::new(0),
@@ -191,7 +194,9 @@ where
     }
 
     fn place(&self) -> Option<Place> {
-        let place = Place { open: self.open.clone(), metrics: self.metrics.clone() };
+        let (open, accepted) = (self.open.clone(), self.accepted.clone());
+        let place = Place { open, accepted, metrics: self.metrics.clone() };
+        self.accepted.set(self.accepted.get() + 1);
         self.metrics.connection_opened();
         if self.open.fetch_add(1, Ordering::Relaxed) < self.limits.connections_max {
             return Some(place);
@@ -248,7 +253,7 @@ where
         let connection = Connection::new(http2, &self.clock);
         let key = self.next.replace(self.next.get() + 1);
         self.connections.borrow_mut().insert(key, connection.clone());
-        if self.draining.get() {
+        if self.draining.get() && http2 {
             connection.close(Close::Gracefully);
         }
         let io = Watched { io: TokioIo::new(stream), connection: connection.clone() };
@@ -318,7 +323,10 @@ where
         request: Request<Incoming>,
     ) -> Result<Response<Guarded<B>>, std::convert::Infallible> {
         let in_flight = connection.request();
-        let response = (self.service)(request).await;
+        let mut response = (self.service)(request).await;
+        if self.draining.get() && !connection.http2 {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         Ok(response.map(|body| Guarded { body, _in_flight: in_flight }))
     }
 
@@ -344,19 +352,30 @@ where
         }
     }
 
-    /// Accepts no more and lets every connection end after its requests in flight.
+    /// Accepts no more, and lets every connection end after the requests in flight.
+    ///
+    /// HTTP/2 has a message for that. An HTTP/1.1 connection that was closed between two requests
+    /// would take one with it that is on its way; so the next answer announces the end, and only
+    /// who stays silent for a while is closed.
     pub fn drain(&self) {
         self.draining.set(true);
         self.stop.notify_waiters();
-        for connection in self.connections.borrow().values() {
+        for connection in self.connections.borrow().values().filter(|one| one.http2) {
             connection.close(Close::Gracefully);
         }
     }
 
-    /// Open connections of this worker.
-    #[must_use]
-    pub fn connections(&self) -> usize {
-        self.connections.borrow().len()
+    /// Says whether every connection has ended, `since` the drain began. To be asked again and
+    /// again: it also closes those that are idle for too long.
+    pub fn has_drained(&self, since: Duration) -> bool {
+        if since < LINGER {
+            return self.accepted.get() == 0;
+        }
+        let connections = self.connections.borrow();
+        for connection in connections.values() {
+            connection.close(Close::Gracefully);
+        }
+        connections.is_empty()
     }
 }
 
@@ -380,12 +399,14 @@ async fn drive(watch: &Connection, mut poll: impl FnMut(&mut Context<'_>, bool) 
 /// A place under the connection limit.
 struct Place {
     open: Arc<AtomicUsize>,
+    accepted: Rc<Cell<usize>>,
     metrics: Arc<WorkerMetrics>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
+        self.accepted.set(self.accepted.get() - 1);
         self.metrics.connection_closed();
     }
 }
@@ -414,45 +435,5 @@ impl<B: Body + Unpin> Body for Guarded<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// A stream whose first bytes can be looked at without taking them.
-trait Peek: AsyncRead + AsyncWrite + Unpin + 'static {
-    async fn peek(&self, buf: &mut [u8]) -> io::Result<usize>;
-}
-
-impl Peek for TcpStream {
-    async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.async_io(Interest::READABLE, || peek(self, buf)).await
-    }
-}
-
-impl Peek for UnixStream {
-    async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.async_io(Interest::READABLE, || peek(self, buf)).await
-    }
-}
-
-fn peek(stream: &impl AsFd, buf: &mut [u8]) -> io::Result<usize> {
-    Ok(recv(stream, buf, RecvFlags::PEEK)?.0)
-}
-
-/// Whether the caller speaks HTTP/2 without having been asked.
-async fn begins_http2(stream: &impl Peek) -> io::Result<bool> {
-    let mut buf = [0; HTTP2_PREFACE.len()];
-    loop {
-        let seen = stream.peek(&mut buf).await?;
-        if seen == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        if !HTTP2_PREFACE.starts_with(&buf[..seen]) {
-            return Ok(false);
-        }
-        if seen == HTTP2_PREFACE.len() {
-            return Ok(true);
-        }
-        // A preface in pieces: the bytes stay where they are, so there is nothing to wait on.
-        sleep(Duration::from_millis(10)).await;
     }
 }

@@ -87,7 +87,8 @@ pub fn run(options: &RunOptions, overrides: &[Override]) -> anyhow::Result<()> {
     let text = banner(sandbox.proxy_address(), admin, emulator, lifetime(options));
     // A reader that went away, such as `head`, is no reason to stop.
     let _ = writeln!(io::stdout().lock(), "{text}");
-    sandbox.app.wait_for_signal_and_drain();
+    // What was cut off at the end does not matter here.
+    let _ = sandbox.app.wait_for_signal_and_drain();
     Ok(())
 }
 

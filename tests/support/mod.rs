@@ -1,6 +1,16 @@
 //! What the behaviour tests share.
 
+#[cfg(feature = "sandbox")]
+pub mod bodies;
+#[cfg(feature = "sandbox")]
+pub mod canary;
+#[cfg(feature = "sandbox")]
+pub mod crowd;
 pub mod extras;
 pub mod program;
 #[cfg(feature = "sandbox")]
 pub mod proxy;
+#[cfg(feature = "sandbox")]
+pub mod stream;
+#[cfg(feature = "sandbox")]
+pub mod wire;

@@ -97,21 +97,42 @@ impl Proxy {
         Self::launch(self.dir.clone(), self.env.clone())
     }
 
+    /// Changes the environment of the next start.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.env.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill(&mut self) {
+        self.signal("KILL");
+        self.wait();
+    }
+
+    /// Runs a proxy that must not start; gives back its exit code and all it said.
+    pub fn refused(amazon: &Emulator, setup: &Setup) -> (i32, String) {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        write_config(dir.path(), amazon, setup);
+        let mut child = command(dir.path(), &setup.env).spawn().expect("the binary runs");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("a child of ours") {
+                break status;
+            }
+            if Instant::now() > deadline {
+                child.kill().expect("killed");
+                panic!("it started");
+            }
+            thread::sleep(Duration::from_millis(10));
+        };
+        let mut said = String::new();
+        child.stderr.take().expect("piped").read_to_string(&mut said).expect("text");
+        said.push_str(&fs::read_to_string(dir.path().join("stdout")).expect("text"));
+        assert_no_secret("the output of a failed start", said.as_bytes());
+        (status.code().expect("no signal"), said)
+    }
+
     fn launch(dir: Arc<TempDir>, env: Vec<(String, String)>) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_adsproxy"))
-            .args(["serve", "--log-format", "json", "--config"])
-            .arg(dir.path().join("proxy.toml"))
-            .env_remove("HTTPS_PROXY")
-            .env("CLIENT_SECRET", CLIENT_SECRET)
-            .env("ACME_REFRESH", ACME_REFRESH)
-            .env("GLOBEX_REFRESH", GLOBEX_REFRESH)
-            .env("RUST_BACKTRACE", "1")
-            .envs(env.iter().cloned())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary runs");
+        let mut child = command(dir.path(), &env).spawn().expect("the binary runs");
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = child.stderr.take().expect("piped");
         let sink = log.clone();
@@ -135,6 +156,14 @@ impl Proxy {
 
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("running").id()
+    }
+
+    /// Every address of the data plane, as logged.
+    pub fn listening(&self) -> Vec<String> {
+        let log = self.log();
+        let line = log.lines().find(|line| line.contains(r#""message":"listening""#));
+        let line: serde_json::Value = serde_json::from_str(line.expect("a line")).expect("JSON");
+        serde_json::from_str(line["proxy"].as_str().expect("addresses")).expect("a list")
     }
 
     /// What was logged so far.
@@ -187,14 +216,14 @@ impl Proxy {
         answer
     }
 
+    /// What the admin listener answers, head and body; nothing if it does not listen any more.
+    pub fn ask_admin(&self, path: &str) -> String {
+        ask(self.admin, &format!("GET {path} HTTP/1.1\r\nHost: localhost"))
+    }
+
     /// The metrics page.
     pub fn metrics(&self) -> String {
-        let mut stream = TcpStream::connect(self.admin).expect("a connection");
-        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).expect("written");
-        let mut page = String::new();
-        stream.read_to_string(&mut page).expect("text");
-        page
+        self.ask_admin("/metrics")
     }
 
     /// One sample, for example `adsproxy_replays_total{outcome="succeeded"}`; 0 if absent.
@@ -291,14 +320,25 @@ pub fn assert_no_secret(place: &str, bytes: &[u8]) {
             assert!(!text.contains(&form), "a secret is in {place}: {text}");
         }
     }
-    // The emulator's access tokens are long; a placeholder is not.
-    for (at, _) in text.match_indices("Atza|").chain(text.match_indices("Atza%7C")) {
+    // The emulator's tokens are long; a placeholder is not.
+    let starts = ["Atza|", "Atza%7C", "Atzr|", "Atzr%7C"];
+    for (at, _) in starts.iter().flat_map(|start| text.match_indices(start)) {
         let token: String = text[at + 5..]
             .chars()
             .take_while(|c| c.is_ascii_alphanumeric() || "-_.~".contains(*c))
             .collect();
-        assert!(token.len() < 100, "an access token is in {place}");
+        assert!(token.len() < 100, "a token is in {place}");
     }
+}
+
+/// Sends a request's head (its last line end is added) and reads until the connection ends;
+/// nothing if nobody listens.
+pub fn ask(address: SocketAddr, head: &str) -> String {
+    let Ok(mut stream) = TcpStream::connect(address) else { return String::new() };
+    let _ = stream.write_all(format!("{head}\r\nConnection: close\r\n\r\n").as_bytes());
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    answer
 }
 
 /// Polls until `condition` holds.
@@ -308,6 +348,30 @@ pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "never: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// The real binary, not running yet. Nothing in its surroundings protects it: what it makes too
+/// open shows, and a crash would leave a core if it allowed one.
+fn command(dir: &Path, env: &[(String, String)]) -> Command {
+    let mut command = Command::new("sh");
+    command
+        .args([
+            "-c",
+            "umask 0; ulimit -c unlimited; exec \"$0\" \"$@\"",
+            env!("CARGO_BIN_EXE_adsproxy"),
+        ])
+        .args(["serve", "--log-format", "json", "--config"])
+        .arg(dir.join("proxy.toml"))
+        .env_remove("HTTPS_PROXY")
+        .env("CLIENT_SECRET", CLIENT_SECRET)
+        .env("ACME_REFRESH", ACME_REFRESH)
+        .env("GLOBEX_REFRESH", GLOBEX_REFRESH)
+        .env("RUST_BACKTRACE", "1")
+        .envs(env.iter().cloned())
+        .stdin(Stdio::null())
+        .stdout(fs::File::create(dir.join("stdout")).expect("a file"))
+        .stderr(Stdio::piped());
+    command
 }
 
 /// Reads the addresses from the line that says `listening`.
