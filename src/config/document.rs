@@ -107,14 +107,13 @@ impl<'i> Document<'i> {
             // The table that lacks a secret holds nothing to hide.
             found = Some((name.span(), secret(&keys[..=depth])));
             match value.get_ref() {
-                DeValue::Table(inner) => table = inner,
+                DeValue::Table(inner) if depth + 1 < keys.len() || !self.is_inline(value) => {
+                    table = inner;
+                }
                 _ => {
                     found = Some((innermost_item(value, &keys[depth + 1..]).span(), secret(keys)));
                     break;
                 }
-            }
-            if depth + 1 == keys.len() && self.is_inline(value) {
-                found = Some((value.span(), secret(keys)));
             }
         }
         match found {
