@@ -285,7 +285,7 @@ fn share(
     let ca = config.upstream.ca_file.as_deref();
     let token = &config.token;
     let lwa_tls = https::client_config(ca, true)?;
-    let http = https::lwa_client(&lwa_tls, token.lwa_connect_timeout, token.lwa_timeout)?;
+    let http = https::LwaHttp::new(&lwa_tls, token.lwa_connect_timeout, token.lwa_timeout)?;
     let tokens = TokenManager::new(
         token,
         clock.clone(),

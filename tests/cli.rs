@@ -6,7 +6,6 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt,
-    path::Path,
     process::{Child, Stdio},
     thread,
     time::{Duration, Instant},
@@ -66,9 +65,9 @@ fn two_keys_are_never_the_same() {
 }
 
 #[test]
-fn serve_without_configuration_explains_the_next_steps() {
+fn without_configuration_the_next_steps_are_explained() {
     let home = Home::new();
-    for arguments in ["", "serve"] {
+    for arguments in ["", "serve", "check-config", "account list"] {
         let said = home.run(arguments);
         assert_eq!(said.code, Some(78), "{said:?}");
         for part in [
@@ -133,7 +132,7 @@ fn help_is_as_written_down() {
     let command = <adsproxy::cli::Cli as clap::CommandFactory>::command();
     let mut text = String::new();
     transcript(&Home::new(), &command, "", &mut text);
-    let is = Path::new(env!("CARGO_TARGET_TMPDIR")).join("help.txt");
+    let is = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("help.txt");
     fs::write(&is, &text).unwrap();
     let lines = text.lines().chain([""]).zip(include_str!("help.txt").lines().chain([""]));
     for (is_line, line) in lines {
@@ -155,6 +154,17 @@ fn help_and_completions_know_every_command() {
             assert!(script.out.contains(verb), "{shell} {verb}");
         }
     }
+}
+
+#[test]
+fn the_completions_complete() {
+    let home = Home::new();
+    home.write("completions", &home.run("completions bash").out, 0o644);
+    let ask = "source ./completions; COMP_WORDS=(adsproxy account re); COMP_CWORD=2; \
+        _adsproxy adsproxy re account; echo \"${COMPREPLY[*]}\"";
+    let mut bash = std::process::Command::new("bash");
+    let said = said(bash.args(["--norc", "-c", ask]).current_dir(home.path("")));
+    assert_eq!((said.out.as_str(), said.code), ("remove\n", Some(0)), "{said:?}");
 }
 
 #[test]
@@ -288,15 +298,13 @@ impl Drop for Server {
     }
 }
 
-#[test]
-fn status_and_healthcheck_see_the_running_server() {
-    let home = home_with_store();
+/// Starts `adsproxy serve` with `accounts` in the configuration of `home`.
+fn serve(home: &Home, accounts: &str) -> Server {
     let file = fs::read_to_string(home.path("proxy.toml")).unwrap();
     let admin = unused_address();
     // No refresh reaches Amazon from here: there is no token to refresh with.
     let listen = format!("[listen]\nproxy = [\"127.0.0.1:0\"]\nadmin = \"{admin}\"\n");
-    let account = "[accounts.acme]\nregion = \"fe\"\n";
-    home.write("proxy.toml", &format!("{listen}{file}{account}"), 0o644);
+    home.write("proxy.toml", &format!("{listen}{file}{accounts}"), 0o644);
     let mut serve = home.command("serve");
     let mut server =
         Server(serve.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts"));
@@ -305,9 +313,27 @@ fn status_and_healthcheck_see_the_running_server() {
         assert!(server.0.try_wait().unwrap().is_none(), "the server ended");
         assert!(Instant::now() < deadline, "the server is not ready");
     }
+    server
+}
+
+#[test]
+fn status_and_healthcheck_see_the_running_server() {
+    let home = home_with_store();
+    let _server = serve(&home, "");
     let status = home.run("status");
     assert_eq!(status.code, Some(0), "{status:?}");
-    assert!(status.out.starts_with("adsproxy ") && status.out.contains("\nacme "), "{status:?}");
+    assert!(status.out.starts_with("adsproxy ") && status.out.ends_with("no accounts\n"));
+    assert_eq!(status.err, "");
+}
+
+#[test]
+fn status_exits_with_77_while_an_account_is_not_connected() {
+    let home = home_with_store();
+    let _server = serve(&home, "[accounts.acme]\nregion = \"fe\"\n");
+    let status = home.run("status");
+    assert_eq!(status.code, Some(77), "{status:?}");
+    assert!(status.out.contains("\nacme "), "{status:?}");
+    assert!(status.err.contains("adsproxy account add acme --replace"), "{status:?}");
     // Who asks for the status needs none of the server's secrets.
     fs::remove_file(home.path("secret")).unwrap();
     let json: serde_json::Value = serde_json::from_str(&home.run("status --json").out).unwrap();

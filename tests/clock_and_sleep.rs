@@ -4,6 +4,7 @@ use crate::support::proxy::ACME_REFRESH;
 use adsproxy::{
     clock::{Clock, ManualClock},
     config,
+    https::{self, LwaHttp},
     id::Region,
     lwa::{Application, LwaClient},
     metrics::Metrics,
@@ -201,10 +202,13 @@ fn boot(
     store: &Arc<MemoryStore>,
 ) -> (TokenManager, Arc<Holder>) {
     let metrics = Metrics::new(&config::Metrics { account_labels_max: 10 }, Arc::default());
+    let tls = https::client_config(None, false).expect("TLS");
+    let patience = Duration::from_secs(10);
+    let http = LwaHttp::new(&tls, patience, patience).expect("a client");
     let tokens = TokenManager::new(
         &token_config(),
         clock.clone(),
-        LwaClient::new(client()),
+        LwaClient::new(http),
         store.clone(),
         metrics,
         Handle::current(),

@@ -187,14 +187,38 @@ fn files_are_looked_for_in_the_documented_order() {
 }
 
 #[test]
+fn the_example_as_it_stands_lacks_only_what_has_no_default() {
+    let error = refused(include_str!("../proxy.example.toml"));
+    for part in [
+        "3 errors in the configuration",
+        "lwa.client_id: is missing",
+        "lwa.client_secret: is missing",
+        "encryption.keys: is empty",
+        " | [lwa]\n",
+    ] {
+        assert!(error.contains(part), "{part}\n{error}");
+    }
+}
+
+#[test]
+fn an_encryption_key_that_is_not_there_yet_can_be_made() {
+    let text =
+        format!("{LWA}[encryption]\nkeys = [{{ id = \"a\", secret = {{ file = \"~/key\" }} }}]\n");
+    assert!(refused(&text).contains("`adsproxy key init` makes a key"));
+    let lwa = LWA.replace("env = \"TEST_SECRET\"", "file = \"nowhere\"");
+    let error = refused(&format!("{lwa}{MEMORY}"));
+    assert!(!error.contains("makes a key"), "{error}");
+}
+
+#[test]
 fn the_example_is_accepted_once_it_has_what_has_no_default() {
     let home = Home::new();
     let example = include_str!("../proxy.example.toml")
         .replace("# client_id = ", "client_id = ")
         .replace("# client_secret = ", "client_secret = ")
         .replace("# keys = ", "keys = ")
-        .replace("# region = ", "region = ")
-        .replace("[listen.tls]\n", "");
+        .replace("# [accounts.acme]", "[accounts.acme]")
+        .replace("# region = ", "region = ");
     home.write("proxy.toml", &example, 0o644).write(".config/adsproxy/key", &"A".repeat(43), 0o600);
     let said = said(home.command("check-config").env("AMAZON_CLIENT_SECRET", "x"));
     assert_eq!(said.code, Some(0), "{said:?}");

@@ -33,6 +33,14 @@ struct Sandbox {
 
 impl Sandbox {
     fn start(token_lifetime_secs: u32) -> Self {
+        Self::start_with(token_lifetime_secs, &[], &[])
+    }
+
+    fn start_with(
+        token_lifetime_secs: u32,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let log = File::create(directory.path().join("log")).expect("a log file");
         let [proxy, admin, emulator] = free_ports();
@@ -42,7 +50,9 @@ impl Sandbox {
             .args(["--admin-port", &admin.port().to_string()])
             .args(["--emulator-port", &emulator.port().to_string()])
             .args(["--token-lifetime-secs", &token_lifetime_secs.to_string()])
+            .args(arguments)
             .current_dir(directory.path())
+            .envs(variables.iter().copied())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
             .spawn()
@@ -203,6 +213,35 @@ fn curl_needs_an_address_and_a_header_only() {
 }
 
 #[test]
+fn the_sandbox_needs_neither_the_egress_proxy_nor_the_variables_of_this_machine() {
+    let nobody = "http://127.0.0.1:9";
+    let sandbox = Sandbox::start_with(
+        60,
+        &[],
+        &[
+            ("HTTP_PROXY", nobody),
+            ("http_proxy", nobody),
+            ("HTTPS_PROXY", nobody),
+            ("ALL_PROXY", nobody),
+            ("ADSPROXY_CONFIG", "/nonexistent"),
+            ("ADSPROXY_LISTEN__ADMIN", "nowhere"),
+        ],
+    );
+    let (status, profiles) =
+        get(sandbox.proxy, &format!("/a/{ACCOUNT}/v2/profiles")).expect("an answer");
+    assert_eq!(status, 200, "{profiles}\n{}", sandbox.log());
+}
+
+#[test]
+fn the_sandbox_logs_as_told() {
+    for (format, line) in [("text", " INFO "), ("json", "\"level\":\"INFO\"")] {
+        let log = Sandbox::start_with(60, &["--log-format", format], &[]).log();
+        let listening = log.lines().find(|log| log.contains("listening")).expect("it is logged");
+        assert!(listening.contains(line), "{format}: {listening}");
+    }
+}
+
+#[test]
 fn node_fetch_needs_an_address_and_a_header_only() {
     if !extras::required("node") {
         return;
@@ -211,6 +250,58 @@ fn node_fetch_needs_an_address_and_a_header_only() {
     let proxy = sandbox.proxy.to_string();
     sandbox.run(Command::new("node").arg(script("fetch.mjs")).args([&proxy, ACCOUNT, CALL_SECS]));
     sandbox.tokens_have_expired();
+}
+
+/// The blocks of the README in `language`, with the sandbox's address in place of the default one.
+fn readme(language: &str, sandbox: &Sandbox) -> Vec<String> {
+    let readme = include_str!("../README.md").replace("127.0.0.1:8787", &sandbox.proxy.to_string());
+    let fence = format!("```{language}\n");
+    let blocks = readme.split(&fence).skip(1);
+    blocks.map(|rest| rest.split_once("```").expect("the block ends").0.to_owned()).collect()
+}
+
+#[test]
+fn the_readmes_python_works_as_it_stands() {
+    let sandbox = Sandbox::start(60);
+    let snippets = readme("python", &sandbox);
+    assert_eq!(snippets.len(), 2, "a new snippet needs its line here");
+    for (snippet, result) in snippets.iter().zip(["profiles", "answer.json()"]) {
+        let Some(mut python) = extras::python() else { return };
+        let code = format!("{snippet}\nassert {result}[0]['profileId']");
+        sandbox.run(python.args(["-c", &code]));
+    }
+}
+
+#[test]
+fn the_readmes_javascript_works_as_it_stands() {
+    if !extras::required("node") {
+        return;
+    }
+    let sandbox = Sandbox::start(60);
+    let snippets = readme("js", &sandbox);
+    assert_eq!(snippets.len(), 1, "a new snippet needs its line here");
+    let code = format!("{}\nif (!(await answer.json())[0].profileId) throw answer;", snippets[0]);
+    sandbox.run(Command::new("node").args(["--input-type=module", "-e", &code]));
+}
+
+#[test]
+fn the_readmes_curl_lines_work_as_they_stand() {
+    if !extras::required("curl") {
+        return;
+    }
+    let sandbox = Sandbox::start(60);
+    let readme = include_str!("../README.md").replace("127.0.0.1:8787", &sandbox.proxy.to_string());
+    let proxy = format!("http://{}/", sandbox.proxy);
+    let lines = readme.lines().filter_map(|line| {
+        let command = &line[line.find("curl ")?..];
+        command.contains(&proxy).then(|| command.split('`').next().unwrap_or(command))
+    });
+    let lines: Vec<&str> = lines.collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    for line in lines {
+        let said = sandbox.run(Command::new("sh").args(["-c", line]).env("NO_PROXY", "127.0.0.1"));
+        assert!(said.contains("profileId"), "{line}\n{said}");
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::{
         load::{self, Environment, LoadError, Loaded, Options, Override},
     },
 };
-use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
+use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use std::{
     io::{self, Write},
@@ -84,7 +84,7 @@ Exit codes:
   77  an account must be connected again
   78  wrong configuration";
 
-/// What somebody does who starts `serve` for the first time.
+/// What somebody does who starts adsproxy for the first time.
 const NEXT_STEPS: &str = "\
 To try adsproxy without an Amazon account:
 
@@ -113,14 +113,14 @@ proxy.example.toml in the source has every key.";
 /// A failure that a caller of the program tells from others by its exit code.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// `serve` without any configuration.
+    /// There is no configuration at all.
     #[error("{0}\n\n{NEXT_STEPS}")]
     NothingConfigured(LoadError),
     /// A wrong configuration.
     #[error(transparent)]
     Config(#[from] LoadError),
     /// Nobody answers where the server should be.
-    #[error("no adsproxy answers at {address}; is `adsproxy serve` running?")]
+    #[error("no adsproxy answers at {address} (is `adsproxy serve` running?)")]
     NoServer {
         /// Where it was looked for.
         address: SocketAddr,
@@ -128,6 +128,20 @@ pub enum Failure {
         #[source]
         source: io::Error,
     },
+    /// Accounts that only a person can bring back.
+    #[error("{}", reauthorization(.0))]
+    ReauthorizationRequired(Vec<String>),
+}
+
+fn reauthorization(accounts: &[String]) -> String {
+    let commands = accounts
+        .iter()
+        .map(|alias| format!("\n  adsproxy account add {alias} --replace < refresh-token"));
+    format!(
+        "not connected, or no longer: {}; get a new refresh token, then{}",
+        accounts.join(", "),
+        commands.collect::<String>(),
+    )
 }
 
 /// The exit code for `error`.
@@ -136,6 +150,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<Failure>() {
         Some(Failure::NothingConfigured(_) | Failure::Config(_)) => 78,
         Some(Failure::NoServer { .. }) => 69,
+        Some(Failure::ReauthorizationRequired(_)) => 77,
         None => 1,
     }
 }
@@ -147,10 +162,13 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     let context = Context { global: cli.global, environment: Environment::of_process() };
     match cli.verb.unwrap_or(Verb::Serve) {
-        Verb::Serve => serve(&context),
+        Verb::Serve => app::serve(context.load()?.config),
         #[cfg(feature = "sandbox")]
         Verb::Sandbox(_) if context.global.config.is_some() => Cli::command()
-            .error(ErrorKind::ArgumentConflict, "the sandbox brings a configuration of its own")
+            .error(
+                clap::error::ErrorKind::ArgumentConflict,
+                "the sandbox brings a configuration of its own",
+            )
             .exit(),
         #[cfg(feature = "sandbox")]
         Verb::Sandbox(options) => crate::sandbox::run::run(&options, &context.overrides()),
@@ -164,14 +182,6 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             clap_complete::generate(shell, &mut Cli::command(), "adsproxy", &mut script);
             print(&script)
         }
-    }
-}
-
-fn serve(context: &Context) -> anyhow::Result<()> {
-    match load::load(&context.options()) {
-        Ok(loaded) => app::serve(loaded.config),
-        Err(error @ LoadError::NotFound { .. }) => Err(Failure::NothingConfigured(error).into()),
-        Err(error) => Err(Failure::Config(error).into()),
     }
 }
 
@@ -203,7 +213,10 @@ impl Context {
     }
 
     fn load(&self) -> Result<Loaded, Failure> {
-        Ok(load::load(&self.options())?)
+        load::load(&self.options()).map_err(|error| match error {
+            LoadError::NotFound { .. } => Failure::NothingConfigured(error),
+            error => Failure::Config(error),
+        })
     }
 }
 
@@ -263,6 +276,7 @@ mod tests {
             (Failure::Config(config()).into(), 78),
             (Failure::NothingConfigured(config()).into(), 78),
             (Failure::NoServer { address, source }.into(), 69),
+            (Failure::ReauthorizationRequired(Vec::new()).into(), 77),
             (anyhow::anyhow!("anything else"), 1),
         ] {
             assert_eq!(exit_code(&error), code, "{error}");

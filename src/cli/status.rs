@@ -27,15 +27,25 @@ impl Status {
         }
         let answer: Value = serde_json::from_str(&body)
             .with_context(|| format!("{address} answered something that is no status"))?;
-        if self.json {
-            return print(format!("{answer:#}\n"));
-        }
-        print(show(&answer))
+        print(if self.json { format!("{answer:#}\n") } else { show(&answer) })?;
+        let dead = dead(&answer);
+        if dead.is_empty() { Ok(()) } else { Err(Failure::ReauthorizationRequired(dead).into()) }
     }
 }
 
+fn accounts(answer: &Value) -> &[Value] {
+    answer["accounts"].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// The accounts whose grants are dead.
+fn dead(answer: &Value) -> Vec<String> {
+    let accounts = accounts(answer).iter();
+    let dead = accounts.filter(|account| account["reauthorization_required"] == true);
+    dead.map(|account| plain(&cell(&account["account"]))).collect()
+}
+
 fn show(answer: &Value) -> String {
-    let accounts = answer["accounts"].as_array().map_or(&[][..], Vec::as_slice);
+    let accounts = accounts(answer);
     let mut text = format!("adsproxy {}\n", plain(&cell(&answer["version"])));
     if accounts.is_empty() {
         return text + "no accounts\n";
@@ -56,13 +66,6 @@ fn show(answer: &Value) -> String {
         ]
     }));
     text.push_str(&table(&rows));
-    for account in accounts.iter().filter(|account| account["reauthorization_required"] == true) {
-        let alias = plain(&cell(&account["account"]));
-        text.push_str(&format!(
-            "\n{alias} must be connected again: get a new refresh token, then\n  \
-             adsproxy account add {alias} --replace < refresh-token\n"
-        ));
-    }
     text
 }
 
@@ -94,17 +97,20 @@ adsproxy 1.2.3
 ACCOUNT  STATE                     REGION  APPLICATION  EXPIRES IN  GENERATION  LAST ERROR
 acme     fresh                     na      default      55m 0s      7           -
 globex   reauthorization_required  eu      default      -           0           invalid_grant
-
-globex must be connected again: get a new refresh token, then
-  adsproxy account add globex --replace < refresh-token
 ";
         assert_eq!(show(&answer), expected);
+        assert_eq!(
+            Failure::ReauthorizationRequired(dead(&answer)).to_string(),
+            "not connected, or no longer: globex; get a new refresh token, then\n  \
+             adsproxy account add globex --replace < refresh-token"
+        );
     }
 
     #[test]
     fn an_answer_without_accounts_says_so() {
         for answer in [json!({ "version": "1", "accounts": [] }), json!({}), json!(7)] {
             assert!(show(&answer).ends_with("no accounts\n"));
+            assert!(dead(&answer).is_empty());
         }
     }
 }

@@ -17,7 +17,10 @@ pub const HELP: &[(&str, &str)] = &[
     ("GET  /_sandbox", "the state as JSON"),
     ("POST /_sandbox/expire[?account=acme]", "access tokens are dead from now on"),
     ("POST /_sandbox/revoke?account=acme", "the advertiser takes the grant back"),
-    ("POST /_sandbox/reconnect?account=acme", "the grant lives again"),
+    (
+        "POST /_sandbox/reconnect?account=acme",
+        "the grant lives again, for a proxy that starts anew",
+    ),
     ("POST /_sandbox/api?fault=spurious-401&times=2", "API faults; times=forever is possible"),
     ("POST /_sandbox/lwa?fault=down&times=forever", "LWA faults (retry_after=, ms=, to=)"),
     ("POST /_sandbox/clear", "no more faults, gates open"),

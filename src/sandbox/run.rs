@@ -177,3 +177,35 @@ kind = "memory"
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_proxy_has_the_products_defaults_whatever_a_token_lives() {
+        let (proxy, admin, emulator) = (loopback(1), loopback(2), loopback(3));
+        let secret = [("S".to_owned(), "s".to_owned())].into_iter().collect();
+        let least =
+            "lwa = { client_id = 'c', client_secret = { env = 'S' } }\nstore.kind = 'memory'";
+        let product = load::parse(Some("p".into()), least, &secret, &[]).expect("valid").config;
+        for secs in [1, 2, 120, 86_400] {
+            let lifetime = Duration::from_secs(secs);
+            let config = config(proxy, admin, emulator, lifetime, &[]).expect("valid");
+            assert_eq!(format!("{:?}", config.limits), format!("{:?}", product.limits));
+            assert_eq!(format!("{:?}", config.replay), format!("{:?}", product.replay));
+            assert_eq!(format!("{:?}", config.guard), format!("{:?}", product.guard));
+            assert_eq!(config.proxy.drain_timeout, product.proxy.drain_timeout);
+            assert_eq!(config.token.background_lead, lifetime / 2);
+        }
+    }
+
+    #[test]
+    fn a_flag_goes_before_the_sandboxs_own_configuration() {
+        let format =
+            Override { flag: "--log-format", key: &["log", "format"], value: "json".to_owned() };
+        let (proxy, admin, emulator) = (loopback(1), loopback(2), loopback(3));
+        let config = config(proxy, admin, emulator, Duration::from_secs(60), &[format]);
+        assert_eq!(config.expect("valid").log.format, Some(crate::config::LogFormat::Json));
+    }
+}

@@ -25,7 +25,7 @@ pub(super) fn read(file: Option<&Path>, context: &Context) -> anyhow::Result<Sec
     };
     let text = token.expose().trim();
     if text.is_empty() {
-        bail!("the refresh token is empty");
+        bail!("the refresh token is empty; give it on standard input or by --refresh-token-file");
     }
     if text.len() > TOKEN_MAX_BYTES || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         bail!(
