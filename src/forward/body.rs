@@ -167,13 +167,14 @@ impl Capture {
         })))
     }
 
-    /// Receives a small body of announced size whole, before any of it is sent.
+    /// Receives what has arrived of a small body, before any of it is sent.
     ///
-    /// It then goes out in one piece with its header, and a caller that breaks off leaves no half
-    /// request with Amazon. Larger bodies stream.
+    /// A body that is here already goes out in one piece with its header, and one that was broken
+    /// off leaves no half request with Amazon. What has not arrived streams later. For HTTP/1.1
+    /// callers only: their bodies come through the task that runs this.
     ///
     /// # Errors
-    /// When the caller breaks off or is too slow.
+    /// When the caller has broken off.
     ///
     /// # Cancel safety
     /// Safe: what was received stays captured.
@@ -182,12 +183,27 @@ impl Capture {
         let most = GATHER_MAX_BYTES.min(shared.context.limits.replay.memory_max_bytes);
         let small = shared.size.exact().filter(|size| *size <= most);
         // Without a place under the budget nothing may be taken: it could not be kept.
-        if small.is_some_and(|size| shared.charge(&mut shared.state.borrow_mut(), size)) {
-            while let Some(data) = poll_fn(|cx| shared.poll_source(cx)).await {
-                data?;
-            }
+        if !small.is_some_and(|size| shared.charge(&mut shared.state.borrow_mut(), size)) {
+            return Ok(());
         }
-        Ok(())
+        // The connection reads before it runs this, one frame ahead. Taking a frame makes it read
+        // and run this again; what is not there then is not there at all.
+        let mut asked = true;
+        poll_fn(|cx| {
+            loop {
+                match shared.poll_source(cx) {
+                    Poll::Ready(Some(Ok(_))) => asked = false,
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                    Poll::Ready(None) => return Poll::Ready(Ok(())),
+                    Poll::Pending if asked => return Poll::Ready(Ok(())),
+                    Poll::Pending => {
+                        asked = true;
+                        return Poll::Pending;
+                    }
+                }
+            }
+        })
+        .await
     }
 
     /// The body for one attempt; every earlier one ends. `None` when it was not kept whole.

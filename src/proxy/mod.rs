@@ -33,7 +33,7 @@ use error::Error;
 use exchange::Exchange;
 use fields::Fields;
 use guard::Guard;
-use http::{HeaderValue, Request, Response, StatusCode, request::Parts};
+use http::{HeaderValue, Request, Response, StatusCode, Version, request::Parts};
 use hyper::body::{Body, Incoming};
 use respond::{Answer, AnswerBody};
 use select::Selection;
@@ -182,7 +182,7 @@ impl Worker {
         let (tokens, holder) = (&self.shared.tokens, &selection.account.holder);
 
         let mut token = tokens.token_at(holder, exchange.began()).await.map_err(Error::Token)?;
-        if fields.expect.first().is_none() {
+        if head.version < Version::HTTP_2 && fields.expect.first().is_none() {
             let gathered = capture.gather().await;
             gathered.map_err(forward::Error::Body).map_err(Error::Forward)?;
         }
