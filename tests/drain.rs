@@ -18,7 +18,7 @@ use std::{
 };
 use tokio::task::JoinSet;
 
-const BODY: [u8; 100_000] = [b'x'; 100_000];
+static BODY: [u8; 100_000] = [b'x'; 100_000];
 
 fn drain_timeout(secs: u32) -> Setup {
     let toml = format!("[proxy]\nworkers = 1\ndrain_timeout_secs = {secs}");

@@ -5,6 +5,7 @@ mod admin;
 mod deploy;
 #[cfg(feature = "sandbox")]
 mod drain;
+mod layers;
 #[cfg(feature = "sandbox")]
 mod listeners;
 #[cfg(feature = "sandbox")]
