@@ -15,20 +15,21 @@ use crate::{
     forward::body::CaptureLimits,
     https,
     listen::{
-        Acceptor, LINGER,
+        Acceptor, LINGER, Refused,
         bind::{self, BindError, Bound, SocketFile},
         tls::{self, ServerTls},
     },
     log::{self, AccessLog, Log},
     lwa::LwaClient,
     metrics::{AccountStatus, Accounts, Metrics},
-    proxy::{Shared, Worker, guard::Guard},
+    proxy::{self, Shared, Worker, guard::Guard},
     store::{self, CredentialStore},
     token::TokenManager,
 };
 use std::{
     fmt, io,
     net::SocketAddr,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -186,7 +187,8 @@ impl App {
             control: Some(control),
             log: Some(log),
         };
-        info!(proxy = ?app.addresses, %admin, health = ?app.health, "listening");
+        let health = app.health.map(tracing::field::display);
+        info!(proxy = ?app.addresses, %admin, health, "listening");
         Ok(app)
     }
 
@@ -283,7 +285,7 @@ fn share(
     let ca = config.upstream.ca_file.as_deref();
     let token = &config.token;
     let lwa_tls = https::client_config(ca, true)?;
-    let http = https::lwa_client(&lwa_tls, token.lwa_connect_timeout, token.lwa_timeout)?;
+    let http = https::LwaHttp::new(&lwa_tls, token.lwa_connect_timeout, token.lwa_timeout)?;
     let tokens = TokenManager::new(
         token,
         clock.clone(),
@@ -378,7 +380,11 @@ impl Seat {
             let worker = worker.clone();
             move |request| worker.clone().handle(request)
         };
-        let acceptor = Acceptor::new(&limits, self.tls, metrics, self.open, service);
+        let refuse = {
+            let worker = worker.clone();
+            Rc::new(move |refused| worker.refuse(&as_error(refused)))
+        };
+        let acceptor = Acceptor::new(&limits, self.tls, metrics, self.open, (service, refuse));
         if let Err(error) = acceptor.listen(sockets) {
             return tracing::error!(%error, "a worker cannot accept connections");
         }
@@ -407,6 +413,18 @@ impl Seat {
                 return worker.tick();
             }
         }
+    }
+}
+
+/// What the listener refuses, in the words of the error table.
+fn as_error(refused: Refused) -> proxy::error::Error {
+    use proxy::error::Error;
+    match refused {
+        Refused::Malformed => Error::BadRequest("The request is not well-formed HTTP/1.1."),
+        Refused::HeadersTooLarge => Error::HeadersTooLarge,
+        Refused::Connections => Error::Overloaded(
+            "The proxy has as many connections as it may (limits.connections_max). Try again later.",
+        ),
     }
 }
 

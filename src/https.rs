@@ -3,6 +3,7 @@
 //! The machine's roots are honoured (corporate authorities, `SSL_CERT_FILE`), Mozilla's are added
 //! because an image built from nothing has none, and `upstream.ca_file` adds its own.
 
+use http::Uri;
 use rustls::{
     ClientConfig,
     crypto::aws_lc_rs::default_provider,
@@ -63,27 +64,43 @@ pub fn client_config(ca_file: Option<&Path>, alpn_h2: bool) -> Result<Arc<Client
     Ok(Arc::new(config))
 }
 
-/// The client for LWA: follows no redirect and retries nothing by itself, because either would
-/// send a client secret and a refresh token again, possibly elsewhere. `HTTPS_PROXY` and
-/// `NO_PROXY` are honoured. `timeout` is for a whole call, its body included.
-///
-/// # Errors
-/// When the client cannot be built, for instance because it and `tls` use two rustls versions.
-pub fn lwa_client(
-    tls: &ClientConfig,
-    connect_timeout: Duration,
-    timeout: Duration,
-) -> Result<reqwest::Client, Error> {
-    let client = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls.clone())
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .referer(false)
-        .user_agent(USER_AGENT)
-        .connect_timeout(connect_timeout)
-        .timeout(timeout)
-        .build()?;
-    Ok(client)
+/// What LWA is called with: follows no redirect and retries nothing by itself, because either would
+/// send a client secret and a refresh token again, possibly elsewhere. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct LwaHttp {
+    remote: reqwest::Client,
+    local: reqwest::Client,
+}
+
+impl LwaHttp {
+    /// Builds it over `tls`; `timeout` is for a whole call, its body included.
+    ///
+    /// # Errors
+    /// When it cannot be built, for instance because it and `tls` use two rustls versions.
+    pub fn new(
+        tls: &ClientConfig,
+        connect_timeout: Duration,
+        timeout: Duration,
+    ) -> Result<Self, Error> {
+        let builder = || {
+            reqwest::Client::builder()
+                .tls_backend_preconfigured(tls.clone())
+                .redirect(reqwest::redirect::Policy::none())
+                .retry(reqwest::retry::never())
+                .referer(false)
+                .user_agent(USER_AGENT)
+                .connect_timeout(connect_timeout)
+                .timeout(timeout)
+        };
+        Ok(Self { remote: builder().build()?, local: builder().no_proxy().build()? })
+    }
+
+    /// The client for `url`. Plain HTTP is for loopback only, which no egress proxy can reach; for
+    /// the rest `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` are honoured.
+    #[must_use]
+    pub fn client(&self, url: &Uri) -> &reqwest::Client {
+        if url.scheme_str() == Some("https") { &self.remote } else { &self.local }
+    }
 }
 
 fn read_roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
@@ -217,11 +234,12 @@ mod tests {
     async fn the_lwa_client_is_built_names_itself_and_follows_no_redirect() {
         let (ca, server) = authority();
         let config = client_config(Some(ca.path()), false).unwrap();
-        let client = lwa_client(&config, SECONDS, SECONDS).unwrap();
+        let http = LwaHttp::new(&config, SECONDS, SECONDS).unwrap();
         let answer =
             "HTTP/1.1 307 x\r\nlocation: https://localhost:1/\r\ncontent-length: 0\r\n\r\n";
         let (address, asked) = serve_once(server, answer).await;
         let url = format!("https://localhost:{}/auth/o2/token", address.port());
+        let client = http.client(&url.parse().unwrap());
         let (response, head) = tokio::join!(client.post(url).send(), asked);
         assert_eq!(response.unwrap().status(), 307);
         assert!(head.contains(&format!("user-agent: {USER_AGENT}\r\n")), "{head}");

@@ -4,6 +4,7 @@
 //! back; everything else serves these.
 
 pub mod app;
+pub mod cli;
 pub mod proxy;
 
 pub mod account;

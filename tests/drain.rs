@@ -2,7 +2,7 @@
 
 use crate::support::{
     proxy::{Answer, Proxy, Setup, amazon, eventually},
-    wire::Wire,
+    stream::Wire,
 };
 use adsproxy::sandbox::{Gate, LwaFault, Rotation, Times};
 use http::Method;

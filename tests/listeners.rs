@@ -3,7 +3,7 @@
 use crate::support::{
     extras,
     proxy::{Proxy, Setup, amazon, eventually, write_private},
-    wire::Wire,
+    stream::Wire,
 };
 use adsproxy::sandbox::Emulator;
 use rustls::{

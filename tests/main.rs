@@ -2,12 +2,38 @@
 
 #[cfg(feature = "sandbox")]
 mod admin;
+#[cfg(feature = "sandbox")]
+mod bad_input;
+mod cli;
+#[cfg(feature = "sandbox")]
+mod clock_and_sleep;
+mod config;
 mod deploy;
 #[cfg(feature = "sandbox")]
 mod drain;
+#[cfg(feature = "sandbox")]
+mod egress_proxy;
+#[cfg(feature = "sandbox")]
+mod grant_death;
+#[cfg(feature = "sandbox")]
+mod header_hygiene;
+#[cfg(feature = "sandbox")]
+mod http2;
 mod layers;
 #[cfg(feature = "sandbox")]
+mod limits;
+#[cfg(feature = "sandbox")]
 mod listeners;
+#[cfg(feature = "sandbox")]
+mod lwa_shim;
+#[cfg(feature = "sandbox")]
+mod outage;
+#[cfg(feature = "sandbox")]
+mod redirects;
+#[cfg(feature = "sandbox")]
+mod replay_bodies;
+#[cfg(feature = "sandbox")]
+mod replay_on_401;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 #[cfg(feature = "sandbox")]
@@ -16,6 +42,12 @@ mod sandbox_command;
 mod sdk;
 #[cfg(feature = "sandbox")]
 mod secrets;
+#[cfg(feature = "sandbox")]
+mod selection;
+#[cfg(feature = "sandbox")]
+mod store_crash;
+#[cfg(feature = "sandbox")]
+mod streaming_bodies;
 mod support;
 #[cfg(feature = "sandbox")]
 mod token_refresh;

@@ -209,6 +209,25 @@ async fn rotation_kills_the_old_refresh_token_at_once_later_or_never() {
 }
 
 #[tokio::test]
+async fn an_old_refresh_token_dies_once_the_new_one_is_used() {
+    let amazon = Amazon::start().await;
+    let lwa = &amazon.emulator.state().lwa;
+    lwa.configure(|settings| settings.rotation = Rotation::OldDiesOnceUsed);
+    amazon.token_call(REFRESH).await;
+    // The answer was lost as far as anybody can tell: the old one goes on working.
+    let answer = amazon.token_call(REFRESH).await.json();
+    let second = answer["refresh_token"].as_str().unwrap();
+    assert_eq!(
+        amazon.get("/v2/profiles", answer["access_token"].as_str().unwrap()).await.status,
+        200
+    );
+    assert_eq!(amazon.token_call(REFRESH).await.status, 400, "its successor's answer was used");
+    let third = amazon.token_call(second).await.json()["refresh_token"].clone();
+    assert_eq!(amazon.token_call(third.as_str().unwrap()).await.status, 200);
+    assert_eq!(amazon.token_call(second).await.status, 400, "its successor was used");
+}
+
+#[tokio::test]
 async fn odd_token_answers_come_out_as_ordered() {
     let amazon = Amazon::start().await;
     let lwa = &amazon.emulator.state().lwa;

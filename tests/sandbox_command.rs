@@ -17,7 +17,7 @@ fn shell(commands: &str) -> String {
 
 #[test]
 fn every_printed_command_line_does_what_its_title_says() {
-    let sandbox = Sandbox::start(&options()).expect("the sandbox starts");
+    let sandbox = Sandbox::start(&options(), &[]).expect("the sandbox starts");
     let proxy = sandbox.proxy_address();
     let mut printed = banner::requests(proxy);
     printed.extend(banner::faults(proxy, sandbox.emulator().addr()));
@@ -42,7 +42,7 @@ fn a_taken_port_is_refused_with_the_flag_that_changes_it() {
         (RunOptions { admin_port: port, ..options() }, "--admin-port"),
         (RunOptions { emulator_port: port, ..options() }, "--emulator-port"),
     ] {
-        let error = Sandbox::start(&options).expect_err("the port is taken").to_string();
+        let error = Sandbox::start(&options, &[]).expect_err("the port is taken").to_string();
         assert!(error.ends_with(flag), "{error}");
     }
 }

@@ -15,6 +15,12 @@ use tempfile::TempDir;
 /// One of the sandbox's demo accounts.
 const ACCOUNT: &str = "acme";
 
+/// Access tokens of this life expire while a client is at work.
+const SHORT_LIFE_SECS: u32 = 2;
+
+/// How long a client calls on: several lives of a token.
+const CALL_SECS: &str = "5";
+
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A running `adsproxy sandbox`; it ends with the test.
@@ -27,6 +33,14 @@ struct Sandbox {
 
 impl Sandbox {
     fn start(token_lifetime_secs: u32) -> Self {
+        Self::start_with(token_lifetime_secs, &[], &[])
+    }
+
+    fn start_with(
+        token_lifetime_secs: u32,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let log = File::create(directory.path().join("log")).expect("a log file");
         let [proxy, admin, emulator] = free_ports();
@@ -36,7 +50,9 @@ impl Sandbox {
             .args(["--admin-port", &admin.port().to_string()])
             .args(["--emulator-port", &emulator.port().to_string()])
             .args(["--token-lifetime-secs", &token_lifetime_secs.to_string()])
+            .args(arguments)
             .current_dir(directory.path())
+            .envs(variables.iter().copied())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
             .spawn()
@@ -48,13 +64,28 @@ impl Sandbox {
 
     fn wait_until_ready(&mut self) {
         let deadline = Instant::now() + START_TIMEOUT;
-        while !get(self.admin, "/readyz").is_some_and(|(status, _)| status == 200) {
+        while get(self.admin, "/readyz").is_none_or(|(status, _)| status != 200) {
             let ended = self.child.try_wait().expect("a child of ours");
             assert!(ended.is_none(), "the sandbox ended: {ended:?}\n{}", self.log());
             assert!(Instant::now() < deadline, "the sandbox is not ready\n{}", self.log());
             // Another process: there is nothing to wait on but its answer.
             thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// How many access tokens the account has had.
+    fn generation(&self) -> u64 {
+        let (_, body) = get(self.admin, "/status").expect("an answer");
+        let status: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        let accounts = status["accounts"].as_array().expect("a list");
+        let account = accounts.iter().find(|account| account["account"] == ACCOUNT);
+        account.and_then(|account| account["generation"].as_u64()).expect("a number")
+    }
+
+    /// The client has outlived tokens, or it has shown nothing.
+    fn tokens_have_expired(&self) {
+        let generation = self.generation();
+        assert!(generation > 2, "only {generation} tokens were needed\n{}", self.log());
     }
 
     fn log(&self) -> String {
@@ -103,12 +134,13 @@ fn script(name: &str) -> PathBuf {
 
 fn ad_api_client_works(way: &str) {
     let Some(mut python) = extras::python() else { return };
-    let sandbox = Sandbox::start(60);
-    let proxy = sandbox.proxy.to_string();
-    let said = sandbox.run(python.arg(script("ad_api_client.py")).args([way, &proxy, ACCOUNT]));
-    for line in ["profiles ", "campaigns ", "report rows "] {
+    let sandbox = Sandbox::start(SHORT_LIFE_SECS);
+    let arguments = [way, &sandbox.proxy.to_string(), ACCOUNT, CALL_SECS];
+    let said = sandbox.run(python.arg(script("ad_api_client.py")).args(arguments));
+    for line in ["profiles 2\n", "campaigns 1\n", "report rows 10\n"] {
         assert!(said.contains(line), "{said}");
     }
+    sandbox.tokens_have_expired();
 }
 
 #[test]
@@ -133,7 +165,7 @@ fn python_amazon_ad_api_shows_our_error_for_an_unknown_account() {
     let proxy = sandbox.proxy.to_string();
     let output = python
         .arg(script("ad_api_client.py"))
-        .args(["prefix", &proxy, "nobody"])
+        .args(["prefix", &proxy, "nobody", "0"])
         .output()
         .expect("a program that is here");
     let said = String::from_utf8_lossy(&output.stderr);
@@ -145,9 +177,10 @@ fn python_amazon_ad_api_shows_our_error_for_an_unknown_account() {
 #[test]
 fn requests_and_httpx_never_meet_an_expired_token() {
     let Some(mut python) = extras::python() else { return };
-    let sandbox = Sandbox::start(2);
+    let sandbox = Sandbox::start(SHORT_LIFE_SECS);
     let proxy = sandbox.proxy.to_string();
-    sandbox.run(python.arg(script("plain_clients.py")).args([&proxy, ACCOUNT, "5"]));
+    sandbox.run(python.arg(script("plain_clients.py")).args([&proxy, ACCOUNT, CALL_SECS]));
+    sandbox.tokens_have_expired();
 }
 
 #[test]
@@ -155,7 +188,7 @@ fn curl_needs_an_address_and_a_header_only() {
     if !extras::required("curl") {
         return;
     }
-    let sandbox = Sandbox::start(60);
+    let sandbox = Sandbox::start(SHORT_LIFE_SECS);
     let curl = |address: &str, header: &str| {
         let mut command = Command::new("curl");
         command.args(["--noproxy", "*", "-sS", "--fail-with-body", "-H", header, address]);
@@ -165,8 +198,11 @@ fn curl_needs_an_address_and_a_header_only() {
     let by_header =
         curl(&format!("http://{proxy}/v2/profiles"), &format!("X-Ads-Account: {ACCOUNT}"));
     let by_prefix = curl(&format!("http://{proxy}/a/{ACCOUNT}/v2/profiles"), "Accept: */*");
-    for mut command in [by_header, by_prefix] {
-        assert!(sandbox.run(&mut command).contains("profileId"));
+    let mut commands = [by_header, by_prefix];
+    while sandbox.generation() <= 2 {
+        for command in &mut commands {
+            assert!(sandbox.run(command).contains("profileId"));
+        }
     }
     let mut disagreeing =
         curl(&format!("http://{proxy}/a/{ACCOUNT}/v2/profiles"), "X-Ads-Account: another");
@@ -177,13 +213,95 @@ fn curl_needs_an_address_and_a_header_only() {
 }
 
 #[test]
+fn the_sandbox_needs_neither_the_egress_proxy_nor_the_variables_of_this_machine() {
+    let nobody = "http://127.0.0.1:9";
+    let sandbox = Sandbox::start_with(
+        60,
+        &[],
+        &[
+            ("HTTP_PROXY", nobody),
+            ("http_proxy", nobody),
+            ("HTTPS_PROXY", nobody),
+            ("ALL_PROXY", nobody),
+            ("ADSPROXY_CONFIG", "/nonexistent"),
+            ("ADSPROXY_LISTEN__ADMIN", "nowhere"),
+        ],
+    );
+    let (status, profiles) =
+        get(sandbox.proxy, &format!("/a/{ACCOUNT}/v2/profiles")).expect("an answer");
+    assert_eq!(status, 200, "{profiles}\n{}", sandbox.log());
+}
+
+#[test]
+fn the_sandbox_logs_as_told() {
+    for (format, line) in [("text", " INFO "), ("json", "\"level\":\"INFO\"")] {
+        let log = Sandbox::start_with(60, &["--log-format", format], &[]).log();
+        let listening = log.lines().find(|log| log.contains("listening")).expect("it is logged");
+        assert!(listening.contains(line), "{format}: {listening}");
+    }
+}
+
+#[test]
 fn node_fetch_needs_an_address_and_a_header_only() {
     if !extras::required("node") {
         return;
     }
-    let sandbox = Sandbox::start(60);
+    let sandbox = Sandbox::start(SHORT_LIFE_SECS);
     let proxy = sandbox.proxy.to_string();
-    sandbox.run(Command::new("node").arg(script("fetch.mjs")).args([&proxy, ACCOUNT]));
+    sandbox.run(Command::new("node").arg(script("fetch.mjs")).args([&proxy, ACCOUNT, CALL_SECS]));
+    sandbox.tokens_have_expired();
+}
+
+/// The blocks of the README in `language`, with the sandbox's address in place of the default one.
+fn readme(language: &str, sandbox: &Sandbox) -> Vec<String> {
+    let readme = include_str!("../README.md").replace("127.0.0.1:8787", &sandbox.proxy.to_string());
+    let fence = format!("```{language}\n");
+    let blocks = readme.split(&fence).skip(1);
+    blocks.map(|rest| rest.split_once("```").expect("the block ends").0.to_owned()).collect()
+}
+
+#[test]
+fn the_readmes_python_works_as_it_stands() {
+    let sandbox = Sandbox::start(60);
+    let snippets = readme("python", &sandbox);
+    assert_eq!(snippets.len(), 2, "a new snippet needs its line here");
+    for (snippet, result) in snippets.iter().zip(["profiles", "answer.json()"]) {
+        let Some(mut python) = extras::python() else { return };
+        let code = format!("{snippet}\nassert {result}[0]['profileId']");
+        sandbox.run(python.args(["-c", &code]));
+    }
+}
+
+#[test]
+fn the_readmes_javascript_works_as_it_stands() {
+    if !extras::required("node") {
+        return;
+    }
+    let sandbox = Sandbox::start(60);
+    let snippets = readme("js", &sandbox);
+    assert_eq!(snippets.len(), 1, "a new snippet needs its line here");
+    let code = format!("{}\nif (!(await answer.json())[0].profileId) throw answer;", snippets[0]);
+    sandbox.run(Command::new("node").args(["--input-type=module", "-e", &code]));
+}
+
+#[test]
+fn the_readmes_curl_lines_work_as_they_stand() {
+    if !extras::required("curl") {
+        return;
+    }
+    let sandbox = Sandbox::start(60);
+    let readme = include_str!("../README.md").replace("127.0.0.1:8787", &sandbox.proxy.to_string());
+    let proxy = format!("http://{}/", sandbox.proxy);
+    let lines = readme.lines().filter_map(|line| {
+        let command = &line[line.find("curl ")?..];
+        command.contains(&proxy).then(|| command.split('`').next().unwrap_or(command))
+    });
+    let lines: Vec<&str> = lines.collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    for line in lines {
+        let said = sandbox.run(Command::new("sh").args(["-c", line]).env("NO_PROXY", "127.0.0.1"));
+        assert!(said.contains("profileId"), "{line}\n{said}");
+    }
 }
 
 #[test]

@@ -403,7 +403,7 @@ async fn debug_shows_no_secret_of_any_type_that_holds_one() {
     let store = store::open(&config.store, &config.encryption).expect("a store");
     let tls = https::client_config(None, false).expect("TLS");
     let second = Duration::from_secs(1);
-    let lwa = LwaClient::new(https::lwa_client(&tls, second, second).expect("a client"));
+    let lwa = LwaClient::new(https::LwaHttp::new(&tls, second, second).expect("a client"));
     let metrics = Metrics::new(&config.metrics, Arc::default());
     let control = tokio::runtime::Handle::current();
     let tokens =

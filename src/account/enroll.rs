@@ -151,13 +151,14 @@ impl Enroller {
     ) -> Result<Option<Credential>, store::Error> {
         let _lock = self.store.lock(id).await?;
         let record = self.store.load(id).await?;
+        let fingerprint = self.store.fingerprint(seed);
         if let Some(record) = &record
             && record
                 .seed
                 .as_deref()
                 .is_some_and(|known| self.store.fingerprint_matches(known, seed))
         {
-            return Ok(Some(record.clone()));
+            return Ok(Some(self.refingerprint(record, fingerprint).await));
         }
         let seeded = Credential {
             account: id.clone(),
@@ -170,26 +171,41 @@ impl Enroller {
             consented_at: None,
             updated_at: self.clock.now().unix(),
             reauthorization_required: false,
-            seed: Some(self.store.fingerprint(seed)),
+            seed: Some(fingerprint),
         };
         self.store.save(&seeded).await?;
         info!(account = id.as_str(), "refresh token taken from the configuration");
         Ok(Some(seeded))
     }
 
-    /// Looks again at accounts that wait for a person or a key: another process may have helped.
+    /// Makes the seed's fingerprint with the key that seals now, under the account's lock.
+    ///
+    /// A fingerprint names its key. Once that key is retired it matches nothing, and the
+    /// configured token would replace the rotated one.
+    async fn refingerprint(&self, record: &Credential, fingerprint: String) -> Credential {
+        let mut record = record.clone();
+        if record.seed.as_deref() != Some(fingerprint.as_str()) {
+            record.seed = Some(fingerprint);
+            if let Err(error) = self.store.save(&record).await {
+                let account = record.account.as_str();
+                warn!(account, error = %chain(&error), "cannot save the record under the new key");
+            }
+        }
+        record
+    }
+
+    /// Looks again at accounts that wait for a person, a key or a disk.
     async fn heal(&self) {
         for account in self.directory.snapshot().values() {
             let holder = &account.holder;
-            if !self.tokens.is_stuck(holder) {
-                continue;
+            if let Err(error) = self.tokens.settle(holder).await {
+                warn!(account = account.id.as_str(), error = %chain(&error), "still not saved");
             }
-            if let Ok(Some(record)) = self.store.load(&account.id).await
-                && !record.reauthorization_required
+            if self.tokens.is_stuck(holder)
+                && let Ok(Some(record)) = self.store.load(&account.id).await
+                && self.tokens.reconnected(holder, &record)
             {
                 info!(account = account.id.as_str(), "account can be used again");
-                self.tokens.reconnected(holder);
-                self.tokens.recall(holder, &record);
             }
         }
     }

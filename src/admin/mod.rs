@@ -11,7 +11,7 @@ pub use serve::serve;
 
 use crate::{
     metrics::{AccountStatus, Accounts, Metrics},
-    proxy::guard::Guard,
+    proxy::{fields::Fields, guard::Guard},
 };
 use bytes::Bytes;
 use health::Health;
@@ -82,7 +82,8 @@ impl Admin {
     #[must_use]
     pub fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         if let Some(guard) = &self.guard
-            && let Err(rejected) = guard.check(request.version(), request.uri(), request.headers())
+            && let Err(rejected) =
+                guard.check(request.version(), request.uri(), &Fields::of(request.headers()))
         {
             let detail = rejected.to_string();
             return problem(StatusCode::FORBIDDEN, "caller_rejected", &detail);

@@ -97,25 +97,27 @@ impl<'i> Document<'i> {
 
     /// Where the value at `keys` stands; if there is none, the innermost table it would be in.
     pub(crate) fn place(&self, keys: &[&str]) -> Place {
-        let sensitive = keys.iter().any(|key| is_secret_name(key));
-        let mut span = None;
+        let secret = |keys: &[&str]| {
+            keys.first() != Some(&"token") && keys.iter().any(|key| is_secret_name(key))
+        };
+        let mut found = None;
         let mut table = &self.root;
         for (depth, &key) in keys.iter().enumerate() {
             let Some((name, value)) = table.get_key_value(key) else { break };
-            span = Some(name.span());
+            // The table that lacks a secret holds nothing to hide.
+            found = Some((name.span(), secret(&keys[..=depth])));
             match value.get_ref() {
-                DeValue::Table(inner) => table = inner,
+                DeValue::Table(inner) if depth + 1 < keys.len() || !self.is_inline(value) => {
+                    table = inner;
+                }
                 _ => {
-                    span = Some(innermost_item(value, &keys[depth + 1..]).span());
+                    found = Some((innermost_item(value, &keys[depth + 1..]).span(), secret(keys)));
                     break;
                 }
             }
-            if depth + 1 == keys.len() && self.is_inline(value) {
-                span = Some(value.span());
-            }
         }
-        match span {
-            Some(span) => self.at(span, sensitive && keys.first() != Some(&"token")),
+        match found {
+            Some((span, sensitive)) => self.at(span, sensitive),
             None => Place::Whole(self.path.clone()),
         }
     }

@@ -14,8 +14,10 @@ use super::{
 use std::{
     fmt,
     io::{self, Read},
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
+use toml::de::DeValue;
 
 /// A configuration is written by people.
 const FILE_MAX_BYTES: u64 = 1 << 20;
@@ -113,22 +115,22 @@ impl fmt::Display for LoadError {
 /// `NotFound` if no file exists and no variable is a key, `Unreadable` if a file cannot be read,
 /// else `Invalid` with every problem.
 pub fn load(options: &Options) -> Result<Loaded, LoadError> {
-    let environment = &options.environment;
-    let (source, text) = match find(options)? {
-        Found::File(path, text) => (Some(path), text),
-        Found::Nothing(_) if environment.is_configuration() => (None, String::new()),
-        Found::Nothing(searched) => return Err(LoadError::NotFound { searched }),
-    };
-    let (mut document, syntax) = match &source {
-        Some(path) => Document::parse(path.clone(), &text),
-        None => (Document::empty(), Vec::new()),
-    };
-    let mut problems = environment.lay_over(&mut document);
-    for flag in &options.overrides {
-        let keys: Vec<String> = flag.key.iter().map(|&key| key.to_owned()).collect();
-        let value = toml::de::DeValue::String(flag.value.clone().into());
-        document.insert(&keys, value, Place::Flag(flag.flag.to_owned()));
-    }
+    let (source, text) = sources(options)?;
+    parse(source, &text, &options.environment, &options.overrides)
+}
+
+/// Reads `text` as the content of the file `source`, which need not exist.
+///
+/// # Errors
+/// `Invalid` with every problem.
+pub fn parse(
+    source: Option<PathBuf>,
+    text: &str,
+    environment: &Environment,
+    overrides: &[Override],
+) -> Result<Loaded, LoadError> {
+    let (mut document, syntax, mut problems) =
+        overlaid(source.as_deref(), text, environment, overrides);
 
     let Reading { file, problems: misfits, removed } = document.read();
     problems.extend(misfits.into_iter().filter(|misfit| !on_a_line_of(&syntax, misfit)));
@@ -145,6 +147,65 @@ pub fn load(options: &Options) -> Result<Loaded, LoadError> {
     }
     problems.sort_by(|a, b| a.place.cmp(&b.place));
     Err(LoadError::Invalid(problems))
+}
+
+/// Where the server of a configuration is found.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// `listen.admin`.
+    pub admin: SocketAddr,
+    /// `listen.health`.
+    pub health: Option<SocketAddr>,
+}
+
+/// Reads the addresses alone, for those who only ask the server: they may not read its secrets.
+/// Without any configuration it is the default address, where the sandbox is found too.
+///
+/// # Errors
+/// `Unreadable` as with `load`, `Invalid` if the addresses are wrong or the file is no TOML.
+pub fn addresses(options: &Options) -> Result<Addresses, LoadError> {
+    let (source, text) = match sources(options) {
+        Err(LoadError::NotFound { .. }) => (None, String::new()),
+        found => found?,
+    };
+    let (mut document, syntax, _) =
+        overlaid(source.as_deref(), &text, &options.environment, &options.overrides);
+    if !syntax.is_empty() {
+        return Err(LoadError::Invalid(syntax));
+    }
+    let Reading { file, problems, removed } = document.read();
+    let Some(file) = file else { return Err(LoadError::Invalid(problems)) };
+    validate::addresses(&file, &document, &options.environment, removed)
+        .map_err(|wrong| LoadError::Invalid(if wrong.is_empty() { problems } else { wrong }))
+}
+
+/// The file, if there is one, and its text; none at all is fine if the environment says enough.
+fn sources(options: &Options) -> Result<(Option<PathBuf>, String), LoadError> {
+    match find(options)? {
+        Found::File(path, text) => Ok((Some(path), text)),
+        Found::Nothing(_) if options.environment.is_configuration() => Ok((None, String::new())),
+        Found::Nothing(searched) => Err(LoadError::NotFound { searched }),
+    }
+}
+
+/// The tree of all sources, with the file's syntax errors and the environment's mistakes.
+fn overlaid<'i>(
+    source: Option<&Path>,
+    text: &'i str,
+    environment: &'i Environment,
+    overrides: &'i [Override],
+) -> (Document<'i>, Vec<Problem>, Vec<Problem>) {
+    let (mut document, syntax) = match source {
+        Some(path) => Document::parse(path.to_owned(), text),
+        None => (Document::empty(), Vec::new()),
+    };
+    let problems = environment.lay_over(&mut document);
+    for flag in overrides {
+        let keys: Vec<String> = flag.key.iter().map(|&key| key.to_owned()).collect();
+        let value = DeValue::String(flag.value.clone().into());
+        document.insert(&keys, value, Place::Flag(flag.flag.to_owned()));
+    }
+    (document, syntax, problems)
 }
 
 /// What is left of a line with a syntax error often has a second error that is none.

@@ -543,3 +543,31 @@ fn hostile_texts_are_refused_without_a_panic() {
         assert!(!errors(text, &[("ADSPROXY_LWA__CLIENT_ID", "x")]).is_empty(), "{text}");
     }
 }
+
+#[test]
+fn addresses_are_read_without_the_secrets() {
+    let text =
+        "[listen]\nadmin = \"127.0.0.1:9\"\n[lwa]\nclient_secret = { env = \"NONE\" }\nx = 1\n";
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("p.toml");
+    let asked = |text: &str| {
+        fs::write(&path, text).unwrap();
+        addresses(&Options { path: Some(path.clone()), ..Options::default() })
+    };
+    let found = asked(text).unwrap();
+    assert_eq!((found.admin.port(), found.health), (9, None));
+    for wrong in
+        ["[listen]\nadmin = \"x\"\n", "[listen]\nadmin = 1\n", "[listen]\nadmni = 1\n", "["]
+    {
+        match asked(wrong) {
+            Err(LoadError::Invalid(problems)) => assert!(!problems.is_empty(), "{wrong}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn addresses_without_any_configuration_are_the_defaults() {
+    let found = addresses(&Options::default()).unwrap();
+    assert_eq!((found.admin.to_string().as_str(), found.health), ("127.0.0.1:8788", None));
+}

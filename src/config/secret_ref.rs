@@ -62,6 +62,17 @@ pub(crate) enum Error {
     WorldReadable { path: PathBuf, mode: u32 },
 }
 
+impl Error {
+    /// Says whether the secret was never put there.
+    pub(crate) fn is_absence(&self) -> bool {
+        match self {
+            Self::Unset(_) | Self::EmptyVariable(_) | Self::EmptyFile(_) => true,
+            Self::Unreadable { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+}
+
 impl SecretRef {
     /// Fetches the secret.
     pub(crate) fn resolve(&self, environment: &Environment) -> Result<Secret, Error> {

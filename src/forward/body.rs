@@ -4,6 +4,8 @@
 //! request fail, it only stops being replayable; at most one reader is live, an older one ends with
 //! an error; request trailers are dropped. Everything here belongs to one worker.
 
+mod gate;
+mod reader;
 mod spill;
 
 use crate::{
@@ -12,25 +14,24 @@ use crate::{
     metrics::{Limit, WorkerMetrics},
 };
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
+pub use gate::ContinueGate;
+use http_body::{Body, SizeHint};
 use hyper::body::Incoming;
+pub use reader::RequestBody;
 use spill::Spill;
 use std::{
     cell::{Cell, RefCell},
-    fmt, io,
+    fmt,
+    future::poll_fn,
     pin::Pin,
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
     time::Duration,
 };
-
-/// How long a body is held back for Amazon's `100 Continue` before it is sent regardless.
-/// Source: RFC 9110 section 10.1.1 leaves the time to the client; one second is usual.
-const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
 /// Why a request body ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -44,8 +45,8 @@ pub enum BodyError {
     /// It came slower than `limits.body_min_bytes_per_sec`.
     #[error("the request body came too slowly")]
     TooSlow,
-    /// A replay took over.
-    #[error("a replay has taken over")]
+    /// A replay took over, or nobody wants the body any more.
+    #[error("the request body is not wanted any more")]
     Superseded,
     /// The captured part cannot be read back.
     #[error("the captured request body cannot be read back")]
@@ -103,9 +104,14 @@ struct Shared {
     size: SizeHint,
     state: RefCell<State>,
     reader: Cell<u32>,
+    /// Bytes the current attempt has been given.
+    given: Cell<u64>,
     received: Cell<u64>,
     finished: Cell<bool>,
     waiting_for_caller: Cell<bool>,
+    /// Whether Amazon's answer is final, so that nothing needs to be kept any longer.
+    answered: Cell<bool>,
+    gate: RefCell<Option<Arc<ContinueGate>>>,
     error: Cell<Option<BodyError>>,
 }
 
@@ -144,9 +150,12 @@ impl Capture {
                 waited: 0,
             }),
             reader: Cell::new(0),
+            given: Cell::new(0),
             received: Cell::new(0),
             finished: Cell::new(false),
             waiting_for_caller: Cell::new(false),
+            answered: Cell::new(false),
+            gate: RefCell::new(None),
             error: Cell::new(None),
             context: context.clone(),
         })))
@@ -155,15 +164,29 @@ impl Capture {
     /// The body for one attempt; every earlier one ends. `None` when it was not kept whole.
     #[must_use]
     pub fn attempt(&self, gate: Option<Arc<ContinueGate>>) -> Option<RequestBody> {
-        let Some(shared) = &self.0 else { return Some(RequestBody(None)) };
-        let id = shared.reader.get() + 1;
+        let Some(shared) = &self.0 else { return Some(RequestBody::empty()) };
         if shared.received.get() > 0 && !self.is_replayable() {
             return None;
         }
-        shared.reader.set(id);
+        let id = shared.supersede();
+        shared.given.set(0);
         shared.finished.set(false);
-        let gate = gate.map(|gate| (gate, shared.context.deadlines.timer()));
-        Some(RequestBody(Some(Reader { shared: shared.clone(), id, frame: 0, offset: 0, gate })))
+        shared.gate.borrow_mut().clone_from(&gate);
+        Some(RequestBody::of(shared, id, gate))
+    }
+
+    /// Whether everything that was received can be sent again, once what is on its way to the disk
+    /// has come there or not. Ends the attempt before.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn is_kept(&self) -> bool {
+        if let Some(shared) = self.0.as_ref().filter(|_| self.is_replayable()) {
+            // Two who wait for one write would take each other's wake-up.
+            shared.supersede();
+            poll_fn(|cx| shared.poll_written(&mut shared.state.borrow_mut(), cx)).await;
+        }
+        self.is_replayable()
     }
 
     /// Whether everything that was received can be sent again.
@@ -202,10 +225,20 @@ impl Capture {
         self.0.as_ref().is_some_and(|shared| shared.size.exact().is_none())
     }
 
-    /// Forgets what was captured: Amazon has answered for good.
-    pub fn release(&self) {
+    /// Forgets what was captured: Amazon has answered for good. A replay that still reads it
+    /// reads on to its end.
+    pub fn answered(&self) {
         if let Some(shared) = &self.0 {
-            shared.forget();
+            shared.answered.set(true);
+            shared.forget_what_is_read(&mut shared.state.borrow_mut());
+        }
+    }
+
+    /// Ends a body that Amazon never asked for: its whole answer came instead of a
+    /// `100 Continue`.
+    pub fn over(&self) {
+        if let Some(gate) = self.0.as_ref().and_then(|shared| shared.gate.take()) {
+            gate.shut();
         }
     }
 }
@@ -257,8 +290,27 @@ impl Shared {
         state.kept = Kept::Nothing;
     }
 
-    fn forget(&self) {
-        self.drop_kept(&mut self.state.borrow_mut());
+    fn forget_what_is_read(&self, state: &mut State) {
+        if self.answered.get() && self.given.get() >= state.kept_bytes {
+            self.drop_kept(state);
+        }
+    }
+
+    /// Ends the current attempt; returns the number of the next.
+    fn supersede(&self) -> u32 {
+        self.reader.set(self.reader.get() + 1);
+        self.reader.get()
+    }
+
+    /// Waits for what is on its way to the disk.
+    fn poll_written(&self, state: &mut State, cx: &mut Context<'_>) -> Poll<()> {
+        if let Kept::Disk(spill) = &mut state.kept
+            && ready!(spill.poll_written(cx)).is_err()
+        {
+            // A full disk costs the replay, not the request.
+            self.drop_kept(state);
+        }
+        Poll::Ready(())
     }
 
     fn fail(&self, error: BodyError) -> BodyError {
@@ -271,12 +323,7 @@ impl Shared {
     fn poll_source(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        if let Kept::Disk(spill) = &mut state.kept
-            && ready!(spill.poll_written(cx)).is_err()
-        {
-            // A full disk costs the replay, not the request.
-            self.drop_kept(state);
-        }
+        ready!(self.poll_written(state, cx));
         loop {
             if state.source_ended {
                 return Poll::Ready(None);
@@ -340,121 +387,8 @@ impl Drop for Shared {
     }
 }
 
-/// A request body as hyper sends it.
-pub struct RequestBody(Option<Reader>);
-
-struct Reader {
-    shared: Rc<Shared>,
-    id: u32,
-    /// Captured frames already given out (memory).
-    frame: usize,
-    /// Captured bytes already given out (disk).
-    offset: u64,
-    gate: Option<(Arc<ContinueGate>, Timer)>,
-}
-
-impl Reader {
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-        if self.shared.reader.get() != self.id {
-            return Poll::Ready(Some(Err(BodyError::Superseded)));
-        }
-        if let Some((gate, timer)) = &mut self.gate {
-            if !gate.poll_open(cx) {
-                ready!(timer.poll_after(CONTINUE_WAIT, cx));
-            }
-            self.gate = None;
-        }
-        if let Some(captured) = ready!(self.poll_captured(cx)) {
-            return Poll::Ready(Some(captured));
-        }
-        let data = ready!(self.shared.poll_source(cx));
-        match &data {
-            Some(Ok(data)) => {
-                self.frame += 1;
-                self.offset += data.len() as u64;
-            }
-            Some(Err(_)) => {}
-            None => self.shared.finished.set(true),
-        }
-        Poll::Ready(data)
-    }
-
-    /// What an earlier attempt has taken from the caller already.
-    fn poll_captured(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-        let mut state = self.shared.state.borrow_mut();
-        let state = &mut *state;
-        let captured = match &mut state.kept {
-            Kept::Memory(frames) => frames.get(self.frame).cloned().map(Ok),
-            Kept::Disk(spill) if self.offset < state.kept_bytes => {
-                let read: io::Result<Bytes> = ready!(spill.poll_read(self.offset, cx));
-                Some(read.map_err(|_| self.shared.fail(BodyError::Capture)))
-            }
-            Kept::Disk(_) | Kept::Nothing => None,
-        };
-        if let Some(Ok(data)) = &captured {
-            self.frame += 1;
-            self.offset += data.len() as u64;
-        }
-        Poll::Ready(captured)
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.0 {
-            None => Poll::Ready(None),
-            Some(reader) => reader.poll_data(cx).map(|data| data.map(|data| data.map(Frame::data))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or(SizeHint::with_exact(0), |reader| reader.shared.size.clone())
-    }
-}
-
-impl fmt::Debug for RequestBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RequestBody")
-    }
-}
-
 impl fmt::Debug for Capture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Capture")
-    }
-}
-
-/// Holds a body back until Amazon says `100 Continue`. Shared with hyper's callback, which must be
-/// `Send` although it runs on the same thread.
-#[derive(Debug, Default)]
-pub struct ContinueGate {
-    open: AtomicBool,
-    waker: parking_lot::Mutex<Option<Waker>>,
-}
-
-impl ContinueGate {
-    /// Lets the body pass.
-    pub fn open(&self) {
-        self.open.store(true, Ordering::Release);
-        if let Some(waker) = self.waker.lock().take() {
-            waker.wake();
-        }
-    }
-
-    fn poll_open(&self, cx: &Context<'_>) -> bool {
-        if !self.open.load(Ordering::Acquire) {
-            *self.waker.lock() = Some(cx.waker().clone());
-        }
-        self.open.load(Ordering::Acquire)
     }
 }

@@ -167,7 +167,8 @@ pub fn rewrite_location(headers: &mut HeaderMap, upstream: &Uri, prefix: &str) {
             && a.host().zip(b.host()).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b))
             && port(a) == port(b)
     };
-    let relative = target.authority().is_none() && location.starts_with('/') && !prefix.is_empty();
+    // Two slashes begin a host's name, whatever the parser says.
+    let relative = location.starts_with('/') && !location.starts_with("//") && !prefix.is_empty();
     if !same(&target, upstream) && !relative {
         return;
     }

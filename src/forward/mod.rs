@@ -7,6 +7,7 @@
 pub mod body;
 pub mod connect;
 pub mod headers;
+mod patient;
 pub mod upstream;
 
 use crate::{config, deadline::Deadlines, id::Region, metrics::WorkerMetrics};

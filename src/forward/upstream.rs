@@ -4,7 +4,7 @@
 //! Idle HTTP/1.1 connections are a stack (the warmest first); HTTP/2 is one shared connection. A
 //! connection counts against the limit as long as its task lives, so nothing can leak a place.
 
-use super::{body::RequestBody, connect::Connector};
+use super::{body::RequestBody, connect::Connector, patient::Patient};
 use crate::{
     deadline::Deadlines,
     executor::LocalExecutor,
@@ -158,6 +158,11 @@ impl Host {
         if !fresh && let Some(sender) = self.ready() {
             return Ok(Lease { sender, host: self.clone(), reused: true });
         }
+        Box::pin(self.new_lease()).await
+    }
+
+    /// Opens a connection, or waits for one where there may be no more.
+    async fn new_lease(self: &Rc<Self>) -> Result<Lease, ConnectError> {
         let place = if self.open.get() < self.max {
             Place::take(self)
         } else {
@@ -238,7 +243,7 @@ where
     T: Read + Write + Unpin + 'static,
 {
     let (sender, connection) =
-        http1::Builder::new().handshake(io).await.map_err(ConnectError::Http)?;
+        http1::Builder::new().handshake(Patient::new(io)).await.map_err(ConnectError::Http)?;
     spawn_local(async move {
         // An error reaches the request that waits for the answer; without one it is no news.
         let _ = connection.await;

@@ -2,14 +2,18 @@
 //!
 //! hyper's own header timer costs 5 % of a request and does not see a first byte that never
 //! comes, so a sweep once a second judges all connections by these few cells.
+//!
+//! hyper answers a head that it cannot read by itself, with nothing but a status. No service sees
+//! such a request, so the stream, which knows that none is in flight, puts a full answer there.
 
+use super::{Refuse, Refused};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use std::{
     cell::{Cell, RefCell},
-    io,
+    fmt, io,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 /// How a connection is to end.
@@ -32,6 +36,8 @@ pub struct Connection {
     first_byte: Cell<Option<u32>>,
     write_blocked_since: Cell<Option<u32>>,
     served: Cell<bool>,
+    /// Whether every answer begun has been written out.
+    settled: Cell<bool>,
     close: Cell<Close>,
     waker: RefCell<Option<Waker>>,
     clock: Rc<Cell<u32>>,
@@ -48,6 +54,7 @@ impl Connection {
             first_byte: Cell::new(Some(clock.get())),
             write_blocked_since: Cell::new(None),
             served: Cell::new(false),
+            settled: Cell::new(true),
             close: Cell::new(Close::Open),
             waker: RefCell::new(None),
             clock: clock.clone(),
@@ -58,6 +65,7 @@ impl Connection {
     pub(super) fn request(self: &Rc<Self>) -> InFlight {
         self.requests.set(self.requests.get() + 1);
         self.served.set(true);
+        self.settled.set(false);
         self.first_byte.set(None);
         InFlight(self.clone())
     }
@@ -92,8 +100,8 @@ impl Connection {
     /// For how long a request's header has been arriving.
     pub(super) fn header_secs(&self) -> u32 {
         // Between requests HTTP/2 sends frames of its own, which are no header.
-        let counts = !self.is_busy() && !(self.http2 && self.served.get());
-        self.since(self.first_byte.get().filter(|_| counts))
+        let between = self.http2 && self.served.get();
+        self.since(self.first_byte.get().filter(|_| !self.is_busy() && !between))
     }
 
     /// For how long there has been no request at all.
@@ -125,10 +133,41 @@ impl Drop for InFlight {
 }
 
 /// A stream that tells its connection when bytes come and when they cannot go.
-#[derive(Debug)]
 pub(super) struct Watched<T> {
-    pub(super) io: T,
-    pub(super) connection: Rc<Connection>,
+    io: T,
+    connection: Rc<Connection>,
+    refuse: Refuse,
+    /// What is left to write of an answer that takes the place of hyper's.
+    answer: Option<Vec<u8>>,
+}
+
+impl<T> Watched<T> {
+    pub(super) fn new(io: T, connection: &Rc<Connection>, refuse: &Refuse) -> Self {
+        Self { io, connection: connection.clone(), refuse: refuse.clone(), answer: None }
+    }
+
+    /// What hyper is about to say of a head that it could not read. Costs other writes one look
+    /// at a cell: those of an answer come before it is settled.
+    fn refused(&self, bytes: &[u8]) -> Option<Refused> {
+        if !self.connection.settled.get() {
+            return None;
+        }
+        let bare = bytes.starts_with(b"HTTP/1.") && bytes.ends_with(b"content-length: 0\r\n\r\n");
+        match bytes.get(9..12).filter(|_| bare && bytes.len() < HYPERS_ANSWER_MAX_BYTES)? {
+            b"400" => Some(Refused::Malformed),
+            b"414" | b"431" => Some(Refused::HeadersTooLarge),
+            _ => None,
+        }
+    }
+}
+
+/// No answer of hyper's own is as long.
+const HYPERS_ANSWER_MAX_BYTES: usize = 128;
+
+impl<T> fmt::Debug for Watched<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Watched({:?})", self.connection)
+    }
 }
 
 impl<T: Read + Unpin> Read for Watched<T> {
@@ -158,6 +197,19 @@ impl<T: Write + Unpin> Watched<T> {
         }
         polled
     }
+
+    /// Writes all of `answer` in the place of `instead_of` bytes.
+    fn poll_answer(&mut self, instead_of: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        while let Some(answer) = self.answer.as_mut().filter(|answer| !answer.is_empty()) {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, answer))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            answer.drain(..written);
+        }
+        self.answer = None;
+        Poll::Ready(Ok(instead_of))
+    }
 }
 
 impl<T: Write + Unpin> Write for Watched<T> {
@@ -166,8 +218,16 @@ impl<T: Write + Unpin> Write for Watched<T> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.note(polled)
+        let this = &mut *self;
+        if this.answer.is_none() {
+            this.answer = this.refused(buf).map(|refused| (this.refuse)(refused));
+        }
+        let polled = if this.answer.is_some() {
+            this.poll_answer(buf.len(), cx)
+        } else {
+            Pin::new(&mut this.io).poll_write(cx, buf)
+        };
+        this.note(polled)
     }
 
     fn poll_write_vectored(
@@ -175,6 +235,9 @@ impl<T: Write + Unpin> Write for Watched<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [buf] = bufs {
+            return self.poll_write(cx, buf);
+        }
         let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
         self.note(polled)
     }
@@ -184,6 +247,10 @@ impl<T: Write + Unpin> Write for Watched<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes when its own buffer is empty, and drops a body before its end is written.
+        if !self.connection.is_busy() {
+            self.connection.settled.set(true);
+        }
         Pin::new(&mut self.io).poll_flush(cx)
     }
 

@@ -14,17 +14,28 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A stream whose first bytes can be looked at without taking them.
 pub(super) trait Peek: AsyncRead + AsyncWrite + Unpin + 'static {
     async fn peek(&self, buf: &mut [u8]) -> io::Result<usize>;
+
+    /// Whether no byte will come behind those that are there.
+    async fn is_finished(&self) -> io::Result<bool>;
 }
 
 impl Peek for TcpStream {
     async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.async_io(Interest::READABLE, || peek(self, buf)).await
     }
+
+    async fn is_finished(&self) -> io::Result<bool> {
+        Ok(self.ready(Interest::READABLE).await?.is_read_closed())
+    }
 }
 
 impl Peek for UnixStream {
     async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.async_io(Interest::READABLE, || peek(self, buf)).await
+    }
+
+    async fn is_finished(&self) -> io::Result<bool> {
+        Ok(self.ready(Interest::READABLE).await?.is_read_closed())
     }
 }
 
@@ -45,6 +56,9 @@ pub(super) async fn begins_http2(stream: &impl Peek) -> io::Result<bool> {
         }
         if seen == HTTP2_PREFACE.len() {
             return Ok(true);
+        }
+        if stream.is_finished().await? {
+            return Ok(false);
         }
         // A preface in pieces: the bytes stay where they are, so there is nothing to wait on.
         sleep(Duration::from_millis(10)).await;

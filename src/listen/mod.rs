@@ -52,13 +52,27 @@ use tokio::{
 pub const LINGER: Duration = Duration::from_secs(1);
 /// Beyond the limit this many are told so at once; the others are just closed.
 const REFUSALS_MAX: usize = 64;
-const REFUSAL: &str = include_str!("refusal.http");
+
+/// Why a request is answered without the service ever seeing it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Its head is no HTTP.
+    Malformed,
+    /// Its head is too long, or has too many lines.
+    HeadersTooLarge,
+    /// There are as many connections as there may be.
+    Connections,
+}
+
+/// Writes a refusal: a whole HTTP/1.1 answer that ends its connection.
+pub type Refuse = Rc<dyn Fn(Refused) -> Vec<u8>>;
 
 /// The accepting side of one worker.
 pub struct Acceptor<S> {
     limits: config::Limits,
     tls: Option<Arc<ServerTls>>,
     service: S,
+    refuse: Refuse,
     metrics: Arc<WorkerMetrics>,
     /// Open connections of all workers.
     open: Arc<AtomicUsize>,
@@ -86,19 +100,21 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    /// An acceptor for `service`; `open` counts connections over all workers.
+    /// An acceptor for `service` and, where that cannot be asked, `refuse`; `open` counts
+    /// connections over all workers.
     #[must_use]
     pub fn new(
         limits: &config::Limits,
         tls: Option<Arc<ServerTls>>,
         metrics: Arc<WorkerMetrics>,
         open: Arc<AtomicUsize>,
-        service: S,
+        (service, refuse): (S, Refuse),
     ) -> Rc<Self> {
         Rc::new(Self {
             limits: limits.clone(),
             tls,
             service,
+            refuse,
             metrics,
             open,
             accepted: Rc::default(),
@@ -212,9 +228,10 @@ where
         }
         self.refusals.set(self.refusals.get() + 1);
         let this = self.clone();
+        let refusal = (self.refuse)(Refused::Connections);
         spawn_local(async move {
             let told = async {
-                stream.write_all(REFUSAL.as_bytes()).await?;
+                stream.write_all(&refusal).await?;
                 stream.shutdown().await?;
                 // Closing with unread bytes would reset the connection and lose the answer.
                 sleep(Duration::from_millis(500)).await;
@@ -256,7 +273,7 @@ where
         if self.draining.get() && http2 {
             connection.close(Close::Gracefully);
         }
-        let io = Watched { io: TokioIo::new(stream), connection: connection.clone() };
+        let io = Watched::new(TokioIo::new(stream), &connection, &self.refuse);
         if http2 {
             self.serve_http2(io, &connection).await;
         } else {
@@ -299,8 +316,10 @@ where
                 .timer(TokioTimer::new())
                 .auto_date_header(false)
                 .max_concurrent_streams(self.limits.http2_streams_max)
+                // As for HTTP/1; HPACK counts 32 bytes more for every line.
                 .max_header_list_size(
-                    u32::try_from(self.limits.header_max_bytes).unwrap_or(u32::MAX)
+                    u32::try_from(2 * self.limits.header_max_bytes + 32 * self.limits.headers_max)
+                        .unwrap_or(u32::MAX),
                 )
                 .max_pending_accept_reset_streams(20)
                 .max_local_error_reset_streams(Some(256))

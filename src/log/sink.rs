@@ -15,9 +15,9 @@ use std::{
 };
 
 /// Blocks that may wait for the writer; at most [`BLOCK_BYTES`] each, so about 4 MiB in all.
-const QUEUE_BLOCKS: usize = 256;
+const QUEUE_BLOCKS: usize = 64;
 /// An access log hands its buffer over when it is this full.
-pub(super) const BLOCK_BYTES: usize = 16 * 1024;
+pub(super) const BLOCK_BYTES: usize = 64 * 1024;
 /// Emptied access buffers kept for the next use.
 const SPARE_BUFFERS: usize = 16;
 /// How long a stopping process waits for a stuck output.

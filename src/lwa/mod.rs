@@ -5,7 +5,7 @@
 
 mod wire;
 
-use crate::{backoff::Backoff, config, secret::Secret};
+use crate::{backoff::Backoff, config, https::LwaHttp, secret::Secret};
 use http::{HeaderMap, StatusCode, Uri};
 use std::{
     error::Error as _,
@@ -111,13 +111,13 @@ impl Application {
 /// Calls LWA's token endpoint. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct LwaClient {
-    http: reqwest::Client,
+    http: LwaHttp,
 }
 
 impl LwaClient {
-    /// A client over `http`, which must not follow redirects.
+    /// A client over `http`.
     #[must_use]
-    pub fn new(http: reqwest::Client) -> Self {
+    pub fn new(http: LwaHttp) -> Self {
         Self { http }
     }
 
@@ -206,6 +206,7 @@ impl LwaClient {
         let body = wire::refresh_form(&application.client_id, secret, refresh_token);
         let mut response = self
             .http
+            .client(url)
             .post(url.to_string())
             .header("content-type", "application/x-www-form-urlencoded;charset=UTF-8")
             .header("accept", "application/json")

@@ -26,6 +26,9 @@ pub enum Error {
     /// The request is malformed.
     #[error("{0}")]
     BadRequest(&'static str),
+    /// The end of the body can be read in more than one way.
+    #[error("the framing of the request is ambiguous")]
+    AmbiguousFraming,
     /// `CONNECT` or `TRACE`.
     #[error("the method is not served")]
     MethodRefused,
@@ -33,7 +36,7 @@ pub enum Error {
     #[error("the guard refuses the request")]
     Guard(#[source] Rejected),
     /// A limit is hit.
-    #[error("a limit is hit: {0}")]
+    #[error("{0}")]
     Overloaded(&'static str),
     /// The server is stopping.
     #[error("the server is stopping")]
@@ -74,7 +77,7 @@ impl Error {
             Self::AccountRequired => "account_required",
             Self::AccountConflict => "account_conflict",
             Self::UnknownAccount => "unknown_account",
-            Self::BadRequest(_) | Self::MethodRefused => "bad_request",
+            Self::BadRequest(_) | Self::AmbiguousFraming | Self::MethodRefused => "bad_request",
             Self::Guard(Rejected::ForeignHost | Rejected::ForeignOrigin) => "caller_rejected",
             Self::Guard(
                 Rejected::MissingHost | Rejected::DuplicateHost | Rejected::MalformedHost,
@@ -146,11 +149,29 @@ impl Error {
         Some(after.as_secs() + u64::from(after.subsec_nanos() > 0)).map(|seconds| seconds.max(1))
     }
 
+    /// Whether the connection must end, because where the next request begins is uncertain.
+    #[must_use]
+    pub fn ends_connection(&self) -> bool {
+        matches!(self, Self::AmbiguousFraming)
+    }
+
     /// What the caller is told. Fixed texts: nothing of a request or a secret can be in it.
     #[must_use]
     pub fn public_text(&self) -> &'static str {
         match self {
-            Self::BadRequest(text) => text,
+            Self::BadRequest(text) | Self::Overloaded(text) => text,
+            Self::Token(token::Error::TooManyWaiters) => {
+                "As many requests as may wait for the account's token (token.waiters_max). \
+                 Try again later."
+            }
+            Self::Forward(forward::Error::Busy) => {
+                "No connection to Amazon came free in time (upstream.connections_max). \
+                 Try again later."
+            }
+            Self::AmbiguousFraming => {
+                "The length of the request body must be announced in one way, by Content-Length \
+                 or by Transfer-Encoding: chunked."
+            }
             Self::MethodRefused => "CONNECT and TRACE are not served.",
             Self::Guard(Rejected::MissingHost) => "The Host header is missing.",
             Self::Guard(Rejected::DuplicateHost) => "The Host header was sent twice.",
@@ -243,6 +264,7 @@ mod tests {
             (Error::AccountRequired, "account_required", 400),
             (Error::AccountConflict, "account_conflict", 400),
             (Error::BadRequest("x"), "bad_request", 400),
+            (Error::AmbiguousFraming, "bad_request", 400),
             (Error::MethodRefused, "bad_request", 405),
             (Error::Guard(Rejected::MissingHost), "bad_request", 400),
             (Error::Guard(Rejected::ForeignHost), "caller_rejected", 403),

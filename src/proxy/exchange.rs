@@ -1,16 +1,10 @@
 //! One request from its first byte to the end of its answer: id, clocks, counters, access line.
 
-use super::Worker;
-use crate::{account::Account, forward::body::Capture, id::Region, log::AccessLine};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
-use std::{
-    fmt,
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use super::{Worker, fields::Fields};
+use crate::{account::Account, clock::Now, forward::body::Capture, id::Region, log::AccessLine};
+use http::{HeaderName, HeaderValue, Method, Uri};
+use std::{fmt, rc::Rc, sync::Arc};
 
-static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static AMAZON_REQUEST_IDS: [HeaderName; 3] = [
     HeaderName::from_static("x-amzn-requestid"),
     HeaderName::from_static("x-amz-request-id"),
@@ -22,8 +16,7 @@ const CALLER_LEFT: u16 = 499;
 /// Everything that is told about one request when it ends.
 pub struct Exchange {
     worker: Rc<Worker>,
-    wall: Duration,
-    started: Instant,
+    began: Now,
     method: Method,
     uri: Uri,
     request_id: HeaderValue,
@@ -42,17 +35,15 @@ impl Exchange {
         worker: &Rc<Worker>,
         method: &Method,
         uri: &Uri,
-        headers: &HeaderMap,
+        fields: &Fields<'_>,
     ) -> Self {
-        let now = worker.shared.clock.now();
         worker.in_flight.set(worker.in_flight.get() + 1);
         worker.metrics.in_flight_inc();
         Self {
-            wall: now.wall,
-            started: now.mono,
+            began: worker.shared.clock.now(),
             method: method.clone(),
             uri: uri.clone(),
-            request_id: request_id(headers).unwrap_or_else(|| worker.fresh_request_id()),
+            request_id: request_id(fields).unwrap_or_else(|| worker.fresh_request_id()),
             status: CALLER_LEFT,
             account: None,
             amazon_request_id: None,
@@ -62,6 +53,12 @@ impl Exchange {
             bytes_out: 0,
             worker: worker.clone(),
         }
+    }
+
+    /// When the request came.
+    #[must_use]
+    pub fn began(&self) -> Now {
+        self.began
     }
 
     /// The request's id.
@@ -90,10 +87,8 @@ impl Exchange {
         self.status = head.status.as_u16();
         self.amazon_request_id =
             AMAZON_REQUEST_IDS.iter().find_map(|name| head.headers.get(name)).cloned();
-        if head.status != StatusCode::UNAUTHORIZED
-            && let Some(capture) = &self.capture
-        {
-            capture.release();
+        if let Some(capture) = &self.capture {
+            capture.answered();
         }
     }
 
@@ -109,16 +104,19 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if let Some(capture) = &self.capture {
+            capture.over();
+        }
         let worker = &self.worker;
         worker.in_flight.set(worker.in_flight.get() - 1);
         worker.metrics.in_flight_dec();
-        let duration = worker.shared.clock.now().mono.saturating_duration_since(self.started);
+        let duration = worker.shared.clock.now().mono.saturating_duration_since(self.began.mono);
         worker.metrics.request(self.status, duration);
         if !worker.shared.config.log.access {
             return;
         }
         worker.access.write(&AccessLine {
-            wall: self.wall,
+            wall: self.began.wall,
             method: self.method.as_str(),
             path: self.uri.path(),
             status: self.status,
@@ -142,8 +140,8 @@ impl fmt::Debug for Exchange {
 }
 
 /// The caller's own id, if it is 1 to 128 visible ASCII characters.
-fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
-    let value = headers.get(&REQUEST_ID)?;
+fn request_id(fields: &Fields<'_>) -> Option<HeaderValue> {
+    let value = fields.request_id.first()?;
     let fits =
         (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic);
     fits.then(|| value.clone())
@@ -152,19 +150,20 @@ fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderMap;
 
     #[test]
     fn a_callers_request_id_is_kept_only_when_it_is_visible_and_short() {
         let id = |text: &str| {
             let mut headers = HeaderMap::new();
-            headers.insert(&REQUEST_ID, HeaderValue::from_str(text).expect("a value"));
-            request_id(&headers)
+            headers.insert("x-request-id", HeaderValue::from_str(text).expect("a value"));
+            request_id(&Fields::of(&headers))
         };
         assert_eq!(id("abc-1").expect("kept"), "abc-1");
         assert!(id(&"x".repeat(128)).is_some());
         for text in ["", "a b", &"x".repeat(129), "a\tb"] {
             assert!(id(text).is_none(), "{text:?}");
         }
-        assert!(request_id(&HeaderMap::new()).is_none());
+        assert!(request_id(&Fields::default()).is_none());
     }
 }

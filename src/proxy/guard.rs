@@ -5,16 +5,12 @@
 //! So only loopback names and configured hosts are answered, and a browser must have been on a
 //! page of ours. Pure functions, no allocation: this runs for every request.
 
-use http::{
-    HeaderMap, HeaderName, Uri, Version,
-    header::{HOST, ORIGIN},
-};
+use super::fields::{Field, Fields};
+use http::{Uri, Version};
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
     str,
 };
-
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The hosts that are answered.
 #[derive(Debug, Clone, Default)]
@@ -62,24 +58,23 @@ impl Guard {
     ///
     /// # Errors
     /// The reason, when the request must not be answered with anything but a refusal.
-    pub fn check(&self, version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Rejected> {
-        let host = named_host(version, uri, headers)?;
+    pub fn check(&self, version: Version, uri: &Uri, fields: &Fields<'_>) -> Result<(), Rejected> {
+        let host = named_host(version, uri, fields.host)?;
         if !self.answers(host.name) {
             return Err(Rejected::ForeignHost);
         }
-        let mut origins = headers.get_all(ORIGIN).iter();
-        if let Some(origin) = origins.next()
-            && (origins.next().is_some() || !is_same_origin(origin.as_bytes(), &host))
-        {
-            return Err(Rejected::ForeignOrigin);
-        }
         // `same-site` is refused: another port of localhost is the same site.
-        let own = |value: &http::HeaderValue| matches!(value.as_bytes(), b"same-origin" | b"none");
-        if headers.get_all(SEC_FETCH_SITE).iter().all(own) {
-            Ok(())
-        } else {
-            Err(Rejected::ForeignOrigin)
-        }
+        let own_page = match fields.fetch_site {
+            Field::Absent => true,
+            Field::One(site) => matches!(site.as_bytes(), b"same-origin" | b"none"),
+            Field::Many(_) => false,
+        };
+        let own_origin = match fields.origin {
+            Field::Absent => true,
+            Field::One(origin) => is_same_origin(origin.as_bytes(), &host),
+            Field::Many(_) => false,
+        };
+        if own_page && own_origin { Ok(()) } else { Err(Rejected::ForeignOrigin) }
     }
 
     fn answers(&self, name: Name<'_>) -> bool {
@@ -120,16 +115,9 @@ impl Name<'_> {
 }
 
 /// The one host that the request is for.
-fn named_host<'a>(
-    version: Version,
-    uri: &'a Uri,
-    headers: &'a HeaderMap,
-) -> Result<Host<'a>, Rejected> {
-    let mut lines = headers.get_all(HOST).iter();
-    let line = lines.next().map(|value| parse_host(value.as_bytes())).transpose()?;
-    if lines.next().is_some() {
-        return Err(Rejected::DuplicateHost);
-    }
+fn named_host<'a>(version: Version, uri: &'a Uri, line: Field<'a>) -> Result<Host<'a>, Rejected> {
+    let line = line.single(Rejected::DuplicateHost)?;
+    let line = line.map(|value| parse_host(value.as_bytes())).transpose()?;
     // HTTP/2 puts the host into `:authority`; HTTP/1 into an absolute target beside Host.
     let target = uri.authority().map(|name| parse_host(name.as_str().as_bytes())).transpose()?;
     match (line, target) {
@@ -189,7 +177,7 @@ fn is_same_origin(origin: &[u8], host: &Host<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
+    use http::{HeaderMap, HeaderName, HeaderValue};
 
     fn check(version: Version, target: &str, lines: &[(&str, &str)]) -> Result<(), Rejected> {
         let mut headers = HeaderMap::new();
@@ -198,7 +186,7 @@ mod tests {
             headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value);
         }
         let allowed = ["ads.internal", "10.0.0.5", "[fd00::1]"].map(String::from);
-        Guard::new(&allowed).check(version, &target.parse().unwrap(), &headers)
+        Guard::new(&allowed).check(version, &target.parse().unwrap(), &Fields::of(&headers))
     }
 
     fn host(host: &str) -> Result<(), Rejected> {

@@ -6,6 +6,7 @@
 
 pub mod error;
 mod exchange;
+pub mod fields;
 pub mod guard;
 pub mod respond;
 mod select;
@@ -25,11 +26,12 @@ use crate::{
     },
     log::AccessLog,
     metrics::{Limit, ReplayOutcome, Upstream401, WorkerMetrics},
-    token::{AccessToken, TokenManager},
+    token::{self, AccessToken, TokenManager},
 };
 use arc_swap::{ArcSwap, Cache};
 use error::Error;
 use exchange::Exchange;
+use fields::Fields;
 use guard::Guard;
 use http::{HeaderValue, Request, Response, StatusCode, request::Parts};
 use hyper::body::{Body, Incoming};
@@ -138,50 +140,64 @@ impl Worker {
     /// Answers one request, whatever happens.
     pub async fn handle(self: Rc<Self>, request: Request<Incoming>) -> Response<AnswerBody> {
         let (head, body) = request.into_parts();
-        let mut exchange = Exchange::begin(&self, &head.method, &head.uri, &head.headers);
-        let answer = self.answer(&head, body, &mut exchange).await.unwrap_or_else(|error| {
-            exchange.failed(error.code());
-            report(&error, exchange.request_id());
-            respond::problem(&error, exchange.request_id())
-        });
+        let fields = Fields::of(&head.headers);
+        let mut exchange = Exchange::begin(&self, &head.method, &head.uri, &fields);
+        let answer =
+            self.answer(&head, &fields, body, &mut exchange).await.unwrap_or_else(|error| {
+                exchange.failed(error.code());
+                self.report(&error, exchange.request_id());
+                respond::problem(&error, exchange.request_id())
+            });
         respond::finish(answer, exchange)
+    }
+
+    /// Writes the whole answer to what never became a request, and ends its connection.
+    #[must_use]
+    pub fn refuse(&self, error: &Error) -> Vec<u8> {
+        let request_id = self.fresh_request_id();
+        self.metrics.request(error.status().as_u16(), Duration::ZERO);
+        self.report(error, &request_id);
+        respond::refusal(error, request_id)
     }
 
     /// The way of a request.
     async fn answer(
         &self,
         head: &Parts,
+        fields: &Fields<'_>,
         body: Incoming,
         exchange: &mut Exchange,
     ) -> Result<Answer, Error> {
-        self.admit(head, &body)?;
-        let table = self.table.borrow_mut().load().clone();
+        self.admit(head, fields, &body)?;
         let default = self.shared.config.proxy.default_account.as_ref();
         if shim::is_asked(&head.method, &head.uri) {
-            return shim::answer(head, body, &table, default, &self.deadlines).await;
+            let table = self.shared.directory.snapshot();
+            return Box::pin(shim::answer(head, body, &table, default, &self.deadlines)).await;
         }
-        let selection = select::select(&head.uri, &head.headers, &table, default)?;
+        let selection = select::select(&head.uri, fields, self.table.borrow_mut().load(), default)?;
         exchange.serves(&selection.account, selection.region);
         let capture = Capture::new(body, &self.captures);
         exchange.uploads(&capture);
         let host = self.forward.host(selection.service, selection.region);
         let (tokens, holder) = (&self.shared.tokens, &selection.account.holder);
 
-        let mut token = tokens.token(holder).await.map_err(Error::Token)?;
+        let mut token = tokens.token_at(holder, exchange.began()).await.map_err(Error::Token)?;
         let mut unmended = None;
         for replays in 0.. {
             let attempt = attempt(head, &selection, &capture, &token);
             let sent = self.forward.send(host, &attempt).await;
-            let (response, lease) = sent.map_err(Error::Forward)?;
+            let (response, lease) = sent
+                .inspect_err(|_| self.replayed(replays, ReplayOutcome::Failed))
+                .map_err(Error::Forward)?;
             if response.status() != StatusCode::UNAUTHORIZED {
                 self.replayed(replays, ReplayOutcome::Succeeded);
                 let mut answer = respond::amazon(response, lease, self.silence());
                 headers::rewrite_location(answer.headers_mut(), host.uri(), &selection.prefix);
                 return Ok(answer);
             }
-            let refused = triage::read(response, lease, &self.deadlines).await;
+            let refused = Box::pin(triage::read(response, lease, &self.deadlines)).await;
             self.metrics.upstream_401(refused.class);
-            if self.stands(&refused, &capture, replays) {
+            if self.stands(&refused, &capture, replays).await {
                 if refused.class != Upstream401::Permission {
                     // Too late for this request, in time for the next.
                     tokens.reject(holder, &token);
@@ -194,7 +210,10 @@ impl Worker {
                 };
             }
             refused.discard();
-            let replacement = tokens.replace(holder, &token).await.map_err(Error::Token)?;
+            let replacement = Box::pin(tokens.replace(holder, &token)).await;
+            let replacement = replacement
+                .inspect_err(|_| self.metrics.replay(ReplayOutcome::Failed))
+                .map_err(Error::Token)?;
             (token, unmended) = (replacement.token, replacement.failed);
             exchange.replayed();
         }
@@ -202,17 +221,21 @@ impl Worker {
     }
 
     /// Refuses what must not go further, before anything is read of the body.
-    fn admit(&self, head: &Parts, body: &Incoming) -> Result<(), Error> {
-        select::vet(head)?;
-        self.guard.check(head.version, &head.uri, &head.headers).map_err(Error::Guard)?;
+    fn admit(&self, head: &Parts, fields: &Fields<'_>, body: &Incoming) -> Result<(), Error> {
+        select::vet(head, fields)?;
+        self.guard.check(head.version, &head.uri, fields).map_err(Error::Guard)?;
         let limits = &self.shared.config.limits;
-        if header_bytes(head) > limits.header_max_bytes {
-            self.metrics.limit(Limit::Headers);
+        // HTTP/1 counts its lines while it reads them; HTTP/2 does not.
+        let bytes = fields.bytes + target_bytes(head);
+        if bytes > limits.header_max_bytes || head.headers.len() > limits.headers_max {
             return Err(Error::HeadersTooLarge);
         }
         if self.in_flight.get() > self.in_flight_max {
             self.metrics.limit(Limit::InFlight);
-            return Err(Error::Overloaded("limits.in_flight_max"));
+            return Err(Error::Overloaded(
+                "The proxy has as many requests in flight as it may (limits.in_flight_max). \
+                 Try again later.",
+            ));
         }
         if self.captures.limits.is_too_large(body.size_hint().lower()) {
             self.metrics.limit(Limit::Body);
@@ -225,15 +248,35 @@ impl Worker {
     }
 
     /// Whether a 401 is Amazon's last word on this request.
-    fn stands(&self, refused: &Unauthorized, capture: &Capture, replays: u32) -> bool {
-        if refused.class == Upstream401::Permission {
+    async fn stands(&self, refused: &Unauthorized, capture: &Capture, replays: u32) -> bool {
+        let is_last = replays >= self.shared.config.replay.max_replays;
+        if is_last || refused.class == Upstream401::Permission {
             return true;
         }
-        if !capture.is_replayable() {
+        let is_kept = capture.is_kept().await;
+        if !is_kept {
             self.metrics.replay(ReplayOutcome::NotReplayable);
-            return true;
         }
-        replays >= self.shared.config.replay.max_replays
+        !is_kept
+    }
+
+    /// Counts the limits that only an error tells of, and logs what the answer does not say. The
+    /// access line has the code of every error already.
+    fn report(&self, error: &Error, request_id: &HeaderValue) {
+        match error {
+            Error::HeadersTooLarge => self.metrics.limit(Limit::Headers),
+            Error::Token(token::Error::TooManyWaiters) => self.metrics.limit(Limit::Waiters),
+            _ => {}
+        }
+        let request_id = request_id.to_str().unwrap_or_default();
+        match error.origin() {
+            error::Origin::Upstream => {
+                tracing::warn!(request_id, code = error.code(), error = %chain(error), "request failed");
+            }
+            error::Origin::Caller | error::Origin::Proxy | error::Origin::Lwa => {
+                tracing::debug!(request_id, code = error.code(), error = %chain(error), "request refused");
+            }
+        }
     }
 
     fn replayed(&self, replays: u32, outcome: ReplayOutcome) {
@@ -277,24 +320,23 @@ fn attempt<'a>(
     }
 }
 
-/// The size of a request's header as it came, give or take the spaces.
-fn header_bytes(head: &Parts) -> usize {
-    let line = |(name, value): (&http::HeaderName, &HeaderValue)| {
-        name.as_str().len() + value.len() + ": \r\n".len()
-    };
-    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
-    target + head.headers.iter().map(line).sum::<usize>()
+fn target_bytes(head: &Parts) -> usize {
+    head.uri.path_and_query().map_or(0, |target| target.as_str().len())
 }
 
-/// Logs what the answer does not say. The access line has the code of every error already.
-fn report(error: &Error, request_id: &HeaderValue) {
-    let request_id = request_id.to_str().unwrap_or_default();
-    match error.origin() {
-        error::Origin::Upstream => {
-            tracing::warn!(request_id, code = error.code(), error = %chain(error), "request failed");
-        }
-        error::Origin::Caller | error::Origin::Proxy | error::Origin::Lwa => {
-            tracing::debug!(request_id, code = error.code(), error = %chain(error), "request refused");
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// hyper moves the future of every request into its box and keeps that box while the
+    /// connection idles: its size costs time and memory on all of them.
+    #[test]
+    fn the_future_of_a_request_stays_small() {
+        let size = size_of_future(Worker::handle);
+        assert!(size <= 3328, "{size} bytes: box what is rare");
     }
 }

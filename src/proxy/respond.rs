@@ -8,7 +8,7 @@ use crate::{
 use bytes::Bytes;
 use http::{
     HeaderName, HeaderValue, Response, StatusCode, Version,
-    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+    header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER},
 };
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -114,10 +114,31 @@ pub fn problem(error: &Error, request_id: &HeaderValue) -> Answer {
     if let Some(seconds) = error.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
+    if error.ends_connection() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if matches!(error, Error::MethodRefused) {
         headers.insert(http::header::ALLOW, HeaderValue::from_static(ALLOWED));
     }
     response
+}
+
+/// A problem as the last bytes of an HTTP/1.1 connection, for what never became a request.
+pub fn refusal(error: &Error, request_id: HeaderValue) -> Vec<u8> {
+    let mut answer = problem(error, &request_id);
+    answer.headers_mut().insert(REQUEST_ID.clone(), request_id);
+    let mut text = format!("HTTP/1.1 {}\r\nconnection: close\r\n", answer.status()).into_bytes();
+    for (name, value) in answer.headers() {
+        text.extend_from_slice(name.as_str().as_bytes());
+        text.extend_from_slice(b": ");
+        text.extend_from_slice(value.as_bytes());
+        text.extend_from_slice(b"\r\n");
+    }
+    if let Source::Ours(body) = answer.body() {
+        text.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
+        text.extend_from_slice(body);
+    }
+    text
 }
 
 const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";

@@ -3,18 +3,16 @@
 //! Selectors that disagree are an error, never a guess; a bearer that names no known account is
 //! no selector, because SDKs send tokens of their own.
 
-use super::error::Error;
+use super::{
+    error::Error,
+    fields::{Field, Fields},
+};
 use crate::{
     account::{Account, Table},
     forward::Service,
     id::{AccountId, Region},
 };
-use http::{
-    HeaderMap, HeaderValue, Method, Uri,
-    header::{AUTHORIZATION, CONTENT_LENGTH, TRANSFER_ENCODING},
-    request::Parts,
-    uri::PathAndQuery,
-};
+use http::{Method, Uri, request::Parts, uri::PathAndQuery};
 use std::sync::Arc;
 
 /// What a request asks for.
@@ -46,7 +44,7 @@ struct Prefix<'a> {
 
 /// Refuses what no honest client sends: targets that are not in origin form, methods that would
 /// make a tunnel or an echo, bodies framed twice.
-pub fn vet(head: &Parts) -> Result<(), Error> {
+pub fn vet(head: &Parts, fields: &Fields<'_>) -> Result<(), Error> {
     if head.method == Method::CONNECT || head.method == Method::TRACE {
         return Err(Error::MethodRefused);
     }
@@ -56,36 +54,30 @@ pub fn vet(head: &Parts) -> Result<(), Error> {
     if foreign || !uri.path().starts_with('/') {
         return Err(Error::BadRequest("the request target must be a path"));
     }
-    if let Some(encoding) = single(&head.headers, TRANSFER_ENCODING, Error::bad_framing)? {
-        if !encoding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-            return Err(Error::bad_framing());
+    match (fields.transfer_encoding, fields.content_length) {
+        (Field::Absent, Field::Absent | Field::One(_)) => Ok(()),
+        (Field::One(coding), Field::Absent)
+            if coding.as_bytes().eq_ignore_ascii_case(b"chunked") =>
+        {
+            Ok(())
         }
-        if head.headers.contains_key(CONTENT_LENGTH) {
-            return Err(Error::bad_framing());
-        }
-    }
-    single(&head.headers, CONTENT_LENGTH, Error::bad_framing).map(|_| ())
-}
-
-impl Error {
-    fn bad_framing() -> Self {
-        Self::BadRequest("the length of the body is announced in more than one way")
+        _ => Err(Error::AmbiguousFraming),
     }
 }
 
 /// Finds the account and everything that depends on the path.
 pub fn select(
     uri: &Uri,
-    headers: &HeaderMap,
+    fields: &Fields<'_>,
     table: &Table,
     default: Option<&AccountId>,
 ) -> Result<Selection, Error> {
     let prefix = Prefix::of(uri)?;
     let known = |alias: &str| table.contains_key(alias);
-    let alias = choose(headers, prefix.as_ref(), known, default)?;
+    let alias = choose(fields, prefix.as_ref(), known, default)?;
     let account = table.get(alias).ok_or(Error::UnknownAccount)?.clone();
     let in_path = prefix.as_ref().and_then(|prefix| prefix.region);
-    let region = header_region(headers)?.or(in_path).unwrap_or(account.region);
+    let region = header_region(fields)?.or(in_path).unwrap_or(account.region);
     let target = match &prefix {
         None => uri.path_and_query().cloned().map_or_else(|| uri.clone(), Uri::from),
         Some(prefix) => prefix.target()?,
@@ -97,13 +89,13 @@ pub fn select(
 
 /// Which alias the selectors agree on.
 fn choose<'a>(
-    headers: &'a HeaderMap,
+    fields: &Fields<'a>,
     prefix: Option<&Prefix<'a>>,
     known: impl Fn(&str) -> bool,
     default: Option<&'a AccountId>,
 ) -> Result<&'a str, Error> {
-    let mut chosen = header_alias(headers)?;
-    for alias in [prefix.map(|prefix| prefix.alias), placeholder(headers).filter(|a| known(a))] {
+    let mut chosen = header_alias(fields)?;
+    for alias in [prefix.map(|prefix| prefix.alias), placeholder(fields).filter(|a| known(a))] {
         match (chosen, alias) {
             (Some(one), Some(other)) if one != other => return Err(Error::AccountConflict),
             (None, Some(_)) => chosen = alias,
@@ -137,34 +129,24 @@ pub fn placeholder_alias<'a>(token: &'a str, kind: &str) -> Option<&'a str> {
     AccountId::is_valid(alias).then_some(alias)
 }
 
-fn header_alias(headers: &HeaderMap) -> Result<Option<&str>, Error> {
+fn header_alias<'a>(fields: &Fields<'a>) -> Result<Option<&'a str>, Error> {
     let refuse = || Error::BadRequest("X-Ads-Account must be sent once and hold one alias");
-    let Some(value) = single(headers, "x-ads-account", refuse)? else { return Ok(None) };
+    let Some(value) = fields.account.single(refuse())? else { return Ok(None) };
     match value.to_str() {
         Ok(alias) if AccountId::is_valid(alias) => Ok(Some(alias)),
         _ => Err(refuse()),
     }
 }
 
-fn header_region(headers: &HeaderMap) -> Result<Option<Region>, Error> {
+fn header_region(fields: &Fields<'_>) -> Result<Option<Region>, Error> {
     let refuse = || Error::BadRequest("X-Ads-Region must be sent once and be na, eu or fe");
-    let Some(value) = single(headers, "x-ads-region", refuse)? else { return Ok(None) };
+    let Some(value) = fields.region.single(refuse())? else { return Ok(None) };
     let region = value.to_str().ok().and_then(|text| text.parse().ok());
     region.map(Some).ok_or_else(refuse)
 }
 
-fn single<K: http::header::AsHeaderName>(
-    headers: &HeaderMap,
-    name: K,
-    refuse: impl Fn() -> Error,
-) -> Result<Option<&HeaderValue>, Error> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next();
-    if values.next().is_some() { Err(refuse()) } else { Ok(first) }
-}
-
-fn placeholder(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+fn placeholder<'a>(fields: &Fields<'a>) -> Option<&'a str> {
+    let value = fields.authorization.first()?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| placeholder_alias(token.trim(), "Atza"))?
 }

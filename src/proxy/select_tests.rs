@@ -1,7 +1,7 @@
 //! Table tests of the selectors.
 
 use super::*;
-use http::Request;
+use http::{HeaderMap, Request};
 
 fn headers(lines: &[(&str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -23,7 +23,8 @@ fn chosen(
     let known = |alias: &str| ["acme", "globex"].contains(&alias);
     Prefix::of(&uri)
         .and_then(|prefix| {
-            choose(&headers, prefix.as_ref(), known, default.as_ref()).map(str::to_owned)
+            choose(&Fields::of(&headers), prefix.as_ref(), known, default.as_ref())
+                .map(str::to_owned)
         })
         .map_err(|error| error.code())
 }
@@ -87,7 +88,8 @@ fn malformed_and_doubled_selectors_are_refused() {
     ] {
         assert_eq!(chosen(path, lines, Some("acme")), Err("bad_request"), "{path} {lines:?}");
     }
-    let region = |lines: &[(&str, &str)]| header_region(&headers(lines)).map_err(|e| e.code());
+    let region =
+        |lines: &[(&str, &str)]| header_region(&Fields::of(&headers(lines))).map_err(|e| e.code());
     assert_eq!(region(&[("x-ads-region", "eu")]), Ok(Some(Region::Eu)));
     assert_eq!(region(&[]), Ok(None));
     for lines in [&[("x-ads-region", "EU")][..], &[("x-ads-region", "eu"), ("x-ads-region", "eu")]]
@@ -133,7 +135,7 @@ fn paths_belong_to_their_service() {
 
 fn vetted(request: http::request::Builder) -> Result<(), u16> {
     let (head, ()) = request.body(()).expect("a request").into_parts();
-    vet(&head).map_err(|error| error.status().as_u16())
+    vet(&head, &Fields::of(&head.headers)).map_err(|error| error.status().as_u16())
 }
 
 #[test]

@@ -227,11 +227,12 @@ pub(super) fn classic(status: StatusCode, details: &str) -> Response<Body> {
     json(status, &json!({ "code": code, "details": details, "requestId": random_text(15) }))
 }
 
-/// The refusal of a content type that is not `wanted`.
-pub(super) fn refuse_type(parts: &Parts, wanted: &str) -> Option<Response<Body>> {
+/// The refusal of a content type that is none of `wanted`.
+pub(super) fn refuse_type(parts: &Parts, wanted: &[&str]) -> Option<Response<Body>> {
     let have = only(&parts.headers, &header::CONTENT_TYPE).unwrap_or_default();
     let media_type = have.split(';').next().unwrap_or_default().trim();
-    (!media_type.eq_ignore_ascii_case(wanted)).then(|| {
+    let is_wanted = wanted.iter().any(|wanted| media_type.eq_ignore_ascii_case(wanted));
+    (!is_wanted).then(|| {
         let body = json!({ "code": "415", "details": "Cannot consume content type" });
         json(StatusCode::UNSUPPORTED_MEDIA_TYPE, &body)
     })

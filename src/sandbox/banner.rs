@@ -63,7 +63,7 @@ pub fn faults(proxy: &str, emulator: SocketAddr) -> Vec<(&'static str, String)> 
             format!("{} && curl -si {acme}/v2/profiles", switch("expire")),
         ),
         (
-            "The advertiser takes the grant back: 403 reauthorization_required",
+            "The advertiser takes the grant back: 403 reauthorization_required until the sandbox restarts",
             format!("{} && curl -si {globex}/v2/profiles", switch("revoke?account=globex")),
         ),
         (
@@ -87,7 +87,7 @@ pub(super) fn banner(
     let mut text = format!(
         "adsproxy sandbox: the real proxy in front of an emulated Amazon\n\n\
          proxy     http://{proxy}   point an SDK's base URL here\n\
-         admin     http://{admin}   /readyz, /metrics\n\
+         admin     http://{admin}   /status, /readyz, /metrics\n\
          emulator  http://{emulator}   token endpoint and API; switches at /_sandbox\n\
          accounts  acme (na), globex (eu); access tokens live {} s\n",
         lifetime.as_secs()

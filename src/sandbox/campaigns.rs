@@ -47,7 +47,7 @@ impl Campaigns {
 
 /// `POST /sp/campaigns/list`
 pub(super) fn list(call: &Call<'_>) -> Response<Body> {
-    if let Some(refusal) = refuse_type(call.parts, MEDIA_TYPE) {
+    if let Some(refusal) = refuse_type(call.parts, &[MEDIA_TYPE]) {
         return refusal;
     }
     let profile = match call.scope() {
@@ -61,7 +61,7 @@ pub(super) fn list(call: &Call<'_>) -> Response<Body> {
 
 /// `POST /sp/campaigns`: 207, each campaign with its own outcome.
 pub(super) fn create(call: &Call<'_>) -> Response<Body> {
-    if let Some(refusal) = refuse_type(call.parts, MEDIA_TYPE) {
+    if let Some(refusal) = refuse_type(call.parts, &[MEDIA_TYPE]) {
         return refusal;
     }
     let profile = match call.scope() {

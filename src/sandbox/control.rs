@@ -17,11 +17,17 @@ pub const HELP: &[(&str, &str)] = &[
     ("GET  /_sandbox", "the state as JSON"),
     ("POST /_sandbox/expire[?account=acme]", "access tokens are dead from now on"),
     ("POST /_sandbox/revoke?account=acme", "the advertiser takes the grant back"),
-    ("POST /_sandbox/reconnect?account=acme", "the grant lives again"),
+    (
+        "POST /_sandbox/reconnect?account=acme",
+        "the grant lives again, for a proxy that starts anew",
+    ),
     ("POST /_sandbox/api?fault=spurious-401&times=2", "API faults; times=forever is possible"),
     ("POST /_sandbox/lwa?fault=down&times=forever", "LWA faults (retry_after=, ms=, to=)"),
     ("POST /_sandbox/clear", "no more faults, gates open"),
-    ("POST /_sandbox/rotation?mode=old-dies", "off, old-lives, old-dies, old-dies-after&secs=60"),
+    (
+        "POST /_sandbox/rotation?mode=old-dies",
+        "or off, old-lives, old-dies-once-used, old-dies-after",
+    ),
     ("POST /_sandbox/lifetime?secs=60", "how long new access tokens live"),
     ("POST /_sandbox/hold?gate=lwa", "parks requests: gate=lwa or gate=api"),
     ("POST /_sandbox/release?gate=lwa", "lets them go on"),
@@ -106,11 +112,14 @@ fn rotation(query: &Form) -> Result<Rotation, String> {
     match query.get("mode") {
         Some("off") => Ok(Rotation::Off),
         Some("old-lives") => Ok(Rotation::OldLives),
+        Some("old-dies-once-used") => Ok(Rotation::OldDiesOnceUsed),
         Some("old-dies") => Ok(Rotation::OldDies),
         Some("old-dies-after") => {
             Ok(Rotation::OldDiesAfter(Duration::from_secs(query.number("secs", 60))))
         }
-        _ => Err("mode is one of off, old-lives, old-dies, old-dies-after".to_owned()),
+        _ => Err("mode is one of off, old-lives, old-dies, old-dies-once-used, \
+                  old-dies-after (secs=60)"
+            .to_owned()),
     }
 }
 

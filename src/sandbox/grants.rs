@@ -57,8 +57,16 @@ pub struct Grant {
     pub is_revoked: bool,
     /// Access tokens issued so far.
     pub generation: u64,
-    /// Refresh tokens and the time each dies; the last one is current.
-    refresh_tokens: Vec<(String, Option<Now>)>,
+    /// The last one is current.
+    refresh_tokens: Vec<RefreshToken>,
+}
+
+#[derive(Debug, Clone)]
+struct RefreshToken {
+    text: String,
+    dies: Option<Now>,
+    /// The generation of the access token in the same answer.
+    came_with: u64,
 }
 
 #[derive(Debug)]
@@ -145,7 +153,7 @@ impl Lwa {
             profiles,
             is_revoked: false,
             generation: 0,
-            refresh_tokens: vec![(refresh.to_owned(), None)],
+            refresh_tokens: vec![RefreshToken::new(refresh, 0)],
         };
         self.inner.lock().grants.insert(account.to_owned(), grant);
     }
@@ -181,7 +189,7 @@ impl Lwa {
         let mut inner = self.inner.lock();
         let grant = inner.grants.get_mut(account)?;
         let refresh = new_refresh_token();
-        grant.refresh_tokens = vec![(refresh.clone(), None)];
+        grant.refresh_tokens = vec![RefreshToken::new(&refresh, grant.generation)];
         grant.is_revoked = false;
         Some(refresh)
     }
@@ -207,9 +215,12 @@ impl Lwa {
     /// The holder of a live access token.
     pub(super) fn holder(&self, access: &str) -> Option<Holder> {
         let now = self.clock.now();
-        let inner = self.inner.lock();
+        let inner = &mut *self.inner.lock();
         let issued = inner.tokens.get(access).filter(|issued| issued.is_live(now))?;
-        let grant = inner.grants.get(&issued.account).filter(|grant| !grant.is_revoked)?;
+        let grant = inner.grants.get_mut(&issued.account).filter(|grant| !grant.is_revoked)?;
+        if inner.settings.rotation == Rotation::OldDiesOnceUsed {
+            grant.used(issued.generation, now);
+        }
         Some(Holder { account: issued.account.clone(), client_id: grant.client_id.clone() })
     }
 
@@ -234,6 +245,11 @@ impl Lwa {
             grant.client_id == client_id && !grant.is_revoked && grant.accepts(refresh, now)
         });
         let (account, grant) = holder.ok_or(Refused::RefreshToken)?;
+        if settings.rotation == Rotation::OldDiesOnceUsed {
+            let used = grant.refresh_tokens.iter().find(|token| token.text == refresh);
+            let came_with = used.map_or(0, |token| token.came_with);
+            grant.used(came_with, now);
+        }
         grant.rotate(settings.rotation, now);
         let current = grant.current().to_owned();
         let account = account.clone();
@@ -280,7 +296,7 @@ impl Lwa {
         let grant = inner.grants.get_mut(&code.account).ok_or(Refused::Code)?;
         grant.is_revoked = false;
         if !is_public {
-            grant.refresh_tokens.push((refresh.clone(), None));
+            grant.refresh_tokens.push(RefreshToken::new(&refresh, grant.generation + 1));
         }
         let access = inner.issue(&code.account, now);
         let expires_in = inner.settings.expires_in();
@@ -293,26 +309,45 @@ impl Grant {
     /// The refresh token that was issued last.
     #[must_use]
     pub fn current(&self) -> &str {
-        self.refresh_tokens.last().map_or("", |(token, _)| token)
+        self.refresh_tokens.last().map_or("", |token| &token.text)
     }
 
     fn accepts(&self, refresh: &str, now: Now) -> bool {
-        let lives = |dies: &Option<Now>| dies.is_none_or(|dies| now.mono < dies.mono);
-        self.refresh_tokens.iter().any(|(token, dies)| token == refresh && lives(dies))
+        self.refresh_tokens.iter().any(|token| token.text == refresh && token.is_live(now))
     }
 
     fn rotate(&mut self, rotation: Rotation, now: Now) {
         let dies = match rotation {
             Rotation::Off => return,
-            Rotation::OldLives => None,
+            Rotation::OldLives | Rotation::OldDiesOnceUsed => None,
             Rotation::OldDiesAfter(after) => Some(now.plus(after)),
             Rotation::OldDies => Some(now),
         };
-        self.refresh_tokens.retain(|(_, dies)| dies.is_none_or(|dies| now.mono < dies.mono));
-        for (_, old) in &mut self.refresh_tokens {
-            *old = old.or(dies);
+        self.refresh_tokens.retain(|token| token.is_live(now));
+        for old in &mut self.refresh_tokens {
+            old.dies = old.dies.or(dies);
         }
-        self.refresh_tokens.push((new_refresh_token(), None));
+        self.refresh_tokens.push(RefreshToken::new(&new_refresh_token(), self.generation + 1));
+    }
+
+    /// The answer with the access token of `generation` arrived: what came before it is dead.
+    fn used(&mut self, generation: u64, now: Now) {
+        if self.refresh_tokens.iter().any(|token| token.came_with == generation) {
+            let older = self.refresh_tokens.iter_mut();
+            for token in older.filter(|token| token.came_with < generation) {
+                token.dies = token.dies.or(Some(now));
+            }
+        }
+    }
+}
+
+impl RefreshToken {
+    fn new(text: &str, came_with: u64) -> Self {
+        Self { text: text.to_owned(), dies: None, came_with }
+    }
+
+    fn is_live(&self, now: Now) -> bool {
+        self.dies.is_none_or(|dies| now.mono < dies.mono)
     }
 }
 

@@ -13,7 +13,9 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-const REQUEST_TYPE: &str = "application/vnd.createasyncreportrequest.v3+json";
+/// The documented type, and the one that python-amazon-ad-api sends.
+const REQUEST_TYPES: [&str; 2] =
+    ["application/vnd.createasyncreportrequest.v3+json", "application/json"];
 const REQUESTED_TYPE: &str = "application/vnd.createasyncreportresponse.v3+json";
 const STATUS_TYPE: &str = "application/vnd.getasyncreportresponse.v3+json";
 
@@ -64,7 +66,7 @@ impl Reports {
 
 /// `POST /reporting/reports`
 pub(super) fn request(call: &Call<'_>) -> Response<Body> {
-    if let Some(refusal) = refuse_type(call.parts, REQUEST_TYPE) {
+    if let Some(refusal) = refuse_type(call.parts, &REQUEST_TYPES) {
         return refusal;
     }
     if let Err(refusal) = call.scope() {

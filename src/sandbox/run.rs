@@ -4,18 +4,14 @@ use super::{ACCOUNTS, CLIENT_ID, CLIENT_SECRET, Emulator, LwaSettings, Options, 
 use crate::{
     app::App,
     config::{
-        Account, Application, Config, Encryption, Guard, Limits, Listen, Log, Metrics, Proxy,
-        ProxyAddress, Replay, Store, StoreKind, Token, Upstream,
+        Config,
+        load::{self, Override},
     },
-    id::Region,
-    secret::Secret,
 };
 use anyhow::Context;
-use http::Uri;
 use std::{
-    collections::BTreeMap,
+    io::{self, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    path::PathBuf,
     time::Duration,
 };
 use tokio::runtime::Runtime;
@@ -23,17 +19,18 @@ use tokio::runtime::Runtime;
 /// What `adsproxy sandbox` takes.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct RunOptions {
-    /// Port of the proxy.
-    #[arg(long, default_value_t = 8787)]
+    /// Port of the proxy; 0 takes a free one
+    #[arg(long, default_value_t = 8787, value_name = "PORT")]
     pub port: u16,
-    /// Port of health and metrics.
-    #[arg(long, default_value_t = 8788)]
+    /// Port of health and metrics
+    #[arg(long, default_value_t = 8788, value_name = "PORT")]
     pub admin_port: u16,
-    /// Port of the emulated Amazon.
-    #[arg(long, default_value_t = 8789)]
+    /// Port of the emulated Amazon
+    #[arg(long, default_value_t = 8789, value_name = "PORT")]
     pub emulator_port: u16,
-    /// How long an access token lives.
-    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    /// How long an access token lives, up to a day
+    #[arg(long, default_value_t = 120, value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub token_lifetime_secs: u64,
 }
 
@@ -47,11 +44,12 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Starts the emulator and the proxy in front of it; port 0 takes a free one.
+    /// Starts the emulator and the proxy in front of it; port 0 takes a free one, and
+    /// `overrides` go before the sandbox's own configuration.
     ///
     /// # Errors
     /// When a port is taken, or the proxy does not start.
-    pub fn start(options: &RunOptions) -> anyhow::Result<Self> {
+    pub fn start(options: &RunOptions, overrides: &[Override]) -> anyhow::Result<Self> {
         let proxy = free_port(options.port, "--port")?;
         let admin = free_port(options.admin_port, "--admin-port")?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -61,7 +59,7 @@ impl Sandbox {
             .build()
             .context("cannot start a runtime for the emulator")?;
         let emulator = runtime.block_on(start(options))?;
-        let config = config(proxy, admin, emulator.addr(), lifetime(options))?;
+        let config = config(proxy, admin, emulator.addr(), lifetime(options), overrides)?;
         let app = App::start(config).context("cannot start the proxy")?;
         Ok(Self { app, emulator, _runtime: runtime })
     }
@@ -83,10 +81,12 @@ impl Sandbox {
 ///
 /// # Errors
 /// As [`Sandbox::start`].
-pub fn run(options: &RunOptions) -> anyhow::Result<()> {
-    let sandbox = Sandbox::start(options)?;
+pub fn run(options: &RunOptions, overrides: &[Override]) -> anyhow::Result<()> {
+    let sandbox = Sandbox::start(options, overrides)?;
     let (admin, emulator) = (sandbox.app.admin_address(), sandbox.emulator.addr());
-    println!("{}", banner(sandbox.proxy_address(), admin, emulator, lifetime(options)));
+    let text = banner(sandbox.proxy_address(), admin, emulator, lifetime(options));
+    // A reader that went away, such as `head`, is no reason to stop.
+    let _ = writeln!(io::stdout().lock(), "{text}");
     // What was cut off at the end does not matter here.
     let _ = sandbox.app.wait_for_signal_and_drain();
     Ok(())
@@ -121,124 +121,91 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-/// The proxy's configuration: everything at its default but what the short token life asks for.
+/// The proxy's configuration: everything at its default but where Amazon is, and what a short token
+/// life asks for. Neither files nor the process's variables have a say: it always works.
 fn config(
     proxy: SocketAddr,
     admin: SocketAddr,
     emulator: SocketAddr,
     lifetime: Duration,
+    overrides: &[Override],
 ) -> anyhow::Result<Config> {
-    let listen = Listen {
-        proxy: vec![ProxyAddress::Tcp(proxy)],
-        admin,
-        health: None,
-        tls: None,
-        unsafe_allow_unauthenticated: false,
-    };
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    Ok(Config {
-        listen,
-        proxy: Proxy { workers, default_account: None, drain_timeout: Duration::from_secs(5) },
-        guard: Guard { allowed_hosts: Vec::new() },
-        applications: BTreeMap::from([("default".to_owned(), application(emulator, admin)?)]),
-        upstream: upstream(emulator)?,
-        token: token(lifetime),
-        replay: replay(),
-        limits: limits(),
-        store: Store { kind: StoreKind::Memory, path: PathBuf::new() },
-        encryption: Encryption { keys: Vec::new() },
-        accounts: accounts()?,
-        log: Log { filter: "info".to_owned(), format: None, access: true },
-        metrics: Metrics { account_labels_max: 100 },
-    })
+    let secrets = [("client_secret", CLIENT_SECRET)];
+    let secrets = secrets.into_iter().chain(ACCOUNTS.map(|(alias, refresh, _)| (alias, refresh)));
+    let secrets = secrets.map(|(name, secret)| (name.to_owned(), secret.to_owned())).collect();
+    let text = text(proxy, admin, emulator, lifetime);
+    let loaded = load::parse(Some("sandbox".into()), &text, &secrets, overrides);
+    Ok(loaded.context("cannot configure the proxy")?.config)
 }
 
-fn application(emulator: SocketAddr, admin: SocketAddr) -> anyhow::Result<Application> {
-    Ok(Application {
-        client_id: CLIENT_ID.to_owned(),
-        client_secrets: vec![Secret::from(CLIENT_SECRET)],
-        token_url: uri(emulator, "/auth/o2/token")?,
-        fallback_token_urls: Vec::new(),
-        authorize_url: uri(emulator, "/ap/oa")?,
-        redirect_uri: format!("http://localhost:{}/api/auth/amazon/callback", admin.port()),
-        scopes: vec!["advertising::campaign_management".to_owned()],
-    })
-}
+fn text(proxy: SocketAddr, admin: SocketAddr, emulator: SocketAddr, lifetime: Duration) -> String {
+    let mut text = format!(
+        r#"
+[listen]
+proxy = ["{proxy}"]
+admin = "{admin}"
 
-fn upstream(emulator: SocketAddr) -> anyhow::Result<Upstream> {
-    let host = uri(emulator, "")?;
-    Ok(Upstream {
-        api: [host.clone(), host.clone(), host.clone()],
-        mcp: [host.clone(), host.clone(), host],
-        ca_file: None,
-        connect_timeout: Duration::from_secs(5),
-        response_header_timeout: Duration::from_secs(75),
-        response_idle_timeout: Duration::from_secs(75),
-        idle_timeout: Duration::from_secs(60),
-        connections_max: 1024,
-        http2: true,
-    })
-}
+[lwa]
+client_id = "{CLIENT_ID}"
+client_secret = {{ env = "client_secret" }}
+token_url = "http://{emulator}/auth/o2/token"
+authorize_url = "http://{emulator}/ap/oa"
+redirect_uri = "http://localhost:{callback}/api/auth/amazon/callback"
 
-/// A quarter and a half of the lifetime: with Amazon's hour the defaults are 5 and 15 minutes.
-fn token(lifetime: Duration) -> Token {
-    Token {
-        refresh_buffer: lifetime / 4,
-        background_lead: lifetime / 2,
-        background_concurrency: 8,
-        // Short, so that `expire` can be tried again and again.
-        forced_refresh_min_interval: Duration::from_secs(1),
-        wait_timeout: Duration::from_secs(15),
-        waiters_max: 20_000,
-        lwa_concurrency: 16,
-        lwa_connect_timeout: Duration::from_secs(5),
-        lwa_timeout: Duration::from_secs(10),
-        lwa_attempts_max: 3,
+[token]
+# A quarter and a half of the lifetime: with Amazon's hour the defaults are 5 and 15 minutes.
+refresh_buffer_secs = {buffer}
+background_lead_secs = {lead}
+# Short, so that `expire` can be tried again and again.
+forced_refresh_min_interval_secs = 1
+
+[store]
+kind = "memory"
+
+[upstream]
+"#,
+        callback = admin.port(),
+        buffer = lifetime.as_secs_f64() / 4.0,
+        lead = lifetime.as_secs_f64() / 2.0,
+    );
+    for host in ["na", "eu", "fe", "mcp_na", "mcp_eu", "mcp_fe"] {
+        text.push_str(&format!("{host} = \"http://{emulator}\"\n"));
     }
-}
-
-fn replay() -> Replay {
-    Replay {
-        max_replays: 2,
-        memory_max_bytes: 1024 * 1024,
-        disk_max_bytes: 64 * 1024 * 1024,
-        total_max_bytes: 1024 * 1024 * 1024,
-        directory: None,
+    for ((alias, ..), region) in ACCOUNTS.into_iter().zip(["na", "eu"]) {
+        let token = format!("refresh_token = {{ env = \"{alias}\" }}");
+        text.push_str(&format!("[accounts.{alias}]\nregion = \"{region}\"\n{token}\n"));
     }
+    text
 }
 
-fn limits() -> Limits {
-    Limits {
-        connections_max: 10_000,
-        in_flight_max: 10_000,
-        header_max_bytes: 64 * 1024,
-        headers_max: 100,
-        body_max_bytes: 0,
-        http2_streams_max: 250,
-        handshake_timeout: Duration::from_secs(10),
-        first_byte_timeout: Duration::from_secs(30),
-        header_timeout: Duration::from_secs(10),
-        idle_timeout: Duration::from_secs(75),
-        body_timeout: Duration::from_secs(30),
-        body_min_bytes_per_sec: 256,
-        write_timeout: Duration::from_secs(60),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_proxy_has_the_products_defaults_whatever_a_token_lives() {
+        let (proxy, admin, emulator) = (loopback(1), loopback(2), loopback(3));
+        let secret = [("S".to_owned(), "s".to_owned())].into_iter().collect();
+        let least =
+            "lwa = { client_id = 'c', client_secret = { env = 'S' } }\nstore.kind = 'memory'";
+        let product = load::parse(Some("p".into()), least, &secret, &[]).expect("valid").config;
+        for secs in [1, 2, 120, 86_400] {
+            let lifetime = Duration::from_secs(secs);
+            let config = config(proxy, admin, emulator, lifetime, &[]).expect("valid");
+            assert_eq!(format!("{:?}", config.limits), format!("{:?}", product.limits));
+            assert_eq!(format!("{:?}", config.replay), format!("{:?}", product.replay));
+            assert_eq!(format!("{:?}", config.guard), format!("{:?}", product.guard));
+            assert_eq!(config.proxy.drain_timeout, product.proxy.drain_timeout);
+            assert_eq!(config.token.background_lead, lifetime / 2);
+        }
     }
-}
 
-fn accounts() -> anyhow::Result<BTreeMap<crate::id::AccountId, Account>> {
-    let regions = [Region::Na, Region::Eu];
-    let accounts = ACCOUNTS.into_iter().zip(regions).map(|((alias, refresh, _), region)| {
-        let account = Account {
-            region,
-            application: "default".to_owned(),
-            refresh_token: Some(Secret::from(refresh)),
-            headers: Vec::new(),
-        };
-        Ok((alias.parse()?, account))
-    });
-    accounts.collect()
-}
-
-fn uri(emulator: SocketAddr, path: &str) -> anyhow::Result<Uri> {
-    format!("http://{emulator}{path}").parse().context("an address makes a valid URI")
+    #[test]
+    fn a_flag_goes_before_the_sandboxs_own_configuration() {
+        let format =
+            Override { flag: "--log-format", key: &["log", "format"], value: "json".to_owned() };
+        let (proxy, admin, emulator) = (loopback(1), loopback(2), loopback(3));
+        let config = config(proxy, admin, emulator, Duration::from_secs(60), &[format]);
+        assert_eq!(config.expect("valid").log.format, Some(crate::config::LogFormat::Json));
+    }
 }

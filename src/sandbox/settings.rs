@@ -35,6 +35,8 @@ pub enum Rotation {
     OldLives,
     /// A new one; the old one works for so long.
     OldDiesAfter(Duration),
+    /// A new one; the old one dies once it or the access token it came with is used.
+    OldDiesOnceUsed,
     /// A new one; the old one is dead.
     OldDies,
 }

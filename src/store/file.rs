@@ -106,7 +106,10 @@ impl CredentialStore for FileStore {
 fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // A directory that is gone, say with its volume, is no sign that there is no record.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && parent(path).is_dir() => {
+            return Ok(None);
+        }
         Err(error) => return Err(Error::io("open", path)(error)),
     };
     let mut text = Vec::new();

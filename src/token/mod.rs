@@ -16,7 +16,7 @@ use crate::{
     lwa::{Application, LwaClient},
     metrics::{AccountStatus, Metrics, Trigger},
     secret::Secret,
-    store::{Credential, CredentialStore},
+    store::{self, Credential, CredentialStore},
 };
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
@@ -131,6 +131,10 @@ pub struct Holder {
     finished: watch::Sender<u64>,
     waiters: AtomicUsize,
     last_error: Mutex<Option<String>>,
+    /// The newest record, while the store does not take it.
+    unsaved: Mutex<Option<Credential>>,
+    /// The refresh token that LWA called dead: finding it again is no news.
+    dead: Mutex<Option<Secret>>,
 }
 
 impl fmt::Debug for Holder {
@@ -165,6 +169,14 @@ impl Holder {
         self.slot.lock().failed(failure, now);
         *self.last_error.lock() = Some(why.to_owned());
         self.finish();
+    }
+
+    /// Amazon rejects `token`, and the grant is dead: later requests are told so without asking.
+    fn discard(&self, token: &AccessToken) {
+        let mut slot = self.slot.lock();
+        if slot.discard(token.generation) {
+            self.current.store(None);
+        }
     }
 
     fn finish(&self) {
@@ -244,6 +256,8 @@ impl TokenManager {
             finished: watch::Sender::new(0),
             waiters: AtomicUsize::new(0),
             last_error: Mutex::new(None),
+            unsaved: Mutex::new(None),
+            dead: Mutex::new(None),
         })
     }
 
@@ -273,10 +287,24 @@ impl TokenManager {
         matches!(state, State::ReauthorizationRequired | State::Sealed)
     }
 
-    /// Forgets failures: the account was connected again.
-    pub fn reconnected(&self, holder: &Holder) {
+    /// Forgets failures if `record` brings a grant that is not known to be dead.
+    pub fn reconnected(&self, holder: &Arc<Holder>, record: &Credential) -> bool {
+        let known_dead = holder.dead.lock().as_ref() == Some(&record.refresh_token);
+        if record.reauthorization_required || known_dead {
+            return false;
+        }
         holder.slot.lock().reconnected();
         *holder.last_error.lock() = None;
+        self.recall(holder, record);
+        true
+    }
+
+    /// Saves a record that the store would not take before, if there is one.
+    ///
+    /// # Errors
+    /// When it still does not.
+    pub async fn settle(&self, holder: &Holder) -> Result<(), store::Error> {
+        self.0.settle(holder).await
     }
 
     /// Returns a token of `holder`'s account that has not expired.
@@ -292,14 +320,28 @@ impl TokenManager {
     /// # Cancel safety
     /// Safe: the refresh runs in its own task, and goes on when every caller has left.
     pub async fn token(&self, holder: &Arc<Holder>) -> Result<Arc<AccessToken>, Error> {
-        let now = self.0.clock.now();
+        self.token_at(holder, self.0.clock.now()).await
+    }
+
+    /// As [`TokenManager::token`], for a caller that has just read the clock itself.
+    ///
+    /// # Errors
+    /// As [`TokenManager::token`].
+    ///
+    /// # Cancel safety
+    /// As [`TokenManager::token`].
+    pub async fn token_at(
+        &self,
+        holder: &Arc<Holder>,
+        now: Now,
+    ) -> Result<Arc<AccessToken>, Error> {
         {
             let current = holder.current.load();
             if let Some(token) = current.as_ref().filter(|token| token.is_fresh(now)) {
                 return Ok(token.clone());
             }
         }
-        self.token_slowly(holder, now).await
+        Box::pin(self.token_slowly(holder, now)).await
     }
 
     async fn token_slowly(
@@ -366,6 +408,9 @@ impl TokenManager {
                     .err()
                     .or(refusal)
                     .unwrap_or(Error::Unavailable { retry_after: Duration::from_secs(1) });
+                if error == Error::ReauthorizationRequired {
+                    holder.discard(rejected);
+                }
                 match (error, current) {
                     (Error::Unavailable { .. } | Error::TooManyWaiters, Some(token)) => {
                         Ok(Replacement { token, failed: Some(error) })

@@ -103,8 +103,7 @@ impl Inner {
         let _place = self.lwa_calls.acquire().await.map_err(|_| Error::BadToken)?;
         let known = holder.slot.lock().generation();
         let _lock = self.store.lock(&holder.id).await.map_err(Error::Store)?;
-        let record = self.store.load(&holder.id).await.map_err(Error::Store)?;
-        let record = record.ok_or(Error::NoGrant)?;
+        let record = self.newest_record(holder).await?.ok_or(Error::NoGrant)?;
         // Another process may have refreshed while this one waited for the lock.
         if record.generation > known
             && let Some(token) = self.stored_token(&record, self.clock.now())
@@ -119,7 +118,20 @@ impl Inner {
             _ => 1,
         };
         let (record, granted) = self.ask_lwa(holder, record, attempts).await?;
-        self.keep(record, known, granted).await
+        self.keep(holder, record, known, granted).await
+    }
+
+    /// The store's record, or the newer one that the store would not take yet.
+    async fn newest_record(&self, holder: &Holder) -> Result<Option<Credential>, Error> {
+        let stored = self.store.load(&holder.id).await;
+        let unsaved = holder.unsaved.lock().clone();
+        match (stored, unsaved) {
+            (Ok(Some(stored)), Some(unsaved)) if stored.generation >= unsaved.generation => {
+                Ok(Some(stored))
+            }
+            (_, Some(unsaved)) => Ok(Some(unsaved)),
+            (stored, None) => stored.map_err(Error::Store),
+        }
     }
 
     /// Asks LWA with the current refresh token, then once with what may be behind a dead one.
@@ -154,6 +166,7 @@ impl Inner {
                 Err(error) => return Err(Error::Lwa(error)),
             }
         }
+        *holder.dead.lock() = Some(record.refresh_token.clone());
         record.reauthorization_required = true;
         record.access_token = None;
         record.updated_at = self.clock.now().unix();
@@ -165,6 +178,7 @@ impl Inner {
     /// Makes the answer durable and a token of it.
     async fn keep(
         &self,
+        holder: &Holder,
         mut record: Credential,
         known: u64,
         granted: lwa::Granted,
@@ -187,22 +201,50 @@ impl Inner {
             issued_at: now.unix(),
             expires_at: now.unix().saturating_add(granted.expires_in.as_secs()),
         });
-        self.save(&record, changed).await;
+        self.save(holder, record, changed).await;
         Ok(token)
     }
 
-    /// Saves `record`. A rotated refresh token is tried longer, because nobody else has it; when
-    /// the disk still refuses, the token in memory serves on, which is better than losing both.
-    async fn save(&self, record: &Credential, rotated: bool) {
+    /// Saves `record`. A rotated refresh token is tried longer, because nobody else has it. When
+    /// the disk still refuses, the record stays in memory, serves on and is saved when it can be.
+    async fn save(&self, holder: &Holder, record: Credential, rotated: bool) {
         let tries: u32 = if rotated { 3 } else { 1 };
         for attempt in 1..=tries {
-            let saved = self.store.save(record).await;
-            self.metrics.store_write(saved.is_ok());
-            let Err(error) = saved else { return };
-            let account = record.account.as_str();
-            error!(account, rotated, attempt, error = %chain(&error), "cannot save the record");
+            match self.try_save(holder, &record).await {
+                Ok(()) => return,
+                Err(error) => {
+                    let (account, error) = (holder.id.as_str(), chain(&error));
+                    error!(account, rotated, attempt, error, "cannot save the record");
+                }
+            }
             tokio::time::sleep(Duration::from_millis(100) * attempt).await;
         }
+        *holder.unsaved.lock() = Some(record);
+    }
+
+    async fn try_save(&self, holder: &Holder, record: &Credential) -> Result<(), store::Error> {
+        let saved = self.store.save(record).await;
+        self.metrics.store_write(saved.is_ok());
+        if saved.is_ok() {
+            *holder.unsaved.lock() = None;
+        }
+        saved
+    }
+
+    /// Saves what the store would not take before, unless another process has gone on since.
+    pub(super) async fn settle(&self, holder: &Holder) -> Result<(), store::Error> {
+        if holder.unsaved.lock().is_none() {
+            return Ok(());
+        }
+        let _lock = self.store.lock(&holder.id).await?;
+        let stored = self.store.load(&holder.id).await?.map_or(0, |record| record.generation);
+        let unsaved = holder.unsaved.lock().clone();
+        match unsaved.filter(|record| record.generation > stored) {
+            Some(record) => self.try_save(holder, &record).await?,
+            None => *holder.unsaved.lock() = None,
+        }
+        info!(account = holder.id.as_str(), "the store takes records again");
+        Ok(())
     }
 }
 

@@ -218,7 +218,9 @@ enum Block {
 #[derive(Debug)]
 pub struct Slot {
     policy: Policy,
-    token: Option<(u64, Life)>,
+    /// Of the newest token there ever was: it outlives a discarded token.
+    generation: u64,
+    life: Option<Life>,
     refreshing: bool,
     block: Block,
     failures: u32,
@@ -231,7 +233,8 @@ impl Slot {
     pub fn new(policy: Policy) -> Self {
         Self {
             policy,
-            token: None,
+            generation: 0,
+            life: None,
             refreshing: false,
             block: Block::None,
             failures: 0,
@@ -242,7 +245,7 @@ impl Slot {
     /// The current token's generation; 0 before the first.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        self.token.map_or(0, |(generation, _)| generation)
+        self.generation
     }
 
     /// Refreshes that failed since the last that succeeded.
@@ -254,17 +257,17 @@ impl Slot {
     /// Whether a good token is there.
     #[must_use]
     pub fn is_alive(&self, now: Now) -> bool {
-        self.token.is_some_and(|(_, life)| !life.is_expired(now))
+        self.life.is_some_and(|life| !life.is_expired(now))
     }
 
     /// The state to show.
     #[must_use]
     pub fn state(&self, now: Now) -> State {
-        match (self.block, self.token) {
+        match (self.block, self.life) {
             (Block::Dead, _) => State::ReauthorizationRequired,
             (Block::Rejected { until }, _) if !passed(until, now) => State::ApplicationRejected,
             (Block::Sealed { .. }, _) => State::Sealed,
-            (_, Some((_, life))) if !life.is_expired(now) => {
+            (_, Some(life)) if !life.is_expired(now) => {
                 if passed(life.due(self.policy.refresh_buffer), now) {
                     State::Due
                 } else {
@@ -320,7 +323,7 @@ impl Slot {
 
     /// Whether the background refresher shall refresh now. `true` hands it the refresh.
     pub fn background(&mut self, now: Now) -> bool {
-        if self.token.is_none() || self.refreshing || self.refusal(now).is_some() {
+        if self.life.is_none() || self.refreshing || self.refusal(now).is_some() {
             return false;
         }
         self.refreshing = true;
@@ -333,7 +336,7 @@ impl Slot {
     /// shorter than the lead is left to the requests: it would be refreshed without end.
     #[must_use]
     pub fn background_due(&self, now: Now, jitter: f64) -> Option<Duration> {
-        let (_, life) = self.token?;
+        let life = self.life?;
         match self.block {
             Block::Dead => None,
             Block::Rejected { until } | Block::Sealed { until } | Block::Failed { until } => {
@@ -354,12 +357,26 @@ impl Slot {
         self.refreshing = false;
         self.failures = 0;
         self.block = Block::None;
-        self.token = Some((generation, life));
+        self.generation = generation;
+        self.life = Some(life);
+    }
+
+    /// Amazon rejects the token of `generation` and its grant is dead: nobody shall try it again.
+    /// Says whether that token was still the current one.
+    pub fn discard(&mut self, generation: u64) -> bool {
+        let current = self.generation == generation && self.block == Block::Dead;
+        if current {
+            self.life = None;
+        }
+        current
     }
 
     /// The refresh failed; remembered, so that late callers do not start the next storm.
     pub fn failed(&mut self, failure: Failure, now: Now) {
         self.refreshing = false;
+        // The memory of the failure spaces what follows; the interval is for refreshes that
+        // brought a token, which is then replayed with. A failed one brought nothing to try.
+        self.last_forced = None;
         self.failures = self.failures.saturating_add(1);
         self.block = match failure {
             Failure::GrantDead => Block::Dead,
@@ -398,7 +415,7 @@ impl Slot {
     }
 
     fn is_due(&self, now: Now) -> bool {
-        self.token.is_none_or(|(_, life)| passed(life.due(self.policy.refresh_buffer), now))
+        self.life.is_none_or(|life| passed(life.due(self.policy.refresh_buffer), now))
     }
 }
 

@@ -136,12 +136,35 @@ fn a_401_during_an_outage_is_refused_when_the_failure_is_fresh() {
     let (mut slot, now) = fresh();
     assert_eq!(slot.rejected(1, now), Rejected::Refresh);
     slot.failed(TRANSIENT, now);
-    assert_eq!(slot.rejected(1, now), Rejected::Replay, "inside the interval");
-    let later = now.plus(secs(31));
-    assert_eq!(slot.rejected(1, later), Rejected::Refresh);
+    let refusal = Refusal::Unavailable { retry_after: secs(1) };
+    assert_eq!(slot.rejected(1, now), Rejected::Refuse(refusal));
+    let later = now.plus(secs(1));
+    assert_eq!(
+        slot.rejected(1, later),
+        Rejected::Refresh,
+        "a failure does not use up the interval"
+    );
     slot.failed(Failure::GrantDead, later);
     let refusal = Refusal::ReauthorizationRequired;
+    assert_eq!(slot.rejected(1, later), Rejected::Refuse(refusal));
     assert_eq!(slot.rejected(1, later.plus(secs(31))), Rejected::Refuse(refusal));
+}
+
+#[test]
+fn a_token_that_amazon_rejects_is_discarded_with_its_dead_grant_only() {
+    let (mut slot, now) = fresh();
+    slot.rejected(1, now);
+    slot.failed(TRANSIENT, now);
+    assert!(!slot.discard(1), "LWA may be back before the token ends");
+    let later = now.plus(secs(1));
+    slot.rejected(1, later);
+    slot.failed(Failure::GrantDead, later);
+    assert!(!slot.discard(0), "an older one is gone already");
+    assert!(slot.discard(1));
+    assert_eq!(slot.want(later), Want::Refuse(Refusal::ReauthorizationRequired));
+    slot.reconnected();
+    assert_eq!(slot.generation(), 1, "numbers are not used again");
+    assert_eq!(slot.want(later), Want::Refresh);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 """Unmodified python-amazon-ad-api, pointed at adsproxy in one of the ways an app can.
 
-usage: ad_api_client.py prefix|placeholder|shim PROXY_ADDRESS ALIAS
+usage: ad_api_client.py prefix|placeholder|shim PROXY_ADDRESS ALIAS SECONDS
 
-Prints one line per thing it got; any failure is an exception.
+Calls on for SECONDS and prints one line per thing it got; any failure is an exception.
 """
 
 import sys
@@ -60,7 +60,7 @@ def fetch_report(reports):
     raise TimeoutError(f"report {report_id} was never completed")
 
 
-def main(way, proxy, alias):
+def main(way, proxy, alias, seconds):
     endpoint, access_token, credentials = settings(way, proxy, alias)
     options = {
         "marketplace": SimpleNamespace(endpoint=endpoint),
@@ -68,16 +68,21 @@ def main(way, proxy, alias):
         "timeout": 20,
     }
     profiles = Profiles(credentials=credentials, verify_additional_credentials=False, **options)
-    found = profiles.list_profiles().payload
-    print("profiles", len(found))
-    credentials["profile_id"] = str(found[0]["profileId"])
+    deadline = time.monotonic() + float(seconds)
+    rounds = 0
+    while rounds == 0 or time.monotonic() < deadline:
+        found = profiles.list_profiles().payload
+        print("profiles", len(found))
+        credentials["profile_id"] = str(found[0]["profileId"])
 
-    campaigns = CampaignsV3(credentials=credentials, **options).list_campaigns(body={})
-    print("campaigns", len(campaigns.payload["campaigns"]))
-    rows = fetch_report(Reports(credentials=credentials, **options))
-    assert isinstance(rows, list), rows
-    print("report rows", len(rows))
-    assert found and campaigns.payload["campaigns"] and rows, "something came back empty"
+        campaigns = CampaignsV3(credentials=credentials, **options).list_campaigns(body={})
+        print("campaigns", len(campaigns.payload["campaigns"]))
+        rows = fetch_report(Reports(credentials=credentials, **options))
+        assert isinstance(rows, list), rows
+        print("report rows", len(rows))
+        assert found and campaigns.payload["campaigns"] and rows, "something came back empty"
+        rounds += 1
+    print("rounds", rounds)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,21 @@
 //! What the behaviour tests share.
 
 #[cfg(feature = "sandbox")]
+pub mod bodies;
+#[cfg(feature = "sandbox")]
 pub mod canary;
+#[cfg(feature = "sandbox")]
+pub mod certs;
+#[cfg(feature = "sandbox")]
+pub mod crowd;
 pub mod extras;
+pub mod program;
 #[cfg(feature = "sandbox")]
 pub mod proxy;
+pub mod secure;
+#[cfg(feature = "sandbox")]
+pub mod socket;
+#[cfg(feature = "sandbox")]
+pub mod stream;
 #[cfg(feature = "sandbox")]
 pub mod wire;

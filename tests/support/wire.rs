@@ -1,65 +1,158 @@
-//! HTTP/1.1 by hand over any stream, for tests that look at the connection itself.
+//! HTTP/1.1 by hand, on both sides of the proxy: what no library would send, or would hide.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::{
+    future::Future,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::timeout,
+};
 
-/// One connection, kept alive.
-pub struct Wire<S> {
-    stream: BufReader<S>,
+/// Longer than anything here takes, short enough for a test that hangs.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// One connection, spoken to in bytes.
+pub struct Wire {
+    stream: TcpStream,
+    buffer: Vec<u8>,
 }
 
-/// An answer with a `Content-Length`.
-pub struct Reply {
-    pub status: u16,
-    /// The field lines in lower case.
-    pub head: String,
-    pub body: Vec<u8>,
-}
-
-impl<S: Read + Write> Wire<S> {
-    pub fn new(stream: S) -> Self {
-        Self { stream: BufReader::new(stream) }
+impl Wire {
+    pub async fn connect(addr: SocketAddr) -> Self {
+        Self::new(TcpStream::connect(addr).await.expect("a connection"))
     }
 
-    pub fn stream(&self) -> &S {
-        self.stream.get_ref()
+    fn new(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).expect("an option");
+        Self { stream, buffer: Vec::new() }
     }
 
-    pub fn write(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        let stream = self.stream.get_mut();
-        stream.write_all(bytes.as_ref())?;
-        stream.flush()
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.try_send(bytes).await.expect("written");
     }
 
-    /// Sends a `GET` for `acme` and reads the answer.
-    pub fn get(&mut self, path: &str) -> io::Result<Reply> {
-        self.write(format!(
-            "GET {path} HTTP/1.1\r\nHost: localhost\r\nX-Ads-Account: acme\r\n\r\n"
-        ))?;
-        self.reply()
+    /// As `send`, for a peer that may have left.
+    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await.expect("written in time")
     }
 
-    /// Reads an answer. A connection that ends before it is an error.
-    pub fn reply(&mut self) -> io::Result<Reply> {
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            if self.stream.read_line(&mut head)? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+    /// Everything up to an empty line, without it.
+    pub async fn head(&mut self) -> String {
+        self.try_head().await.expect("a head")
+    }
+
+    /// As `head`; none if the connection ends instead.
+    pub async fn try_head(&mut self) -> Option<String> {
+        let head = self.until(b"\r\n\r\n").await?;
+        Some(String::from_utf8(head).expect("a head is text"))
+    }
+
+    /// One chunk of a chunked body; empty at its end.
+    pub async fn chunk(&mut self) -> Vec<u8> {
+        let size = self.until(b"\r\n").await.expect("a chunk");
+        let size = String::from_utf8(size).expect("a chunk's size");
+        let size = usize::from_str_radix(&size, 16).expect("a chunk's size");
+        if size == 0 {
+            return Vec::new();
+        }
+        let chunk = self.exactly(size).await;
+        assert_eq!(self.exactly(2).await, b"\r\n");
+        chunk
+    }
+
+    /// A whole chunked body without trailers.
+    pub async fn chunked(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let chunk = self.chunk().await;
+            if chunk.is_empty() {
+                assert_eq!(self.exactly(2).await, b"\r\n");
+                return body;
+            }
+            body.extend(chunk);
+        }
+    }
+
+    pub async fn exactly(&mut self, size: usize) -> Vec<u8> {
+        while self.buffer.len() < size {
+            assert!(self.fill().await, "the connection ends after {} bytes", self.buffer.len());
+        }
+        self.buffer.drain(..size).collect()
+    }
+
+    /// Everything until the peer closes.
+    pub async fn rest(&mut self) -> Vec<u8> {
+        while self.fill().await {}
+        std::mem::take(&mut self.buffer)
+    }
+
+    /// Whether nothing comes for so long, not even an end.
+    pub async fn is_silent_for(&mut self, pause: Duration) -> bool {
+        self.buffer.is_empty() && timeout(pause, self.fill()).await.is_err()
+    }
+
+    async fn until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
+        loop {
+            let found = self.buffer.windows(end.len()).position(|window| window == end);
+            if let Some(at) = found {
+                let mut found: Vec<u8> = self.buffer.drain(..at + end.len()).collect();
+                found.truncate(at);
+                return Some(found);
+            }
+            if !self.fill().await {
+                return None;
             }
         }
-        head.make_ascii_lowercase();
-        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-        let status = status.ok_or(io::ErrorKind::InvalidData)?;
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-        let mut body = vec![0; length.map_or(0, |length| length.parse().expect("a length"))];
-        self.stream.read_exact(&mut body)?;
-        Ok(Reply { status, head, body })
     }
 
-    /// Says whether the other side has ended the connection; waits for the read timeout.
-    pub fn is_closed(&mut self) -> bool {
-        match self.stream.read(&mut [0]) {
-            Ok(read) => read == 0,
-            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
-        }
+    /// Reads on; false at the end, also at a rude one.
+    async fn fill(&mut self) -> bool {
+        let mut part = vec![0; 64 * 1024];
+        let read = timeout(PATIENCE, self.stream.read(&mut part)).await.expect("bytes in time");
+        let size = read.unwrap_or(0);
+        self.buffer.extend_from_slice(&part[..size]);
+        size > 0
+    }
+}
+
+/// The value of field `name` (lower case) in a head.
+pub fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines().skip(1).find_map(|line| {
+        let (have, value) = line.split_once(':')?;
+        have.eq_ignore_ascii_case(name).then_some(value.trim())
+    })
+}
+
+/// An upstream that answers as a test spells it out, one call of its function per connection.
+pub struct Upstream {
+    addr: SocketAddr,
+    _accepting: JoinSet<()>,
+}
+
+impl Upstream {
+    pub async fn serve<F, A>(answer: F) -> Self
+    where
+        F: Fn(Wire) -> A + Send + 'static,
+        A: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let addr = listener.local_addr().expect("an address");
+        let mut accepting = JoinSet::new();
+        accepting.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(answer(Wire::new(stream)));
+            }
+        });
+        Self { addr, _accepting: accepting }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr)
     }
 }

@@ -126,7 +126,11 @@ impl Check<'_> {
                 Err(error) if secrets.listed => {
                     self.fail(&[key, &[&index.to_string()]].concat(), error);
                 }
-                Err(error) => self.fail(key, error),
+                Err(error) => {
+                    let makes_one = key[0] == "encryption" && error.is_absence();
+                    let help = makes_one.then(|| "`adsproxy key init` makes a key".to_owned());
+                    self.fail_with(key, error, help);
+                }
             }
         }
         found

@@ -61,7 +61,7 @@ impl Check<'_> {
         Some(ProxyAddress::Unix(path))
     }
 
-    fn socket_address(&mut self, key: &[&str], text: &str) -> Option<SocketAddr> {
+    pub(super) fn socket_address(&mut self, key: &[&str], text: &str) -> Option<SocketAddr> {
         let address = text.parse().ok();
         if address.is_none() {
             let unix = if key[1] == "proxy" { " or unix:/path" } else { "" };

@@ -11,6 +11,7 @@ use super::{
     document::{Document, KeyPath, show},
     environment::Environment,
     file::{self, File, Seconds},
+    load::Addresses,
     problem::Problem,
 };
 use http::Uri;
@@ -66,6 +67,24 @@ pub(super) fn validate(
         metrics,
     });
     (config, check.problems)
+}
+
+/// The addresses at which the server is asked about itself, or what is wrong with them.
+pub(super) fn addresses(
+    file: &File,
+    document: &Document<'_>,
+    environment: &Environment,
+    removed: Vec<KeyPath>,
+) -> Result<Addresses, Vec<Problem>> {
+    let spoilt = removed.iter().any(|key| key[0] == "listen");
+    let mut check = Check { document, environment, removed, problems: Vec::new() };
+    let admin = check.socket_address(&["listen", "admin"], &file.listen.admin);
+    let health = file.listen.health.as_ref();
+    let health = health.and_then(|text| check.socket_address(&["listen", "health"], text));
+    match admin {
+        Some(admin) if check.problems.is_empty() && !spoilt => Ok(Addresses { admin, health }),
+        _ => Err(check.problems),
+    }
 }
 
 /// The breaches so far, and what is needed to find more.

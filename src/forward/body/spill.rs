@@ -17,14 +17,18 @@ use tokio::task::{JoinHandle, spawn_blocking};
 /// How much is read back at once, bytes.
 const READ_BYTES: u64 = 64 * 1024;
 
+/// The file, made if there was none, and how much it holds.
+type Written = io::Result<(Arc<File>, u64)>;
+
 /// The file, and what is on its way to or from it.
 pub(super) struct Spill {
     directory: Option<PathBuf>,
     file: Option<Arc<File>>,
     queued: VecDeque<Bytes>,
     written: u64,
-    writing: Option<JoinHandle<io::Result<(Arc<File>, u64)>>>,
-    reading: Option<JoinHandle<io::Result<Bytes>>>,
+    writing: Option<JoinHandle<Written>>,
+    /// A read under way, and where it began.
+    reading: Option<(u64, JoinHandle<io::Result<Bytes>>)>,
 }
 
 impl Spill {
@@ -74,14 +78,17 @@ impl Spill {
         let Some(file) = &self.file else {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         };
-        let reading = self.reading.get_or_insert_with(|| {
+        // An attempt that a 401 ended may have left a read of another place behind.
+        self.reading.take_if(|(at, _)| *at != offset);
+        let (_, reading) = self.reading.get_or_insert_with(|| {
             let file = file.clone();
             let len = READ_BYTES.min(self.written.saturating_sub(offset));
-            spawn_blocking(move || {
+            let read = move || {
                 let mut data = vec![0; usize::try_from(len).unwrap_or_default()];
                 file.read_exact_at(&mut data, offset)?;
                 Ok(Bytes::from(data))
-            })
+            };
+            (offset, spawn_blocking(read))
         });
         let outcome = ready!(Pin::new(reading).poll(cx));
         self.reading = None;
@@ -98,7 +105,7 @@ fn write(
     directory: Option<PathBuf>,
     mut at: u64,
     frames: &VecDeque<Bytes>,
-) -> io::Result<(Arc<File>, u64)> {
+) -> Written {
     let file = match (file, directory) {
         (Some(file), _) => file,
         (None, Some(directory)) => Arc::new(tempfile::tempfile_in(directory)?),

@@ -1,0 +1,306 @@
+//! `adsproxy account`: looks at and changes the accounts in the store. Never shows a secret.
+
+mod token_input;
+
+use super::{
+    Context, print,
+    table::{span, table},
+};
+use crate::{
+    clock::{Clock, SystemClock},
+    config::{Config, DEFAULT_APPLICATION, StoreKind},
+    error_chain::chain,
+    id::{AccountId, Region},
+    store::{self, Credential, CredentialStore},
+};
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeSet,
+    io::{self, BufRead, IsTerminal},
+    path::PathBuf,
+    sync::Arc,
+};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Verb {
+    /// List the accounts in the configuration and in the store
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one account, without its secrets
+    Show {
+        /// Its alias
+        alias: AccountId,
+    },
+    /// Put an account into the store; its refresh token is read from standard input
+    Add(Add),
+    /// Forget an account's stored credential
+    Remove {
+        /// Its alias
+        alias: AccountId,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Put an account into the store; its refresh token is read from standard input
+#[derive(Debug, clap::Args)]
+pub(super) struct Add {
+    /// The name that callers will use
+    alias: AccountId,
+    /// na, eu or fe; needed only for an account that is new
+    #[arg(long)]
+    region: Option<Region>,
+    /// The LWA application that the grant belongs to [default: default]
+    #[arg(long, value_name = "NAME")]
+    application: Option<String>,
+    /// Read the refresh token from this file instead of standard input
+    #[arg(long, value_name = "PATH")]
+    refresh_token_file: Option<PathBuf>,
+    /// Replace the refresh token of an account that is there already
+    #[arg(long)]
+    replace: bool,
+}
+
+impl Verb {
+    pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
+        let config = context.load()?.config;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            match self {
+                Self::List { json } => list(&config, *json).await,
+                Self::Show { alias } => show(&config, alias).await,
+                Self::Add(add) => add.run(context, &config).await,
+                Self::Remove { alias, yes } => remove(&config, alias, *yes).await,
+            }
+        })
+    }
+}
+
+/// The store that outlives this process, if there is one.
+fn lasting_store(config: &Config) -> anyhow::Result<Option<Arc<dyn CredentialStore>>> {
+    match config.store.kind {
+        StoreKind::Memory => Ok(None),
+        StoreKind::File => {
+            let store = store::open(&config.store, &config.encryption);
+            Ok(Some(store.context("cannot open the store")?))
+        }
+    }
+}
+
+fn store_to_change(config: &Config) -> anyhow::Result<Arc<dyn CredentialStore>> {
+    lasting_store(config)?.context(
+        "store.kind = \"memory\" keeps nothing between processes: put the account into the \
+         configuration, with accounts.<alias>.refresh_token",
+    )
+}
+
+/// What the configuration and the store say about one account.
+async fn describe(
+    config: &Config,
+    store: Option<&dyn CredentialStore>,
+    alias: &AccountId,
+) -> Option<Value> {
+    let configured = config.accounts.get(alias);
+    let loaded = match store {
+        Some(store) => store.load(alias).await,
+        None => Ok(None),
+    };
+    let (record, error) = match loaded {
+        Ok(record) => (record, None),
+        Err(error) => (None, Some(error)),
+    };
+    if configured.is_none() && record.is_none() && error.is_none() {
+        return None;
+    }
+    let has_token = configured.is_some_and(|account| account.refresh_token.is_some());
+    let state = match (&record, &error) {
+        (Some(record), _) if record.reauthorization_required => "reauthorization_required",
+        (Some(_), _) => "connected",
+        (None, Some(error)) if error.is_sealed() => "sealed",
+        (None, Some(_)) => "unreadable",
+        (None, None) if has_token => "configured",
+        (None, None) => "not_connected",
+    };
+    let region = configured.map(|account| account.region).or(record.as_ref().map(|r| r.region));
+    let application = configured.map(|account| &account.application);
+    let application = application.or(record.as_ref().map(|record| &record.application));
+    let token = record.as_ref().and_then(|record| record.access_token.as_ref());
+    let now = SystemClock.now().unix();
+    Some(json!({
+        "account": alias.as_str(),
+        "state": state,
+        "region": region.map(Region::as_str),
+        "application": application,
+        "in_config": configured.is_some(),
+        "in_store": record.is_some() || error.is_some(),
+        "access_token_expires_in_secs": token.map(|token| token.expires_at.saturating_sub(now)),
+        "generation": record.as_ref().map(|record| record.generation),
+        "consented": record.as_ref().and_then(|record| date(record.consented_at?)),
+        "updated": record.as_ref().and_then(|record| date(record.updated_at)),
+        "error": error.as_ref().map(|error| chain(error)),
+    }))
+}
+
+fn date(unix: u64) -> Option<String> {
+    Some(jiff::Timestamp::from_second(i64::try_from(unix).ok()?).ok()?.to_string())
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+async fn list(config: &Config, as_json: bool) -> anyhow::Result<()> {
+    let store = lasting_store(config)?;
+    let mut aliases: BTreeSet<AccountId> = config.accounts.keys().cloned().collect();
+    if let Some(store) = &store {
+        aliases.extend(store.list().await?);
+    }
+    let mut accounts = Vec::new();
+    for alias in &aliases {
+        accounts.extend(describe(config, store.as_deref(), alias).await);
+    }
+    if as_json {
+        return print(format!("{:#}\n", Value::Array(accounts)));
+    }
+    if accounts.is_empty() {
+        return print("no accounts; `adsproxy account add ALIAS --region na` makes one\n");
+    }
+    const COLUMNS: [&str; 6] =
+        ["account", "state", "region", "application", "in_config", "in_store"];
+    let mut rows = vec![COLUMNS.map(|name| name.to_uppercase().replace('_', " "))];
+    rows.extend(accounts.iter().map(|account| COLUMNS.map(|name| text(&account[name]))));
+    print(table(&rows))
+}
+
+async fn show(config: &Config, alias: &AccountId) -> anyhow::Result<()> {
+    let store = lasting_store(config)?;
+    let Some(account) = describe(config, store.as_deref(), alias).await else {
+        bail!("there is no account {alias}; `adsproxy account list` shows those there are");
+    };
+    let expires = account["access_token_expires_in_secs"].as_u64();
+    let rows: Vec<[String; 2]> = [
+        ("account", "account"),
+        ("state", "state"),
+        ("region", "region"),
+        ("application", "application"),
+        ("in configuration", "in_config"),
+        ("in store", "in_store"),
+        ("generation", "generation"),
+        ("consented", "consented"),
+        ("updated", "updated"),
+        ("error", "error"),
+    ]
+    .iter()
+    .map(|(label, key)| [(*label).to_owned(), text(&account[*key])])
+    .chain([["access token for".to_owned(), expires.map(span).unwrap_or_default()]])
+    .collect();
+    print(table(&rows))
+}
+
+impl Add {
+    async fn run(&self, context: &Context, config: &Config) -> anyhow::Result<()> {
+        let store = store_to_change(config)?;
+        // Looked at twice: before a person types a token for nothing, and under the lock, which is
+        // not held while they do.
+        let existing = self.existing(&*store).await?;
+        self.region_and_application(config, existing.as_ref())?;
+        let refresh_token = token_input::read(self.refresh_token_file.as_deref(), context)?;
+        let _lock = store.lock(&self.alias).await?;
+        let existing = self.existing(&*store).await?;
+        let (region, application) = self.region_and_application(config, existing.as_ref())?;
+        // Without this, the server would seed the record anew from the configuration.
+        let seed = config.accounts.get(&self.alias).and_then(|known| known.refresh_token.as_ref());
+        let record = Credential {
+            account: self.alias.clone(),
+            application,
+            region,
+            refresh_token,
+            previous_refresh_token: None,
+            access_token: None,
+            generation: existing.as_ref().map_or(0, |record| record.generation),
+            consented_at: None,
+            updated_at: SystemClock.now().unix(),
+            reauthorization_required: false,
+            seed: seed.map(|seed| store.fingerprint(seed)),
+        };
+        store.save(&record).await?;
+        let done = if existing.is_some() { "replaced" } else { "added" };
+        print(format!("account {} {done}; a running server notices by itself\n", self.alias))
+    }
+
+    async fn existing(&self, store: &dyn CredentialStore) -> anyhow::Result<Option<Credential>> {
+        let existing = store.load(&self.alias).await?;
+        if existing.is_some() && !self.replace {
+            bail!("account {} is in the store already; say --replace to replace it", self.alias);
+        }
+        Ok(existing)
+    }
+
+    /// What the flags say, else the configuration, else the store.
+    fn region_and_application(
+        &self,
+        config: &Config,
+        existing: Option<&Credential>,
+    ) -> anyhow::Result<(Region, String)> {
+        let configured = config.accounts.get(&self.alias);
+        let region = self.region.or(configured.map(|account| account.region));
+        let Some(region) = region.or(existing.map(|record| record.region)) else {
+            bail!("say which region the account is in: --region na, eu or fe");
+        };
+        let application = self.application.as_ref();
+        let application = application.or(configured.map(|account| &account.application));
+        let application = application.or(existing.map(|record| &record.application));
+        let application = application.map_or(DEFAULT_APPLICATION, String::as_str);
+        if !config.applications.contains_key(application) {
+            let known: Vec<&str> = config.applications.keys().map(String::as_str).collect();
+            bail!("there is no application {application:?}; configured: {}", known.join(", "));
+        }
+        if configured
+            .is_some_and(|known| known.region != region || known.application != application)
+        {
+            bail!(
+                "accounts.{} in the configuration says another region or application, and wins; \
+                 change it there",
+                self.alias,
+            );
+        }
+        Ok((region, application.to_owned()))
+    }
+}
+
+async fn remove(config: &Config, alias: &AccountId, yes: bool) -> anyhow::Result<()> {
+    let store = store_to_change(config)?;
+    if !store.list().await?.contains(alias) {
+        bail!("account {alias} is not in the store; `adsproxy account list` shows those there are");
+    }
+    if !yes && !confirmed(alias)? {
+        bail!("nothing was removed");
+    }
+    let _lock = store.lock(alias).await?;
+    store.remove(alias).await?;
+    let again = config.accounts.contains_key(alias).then(|| {
+        format!("it is still in the configuration as accounts.{alias}; remove it there too\n")
+    });
+    print(format!("account {alias} removed\n{}", again.unwrap_or_default()))
+}
+
+fn confirmed(alias: &AccountId) -> anyhow::Result<bool> {
+    if !io::stdin().is_terminal() {
+        bail!("say --yes to remove account {alias} without being asked");
+    }
+    eprint!("Forget the refresh token of account {alias}? Amazon cannot give it back. [y/N] ");
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

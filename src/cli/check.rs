@@ -1,0 +1,35 @@
+//! `adsproxy check-config`: every mistake in the configuration, or that there is none.
+
+use super::{Context, print};
+
+/// Name every mistake in the configuration
+#[derive(Debug, clap::Args)]
+pub(super) struct CheckConfig {
+    /// Print every value in effect as TOML, secrets masked
+    #[arg(long)]
+    print_effective: bool,
+}
+
+impl CheckConfig {
+    pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
+        let loaded = context.load()?;
+        let source = loaded.source.as_ref();
+        let source = source.map_or("the environment".to_owned(), |path| path.display().to_string());
+        if self.print_effective {
+            return print(format!(
+                "# {source}, with variables, flags and defaults\n{}",
+                loaded.effective()
+            ));
+        }
+        let config = &loaded.config;
+        print(format!(
+            "{source}: no mistakes found ({} and {})\n",
+            count(config.applications.len(), "application"),
+            count(config.accounts.len(), "account"),
+        ))
+    }
+}
+
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}

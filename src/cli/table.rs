@@ -1,0 +1,67 @@
+//! Rows of text under each other in columns, safe to show on a terminal.
+
+/// Lays out `rows`, the first of which is the heading.
+pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let rows: Vec<[String; N]> =
+        rows.iter().map(|row| row.each_ref().map(|cell| plain(cell))).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or(0));
+    let mut text = String::new();
+    for row in &rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Control characters would move the cursor or worse; an empty cell would shift the reader's eye.
+pub(super) fn plain(cell: &str) -> String {
+    if cell.is_empty() {
+        return "-".to_owned();
+    }
+    cell.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// A length of time in its two largest units.
+pub(super) fn span(seconds: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(86_400, "d"), (3_600, "h"), (60, "m")];
+    match UNITS.iter().position(|(size, _)| seconds >= *size) {
+        None => format!("{seconds}s"),
+        Some(unit) => {
+            let (size, name) = UNITS[unit];
+            let (next, next_name) = UNITS.get(unit + 1).copied().unwrap_or((1, "s"));
+            format!("{}{name} {}{next_name}", seconds / size, seconds % size / next)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = [["A", "B", "C"], ["äcme", "", "x"]].map(|row| row.map(str::to_owned));
+        assert_eq!(table(&rows), "A     B  C\näcme  -  x\n");
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(table(&[["a\u{1b}[2Jb\nc".to_owned()]]), "a\u{fffd}[2Jb\u{fffd}c\n");
+    }
+
+    #[test]
+    fn spans_have_two_units() {
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m 0s"),
+            (3_599, "59m 59s"),
+            (3_661, "1h 1m"),
+            (90_000, "1d 1h"),
+        ] {
+            assert_eq!(span(seconds), text);
+        }
+    }
+}

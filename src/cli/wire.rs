@@ -1,0 +1,71 @@
+//! Asks the running server: one GET over a connection of its own.
+
+use std::{
+    io::{self, Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    time::Duration,
+};
+
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// An answer about 10,000 accounts has a few megabytes.
+const ANSWER_MAX_BYTES: u64 = 64 << 20;
+
+/// Returns the status and the body.
+pub(super) fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&reachable(address), TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    // Version 1.0: the answer is never in chunks, and the connection ends with it. The host is a
+    // name that the server accepts from this machine, whatever address it listens on.
+    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    // In one piece: a server that has read enough may answer and close at once.
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.take(ANSWER_MAX_BYTES).read_to_string(&mut answer)?;
+    parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "this is no HTTP"))
+}
+
+/// A listener on every address is reached on this machine's own.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        other => other,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+fn parse(answer: &str) -> Option<(u16, String)> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.split("\r\n").next()?;
+    Some((status.parse().ok()?, body.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_status_and_body() {
+        let answer = "HTTP/1.1 503 Service Unavailable\r\na: b\r\n\r\nnot\r\n\r\nok";
+        assert_eq!(parse(answer), Some((503, "not\r\n\r\nok".to_owned())));
+        assert_eq!(parse("HTTP/1.0 200\r\na: b\r\n\r\n"), Some((200, String::new())));
+    }
+
+    #[test]
+    fn what_is_no_http_is_no_answer() {
+        for answer in ["", "SSH-2.0-x\r\n\r\n", "HTTP/1.1 abc x\r\n\r\n", "HTTP/1.1 200 OK\r\n"] {
+            assert_eq!(parse(answer), None, "{answer}");
+        }
+    }
+
+    #[test]
+    fn listeners_on_every_address_are_asked_on_loopback() {
+        for (listens, asked) in
+            [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.0.0.1:1", "10.0.0.1:1")]
+        {
+            assert_eq!(reachable(listens.parse().unwrap()), asked.parse().unwrap());
+        }
+    }
+}

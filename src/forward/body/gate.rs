@@ -1,0 +1,54 @@
+//! Holds a request body back until Amazon has said whether it wants it.
+
+use parking_lot::Mutex;
+use std::task::{Context, Poll, Waker};
+
+/// Holds a body back until Amazon says `100 Continue`. Shared with hyper's callback, which must be
+/// `Send` although it runs on the same thread.
+#[derive(Debug, Default)]
+pub struct ContinueGate(Mutex<Gate>);
+
+#[derive(Debug, Default)]
+struct Gate {
+    pass: Option<Pass>,
+    waker: Option<Waker>,
+}
+
+/// What became of a body that was held back.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Pass {
+    /// Amazon wants it.
+    Open,
+    /// Nobody does.
+    Shut,
+}
+
+impl ContinueGate {
+    /// Lets the body pass.
+    pub fn open(&self) {
+        self.decide(Pass::Open);
+    }
+
+    /// The body is not wanted.
+    pub(super) fn shut(&self) {
+        self.decide(Pass::Shut);
+    }
+
+    fn decide(&self, pass: Pass) {
+        let mut gate = self.0.lock();
+        gate.pass.get_or_insert(pass);
+        let waker = gate.waker.take();
+        drop(gate);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<Pass> {
+        let mut gate = self.0.lock();
+        if gate.pass.is_none() {
+            gate.waker = Some(cx.waker().clone());
+        }
+        gate.pass.map_or(Poll::Pending, Poll::Ready)
+    }
+}

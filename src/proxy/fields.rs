@@ -1,0 +1,117 @@
+//! The caller's header fields that decide something, found in one pass.
+//!
+//! A look-up hashes the name each time; a dozen of them cost more than reading all fields once.
+
+use http::{HeaderMap, HeaderValue};
+
+/// A field that must not come twice.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Field<'a> {
+    /// Not sent.
+    #[default]
+    Absent,
+    /// Sent once.
+    One(&'a HeaderValue),
+    /// Sent more than once; this is the first.
+    Many(&'a HeaderValue),
+}
+
+impl<'a> Field<'a> {
+    fn add(&mut self, value: &'a HeaderValue) {
+        *self = match *self {
+            Self::Absent => Self::One(value),
+            Self::One(first) | Self::Many(first) => Self::Many(first),
+        };
+    }
+
+    /// The first value, however many there are.
+    #[must_use]
+    pub fn first(self) -> Option<&'a HeaderValue> {
+        match self {
+            Self::Absent => None,
+            Self::One(value) | Self::Many(value) => Some(value),
+        }
+    }
+
+    /// The only value.
+    ///
+    /// # Errors
+    /// `refusal`, when there are several.
+    pub fn single<E>(self, refusal: E) -> Result<Option<&'a HeaderValue>, E> {
+        match self {
+            Self::Absent => Ok(None),
+            Self::One(value) => Ok(Some(value)),
+            Self::Many(_) => Err(refusal),
+        }
+    }
+}
+
+/// The fields, and the size of all of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Fields<'a> {
+    /// `Host`.
+    pub host: Field<'a>,
+    /// `Origin`.
+    pub origin: Field<'a>,
+    /// `Sec-Fetch-Site`.
+    pub fetch_site: Field<'a>,
+    /// `X-Ads-Account`.
+    pub account: Field<'a>,
+    /// `X-Ads-Region`.
+    pub region: Field<'a>,
+    /// `Authorization`.
+    pub authorization: Field<'a>,
+    /// `Transfer-Encoding`.
+    pub transfer_encoding: Field<'a>,
+    /// `Content-Length`.
+    pub content_length: Field<'a>,
+    /// `X-Request-Id`.
+    pub request_id: Field<'a>,
+    /// Bytes of all lines as they came, give or take the spaces.
+    pub bytes: usize,
+}
+
+impl<'a> Fields<'a> {
+    /// Reads all of `headers` once.
+    #[must_use]
+    pub fn of(headers: &'a HeaderMap) -> Self {
+        let mut fields = Self::default();
+        for (name, value) in headers {
+            let name = name.as_str();
+            fields.bytes += name.len() + value.len() + ": \r\n".len();
+            match name {
+                "host" => fields.host.add(value),
+                "origin" => fields.origin.add(value),
+                "sec-fetch-site" => fields.fetch_site.add(value),
+                "x-ads-account" => fields.account.add(value),
+                "x-ads-region" => fields.region.add(value),
+                "authorization" => fields.authorization.add(value),
+                "transfer-encoding" => fields.transfer_encoding.add(value),
+                "content-length" => fields.content_length.add(value),
+                "x-request-id" => fields.request_id.add(value),
+                _ => {}
+            }
+        }
+        fields
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_none_from_one_from_many() {
+        let mut headers = HeaderMap::new();
+        headers.append("host", HeaderValue::from_static("localhost"));
+        headers.append("x-ads-account", HeaderValue::from_static("a"));
+        headers.append("X-Ads-Account", HeaderValue::from_static("b"));
+        headers.append("x-other", HeaderValue::from_static("1"));
+        let fields = Fields::of(&headers);
+        assert_eq!(fields.host.single(()), Ok(Some(&HeaderValue::from_static("localhost"))));
+        assert_eq!(fields.account.single(()), Err(()));
+        assert_eq!(fields.account.first(), Some(&HeaderValue::from_static("a")));
+        assert_eq!(fields.origin.single(()), Ok(None));
+        assert_eq!(fields.bytes, "host: localhost\r\n".len() + 2 * 18 + "x-other: 1\r\n".len());
+    }
+}

@@ -1,0 +1,271 @@
+//! Clocks that jump and machines that sleep: no storm of refreshes, no dead token in use.
+
+use crate::support::proxy::ACME_REFRESH;
+use adsproxy::{
+    clock::{Clock, ManualClock},
+    config,
+    https::{self, LwaHttp},
+    id::Region,
+    lwa::{Application, LwaClient},
+    metrics::Metrics,
+    sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator, Options},
+    store::{Credential, CredentialStore, MemoryStore},
+    token::{AccessToken, Holder, TokenManager},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::runtime::Handle;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A machine with a clock of its own, and Amazon with the true time.
+struct World {
+    amazon: Emulator,
+    truth: Arc<ManualClock>,
+    machine: Arc<ManualClock>,
+    store: Arc<MemoryStore>,
+    tokens: TokenManager,
+    holder: Arc<Holder>,
+}
+
+impl World {
+    async fn start() -> Self {
+        let truth = Arc::new(ManualClock::new());
+        let options = Options { clock: truth.clone(), ..Options::default() };
+        let amazon = Emulator::start(options).await.expect("the emulator starts");
+        let machine = Arc::new(ManualClock::new());
+        let store = Arc::new(MemoryStore::new().expect("randomness"));
+        store.save(&grant()).await.expect("saved");
+        let (tokens, holder) = boot(&amazon, &machine, &store);
+        Self { amazon, truth, machine, store, tokens, holder }
+    }
+
+    /// Ten requests at once: the token they get, which must work.
+    async fn use_it(&self) -> Arc<AccessToken> {
+        let asked = (0..10).map(|_| {
+            let (tokens, holder) = (self.tokens.clone(), self.holder.clone());
+            tokio::spawn(async move { tokens.token(&holder).await })
+        });
+        let asked: Vec<_> = asked.collect();
+        let mut last = None;
+        for answer in asked {
+            last = Some(answer.await.expect("no panic").expect("a token"));
+        }
+        let token = last.expect("ten answers");
+        assert!(self.works(&token).await, "a dead token is in use: {token:?}");
+        token
+    }
+
+    async fn works(&self, token: &AccessToken) -> bool {
+        let request = client()
+            .get(format!("http://{}/v2/profiles", self.amazon.addr()))
+            .header("Authorization", token.header())
+            .header("Amazon-Advertising-API-ClientId", CLIENT_ID);
+        request.send().await.expect("an answer").status() == 200
+    }
+
+    fn calls(&self) -> u64 {
+        self.amazon.state().record.counts().token_calls
+    }
+
+    /// Time passes for all.
+    fn pass(&self, time: Duration) {
+        self.truth.advance(time);
+        self.machine.advance(time);
+    }
+
+    /// The machine sleeps: its monotonic clock stands still meanwhile.
+    fn sleep(&self, time: Duration) {
+        self.truth.advance(time);
+        self.machine.set_wall(self.machine.now().wall + time);
+    }
+
+    /// A new process on the same store and machine.
+    async fn restart(&mut self) {
+        (self.tokens, self.holder) = boot(&self.amazon, &self.machine, &self.store);
+        let record = self.store.load(self.holder.id()).await.expect("readable");
+        self.tokens.recall(&self.holder, &record.expect("a record"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wall_clock_that_jumps_ahead_costs_one_refresh() {
+    for jump in [HOUR, DAY] {
+        let world = World::start().await;
+        world.use_it().await;
+        world.machine.set_wall(world.machine.now().wall + jump);
+        for _ in 0..5 {
+            world.use_it().await;
+        }
+        assert_eq!(world.calls(), 2, "{jump:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wall_clock_that_is_set_back_does_not_prolong_a_token() {
+    for jump in [HOUR, DAY] {
+        let world = World::start().await;
+        world.use_it().await;
+        world.machine.set_wall(world.machine.now().wall - jump);
+        for _ in 0..5 {
+            world.use_it().await;
+        }
+        assert_eq!(world.calls(), 1, "{jump:?}: nothing has expired");
+        world.pass(HOUR);
+        world.use_it().await;
+        assert_eq!(world.calls(), 2, "{jump:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wall_clock_that_jumps_to_and_fro_costs_at_most_one_refresh_a_jump() {
+    let world = World::start().await;
+    world.use_it().await;
+    let start = world.machine.now().wall;
+    for _ in 0..3 {
+        world.machine.set_wall(start + DAY);
+        world.use_it().await;
+        world.use_it().await;
+        world.machine.set_wall(start);
+        world.use_it().await;
+        world.use_it().await;
+    }
+    assert!(world.calls() <= 1 + 3, "{}", world.calls());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_expired_while_the_machine_slept_is_not_used() {
+    for nap in [HOUR, 8 * HOUR, 30 * DAY] {
+        let world = World::start().await;
+        let before = world.use_it().await;
+        world.sleep(nap);
+        let after = world.use_it().await;
+        assert_eq!((before.generation(), after.generation()), (1, 2), "{nap:?}");
+        assert!(!world.works(&before).await, "{nap:?}");
+        assert_eq!(world.calls(), 2, "{nap:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_sleep_costs_no_refresh() {
+    let world = World::start().await;
+    world.use_it().await;
+    for _ in 0..3 {
+        world.sleep(HOUR / 6);
+        world.use_it().await;
+    }
+    assert_eq!(world.calls(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_token_is_used_after_a_restart_but_never_beyond_its_life() {
+    let mut world = World::start().await;
+    world.use_it().await;
+    world.pass(HOUR / 2);
+    world.restart().await;
+    world.use_it().await;
+    assert_eq!(world.calls(), 1);
+    // Between two processes the clock is set back: the stored times look like the future.
+    world.machine.set_wall(world.machine.now().wall - DAY);
+    world.restart().await;
+    world.pass(HOUR);
+    world.restart().await;
+    let token = world.tokens.token(&world.holder).await.expect("a token");
+    let token = if world.works(&token).await {
+        token
+    } else {
+        // At most one 401 is the price of a clock that lies across a restart.
+        world.tokens.replace(&world.holder, &token).await.expect("a token").token
+    };
+    assert!(world.works(&token).await);
+    assert_eq!(world.calls(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn days_of_use_cost_about_one_refresh_an_hour() {
+    let world = World::start().await;
+    for _ in 0..200 {
+        world.pass(Duration::from_secs(20 * 60));
+        world.use_it().await;
+        // Whatever that started is over before the time moves on.
+        while world.tokens.status(&world.holder).state != "fresh" {
+            tokio::task::yield_now().await;
+        }
+    }
+    let hours = 200 / 3;
+    assert!((hours..=hours * 2).contains(&world.calls()), "{}", world.calls());
+}
+
+fn boot(
+    amazon: &Emulator,
+    clock: &Arc<ManualClock>,
+    store: &Arc<MemoryStore>,
+) -> (TokenManager, Arc<Holder>) {
+    let metrics = Metrics::new(&config::Metrics { account_labels_max: 10 }, Arc::default());
+    let tls = https::client_config(None, false).expect("TLS");
+    let patience = Duration::from_secs(10);
+    let http = LwaHttp::new(&tls, patience, patience).expect("a client");
+    let tokens = TokenManager::new(
+        &token_config(),
+        clock.clone(),
+        LwaClient::new(http),
+        store.clone(),
+        metrics,
+        Handle::current(),
+    );
+    let record = grant();
+    let application = Arc::new(Application::new("default", &application(amazon)));
+    let holder = tokens.adopt(&record.account, record.region, application);
+    (tokens, holder)
+}
+
+fn client() -> reqwest::Client {
+    // Fails when another test was first, which is fine.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().build().expect("a client")
+}
+
+fn grant() -> Credential {
+    Credential {
+        account: "acme".parse().expect("an alias"),
+        application: config::DEFAULT_APPLICATION.to_owned(),
+        region: Region::Na,
+        refresh_token: ACME_REFRESH.into(),
+        previous_refresh_token: None,
+        access_token: None,
+        generation: 0,
+        consented_at: None,
+        updated_at: 0,
+        reauthorization_required: false,
+        seed: None,
+    }
+}
+
+/// The defaults of `[token]`.
+fn token_config() -> config::Token {
+    config::Token {
+        refresh_buffer: Duration::from_secs(300),
+        background_lead: Duration::from_secs(900),
+        background_concurrency: 8,
+        forced_refresh_min_interval: Duration::from_secs(30),
+        wait_timeout: Duration::from_secs(30),
+        waiters_max: 16_384,
+        lwa_concurrency: 16,
+        lwa_connect_timeout: Duration::from_secs(5),
+        lwa_timeout: Duration::from_secs(10),
+        lwa_attempts_max: 3,
+    }
+}
+
+fn application(amazon: &Emulator) -> config::Application {
+    let url = |path| format!("http://{}{path}", amazon.addr()).parse().expect("a URL");
+    config::Application {
+        client_id: CLIENT_ID.to_owned(),
+        client_secrets: vec![CLIENT_SECRET.into()],
+        token_url: url("/auth/o2/token"),
+        fallback_token_urls: Vec::new(),
+        authorize_url: url("/ap/oa"),
+        redirect_uri: String::new(),
+        scopes: Vec::new(),
+    }
+}

@@ -1,0 +1,188 @@
+//! The way out through a company's proxy: `HTTPS_PROXY` and `NO_PROXY`, for the API and for LWA.
+
+use crate::support::{
+    proxy::{Proxy, Setup, eventually, upstream},
+    secure::{secure_amazon, secure_url},
+    wire::field,
+};
+use adsproxy::sandbox::Emulator;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use parking_lot::Mutex;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+use tempfile::NamedTempFile;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+
+/// The API over TLS, LWA at `token_url`.
+fn setup(amazon: &Emulator, ca: &NamedTempFile, token_url: &str, env: &[(&str, &str)]) -> Setup {
+    let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    Setup {
+        toml: upstream(&secure_url(amazon), &format!("ca_file = {:?}", ca.path())),
+        token_url: Some(format!("{token_url}/auth/o2/token")),
+        env: env.iter().map(own).collect(),
+        ..Setup::default()
+    }
+}
+
+/// A proxy for `CONNECT`, and what it was asked.
+struct Egress {
+    addr: SocketAddr,
+    asked: Arc<Mutex<Vec<String>>>,
+    _serving: JoinSet<()>,
+}
+
+impl Egress {
+    /// Connects whoever sends `credentials` if there are any; `refuses` all else.
+    async fn start(credentials: Option<&'static str>, refuses: bool) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let addr = listener.local_addr().expect("an address");
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (heads, mut serving) = (asked.clone(), JoinSet::new());
+        serving.spawn(async move {
+            let mut tunnels = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                tunnels.spawn(tunnel(stream, heads.clone(), credentials, refuses));
+            }
+        });
+        Self { addr, asked, _serving: serving }
+    }
+
+    fn targets(&self) -> Vec<String> {
+        let asked = self.asked.lock();
+        asked.iter().map(|head| head.lines().next().unwrap_or_default().to_owned()).collect()
+    }
+}
+
+async fn tunnel(
+    mut stream: TcpStream,
+    heads: Arc<Mutex<Vec<String>>>,
+    credentials: Option<&str>,
+    refuses: bool,
+) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let Ok(byte) = stream.read_u8().await else { return };
+        head.push(byte);
+    }
+    let head = String::from_utf8(head).expect("text");
+    heads.lock().push(head.clone());
+    let is_known = credentials.is_none_or(|wanted| {
+        let basic = format!("Basic {}", BASE64_STANDARD.encode(wanted));
+        field(&head, "proxy-authorization") == Some(&basic)
+    });
+    let answer = match (refuses, is_known) {
+        (true, _) => "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
+        (false, false) => "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
+        (false, true) => "HTTP/1.1 200 Connection established\r\n\r\n",
+    };
+    if stream.write_all(answer.as_bytes()).await.is_ok() && answer.contains(" 200 ") {
+        let target = head.split(' ').nth(1).expect("a target");
+        let mut upstream = TcpStream::connect(target).await.expect("the emulator listens");
+        // How a tunnel ends is not looked at.
+        let _ = copy_bidirectional(&mut stream, &mut upstream).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_and_lwa_are_reached_through_the_egress_proxy() {
+    for http2 in [false, true] {
+        let (amazon, ca) = secure_amazon(http2).await;
+        let egress = Egress::start(None, false).await;
+        let url = format!("http://{}", egress.addr);
+        let secure = secure_url(&amazon);
+        let proxy = Proxy::with(&amazon, setup(&amazon, &ca, &secure, &[("HTTPS_PROXY", &url)]));
+        let answer = proxy.post("/_echo", "body").await;
+        assert_eq!(answer.status, 200, "{}", proxy.log());
+        let version = if http2 { "HTTP/2.0" } else { "HTTP/1.1" };
+        assert_eq!(answer.json()["version"], version);
+        let target = secure.trim_start_matches("https://").to_owned();
+        let connect = format!("CONNECT {target} HTTP/1.1");
+        // One tunnel for LWA, one for the API; no token in sight of the egress proxy.
+        assert_eq!(egress.targets(), [connect.clone(), connect]);
+        assert!(!egress.asked.lock().iter().any(|head| head.contains("Bearer")));
+        assert_eq!(amazon.state().record.counts().token_calls, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_proxy_names_what_is_reached_directly() {
+    let (amazon, ca) = secure_amazon(true).await;
+    let egress = Egress::start(None, false).await;
+    let url = format!("http://{}", egress.addr);
+    let secure = secure_url(&amazon);
+    for (no_proxy, tunnels) in [("example.test,localhost", 0), ("example.test,local", 2)] {
+        let env = [("HTTPS_PROXY", url.as_str()), ("NO_PROXY", no_proxy)];
+        let proxy = Proxy::with(&amazon, setup(&amazon, &ca, &secure, &env));
+        assert_eq!(proxy.get("/v2/profiles").await.status, 200);
+        assert_eq!(egress.targets().len(), tunnels, "{no_proxy}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_in_the_proxys_url_are_sent_to_it_and_written_nowhere() {
+    let (amazon, ca) = secure_amazon(true).await;
+    let egress = Egress::start(Some("clerk:s3cret pass"), false).await;
+    let secure = secure_url(&amazon);
+    let url = format!("http://clerk:s3cret%20pass@{}", egress.addr);
+    let proxy = Proxy::with(&amazon, setup(&amazon, &ca, &secure, &[("HTTPS_PROXY", &url)]));
+    assert_eq!(proxy.get("/v2/profiles").await.status, 200, "{}", proxy.log());
+    assert_eq!(egress.targets().len(), 2);
+
+    // The twin: with the wrong password neither LWA nor the API is reached.
+    let wrong = format!("http://clerk:s3cret-not@{}", egress.addr);
+    let plain = format!("http://{}", amazon.addr());
+    let refused = Proxy::with(&amazon, setup(&amazon, &ca, &plain, &[("HTTPS_PROXY", &wrong)]));
+    let answer = refused.get("/v2/profiles").await;
+    assert_eq!((answer.status.as_u16(), answer.error()), (502, Some("upstream_unreachable")));
+    for proxy in [&proxy, &refused] {
+        assert!(!proxy.log().contains("s3cret"), "{}", proxy.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusing_egress_proxy_makes_the_upstream_unreachable() {
+    let (amazon, ca) = secure_amazon(true).await;
+    let egress = Egress::start(None, true).await;
+    let url = format!("http://{}", egress.addr);
+    let plain = format!("http://{}", amazon.addr());
+    let proxy = Proxy::with(&amazon, setup(&amazon, &ca, &plain, &[("HTTPS_PROXY", &url)]));
+    for tried in 1..=3 {
+        let answer = proxy.post("/_echo", "body").await;
+        assert_eq!((answer.status.as_u16(), answer.error()), (502, Some("upstream_unreachable")));
+        assert_eq!(egress.targets().len(), tried);
+    }
+    // An http:// address of this machine is never anybody else's to reach.
+    assert_eq!(amazon.state().record.counts().token_calls, 1);
+    assert_eq!(amazon.state().record.counts().api_calls, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_egress_proxy_is_no_way_around_it() {
+    let (amazon, ca) = secure_amazon(true).await;
+    let egress = Egress::start(None, false).await;
+    let url = format!("http://{}", egress.addr);
+    drop(egress);
+    let plain = format!("http://{}", amazon.addr());
+    let proxy = Proxy::with(&amazon, setup(&amazon, &ca, &plain, &[("HTTPS_PROXY", &url)]));
+    let answer = proxy.get("/v2/profiles").await;
+    assert_eq!((answer.status.as_u16(), answer.error()), (502, Some("upstream_unreachable")));
+    assert_eq!(amazon.state().record.counts().api_calls, 0);
+    eventually("the cause is logged", || proxy.log().contains("cannot connect")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_nobody_vouches_for_is_not_spoken_to() {
+    let (amazon, _) = secure_amazon(true).await;
+    let (_other, ca) = secure_amazon(true).await;
+    let plain = format!("http://{}", amazon.addr());
+    let proxy = Proxy::with(&amazon, setup(&amazon, &ca, &plain, &[]));
+    let answer = proxy.post("/_echo", "body").await;
+    assert_eq!((answer.status.as_u16(), answer.error()), (502, Some("upstream_unreachable")));
+    assert_eq!(amazon.state().record.counts().api_calls, 0);
+}

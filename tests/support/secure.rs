@@ -1,0 +1,40 @@
+//! The emulator over TLS, with an authority of its own.
+
+use adsproxy::sandbox::{Emulator, Options};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::{ServerConfig, crypto::aws_lc_rs::default_provider, pki_types::PrivatePkcs8KeyDer};
+use std::{io::Write, sync::Arc};
+use tempfile::NamedTempFile;
+
+/// Amazon over TLS as `localhost`, and the file with the authority that vouches for it.
+pub async fn secure_amazon(http2: bool) -> (Emulator, NamedTempFile) {
+    let mut params = CertificateParams::new([]).expect("no names");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = || KeyPair::generate().expect("randomness");
+    let issuer = CertifiedIssuer::self_signed(params, key()).expect("a certificate");
+    let leaf_key = key();
+    let leaf = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+    let leaf = leaf.signed_by(&leaf_key, &issuer).expect("a certificate");
+    let mut tls = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![leaf.der().clone()],
+            PrivatePkcs8KeyDer::from(leaf_key.serialize_der()).into(),
+        )
+        .expect("a key");
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    if http2 {
+        tls.alpn_protocols.insert(0, b"h2".to_vec());
+    }
+    let mut ca_file = NamedTempFile::new().expect("a file");
+    ca_file.write_all(issuer.pem().as_bytes()).expect("written");
+    let options = Options { tls: Some(Arc::new(tls)), ..Options::default() };
+    (Emulator::start(options).await.expect("the emulator starts"), ca_file)
+}
+
+/// Where it is.
+pub fn secure_url(amazon: &Emulator) -> String {
+    format!("https://localhost:{}", amazon.tls_addr().expect("TLS").port())
+}
