@@ -11,10 +11,10 @@ use std::{
 const MODULES: &[(&str, &[&str])] = &[
     ("main", EVERYTHING),
     ("cli", EVERYTHING),
-    ("sandbox", &["app", "clock", "config", "id", "secret"]),
+    ("sandbox", &["app", "clock", "config", "id"]),
     ("app", EVERYTHING),
     // Browsers are kept off both listeners in the same way.
-    ("admin", &["proxy::guard", "metrics"]),
+    ("admin", &["proxy::guard", "proxy::fields", "metrics"]),
     (
         "proxy",
         &[
@@ -34,7 +34,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("account", &["token", "store", "lwa", "config", "secret", "clock", "error_chain", "id"]),
     ("token", &["lwa", "store", "metrics", "config", "secret", "clock", "error_chain", "id"]),
     ("store", &["config", "secret", "backoff", "id"]),
-    ("lwa", &["config", "secret", "backoff"]),
+    ("lwa", &["https", "config", "secret", "backoff"]),
     ("forward", &["metrics", "config", "deadline", "executor", "id"]),
     // Is handed a service; does not know what is behind it.
     ("listen", &["metrics", "config", "executor"]),
@@ -94,36 +94,39 @@ impl Source {
         let code = self.code();
         let mut uses = Vec::new();
         for (at, _) in code.match_indices("crate::") {
-            let rest = &code[at + "crate::".len()..];
-            match rest.strip_prefix('{') {
-                Some(group) => uses.extend(items(group)),
-                None => uses.push(path(rest)),
-            }
+            uses.extend(paths(&code[at + "crate::".len()..]));
         }
         uses.retain(|used| used.split("::").next() != Some(self.module()));
         uses
     }
 }
 
-/// The leading path of `text`.
-fn path(text: &str) -> String {
+/// The path that `text` begins with, or all of them if it ends in a group.
+fn paths(text: &str) -> Vec<String> {
     let end = text.find(|c: char| !(c.is_alphanumeric() || "_:".contains(c)));
-    text[..end.unwrap_or(text.len())].trim_end_matches(':').to_owned()
+    let (head, rest) = text.split_at(end.unwrap_or(text.len()));
+    let Some(group) = rest.strip_prefix('{').filter(|_| head.is_empty() || head.ends_with("::"))
+    else {
+        return vec![head.trim_end_matches(':').to_owned()];
+    };
+    let items = items(group);
+    let inner = items.iter().flat_map(|item| paths(item));
+    inner.map(|path| format!("{head}{path}")).collect()
 }
 
-/// The paths of a `use` group that begins with `group`, inner groups cut off.
+/// What stands between the commas of a group whose brace has been opened.
 fn items(group: &str) -> Vec<String> {
-    let (mut depth, mut item, mut items) = (1, String::new(), Vec::new());
+    let (mut depth, mut items) = (1, vec![String::new()]);
     for c in group.chars() {
         depth += i32::from(c == '{') - i32::from(c == '}');
         match c {
             _ if depth == 0 => break,
-            ',' if depth == 1 => items.push(std::mem::take(&mut item)),
-            _ => item.push(c),
+            ',' if depth == 1 => items.push(String::new()),
+            _ => items.last_mut().expect("never empty").push(c),
         }
     }
-    items.push(item);
-    items.iter().map(|item| path(item)).filter(|path| !path.is_empty()).collect()
+    items.retain(|item| !item.is_empty());
+    items
 }
 
 /// All of `src`.
@@ -194,7 +197,7 @@ fn the_reader_of_uses_sees_groups_and_paths() {
     let text = "//! x\nuse crate::{\n    a::{B, c::D},\n    e,\n};\nuse crate::f::G;\n\
                 // crate::h\nfn x() { crate::i::j(); }\n#[cfg(test)]\nmod tests { use crate::k; }\n";
     let source = Source { path: "m/x.rs".into(), text: text.into() };
-    assert_eq!(source.uses(), ["a", "e", "f::G", "i::j"]);
+    assert_eq!(source.uses(), ["a::B", "a::c::D", "e", "f::G", "i::j"]);
     assert_eq!(source.module(), "m");
 }
 
