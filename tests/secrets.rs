@@ -127,8 +127,7 @@ impl Scene {
             .header("Cookie", format!("session={CALLER_COOKIE}"))
             .body(CALLER_BODY);
         let answer = self.proxy.send(request).await;
-        // A hundred lines of trace each: the log loses what comes faster than it can be written.
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        self.settle().await;
         answer
     }
 
@@ -190,6 +189,16 @@ impl Scene {
         answers
     }
 
+    /// Waits until no more is logged: a request brings a hundred lines of trace, and the log loses
+    /// what comes faster than it can be written.
+    async fn settle(&self) {
+        let mut logged = 0;
+        while logged < self.proxy.log().len() {
+            logged = self.proxy.log().len();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Adds the tokens that were made on the way.
     fn learn_tokens(&mut self) {
         for account in ["acme", "globex"] {
@@ -227,7 +236,7 @@ fn http2(fields: &[(&str, &str)]) -> Vec<u8> {
 }
 
 /// Requests that do not come as far as an answer of ours.
-fn malformed(proxy: &Proxy) {
+async fn malformed(scene: &Scene) {
     let path = format!("/_sink?api_key={CALLER_QUERY}");
     let good = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nX-Api-Key: {CALLER_KEY}\r\n");
     for bytes in [
@@ -242,7 +251,8 @@ fn malformed(proxy: &Proxy) {
         format!("{good}Host: {CALLER_TOKEN}.test\r\n\r\n").into_bytes(),
     ] {
         // Answered, reset or closed: other tests care.
-        proxy.raw(&bytes, Duration::from_millis(200));
+        scene.proxy.raw(&bytes, Duration::from_millis(200));
+        scene.settle().await;
     }
 }
 
@@ -252,7 +262,7 @@ async fn nothing_leaks(tls: bool) {
     for round in [0, 1] {
         answers.extend(scene.everything(round).await);
     }
-    malformed(&scene.proxy);
+    malformed(&scene).await;
     scene.amazon.state().lwa.revoke("acme");
     let dead = scene.send(&scene.clients[0], "acme", "/_sink").await;
     assert_eq!(dead.error(), Some("reauthorization_required"));
