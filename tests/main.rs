@@ -11,6 +11,7 @@ mod config;
 mod deploy;
 #[cfg(feature = "sandbox")]
 mod drain;
+#[cfg(feature = "sandbox")]
 mod egress_proxy;
 #[cfg(feature = "sandbox")]
 mod grant_death;
@@ -18,6 +19,7 @@ mod grant_death;
 mod header_hygiene;
 #[cfg(feature = "sandbox")]
 mod http2;
+mod layers;
 #[cfg(feature = "sandbox")]
 mod limits;
 #[cfg(feature = "sandbox")]
@@ -38,6 +40,7 @@ mod sandbox;
 mod sandbox_command;
 #[cfg(feature = "sandbox")]
 mod sdk;
+#[cfg(feature = "sandbox")]
 mod secrets;
 #[cfg(feature = "sandbox")]
 mod selection;

@@ -5,9 +5,12 @@
 //! (it is a task of the control runtime); a failure is remembered like a success. This module does
 //! not know HTTP requests, and nothing outside it keeps an access token beyond a request.
 
+mod access_token;
 pub mod background;
 mod refresh;
 pub mod slot;
+
+pub use access_token::AccessToken;
 
 use crate::{
     clock::{Clock, Now},
@@ -19,7 +22,6 @@ use crate::{
     store::{self, Credential, CredentialStore},
 };
 use arc_swap::ArcSwapOption;
-use http::HeaderValue;
 use parking_lot::Mutex;
 use slot::{Life, Policy, Refusal, Rejected, Slot, State, Want};
 use std::{
@@ -31,50 +33,6 @@ use std::{
     time::Duration,
 };
 use tokio::{runtime::Handle, sync::Semaphore, sync::watch, time::timeout};
-
-/// A bearer token as it goes on the wire, built once per refresh.
-pub struct AccessToken {
-    header: HeaderValue,
-    generation: u64,
-    life: Life,
-    due: Now,
-}
-
-impl AccessToken {
-    /// Checks `token` and makes the header of it.
-    fn new(token: &Secret, generation: u64, life: Life, policy: &Policy) -> Option<Self> {
-        // LWA documents at most 2048 bytes; anything but visible ASCII would be an injection.
-        let text = token.expose();
-        if text.is_empty() || text.len() > 8192 || !text.bytes().all(|b| b.is_ascii_graphic()) {
-            return None;
-        }
-        let mut header = HeaderValue::from_str(&format!("Bearer {text}")).ok()?;
-        header.set_sensitive(true);
-        Some(Self { header, generation, life, due: life.due(policy.refresh_buffer) })
-    }
-
-    /// The value of `Authorization`.
-    #[must_use]
-    pub fn header(&self) -> &HeaderValue {
-        &self.header
-    }
-
-    /// The number of this token in its account's history.
-    #[must_use]
-    pub fn generation(&self) -> u64 {
-        self.generation
-    }
-
-    fn is_fresh(&self, now: Now) -> bool {
-        !slot::passed(self.due, now) && !self.life.is_expired(now)
-    }
-}
-
-impl fmt::Debug for AccessToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AccessToken(generation {}, [redacted])", self.generation)
-    }
-}
 
 /// Why no token can be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -12,6 +12,7 @@ pub mod extras;
 pub mod program;
 #[cfg(feature = "sandbox")]
 pub mod proxy;
+#[cfg(feature = "sandbox")]
 pub mod secure;
 #[cfg(feature = "sandbox")]
 pub mod socket;

@@ -1,0 +1,55 @@
+//! One access token: checked, ready for the wire, masked.
+
+use super::slot::{self, Life, Policy};
+use crate::{clock::Now, secret::Secret};
+use http::HeaderValue;
+use std::fmt;
+
+/// A bearer token as it goes on the wire, built once per refresh.
+pub struct AccessToken {
+    header: HeaderValue,
+    pub(super) generation: u64,
+    pub(super) life: Life,
+    due: Now,
+}
+
+impl AccessToken {
+    /// Checks `token` and makes the header of it.
+    pub(super) fn new(
+        token: &Secret,
+        generation: u64,
+        life: Life,
+        policy: &Policy,
+    ) -> Option<Self> {
+        // LWA documents at most 2048 bytes; anything but visible ASCII would be an injection.
+        let text = token.expose();
+        if text.is_empty() || text.len() > 8192 || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return None;
+        }
+        let mut header = HeaderValue::from_str(&format!("Bearer {text}")).ok()?;
+        header.set_sensitive(true);
+        Some(Self { header, generation, life, due: life.due(policy.refresh_buffer) })
+    }
+
+    /// The value of `Authorization`.
+    #[must_use]
+    pub fn header(&self) -> &HeaderValue {
+        &self.header
+    }
+
+    /// The number of this token in its account's history.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(super) fn is_fresh(&self, now: Now) -> bool {
+        !slot::passed(self.due, now) && !self.life.is_expired(now)
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AccessToken(generation {}, [redacted])", self.generation)
+    }
+}

@@ -1,0 +1,284 @@
+//! The structure: who may use whom, what only one file may do, and that the README tells the same.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Who may use whom, callers above those they call. An entry with a path allows that part only.
+///
+/// A new edge is a decision: it gets its line here in a commit of its own.
+const MODULES: &[(&str, &[&str])] = &[
+    ("main", EVERYTHING),
+    ("cli", EVERYTHING),
+    ("sandbox", &["app", "clock", "config", "id"]),
+    ("app", EVERYTHING),
+    // Browsers are kept off both listeners in the same way.
+    ("admin", &["proxy::guard", "proxy::fields", "metrics"]),
+    (
+        "proxy",
+        &[
+            "account",
+            "forward",
+            "token",
+            "log",
+            "metrics",
+            "config",
+            "deadline",
+            "clock",
+            "error_chain",
+            "id",
+        ],
+    ),
+    // An account in the directory carries the holder of its token.
+    ("account", &["token", "store", "lwa", "config", "secret", "clock", "error_chain", "id"]),
+    ("token", &["lwa", "store", "metrics", "config", "secret", "clock", "error_chain", "id"]),
+    ("store", &["config", "secret", "backoff", "id"]),
+    ("lwa", &["https", "config", "secret", "backoff"]),
+    ("forward", &["metrics", "config", "deadline", "executor", "id"]),
+    // Is handed a service; does not know what is behind it.
+    ("listen", &["metrics", "config", "executor"]),
+    ("log", &["config", "id"]),
+    ("metrics", &["config", "id"]),
+    ("https", &[]),
+    ("config", &["secret", "id"]),
+    ("backoff", &[]),
+    ("clock", &[]),
+    ("deadline", &[]),
+    ("error_chain", &[]),
+    ("executor", &[]),
+    ("secret", &[]),
+    ("id", &[]),
+];
+
+/// For the command line and the composition root.
+const EVERYTHING: &[&str] = &[];
+
+/// A file longer than this has a second job.
+const LINES_MAX: usize = 500;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(root().join(path)).expect("a file of ours")
+}
+
+/// A source file: its path below `src`, and its text.
+struct Source {
+    path: String,
+    text: String,
+}
+
+impl Source {
+    /// The top-level module it belongs to.
+    fn module(&self) -> &str {
+        let first = self.path.split('/').next().expect("a path");
+        first.strip_suffix(".rs").unwrap_or(first)
+    }
+
+    fn is_test(&self) -> bool {
+        self.path.ends_with("_tests.rs")
+    }
+
+    /// What runs: no comments, no tests (which come last in a file), no white space.
+    fn code(&self) -> String {
+        let text = self.text.split("#[cfg(test)]\n").next().expect("a first part");
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        lines.flat_map(str::split_whitespace).collect()
+    }
+
+    /// What it takes from other modules: `config`, `forward::body`, …
+    fn uses(&self) -> Vec<String> {
+        let code = self.code();
+        let mut uses = Vec::new();
+        for (at, _) in code.match_indices("crate::") {
+            uses.extend(paths(&code[at + "crate::".len()..]));
+        }
+        uses.retain(|used| used.split("::").next() != Some(self.module()));
+        uses
+    }
+}
+
+/// The path that `text` begins with, or all of them if it ends in a group.
+fn paths(text: &str) -> Vec<String> {
+    let end = text.find(|c: char| !(c.is_alphanumeric() || "_:".contains(c)));
+    let (head, rest) = text.split_at(end.unwrap_or(text.len()));
+    let Some(group) = rest.strip_prefix('{').filter(|_| head.is_empty() || head.ends_with("::"))
+    else {
+        return vec![head.trim_end_matches(':').to_owned()];
+    };
+    let items = items(group);
+    let inner = items.iter().flat_map(|item| paths(item));
+    inner.map(|path| format!("{head}{path}")).collect()
+}
+
+/// What stands between the commas of a group whose brace has been opened.
+fn items(group: &str) -> Vec<String> {
+    let (mut depth, mut items) = (1, vec![String::new()]);
+    for c in group.chars() {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        match c {
+            _ if depth == 0 => break,
+            ',' if depth == 1 => items.push(String::new()),
+            _ => items.last_mut().expect("never empty").push(c),
+        }
+    }
+    items.retain(|item| !item.is_empty());
+    items
+}
+
+/// All of `src`.
+fn sources() -> Vec<Source> {
+    let mut sources = Vec::new();
+    let mut directories = vec![root().join("src")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).expect("a directory") {
+            let path: PathBuf = entry.expect("an entry").path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let below = path.strip_prefix(root().join("src")).expect("below src");
+                let below = below.to_str().expect("ASCII").to_owned();
+                sources.push(Source { path: below, text: read(&path) });
+            }
+        }
+    }
+    assert!(sources.len() > 50, "{} files only", sources.len());
+    sources
+}
+
+/// The places in `src`, but for those that may, where `sign` stands in code.
+fn elsewhere(sign: &str, may: &[&str]) -> Vec<String> {
+    let sources = sources();
+    let others = sources.iter().filter(|source| {
+        !source.is_test() && !may.iter().any(|path| source.path.starts_with(path))
+    });
+    others.filter(|one| one.code().contains(sign)).map(|one| one.path.clone()).collect()
+}
+
+#[test]
+fn every_use_is_in_the_table() {
+    for source in sources().iter().filter(|source| !source.is_test() && source.path != "lib.rs") {
+        let module = source.module();
+        let entry = MODULES.iter().find(|(name, _)| *name == module);
+        let (_, allowed) = entry.unwrap_or_else(|| panic!("{module} is not in the table"));
+        if ["main", "cli", "app"].contains(&module) {
+            continue;
+        }
+        for used in source.uses() {
+            let is_allowed =
+                allowed.iter().any(|part| used == *part || used.starts_with(&format!("{part}::")));
+            assert!(is_allowed, "{} uses {used}, which is a new edge", source.path);
+        }
+    }
+}
+
+#[test]
+fn the_table_goes_downwards_and_has_no_edge_that_nobody_uses() {
+    let sources = sources();
+    for (place, (module, allowed)) in MODULES.iter().enumerate() {
+        for part in *allowed {
+            let target = part.split("::").next().expect("a name");
+            let below = MODULES.iter().position(|(name, _)| *name == target);
+            assert!(below.is_some_and(|below| below > place), "{module} uses {target} above it");
+            let is_used = sources
+                .iter()
+                .filter(|source| source.module() == *module)
+                .any(|source| source.uses().iter().any(|used| used.starts_with(part)));
+            assert!(is_used, "{module} does not use {part} any more");
+        }
+    }
+}
+
+#[test]
+fn the_reader_of_uses_sees_groups_and_paths() {
+    let text = "//! x\nuse crate::{\n    a::{B, c::D},\n    e,\n};\nuse crate::f::G;\n\
+                // crate::h\nfn x() { crate::i::j(); }\n#[cfg(test)]\nmod tests { use crate::k; }\n";
+    let source = Source { path: "m/x.rs".into(), text: text.into() };
+    assert_eq!(source.uses(), ["a::B", "a::c::D", "e", "f::G", "i::j"]);
+    assert_eq!(source.module(), "m");
+}
+
+#[test]
+fn only_the_header_rules_write_authorization() {
+    for call in ["insert(", "append(", "entry(", "header("] {
+        for name in ["AUTHORIZATION", "header::AUTHORIZATION", "\"authorization\""] {
+            let found = elsewhere(&format!("{call}{name}"), &["forward/headers.rs", "sandbox/"]);
+            assert!(found.is_empty(), "{found:?}");
+        }
+    }
+    assert!(elsewhere("bearer_auth(", &[]).is_empty());
+    assert_eq!(elsewhere("insert(AUTHORIZATION", &["sandbox/"]), ["forward/headers.rs"]);
+}
+
+#[test]
+fn only_the_clock_asks_the_system_for_the_time_of_day() {
+    assert_eq!(elsewhere("SystemTime::now(", &[]), ["clock.rs"]);
+    assert!(elsewhere("Timestamp::now(", &[]).is_empty());
+}
+
+#[test]
+fn only_one_file_uses_the_unmaintained_backoff_crate() {
+    assert_eq!(elsewhere("use::backoff::", &[]), ["backoff.rs"]);
+    assert!(elsewhere("usebackoff::", &[]).is_empty());
+}
+
+#[test]
+fn unsafe_code_is_forbidden() {
+    assert!(read("Cargo.toml").contains("unsafe_code = \"forbid\""));
+    for sign in ["unsafe{", "unsafefn", "unsafeimpl", "allow(unsafe_code"] {
+        assert!(elsewhere(sign, &[]).is_empty(), "{sign}");
+    }
+}
+
+#[test]
+fn every_file_says_its_job_first_and_has_one_only() {
+    for Source { path, text } in &sources() {
+        assert!(text.starts_with("//! "), "{path} does not begin with what it is for");
+        let lines = text.lines().count();
+        assert!(lines < LINES_MAX || path.ends_with("_tests.rs"), "{path} has {lines} lines");
+    }
+}
+
+/// One column of the README's table below the heading `section`, its heading included.
+fn readme_cells(section: &str, column: usize) -> Vec<String> {
+    let readme = read("README.md");
+    let (_, text) = readme.split_once(&format!("\n## {section}\n")).expect("the section");
+    let text = text.split("\n## ").next().expect("a first part");
+    let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| ---"));
+    rows.filter_map(|row| Some(row.split(" | ").nth(column)?.trim_matches(['|', ' ']).to_owned()))
+        .collect()
+}
+
+#[test]
+fn the_readme_lists_the_modules_in_reading_order() {
+    let lib = read("src/lib.rs");
+    let modules = lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    let told = readme_cells("Architecture", 0).join(" ");
+    let mut rest = told.as_str();
+    for module in modules {
+        let Some((_, after)) = rest.split_once(&format!("`{module}`")) else {
+            panic!("{module} is missing in the README, or not in the order of src/lib.rs");
+        };
+        rest = after;
+    }
+}
+
+#[test]
+fn the_readme_has_the_whole_table_of_errors_and_no_other() {
+    let statuses = readme_cells("Errors", 0);
+    let codes = readme_cells("Errors", 1);
+    let mut told: Vec<_> = statuses
+        .into_iter()
+        .zip(codes.iter().map(|code| code.trim_matches('`').to_owned()))
+        .skip(1)
+        .collect();
+    let table = adsproxy::proxy::error::TABLE.iter();
+    let mut table: Vec<_> =
+        table.map(|entry| (entry.status.as_str().to_owned(), entry.code.to_owned())).collect();
+    told.sort();
+    table.sort();
+    assert_eq!(told, table);
+}
