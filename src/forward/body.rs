@@ -33,6 +33,9 @@ use std::{
     time::Duration,
 };
 
+/// A body up to this size is received whole before it is sent, bytes.
+const GATHER_MAX_BYTES: u64 = 64 * 1024;
+
 /// Why a request body ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
@@ -100,7 +103,7 @@ pub struct CaptureContext {
 pub struct Capture(Option<Rc<Shared>>);
 
 struct Shared {
-    context: CaptureContext,
+    context: Rc<CaptureContext>,
     size: SizeHint,
     state: RefCell<State>,
     reader: Cell<u32>,
@@ -120,6 +123,8 @@ struct State {
     source_ended: bool,
     kept: Kept,
     kept_bytes: u64,
+    /// What of the common budget this capture holds: at least `kept_bytes`.
+    charged: u64,
     slow: Timer,
     waiting_since: u64,
     waited: u64,
@@ -134,7 +139,7 @@ enum Kept {
 impl Capture {
     /// Begins to capture `source`. A request without a body needs no capture at all.
     #[must_use]
-    pub fn new(source: Incoming, context: &CaptureContext) -> Self {
+    pub fn new(source: Incoming, context: &Rc<CaptureContext>) -> Self {
         if source.is_end_stream() {
             return Self(None);
         }
@@ -145,6 +150,7 @@ impl Capture {
                 source_ended: false,
                 kept: Kept::Memory(Vec::new()),
                 kept_bytes: 0,
+                charged: 0,
                 slow: context.deadlines.timer(),
                 waiting_since: 0,
                 waited: 0,
@@ -159,6 +165,29 @@ impl Capture {
             error: Cell::new(None),
             context: context.clone(),
         })))
+    }
+
+    /// Receives a small body of announced size whole, before any of it is sent.
+    ///
+    /// It then goes out in one piece with its header, and a caller that breaks off leaves no half
+    /// request with Amazon. Larger bodies stream.
+    ///
+    /// # Errors
+    /// When the caller breaks off or is too slow.
+    ///
+    /// # Cancel safety
+    /// Safe: what was received stays captured.
+    pub async fn gather(&self) -> Result<(), BodyError> {
+        let Some(shared) = &self.0 else { return Ok(()) };
+        let most = GATHER_MAX_BYTES.min(shared.context.limits.replay.memory_max_bytes);
+        let small = shared.size.exact().filter(|size| *size <= most);
+        // Without a place under the budget nothing may be taken: it could not be kept.
+        if small.is_some_and(|size| shared.charge(&mut shared.state.borrow_mut(), size)) {
+            while let Some(data) = poll_fn(|cx| shared.poll_source(cx)).await {
+                data?;
+            }
+        }
+        Ok(())
     }
 
     /// The body for one attempt; every earlier one ends. `None` when it was not kept whole.
@@ -252,20 +281,13 @@ impl Shared {
         let limits = &self.context.limits;
         let len = data.len() as u64;
         let kept = state.kept_bytes + len;
-        let hit = if kept > limits.replay.disk_max_bytes.max(limits.replay.memory_max_bytes) {
-            Some(Limit::CaptureDisk)
-        } else if limits.total.fetch_add(len, Ordering::Relaxed) + len
-            > limits.replay.total_max_bytes
-        {
-            limits.total.fetch_sub(len, Ordering::Relaxed);
-            Some(Limit::CaptureTotal)
-        } else {
-            None
-        };
-        if let Some(limit) = hit {
-            self.context.metrics.limit(limit);
-            self.drop_kept(state);
-            return;
+        if kept > limits.replay.disk_max_bytes.max(limits.replay.memory_max_bytes) {
+            self.context.metrics.limit(Limit::CaptureDisk);
+            return self.drop_kept(state);
+        }
+        if !self.charge(state, kept) {
+            self.context.metrics.limit(Limit::CaptureTotal);
+            return self.drop_kept(state);
         }
         state.kept_bytes = kept;
         match &mut state.kept {
@@ -284,8 +306,24 @@ impl Shared {
         }
     }
 
+    /// Takes of the common budget what is lacking to hold `bytes`, unless that is too much.
+    fn charge(&self, state: &mut State, bytes: u64) -> bool {
+        let limits = &self.context.limits;
+        let more = bytes.saturating_sub(state.charged);
+        if more == 0 {
+            return true;
+        }
+        if limits.total.fetch_add(more, Ordering::Relaxed) + more > limits.replay.total_max_bytes {
+            limits.total.fetch_sub(more, Ordering::Relaxed);
+            return false;
+        }
+        state.charged += more;
+        true
+    }
+
     fn drop_kept(&self, state: &mut State) {
-        self.context.limits.total.fetch_sub(state.kept_bytes, Ordering::Relaxed);
+        self.context.limits.total.fetch_sub(state.charged, Ordering::Relaxed);
+        state.charged = 0;
         state.kept_bytes = 0;
         state.kept = Kept::Nothing;
     }
@@ -351,7 +389,7 @@ impl Shared {
                 Some(Err(_)) => {
                     return Poll::Ready(Some(Err(self.fail(BodyError::Incomplete))));
                 }
-                // Trailers are not forwarded: HAZARDS are in what they may smuggle.
+                // Trailers are not forwarded: who knows what they smuggle.
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         return Poll::Ready(Some(self.accept(state, data)));
@@ -383,7 +421,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.context.limits.total.fetch_sub(self.state.get_mut().kept_bytes, Ordering::Relaxed);
+        self.context.limits.total.fetch_sub(self.state.get_mut().charged, Ordering::Relaxed);
     }
 }
 

@@ -7,15 +7,17 @@ use std::{
     io::{self, Write},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-/// Blocks that may wait for the writer; at most [`BLOCK_BYTES`] each, so about 4 MiB in all.
-const QUEUE_BLOCKS: usize = 64;
+/// Blocks that may wait for the writer: events are one line each, access logs fill theirs.
+const QUEUE_BLOCKS: usize = 4096;
+/// Bytes that may wait for the writer.
+const QUEUE_BYTES: usize = 8 * 1024 * 1024;
 /// An access log hands its buffer over when it is this full.
 pub(super) const BLOCK_BYTES: usize = 64 * 1024;
 /// Emptied access buffers kept for the next use.
@@ -32,6 +34,7 @@ struct Block {
 /// The sending side, shared by everybody who logs.
 pub(super) struct Sink {
     queue: SyncSender<Block>,
+    queued: AtomicUsize,
     spare: Mutex<Vec<Vec<u8>>>,
     stopping: AtomicBool,
     pub(super) dropped: Arc<AtomicU64>,
@@ -60,6 +63,7 @@ pub(super) fn spawn(
     let (end, ended) = sync_channel::<()>(0);
     let sink = Arc::new(Sink {
         queue,
+        queued: AtomicUsize::new(0),
         spare: Mutex::default(),
         stopping: AtomicBool::new(false),
         dropped: Arc::default(),
@@ -93,7 +97,10 @@ impl Sink {
 
     /// Never waits: what does not fit is counted and gone.
     fn send(&self, bytes: Vec<u8>, lines: u64) {
-        if self.queue.try_send(Block { bytes, lines }).is_err() {
+        let len = bytes.len();
+        let fits = self.queued.fetch_add(len, Ordering::Relaxed) < QUEUE_BYTES;
+        if !fits || self.queue.try_send(Block { bytes, lines }).is_err() {
+            self.queued.fetch_sub(len, Ordering::Relaxed);
             self.dropped.fetch_add(lines, Ordering::Relaxed);
         }
     }
@@ -128,6 +135,7 @@ fn run(sink: &Sink, blocks: &Receiver<Block>, mut out: impl Write) {
     while let Ok(first) = blocks.recv() {
         let mut next = Some(first);
         while let Some(block) = next {
+            sink.queued.fetch_sub(block.bytes.len(), Ordering::Relaxed);
             if out.write_all(&block.bytes).is_err() {
                 sink.dropped.fetch_add(block.lines, Ordering::Relaxed);
             }

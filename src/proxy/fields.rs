@@ -65,6 +65,8 @@ pub struct Fields<'a> {
     pub transfer_encoding: Field<'a>,
     /// `Content-Length`.
     pub content_length: Field<'a>,
+    /// `Expect`.
+    pub expect: Field<'a>,
     /// `X-Request-Id`.
     pub request_id: Field<'a>,
     /// Bytes of all lines as they came, give or take the spaces.
@@ -88,6 +90,7 @@ impl<'a> Fields<'a> {
                 "authorization" => fields.authorization.add(value),
                 "transfer-encoding" => fields.transfer_encoding.add(value),
                 "content-length" => fields.content_length.add(value),
+                "expect" => fields.expect.add(value),
                 "x-request-id" => fields.request_id.add(value),
                 _ => {}
             }

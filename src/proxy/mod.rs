@@ -20,7 +20,7 @@ use crate::{
     deadline::{Deadlines, Timer},
     error_chain::chain,
     forward::{
-        Attempt, Forward,
+        self, Attempt, Forward,
         body::{Capture, CaptureContext, CaptureLimits},
         headers,
     },
@@ -74,7 +74,7 @@ pub struct Worker {
     guard: Guard,
     table: RefCell<Cache<Arc<ArcSwap<Table>>, Arc<Table>>>,
     forward: Forward,
-    captures: CaptureContext,
+    captures: Rc<CaptureContext>,
     deadlines: Rc<Deadlines>,
     metrics: Arc<WorkerMetrics>,
     access: AccessLog,
@@ -109,11 +109,11 @@ impl Worker {
                 &deadlines,
                 &metrics,
             ),
-            captures: CaptureContext {
+            captures: Rc::new(CaptureContext {
                 limits: shared.captures.clone(),
                 deadlines: deadlines.clone(),
                 metrics: metrics.clone(),
-            },
+            }),
             deadlines,
             access,
             in_flight: Cell::new(0),
@@ -182,6 +182,10 @@ impl Worker {
         let (tokens, holder) = (&self.shared.tokens, &selection.account.holder);
 
         let mut token = tokens.token_at(holder, exchange.began()).await.map_err(Error::Token)?;
+        if fields.expect.first().is_none() {
+            let gathered = capture.gather().await;
+            gathered.map_err(forward::Error::Body).map_err(Error::Forward)?;
+        }
         let mut unmended = None;
         for replays in 0.. {
             let attempt = attempt(head, &selection, &capture, &token);
