@@ -15,8 +15,9 @@ use crate::{
     forward::body::CaptureLimits,
     https,
     listen::{
-        Acceptor, LINGER, Refused,
+        Acceptor, LINGER,
         bind::{self, BindError, Bound, SocketFile},
+        refusal::Refused,
         tls::{self, ServerTls},
     },
     log::{self, AccessLog, Log},

@@ -1,8 +1,7 @@
 //! Limits: each has its key, its clear answer and its metric, and lets the next request through.
 
 use crate::support::{
-    certs,
-    proxy::{Answer, Proxy, Setup, amazon, eventually, upstream},
+    proxy::{Answer, Proxy, Setup, amazon, eventually, upstream, write_private},
     socket::{Act, Upstream, Wire, honest},
 };
 use adsproxy::sandbox::{ApiFault, Emulator, Surface, Times};
@@ -381,10 +380,14 @@ async fn an_upstream_that_cannot_be_reached_is_a_502_and_may_come_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tls_handshake_that_does_not_come_is_given_up() {
     let amazon = amazon().await;
-    let pair = certs::localhost();
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (cert, key) = (dir.path().join("tls.crt"), dir.path().join("tls.key"));
+    write_private(&cert, &pair.cert.pem());
+    write_private(&key, &pair.signing_key.serialize_pem());
     let toml = format!(
-        "[listen.tls]\ncert_file = {:?}\nkey_file = {:?}\n[limits]\nhandshake_timeout_secs = 1",
-        pair.cert, pair.key
+        "[listen.tls]\ncert_file = {cert:?}\nkey_file = {key:?}\n\
+         [limits]\nhandshake_timeout_secs = 1"
     );
     let proxy = limited(&amazon, &toml);
     let mut silent = Wire::open(proxy.addr);

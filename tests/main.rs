@@ -21,11 +21,15 @@ mod header_hygiene;
 mod http2;
 mod layers;
 #[cfg(feature = "sandbox")]
+mod http2_attacks;
+#[cfg(feature = "sandbox")]
 mod limits;
 #[cfg(feature = "sandbox")]
 mod listeners;
 #[cfg(feature = "sandbox")]
 mod lwa_shim;
+#[cfg(feature = "sandbox")]
+mod mutations;
 #[cfg(feature = "sandbox")]
 mod outage;
 #[cfg(feature = "sandbox")]
@@ -34,6 +38,8 @@ mod redirects;
 mod replay_bodies;
 #[cfg(feature = "sandbox")]
 mod replay_on_401;
+#[cfg(feature = "sandbox")]
+mod response_hygiene;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 #[cfg(feature = "sandbox")]
@@ -44,6 +50,8 @@ mod sdk;
 mod secrets;
 #[cfg(feature = "sandbox")]
 mod selection;
+#[cfg(feature = "sandbox")]
+mod smuggling;
 #[cfg(feature = "sandbox")]
 mod store_crash;
 #[cfg(feature = "sandbox")]

@@ -6,7 +6,7 @@
 //! hyper answers a head that it cannot read by itself, with nothing but a status. No service sees
 //! such a request, so the stream, which knows that none is in flight, puts a full answer there.
 
-use super::{Refuse, Refused};
+use super::refusal::{Refuse, Refused};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use std::{
     cell::{Cell, RefCell},
@@ -145,24 +145,7 @@ impl<T> Watched<T> {
     pub(super) fn new(io: T, connection: &Rc<Connection>, refuse: &Refuse) -> Self {
         Self { io, connection: connection.clone(), refuse: refuse.clone(), answer: None }
     }
-
-    /// What hyper is about to say of a head that it could not read. Costs other writes one look
-    /// at a cell: those of an answer come before it is settled.
-    fn refused(&self, bytes: &[u8]) -> Option<Refused> {
-        if !self.connection.settled.get() {
-            return None;
-        }
-        let bare = bytes.starts_with(b"HTTP/1.") && bytes.ends_with(b"content-length: 0\r\n\r\n");
-        match bytes.get(9..12).filter(|_| bare && bytes.len() < HYPERS_ANSWER_MAX_BYTES)? {
-            b"400" => Some(Refused::Malformed),
-            b"414" | b"431" => Some(Refused::HeadersTooLarge),
-            _ => None,
-        }
-    }
 }
-
-/// No answer of hyper's own is as long.
-const HYPERS_ANSWER_MAX_BYTES: usize = 128;
 
 impl<T> fmt::Debug for Watched<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -219,8 +202,9 @@ impl<T: Write + Unpin> Write for Watched<T> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        if this.answer.is_none() {
-            this.answer = this.refused(buf).map(|refused| (this.refuse)(refused));
+        // What is written before the last answer is settled belongs to that answer.
+        if this.connection.settled.get() && this.answer.is_none() {
+            this.answer = Refused::by_parser(buf).map(|refused| (this.refuse)(refused));
         }
         let polled = if this.answer.is_some() {
             this.poll_answer(buf.len(), cx)

@@ -7,6 +7,7 @@
 pub mod bind;
 mod connection;
 mod first_byte;
+pub mod refusal;
 pub mod tls;
 
 use crate::{
@@ -25,6 +26,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use refusal::{Refuse, Refused};
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
@@ -52,20 +54,6 @@ use tokio::{
 pub const LINGER: Duration = Duration::from_secs(1);
 /// Beyond the limit this many are told so at once; the others are just closed.
 const REFUSALS_MAX: usize = 64;
-
-/// Why a request is answered without the service ever seeing it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// Its head is no HTTP.
-    Malformed,
-    /// Its head is too long, or has too many lines.
-    HeadersTooLarge,
-    /// There are as many connections as there may be.
-    Connections,
-}
-
-/// Writes a refusal: a whole HTTP/1.1 answer that ends its connection.
-pub type Refuse = Rc<dyn Fn(Refused) -> Vec<u8>>;
 
 /// The accepting side of one worker.
 pub struct Acceptor<S> {

@@ -5,8 +5,6 @@ pub mod bodies;
 #[cfg(feature = "sandbox")]
 pub mod canary;
 #[cfg(feature = "sandbox")]
-pub mod certs;
-#[cfg(feature = "sandbox")]
 pub mod crowd;
 pub mod extras;
 pub mod program;

@@ -101,6 +101,12 @@ impl Wire {
         }
     }
 
+    /// Takes about as many bytes off the socket, for later.
+    pub fn read_some(&mut self, bytes: usize) {
+        let enough = self.buffer.len() + bytes;
+        while self.buffer.len() < enough && matches!(self.fill(), Ok(true)) {}
+    }
+
     /// Everything until the end of the connection.
     pub fn rest(&mut self) -> Vec<u8> {
         while matches!(self.fill(), Ok(true)) {}
@@ -171,6 +177,11 @@ impl Wire {
 
 fn cut() -> io::Error {
     io::ErrorKind::UnexpectedEof.into()
+}
+
+/// A request whose header lines are all the test's.
+pub fn raw(line: &str, lines: &str) -> Vec<u8> {
+    format!("{line}\r\n{lines}\r\n").into_bytes()
 }
 
 /// A request for `acme` whose answer nobody else's is like.

@@ -1,0 +1,311 @@
+//! HTTP/2 frames that no library would send: refused before Amazon, and bounded in number.
+
+use crate::support::{
+    proxy::{Proxy, Setup, amazon},
+    socket::Wire,
+};
+use adsproxy::sandbox::{Emulator, Seen, Surface};
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+fn seen(amazon: &Emulator) -> Vec<Seen> {
+    amazon.state().record.requests_for(Surface::Api)
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+const ENHANCE_YOUR_CALM: u32 = 11;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend_from_slice(&stream.to_be_bytes());
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// HPACK without compression: every field a literal with a new name.
+fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            integer(&mut block, text.len());
+            block.extend_from_slice(text.as_bytes());
+        }
+    }
+    block
+}
+
+/// An HPACK integer with a prefix of seven bits.
+fn integer(block: &mut Vec<u8>, number: usize) {
+    if number < 127 {
+        return block.push(u8::try_from(number).expect("small"));
+    }
+    block.push(127);
+    let mut rest = number - 127;
+    while rest >= 128 {
+        block.push(u8::try_from(rest % 128).expect("small") | 128);
+        rest /= 128;
+    }
+    block.push(u8::try_from(rest).expect("small"));
+}
+
+const HONEST: [(&str, &str); 5] = [
+    (":method", "POST"),
+    (":scheme", "http"),
+    (":authority", "localhost"),
+    (":path", "/_sink"),
+    ("x-ads-account", "acme"),
+];
+
+/// A connection on which frames are written by hand.
+struct Raw(TcpStream);
+
+impl Raw {
+    fn open(addr: SocketAddr) -> Self {
+        let mut stream = TcpStream::connect(addr).expect("a connection");
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+        stream.set_write_timeout(Some(Duration::from_secs(3))).expect("a timeout");
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").expect("written");
+        stream.write_all(&frame(SETTINGS, 0, 0, &[])).expect("written");
+        Self(stream)
+    }
+
+    fn send(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.0.write_all(frame)
+    }
+
+    /// The next frame: kind, stream, payload.
+    fn next(&mut self) -> io::Result<(u8, u32, Vec<u8>)> {
+        let mut head = [0; 9];
+        self.0.read_exact(&mut head)?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        let mut payload = vec![0; length as usize];
+        self.0.read_exact(&mut payload)?;
+        Ok((head[3], stream, payload))
+    }
+
+    /// Whether the proxy refuses `stream`, or the whole connection, before it answers it.
+    fn is_refused(&mut self, stream: u32) -> bool {
+        loop {
+            match self.next() {
+                Ok((RST_STREAM, of, _)) if of == stream => return true,
+                Ok((GOAWAY, _, _)) => return true,
+                Ok((HEADERS, of, payload)) if of == stream => {
+                    // 400 has a place of its own in HPACK's static table.
+                    return payload.first() == Some(&0x8c);
+                }
+                Ok(_) => {}
+                Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_that_http_1_could_not_carry_are_refused_before_amazon() {
+    let amazon = amazon().await;
+    let proxy = Proxy::start(&amazon);
+    let with = |extra: &[(&'static str, &'static str)]| [&HONEST[..], extra].concat();
+    let instead = |name: &str, value: &'static str| {
+        let mut list = HONEST.to_vec();
+        list.iter_mut().filter(|field| field.0 == name).for_each(|field| field.1 = value);
+        list
+    };
+    let without =
+        |name: &str| HONEST.iter().copied().filter(|field| field.0 != name).collect::<Vec<_>>();
+    let lists = [
+        with(&[("x", "a\r\nx-ads-account: globex")]),
+        with(&[("x", "a\nb")]),
+        with(&[("x", "a\0b")]),
+        with(&[("x\r\ny", "a")]),
+        with(&[("x: y", "a")]),
+        with(&[("X-Upper", "a")]),
+        with(&[("", "a")]),
+        with(&[("connection", "close")]),
+        with(&[("transfer-encoding", "chunked")]),
+        with(&[("upgrade", "h2c")]),
+        with(&[("keep-alive", "x")]),
+        with(&[("te", "gzip")]),
+        with(&[(":path", "/second")]),
+        with(&[(":status", "200")]),
+        with(&[(":unknown", "x")]),
+        with(&[("content-length", "5"), ("content-length", "6")]),
+        with(&[("content-length", "x")]),
+        instead(":path", "/x\r\nHost: evil.test"),
+        instead(":path", "/x HTTP/1.1\r\n\r\nGET /smuggled"),
+        instead(":path", ""),
+        instead(":method", "GET / HTTP/1.1\r\nX: y"),
+        instead(":method", ""),
+        instead(":scheme", "x\r\ny"),
+        instead(":authority", "localhost\r\nx: y"),
+        instead(":authority", "user@localhost"),
+        without(":method"),
+        without(":path"),
+        without(":authority"),
+    ];
+    for list in lists {
+        let mut raw = Raw::open(proxy.addr);
+        raw.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &fields(&list))).expect("written");
+        assert!(raw.is_refused(1), "{list:?}");
+        assert!(seen(&amazon).is_empty(), "{list:?} reached Amazon");
+    }
+    Wire::open(proxy.addr).ask_honestly("after");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lengths_that_do_not_match_the_data_never_pass_for_whole() {
+    let amazon = amazon().await;
+    let proxy = Proxy::start(&amazon);
+    for (announced, sent) in [("10", 5), ("5", 10), ("0", 5), ("5", 0)] {
+        amazon.state().record.clear();
+        let list = [&HONEST[..], &[("content-length", announced)]].concat();
+        let mut raw = Raw::open(proxy.addr);
+        raw.send(&frame(HEADERS, END_HEADERS, 1, &fields(&list))).expect("written");
+        raw.send(&frame(DATA, END_STREAM, 1, &vec![b'x'; sent])).expect("written");
+        assert!(raw.is_refused(1), "{announced} announced, {sent} sent");
+        let whole = seen(&amazon).iter().any(|seen| seen.body_complete);
+        assert!(!whole, "{announced} announced, {sent} sent: taken for whole");
+        Wire::open(proxy.addr).ask_honestly("after");
+    }
+    amazon.state().record.clear();
+    let list = [&HONEST[..], &[("content-length", "5")]].concat();
+    let mut raw = Raw::open(proxy.addr);
+    raw.send(&frame(HEADERS, END_HEADERS, 1, &fields(&list))).expect("written");
+    raw.send(&frame(DATA, END_STREAM, 1, b"12345")).expect("written");
+    assert!(!raw.is_refused(1));
+    assert_eq!(seen(&amazon)[0].body_len, 5);
+}
+
+/// What became of a flood.
+#[derive(Debug)]
+struct Flooded {
+    /// The code of the GOAWAY that ended the connection.
+    goaway: Option<u32>,
+    /// Frames the proxy sent back.
+    answers: usize,
+}
+
+/// Sends `frames` again and again, `count` times or until the proxy has had enough.
+fn flood(proxy: &Proxy, count: u32, prelude: &[u8], frames: impl Fn(u32) -> Vec<u8>) -> Flooded {
+    let mut raw = Raw::open(proxy.addr);
+    let mut reader = Raw(raw.0.try_clone().expect("a handle"));
+    reader.0.set_read_timeout(Some(Duration::from_secs(2))).expect("a timeout");
+    let reading = std::thread::spawn(move || {
+        let mut flooded = Flooded { goaway: None, answers: 0 };
+        while let Ok((kind, _, payload)) = reader.next() {
+            flooded.answers += 1;
+            if kind == GOAWAY {
+                let code = payload[4..8].try_into().expect("four bytes");
+                flooded.goaway = Some(u32::from_be_bytes(code));
+            }
+        }
+        flooded
+    });
+    let _ = raw.send(prelude);
+    let mut batch = Vec::new();
+    for number in 0..count {
+        batch.extend(frames(number));
+        if batch.len() > 16_384 {
+            if raw.send(&batch).is_err() {
+                break;
+            }
+            batch.clear();
+        }
+    }
+    let _ = raw.send(&batch);
+    reading.join().expect("the reader ends")
+}
+
+/// The most memory the process ever had, bytes.
+fn peak(proxy: &Proxy) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.pid())).expect("status");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("VmHWM");
+    let kib: u64 = line.split_whitespace().nth(1).expect("a number").parse().expect("KiB");
+    kib * 1024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn floods_of_frames_cost_little_memory_and_nobody_else_anything() {
+    let amazon = amazon().await;
+    let toml = "[proxy]\nworkers = 1\n".to_owned();
+    let proxy = Proxy::with(&amazon, Setup { toml, ..Setup::default() });
+    Wire::open(proxy.addr).ask_honestly("before");
+    let before = peak(&proxy);
+    let well = |what: &str| {
+        let started = std::time::Instant::now();
+        Wire::open(proxy.addr).ask_honestly("well");
+        assert!(started.elapsed() < Duration::from_secs(5), "{what} holds the worker up");
+        let grown = peak(&proxy).saturating_sub(before);
+        println!("{what}: +{} KiB", grown >> 10);
+        assert!(grown < 96 << 20, "{what}: memory grew by {grown} bytes");
+    };
+    let head = fields(&HONEST);
+    let open = frame(HEADERS, END_HEADERS, 1, &head);
+    let stream = |number: u32| 2 * number + 1;
+
+    let reset = flood(&proxy, 50_000, &[], |number| {
+        let mut frames = frame(HEADERS, END_HEADERS | END_STREAM, stream(number), &head);
+        frames.extend(frame(RST_STREAM, 0, stream(number), &8_u32.to_be_bytes()));
+        frames
+    });
+    assert_eq!(reset.goaway, Some(ENHANCE_YOUR_CALM), "{reset:?}");
+    well("rapid reset");
+    // The proxy is made to reset: a window that overflows is an error of its stream.
+    let made = flood(&proxy, 50_000, &[], |number| {
+        let mut frames = frame(HEADERS, END_HEADERS, stream(number), &head);
+        frames.extend(frame(WINDOW_UPDATE, 0, stream(number), &[0x7f, 0xff, 0xff, 0xff]));
+        frames
+    });
+    assert_eq!(made.goaway, Some(ENHANCE_YOUR_CALM), "{made:?}");
+    well("made-you-reset");
+    let unfinished = frame(HEADERS, 0, 1, &head);
+    let continued = flood(&proxy, 50_000, &unfinished, |number| {
+        frame(CONTINUATION, 0, 1, &fields(&[(&format!("x-{number}"), &"x".repeat(200))]))
+    });
+    assert_eq!(continued.goaway, Some(ENHANCE_YOUR_CALM), "{continued:?}");
+    well("a head without end");
+    let hollow = flood(&proxy, 50_000, &unfinished, |_| frame(CONTINUATION, 0, 1, &[]));
+    assert_eq!(hollow.goaway, Some(ENHANCE_YOUR_CALM), "{hollow:?}");
+    well("a head of nothing without end");
+    let empty = flood(&proxy, 50_000, &open, |_| frame(DATA, 0, 1, &[]));
+    assert_eq!(empty.goaway, Some(ENHANCE_YOUR_CALM), "{empty:?}");
+    well("empty data");
+    // Indexes one long field, then names it by one byte a time.
+    let mut bomb = vec![0x40];
+    integer(&mut bomb, 1);
+    bomb.push(b'x');
+    integer(&mut bomb, 3_000);
+    bomb.resize(bomb.len() + 3_000, b'y');
+    let prelude = frame(HEADERS, END_HEADERS | END_STREAM, 1, &[&head[..], &bomb].concat());
+    let bombed = flood(&proxy, 500, &prelude, |number| {
+        let block = [&head[..], &[0xbe; 15_000]].concat();
+        frame(HEADERS, END_HEADERS | END_STREAM, stream(number + 1), &block)
+    });
+    assert_eq!(bombed.goaway, Some(ENHANCE_YOUR_CALM), "{bombed:?}");
+    well("compression bomb");
+    // Each of these is answered at its own pace, and costs its sender as much.
+    let pings =
+        flood(&proxy, 50_000, &[], |number| frame(PING, 0, 0, &u64::from(number).to_be_bytes()));
+    assert!(pings.answers >= 50_000 || pings.goaway.is_some(), "{pings:?}");
+    well("ping");
+    let settings = flood(&proxy, 50_000, &[], |_| frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 255, 255]));
+    assert!(settings.answers >= 50_000 || settings.goaway.is_some(), "{settings:?}");
+    well("settings");
+    // Frames of unknown kinds are skipped, as HTTP/2 wants it.
+    flood(&proxy, 50_000, &[], |_| frame(0xfe, 0, 0, &[0; 100]));
+    well("unknown frames");
+}
