@@ -19,9 +19,9 @@ mod grant_death;
 mod header_hygiene;
 #[cfg(feature = "sandbox")]
 mod http2;
-mod layers;
 #[cfg(feature = "sandbox")]
 mod http2_attacks;
+mod layers;
 #[cfg(feature = "sandbox")]
 mod limits;
 #[cfg(feature = "sandbox")]
