@@ -139,10 +139,10 @@ enum Kept {
 impl Capture {
     /// Begins to capture `source`. A request without a body needs no capture at all.
     #[must_use]
-    pub fn new(source: Incoming, context: &Rc<CaptureContext>) -> Self {
-        if source.is_end_stream() {
+    pub fn new(source: Option<Incoming>, context: &Rc<CaptureContext>) -> Self {
+        let Some(source) = source.filter(|source| !source.is_end_stream()) else {
             return Self(None);
-        }
+        };
         Self(Some(Rc::new(Shared {
             size: source.size_hint(),
             state: RefCell::new(State {

@@ -34,6 +34,7 @@ use exchange::Exchange;
 use fields::Fields;
 use guard::Guard;
 use http::{HeaderValue, Request, Response, StatusCode, Version, request::Parts};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use respond::{Answer, AnswerBody};
 use select::Selection;
@@ -47,7 +48,11 @@ use std::{
     },
     time::Duration,
 };
+use tokio::task::spawn_local;
 use triage::Unauthorized;
+
+/// How long the rest of a refused request is read.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// What all workers share.
 #[derive(Debug)]
@@ -142,13 +147,30 @@ impl Worker {
         let (head, body) = request.into_parts();
         let fields = Fields::of(&head.headers);
         let mut exchange = Exchange::begin(&self, &head.method, &head.uri, &fields);
-        let answer =
-            self.answer(&head, &fields, body, &mut exchange).await.unwrap_or_else(|error| {
-                exchange.failed(error.code());
-                self.report(&error, exchange.request_id());
-                respond::problem(&error, exchange.request_id())
-            });
+        let mut body = Some(body);
+        let answered = self.answer(&head, &fields, &mut body, &mut exchange).await;
+        let answer = answered.unwrap_or_else(|error| {
+            exchange.failed(error.code());
+            self.report(&error, exchange.request_id());
+            self.linger(&head, &fields, body);
+            respond::problem(&error, exchange.request_id())
+        });
         respond::finish(answer, exchange)
+    }
+
+    /// Reads on for a moment what a refused caller still sends. Closing with bytes unread would
+    /// reset the connection, and the refusal could be lost on its way.
+    fn linger(&self, head: &Parts, fields: &Fields<'_>, body: Option<Incoming>) {
+        let Some(mut body) = body.filter(|body| !body.is_end_stream()) else { return };
+        // HTTP/2 ends a stream alone; whoever expects a 100 has not begun to send.
+        if head.version >= Version::HTTP_2 || fields.expect.first().is_some() {
+            return;
+        }
+        let deadlines = self.deadlines.clone();
+        spawn_local(async move {
+            let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+            deadlines.within(LINGER, rest).await
+        });
     }
 
     /// Writes the whole answer to what never became a request, and ends its connection.
@@ -165,10 +187,10 @@ impl Worker {
         &self,
         head: &Parts,
         fields: &Fields<'_>,
-        body: Incoming,
+        body: &mut Option<Incoming>,
         exchange: &mut Exchange,
     ) -> Result<Answer, Error> {
-        self.admit(head, fields, &body)?;
+        self.admit(head, fields, body.as_ref())?;
         let default = self.shared.config.proxy.default_account.as_ref();
         if shim::is_asked(&head.method, &head.uri) {
             let table = self.shared.directory.snapshot();
@@ -176,12 +198,12 @@ impl Worker {
         }
         let selection = select::select(&head.uri, fields, self.table.borrow_mut().load(), default)?;
         exchange.serves(&selection.account, selection.region);
-        let capture = Capture::new(body, &self.captures);
-        exchange.uploads(&capture);
         let host = self.forward.host(selection.service, selection.region);
         let (tokens, holder) = (&self.shared.tokens, &selection.account.holder);
 
         let mut token = tokens.token_at(holder, exchange.began()).await.map_err(Error::Token)?;
+        let capture = Capture::new(body.take(), &self.captures);
+        exchange.uploads(&capture);
         if head.version < Version::HTTP_2 && fields.expect.first().is_none() {
             let gathered = capture.gather().await;
             gathered.map_err(forward::Error::Body).map_err(Error::Forward)?;
@@ -225,7 +247,12 @@ impl Worker {
     }
 
     /// Refuses what must not go further, before anything is read of the body.
-    fn admit(&self, head: &Parts, fields: &Fields<'_>, body: &Incoming) -> Result<(), Error> {
+    fn admit(
+        &self,
+        head: &Parts,
+        fields: &Fields<'_>,
+        body: Option<&Incoming>,
+    ) -> Result<(), Error> {
         select::vet(head, fields)?;
         self.guard.check(head.version, &head.uri, fields).map_err(Error::Guard)?;
         let limits = &self.shared.config.limits;
@@ -241,7 +268,7 @@ impl Worker {
                  Try again later.",
             ));
         }
-        if self.captures.limits.is_too_large(body.size_hint().lower()) {
+        if body.is_some_and(|body| self.captures.limits.is_too_large(body.size_hint().lower())) {
             self.metrics.limit(Limit::Body);
             return Err(Error::BodyTooLarge);
         }

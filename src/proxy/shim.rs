@@ -39,11 +39,13 @@ pub fn is_asked(method: &Method, uri: &Uri) -> bool {
 /// Reads the form and answers as LWA would.
 pub async fn answer(
     head: &Parts,
-    body: Incoming,
+    body: &mut Option<Incoming>,
     table: &Table,
     default: Option<&AccountId>,
     deadlines: &Rc<Deadlines>,
 ) -> Result<Answer, Error> {
+    // Borrowed, so that the rest of a form that is too long can be read to its end elsewhere.
+    let Some(body) = body else { return Err(body_error(BodyError::Incomplete)) };
     let collect = Limited::new(body, FORM_MAX_BYTES).collect();
     let collected = deadlines.within(FORM_TIMEOUT, collect).await;
     let form = match collected {
