@@ -29,3 +29,4 @@ pub mod executor;
 pub mod https;
 pub mod id;
 pub mod secret;
+pub mod small_write;

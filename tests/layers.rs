@@ -35,9 +35,9 @@ const MODULES: &[(&str, &[&str])] = &[
     ("token", &["lwa", "store", "metrics", "config", "secret", "clock", "error_chain", "id"]),
     ("store", &["config", "secret", "backoff", "id"]),
     ("lwa", &["https", "config", "secret", "backoff"]),
-    ("forward", &["metrics", "config", "deadline", "executor", "id"]),
+    ("forward", &["metrics", "config", "deadline", "executor", "id", "small_write"]),
     // Is handed a service; does not know what is behind it.
-    ("listen", &["metrics", "config", "executor"]),
+    ("listen", &["metrics", "config", "executor", "small_write"]),
     ("log", &["config", "id"]),
     ("metrics", &["config", "id"]),
     ("https", &[]),
@@ -48,6 +48,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("error_chain", &[]),
     ("executor", &[]),
     ("secret", &[]),
+    ("small_write", &[]),
     ("id", &[]),
 ];
 

@@ -3,6 +3,7 @@
 //! Amazon may answer before it has read a request's body, and close. The next write then fails
 //! while the answer lies in our receive buffer; hyper would give up without looking at it.
 
+use crate::small_write;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use std::{
     io,
@@ -69,7 +70,7 @@ impl<T: Write + Unpin> Write for Patient<T> {
         if self.is_broken {
             return Poll::Pending;
         }
-        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        let polled = small_write::poll_write(&mut self.io, cx, bufs);
         self.note(polled)
     }
 

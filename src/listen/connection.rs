@@ -7,6 +7,7 @@
 //! such a request, so the stream, which knows that none is in flight, puts a full answer there.
 
 use super::refusal::{Refuse, Refused};
+use crate::small_write;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use std::{
     cell::{Cell, RefCell},
@@ -222,7 +223,7 @@ impl<T: Write + Unpin> Write for Watched<T> {
         if let [buf] = bufs {
             return self.poll_write(cx, buf);
         }
-        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        let polled = small_write::poll_write(&mut self.io, cx, bufs);
         self.note(polled)
     }
 

@@ -231,7 +231,14 @@ where
     }
 
     async fn serve_tcp(self: Rc<Self>, stream: TcpStream) {
-        let Some(tls) = self.tls.clone() else { return self.serve_plain(stream).await };
+        match self.tls.clone() {
+            None => self.serve_plain(stream).await,
+            // Boxed: a handshake is larger than all that a plain connection needs.
+            Some(tls) => Box::pin(self.serve_tls(stream, tls)).await,
+        }
+    }
+
+    async fn serve_tls(self: Rc<Self>, stream: TcpStream, tls: Arc<ServerTls>) {
         let handshake = tokio_rustls::TlsAcceptor::from(tls.current()).accept(stream);
         match timeout(self.limits.handshake_timeout, handshake).await {
             Ok(Ok(stream)) => {
@@ -442,5 +449,34 @@ impl<B: Body + Unpin> Body for Guarded<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use http_body_util::Full;
+
+    async fn empty(_: Request<Incoming>) -> Response<Full<Bytes>> {
+        Response::default()
+    }
+
+    fn size_of_task<S, F>(_: S) -> usize
+    where
+        S: Fn(Request<Incoming>) -> F + 'static,
+        F: Future<Output = Response<Full<Bytes>>> + 'static,
+    {
+        fn returned<A, B, R>(_: impl Fn(A, B) -> R) -> usize {
+            size_of::<R>()
+        }
+        returned(Acceptor::<S>::serve_tcp)
+    }
+
+    /// Every idle connection holds its task.
+    #[test]
+    fn the_task_of_a_connection_stays_small() {
+        let size = size_of_task(empty);
+        assert!(size <= 2048, "{size} bytes: box what is rare");
     }
 }

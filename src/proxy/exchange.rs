@@ -36,10 +36,11 @@ impl Exchange {
         method: &Method,
         uri: &Uri,
         fields: &Fields<'_>,
-    ) -> Self {
+    ) -> Box<Self> {
         worker.in_flight.set(worker.in_flight.get() + 1);
         worker.metrics.in_flight_inc();
-        Self {
+        // On the heap: it travels with the answer through many hands.
+        Box::new(Self {
             began: worker.shared.clock.now(),
             method: method.clone(),
             uri: uri.clone(),
@@ -52,7 +53,7 @@ impl Exchange {
             replays: 0,
             bytes_out: 0,
             worker: worker.clone(),
-        }
+        })
     }
 
     /// When the request came.

@@ -144,7 +144,7 @@ pub fn refusal(error: &Error, request_id: HeaderValue) -> Vec<u8> {
 const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// Binds `answer` to its exchange, which ends when the body does.
-pub fn finish(answer: Answer, mut exchange: Exchange) -> Response<AnswerBody> {
+pub fn finish(answer: Answer, mut exchange: Box<Exchange>) -> Response<AnswerBody> {
     let (mut head, source) = answer.into_parts();
     exchange.answered(&head);
     if matches!(source, Source::Amazon(_)) {
@@ -159,7 +159,7 @@ pub fn finish(answer: Answer, mut exchange: Exchange) -> Response<AnswerBody> {
 #[derive(Debug)]
 pub struct AnswerBody {
     source: Source,
-    exchange: Exchange,
+    exchange: Box<Exchange>,
 }
 
 impl Body for AnswerBody {
