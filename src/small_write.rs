@@ -58,7 +58,7 @@ mod tests {
             _: &mut Context<'_>,
             bufs: &[IoSlice<'_>],
         ) -> Poll<io::Result<usize>> {
-            let whole = bufs.concat();
+            let whole = bufs.iter().flat_map(|buf| buf.to_vec()).collect();
             self.0.push(("writev", whole));
             Poll::Ready(Ok(0))
         }

@@ -234,7 +234,13 @@ impl Context {
         let (met, body) = if settings.answers_before_body {
             match ads::meet(self, parts).await {
                 Ok(holder) => (Ok(holder), self.receive(parts, number, body).await?),
-                Err(answer) => return Ok(ads::finish(parts, &settings, answer?).await),
+                Err(answer) => {
+                    let mut answer = ads::finish(parts, &settings, answer?).await;
+                    // As servers do that leave a body unread: the connection is of no more use.
+                    let close = http::HeaderValue::from_static("close");
+                    answer.headers_mut().insert(http::header::CONNECTION, close);
+                    return Ok(answer);
+                }
             }
         } else {
             let body = self.receive(parts, number, body).await?;
