@@ -52,6 +52,8 @@ use tokio::{
 
 /// A draining worker keeps idle HTTP/1.1 connections for so long: a request may be on its way.
 pub const LINGER: Duration = Duration::from_secs(1);
+/// How many header lines hyper takes unless told.
+const HYPERS_HEADERS_MAX: usize = 100;
 /// Beyond the limit this many are told so at once; the others are just closed.
 const REFUSALS_MAX: usize = 64;
 
@@ -279,14 +281,16 @@ where
 
     async fn serve_http1<T: Read + Write + Unpin + 'static>(&self, io: T, watch: &Rc<Connection>) {
         let service = service_fn(|request| self.call(watch, request));
-        let mut connection = pin!(
-            http1::Builder::new()
-                .auto_date_header(false)
-                .max_headers(self.limits.headers_max)
-                // Twice the cap, so that a header over it gets our answer and not hyper's.
-                .max_buf_size((2 * self.limits.header_max_bytes).max(64 * 1024))
-                .serve_connection(io, service)
-        );
+        let mut builder = http1::Builder::new();
+        builder
+            .auto_date_header(false)
+            // Twice the cap, so that a header over it gets our answer and not hyper's.
+            .max_buf_size((2 * self.limits.header_max_bytes).max(64 * 1024));
+        // hyper's own cap keeps the lines on its stack; another one costs each request 5 %.
+        if self.limits.headers_max != HYPERS_HEADERS_MAX {
+            builder.max_headers(self.limits.headers_max);
+        }
+        let mut connection = pin!(builder.serve_connection(io, service));
         drive(watch, |cx, close| {
             if close {
                 connection.as_mut().graceful_shutdown();
