@@ -126,7 +126,6 @@ impl App {
         let config = Arc::new(config);
         let log = log::init(&config.log)?;
         let metrics = Metrics::new(&config.metrics, log.dropped());
-        let sockets = bind::bind(&config.listen.proxy, config.proxy.workers)?;
         let control = Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("control")
@@ -159,6 +158,8 @@ impl App {
             control.spawn(tls::watch(tls.clone(), tls::RELOAD_INTERVAL));
         }
 
+        // Last: whoever can connect is answered.
+        let sockets = bind::bind(&config.listen.proxy, config.proxy.workers)?;
         let open = Arc::new(AtomicUsize::new(0));
         let mut workers = Vec::new();
         for (number, bound) in sockets.workers.into_iter().enumerate() {

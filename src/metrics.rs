@@ -111,6 +111,7 @@ pub struct Metrics {
     refreshes: [[AtomicU64; RefreshOutcome::COUNT]; Trigger::COUNT],
     refresh_duration: Mutex<Histogram>,
     store_writes: [AtomicU64; 2],
+    lwa_waits: AtomicU64,
 }
 
 impl Metrics {
@@ -124,6 +125,7 @@ impl Metrics {
             refreshes: array::from_fn(|_| array::from_fn(|_| AtomicU64::default())),
             refresh_duration: Mutex::default(),
             store_writes: array::from_fn(|_| AtomicU64::default()),
+            lwa_waits: AtomicU64::new(0),
         })
     }
 
@@ -144,6 +146,11 @@ impl Metrics {
     /// Counts a write to the credential store.
     pub fn store_write(&self, ok: bool) {
         self.store_writes[usize::from(!ok)].fetch_add(1, Relaxed);
+    }
+
+    /// Counts a refresh that has to wait for others (`token.lwa_concurrency`).
+    pub fn lwa_concurrency_hit(&self) {
+        self.lwa_waits.fetch_add(1, Relaxed);
     }
 
     /// The page for Prometheus, in the text format 0.0.4.
@@ -189,6 +196,7 @@ impl Metrics {
             let value = sum(&|worker| &worker.limits[limit as usize]);
             page.sample(&[("limit", limit.as_str())], value);
         }
+        page.sample(&[("limit", "lwa_concurrency")], self.lwa_waits.load(Relaxed));
         page.family("adsproxy_connections", "Open connections of callers.", Kind::Gauge);
         page.sample(&[], sum(&|worker| &worker.connections));
         let name = "adsproxy_upstream_connections_opened_total";

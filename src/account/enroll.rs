@@ -16,7 +16,7 @@ use crate::{
     token::{Holder, TokenManager},
 };
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -62,34 +62,32 @@ impl Enroller {
     /// When the store cannot even be listed. An account whose record cannot be read is enrolled
     /// all the same, and says so when it is used.
     pub async fn enroll(&self) -> Result<(), store::Error> {
-        self.reconcile().await
+        self.reconcile(&HashSet::new()).await
     }
 
     /// Follows the store until dropped.
     pub async fn follow(&self) {
         loop {
             tokio::time::sleep(FOLLOW_INTERVAL).await;
-            if let Err(error) = self.reconcile().await {
+            let replaced = self.heal().await;
+            if let Err(error) = self.reconcile(&replaced).await {
                 warn!(error = %chain(&error), "cannot list the store");
             }
-            self.heal().await;
         }
     }
 
-    async fn reconcile(&self) -> Result<(), store::Error> {
+    /// Fills the table anew if accounts came, went or were `replaced`.
+    async fn reconcile(&self, replaced: &HashSet<AccountId>) -> Result<(), store::Error> {
         let stored: HashSet<AccountId> = self.store.list().await?.into_iter().collect();
+        let wanted: BTreeSet<&AccountId> = self.config.accounts.keys().chain(&stored).collect();
         let known = self.directory.snapshot();
-        let wanted = || self.config.accounts.keys().chain(&stored);
-        let gone = known.keys().any(|id| !wanted().any(|wanted| wanted == id));
-        if !gone && wanted().all(|id| known.contains_key(id)) {
+        let same = known.len() == wanted.len() && wanted.iter().all(|id| known.contains_key(*id));
+        if same && replaced.is_empty() {
             return Ok(());
         }
         let mut table = Table::new();
-        for id in wanted() {
-            if table.contains_key(id) {
-                continue;
-            }
-            if let Some(account) = known.get(id) {
+        for id in wanted {
+            if let Some(account) = known.get(id).filter(|_| !replaced.contains(id)) {
                 table.insert(id.clone(), account.clone());
             } else if let Some(account) = self.admit(id).await {
                 table.insert(id.clone(), Arc::new(account));
@@ -194,19 +192,30 @@ impl Enroller {
         record
     }
 
-    /// Looks again at accounts that wait for a person, a key or a disk.
-    async fn heal(&self) {
+    /// Looks at every account's record again: for those that wait for a person, a key or a disk,
+    /// and for those that another process has connected to another grant, which are returned.
+    async fn heal(&self) -> HashSet<AccountId> {
+        let mut replaced = HashSet::new();
         for account in self.directory.snapshot().values() {
             let holder = &account.holder;
             if let Err(error) = self.tokens.settle(holder).await {
                 warn!(account = account.id.as_str(), error = %chain(&error), "still not saved");
             }
-            if self.tokens.is_stuck(holder)
-                && let Ok(Some(record)) = self.store.load(&account.id).await
-                && self.tokens.reconnected(holder, &record)
-            {
+            let Ok(Some(record)) = self.store.load(&account.id).await else { continue };
+            if self.tokens.is_replaced(holder, &record) || self.has_moved(account, &record) {
+                info!(account = account.id.as_str(), "account was connected anew");
+                replaced.insert(account.id.clone());
+            } else if self.tokens.is_stuck(holder) && self.tokens.reconnected(holder, &record) {
                 info!(account = account.id.as_str(), "account can be used again");
             }
         }
+        replaced
+    }
+
+    /// Whether the record says another region or application. The configuration's word is final.
+    fn has_moved(&self, account: &Account, record: &Credential) -> bool {
+        !self.config.accounts.contains_key(&account.id)
+            && (account.region != record.region
+                || account.holder.application().name() != record.application)
     }
 }

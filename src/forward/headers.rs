@@ -53,7 +53,7 @@ pub fn outgoing(inbound: &HeaderMap, inject: &Injection<'_>) -> HeaderMap {
         }
     }
     for (name, value) in inject.defaults {
-        if !inbound.contains_key(name) {
+        if !out.contains_key(name) {
             out.append(name.clone(), value.clone());
         }
     }

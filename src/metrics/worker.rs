@@ -54,6 +54,12 @@ label! {
         CaptureTotal = "capture_total",
         /// Connections to Amazon.
         UpstreamConnections = "upstream_connections",
+        /// A connection to Amazon took too long.
+        ConnectTimeout = "connect_timeout",
+        /// Amazon did not answer in time.
+        ResponseHeaderTimeout = "response_header_timeout",
+        /// Amazon fell silent in the middle of an answer.
+        ResponseIdleTimeout = "response_idle_timeout",
         /// A request's header took too long.
         HeaderTimeout = "header_timeout",
         /// No request came on an open connection.

@@ -1,9 +1,12 @@
 //! One request from its first byte to the end of its answer: id, clocks, counters, access line.
 
 use super::{Worker, fields::Fields};
-use crate::{account::Account, clock::Now, forward::body::Capture, id::Region, log::AccessLine};
+use crate::{
+    account::Account, clock::Now, forward::body::Capture, id::Region, log::AccessLine,
+    metrics::Limit,
+};
 use http::{HeaderName, HeaderValue, Method, Uri};
-use std::{fmt, rc::Rc, sync::Arc};
+use std::{fmt, io, rc::Rc, sync::Arc};
 
 static AMAZON_REQUEST_IDS: [HeaderName; 3] = [
     HeaderName::from_static("x-amzn-requestid"),
@@ -98,8 +101,13 @@ impl Exchange {
     }
 
     /// Amazon's body broke off; the caller's does too.
-    pub(super) fn broken(&mut self) {
-        self.error = Some("upstream_unreachable");
+    pub(super) fn broken(&mut self, how: io::ErrorKind) {
+        if how == io::ErrorKind::TimedOut {
+            self.worker.metrics.limit(Limit::ResponseIdleTimeout);
+            self.error = Some("upstream_timeout");
+        } else {
+            self.error = Some("upstream_unreachable");
+        }
     }
 }
 

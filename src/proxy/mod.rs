@@ -22,6 +22,7 @@ use crate::{
     forward::{
         self, Attempt, Forward,
         body::{Capture, CaptureContext, CaptureLimits},
+        connect::ConnectError,
         headers,
     },
     log::AccessLog,
@@ -194,9 +195,16 @@ impl Worker {
         let default = self.shared.config.proxy.default_account.as_ref();
         if shim::is_asked(&head.method, &head.uri) {
             let table = self.shared.directory.snapshot();
-            return Box::pin(shim::answer(head, body, &table, default, &self.deadlines)).await;
+            let shim = shim::answer(head, fields, body, &table, default, &self.deadlines);
+            return Box::pin(shim).await;
         }
-        let selection = select::select(&head.uri, fields, self.table.borrow_mut().load(), default)?;
+        let selection = select::select(
+            &head.uri,
+            &head.headers,
+            fields,
+            self.table.borrow_mut().load(),
+            default,
+        )?;
         exchange.serves(&selection.account, selection.region);
         let host = self.forward.host(selection.service, selection.region);
         let (tokens, holder) = (&self.shared.tokens, &selection.account.holder);
@@ -297,6 +305,12 @@ impl Worker {
         match error {
             Error::HeadersTooLarge => self.metrics.limit(Limit::Headers),
             Error::Token(token::Error::TooManyWaiters) => self.metrics.limit(Limit::Waiters),
+            Error::Forward(forward::Error::Connect(ConnectError::Timeout)) => {
+                self.metrics.limit(Limit::ConnectTimeout);
+            }
+            Error::Forward(forward::Error::Timeout) => {
+                self.metrics.limit(Limit::ResponseHeaderTimeout);
+            }
             _ => {}
         }
         let request_id = request_id.to_str().unwrap_or_default();

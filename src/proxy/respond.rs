@@ -178,7 +178,7 @@ impl Body for AnswerBody {
         };
         match &frame {
             Some(Ok(frame)) => this.exchange.sent(frame.data_ref().map_or(0, Bytes::len)),
-            Some(Err(_)) => this.exchange.broken(),
+            Some(Err(error)) => this.exchange.broken(error.kind()),
             None => {}
         }
         Poll::Ready(frame)

@@ -12,7 +12,9 @@ use crate::{
     forward::Service,
     id::{AccountId, Region},
 };
-use http::{Method, Uri, request::Parts, uri::PathAndQuery};
+use http::{
+    HeaderMap, HeaderValue, Method, Uri, header::AUTHORIZATION, request::Parts, uri::PathAndQuery,
+};
 use std::sync::Arc;
 
 /// What a request asks for.
@@ -68,13 +70,14 @@ pub fn vet(head: &Parts, fields: &Fields<'_>) -> Result<(), Error> {
 /// Finds the account and everything that depends on the path.
 pub fn select(
     uri: &Uri,
+    headers: &HeaderMap,
     fields: &Fields<'_>,
     table: &Table,
     default: Option<&AccountId>,
 ) -> Result<Selection, Error> {
     let prefix = Prefix::of(uri)?;
     let known = |alias: &str| table.contains_key(alias);
-    let alias = choose(fields, prefix.as_ref(), known, default)?;
+    let alias = choose(headers, fields, prefix.as_ref(), known, default)?;
     let account = table.get(alias).ok_or(Error::UnknownAccount)?.clone();
     let in_path = prefix.as_ref().and_then(|prefix| prefix.region);
     let region = header_region(fields)?.or(in_path).unwrap_or(account.region);
@@ -89,18 +92,19 @@ pub fn select(
 
 /// Which alias the selectors agree on.
 fn choose<'a>(
+    headers: &'a HeaderMap,
     fields: &Fields<'a>,
     prefix: Option<&Prefix<'a>>,
     known: impl Fn(&str) -> bool,
     default: Option<&'a AccountId>,
 ) -> Result<&'a str, Error> {
     let mut chosen = header_alias(fields)?;
-    for alias in [prefix.map(|prefix| prefix.alias), placeholder(fields).filter(|a| known(a))] {
-        match (chosen, alias) {
-            (Some(one), Some(other)) if one != other => return Err(Error::AccountConflict),
-            (None, Some(_)) => chosen = alias,
-            _ => {}
+    let bearers = bearers(headers, fields).filter_map(placeholder).filter(|alias| known(alias));
+    for alias in prefix.map(|prefix| prefix.alias).into_iter().chain(bearers) {
+        if chosen.is_some_and(|other| other != alias) {
+            return Err(Error::AccountConflict);
         }
+        chosen = Some(alias);
     }
     chosen.or(default.map(AccountId::as_str)).ok_or(Error::AccountRequired)
 }
@@ -129,7 +133,8 @@ pub fn placeholder_alias<'a>(token: &'a str, kind: &str) -> Option<&'a str> {
     AccountId::is_valid(alias).then_some(alias)
 }
 
-fn header_alias<'a>(fields: &Fields<'a>) -> Result<Option<&'a str>, Error> {
+/// The alias that `X-Ads-Account` names.
+pub fn header_alias<'a>(fields: &Fields<'a>) -> Result<Option<&'a str>, Error> {
     let refuse = || Error::BadRequest("X-Ads-Account must be sent once and hold one alias");
     let Some(value) = fields.account.single(refuse())? else { return Ok(None) };
     match value.to_str() {
@@ -145,9 +150,21 @@ fn header_region(fields: &Fields<'_>) -> Result<Option<Region>, Error> {
     region.map(Some).ok_or_else(refuse)
 }
 
-fn placeholder<'a>(fields: &Fields<'a>) -> Option<&'a str> {
-    let value = fields.authorization.first()?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
+/// All `Authorization` lines; more than one is rare enough to be looked up.
+fn bearers<'a>(
+    headers: &'a HeaderMap,
+    fields: &Fields<'a>,
+) -> impl Iterator<Item = &'a HeaderValue> {
+    let (one, many) = match fields.authorization {
+        Field::Absent => (None, None),
+        Field::One(value) => (Some(value), None),
+        Field::Many(_) => (None, Some(headers.get_all(AUTHORIZATION))),
+    };
+    one.into_iter().chain(many.into_iter().flatten())
+}
+
+fn placeholder(value: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| placeholder_alias(token.trim(), "Atza"))?
 }
 

@@ -23,7 +23,7 @@ fn chosen(
     let known = |alias: &str| ["acme", "globex"].contains(&alias);
     Prefix::of(&uri)
         .and_then(|prefix| {
-            choose(&Fields::of(&headers), prefix.as_ref(), known, default.as_ref())
+            choose(&headers, &Fields::of(&headers), prefix.as_ref(), known, default.as_ref())
                 .map(str::to_owned)
         })
         .map_err(|error| error.code())
@@ -58,6 +58,7 @@ fn selectors_that_agree_are_one_and_others_conflict() {
         ("/a/globex/x", &[("x-ads-account", "acme")][..]),
         ("/x", &[("x-ads-account", "acme"), ("authorization", "Bearer Atza|globex")]),
         ("/a/acme/x", &[("authorization", "Bearer Atza|globex")]),
+        ("/x", &[("authorization", "Bearer Atza|acme"), ("authorization", "Bearer Atza|globex")]),
     ] {
         assert_eq!(chosen(path, lines, None), Err("account_conflict"), "{path}");
     }
@@ -70,6 +71,8 @@ fn a_bearer_of_the_sdks_own_selects_nothing() {
         let lines = [("x-ads-account", "acme"), ("authorization", token)];
         assert_eq!(chosen("/x", &lines, None).as_deref(), Ok("acme"), "{token}");
         assert_eq!(chosen("/x", &lines[1..], None), Err("account_required"), "{token}");
+        let beside = [("authorization", token), ("authorization", "Bearer Atza|acme")];
+        assert_eq!(chosen("/x", &beside, None).as_deref(), Ok("acme"), "{token}");
     }
 }
 

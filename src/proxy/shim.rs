@@ -5,8 +5,9 @@
 
 use super::{
     error::Error,
+    fields::Fields,
     respond::{Answer, token_endpoint},
-    select::{placeholder_alias, prefix_alias},
+    select::{header_alias, placeholder_alias, prefix_alias},
 };
 use crate::{account::Table, deadline::Deadlines, forward::body::BodyError, id::AccountId};
 use bytes::Bytes;
@@ -39,6 +40,7 @@ pub fn is_asked(method: &Method, uri: &Uri) -> bool {
 /// Reads the form and answers as LWA would.
 pub async fn answer(
     head: &Parts,
+    fields: &Fields<'_>,
     body: &mut Option<Incoming>,
     table: &Table,
     default: Option<&AccountId>,
@@ -55,8 +57,14 @@ pub async fn answer(
         None => return Err(body_error(BodyError::TooSlow)),
     };
     let in_path = prefix_alias(&head.uri)?;
+    let in_header = header_alias(fields)?;
+    if let (Some(path), Some(header)) = (in_path, in_header)
+        && path != header
+    {
+        return Err(Error::AccountConflict);
+    }
     let form = Form::read(&head.headers, &form);
-    let (status, answer) = respond(&form, in_path, table, default)?;
+    let (status, answer) = respond(&form, in_path.or(in_header), table, default)?;
     Ok(token_endpoint(status, Bytes::from(answer.to_string())))
 }
 

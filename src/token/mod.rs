@@ -91,7 +91,10 @@ pub struct Holder {
     last_error: Mutex<Option<String>>,
     /// The newest record, while the store does not take it.
     unsaved: Mutex<Option<Credential>>,
-    /// The refresh token that LWA called dead: finding it again is no news.
+    /// The refresh token this process works with.
+    grant: Mutex<Option<Secret>>,
+    /// The refresh token that LWA called dead while the store could not be told: finding it again
+    /// is no news.
     dead: Mutex<Option<Secret>>,
 }
 
@@ -215,6 +218,7 @@ impl TokenManager {
             waiters: AtomicUsize::new(0),
             last_error: Mutex::new(None),
             unsaved: Mutex::new(None),
+            grant: Mutex::new(None),
             dead: Mutex::new(None),
         })
     }
@@ -222,6 +226,7 @@ impl TokenManager {
     /// Takes over what the store knows of `holder`'s account.
     pub fn recall(&self, holder: &Arc<Holder>, record: &Credential) {
         let now = self.0.clock.now();
+        *holder.grant.lock() = Some(record.refresh_token.clone());
         if record.reauthorization_required {
             let why = "the grant is dead";
             return holder.fail(slot::Failure::GrantDead, why, now);
@@ -243,6 +248,18 @@ impl TokenManager {
     pub fn is_stuck(&self, holder: &Holder) -> bool {
         let state = holder.slot.lock().state(self.0.clock.now());
         matches!(state, State::ReauthorizationRequired | State::Sealed)
+    }
+
+    /// Whether `record` holds another grant than the one `holder` works with, put there by a
+    /// person. A refresh by another process changes the refresh token too, but leaves the access
+    /// token it came with.
+    #[must_use]
+    pub fn is_replaced(&self, holder: &Holder, record: &Credential) -> bool {
+        let grant = holder.grant.lock();
+        record.access_token.is_none()
+            && !record.reauthorization_required
+            && grant.as_ref().is_some_and(|grant| *grant != record.refresh_token)
+            && holder.unsaved.lock().is_none()
     }
 
     /// Forgets failures if `record` brings a grant that is not known to be dead.

@@ -100,10 +100,14 @@ impl Inner {
     }
 
     async fn fetch(&self, holder: &Holder) -> Result<AccessToken, Error> {
+        if self.lwa_calls.available_permits() == 0 {
+            self.metrics.lwa_concurrency_hit();
+        }
         let _place = self.lwa_calls.acquire().await.map_err(|_| Error::BadToken)?;
         let known = holder.slot.lock().generation();
         let _lock = self.store.lock(&holder.id).await.map_err(Error::Store)?;
         let record = self.newest_record(holder).await?.ok_or(Error::NoGrant)?;
+        *holder.grant.lock() = Some(record.refresh_token.clone());
         // Another process may have refreshed while this one waited for the lock.
         if record.generation > known
             && let Some(token) = self.stored_token(&record, self.clock.now())
@@ -166,12 +170,13 @@ impl Inner {
                 Err(error) => return Err(Error::Lwa(error)),
             }
         }
-        *holder.dead.lock() = Some(record.refresh_token.clone());
         record.reauthorization_required = true;
         record.access_token = None;
         record.updated_at = self.clock.now().unix();
         let saved = self.store.save(&record).await;
         self.metrics.store_write(saved.is_ok());
+        // Where the mark is saved, its absence is news: somebody connected the account again.
+        *holder.dead.lock() = saved.is_err().then_some(record.refresh_token);
         Err(Error::GrantDead)
     }
 
@@ -194,6 +199,7 @@ impl Inner {
         if let Some(new) = rotated {
             record.previous_refresh_token = Some(std::mem::replace(&mut record.refresh_token, new));
         }
+        *holder.grant.lock() = Some(record.refresh_token.clone());
         record.reauthorization_required = false;
         record.updated_at = now.unix();
         record.access_token = Some(StoredAccessToken {

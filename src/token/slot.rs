@@ -75,13 +75,11 @@ impl Life {
 
     /// From when on a request starts a refresh.
     ///
-    /// A token that lives shorter than the buffer would be due at birth and every request would
-    /// refresh it again, so a tenth of its life (1 to 30 s) is always used.
+    /// A token that lives shorter than the buffer is due at birth; a second of its life is always
+    /// used, so that requests cannot refresh without end.
     #[must_use]
     pub fn due(&self, buffer: Duration) -> Now {
-        let lifetime = self.lifetime();
-        let least = (lifetime / 10).clamp(Duration::from_secs(1), Duration::from_secs(30));
-        self.before_expiry(buffer.min(lifetime.saturating_sub(least)))
+        self.before_expiry(buffer.min(self.lifetime().saturating_sub(Duration::from_secs(1))))
     }
 
     fn before_expiry(&self, by: Duration) -> Now {
