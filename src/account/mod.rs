@@ -12,7 +12,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue};
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// One account as a request needs it: everything is built once.
 #[derive(Debug)]
@@ -44,8 +44,8 @@ impl Account {
     }
 }
 
-/// Accounts by alias.
-pub type Table = HashMap<AccountId, Arc<Account>>;
+/// Accounts by alias. A few comparisons are cheaper than one hash that resists attackers.
+pub type Table = BTreeMap<AccountId, Arc<Account>>;
 
 /// The current table. Cheap to clone; all clones see replacements.
 #[derive(Clone, Debug, Default)]

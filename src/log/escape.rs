@@ -23,6 +23,11 @@ impl<W: fmt::Write> fmt::Write for Escaping<'_, W> {
 /// Appends `text` as the inside of a JSON string, controls (C0, DEL, C1) as `\u00XX`.
 pub(super) fn push_json(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
+    // Nearly all text needs no escape; written without branches, this check runs many bytes at once.
+    let plain = |byte: u8| (0x20..0x7f).contains(&byte) & (byte != b'"') & (byte != b'\\');
+    if bytes.iter().fold(true, |all, &byte| all & plain(byte)) {
+        return out.extend_from_slice(bytes);
+    }
     let mut copied = 0;
     for (at, &byte) in bytes.iter().enumerate() {
         let (code, len) = match byte {

@@ -89,8 +89,10 @@ impl Exchange {
 
     pub(super) fn answered(&mut self, head: &http::response::Parts) {
         self.status = head.status.as_u16();
-        self.amazon_request_id =
-            AMAZON_REQUEST_IDS.iter().find_map(|name| head.headers.get(name)).cloned();
+        if self.worker.shared.config.log.access {
+            let ids = AMAZON_REQUEST_IDS.iter();
+            self.amazon_request_id = ids.filter_map(|name| head.headers.get(name)).next().cloned();
+        }
         if let Some(capture) = &self.capture {
             capture.answered();
         }

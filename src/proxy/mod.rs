@@ -32,8 +32,8 @@ use crate::{
 use arc_swap::{ArcSwap, Cache};
 use error::Error;
 use exchange::Exchange;
-use fields::Fields;
-use guard::Guard;
+use fields::{Field, Fields};
+use guard::{Guard, Rejected};
 use http::{HeaderValue, Request, Response, StatusCode, Version, request::Parts};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
@@ -78,6 +78,8 @@ pub struct Shared {
 pub struct Worker {
     shared: Arc<Shared>,
     guard: Guard,
+    /// The Host that was accepted last.
+    known_host: RefCell<Box<[u8]>>,
     table: RefCell<Cache<Arc<ArcSwap<Table>>, Arc<Table>>>,
     forward: Forward,
     captures: Rc<CaptureContext>,
@@ -107,6 +109,7 @@ impl Worker {
         let _ = aws_lc_rs::rand::fill(&mut seed);
         Rc::new(Self {
             guard: Guard::new(&config.guard.allowed_hosts),
+            known_host: RefCell::default(),
             table: RefCell::new(Cache::new(shared.directory.shared())),
             forward: Forward::new(
                 &config.upstream,
@@ -262,7 +265,7 @@ impl Worker {
         body: Option<&Incoming>,
     ) -> Result<(), Error> {
         select::vet(head, fields)?;
-        self.guard.check(head.version, &head.uri, fields).map_err(Error::Guard)?;
+        self.check_host(head, fields).map_err(Error::Guard)?;
         let limits = &self.shared.config.limits;
         // HTTP/1 counts its lines while it reads them; HTTP/2 does not.
         let bytes = fields.bytes + target_bytes(head);
@@ -282,6 +285,21 @@ impl Worker {
         }
         if self.shared.draining.load(Ordering::Relaxed) {
             return Err(Error::Draining);
+        }
+        Ok(())
+    }
+
+    /// Asks the guard. The same Host comes again and again, and is parsed once; a request with a
+    /// browser's fields never takes the short way.
+    fn check_host(&self, head: &Parts, fields: &Fields<'_>) -> Result<(), Rejected> {
+        let (Field::One(host), Field::Absent, Field::Absent, None) =
+            (fields.host, fields.origin, fields.fetch_site, head.uri.authority())
+        else {
+            return self.guard.check(head.version, &head.uri, fields);
+        };
+        if **self.known_host.borrow() != *host.as_bytes() {
+            self.guard.check(head.version, &head.uri, fields)?;
+            *self.known_host.borrow_mut() = host.as_bytes().into();
         }
         Ok(())
     }
