@@ -28,7 +28,7 @@ impl Check<'_> {
             proxy.push(address);
         }
         if file.proxy.0.is_empty() {
-            self.fail(&["listen", "proxy"], "needs at least one address");
+            self.lacks(&["listen", "proxy"], "needs at least one address", None);
         }
 
         let admin = self.socket_address(&["listen", "admin"], &file.admin);
@@ -112,7 +112,8 @@ impl Check<'_> {
         let mut path = |name: &str, text: &Option<String>| -> Option<PathBuf> {
             let key = ["listen", "tls", name];
             if text.is_none() {
-                self.fail(&key, "is missing: TLS needs a certificate and its private key");
+                let message = "is missing: TLS needs a certificate and its private key";
+                self.lacks(&key, message, None);
             }
             text.as_ref().map(|text| self.readable(&key, text))
         };

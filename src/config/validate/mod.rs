@@ -100,14 +100,19 @@ impl Check<'_> {
         self.fail_with(key, message, None);
     }
 
+    /// Notes what is wrong with the value at `key`, unless it is not the one that was written.
     fn fail_with(&mut self, key: &[&str], message: impl Display, help: Option<String>) {
-        let consequence = self.removed.iter().any(|removed| {
-            let common = removed.len().min(key.len());
-            removed.iter().zip(key).take(common).all(|(a, b)| a == b)
-        });
-        if !consequence {
+        let replaced = |removed: &KeyPath| begins_with(key, removed);
+        if !self.removed.iter().any(replaced) {
             let message = format!("{}: {message}", show(key));
             self.problems.push(Problem { place: self.document.place(key), message, help });
+        }
+    }
+
+    /// Notes that there is nothing at `key`, unless something was: it was wrong, and is reported.
+    fn lacks(&mut self, key: &[&str], message: impl Display, help: Option<String>) {
+        if !self.removed.iter().any(|removed| begins_with(removed, key)) {
+            self.fail_with(key, message, help);
         }
     }
 
@@ -312,6 +317,10 @@ impl Check<'_> {
         });
         Log { filter: file.filter.clone(), format, access: file.access }
     }
+}
+
+fn begins_with(key: &[impl AsRef<str>], start: &[impl AsRef<str>]) -> bool {
+    key.len() >= start.len() && key.iter().zip(start).all(|(a, b)| a.as_ref() == b.as_ref())
 }
 
 /// Checks the scheme and the authority of a URL.
