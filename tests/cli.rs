@@ -221,10 +221,37 @@ fn what_is_no_refresh_token_is_refused_and_nothing_is_stored() {
         let said = home.run_with_input("account add acme --region na", input);
         assert_eq!(said.code, Some(1), "{said:?}");
     }
-    home.write("open", "Atzr|CANARY", 0o644);
-    let said = home.run("account add acme --region na --refresh-token-file open");
-    assert!(said.err.contains("chmod 600") && !said.err.contains("CANARY"), "{said:?}");
     assert!(home.run("account list").out.starts_with("no accounts"));
+}
+
+#[test]
+fn a_refresh_token_that_everybody_can_read_is_taken_with_a_warning() {
+    let home = home_with_store();
+    for (mode, warned) in [(0o644, true), (0o600, false)] {
+        home.write("token", "Atzr|CANARY", mode);
+        let said = home.run("account add acme --region na --refresh-token-file token --replace");
+        assert_eq!(said.code, Some(0), "{said:?}");
+        assert_eq!(said.err.contains("chmod 600"), warned, "{said:?}");
+        assert!(!said.err.contains("CANARY"), "{said:?}");
+    }
+}
+
+#[test]
+fn the_server_starts_with_secrets_that_everybody_can_read_and_says_so_once() {
+    let home = home_with_store();
+    home.write("secret", "CANARY-client-secret\n", 0o644);
+    let log = home.path("log");
+    let server = serve_logging(&home, "", Stdio::from(fs::File::create(&log).unwrap()));
+    // Logged by another thread than the one that answers.
+    let deadline = Instant::now() + START_TIMEOUT;
+    while !fs::read_to_string(&log).unwrap().contains("every user of this machine") {
+        assert!(Instant::now() < deadline, "nothing was logged");
+        thread::sleep(Duration::from_millis(10));
+    }
+    drop(server);
+    let log = fs::read_to_string(log).unwrap();
+    assert_eq!(log.matches("is open to every user of this machine").count(), 1, "{log}");
+    assert!(log.contains("lwa.client_secret") && !log.contains("CANARY"), "{log}");
 }
 
 #[test]
@@ -300,14 +327,18 @@ impl Drop for Server {
 
 /// Starts `adsproxy serve` with `accounts` in the configuration of `home`.
 fn serve(home: &Home, accounts: &str) -> Server {
+    serve_logging(home, accounts, Stdio::null())
+}
+
+/// The same, with the log going to `log`.
+fn serve_logging(home: &Home, accounts: &str, log: Stdio) -> Server {
     let file = fs::read_to_string(home.path("proxy.toml")).unwrap();
     let admin = unused_address();
     // No refresh reaches Amazon from here: there is no token to refresh with.
     let listen = format!("[listen]\nproxy = [\"127.0.0.1:0\"]\nadmin = \"{admin}\"\n");
     home.write("proxy.toml", &format!("{listen}{file}{accounts}"), 0o644);
     let mut serve = home.command("serve");
-    let mut server =
-        Server(serve.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts"));
+    let mut server = Server(serve.stdout(Stdio::null()).stderr(log).spawn().expect("it starts"));
     let deadline = Instant::now() + START_TIMEOUT;
     while home.run("healthcheck").code != Some(0) {
         assert!(server.0.try_wait().unwrap().is_none(), "the server ended");

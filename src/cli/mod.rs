@@ -162,7 +162,10 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     let context = Context { global: cli.global, environment: Environment::of_process() };
     match cli.verb.unwrap_or(Verb::Serve) {
-        Verb::Serve => app::serve(context.load()?.config),
+        Verb::Serve => {
+            let Loaded { config, warnings, .. } = context.load()?;
+            app::serve(config, &warnings)
+        }
         #[cfg(feature = "sandbox")]
         Verb::Sandbox(_) if context.global.config.is_some() => Cli::command()
             .error(

@@ -83,7 +83,7 @@ pub enum ProxyAddress {
 pub struct ListenTls {
     /// The certificate chain, leaf first.
     pub cert_file: PathBuf,
-    /// The private key; must not be readable by others.
+    /// The private key; should not be readable by others.
     pub key_file: PathBuf,
 }
 

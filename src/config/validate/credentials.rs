@@ -5,7 +5,7 @@ use crate::{
     config::{
         Account, Application, DEFAULT_APPLICATION, Encryption, EncryptionKey, StoreKind,
         file::{self, File},
-        secret_ref::Secrets,
+        secret_ref::{Found, Secrets},
     },
     id::AccountId,
     secret::Secret,
@@ -122,7 +122,15 @@ impl Check<'_> {
         let mut found = Vec::new();
         for (index, reference) in secrets.refs.iter().enumerate() {
             match reference.resolve(self.environment) {
-                Ok(secret) => found.push(secret),
+                Ok(Found { secret, exposed }) => {
+                    found.push(secret);
+                    match exposed {
+                        // It opens the whole store, and adsproxy makes it with the right mode.
+                        Some(exposed) if key[0] == "encryption" => self.fail(key, exposed),
+                        Some(exposed) => self.warn(key, exposed),
+                        None => {}
+                    }
+                }
                 Err(error) if secrets.listed => {
                     self.fail(&[key, &[&index.to_string()]].concat(), error);
                 }
