@@ -107,6 +107,8 @@ fn wrong_usage_exits_with_2() {
         "account add",
         "account add not/an/alias --region na",
         "account add acme --region us",
+        "account add acme --region na --consented-at yesterday",
+        "account add acme --region na --consented-at 2999-01-01",
         "key",
         "completions nosh",
     ] {
@@ -176,7 +178,7 @@ fn accounts_are_added_shown_and_removed_without_showing_a_secret() {
     let listed = home.run("account list");
     let columns: Vec<Vec<&str>> =
         listed.out.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(columns[1], ["acme", "connected", "eu", "default", "no", "yes"], "{listed:?}");
+    assert_eq!(columns[1], ["acme", "connected", "eu", "default", "no", "yes", "-"], "{listed:?}");
     let json: serde_json::Value =
         serde_json::from_str(&home.run("account list --json").out).unwrap();
     assert_eq!(json[0]["account"], "acme");
@@ -242,14 +244,8 @@ fn the_server_starts_with_secrets_that_everybody_can_read_and_says_so_once() {
     home.write("secret", "CANARY-client-secret\n", 0o644);
     let log = home.path("log");
     let server = serve_logging(&home, "", Stdio::from(fs::File::create(&log).unwrap()));
-    // Logged by another thread than the one that answers.
-    let deadline = Instant::now() + START_TIMEOUT;
-    while !fs::read_to_string(&log).unwrap().contains("every user of this machine") {
-        assert!(Instant::now() < deadline, "nothing was logged");
-        thread::sleep(Duration::from_millis(10));
-    }
+    let log = wait_for(&log, "every user of this machine");
     drop(server);
-    let log = fs::read_to_string(log).unwrap();
     assert_eq!(log.matches("is open to every user of this machine").count(), 1, "{log}");
     assert!(log.contains("lwa.client_secret") && !log.contains("CANARY"), "{log}");
 }
@@ -372,6 +368,35 @@ fn status_exits_with_77_while_an_account_is_not_connected() {
 }
 
 #[test]
+fn a_grant_that_ends_soon_is_shown_and_warned_of_once() {
+    let home = home_with_store();
+    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    let add = |alias: &str, more: &str| {
+        let line = format!("account add {alias} --region na {more}");
+        let said = home.run_with_input(&line, "Atzr|CANARY");
+        assert_eq!(said.code, Some(0), "{said:?}");
+    };
+    let long_ago = today.checked_sub(jiff::ToSpan::days(340)).unwrap();
+    add("old", &format!("--consented-at {long_ago}"));
+    add("new", &format!("--consented-at {today}"));
+    add("unknown", "");
+    let left = |json: &serde_json::Value| -> Vec<Option<i64>> {
+        json.as_array().unwrap().iter().map(|one| one["consent_days_left"].as_i64()).collect()
+    };
+    let list = serde_json::from_str(&home.run("account list --json").out).unwrap();
+    assert_eq!(left(&list), [Some(365), Some(25), None]);
+    assert!(home.run("account show old").out.contains("consent days left  25"));
+
+    let log = home.path("log");
+    let _server = serve_logging(&home, "", Stdio::from(fs::File::create(&log).unwrap()));
+    let warnings = wait_for(&log, "ends 365 days after consent");
+    assert_eq!(warnings.matches("365 days").count(), 1, "{warnings}");
+    assert!(warnings.contains("old") && warnings.contains("25"), "{warnings}");
+    let json: serde_json::Value = serde_json::from_str(&home.run("status --json").out).unwrap();
+    assert_eq!(left(&json["accounts"]), [Some(365), Some(25), None]);
+}
+
+#[test]
 fn output_into_a_closed_pipe_is_no_crash() {
     let home = Home::new();
     let program = env!("CARGO_BIN_EXE_adsproxy");
@@ -379,6 +404,19 @@ fn output_into_a_closed_pipe_is_no_crash() {
     shell.args(["-c", &format!("{program} completions bash | true; {program} --version")]);
     let said = said(shell.current_dir(home.path("")));
     assert!(!said.err.contains("panicked"), "{said:?}");
+}
+
+/// The log once it contains `part`: another thread writes it than the one that answers.
+fn wait_for(log: &std::path::Path, part: &str) -> String {
+    let deadline = Instant::now() + START_TIMEOUT;
+    loop {
+        let text = fs::read_to_string(log).unwrap();
+        if text.contains(part) {
+            return text;
+        }
+        assert!(Instant::now() < deadline, "{part} was not logged:\n{text}");
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// An address of this machine that nobody listens on.
