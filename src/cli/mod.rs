@@ -138,7 +138,9 @@ fn reauthorization(accounts: &[String]) -> String {
         .iter()
         .map(|alias| format!("\n  adsproxy account add {alias} --replace < refresh-token"));
     format!(
-        "not connected, or no longer: {}; get a new refresh token, then{}",
+        "not connected, or no longer: {}; get a new refresh token, then set it as \
+         accounts.<alias>.refresh_token and restart the server, or, unless store.kind is \"memory\",\
+         {}",
         accounts.join(", "),
         commands.collect::<String>(),
     )

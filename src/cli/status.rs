@@ -110,8 +110,9 @@ globex   reauthorization_required  eu      default      -           0           
         assert_eq!(show(&answer), expected);
         assert_eq!(
             Failure::ReauthorizationRequired(dead(&answer)).to_string(),
-            "not connected, or no longer: globex; get a new refresh token, then\n  \
-             adsproxy account add globex --replace < refresh-token"
+            "not connected, or no longer: globex; get a new refresh token, then set it as \
+             accounts.<alias>.refresh_token and restart the server, or, unless store.kind is \
+             \"memory\",\n  adsproxy account add globex --replace < refresh-token"
         );
     }
 
