@@ -399,6 +399,17 @@ fn a_grant_that_ends_soon_is_shown_and_warned_of_once() {
     assert!(warnings.contains("old") && warnings.contains("25"), "{warnings}");
     let json: serde_json::Value = serde_json::from_str(&home.run("status --json").out).unwrap();
     assert_eq!(left(&json["accounts"]), [Some(365), Some(25), None]);
+
+    add("old", &format!("--replace --consented-at {today}"));
+    let deadline = Instant::now() + START_TIMEOUT;
+    loop {
+        let json: serde_json::Value = serde_json::from_str(&home.run("status --json").out).unwrap();
+        if left(&json["accounts"]) == [Some(365), Some(365), None] {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{json}");
+        thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]
