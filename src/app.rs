@@ -10,7 +10,7 @@ use crate::{
         health::{Health, Readiness},
     },
     clock::{Clock, SystemClock},
-    config::Config,
+    config::{Config, load::Problem},
     deadline::TICK,
     forward::body::CaptureLimits,
     https,
@@ -430,13 +430,17 @@ fn as_error(refused: Refused) -> proxy::error::Error {
     }
 }
 
-/// Runs `serve`: hardens the process, starts, and blocks until drained.
+/// Runs `serve`: hardens the process, starts, logs `warnings`, and blocks until drained.
 ///
 /// # Errors
 /// When it cannot start, or had to cut requests off at the end.
-pub fn serve(config: Config) -> anyhow::Result<()> {
+pub fn serve(config: Config, warnings: &[Problem]) -> anyhow::Result<()> {
     harden();
-    let drained = App::start(config)?.wait_for_signal_and_drain();
+    let app = App::start(config)?;
+    for warning in warnings {
+        warn!("{}", warning.message);
+    }
+    let drained = app.wait_for_signal_and_drain();
     anyhow::ensure!(drained, "stopped before everything under way was finished");
     Ok(())
 }

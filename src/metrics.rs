@@ -94,6 +94,8 @@ pub struct AccountStatus {
     pub last_error: Option<String>,
     /// A person must connect the account again.
     pub reauthorization_required: bool,
+    /// Days until the grant ends, the current one included; none if its consent is not dated.
+    pub consent_days_left: Option<i64>,
 }
 
 /// Tells the state of all accounts at the time of asking.
@@ -237,6 +239,14 @@ impl Metrics {
         page.family("adsproxy_grant_state", "1 for the account's state.", Kind::Gauge);
         for status in labelled {
             page.sample(&[("account", status.account.as_str()), ("state", status.state)], 1);
+        }
+        let help = "Until the grant ends, in whole days; only if its consent is dated.";
+        page.family("adsproxy_grant_expiry_seconds", help, Kind::Gauge);
+        for status in labelled {
+            if let Some(days) = status.consent_days_left {
+                let seconds = days.max(0).saturating_mul(86_400);
+                page.sample(&[("account", status.account.as_str())], seconds);
+            }
         }
         let help = "Accounts without series of their own (metrics.account_labels_max).";
         page.family("adsproxy_accounts_beyond_label_cap", help, Kind::Gauge);

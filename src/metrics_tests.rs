@@ -21,6 +21,7 @@ fn account(alias: &str, expires_in: Option<u64>) -> AccountStatus {
         generation: 1,
         last_error: None,
         reauthorization_required: false,
+        consent_days_left: None,
     }
 }
 
@@ -96,6 +97,7 @@ fn the_page_is_well_formed_and_holds_every_documented_name() {
         "limit_hits_total",
         "connections",
         "accounts_beyond_label_cap",
+        "grant_expiry_seconds",
         "log_dropped_total",
     ] {
         assert!(page.contains(&format!("# TYPE adsproxy_{name} ")), "{name}");
@@ -175,6 +177,20 @@ fn accounts_beyond_the_cap_have_no_series_but_are_counted() {
     assert_eq!(samples["adsproxy_grant_state{account=\"a\",state=\"fresh\"}"], 1.0);
     assert_eq!(samples["adsproxy_accounts_beyond_label_cap"], 1.0);
     assert!(!page.contains("account=\"c\""));
+}
+
+#[test]
+fn a_grant_has_an_expiry_only_if_its_consent_is_dated() {
+    let accounts = [("a", Some(30)), ("b", Some(-2)), ("c", None)];
+    let accounts = accounts.map(|(alias, consent_days_left)| AccountStatus {
+        consent_days_left,
+        ..account(alias, None)
+    });
+    let page = metrics(9).render(&Known(accounts.into()));
+    let samples = check(&page);
+    assert_eq!(samples["adsproxy_grant_expiry_seconds{account=\"a\"}"], 2_592_000.0);
+    assert_eq!(samples["adsproxy_grant_expiry_seconds{account=\"b\"}"], 0.0);
+    assert!(!page.contains("adsproxy_grant_expiry_seconds{account=\"c\""));
 }
 
 #[test]

@@ -107,6 +107,8 @@ fn wrong_usage_exits_with_2() {
         "account add",
         "account add not/an/alias --region na",
         "account add acme --region us",
+        "account add acme --region na --consented-at yesterday",
+        "account add acme --region na --consented-at 2999-01-01",
         "key",
         "completions nosh",
     ] {
@@ -176,7 +178,7 @@ fn accounts_are_added_shown_and_removed_without_showing_a_secret() {
     let listed = home.run("account list");
     let columns: Vec<Vec<&str>> =
         listed.out.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(columns[1], ["acme", "connected", "eu", "default", "no", "yes"], "{listed:?}");
+    assert_eq!(columns[1], ["acme", "connected", "eu", "default", "no", "yes", "-"], "{listed:?}");
     let json: serde_json::Value =
         serde_json::from_str(&home.run("account list --json").out).unwrap();
     assert_eq!(json[0]["account"], "acme");
@@ -221,10 +223,31 @@ fn what_is_no_refresh_token_is_refused_and_nothing_is_stored() {
         let said = home.run_with_input("account add acme --region na", input);
         assert_eq!(said.code, Some(1), "{said:?}");
     }
-    home.write("open", "Atzr|CANARY", 0o644);
-    let said = home.run("account add acme --region na --refresh-token-file open");
-    assert!(said.err.contains("chmod 600") && !said.err.contains("CANARY"), "{said:?}");
     assert!(home.run("account list").out.starts_with("no accounts"));
+}
+
+#[test]
+fn a_refresh_token_that_everybody_can_read_is_taken_with_a_warning() {
+    let home = home_with_store();
+    for (mode, warned) in [(0o644, true), (0o600, false)] {
+        home.write("token", "Atzr|CANARY", mode);
+        let said = home.run("account add acme --region na --refresh-token-file token --replace");
+        assert_eq!(said.code, Some(0), "{said:?}");
+        assert_eq!(said.err.contains("chmod 600"), warned, "{said:?}");
+        assert!(!said.err.contains("CANARY"), "{said:?}");
+    }
+}
+
+#[test]
+fn the_server_starts_with_secrets_that_everybody_can_read_and_says_so_once() {
+    let home = home_with_store();
+    home.write("secret", "CANARY-client-secret\n", 0o644);
+    let log = home.path("log");
+    let server = serve_logging(&home, "", Stdio::from(fs::File::create(&log).unwrap()));
+    let log = wait_for(&log, "every user of this machine");
+    drop(server);
+    assert_eq!(log.matches("is open to every user of this machine").count(), 1, "{log}");
+    assert!(log.contains("lwa.client_secret") && !log.contains("CANARY"), "{log}");
 }
 
 #[test]
@@ -300,14 +323,18 @@ impl Drop for Server {
 
 /// Starts `adsproxy serve` with `accounts` in the configuration of `home`.
 fn serve(home: &Home, accounts: &str) -> Server {
+    serve_logging(home, accounts, Stdio::null())
+}
+
+/// The same, with the log going to `log`.
+fn serve_logging(home: &Home, accounts: &str, log: Stdio) -> Server {
     let file = fs::read_to_string(home.path("proxy.toml")).unwrap();
     let admin = unused_address();
     // No refresh reaches Amazon from here: there is no token to refresh with.
     let listen = format!("[listen]\nproxy = [\"127.0.0.1:0\"]\nadmin = \"{admin}\"\n");
     home.write("proxy.toml", &format!("{listen}{file}{accounts}"), 0o644);
     let mut serve = home.command("serve");
-    let mut server =
-        Server(serve.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts"));
+    let mut server = Server(serve.stdout(Stdio::null()).stderr(log).spawn().expect("it starts"));
     let deadline = Instant::now() + START_TIMEOUT;
     while home.run("healthcheck").code != Some(0) {
         assert!(server.0.try_wait().unwrap().is_none(), "the server ended");
@@ -333,11 +360,56 @@ fn status_exits_with_77_while_an_account_is_not_connected() {
     let status = home.run("status");
     assert_eq!(status.code, Some(77), "{status:?}");
     assert!(status.out.contains("\nacme "), "{status:?}");
-    assert!(status.err.contains("adsproxy account add acme --replace"), "{status:?}");
+    // Of the two ways, a memory store has only the first.
+    for part in
+        ["accounts.<alias>.refresh_token and restart", "adsproxy account add acme --replace"]
+    {
+        assert!(status.err.contains(part), "{status:?}");
+    }
     // Who asks for the status needs none of the server's secrets.
     fs::remove_file(home.path("secret")).unwrap();
     let json: serde_json::Value = serde_json::from_str(&home.run("status --json").out).unwrap();
     assert_eq!(json["accounts"][0]["region"], "fe");
+}
+
+#[test]
+fn a_grant_that_ends_soon_is_shown_and_warned_of_once() {
+    let home = home_with_store();
+    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    let add = |alias: &str, more: &str| {
+        let line = format!("account add {alias} --region na {more}");
+        let said = home.run_with_input(&line, "Atzr|CANARY");
+        assert_eq!(said.code, Some(0), "{said:?}");
+    };
+    let long_ago = today.checked_sub(jiff::ToSpan::days(340)).unwrap();
+    add("old", &format!("--consented-at {long_ago}"));
+    add("new", &format!("--consented-at {today}"));
+    add("unknown", "");
+    let left = |json: &serde_json::Value| -> Vec<Option<i64>> {
+        json.as_array().unwrap().iter().map(|one| one["consent_days_left"].as_i64()).collect()
+    };
+    let list = serde_json::from_str(&home.run("account list --json").out).unwrap();
+    assert_eq!(left(&list), [Some(365), Some(25), None]);
+    assert!(home.run("account show old").out.contains("consent days left  25"));
+
+    let log = home.path("log");
+    let _server = serve_logging(&home, "", Stdio::from(fs::File::create(&log).unwrap()));
+    let warnings = wait_for(&log, "ends 365 days after consent");
+    assert_eq!(warnings.matches("365 days").count(), 1, "{warnings}");
+    assert!(warnings.contains("old") && warnings.contains("25"), "{warnings}");
+    let json: serde_json::Value = serde_json::from_str(&home.run("status --json").out).unwrap();
+    assert_eq!(left(&json["accounts"]), [Some(365), Some(25), None]);
+
+    add("old", &format!("--replace --consented-at {today}"));
+    let deadline = Instant::now() + START_TIMEOUT;
+    loop {
+        let json: serde_json::Value = serde_json::from_str(&home.run("status --json").out).unwrap();
+        if left(&json["accounts"]) == [Some(365), Some(365), None] {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{json}");
+        thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]
@@ -348,6 +420,19 @@ fn output_into_a_closed_pipe_is_no_crash() {
     shell.args(["-c", &format!("{program} completions bash | true; {program} --version")]);
     let said = said(shell.current_dir(home.path("")));
     assert!(!said.err.contains("panicked"), "{said:?}");
+}
+
+/// The log once it contains `part`: another thread writes it than the one that answers.
+fn wait_for(log: &std::path::Path, part: &str) -> String {
+    let deadline = Instant::now() + START_TIMEOUT;
+    loop {
+        let text = fs::read_to_string(log).unwrap();
+        if text.contains(part) {
+            return text;
+        }
+        assert!(Instant::now() < deadline, "{part} was not logged:\n{text}");
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// An address of this machine that nobody listens on.

@@ -149,6 +149,29 @@ fn a_key_that_everybody_can_read_is_refused() {
 }
 
 #[test]
+fn other_secrets_that_everybody_can_read_are_a_warning() {
+    let lwa = LWA.replace("env = \"TEST_SECRET\"", "file = \"~/client\"");
+    let tls = "[listen.tls]\ncert_file = \"/dev/null\"\nkey_file = \"tls.key\"\n";
+    let acme = "[accounts.acme]\nregion = \"na\"\nrefresh_token = { file = \"token\" }\n";
+    for (mode, warnings) in [(0o600, 0), (0o440, 0), (0o644, 3), (0o602, 3)] {
+        let home = Home::new();
+        home.write("proxy.toml", &format!("{lwa}{MEMORY}{tls}{acme}"), 0o644)
+            .write("client", "CANARY", mode)
+            .write("token", "CANARY", mode)
+            .write("tls.key", "CANARY", mode);
+        let said = home.run("check-config");
+        assert_eq!(said.code, Some(0), "{mode:o} {said:?}");
+        assert!(said.out.contains("no mistakes found"), "{said:?}");
+        assert_eq!(said.err.matches("warning: ./proxy.toml:").count(), warnings, "{said:?}");
+        assert_eq!(said.err.matches("chmod 600").count() > 0, warnings > 0, "{said:?}");
+        assert!(!said.err.contains("CANARY"), "{said:?}");
+        // A program that reads the values is not disturbed.
+        let effective = home.run("check-config --print-effective");
+        assert!(!effective.out.contains("warning"), "{effective:?}");
+    }
+}
+
+#[test]
 fn a_file_store_without_a_key_says_how_to_make_one() {
     let error = refused(LWA);
     assert!(error.contains("run `adsproxy key init`"), "{error}");

@@ -4,7 +4,7 @@
 //! (rotated) value wins until the configured value itself changes, which a keyed fingerprint
 //! beside the record tells.
 
-use super::{Account, Directory, Table};
+use super::{Account, Directory, Table, consent::Reminders};
 use crate::{
     clock::Clock,
     config::{self, Config},
@@ -34,6 +34,7 @@ pub struct Enroller {
     clock: Arc<dyn Clock>,
     directory: Directory,
     applications: BTreeMap<String, Arc<Application>>,
+    reminders: Reminders,
 }
 
 impl Enroller {
@@ -53,7 +54,15 @@ impl Enroller {
                 (name.clone(), Arc::new(Application::new(name, application)))
             })
             .collect();
-        Self { config, store, tokens, clock, directory, applications }
+        Self {
+            config,
+            store,
+            tokens,
+            clock,
+            directory,
+            applications,
+            reminders: Reminders::default(),
+        }
     }
 
     /// Seeds and recalls every account once, before the first request.
@@ -73,6 +82,7 @@ impl Enroller {
             if let Err(error) = self.reconcile(&replaced).await {
                 warn!(error = %chain(&error), "cannot list the store");
             }
+            self.reminders.warn_of_expiring(&self.directory, self.clock.now().unix());
         }
     }
 
@@ -202,6 +212,7 @@ impl Enroller {
                 warn!(account = account.id.as_str(), error = %chain(&error), "still not saved");
             }
             let Ok(Some(record)) = self.store.load(&account.id).await else { continue };
+            holder.remember_consent(&record);
             if self.tokens.is_replaced(holder, &record) || self.has_moved(account, &record) {
                 info!(account = account.id.as_str(), "account was connected anew");
                 replaced.insert(account.id.clone());

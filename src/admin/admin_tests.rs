@@ -26,6 +26,7 @@ impl Accounts for Known {
             generation: 7,
             last_error: Some("invalid_grant".into()),
             reauthorization_required: true,
+            consent_days_left: Some(12),
         }]
     }
 }
@@ -99,6 +100,7 @@ async fn status_lists_accounts_on_the_admin_listener_only() {
         "account": "acme", "state": "reauthorization_required", "region": "fe",
         "application": "default", "expires_in_secs": null, "generation": 7,
         "last_error": "invalid_grant", "reauthorization_required": true,
+        "consent_days_left": 12,
     }] });
     assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
     assert_eq!(get(&admin, "/").await.0, 200);

@@ -150,6 +150,7 @@ fn status(accounts: &[AccountStatus]) -> String {
                 "generation": status.generation,
                 "last_error": status.last_error,
                 "reauthorization_required": status.reauthorization_required,
+                "consent_days_left": status.consent_days_left,
             })
         })
         .collect();

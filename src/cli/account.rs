@@ -1,5 +1,6 @@
 //! `adsproxy account`: looks at and changes the accounts in the store. Never shows a secret.
 
+mod consent;
 mod token_input;
 
 use super::{
@@ -12,6 +13,7 @@ use crate::{
     error_chain::chain,
     id::{AccountId, Region},
     store::{self, Credential, CredentialStore},
+    token::consent::days_left,
 };
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
@@ -61,6 +63,9 @@ pub(super) struct Add {
     /// Read the refresh token from this file instead of standard input
     #[arg(long, value_name = "PATH")]
     refresh_token_file: Option<PathBuf>,
+    /// The day of consent, as 2026-11-20; the grant ends 365 days later
+    #[arg(long, value_name = "DATE", value_parser = consent::parse)]
+    consented_at: Option<u64>,
     /// Replace the refresh token of an account that is there already
     #[arg(long)]
     replace: bool,
@@ -140,6 +145,7 @@ async fn describe(
         "in_store": record.is_some() || error.is_some(),
         "access_token_expires_in_secs": token.map(|token| token.expires_at.saturating_sub(now)),
         "generation": record.as_ref().map(|record| record.generation),
+        "consent_days_left": record.as_ref().and_then(|record| Some(days_left(record.consented_at?, now))),
         "consented": record.as_ref().and_then(|record| date(record.consented_at?)),
         "updated": record.as_ref().and_then(|record| date(record.updated_at)),
         "error": error.as_ref().map(|error| chain(error)),
@@ -176,8 +182,8 @@ async fn list(config: &Config, as_json: bool) -> anyhow::Result<()> {
     if accounts.is_empty() {
         return print("no accounts; `adsproxy account add ALIAS --region na` makes one\n");
     }
-    const COLUMNS: [&str; 6] =
-        ["account", "state", "region", "application", "in_config", "in_store"];
+    const COLUMNS: [&str; 7] =
+        ["account", "state", "region", "application", "in_config", "in_store", "consent_days_left"];
     let mut rows = vec![COLUMNS.map(|name| name.to_uppercase().replace('_', " "))];
     rows.extend(accounts.iter().map(|account| COLUMNS.map(|name| text(&account[name]))));
     print(table(&rows))
@@ -198,6 +204,7 @@ async fn show(config: &Config, alias: &AccountId) -> anyhow::Result<()> {
         ("in store", "in_store"),
         ("generation", "generation"),
         ("consented", "consented"),
+        ("consent days left", "consent_days_left"),
         ("updated", "updated"),
         ("error", "error"),
     ]
@@ -229,7 +236,7 @@ impl Add {
             previous_refresh_token: None,
             access_token: None,
             generation: existing.as_ref().map_or(0, |record| record.generation),
-            consented_at: None,
+            consented_at: self.consented_at,
             updated_at: SystemClock.now().unix(),
             reauthorization_required: false,
             seed: seed.map(|seed| store.fingerprint(seed)),

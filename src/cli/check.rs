@@ -15,6 +15,10 @@ impl CheckConfig {
         let loaded = context.load()?;
         let source = loaded.source.as_ref();
         let source = source.map_or("the environment".to_owned(), |path| path.display().to_string());
+        // Not on standard output, which may be read by a program.
+        for warning in &loaded.warnings {
+            eprintln!("warning: {warning}\n");
+        }
         if self.print_effective {
             return print(format!(
                 "# {source}, with variables, flags and defaults\n{}",

@@ -138,7 +138,9 @@ fn reauthorization(accounts: &[String]) -> String {
         .iter()
         .map(|alias| format!("\n  adsproxy account add {alias} --replace < refresh-token"));
     format!(
-        "not connected, or no longer: {}; get a new refresh token, then{}",
+        "not connected, or no longer: {}; get a new refresh token, then set it as \
+         accounts.<alias>.refresh_token and restart the server, or, unless store.kind is \"memory\",\
+         {}",
         accounts.join(", "),
         commands.collect::<String>(),
     )
@@ -162,7 +164,10 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     let context = Context { global: cli.global, environment: Environment::of_process() };
     match cli.verb.unwrap_or(Verb::Serve) {
-        Verb::Serve => app::serve(context.load()?.config),
+        Verb::Serve => {
+            let Loaded { config, warnings, .. } = context.load()?;
+            app::serve(config, &warnings)
+        }
         #[cfg(feature = "sandbox")]
         Verb::Sandbox(_) if context.global.config.is_some() => Cli::command()
             .error(

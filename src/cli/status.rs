@@ -50,8 +50,16 @@ fn show(answer: &Value) -> String {
     if accounts.is_empty() {
         return text + "no accounts\n";
     }
-    let heading =
-        ["ACCOUNT", "STATE", "REGION", "APPLICATION", "EXPIRES IN", "GENERATION", "LAST ERROR"];
+    let heading = [
+        "ACCOUNT",
+        "STATE",
+        "REGION",
+        "APPLICATION",
+        "EXPIRES IN",
+        "GENERATION",
+        "CONSENT DAYS LEFT",
+        "LAST ERROR",
+    ];
     let mut rows = vec![heading.map(str::to_owned)];
     rows.extend(accounts.iter().map(|account| {
         let expires = account["expires_in_secs"].as_u64();
@@ -62,6 +70,7 @@ fn show(answer: &Value) -> String {
             cell(&account["application"]),
             expires.map(span).unwrap_or_default(),
             cell(&account["generation"]),
+            cell(&account["consent_days_left"]),
             cell(&account["last_error"]),
         ]
     }));
@@ -87,22 +96,23 @@ mod tests {
         let answer = json!({ "version": "1.2.3", "accounts": [
             { "account": "acme", "state": "fresh", "region": "na", "application": "default",
               "expires_in_secs": 3300, "generation": 7, "last_error": null,
-              "reauthorization_required": false },
+              "reauthorization_required": false, "consent_days_left": 28 },
             { "account": "globex", "state": "reauthorization_required", "region": "eu",
               "application": "default", "expires_in_secs": null, "generation": 0,
               "last_error": "invalid_grant", "reauthorization_required": true },
         ] });
         let expected = "\
 adsproxy 1.2.3
-ACCOUNT  STATE                     REGION  APPLICATION  EXPIRES IN  GENERATION  LAST ERROR
-acme     fresh                     na      default      55m 0s      7           -
-globex   reauthorization_required  eu      default      -           0           invalid_grant
+ACCOUNT  STATE                     REGION  APPLICATION  EXPIRES IN  GENERATION  CONSENT DAYS LEFT  LAST ERROR
+acme     fresh                     na      default      55m 0s      7           28                 -
+globex   reauthorization_required  eu      default      -           0           -                  invalid_grant
 ";
         assert_eq!(show(&answer), expected);
         assert_eq!(
             Failure::ReauthorizationRequired(dead(&answer)).to_string(),
-            "not connected, or no longer: globex; get a new refresh token, then\n  \
-             adsproxy account add globex --replace < refresh-token"
+            "not connected, or no longer: globex; get a new refresh token, then set it as \
+             accounts.<alias>.refresh_token and restart the server, or, unless store.kind is \
+             \"memory\",\n  adsproxy account add globex --replace < refresh-token"
         );
     }
 

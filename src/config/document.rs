@@ -24,6 +24,9 @@ const PROBLEMS_MAX: usize = 50;
 /// How alike two keys must be for one to be taken for a misspelling of the other.
 const ALIKE: f64 = 0.8;
 
+/// Stands for the index of an item that was taken out of a list: the next one has its index now.
+const ITEM: &str = "";
+
 /// The span of the whole tree.
 const NOWHERE: Range<usize> = usize::MAX..usize::MAX;
 
@@ -74,16 +77,16 @@ impl<'i> Document<'i> {
     }
 
     /// Says whether there is something at `keys`.
-    pub(crate) fn contains(&self, keys: &[&str]) -> bool {
+    pub(crate) fn contains<S: AsRef<str>>(&self, keys: &[S]) -> bool {
         let Some((last, parents)) = keys.split_last() else { return true };
         let mut table = &self.root;
-        for &key in parents {
-            match table.get(key).map(Spanned::get_ref) {
+        for key in parents {
+            match table.get(key.as_ref()).map(Spanned::get_ref) {
                 Some(DeValue::Table(inner)) => table = inner,
                 _ => return false,
             }
         }
-        table.contains_key(*last)
+        table.contains_key(last.as_ref())
     }
 
     /// The keys of the table called `section`.
@@ -153,9 +156,15 @@ impl<'i> Document<'i> {
                 let Refusal { message, help, .. } = refusal;
                 reading.problems.push(Problem { place, message, help });
             }
-            reading.removed.extend(refusal.meant);
-            reading.removed.push(path.clone());
-            remove(&mut self.root, path);
+            // Where the right key is there too, it is judged like any other.
+            reading.removed.extend(refusal.meant.filter(|meant| !self.contains(meant)));
+            let mut path = path.clone();
+            if remove(&mut self.root, &path) {
+                reading.removed.retain(|removed| !removed.starts_with(&path));
+                path.pop();
+                path.push(ITEM.to_owned());
+            }
+            reading.removed.push(path);
         }
         reading
     }
@@ -201,31 +210,30 @@ fn put<'i>(table: &mut DeTable<'i>, keys: &[String], value: Spanned<DeValue<'i>>
     }
 }
 
-fn remove(table: &mut DeTable<'_>, path: &[String]) {
-    let Some((first, rest)) = path.split_first() else { return };
+/// Takes out what is at `path`, and says whether it was an item of a list.
+fn remove(table: &mut DeTable<'_>, path: &[String]) -> bool {
+    let Some((first, rest)) = path.split_first() else { return false };
     if rest.is_empty() {
         table.remove(first.as_str());
-        return;
+        return false;
     }
-    if let Some(value) = table.get_mut(first.as_str()) {
-        remove_from_value(value.get_mut(), rest);
-    }
+    table.get_mut(first.as_str()).is_some_and(|value| remove_from_value(value.get_mut(), rest))
 }
 
-fn remove_from_value(value: &mut DeValue<'_>, path: &[String]) {
+fn remove_from_value(value: &mut DeValue<'_>, path: &[String]) -> bool {
     match value {
         DeValue::Table(table) => remove(table, path),
         DeValue::Array(items) => {
-            let Some((first, rest)) = path.split_first() else { return };
-            let Ok(index) = first.parse::<usize>() else { return };
+            let Some((first, rest)) = path.split_first() else { return false };
+            let Ok(index) = first.parse::<usize>() else { return false };
             if rest.is_empty() {
                 let kept = items.iter().enumerate().filter(|(at, _)| *at != index);
                 *items = kept.map(|(_, item)| item.clone()).collect();
-            } else if let Some(item) = items.get_mut(index) {
-                remove_from_value(item.get_mut(), rest);
+                return true;
             }
+            items.get_mut(index).is_some_and(|item| remove_from_value(item.get_mut(), rest))
         }
-        _ => {}
+        _ => false,
     }
 }
 

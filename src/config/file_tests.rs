@@ -124,6 +124,20 @@ fn example_explains_every_key() {
 }
 
 #[test]
+fn example_says_what_becomes_of_a_count_beyond_its_limit() {
+    let comment = |section: &str, key: &str| {
+        let found = keys().into_iter().find(|(s, k, _)| s == section && k == key);
+        found.expect("a key").2
+    };
+    for (section, key) in [("upstream", "connections_max"), ("limits", "in_flight_max")] {
+        assert!(comment(section, key).contains("equal share, rounded up"), "{section}.{key}");
+    }
+    let labels = comment("metrics", "account_labels_max");
+    let metric = labels.split([' ', '.']).find(|word| word.starts_with("adsproxy_")).unwrap();
+    assert!(include_str!("../metrics.rs").contains(&format!("{metric:?}")), "{metric}");
+}
+
+#[test]
 fn example_says_of_every_absent_default_that_there_is_none() {
     let said: BTreeSet<String> = keys()
         .into_iter()

@@ -51,6 +51,8 @@ pub struct Loaded {
     pub config: Config,
     /// The file it came from, if there was one.
     pub source: Option<PathBuf>,
+    /// What is not wrong but unwise, in the order of the file.
+    pub warnings: Vec<Problem>,
     file: File,
 }
 
@@ -139,10 +141,11 @@ pub fn parse(
     problems.extend(syntax);
     if let Some(mut file) = file {
         file.settle();
-        let (config, wrong) = validate::validate(&file, &document, environment, removed);
-        problems.extend(wrong);
-        if let Some(config) = config.filter(|_| problems.is_empty()) {
-            return Ok(Loaded { config, source, file });
+        let mut verdict = validate::validate(&file, &document, environment, removed);
+        problems.extend(verdict.problems);
+        if let Some(config) = verdict.config.filter(|_| problems.is_empty()) {
+            verdict.warnings.sort_by(|a, b| a.place.cmp(&b.place));
+            return Ok(Loaded { config, source, warnings: verdict.warnings, file });
         }
     }
     problems.sort_by(|a, b| a.place.cmp(&b.place));

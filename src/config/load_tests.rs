@@ -130,6 +130,51 @@ fn a_misspelt_key_is_not_also_reported_missing() {
 }
 
 #[test]
+fn a_misspelt_key_hides_no_mistake_beside_it() {
+    for (text, parts) in [
+        (
+            MINIMAL.replace(
+                "[lwa]\n",
+                "[lwa]\ntokn_url = \"x\"\ntoken_url = \"http://example.com/auth\"\n",
+            ),
+            ["did you mean `lwa.token_url`?", "lwa.token_url: must begin with https://"],
+        ),
+        (
+            format!("{MINIMAL}[accounts.\"-bad\"]\nregion = \"na\"\nrefresh_token = \"CANARY\"\n"),
+            ["accounts.-bad: an account alias", "never written into the configuration"],
+        ),
+        (
+            format!(
+                "{MINIMAL}[accounts.b]\nregion = \"na\"\nreffresh_token = {{ env = \"X\" }}\n\
+                 refresh_token = {{ env = \"NOT_THERE\" }}\n"
+            ),
+            ["did you mean `accounts.b.refresh_token`?", "NOT_THERE is not set"],
+        ),
+        (
+            format!("{MINIMAL}[listen]\nproxy = [1, \"bad\"]\n"),
+            ["expected a string, found integer", "\"bad\" is no address"],
+        ),
+    ] {
+        let found = errors(&text, &[]);
+        assert_eq!(found.len(), 2, "{found:#?}");
+        for part in parts {
+            assert!(found.iter().any(|error| error.contains(part)), "{part}\n{found:#?}");
+        }
+        assert!(!found.join("").contains("CANARY"), "{found:#?}");
+    }
+}
+
+#[test]
+fn a_list_that_lost_its_only_item_is_not_also_reported_empty() {
+    for wrong in ["[listen]\nproxy = [1]\n", "[encryption]\nkeys = [1]\n"] {
+        assert_eq!(errors(&format!("{MINIMAL}{wrong}"), &[]).len(), 1, "{wrong}");
+    }
+    let file = MINIMAL.replace("\"memory\"", "\"file\"\npath = \"/tmp/x\"");
+    let found = errors(&format!("{file}[encryption]\nkeys = [1]\n"), &[]);
+    assert_eq!(found.len(), 1, "{found:#?}");
+}
+
+#[test]
 fn every_syntax_error_is_found_beside_the_others() {
     let found = errors("[listen]\nproxy = \nadmin = [1\n[proxy]\nworker = 1\n", &[]);
     assert!(found.iter().any(|error| error.starts_with("p.toml:2:")), "{found:#?}");

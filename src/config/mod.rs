@@ -83,7 +83,7 @@ pub enum ProxyAddress {
 pub struct ListenTls {
     /// The certificate chain, leaf first.
     pub cert_file: PathBuf,
-    /// The private key; must not be readable by others.
+    /// The private key; should not be readable by others.
     pub key_file: PathBuf,
 }
 
@@ -141,7 +141,7 @@ pub struct Upstream {
     pub response_idle_timeout: Duration,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
-    /// Open connections per host, all workers together.
+    /// Open connections per host, all workers together; shared out evenly, rounded up.
     pub connections_max: usize,
     /// Offer HTTP/2 to TLS upstreams by ALPN.
     pub http2: bool,
@@ -192,7 +192,7 @@ pub struct Replay {
 pub struct Limits {
     /// Open caller connections.
     pub connections_max: usize,
-    /// Requests in flight, all workers together.
+    /// Requests in flight, all workers together; shared out evenly, rounded up.
     pub in_flight_max: usize,
     /// Request line and header lines together, bytes.
     pub header_max_bytes: usize,
@@ -288,6 +288,6 @@ pub enum LogFormat {
 /// `[metrics]`
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    /// Accounts with a label of their own; the rest share `other`.
+    /// Accounts with series of their own; the rest are only counted.
     pub account_labels_max: usize,
 }

@@ -3,7 +3,13 @@
 use super::load::Environment;
 use crate::secret::Secret;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use std::{fmt, fs::File, io::Read, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{
+    fmt,
+    fs::{File, Metadata},
+    io::Read,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 use zeroize::Zeroizing;
 
 /// What a masked secret looks like in output.
@@ -55,11 +61,41 @@ pub(crate) enum Error {
     NotText(PathBuf),
     #[error("{0} holds a line break or another control character inside the secret")]
     ControlCharacter(String),
-    #[error(
-        "{path} can be read by every user of this machine (mode {mode:04o}); run `chmod 600 {path}`, \
-         or for a Kubernetes volume set `defaultMode: 0440` and the pod's `fsGroup`"
-    )]
-    WorldReadable { path: PathBuf, mode: u32 },
+}
+
+/// A secret, and what is wrong with the place it was found at.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) secret: Secret,
+    /// Present if the file is open to every user.
+    pub(crate) exposed: Option<Exposed>,
+}
+
+/// A file that every user of this machine may read or change.
+#[derive(Debug)]
+pub(crate) struct Exposed {
+    path: PathBuf,
+    mode: u32,
+}
+
+impl Exposed {
+    /// Judges the file at `path`. A device or a pipe is no place where a secret lies about.
+    pub(crate) fn judge(path: &Path, metadata: &Metadata) -> Option<Self> {
+        let mode = metadata.permissions().mode() & 0o7777;
+        let exposed = metadata.is_file() && mode & 0o007 != 0;
+        exposed.then(|| Self { path: path.to_owned(), mode })
+    }
+}
+
+impl fmt::Display for Exposed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (path, mode) = (self.path.display(), self.mode);
+        write!(
+            f,
+            "{path} is open to every user of this machine (mode {mode:04o}); run `chmod 600 {path}`, \
+             or for a Kubernetes volume set `defaultMode: 0440` and the pod's `fsGroup`"
+        )
+    }
 }
 
 impl Error {
@@ -75,12 +111,15 @@ impl Error {
 
 impl SecretRef {
     /// Fetches the secret.
-    pub(crate) fn resolve(&self, environment: &Environment) -> Result<Secret, Error> {
-        let (secret, place) = match self {
+    pub(crate) fn resolve(&self, environment: &Environment) -> Result<Found, Error> {
+        let (found, place) = match self {
             Self::Env(name) => match environment.get(name) {
                 None => return Err(Error::Unset(name.clone())),
                 Some("") => return Err(Error::EmptyVariable(name.clone())),
-                Some(value) => (Secret::from(value), format!("environment variable {name}")),
+                Some(value) => {
+                    let found = Found { secret: Secret::from(value), exposed: None };
+                    (found, format!("environment variable {name}"))
+                }
             },
             Self::File(path) => {
                 let path = environment.expand(path).ok_or_else(|| Error::NoHome(path.clone()))?;
@@ -88,14 +127,14 @@ impl SecretRef {
                 (read(path)?, place)
             }
         };
-        if secret.expose().chars().any(char::is_control) {
+        if found.secret.expose().chars().any(char::is_control) {
             return Err(Error::ControlCharacter(place));
         }
-        Ok(secret)
+        Ok(found)
     }
 }
 
-fn read(path: PathBuf) -> Result<Secret, Error> {
+fn read(path: PathBuf) -> Result<Found, Error> {
     let unreadable = |source| Error::Unreadable { path: path.clone(), source };
     // The mode is asked of the opened file, so that it is the mode of what is read.
     let file = File::open(&path).map_err(unreadable)?;
@@ -103,10 +142,7 @@ fn read(path: PathBuf) -> Result<Secret, Error> {
     if metadata.is_dir() {
         return Err(Error::NotAFile(path));
     }
-    let mode = metadata.permissions().mode() & 0o7777;
-    if metadata.is_file() && mode & 0o007 != 0 {
-        return Err(Error::WorldReadable { path, mode });
-    }
+    let exposed = Exposed::judge(&path, &metadata);
     // Sized in advance: a vector that grows would leave copies of the secret behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_MAX_BYTES as usize + 1));
     file.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
@@ -116,7 +152,10 @@ fn read(path: PathBuf) -> Result<Secret, Error> {
     let Ok(text) = std::str::from_utf8(&bytes) else { return Err(Error::NotText(path)) };
     let text = text.strip_suffix('\n').unwrap_or(text);
     let text = text.strip_suffix('\r').unwrap_or(text);
-    if text.is_empty() { Err(Error::EmptyFile(path)) } else { Ok(Secret::from(text)) }
+    if text.is_empty() {
+        return Err(Error::EmptyFile(path));
+    }
+    Ok(Found { secret: Secret::from(text), exposed })
 }
 
 impl Serialize for Secrets {
@@ -229,7 +268,7 @@ mod tests {
 
     fn resolved(reference: &SecretRef) -> Result<String, String> {
         match reference.resolve(&environment()) {
-            Ok(secret) => Ok(secret.expose().to_owned()),
+            Ok(found) => Ok(found.secret.expose().to_owned()),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -274,20 +313,22 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_file_others_can_read() {
+    fn says_how_to_close_a_file_that_is_open_to_others() {
         for mode in [0o644, 0o604, 0o602, 0o666] {
             let (_directory, reference) = file(b"CANARY", mode);
-            let error = resolved(&reference).unwrap_err();
-            assert!(error.contains("chmod 600") && error.contains("defaultMode"), "{error}");
-            assert!(!error.contains("CANARY"));
+            let found = reference.resolve(&environment()).unwrap();
+            let text = found.exposed.as_ref().unwrap().to_string();
+            assert!(text.contains("chmod 600") && text.contains("defaultMode"), "{text}");
+            assert!(!format!("{text}{found:?}").contains("CANARY"));
         }
     }
 
     #[test]
-    fn accepts_a_file_its_group_can_read() {
+    fn has_nothing_against_a_file_its_group_can_read() {
         for mode in [0o400, 0o440, 0o600, 0o640] {
             let (_directory, reference) = file(b"s3cret", mode);
-            assert_eq!(resolved(&reference).unwrap(), "s3cret");
+            let found = reference.resolve(&environment()).unwrap();
+            assert!(found.secret.expose() == "s3cret" && found.exposed.is_none(), "{mode:o}");
         }
     }
 

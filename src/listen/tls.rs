@@ -17,7 +17,7 @@ use rustls::{
 };
 use std::{
     fmt,
-    fs::File,
+    fs::{self, File},
     io::{self, Read},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -47,9 +47,6 @@ pub enum Error {
     /// A file is too large for what it should hold.
     #[error("{path} is larger than 1 MiB", path = .0.display())]
     TooLarge(PathBuf),
-    /// The key file's mode gives access to every user.
-    #[error("{path} is open to every user; remove it with `chmod o-rwx`", path = .0.display())]
-    KeyExposed(PathBuf),
     /// A file holds no PEM section of the kind wanted, or a broken one.
     #[error("{path} holds no usable PEM section", path = path.display())]
     Pem {
@@ -87,7 +84,7 @@ impl ServerTls {
     /// Reads both files.
     ///
     /// # Errors
-    /// When a file cannot be read, is exposed, or the pair does not fit.
+    /// When a file cannot be read, or the pair does not fit.
     pub fn load(files: &ListenTls) -> Result<Arc<Self>, Error> {
         let pair = Pair::read(files)?;
         Ok(Arc::new(Self {
@@ -95,6 +92,17 @@ impl ServerTls {
             current: ArcSwap::new(pair.server_config(files)?),
             seen: Mutex::new(Seen { loaded: pair.digest(), refused: None }),
         }))
+    }
+
+    /// Says that every user may read the key: that is the default of Kubernetes' volumes and of
+    /// many renewal scripts, and no reason to go without a certificate. Of the first key, the
+    /// configuration's check has said so.
+    fn warn_if_exposed(&self) {
+        let path = &self.files.key_file;
+        if fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o007 != 0) {
+            let file = path.display();
+            tracing::warn!(%file, "the private key is open to every user of this machine");
+        }
     }
 
     /// What new connections are to use: HTTP/2 or HTTP/1.1 by ALPN.
@@ -119,6 +127,7 @@ impl ServerTls {
         };
         match result {
             Ok(config) => {
+                self.warn_if_exposed();
                 self.current.store(config);
                 *seen = Seen { loaded: content, refused: None };
                 Ok(true)
@@ -160,15 +169,15 @@ impl Pair {
     /// Reads the certificate, the key, and the certificate again, until the two reads agree:
     /// otherwise a swap between the reads would look like a wrong pair.
     fn read(files: &ListenTls) -> Result<Self, Error> {
-        let mut cert = read(&files.cert_file, false)?;
-        let mut key = read(&files.key_file, true)?;
+        let mut cert = read(&files.cert_file)?;
+        let mut key = read(&files.key_file)?;
         for _ in 1..READ_ATTEMPTS {
-            let again = read(&files.cert_file, false)?;
+            let again = read(&files.cert_file)?;
             if again == cert {
                 break;
             }
             cert = again;
-            key = read(&files.key_file, true)?;
+            key = read(&files.key_file)?;
         }
         Ok(Self { cert, key })
     }
@@ -199,16 +208,11 @@ impl Pair {
     }
 }
 
-fn read(path: &Path, is_key: bool) -> Result<Zeroizing<Vec<u8>>, Error> {
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
     let failed = |source| Error::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
-    // Asked of the open file: the name may point elsewhere by now.
-    let metadata = file.metadata().map_err(failed)?;
-    if is_key && metadata.permissions().mode() & 0o007 != 0 {
-        return Err(Error::KeyExposed(path.to_owned()));
-    }
     // Room for all of it at once: a buffer that grows leaves copies of the key behind.
-    let room = metadata.len().min(FILE_MAX_BYTES) + 1;
+    let room = file.metadata().map_err(failed)?.len().min(FILE_MAX_BYTES) + 1;
     let mut content = Zeroizing::new(Vec::with_capacity(usize::try_from(room).unwrap_or(0)));
     file.take(FILE_MAX_BYTES + 1).read_to_end(&mut content).map_err(failed)?;
     if content.len() as u64 > FILE_MAX_BYTES {

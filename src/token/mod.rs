@@ -7,6 +7,7 @@
 
 mod access_token;
 pub mod background;
+pub mod consent;
 mod refresh;
 pub mod slot;
 
@@ -96,6 +97,8 @@ pub struct Holder {
     /// The refresh token that LWA called dead while the store could not be told: finding it again
     /// is no news.
     dead: Mutex<Option<Secret>>,
+    /// Seconds since 1970.
+    consented_at: Mutex<Option<u64>>,
 }
 
 impl fmt::Debug for Holder {
@@ -220,6 +223,7 @@ impl TokenManager {
             unsaved: Mutex::new(None),
             grant: Mutex::new(None),
             dead: Mutex::new(None),
+            consented_at: Mutex::new(None),
         })
     }
 
@@ -227,6 +231,7 @@ impl TokenManager {
     pub fn recall(&self, holder: &Arc<Holder>, record: &Credential) {
         let now = self.0.clock.now();
         *holder.grant.lock() = Some(record.refresh_token.clone());
+        holder.remember_consent(record);
         if record.reauthorization_required {
             let why = "the grant is dead";
             return holder.fail(slot::Failure::GrantDead, why, now);
@@ -420,6 +425,7 @@ impl TokenManager {
             generation: slot.generation(),
             last_error: holder.last_error.lock().clone(),
             reauthorization_required: state == State::ReauthorizationRequired,
+            consent_days_left: holder.consent_days_left(now.unix()),
         }
     }
 

@@ -19,7 +19,11 @@ pub(super) fn read(file: Option<&Path>, context: &Context) -> anyhow::Result<Sec
     let token = match file {
         Some(path) => {
             let path = path.to_str().context("the path of the refresh token is not UTF-8")?;
-            SecretRef::File(path.to_owned()).resolve(&context.environment)?
+            let found = SecretRef::File(path.to_owned()).resolve(&context.environment)?;
+            if let Some(exposed) = found.exposed {
+                eprintln!("warning: {exposed}");
+            }
+            found.secret
         }
         None => from_stdin().context("cannot read the refresh token from standard input")?,
     };

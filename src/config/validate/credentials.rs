@@ -5,7 +5,7 @@ use crate::{
     config::{
         Account, Application, DEFAULT_APPLICATION, Encryption, EncryptionKey, StoreKind,
         file::{self, File},
-        secret_ref::Secrets,
+        secret_ref::{Found, Secrets},
     },
     id::AccountId,
     secret::Secret,
@@ -61,7 +61,7 @@ impl Check<'_> {
         if file.lwa.is_none() && file.applications.is_empty() {
             let help = "add [lwa] with client_id and client_secret, \
                         or set AMAZON_CLIENT_ID and AMAZON_CLIENT_SECRET";
-            self.fail_with(&["lwa"], "there is no LWA application", Some(help.to_owned()));
+            self.lacks(&["lwa"], "there is no LWA application", Some(help.to_owned()));
         }
         applications
     }
@@ -78,7 +78,7 @@ impl Check<'_> {
                 None
             }
             None => {
-                self.fail(&key("client_id"), "is missing");
+                self.lacks(&key("client_id"), "is missing", None);
                 None
             }
         };
@@ -87,7 +87,7 @@ impl Check<'_> {
             None => {
                 let help = "write client_secret = { env = \"AMAZON_CLIENT_SECRET\" } \
                             or client_secret = { file = \"/path\" }";
-                self.fail_with(&key("client_secret"), "is missing", Some(help.to_owned()));
+                self.lacks(&key("client_secret"), "is missing", Some(help.to_owned()));
                 Vec::new()
             }
         };
@@ -101,7 +101,7 @@ impl Check<'_> {
         let authorize_url = self.url(&key("authorize_url"), &file.authorize_url);
         self.url(&key("redirect_uri"), &file.redirect_uri);
         if file.scopes.0.is_empty() {
-            self.fail(&key("scopes"), "needs at least one scope");
+            self.lacks(&key("scopes"), "needs at least one scope", None);
         }
         Some(Application {
             client_id: client_id?,
@@ -117,12 +117,20 @@ impl Check<'_> {
     /// All of the secrets that can be had.
     fn secrets(&mut self, key: &[&str], secrets: &Secrets) -> Vec<Secret> {
         if secrets.refs.is_empty() {
-            self.fail(key, "the list is empty");
+            self.lacks(key, "the list is empty", None);
         }
         let mut found = Vec::new();
         for (index, reference) in secrets.refs.iter().enumerate() {
             match reference.resolve(self.environment) {
-                Ok(secret) => found.push(secret),
+                Ok(Found { secret, exposed }) => {
+                    found.push(secret);
+                    match exposed {
+                        // It opens the whole store, and adsproxy makes it with the right mode.
+                        Some(exposed) if key[0] == "encryption" => self.fail(key, exposed),
+                        Some(exposed) => self.warn(key, exposed),
+                        None => {}
+                    }
+                }
                 Err(error) if secrets.listed => {
                     self.fail(&[key, &[&index.to_string()]].concat(), error);
                 }
@@ -168,7 +176,7 @@ impl Check<'_> {
         let key = |name| ["accounts", alias, name];
         let region = match &account.region {
             None => {
-                self.fail(&key("region"), "is missing: \"na\", \"eu\" or \"fe\"");
+                self.lacks(&key("region"), "is missing: \"na\", \"eu\" or \"fe\"", None);
                 None
             }
             Some(region) => match region.parse() {
@@ -228,7 +236,7 @@ impl Check<'_> {
             let help =
                 "run `adsproxy key init`, which makes a key and prints the lines to add here";
             let message = "is empty, and store.kind = \"file\" seals what it keeps";
-            self.fail_with(&["encryption", "keys"], message, Some(help.to_owned()));
+            self.lacks(&["encryption", "keys"], message, Some(help.to_owned()));
         }
         let mut ids = HashSet::new();
         let mut keys = Vec::new();
@@ -244,7 +252,7 @@ impl Check<'_> {
                 self.fail(&at("id"), format_args!("{id:?} is the id of an earlier key too"));
             }
             let Some(secret) = &key.secret else {
-                self.fail(&at("secret"), "is missing");
+                self.lacks(&at("secret"), "is missing", None);
                 continue;
             };
             let Some(secret) = self.secret(&at("secret"), secret) else { continue };

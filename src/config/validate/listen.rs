@@ -1,10 +1,8 @@
 //! Who can reach us: listeners, workers, accepted host names.
 
 use super::Check;
-use crate::config::{Listen, ListenTls, Proxy, ProxyAddress, file};
-use std::{
-    net::SocketAddr, num::NonZeroUsize, os::unix::fs::PermissionsExt, path::PathBuf, thread,
-};
+use crate::config::{Listen, ListenTls, Proxy, ProxyAddress, file, secret_ref::Exposed};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, thread};
 
 const WORKERS_MAX: u64 = 1024;
 
@@ -28,7 +26,7 @@ impl Check<'_> {
             proxy.push(address);
         }
         if file.proxy.0.is_empty() {
-            self.fail(&["listen", "proxy"], "needs at least one address");
+            self.lacks(&["listen", "proxy"], "needs at least one address", None);
         }
 
         let admin = self.socket_address(&["listen", "admin"], &file.admin);
@@ -112,21 +110,16 @@ impl Check<'_> {
         let mut path = |name: &str, text: &Option<String>| -> Option<PathBuf> {
             let key = ["listen", "tls", name];
             if text.is_none() {
-                self.fail(&key, "is missing: TLS needs a certificate and its private key");
+                let message = "is missing: TLS needs a certificate and its private key";
+                self.lacks(&key, message, None);
             }
             text.as_ref().map(|text| self.readable(&key, text))
         };
         let cert_file = path("cert_file", &file.cert_file);
         let key_file = path("key_file", &file.key_file)?;
-        let metadata = std::fs::metadata(&key_file).ok().filter(std::fs::Metadata::is_file);
-        if let Some(mode) = metadata.map(|found| found.permissions().mode() & 0o7777)
-            && mode & 0o007 != 0
-        {
-            let path = key_file.display();
-            let message = format!(
-                "{path} can be read by every user of this machine (mode {mode:04o}); run `chmod 600 {path}`"
-            );
-            self.fail(&["listen", "tls", "key_file"], message);
+        let metadata = std::fs::metadata(&key_file).ok();
+        if let Some(exposed) = metadata.and_then(|metadata| Exposed::judge(&key_file, &metadata)) {
+            self.warn(&["listen", "tls", "key_file"], exposed);
         }
         Some(ListenTls { cert_file: cert_file?, key_file })
     }

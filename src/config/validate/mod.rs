@@ -30,8 +30,8 @@ pub(super) fn validate(
     document: &Document<'_>,
     environment: &Environment,
     removed: Vec<KeyPath>,
-) -> (Option<Config>, Vec<Problem>) {
-    let mut check = Check { document, environment, removed, problems: Vec::new() };
+) -> Verdict {
+    let mut check = Check::new(document, environment, removed);
     let listen = check.listen(&file.listen);
     let proxy = check.proxy(&file.proxy);
     let allowed_hosts = check.allowed_hosts(&file.guard);
@@ -66,7 +66,16 @@ pub(super) fn validate(
         log,
         metrics,
     });
-    (config, check.problems)
+    Verdict { config, problems: check.problems, warnings: check.warnings }
+}
+
+/// What came of a validation.
+pub(super) struct Verdict {
+    /// Of use only without problems.
+    pub(super) config: Option<Config>,
+    pub(super) problems: Vec<Problem>,
+    /// What is not wrong but unwise.
+    pub(super) warnings: Vec<Problem>,
 }
 
 /// The addresses at which the server is asked about itself, or what is wrong with them.
@@ -77,7 +86,7 @@ pub(super) fn addresses(
     removed: Vec<KeyPath>,
 ) -> Result<Addresses, Vec<Problem>> {
     let spoilt = removed.iter().any(|key| key[0] == "listen");
-    let mut check = Check { document, environment, removed, problems: Vec::new() };
+    let mut check = Check::new(document, environment, removed);
     let admin = check.socket_address(&["listen", "admin"], &file.listen.admin);
     let health = file.listen.health.as_ref();
     let health = health.and_then(|text| check.socket_address(&["listen", "health"], text));
@@ -93,21 +102,41 @@ struct Check<'a> {
     environment: &'a Environment,
     removed: Vec<KeyPath>,
     problems: Vec<Problem>,
+    warnings: Vec<Problem>,
 }
 
-impl Check<'_> {
+impl<'a> Check<'a> {
+    fn new(
+        document: &'a Document<'a>,
+        environment: &'a Environment,
+        removed: Vec<KeyPath>,
+    ) -> Self {
+        Self { document, environment, removed, problems: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// Notes what is unwise about the value at `key`.
+    fn warn(&mut self, key: &[&str], message: impl Display) {
+        let message = format!("{}: {message}", show(key));
+        self.warnings.push(Problem { place: self.document.place(key), message, help: None });
+    }
+
     fn fail(&mut self, key: &[&str], message: impl Display) {
         self.fail_with(key, message, None);
     }
 
+    /// Notes what is wrong with the value at `key`, unless it is not the one that was written.
     fn fail_with(&mut self, key: &[&str], message: impl Display, help: Option<String>) {
-        let consequence = self.removed.iter().any(|removed| {
-            let common = removed.len().min(key.len());
-            removed.iter().zip(key).take(common).all(|(a, b)| a == b)
-        });
-        if !consequence {
+        let replaced = |removed: &KeyPath| begins_with(key, removed);
+        if !self.removed.iter().any(replaced) {
             let message = format!("{}: {message}", show(key));
             self.problems.push(Problem { place: self.document.place(key), message, help });
+        }
+    }
+
+    /// Notes that there is nothing at `key`, unless something was: it was wrong, and is reported.
+    fn lacks(&mut self, key: &[&str], message: impl Display, help: Option<String>) {
+        if !self.removed.iter().any(|removed| begins_with(removed, key)) {
+            self.fail_with(key, message, help);
         }
     }
 
@@ -312,6 +341,10 @@ impl Check<'_> {
         });
         Log { filter: file.filter.clone(), format, access: file.access }
     }
+}
+
+fn begins_with(key: &[impl AsRef<str>], start: &[impl AsRef<str>]) -> bool {
+    key.len() >= start.len() && key.iter().zip(start).all(|(a, b)| a.as_ref() == b.as_ref())
 }
 
 /// Checks the scheme and the authority of a URL.
