@@ -10,7 +10,7 @@ use adsproxy::{
     metrics::Metrics,
     sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator, Options},
     store::{Credential, CredentialStore, MemoryStore},
-    token::{AccessToken, Holder, TokenManager},
+    token::{AccessToken, Authority, Holder, TokenManager},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::runtime::Handle;
@@ -215,7 +215,7 @@ fn boot(
     );
     let record = grant();
     let application = Arc::new(Application::new("default", &application(amazon)));
-    let holder = tokens.adopt(&record.account, record.region, application);
+    let holder = tokens.adopt(&record.account, record.region, application, Authority::Record);
     (tokens, holder)
 }
 

@@ -1,6 +1,8 @@
 //! Behaviour tests: one file per behaviour.
 
 #[cfg(feature = "sandbox")]
+mod accounts_change;
+#[cfg(feature = "sandbox")]
 mod admin;
 #[cfg(feature = "sandbox")]
 mod bad_input;

@@ -16,7 +16,7 @@ use adsproxy::{
         Times,
     },
     store::{self, Credential, StoredAccessToken},
-    token::TokenManager,
+    token::{Authority, TokenManager},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -431,7 +431,8 @@ async fn debug_shows_no_secret_of_any_type_that_holds_one() {
     let tokens =
         TokenManager::new(&config.token, clock, lwa.clone(), store.clone(), metrics, control);
     let application = Arc::new(Application::new("default", &config.applications["default"]));
-    let holder = tokens.adopt(&record.account, record.region, application.clone());
+    let holder =
+        tokens.adopt(&record.account, record.region, application.clone(), Authority::Record);
     tokens.recall(&holder, &record);
     let token = tokens.token(&holder).await.expect("a token");
     assert_eq!(token.header().to_str().expect("ASCII"), format!("Bearer {access}"));

@@ -12,29 +12,41 @@ use crate::{
     id::{AccountId, Region},
     lwa::Application,
     secret::Secret,
-    store::{self, Credential, CredentialStore},
-    token::{Holder, TokenManager},
+    store::{self, Credential, CredentialStore, Lock},
+    token::{Authority, Holder, TokenManager, slot::Failure},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
+use tokio::{task::JoinSet, time::timeout};
 use tracing::{error, info, warn};
 
 /// How often the store is asked for accounts that other processes added, changed or removed.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(1500);
 
-/// Keeps the directory in step with the configuration and the store.
-#[derive(Debug)]
+/// How many accounts are looked at at a time.
+const CONCURRENCY: usize = 16;
+/// How long one account's lock is waited for before it is put off to the next round.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The records' versions.
+type Versions = BTreeMap<AccountId, u64>;
+/// What was seen of an account when it was last looked at: its record's version, and whether it
+/// waited for a person or a key.
+type Seen = HashMap<AccountId, (u64, bool)>;
+
+/// Keeps the directory in step with the configuration and the store. Cheap to clone.
+#[derive(Clone, Debug)]
 pub struct Enroller {
     config: Arc<Config>,
     store: Arc<dyn CredentialStore>,
     tokens: TokenManager,
     clock: Arc<dyn Clock>,
     directory: Directory,
-    applications: BTreeMap<String, Arc<Application>>,
-    reminders: Reminders,
+    applications: Arc<BTreeMap<String, Arc<Application>>>,
+    reminders: Arc<Reminders>,
 }
 
 impl Enroller {
@@ -47,22 +59,12 @@ impl Enroller {
         clock: Arc<dyn Clock>,
         directory: Directory,
     ) -> Self {
-        let applications = config
-            .applications
-            .iter()
-            .map(|(name, application)| {
-                (name.clone(), Arc::new(Application::new(name, application)))
-            })
-            .collect();
-        Self {
-            config,
-            store,
-            tokens,
-            clock,
-            directory,
-            applications,
-            reminders: Reminders::default(),
-        }
+        let applications = config.applications.iter().map(|(name, application)| {
+            (name.clone(), Arc::new(Application::new(name, application)))
+        });
+        let applications = Arc::new(applications.collect());
+        let reminders = Arc::default();
+        Self { config, store, tokens, clock, directory, applications, reminders }
     }
 
     /// Seeds and recalls every account once, before the first request.
@@ -71,64 +73,101 @@ impl Enroller {
     /// When the store cannot even be listed. An account whose record cannot be read is enrolled
     /// all the same, and says so when it is used.
     pub async fn enroll(&self) -> Result<(), store::Error> {
-        self.reconcile(&HashSet::new()).await
+        self.reconcile(&self.store.versions().await?, &HashSet::new()).await;
+        Ok(())
     }
 
     /// Follows the store until dropped.
     pub async fn follow(&self) {
+        let mut seen = Seen::new();
         loop {
             tokio::time::sleep(FOLLOW_INTERVAL).await;
-            let replaced = self.heal().await;
-            if let Err(error) = self.reconcile(&replaced).await {
-                warn!(error = %chain(&error), "cannot list the store");
+            match self.store.versions().await {
+                Ok(versions) => {
+                    let replaced = self.heal(&versions, &mut seen).await;
+                    self.reconcile(&versions, &replaced).await;
+                }
+                Err(error) => warn!(error = %chain(&error), "cannot list the store"),
             }
             self.reminders.warn_of_expiring(&self.directory, self.clock.now().unix());
         }
     }
 
-    /// Fills the table anew if accounts came, went or were `replaced`.
-    async fn reconcile(&self, replaced: &HashSet<AccountId>) -> Result<(), store::Error> {
-        let stored: HashSet<AccountId> = self.store.list().await?.into_iter().collect();
-        let wanted: BTreeSet<&AccountId> = self.config.accounts.keys().chain(&stored).collect();
+    /// Fills the table anew if accounts came, went, were `replaced` or could not be read before.
+    async fn reconcile(&self, stored: &Versions, replaced: &HashSet<AccountId>) {
         let known = self.directory.snapshot();
-        let same = known.len() == wanted.len() && wanted.iter().all(|id| known.contains_key(*id));
-        if same && replaced.is_empty() {
-            return Ok(());
-        }
         let mut table = Table::new();
-        for id in wanted {
-            if let Some(account) = known.get(id).filter(|_| !replaced.contains(id)) {
-                table.insert(id.clone(), account.clone());
-            } else if let Some(account) = self.admit(id).await {
-                table.insert(id.clone(), Arc::new(account));
+        let mut admissions = JoinSet::new();
+        let mut changed = false;
+        let mut place = |id: AccountId, admitted: Option<Account>| {
+            // Who cannot be admitted again now stays as it was, and is tried again.
+            let account = admitted.map(Arc::new).or_else(|| known.get(&id).cloned());
+            changed |= account.as_ref().map(Arc::as_ptr) != known.get(&id).map(Arc::as_ptr);
+            table.extend(account.map(|account| (id, account)));
+        };
+        for id in self.wanted(stored) {
+            if known.get(&id).is_some_and(|a| !a.holder.is_pending() && !replaced.contains(&id)) {
+                place(id, None);
+                continue;
+            }
+            if admissions.len() >= CONCURRENCY
+                && let Some(Ok((id, account))) = admissions.join_next().await
+            {
+                place(id, account);
+            }
+            let this = self.clone();
+            admissions.spawn(async move {
+                let account = this.admit(&id).await;
+                (id, account)
+            });
+        }
+        while let Some(admitted) = admissions.join_next().await {
+            if let Ok((id, account)) = admitted {
+                place(id, account);
             }
         }
-        info!(accounts = table.len(), "accounts enrolled");
-        self.directory.replace(table);
-        Ok(())
+        if changed || table.len() != known.len() {
+            info!(accounts = table.len(), "accounts enrolled");
+            self.directory.replace(table);
+        }
     }
 
+    /// Every account of the configuration and of the store.
+    fn wanted(&self, stored: &Versions) -> HashSet<AccountId> {
+        self.config.accounts.keys().chain(stored.keys()).cloned().collect()
+    }
+
+    /// Makes an account of what the configuration and the store say. None for one that nothing
+    /// sensible can be said of: it is tried again.
     async fn admit(&self, id: &AccountId) -> Option<Account> {
         let config = self.config.accounts.get(id);
         let record = match config.and_then(|config| config.refresh_token.as_ref()) {
             Some(seed) => self.seed(id, config?, seed).await,
             None => self.store.load(id).await,
         };
-        let region = match (config, &record) {
-            (Some(config), _) => config.region,
-            (None, Ok(Some(record))) => record.region,
-            (None, _) => Region::Na,
-        };
-        let name = match (config, &record) {
-            (Some(config), _) => config.application.as_str(),
-            (None, Ok(Some(record))) => record.application.as_str(),
-            (None, _) => config::DEFAULT_APPLICATION,
+        let lasting = record.as_ref().err().is_none_or(store::Error::is_lasting);
+        let (region, name, authority) = match (config, &record) {
+            (Some(config), _) => {
+                let authority = if lasting { Authority::Configuration } else { Authority::Nobody };
+                (config.region, config.application.as_str(), authority)
+            }
+            (None, Ok(Some(record))) => {
+                (record.region, record.application.as_str(), Authority::Record)
+            }
+            // Shown for what it is; once the record opens, it says where the account belongs.
+            (None, Err(_)) if lasting => {
+                (Region::Na, config::DEFAULT_APPLICATION, Authority::Record)
+            }
+            (None, _) => return None,
         };
         let Some(application) = self.applications.get(name) else {
             error!(account = id.as_str(), application = name, "no such application is configured");
             return None;
         };
-        let holder = self.tokens.adopt(id, region, application.clone());
+        if authority == Authority::Nobody && self.directory.snapshot().contains_key(id) {
+            return None;
+        }
+        let holder = self.tokens.adopt(id, region, application.clone(), authority);
         self.recall(&holder, &record);
         Some(Account::new(holder, region, config))
     }
@@ -139,15 +178,23 @@ impl Enroller {
             Ok(Some(record)) => self.tokens.recall(holder, record),
             Ok(None) => {
                 warn!(account, "not connected: it has no refresh token");
-                self.tokens.unusable(holder, false, "not connected");
+                self.tokens.unusable(holder, Failure::GrantDead, "not connected");
             }
             Err(error) => {
                 error!(account, error = %chain(error), "cannot read the account's record");
-                if error.is_sealed() {
-                    self.tokens.unusable(holder, true, &chain(error));
-                }
+                let failure = match error.is_sealed() {
+                    true => Failure::Sealed,
+                    false => Failure::Transient { retry_after: None },
+                };
+                self.tokens.unusable(holder, failure, &chain(error));
             }
         }
+    }
+
+    /// The account's lock, or `Locked` after a short while.
+    async fn lock(&self, id: &AccountId) -> Result<Lock, store::Error> {
+        let locked = || store::Error::Locked { account: id.clone(), waited: LOCK_PATIENCE };
+        timeout(LOCK_PATIENCE, self.store.lock(id)).await.map_err(|_| locked())?
     }
 
     /// Writes the configured refresh token into the record, unless it was written before.
@@ -157,7 +204,7 @@ impl Enroller {
         config: &config::Account,
         seed: &Secret,
     ) -> Result<Option<Credential>, store::Error> {
-        let _lock = self.store.lock(id).await?;
+        let _lock = self.lock(id).await?;
         let record = self.store.load(id).await?;
         let fingerprint = self.store.fingerprint(seed);
         if let Some(record) = &record
@@ -202,31 +249,63 @@ impl Enroller {
         record
     }
 
-    /// Looks at every account's record again: for those that wait for a person, a key or a disk,
-    /// and for those that another process has connected to another grant, which are returned.
-    async fn heal(&self) -> HashSet<AccountId> {
+    /// Looks again at every account whose record changed: for those that wait for a person, a key
+    /// or a disk, and for those that another process has connected anew, which are returned.
+    async fn heal(&self, versions: &Versions, seen: &mut Seen) -> HashSet<AccountId> {
+        seen.retain(|id, _| versions.contains_key(id));
         let mut replaced = HashSet::new();
-        for account in self.directory.snapshot().values() {
+        for (id, account) in &*self.directory.snapshot() {
             let holder = &account.holder;
             if let Err(error) = self.tokens.settle(holder).await {
-                warn!(account = account.id.as_str(), error = %chain(&error), "still not saved");
+                warn!(account = id.as_str(), error = %chain(&error), "still not saved");
             }
-            let Ok(Some(record)) = self.store.load(&account.id).await else { continue };
-            holder.remember_consent(&record);
-            if self.tokens.is_replaced(holder, &record) || self.has_moved(account, &record) {
-                info!(account = account.id.as_str(), "account was connected anew");
-                replaced.insert(account.id.clone());
-            } else if self.tokens.is_stuck(holder) && self.tokens.reconnected(holder, &record) {
-                info!(account = account.id.as_str(), "account can be used again");
+            let Some(&version) = versions.get(id) else { continue };
+            let now = (version, self.tokens.is_stuck(holder));
+            if seen.get(id) == Some(&now) {
+                continue;
+            }
+            match self.look(holder).await {
+                Ok(true) => drop(replaced.insert(id.clone())),
+                Ok(false) => drop(seen.insert(id.clone(), now)),
+                Err(error) => {
+                    warn!(account = id.as_str(), error = %chain(&error), "cannot look at the record");
+                    // Only another record, or another moment, can say something else.
+                    if error.is_lasting() {
+                        seen.insert(id.clone(), now);
+                    }
+                }
             }
         }
         replaced
     }
 
-    /// Whether the record says another region or application. The configuration's word is final.
-    fn has_moved(&self, account: &Account, record: &Credential) -> bool {
-        !self.config.accounts.contains_key(&account.id)
-            && (account.region != record.region
-                || account.holder.application().name() != record.application)
+    /// Reads `holder`'s record and says whether the account must be admitted anew because of it.
+    async fn look(&self, holder: &Arc<Holder>) -> Result<bool, store::Error> {
+        let (id, account) = (holder.id(), holder.id().as_str());
+        let Some(record) = self.store.load(id).await? else { return Ok(false) };
+        holder.remember_consent(&record);
+        if holder.has_moved(&record) || self.is_replaced(holder, &record).await? {
+            info!(account, "account was connected anew");
+            return Ok(true);
+        }
+        if self.tokens.is_stuck(holder) && self.tokens.reconnected(holder, &record) {
+            info!(account, "account can be used again");
+        }
+        Ok(false)
+    }
+
+    /// Whether a person put another grant there. Looked at twice: at first a refresh of this very
+    /// process may just have replaced what was read.
+    async fn is_replaced(
+        &self,
+        holder: &Holder,
+        record: &Credential,
+    ) -> Result<bool, store::Error> {
+        if !holder.is_replaced(record) {
+            return Ok(false);
+        }
+        let _lock = self.lock(holder.id()).await?;
+        let record = self.store.load(holder.id()).await?;
+        Ok(record.is_some_and(|record| holder.is_replaced(&record)))
     }
 }

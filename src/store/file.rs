@@ -12,7 +12,9 @@ use super::{
 };
 use crate::{backoff::Backoff, id::AccountId, secret::Secret};
 use std::{
+    collections::BTreeMap,
     fs::{self, DirBuilder, File, OpenOptions},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
@@ -84,6 +86,10 @@ impl CredentialStore for FileStore {
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<AccountId>, Error>> {
         Box::pin(blocking(&self.accounts, list))
+    }
+
+    fn versions(&self) -> BoxFuture<'_, Result<BTreeMap<AccountId, u64>, Error>> {
+        Box::pin(blocking(&self.accounts, versions))
     }
 
     fn lock<'a>(&'a self, account: &'a AccountId) -> BoxFuture<'a, Result<Lock, Error>> {
@@ -213,6 +219,26 @@ fn list(accounts: &Path) -> Result<Vec<AccountId>, Error> {
     }
     found.sort();
     Ok(found)
+}
+
+/// Lists the aliases that have a record, each with the version of its file: a record is replaced
+/// by a new file, so its inode, length and times tell.
+fn versions(accounts: &Path) -> Result<BTreeMap<AccountId, u64>, Error> {
+    let version = |alias: AccountId| {
+        let path = accounts.join(format!("{alias}{RECORD_SUFFIX}"));
+        match fs::metadata(&path) {
+            Ok(file) => {
+                let mut hash = DefaultHasher::new();
+                (file.ino(), file.len(), file.mtime(), file.mtime_nsec()).hash(&mut hash);
+                (file.ctime(), file.ctime_nsec()).hash(&mut hash);
+                Some(Ok((alias, hash.finish())))
+            }
+            // Removed since it was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => Some(Err(Error::io("look at", &path)(error))),
+        }
+    };
+    list(accounts)?.into_iter().filter_map(version).collect()
 }
 
 /// Makes `path` and what is missing above it, each durable before the next.

@@ -85,6 +85,24 @@ fn child_directory() -> Option<PathBuf> {
 const CHILD_DIRECTORY: &str = "ADSPROXY_TEST_DIRECTORY";
 
 #[tokio::test]
+async fn a_version_changes_with_its_own_record_only() {
+    let (_directory, store) = fresh();
+    for kept in credentials() {
+        store.save(&kept).await.expect("saves");
+    }
+    let before = store.versions().await.expect("versions");
+    assert_eq!(before, store.versions().await.expect("versions"));
+    // The same record again is a new file.
+    let acme = credential("acme");
+    store.save(&acme).await.expect("saves");
+    let after = store.versions().await.expect("versions");
+    let changed: Vec<_> = before.keys().filter(|id| before[*id] != after[*id]).collect();
+    assert_eq!(changed, [&acme.account]);
+    store.remove(&acme.account).await.expect("removes");
+    assert!(!store.versions().await.expect("versions").contains_key(&acme.account));
+}
+
+#[tokio::test]
 async fn another_process_with_the_same_key_reads_what_was_saved() {
     let (directory, store) = fresh();
     let nobody = credential("nobody").account;

@@ -7,12 +7,18 @@ use super::{
 };
 use crate::{id::AccountId, secret::Secret};
 use parking_lot::Mutex;
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 /// A store that ends with the process.
 #[derive(Debug)]
 pub struct MemoryStore {
     credentials: Mutex<BTreeMap<AccountId, Credential>>,
+    /// Counts the saves.
+    version: AtomicU64,
     turns: Turns,
     ring: KeyRing,
     lock_timeout: Duration,
@@ -26,6 +32,7 @@ impl MemoryStore {
     pub fn new() -> Result<Self, Error> {
         Ok(Self {
             credentials: Mutex::default(),
+            version: AtomicU64::new(0),
             turns: Turns::default(),
             ring: KeyRing::random("memory")?,
             lock_timeout: LOCK_TIMEOUT,
@@ -44,6 +51,7 @@ impl CredentialStore for MemoryStore {
     fn save<'a>(&'a self, credential: &'a Credential) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async {
             self.credentials.lock().insert(credential.account.clone(), credential.clone());
+            self.version.fetch_add(1, Ordering::Release);
             Ok(())
         })
     }
@@ -54,6 +62,14 @@ impl CredentialStore for MemoryStore {
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<AccountId>, Error>> {
         Box::pin(async { Ok(self.credentials.lock().keys().cloned().collect()) })
+    }
+
+    /// One number for all records: to look once more than needed costs nothing here.
+    fn versions(&self) -> BoxFuture<'_, Result<BTreeMap<AccountId, u64>, Error>> {
+        Box::pin(async {
+            let version = self.version.load(Ordering::Acquire);
+            Ok(self.credentials.lock().keys().map(|id| (id.clone(), version)).collect())
+        })
     }
 
     fn lock<'a>(&'a self, account: &'a AccountId) -> BoxFuture<'a, Result<Lock, Error>> {

@@ -18,6 +18,7 @@ use crate::{
     secret::Secret,
 };
 use std::{
+    collections::BTreeMap,
     fmt::Debug,
     io,
     path::{Path, PathBuf},
@@ -101,6 +102,13 @@ pub trait CredentialStore: Send + Sync + Debug {
     /// # Errors
     /// `Io`.
     fn list(&self) -> BoxFuture<'_, Result<Vec<AccountId>, Error>>;
+
+    /// Lists the accounts that have a record with a number that changes when the record does,
+    /// without opening any: cheap enough to look for changes all the time.
+    ///
+    /// # Errors
+    /// `Io`.
+    fn versions(&self) -> BoxFuture<'_, Result<BTreeMap<AccountId, u64>, Error>>;
 
     /// Waits until nobody else, in this process or another, holds the account's lock.
     ///
@@ -200,6 +208,12 @@ impl Error {
     #[must_use]
     pub fn is_sealed(&self) -> bool {
         matches!(self, Self::Sealed { .. })
+    }
+
+    /// Says whether the record itself is at fault, so that to try again brings the same.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        matches!(self, Self::Sealed { .. } | Self::Corrupt { .. })
     }
 
     /// Wraps what the system said about `action` on `path`.

@@ -1,13 +1,13 @@
 //! Refreshes tokens ahead of their expiry, from one priority queue.
 
-use super::{Holder, Inner};
+use super::{Holder, Inner, slot};
 use crate::{clock::Now, metrics::Trigger};
 use parking_lot::Mutex;
 use std::{
     cmp::Reverse,
     collections::BinaryHeap,
     sync::{Arc, Weak},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::{sync::Notify, task::JoinSet, time::timeout};
 
@@ -19,7 +19,7 @@ pub(super) struct Queue {
 }
 
 struct Entry {
-    at: Instant,
+    at: Now,
     holder: Weak<Holder>,
     /// The token this was planned for: a refresh from elsewhere makes the plan void.
     generation: u64,
@@ -27,7 +27,7 @@ struct Entry {
 
 impl PartialEq for Entry {
     fn eq(&self, other: &Self) -> bool {
-        self.at == other.at
+        self.at.mono == other.at.mono
     }
 }
 impl Eq for Entry {}
@@ -38,7 +38,7 @@ impl PartialOrd for Entry {
 }
 impl Ord for Entry {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.at.cmp(&other.at)
+        self.at.mono.cmp(&other.at.mono)
     }
 }
 
@@ -50,7 +50,7 @@ impl Queue {
             (slot.background_due(now, jitter()), slot.generation())
         };
         let Some(due) = due else { return };
-        let entry = Entry { at: now.mono + due, holder: Arc::downgrade(holder), generation };
+        let entry = Entry { at: now.plus(due), holder: Arc::downgrade(holder), generation };
         self.heap.lock().push(Reverse(entry));
         self.changed.notify_one();
     }
@@ -59,8 +59,9 @@ impl Queue {
     fn pop(&self, now: Now) -> Result<Entry, Duration> {
         let mut heap = self.heap.lock();
         match heap.peek() {
-            Some(Reverse(first)) if first.at <= now.mono => {}
-            Some(Reverse(first)) => return Err(first.at - now.mono),
+            // By either clock: a suspended machine stops one, an administrator moves the other.
+            Some(Reverse(first)) if slot::passed(first.at, now) => {}
+            Some(Reverse(first)) => return Err(first.at.mono - now.mono),
             None => return Err(Duration::from_secs(3600)),
         }
         heap.pop().map(|Reverse(entry)| entry).ok_or(Duration::ZERO)
@@ -102,5 +103,35 @@ pub(super) async fn run(inner: &Arc<Inner>) {
                 let _ = timeout(wait, inner.background.changed.notified()).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, ManualClock};
+
+    fn queue(at: Now) -> Queue {
+        let queue = Queue::default();
+        queue.heap.lock().push(Reverse(Entry { at, holder: Weak::new(), generation: 1 }));
+        queue
+    }
+
+    #[test]
+    fn a_suspend_makes_due_what_came_due_meanwhile() {
+        let clock = ManualClock::new();
+        let queue = queue(clock.now().plus(Duration::from_secs(600)));
+        assert_eq!(queue.pop(clock.now()).err(), Some(Duration::from_secs(600)));
+        clock.set_wall(clock.now().wall + Duration::from_secs(600));
+        assert!(queue.pop(clock.now()).is_ok());
+    }
+
+    #[test]
+    fn a_wall_clock_set_back_delays_nothing() {
+        let clock = ManualClock::new();
+        let queue = queue(clock.now().plus(Duration::from_secs(600)));
+        clock.advance(Duration::from_secs(600));
+        clock.set_wall(Duration::ZERO);
+        assert!(queue.pop(clock.now()).is_ok());
     }
 }

@@ -8,10 +8,12 @@
 mod access_token;
 pub mod background;
 pub mod consent;
+mod holder;
 mod refresh;
 pub mod slot;
 
 pub use access_token::AccessToken;
+pub use holder::{Authority, Holder};
 
 use crate::{
     clock::{Clock, Now},
@@ -19,20 +21,10 @@ use crate::{
     id::{AccountId, Region},
     lwa::{Application, LwaClient},
     metrics::{AccountStatus, Metrics, Trigger},
-    secret::Secret,
     store::{self, Credential, CredentialStore},
 };
-use arc_swap::ArcSwapOption;
-use parking_lot::Mutex;
-use slot::{Life, Policy, Refusal, Rejected, Slot, State, Want};
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use slot::{Life, Policy, Refusal, Rejected, State, Want};
+use std::{fmt, sync::Arc, time::Duration};
 use tokio::{runtime::Handle, sync::Semaphore, sync::watch, time::timeout};
 
 /// Why no token can be had.
@@ -78,78 +70,6 @@ pub struct Replacement {
     /// Why it is the rejected one although a refresh was called for. If Amazon says 401 again,
     /// this is the truth to tell.
     pub failed: Option<Error>,
-}
-
-/// One account's token and everything that decides over it.
-pub struct Holder {
-    id: AccountId,
-    region: Region,
-    application: Arc<Application>,
-    current: ArcSwapOption<AccessToken>,
-    slot: Mutex<Slot>,
-    finished: watch::Sender<u64>,
-    waiters: AtomicUsize,
-    last_error: Mutex<Option<String>>,
-    /// The newest record, while the store does not take it.
-    unsaved: Mutex<Option<Credential>>,
-    /// The refresh token this process works with.
-    grant: Mutex<Option<Secret>>,
-    /// The refresh token that LWA called dead while the store could not be told: finding it again
-    /// is no news.
-    dead: Mutex<Option<Secret>>,
-    /// Seconds since 1970.
-    consented_at: Mutex<Option<u64>>,
-}
-
-impl fmt::Debug for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Holder").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
-impl Holder {
-    /// The account's alias.
-    #[must_use]
-    pub fn id(&self) -> &AccountId {
-        &self.id
-    }
-
-    /// The application its grant belongs to.
-    #[must_use]
-    pub fn application(&self) -> &Application {
-        &self.application
-    }
-
-    fn publish(&self, token: AccessToken) {
-        let mut slot = self.slot.lock();
-        slot.succeeded(token.generation, token.life);
-        self.current.store(Some(Arc::new(token)));
-        drop(slot);
-        *self.last_error.lock() = None;
-        self.finish();
-    }
-
-    fn fail(&self, failure: slot::Failure, why: &str, now: Now) {
-        self.slot.lock().failed(failure, now);
-        *self.last_error.lock() = Some(why.to_owned());
-        self.finish();
-    }
-
-    /// Amazon rejects `token`, and the grant is dead: later requests are told so without asking.
-    fn discard(&self, token: &AccessToken) {
-        let mut slot = self.slot.lock();
-        if slot.discard(token.generation) {
-            self.current.store(None);
-        }
-    }
-
-    fn finish(&self) {
-        self.finished.send_modify(|refreshes| *refreshes += 1);
-    }
-
-    fn good(&self, now: Now) -> Option<Arc<AccessToken>> {
-        self.current.load_full().filter(|token| !token.life.is_expired(now))
-    }
 }
 
 /// Hands out access tokens and keeps them fresh. Cheap to clone.
@@ -203,34 +123,23 @@ impl TokenManager {
         }))
     }
 
-    /// Takes an account into care. Its stored token, if still good, is used without a refresh.
+    /// Takes an account into care; `authority` says who decided on `region` and `application`.
     #[must_use]
     pub fn adopt(
         &self,
         id: &AccountId,
         region: Region,
         application: Arc<Application>,
+        authority: Authority,
     ) -> Arc<Holder> {
-        Arc::new(Holder {
-            id: id.clone(),
-            region,
-            application,
-            current: ArcSwapOption::empty(),
-            slot: Mutex::new(Slot::new(self.0.policy)),
-            finished: watch::Sender::new(0),
-            waiters: AtomicUsize::new(0),
-            last_error: Mutex::new(None),
-            unsaved: Mutex::new(None),
-            grant: Mutex::new(None),
-            dead: Mutex::new(None),
-            consented_at: Mutex::new(None),
-        })
+        Arc::new(Holder::new(id, region, application, authority, self.0.policy))
     }
 
-    /// Takes over what the store knows of `holder`'s account.
+    /// Takes over what the store knows of `holder`'s account. A token that is still good is used
+    /// without a refresh.
     pub fn recall(&self, holder: &Arc<Holder>, record: &Credential) {
         let now = self.0.clock.now();
-        *holder.grant.lock() = Some(record.refresh_token.clone());
+        *holder.stored.lock() = Some(record.refresh_token.clone());
         holder.remember_consent(record);
         if record.reauthorization_required {
             let why = "the grant is dead";
@@ -242,9 +151,8 @@ impl TokenManager {
         }
     }
 
-    /// Notes that `holder`'s account has no grant, or that its record cannot be opened.
-    pub fn unusable(&self, holder: &Holder, sealed: bool, why: &str) {
-        let failure = if sealed { slot::Failure::Sealed } else { slot::Failure::GrantDead };
+    /// Notes why `holder`'s account cannot be used: `failure`, in words `why`.
+    pub fn unusable(&self, holder: &Holder, failure: slot::Failure, why: &str) {
         holder.fail(failure, why, self.0.clock.now());
     }
 
@@ -253,18 +161,6 @@ impl TokenManager {
     pub fn is_stuck(&self, holder: &Holder) -> bool {
         let state = holder.slot.lock().state(self.0.clock.now());
         matches!(state, State::ReauthorizationRequired | State::Sealed)
-    }
-
-    /// Whether `record` holds another grant than the one `holder` works with, put there by a
-    /// person. A refresh by another process changes the refresh token too, but leaves the access
-    /// token it came with.
-    #[must_use]
-    pub fn is_replaced(&self, holder: &Holder, record: &Credential) -> bool {
-        let grant = holder.grant.lock();
-        record.access_token.is_none()
-            && !record.reauthorization_required
-            && grant.as_ref().is_some_and(|grant| *grant != record.refresh_token)
-            && holder.unsaved.lock().is_none()
     }
 
     /// Forgets failures if `record` brings a grant that is not known to be dead.
@@ -452,7 +348,8 @@ impl TokenManager {
 impl Inner {
     /// Waits for the end of the refresh under way, however it ends.
     async fn wait(&self, holder: &Holder, mut finished: watch::Receiver<u64>) -> Result<(), Error> {
-        let place = Place::take(holder, self.config.waiters_max).ok_or(Error::TooManyWaiters)?;
+        let place =
+            holder::Place::take(holder, self.config.waiters_max).ok_or(Error::TooManyWaiters)?;
         let ended = timeout(self.config.wait_timeout, finished.changed()).await;
         drop(place);
         match ended {
@@ -478,22 +375,5 @@ impl Inner {
         let life = Life::stored(stored.issued_at, stored.expires_at, now);
         let token = AccessToken::new(&stored.token, record.generation, life, &self.policy)?;
         (!life.is_expired(now)).then_some(token)
-    }
-}
-
-/// A place in the bounded crowd that waits for one account's token.
-struct Place<'a>(&'a AtomicUsize);
-
-impl<'a> Place<'a> {
-    fn take(holder: &'a Holder, max: usize) -> Option<Self> {
-        let place = Self(&holder.waiters);
-        let before = holder.waiters.fetch_add(1, Ordering::Relaxed);
-        (before < max).then_some(place)
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

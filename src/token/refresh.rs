@@ -14,11 +14,18 @@ use slot::{Failure, Life};
 use std::{sync::Arc, time::Duration};
 use tracing::{error, info, warn};
 
+/// How long settling waits for the account's lock.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Why a refresh brought nothing.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("there is no grant for this account")]
     NoGrant,
+    #[error("the account could not be seeded or read yet")]
+    Pending,
+    #[error("the account was given to another region or application")]
+    Moved,
     #[error("login with amazon says the grant is dead")]
     GrantDead,
     #[error("login with amazon")]
@@ -36,7 +43,9 @@ impl Error {
             Self::Lwa(lwa::Error::InvalidClient) => Failure::ApplicationRejected,
             Self::Lwa(error) => Failure::Transient { retry_after: error.retry_after() },
             Self::Store(error) if error.is_sealed() => Failure::Sealed,
-            Self::Store(_) | Self::BadToken => Failure::Transient { retry_after: None },
+            Self::Store(_) | Self::BadToken | Self::Pending | Self::Moved => {
+                Failure::Transient { retry_after: None }
+            }
         }
     }
 
@@ -100,14 +109,20 @@ impl Inner {
     }
 
     async fn fetch(&self, holder: &Holder) -> Result<AccessToken, Error> {
+        if holder.is_pending() {
+            return Err(Error::Pending);
+        }
+        let known = holder.slot.lock().generation();
+        let _lock = self.store.lock(&holder.id).await.map_err(Error::Store)?;
+        // After the lock: who waits for one account's lock takes no place from other accounts.
         if self.lwa_calls.available_permits() == 0 {
             self.metrics.lwa_concurrency_hit();
         }
         let _place = self.lwa_calls.acquire().await.map_err(|_| Error::BadToken)?;
-        let known = holder.slot.lock().generation();
-        let _lock = self.store.lock(&holder.id).await.map_err(Error::Store)?;
         let record = self.newest_record(holder).await?.ok_or(Error::NoGrant)?;
-        *holder.grant.lock() = Some(record.refresh_token.clone());
+        if holder.has_moved(&record) {
+            return Err(Error::Moved);
+        }
         // Another process may have refreshed while this one waited for the lock.
         if record.generation > known
             && let Some(token) = self.stored_token(&record, self.clock.now())
@@ -127,15 +142,16 @@ impl Inner {
 
     /// The store's record, or the newer one that the store would not take yet.
     async fn newest_record(&self, holder: &Holder) -> Result<Option<Credential>, Error> {
-        let stored = self.store.load(&holder.id).await;
-        let unsaved = holder.unsaved.lock().clone();
-        match (stored, unsaved) {
-            (Ok(Some(stored)), Some(unsaved)) if stored.generation >= unsaved.generation => {
-                Ok(Some(stored))
+        let stored = match self.store.load(&holder.id).await {
+            Ok(stored) => stored,
+            // A store that is away says nothing about what it holds.
+            Err(error) => {
+                return holder.unsaved.lock().clone().map(Some).ok_or(Error::Store(error));
             }
-            (_, Some(unsaved)) => Ok(Some(unsaved)),
-            (stored, None) => stored.map_err(Error::Store),
-        }
+        };
+        let successor = holder.successor(stored.as_ref());
+        *holder.stored.lock() = stored.as_ref().map(|record| record.refresh_token.clone());
+        Ok(successor.or(stored))
     }
 
     /// Asks LWA with the current refresh token, then once with what may be behind a dead one.
@@ -153,8 +169,9 @@ impl Inner {
         }
         // A person may have reconnected the account while LWA was asked.
         let again = self.store.load(&holder.id).await.map_err(Error::Store)?;
+        let base = holder.stored.lock().clone();
         let other = match again {
-            Some(newer) if newer.refresh_token != record.refresh_token => {
+            Some(newer) if Some(&newer.refresh_token) != base.as_ref() => {
                 record = newer;
                 Some(record.refresh_token.clone())
             }
@@ -173,8 +190,7 @@ impl Inner {
         record.reauthorization_required = true;
         record.access_token = None;
         record.updated_at = self.clock.now().unix();
-        let saved = self.store.save(&record).await;
-        self.metrics.store_write(saved.is_ok());
+        let saved = self.try_save(holder, &record).await;
         // Where the mark is saved, its absence is news: somebody connected the account again.
         *holder.dead.lock() = saved.is_err().then_some(record.refresh_token);
         Err(Error::GrantDead)
@@ -199,7 +215,6 @@ impl Inner {
         if let Some(new) = rotated {
             record.previous_refresh_token = Some(std::mem::replace(&mut record.refresh_token, new));
         }
-        *holder.grant.lock() = Some(record.refresh_token.clone());
         record.reauthorization_required = false;
         record.updated_at = now.unix();
         record.access_token = Some(StoredAccessToken {
@@ -232,22 +247,25 @@ impl Inner {
         let saved = self.store.save(record).await;
         self.metrics.store_write(saved.is_ok());
         if saved.is_ok() {
+            *holder.stored.lock() = Some(record.refresh_token.clone());
             *holder.unsaved.lock() = None;
         }
         saved
     }
 
-    /// Saves what the store would not take before, unless another process has gone on since.
+    /// Saves what the store would not take before, unless the store has gone on since.
     pub(super) async fn settle(&self, holder: &Holder) -> Result<(), store::Error> {
         if holder.unsaved.lock().is_none() {
             return Ok(());
         }
-        let _lock = self.store.lock(&holder.id).await?;
-        let stored = self.store.load(&holder.id).await?.map_or(0, |record| record.generation);
-        let unsaved = holder.unsaved.lock().clone();
-        match unsaved.filter(|record| record.generation > stored) {
-            Some(record) => self.try_save(holder, &record).await?,
-            None => *holder.unsaved.lock() = None,
+        // Tried again soon, and others wait for their turn.
+        let locked =
+            || store::Error::Locked { account: holder.id.clone(), waited: SETTLE_PATIENCE };
+        let lock = tokio::time::timeout(SETTLE_PATIENCE, self.store.lock(&holder.id)).await;
+        let _lock = lock.map_err(|_| locked())??;
+        let stored = self.store.load(&holder.id).await?;
+        if let Some(record) = holder.successor(stored.as_ref()) {
+            self.try_save(holder, &record).await?;
         }
         info!(account = holder.id.as_str(), "the store takes records again");
         Ok(())

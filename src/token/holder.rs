@@ -1,0 +1,188 @@
+//! One account's token and everything that decides over it.
+
+use super::{AccessToken, slot};
+use crate::{
+    clock::Now,
+    id::{AccountId, Region},
+    lwa::Application,
+    secret::Secret,
+    store::Credential,
+};
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use slot::{Policy, Slot};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+use tokio::sync::watch;
+
+/// Who says which region and application an account has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authority {
+    /// The configuration, whatever the record says.
+    Configuration,
+    /// The record: a grant of another application must never be shown to this one.
+    Record,
+    /// Nobody yet: the configured account could not be seeded or read. Nothing is refreshed.
+    Nobody,
+}
+
+/// One account's token and everything that decides over it.
+pub struct Holder {
+    pub(super) id: AccountId,
+    pub(super) region: Region,
+    pub(super) application: Arc<Application>,
+    pub(super) authority: Authority,
+    pub(super) current: ArcSwapOption<AccessToken>,
+    pub(super) slot: Mutex<Slot>,
+    pub(super) finished: watch::Sender<u64>,
+    waiters: AtomicUsize,
+    pub(super) last_error: Mutex<Option<String>>,
+    /// The newest record, while the store does not take it.
+    pub(super) unsaved: Mutex<Option<Credential>>,
+    /// The refresh token in the store, as this process last read or wrote it.
+    pub(super) stored: Mutex<Option<Secret>>,
+    /// The refresh token that LWA called dead while the store could not be told: finding it again
+    /// is no news.
+    pub(super) dead: Mutex<Option<Secret>>,
+    /// Seconds since 1970.
+    pub(super) consented_at: Mutex<Option<u64>>,
+}
+
+impl fmt::Debug for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Holder").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Holder {
+    pub(super) fn new(
+        id: &AccountId,
+        region: Region,
+        application: Arc<Application>,
+        authority: Authority,
+        policy: Policy,
+    ) -> Self {
+        Self {
+            id: id.clone(),
+            region,
+            application,
+            authority,
+            current: ArcSwapOption::empty(),
+            slot: Mutex::new(Slot::new(policy)),
+            finished: watch::Sender::new(0),
+            waiters: AtomicUsize::new(0),
+            last_error: Mutex::new(None),
+            unsaved: Mutex::new(None),
+            stored: Mutex::new(None),
+            dead: Mutex::new(None),
+            consented_at: Mutex::new(None),
+        }
+    }
+
+    /// The account's alias.
+    #[must_use]
+    pub fn id(&self) -> &AccountId {
+        &self.id
+    }
+
+    /// The application its grant belongs to.
+    #[must_use]
+    pub fn application(&self) -> &Application {
+        &self.application
+    }
+
+    /// Whether the account could not even be seeded or read so far.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.authority == Authority::Nobody
+    }
+
+    /// Whether `record` says another region or application, and is the one to say.
+    #[must_use]
+    pub fn has_moved(&self, record: &Credential) -> bool {
+        self.authority == Authority::Record
+            && (self.region != record.region || self.application.name() != record.application)
+    }
+
+    /// Whether `record` holds another grant than the one in use, put there by a person. A refresh
+    /// by another process changes the refresh token too, but leaves the access token it came with.
+    ///
+    /// Certain only under the account's lock: this process may have saved since `record` was read.
+    #[must_use]
+    pub fn is_replaced(&self, record: &Credential) -> bool {
+        let stored = self.stored.lock();
+        record.access_token.is_none()
+            && !record.reauthorization_required
+            && stored.as_ref().is_some_and(|stored| *stored != record.refresh_token)
+    }
+
+    /// The record that the store does not take, if it goes on from the one that is `stored` there.
+    ///
+    /// Otherwise it is given up: another process has gone on, a person has connected the account
+    /// anew, or it was removed. Call it under the account's lock.
+    pub(super) fn successor(&self, stored: Option<&Credential>) -> Option<Credential> {
+        let base = self.stored.lock();
+        let goes_on = |unsaved: &Credential, stored: &Credential| {
+            let known = [&*base, &unsaved.previous_refresh_token].map(Option::as_ref);
+            unsaved.generation > stored.generation
+                && (stored.refresh_token == unsaved.refresh_token
+                    || known.contains(&Some(&stored.refresh_token)))
+        };
+        let mut unsaved = self.unsaved.lock();
+        unsaved.take_if(|unsaved| !stored.is_some_and(|stored| goes_on(unsaved, stored)));
+        unsaved.clone()
+    }
+
+    pub(super) fn publish(&self, token: AccessToken) {
+        let mut slot = self.slot.lock();
+        slot.succeeded(token.generation, token.life);
+        self.current.store(Some(Arc::new(token)));
+        drop(slot);
+        *self.last_error.lock() = None;
+        self.finish();
+    }
+
+    pub(super) fn fail(&self, failure: slot::Failure, why: &str, now: Now) {
+        self.slot.lock().failed(failure, now);
+        *self.last_error.lock() = Some(why.to_owned());
+        self.finish();
+    }
+
+    /// Amazon rejects `token`, and the grant is dead: later requests are told so without asking.
+    pub(super) fn discard(&self, token: &AccessToken) {
+        let mut slot = self.slot.lock();
+        if slot.discard(token.generation) {
+            self.current.store(None);
+        }
+    }
+
+    fn finish(&self) {
+        self.finished.send_modify(|refreshes| *refreshes += 1);
+    }
+
+    pub(super) fn good(&self, now: Now) -> Option<Arc<AccessToken>> {
+        self.current.load_full().filter(|token| !token.life.is_expired(now))
+    }
+}
+
+/// A place in the bounded crowd that waits for one account's token.
+pub(super) struct Place<'a>(&'a AtomicUsize);
+
+impl<'a> Place<'a> {
+    pub(super) fn take(holder: &'a Holder, max: usize) -> Option<Self> {
+        let place = Self(&holder.waiters);
+        let before = holder.waiters.fetch_add(1, Ordering::Relaxed);
+        (before < max).then_some(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

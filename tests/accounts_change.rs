@@ -1,0 +1,270 @@
+//! Accounts are added, replaced and removed, and the store has its moods, while the server runs.
+
+use crate::support::proxy::{
+    ACME_REFRESH, Answer, GLOBEX_REFRESH, Proxy, Setup, amazon, assert_no_secret,
+};
+use adsproxy::{
+    config::{Encryption, EncryptionKey, Store, StoreKind},
+    sandbox::{CLIENT_ID, CLIENT_SECRET, LwaFault, Rotation, Times},
+    secret::Secret,
+    store::{self, CredentialStore},
+};
+use http::Method;
+use std::{
+    fs,
+    io::Write as _,
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// In which a running server uses what the command line wrote.
+const SOON: Duration = Duration::from_secs(3);
+const SECOND_SECRET: &str = "secret-of-the-second-application";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_grant_another_region_and_another_application_are_used_soon() {
+    let amazon = amazon().await;
+    let lwa = &amazon.state().lwa;
+    lwa.add_application("second-client", &[SECOND_SECRET]);
+    lwa.add_grant("one", CLIENT_ID, "Atzr|one", vec![]);
+    lwa.add_grant("two", CLIENT_ID, "Atzr|two", vec![]);
+    lwa.add_grant("three", "second-client", "Atzr|three", vec![]);
+    let toml = format!(
+        "[applications.second]\nclient_id = \"second-client\"\n\
+         client_secret = {{ env = \"SECOND_SECRET\" }}\n\
+         token_url = \"http://{}/auth/o2/token\"\n",
+        amazon.addr()
+    );
+    let env = vec![("SECOND_SECRET".to_owned(), SECOND_SECRET.to_owned())];
+    let proxy = Proxy::with(&amazon, Setup { toml, env, ..file_store() });
+
+    assert_eq!(ask(&proxy).await.status, 404, "nobody has added it yet");
+    adsproxy(&proxy, &["account", "add", "shop", "--region", "na"], "Atzr|one");
+    served_soon(&proxy, "one").await;
+    adsproxy(&proxy, &["account", "add", "shop", "--replace", "--region", "eu"], "Atzr|two");
+    served_soon(&proxy, "two").await;
+    let status = proxy.ask_admin("/status");
+    let shop = status.split_once("\"shop\"").expect("an account").1;
+    assert!(shop.contains("\"eu\"") && !shop.contains("\"na\""), "{status}");
+    let second = ["account", "add", "shop", "--replace", "--application", "second"];
+    adsproxy(&proxy, &second, "Atzr|three");
+    // Also when no look at the store comes between the command and the refresh.
+    lwa.expire_access_tokens(Some("two"));
+    served_soon(&proxy, "three").await;
+    assert_eq!(proxy.restart_and_ask().await, "three");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_account_is_gone_soon_and_served_again_once_added() {
+    let amazon = amazon().await;
+    amazon.state().lwa.add_grant("one", CLIENT_ID, "Atzr|one", vec![]);
+    amazon.state().lwa.add_grant("two", CLIENT_ID, "Atzr|two", vec![]);
+    let proxy = Proxy::with(&amazon, file_store());
+    adsproxy(&proxy, &["account", "add", "shop", "--region", "na"], "Atzr|one");
+    served_soon(&proxy, "one").await;
+    adsproxy(&proxy, &["account", "remove", "shop", "--yes"], "");
+    soon("it is gone", async || ask(&proxy).await.status == 404).await;
+    adsproxy(&proxy, &["account", "add", "shop", "--region", "na"], "Atzr|two");
+    served_soon(&proxy, "two").await;
+    // And when it is back before the server has looked.
+    adsproxy(&proxy, &["account", "remove", "shop", "--yes"], "");
+    adsproxy(&proxy, &["account", "add", "shop", "--region", "na"], "Atzr|one");
+    served_soon(&proxy, "one").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_refresh_token_again_heals_a_grant_wrongly_called_dead() {
+    let amazon = amazon().await;
+    let lwa = &amazon.state().lwa;
+    lwa.add_grant("one", CLIENT_ID, "Atzr|one", vec![]);
+    let proxy = Proxy::with(&amazon, file_store());
+    lwa.faults.add(LwaFault::InvalidGrant, Times::Forever);
+    adsproxy(&proxy, &["account", "add", "shop", "--region", "na"], "Atzr|one");
+    let dead = async || ask(&proxy).await.error() == Some("reauthorization_required");
+    soon("LWA calls it dead", dead).await;
+    lwa.faults.clear();
+    let calls = amazon.state().record.counts().token_calls;
+    tokio::time::sleep(SOON).await;
+    assert!(dead().await, "nothing has changed");
+    assert_eq!(amazon.state().record.counts().token_calls, calls, "and nobody is asked");
+    adsproxy(&proxy, &["account", "add", "shop", "--replace"], "Atzr|one");
+    served_soon(&proxy, "one").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_takes_no_record_costs_no_rotating_grant() {
+    let amazon = amazon().await;
+    let lwa = &amazon.state().lwa;
+    lwa.configure(|settings| settings.rotation = Rotation::OldDies);
+    let toml = "[token]\nforced_refresh_min_interval_secs = 0\n".to_owned();
+    let proxy = Proxy::with(&amazon, Setup { toml, ..file_store() });
+    assert_eq!(proxy.get("/v2/profiles").await.status, 200);
+    let before = record(&proxy).await;
+    let obstacle = obstruct(&proxy);
+    for refresh in 0..4 {
+        lwa.expire_access_tokens(Some("acme"));
+        let answer = proxy.get("/v2/profiles").await;
+        assert_eq!(answer.status, 200, "refresh {refresh}: {}", answer.text());
+    }
+    assert_eq!(record(&proxy).await, before, "nothing can be saved");
+    fs::remove_dir(obstacle).expect("removed");
+    let newest = lwa.grant("acme").expect("a grant").current().to_owned();
+    soon("it is saved", async || record(&proxy).await.refresh_token.expose() == newest).await;
+    lwa.expire_access_tokens(Some("acme"));
+    let proxy = proxy.restart();
+    assert_eq!(proxy.get("/v2/profiles").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_was_not_saved_never_undoes_a_new_consent() {
+    let amazon = amazon().await;
+    let lwa = &amazon.state().lwa;
+    lwa.configure(|settings| settings.rotation = Rotation::OldDies);
+    let proxy = Proxy::with(&amazon, file_store());
+    assert_eq!(proxy.get("/v2/profiles").await.status, 200);
+    let obstacle = obstruct(&proxy);
+    lwa.expire_access_tokens(Some("acme"));
+    assert_eq!(proxy.get("/v2/profiles").await.status, 200);
+    let store = open_store(&proxy);
+    let acme = "acme".parse().expect("an alias");
+    let consent = {
+        let _lock = store.lock(&acme).await.expect("locked");
+        fs::remove_dir(obstacle).expect("removed");
+        let mut record = store.load(&acme).await.expect("it reads").expect("a record");
+        let consent = lwa.consent_again("acme").expect("a grant");
+        record.refresh_token = Secret::new(consent.clone());
+        record.previous_refresh_token = None;
+        record.access_token = None;
+        store.save(&record).await.expect("saved");
+        consent
+    };
+    tokio::time::sleep(SOON).await;
+    assert_eq!(record(&proxy).await.refresh_token.expose(), consent);
+    assert_eq!(proxy.get("/v2/profiles").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_held_at_the_start_delays_one_account_only_and_for_a_while() {
+    let amazon = amazon().await;
+    let mut proxy = Proxy::with(&amazon, file_store());
+    proxy.kill();
+    let dir = proxy.dir.path().join("store");
+    fs::remove_file(dir.join("accounts/acme.json")).expect("a record");
+    let lock = fs::File::open(dir.join("locks/acme.lock")).expect("a lock");
+    lock.lock().expect("locked");
+    let started = Instant::now();
+    let proxy = proxy.restart();
+    assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
+    let globex = proxy.request(Method::GET, "/v2/profiles").header("X-Ads-Account", "globex");
+    assert_eq!(proxy.send(globex).await.status, 200);
+    for _ in 0..20 {
+        let answer = proxy.get("/v2/profiles").await;
+        assert_eq!((answer.status.as_u16(), answer.error()), (503, Some("token_unavailable")));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    drop(lock);
+    soon("it is seeded", async || proxy.get("/v2/profiles").await.status == 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_waits_for_its_lock_takes_no_place_from_others() {
+    let amazon = amazon().await;
+    let toml = "[token]\nlwa_concurrency = 1\nwait_timeout_secs = 3\n".to_owned();
+    let proxy = Proxy::with(&amazon, Setup { toml, ..file_store() });
+    let store = open_store(&proxy);
+    let _lock = store.lock(&"acme".parse().expect("an alias")).await.expect("locked");
+    let globex = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let request = proxy.request(Method::GET, "/v2/profiles");
+        proxy.send(request.header("X-Ads-Account", "globex")).await
+    };
+    let (acme, globex) = tokio::join!(proxy.get("/v2/profiles"), globex);
+    assert_eq!(acme.error(), Some("token_unavailable"));
+    assert_eq!(globex.status, 200, "{}", globex.text());
+}
+
+impl Proxy {
+    /// Whose grant is used after a restart.
+    async fn restart_and_ask(self) -> String {
+        let proxy = self.restart();
+        served_as(&ask(&proxy).await)
+    }
+}
+
+/// `GET` for `shop`, answered with whose token it was.
+async fn ask(proxy: &Proxy) -> Answer {
+    proxy.send(proxy.request(Method::GET, "/_echo").header("X-Ads-Account", "shop")).await
+}
+
+fn served_as(answer: &Answer) -> String {
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()["account"].as_str().expect("an account").to_owned()
+}
+
+async fn served_soon(proxy: &Proxy, account: &str) {
+    let what = format!("it is served as {account}");
+    soon(&what, async || {
+        let answer = ask(proxy).await;
+        answer.status == 200 && served_as(&answer) == account
+    })
+    .await;
+}
+
+/// Polls until `condition` holds, which must be within some seconds.
+async fn soon(what: &str, condition: impl AsyncFn() -> bool) {
+    let started = Instant::now();
+    while !condition().await {
+        assert!(started.elapsed() < SOON * 2, "not soon: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Runs the command line beside the server, on its configuration.
+fn adsproxy(proxy: &Proxy, arguments: &[&str], input: &str) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_adsproxy"))
+        .arg("--config")
+        .arg(proxy.dir.path().join("proxy.toml"))
+        .args(arguments)
+        .env("CLIENT_SECRET", CLIENT_SECRET)
+        .env("SECOND_SECRET", SECOND_SECRET)
+        .env("ACME_REFRESH", ACME_REFRESH)
+        .env("GLOBEX_REFRESH", GLOBEX_REFRESH)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let mut stdin = child.stdin.take().expect("piped");
+    // A command that reads nothing may have ended already.
+    let _ = writeln!(stdin, "{input}");
+    drop(stdin);
+    let output = child.wait_with_output().expect("it ends");
+    let said = [output.stdout, output.stderr].concat();
+    assert_no_secret("the output", &said);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&said));
+}
+
+/// Keeps the record of `acme` from being saved, until the directory is removed.
+fn obstruct(proxy: &Proxy) -> PathBuf {
+    let obstacle = proxy.dir.path().join("store/accounts/.acme.tmp");
+    fs::create_dir(&obstacle).expect("made");
+    obstacle
+}
+
+async fn record(proxy: &Proxy) -> store::Credential {
+    let acme = "acme".parse().expect("an alias");
+    open_store(proxy).load(&acme).await.expect("it reads").expect("a record")
+}
+
+fn open_store(proxy: &Proxy) -> Arc<dyn CredentialStore> {
+    let key = fs::read_to_string(proxy.dir.path().join("key")).expect("the key");
+    let key = EncryptionKey { id: "k1".to_owned(), secret: Secret::new(key) };
+    let config = Store { kind: StoreKind::File, path: proxy.dir.path().join("store") };
+    store::open(&config, &Encryption { keys: vec![key] }).expect("it opens")
+}
+
+fn file_store() -> Setup {
+    Setup { file_store: true, ..Setup::default() }
+}
