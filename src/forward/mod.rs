@@ -7,6 +7,7 @@
 pub mod body;
 pub mod connect;
 pub mod headers;
+mod multiplex;
 mod patient;
 pub mod upstream;
 
@@ -148,7 +149,10 @@ impl Forward {
                 .map_err(Error::Connect)?;
             let request = build(host, attempt, lease.is_http1()).ok_or(Error::NotReplayable)?;
             match self.within_header_timeout(attempt.capture, lease.send(request)).await {
-                None => return Err(Error::Timeout),
+                None => {
+                    lease.timed_out(self.header_timeout);
+                    return Err(Error::Timeout);
+                }
                 Some(Ok(response)) => return Ok((response, lease)),
                 Some(Err(failed)) => {
                     let unwritten = failed.message().is_some();
