@@ -6,7 +6,12 @@ use crate::support::{
     secure::{secure_amazon, secure_url, server_tls},
     socket::{Act, Upstream, Wire},
 };
-use adsproxy::sandbox::Emulator;
+use adsproxy::{
+    deadline::Deadlines,
+    forward::{connect::Connector, upstream::Host},
+    https::client_config,
+    sandbox::Emulator,
+};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame};
@@ -16,6 +21,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::{
     convert::Infallible,
     pin::Pin,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -28,6 +34,7 @@ use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
     sync::watch,
+    task::LocalSet,
 };
 
 /// A proxy with one worker in front of `url`.
@@ -190,6 +197,38 @@ async fn one_slow_answer_does_not_cost_the_connection_of_the_others() {
     assert_eq!(answer.status, 504);
     assert_eq!(proxy.get("/one").await.text(), "ok");
     assert_eq!(origin.accepted(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retired_connection_is_not_leased_again() {
+    for http2 in [true, false] {
+        let (amazon, ca) = secure_amazon(http2).await;
+        let tls = client_config(Some(ca.path()), true).expect("TLS");
+        let host = || {
+            let connector = Rc::new(Connector::new(tls.clone(), Duration::from_secs(10)));
+            let uri = secure_url(&amazon).parse().expect("a URI");
+            let (deadlines, metrics) = (Deadlines::new(), Arc::default());
+            Host::new(&uri, connector, 8, Duration::from_secs(50), deadlines, metrics)
+        };
+        let leases = async {
+            let host = host();
+            let mut reused = Vec::new();
+            for _ in 0..2 {
+                for _ in 0..2 {
+                    let lease = host.lease(false).await.expect("a connection");
+                    reused.push(lease.is_reused());
+                    lease.release();
+                    // HTTP/1's own task must run before it is ready again.
+                    for _ in 0..10 {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                host.retire_all();
+            }
+            assert_eq!(reused, [false, true, false, true], "HTTP/2: {http2}");
+        };
+        LocalSet::new().run_until(leases).await;
+    }
 }
 
 #[cfg(target_os = "linux")]

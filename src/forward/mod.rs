@@ -124,6 +124,11 @@ impl Forward {
         self.api.iter().chain(&self.mcp).for_each(|host| host.close_idle());
     }
 
+    /// Gives no connection of now any more requests.
+    pub fn retire_all(&self) {
+        self.api.iter().chain(&self.mcp).for_each(|host| host.retire_all());
+    }
+
     /// Sends one attempt and waits for the head of the answer.
     ///
     /// A pooled connection that died before one byte was written costs nothing: the request goes

@@ -282,6 +282,12 @@ impl Host {
         drop(closed);
         self.http2.borrow_mut().retain(|connection| connection.is_used_since(oldest));
     }
+
+    /// Gives no connection of now any more requests.
+    pub fn retire_all(&self) {
+        drop(self.idle.take());
+        self.http2.take().iter().for_each(|connection| connection.retire());
+    }
 }
 
 impl Connector {
