@@ -23,6 +23,8 @@ mod header_hygiene;
 mod http2;
 #[cfg(feature = "sandbox")]
 mod http2_attacks;
+#[cfg(feature = "sandbox")]
+mod http2_upstream;
 mod layers;
 #[cfg(feature = "sandbox")]
 mod limits;

@@ -64,6 +64,10 @@ impl Connector {
     pub fn new(tls: Arc<rustls::ClientConfig>, timeout: Duration) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
+        // Nothing else would end an event stream whose upstream has vanished.
+        tcp.set_keepalive(Some(Duration::from_secs(60)));
+        tcp.set_keepalive_interval(Some(Duration::from_secs(15)));
+        tcp.set_keepalive_retries(Some(4));
         tcp.enforce_http(false);
         Self { tcp, tls: TlsConnector::from(tls), egress: Matcher::from_env(), timeout }
     }

@@ -7,6 +7,7 @@
 pub mod body;
 pub mod connect;
 pub mod headers;
+mod multiplex;
 mod patient;
 pub mod upstream;
 
@@ -123,6 +124,11 @@ impl Forward {
         self.api.iter().chain(&self.mcp).for_each(|host| host.close_idle());
     }
 
+    /// Gives no connection of now any more requests.
+    pub fn retire_all(&self) {
+        self.api.iter().chain(&self.mcp).for_each(|host| host.retire_all());
+    }
+
     /// Sends one attempt and waits for the head of the answer.
     ///
     /// A pooled connection that died before one byte was written costs nothing: the request goes
@@ -148,7 +154,10 @@ impl Forward {
                 .map_err(Error::Connect)?;
             let request = build(host, attempt, lease.is_http1()).ok_or(Error::NotReplayable)?;
             match self.within_header_timeout(attempt.capture, lease.send(request)).await {
-                None => return Err(Error::Timeout),
+                None => {
+                    lease.timed_out(self.header_timeout);
+                    return Err(Error::Timeout);
+                }
                 Some(Ok(response)) => return Ok((response, lease)),
                 Some(Err(failed)) => {
                     let unwritten = failed.message().is_some();

@@ -1,30 +1,39 @@
 //! One upstream host as one worker sees it: its connections, kept and counted.
 //!
 //! Built on hyper's low-level connections: the pooled client costs a fifth of a request's CPU.
-//! Idle HTTP/1.1 connections are a stack (the warmest first); HTTP/2 is one shared connection. A
-//! connection counts against the limit as long as its task lives, so nothing can leak a place.
+//! Idle HTTP/1.1 connections are a stack (the warmest first); HTTP/2 connections are shared, the
+//! first with room serves. A connection counts against the limit as long as its task lives, so
+//! nothing can leak a place.
 
-use super::{body::RequestBody, connect::Connector, patient::Patient};
+use super::{
+    body::RequestBody,
+    connect::Connector,
+    multiplex::{Multiplex, Stream},
+    patient::Patient,
+};
 use crate::{
     deadline::Deadlines,
-    executor::LocalExecutor,
     metrics::{Limit, WorkerMetrics},
 };
 use http::{HeaderValue, Uri};
 use hyper::{
     body::Incoming,
-    client::conn::{TrySendError, http1, http2},
+    client::conn::{TrySendError, http1},
     rt::{Read, Write},
 };
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     fmt,
+    pin::pin,
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
-use tokio::{sync::oneshot, task::spawn_local};
+use tokio::{
+    sync::{Notify, oneshot},
+    task::spawn_local,
+};
 
 pub use super::connect::ConnectError;
 
@@ -44,7 +53,9 @@ pub struct Host {
     metrics: Arc<WorkerMetrics>,
     open: Cell<usize>,
     idle: RefCell<Vec<Idle>>,
-    http2: RefCell<Option<http2::SendRequest<RequestBody>>>,
+    http2: RefCell<Vec<Rc<Multiplex>>>,
+    /// Tells those that open a connection of a shared one that is ready.
+    http2_opened: Notify,
     waiting: RefCell<VecDeque<oneshot::Sender<Handover>>>,
 }
 
@@ -56,12 +67,14 @@ struct Idle {
 /// What a waiting request is given.
 enum Handover {
     Connection(http1::SendRequest<RequestBody>),
+    /// A part of a shared one.
+    Stream(Stream),
     /// The right to open a connection.
     Place(Place),
 }
 
 /// One open connection's place under the limit; given up when dropped.
-struct Place(Rc<Host>);
+pub(super) struct Place(Rc<Host>);
 
 impl Drop for Place {
     fn drop(&mut self) {
@@ -79,6 +92,10 @@ impl Place {
         host.open.set(host.open.get() + 1);
         Self(host.clone())
     }
+
+    pub(super) fn host(&self) -> &Rc<Host> {
+        &self.0
+    }
 }
 
 /// A connection that is ready for one request.
@@ -91,7 +108,7 @@ pub struct Lease {
 
 enum Sender {
     Http1(http1::SendRequest<RequestBody>),
-    Http2(http2::SendRequest<RequestBody>),
+    Http2(Stream),
 }
 
 impl fmt::Debug for Lease {
@@ -130,6 +147,7 @@ impl Host {
             open: Cell::new(0),
             idle: RefCell::default(),
             http2: RefCell::default(),
+            http2_opened: Notify::new(),
             waiting: RefCell::default(),
         })
     }
@@ -156,7 +174,7 @@ impl Host {
     /// Safe: a connection that was being made is dropped, a place in the queue given up.
     pub async fn lease(self: &Rc<Self>, fresh: bool) -> Result<Lease, ConnectError> {
         if !fresh && let Some(sender) = self.ready() {
-            return Ok(Lease { sender, host: self.clone(), reused: true });
+            return Ok(self.lease_on(sender, true));
         }
         Box::pin(self.new_lease()).await
     }
@@ -171,23 +189,37 @@ impl Host {
             self.waiting.borrow_mut().push_back(turn);
             match told.await {
                 Ok(Handover::Connection(sender)) => {
-                    let sender = Sender::Http1(sender);
-                    return Ok(Lease { sender, host: self.clone(), reused: true });
+                    return Ok(self.lease_on(Sender::Http1(sender), true));
+                }
+                Ok(Handover::Stream(stream)) => {
+                    return Ok(self.lease_on(Sender::Http2(stream), true));
                 }
                 Ok(Handover::Place(place)) => place,
                 Err(_) => return Err(ConnectError::ShuttingDown),
             }
         };
-        let sender = self.connector.clone().connect(&self.uri, place).await?;
-        Ok(Lease { sender, host: self.clone(), reused: false })
+        let mut opening = pin!(self.connector.clone().connect(&self.uri, place));
+        loop {
+            // A burst finds out together that the host speaks HTTP/2: then one connection will do.
+            tokio::select! {
+                biased;
+                sender = &mut opening => return Ok(self.lease_on(sender?, false)),
+                () = self.http2_opened.notified() => {
+                    if let Some(stream) = self.stream() {
+                        return Ok(self.lease_on(Sender::Http2(stream), true));
+                    }
+                }
+            }
+        }
     }
 
-    fn ready(&self) -> Option<Sender> {
-        let mut http2 = self.http2.borrow_mut();
-        match &*http2 {
-            Some(sender) if !sender.is_closed() => return Some(Sender::Http2(sender.clone())),
-            Some(_) => *http2 = None,
-            None => {}
+    fn lease_on(self: &Rc<Self>, sender: Sender, reused: bool) -> Lease {
+        Lease { sender, host: self.clone(), reused }
+    }
+
+    fn ready(self: &Rc<Self>) -> Option<Sender> {
+        if let Some(stream) = self.stream() {
+            return Some(Sender::Http2(stream));
         }
         let mut idle = self.idle.borrow_mut();
         while let Some(Idle { sender, .. }) = idle.pop() {
@@ -196,6 +228,32 @@ impl Host {
             }
         }
         None
+    }
+
+    /// A part of the first shared connection with room, so that the others can go cold.
+    fn stream(self: &Rc<Self>) -> Option<Stream> {
+        let http2 = self.http2.borrow();
+        let connection = http2.iter().find(|connection| connection.has_room())?;
+        Some(Stream::take(connection, self))
+    }
+
+    /// Gives the room on `connection` to those that wait.
+    pub(super) fn hand_out(self: &Rc<Self>, connection: &Rc<Multiplex>) {
+        while !self.waiting.borrow().is_empty() && connection.has_room() {
+            let Some(waiting) = self.pop_waiting() else { return };
+            let _ = waiting.send(Handover::Stream(Stream::take(connection, self)));
+        }
+    }
+
+    /// Gives `connection` no more requests. It closes after those that it serves.
+    pub(super) fn retire(&self, connection: &Rc<Multiplex>) {
+        connection.retire();
+        self.http2.borrow_mut().retain(|other| !Rc::ptr_eq(other, connection));
+    }
+
+    /// The worker's ticks.
+    pub(super) fn now(&self) -> u64 {
+        self.deadlines.now()
     }
 
     /// The request that waits longest, passing over those that have left.
@@ -222,6 +280,13 @@ impl Host {
         idle.retain(|idle| !idle.sender.is_closed());
         drop(idle);
         drop(closed);
+        self.http2.borrow_mut().retain(|connection| connection.is_used_since(oldest));
+    }
+
+    /// Gives no connection of now any more requests.
+    pub fn retire_all(&self) {
+        drop(self.idle.take());
+        self.http2.take().iter().for_each(|connection| connection.retire());
     }
 }
 
@@ -257,22 +322,12 @@ where
     T: Read + Write + Unpin + 'static,
 {
     let host = place.0.clone();
-    let (sender, connection) = http2::Builder::new(LocalExecutor)
-        .timer(hyper_util::rt::TokioTimer::new())
-        .keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(20))
-        .max_header_list_size(256 * 1024)
-        .initial_stream_window_size(1024 * 1024)
-        .initial_connection_window_size(4 * 1024 * 1024)
-        .handshake(io)
-        .await
-        .map_err(ConnectError::Http)?;
-    spawn_local(async move {
-        let _ = connection.await;
-        drop(place);
-    });
-    *host.http2.borrow_mut() = Some(sender.clone());
-    Ok(Sender::Http2(sender))
+    let connection = Multiplex::open(io, place).await?;
+    let stream = Stream::take(&connection, &host);
+    host.http2.borrow_mut().push(connection.clone());
+    host.hand_out(&connection);
+    host.http2_opened.notify_waiters();
+    Ok(Sender::Http2(stream))
 }
 
 impl Lease {
@@ -295,7 +350,18 @@ impl Lease {
     pub async fn send(&mut self, request: Request) -> Result<Response, TrySendError<Request>> {
         match &mut self.sender {
             Sender::Http1(sender) => sender.try_send_request(request).await,
-            Sender::Http2(sender) => sender.try_send_request(request).await,
+            Sender::Http2(stream) => stream.send(request).await.inspect(|_| stream.heard()),
+        }
+    }
+
+    /// No answer came for `silence`. A shared connection that brought none to anybody else either
+    /// may be dead, and gets no more requests.
+    pub fn timed_out(&self, silence: Duration) {
+        let before = self.host.now().saturating_sub(Deadlines::ticks(silence));
+        if let Sender::Http2(stream) = &self.sender
+            && !stream.connection().is_heard_after(before)
+        {
+            self.host.retire(stream.connection());
         }
     }
 

@@ -15,7 +15,7 @@ mod triage;
 
 use crate::{
     account::{Directory, Table},
-    clock::Clock,
+    clock::{Clock, Now},
     config::Config,
     deadline::{Deadlines, Timer},
     error_chain::chain,
@@ -55,6 +55,9 @@ use triage::Unauthorized;
 /// How long the rest of a refused request is read.
 const LINGER: Duration = Duration::from_secs(5);
 
+/// By how much the clocks differ after the machine was suspended.
+const SUSPENDED: Duration = Duration::from_secs(5);
+
 /// What all workers share.
 #[derive(Debug)]
 pub struct Shared {
@@ -89,6 +92,7 @@ pub struct Worker {
     in_flight: Cell<usize>,
     in_flight_max: usize,
     request_ids: Cell<u64>,
+    ticked: Cell<Now>,
 }
 
 impl fmt::Debug for Worker {
@@ -128,6 +132,7 @@ impl Worker {
             in_flight: Cell::new(0),
             in_flight_max: config.limits.in_flight_max.div_ceil(workers),
             request_ids: Cell::new(u64::from_ne_bytes(seed)),
+            ticked: Cell::new(shared.clock.now()),
             metrics,
             shared,
         })
@@ -143,6 +148,11 @@ impl Worker {
     pub fn tick(&self) {
         self.deadlines.advance();
         self.forward.close_idle();
+        let now = self.shared.clock.now();
+        if was_suspended(self.ticked.replace(now), now) {
+            // The other side has long given up what looks fresh here.
+            self.forward.retire_all();
+        }
         self.access.flush();
     }
 
@@ -383,6 +393,12 @@ fn attempt<'a>(
     }
 }
 
+/// Whether the wall clock alone ran on.
+fn was_suspended(then: Now, now: Now) -> bool {
+    let awake = now.mono.saturating_duration_since(then.mono);
+    now.wall.saturating_sub(then.wall) > awake + SUSPENDED
+}
+
 fn target_bytes(head: &Parts) -> usize {
     head.uri.path_and_query().map_or(0, |target| target.as_str().len())
 }
@@ -393,6 +409,21 @@ mod tests {
 
     fn size_of_future<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
         size_of::<F>()
+    }
+
+    #[test]
+    fn a_suspended_machine_is_told_from_a_busy_one() {
+        let clock = crate::clock::ManualClock::new();
+        let then = clock.now();
+        clock.advance(Duration::from_secs(600));
+        assert!(!was_suspended(then, clock.now()), "late, but awake");
+        let wall = clock.now().wall;
+        clock.set_wall(wall + SUSPENDED);
+        assert!(!was_suspended(then, clock.now()), "corrected by a little");
+        clock.set_wall(then.wall);
+        assert!(!was_suspended(then, clock.now()), "set back");
+        clock.set_wall(wall + Duration::from_secs(60));
+        assert!(was_suspended(then, clock.now()));
     }
 
     /// hyper moves the future of every request into its box and keeps that box while the

@@ -8,6 +8,13 @@ use tempfile::NamedTempFile;
 
 /// Amazon over TLS as `localhost`, and the file with the authority that vouches for it.
 pub async fn secure_amazon(http2: bool) -> (Emulator, NamedTempFile) {
+    let (tls, ca_file) = server_tls(http2);
+    let options = Options { tls: Some(tls), ..Options::default() };
+    (Emulator::start(options).await.expect("the emulator starts"), ca_file)
+}
+
+/// TLS of a server called `localhost`, and the file with the authority that vouches for it.
+pub fn server_tls(http2: bool) -> (Arc<ServerConfig>, NamedTempFile) {
     let mut params = CertificateParams::new([]).expect("no names");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = || KeyPair::generate().expect("randomness");
@@ -30,8 +37,7 @@ pub async fn secure_amazon(http2: bool) -> (Emulator, NamedTempFile) {
     }
     let mut ca_file = NamedTempFile::new().expect("a file");
     ca_file.write_all(issuer.pem().as_bytes()).expect("written");
-    let options = Options { tls: Some(Arc::new(tls)), ..Options::default() };
-    (Emulator::start(options).await.expect("the emulator starts"), ca_file)
+    (Arc::new(tls), ca_file)
 }
 
 /// Where it is.

@@ -1,0 +1,148 @@
+//! One HTTP/2 connection to an upstream and the requests that share it.
+
+use super::upstream::{ConnectError, Host, Place, Request, Response};
+use crate::{executor::LocalExecutor, forward::body::RequestBody};
+use hyper::{
+    client::conn::{TrySendError, http2},
+    rt::{Read, Write},
+};
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    pin::pin,
+    rc::Rc,
+    time::Duration,
+};
+use tokio::task::spawn_local;
+
+/// What one answer may have in flight.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// Never the bound: callers that do not read would stop all others on the connection.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+/// Requests on one connection, however many more the peer allows. Their windows fit in the
+/// connection's.
+const STREAMS_MAX: usize = 1000;
+/// What the protocol recommends as the least limit: taken until the peer has told its own.
+const STREAMS_UNTOLD: usize = 100;
+
+/// A connection that requests share. It closes when nobody holds it any more.
+pub(super) struct Multiplex {
+    sender: RefCell<http2::SendRequest<RequestBody>>,
+    streams: Cell<usize>,
+    streams_max: Cell<usize>,
+    /// When its last stream ended, and when it last brought an answer.
+    released: Cell<u64>,
+    heard: Cell<u64>,
+    retired: Cell<bool>,
+}
+
+impl Multiplex {
+    /// Opens HTTP/2 on `io`. It holds `place` until it has closed.
+    pub(super) async fn open<T>(io: T, place: Place) -> Result<Rc<Self>, ConnectError>
+    where
+        T: Read + Write + Unpin + 'static,
+    {
+        let (sender, connection) = http2::Builder::new(LocalExecutor)
+            .timer(hyper_util::rt::TokioTimer::new())
+            .keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(20))
+            .max_header_list_size(256 * 1024)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_max_send_streams(STREAMS_UNTOLD)
+            .handshake(io)
+            .await
+            .map_err(ConnectError::Http)?;
+        let now = place.host().now();
+        let shared = Rc::new(Self {
+            sender: RefCell::new(sender),
+            streams: Cell::new(0),
+            streams_max: Cell::new(STREAMS_UNTOLD),
+            released: Cell::new(now),
+            heard: Cell::new(now),
+            retired: Cell::new(false),
+        });
+        // Held weakly: the task ends when the last sender is dropped.
+        let weak = Rc::downgrade(&shared);
+        spawn_local(async move {
+            let mut connection = pin!(connection);
+            let _ = poll_fn(|cx| {
+                let polled = connection.as_mut().poll(cx);
+                if let Some(shared) = weak.upgrade() {
+                    let told = connection.current_max_send_streams();
+                    shared.streams_max.set(told.min(STREAMS_MAX));
+                }
+                polled
+            })
+            .await;
+            if let Some(shared) = weak.upgrade() {
+                place.host().retire(&shared);
+            }
+            drop(place);
+        });
+        Ok(shared)
+    }
+
+    /// Whether one more request may go on it.
+    pub(super) fn has_room(&self) -> bool {
+        self.streams.get() < self.streams_max.get()
+            && !self.retired.get()
+            && !self.sender.borrow().is_closed()
+    }
+
+    /// Whether it serves a request, or did since `tick`.
+    pub(super) fn is_used_since(&self, tick: u64) -> bool {
+        self.streams.get() > 0 || self.released.get() >= tick
+    }
+
+    /// Whether it has brought an answer after `tick`.
+    pub(super) fn is_heard_after(&self, tick: u64) -> bool {
+        self.heard.get() > tick
+    }
+
+    /// Gives it no more requests; those that it serves go on.
+    pub(super) fn retire(&self) {
+        self.retired.set(true);
+    }
+}
+
+/// One request's part of a connection; given up when dropped.
+pub(super) struct Stream {
+    connection: Rc<Multiplex>,
+    host: Rc<Host>,
+}
+
+impl Stream {
+    /// One more request on `connection`.
+    pub(super) fn take(connection: &Rc<Multiplex>, host: &Rc<Host>) -> Self {
+        connection.streams.set(connection.streams.get() + 1);
+        Self { connection: connection.clone(), host: host.clone() }
+    }
+
+    /// The connection it is a part of.
+    pub(super) fn connection(&self) -> &Rc<Multiplex> {
+        &self.connection
+    }
+
+    /// Sends `request`; ready with the head of the answer. No `async fn`, whose future would hold
+    /// the request twice.
+    pub(super) fn send(
+        &self,
+        request: Request,
+    ) -> impl Future<Output = Result<Response, TrySendError<Request>>> {
+        self.connection.sender.borrow_mut().try_send_request(request)
+    }
+
+    /// An answer has come.
+    pub(super) fn heard(&self) {
+        self.connection.heard.set(self.host.now());
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.connection.streams.set(self.connection.streams.get() - 1);
+        self.connection.released.set(self.host.now());
+        self.host.hand_out(&self.connection);
+    }
+}

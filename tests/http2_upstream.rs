@@ -1,0 +1,356 @@
+//! Connections to Amazon that many requests share: no caller, no dead peer and no limit of the
+//! peer's may stop the others.
+
+use crate::support::{
+    proxy::{Proxy, Setup, amazon, eventually, upstream},
+    secure::{secure_amazon, secure_url, server_tls},
+    socket::{Act, Upstream, Wire},
+};
+use adsproxy::{
+    deadline::Deadlines,
+    forward::{connect::Connector, upstream::Host},
+    https::client_config,
+    sandbox::Emulator,
+};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+use tempfile::NamedTempFile;
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::LocalSet,
+};
+
+/// A proxy with one worker in front of `url`.
+fn one_worker(amazon: &Emulator, ca: &NamedTempFile, url: &str, keys: &str) -> Proxy {
+    let keys = format!("ca_file = {:?}\n{keys}", ca.path());
+    let toml = format!("[proxy]\nworkers = 1\n{}", upstream(url, &keys));
+    Proxy::with(amazon, Setup { toml, ..Setup::default() })
+}
+
+fn get(target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nX-Ads-Account: acme\r\n\r\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_that_do_not_read_stop_nobody_else() {
+    let (amazon, ca) = secure_amazon(true).await;
+    let proxy = one_worker(&amazon, &ca, &secure_url(&amazon), "");
+    let mut slow = Vec::new();
+    for _ in 0..12 {
+        let mut wire = Wire::open(proxy.addr);
+        wire.send(get("/_bytes/64000000"));
+        wire.read_some(1);
+        slow.push(wire);
+        // More than every window on the way holds of the answers that nobody reads.
+        let mut honest = Wire::open(proxy.addr);
+        honest.send(get("/_bytes/5000000"));
+        assert_eq!(honest.answer().body.len(), 5_000_000);
+    }
+    assert_eq!(amazon.state().connections.accepted(), 2, "one for the token, one for all");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_use_up_the_peers_limit_get_a_second_connection_opened() {
+    let origin = Origin::start(4).await;
+    let amazon = amazon().await;
+    let proxy = one_worker(&amazon, &origin.ca, &origin.url, "response_header_timeout_secs = 3\n");
+    // The peer tells its limit with its first answer.
+    for _ in 0..2 {
+        assert_eq!(proxy.get("/one").await.text(), "ok");
+    }
+    let hold = || {
+        let mut wire = Wire::open(proxy.addr);
+        wire.send(get("/hold"));
+        wire.read_some(1);
+        wire
+    };
+    let held: Vec<Wire> = (0..4).map(|_| hold()).collect();
+    assert_eq!(origin.accepted(), 1);
+    assert_eq!(proxy.get("/two").await.text(), "ok");
+    assert_eq!(origin.accepted(), 2);
+    // Below the limit nothing more is opened.
+    drop(held);
+    for _ in 0..20 {
+        assert_eq!(proxy.get("/three").await.text(), "ok");
+    }
+    assert_eq!(origin.accepted(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_waits_is_given_the_next_stream_that_ends() {
+    let origin = Origin::start(2).await;
+    let amazon = amazon().await;
+    let keys = "response_header_timeout_secs = 10\nconnections_max = 1\n";
+    let proxy = one_worker(&amazon, &origin.ca, &origin.url, keys);
+    for _ in 0..2 {
+        assert_eq!(proxy.get("/one").await.text(), "ok");
+    }
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut wire = Wire::open(proxy.addr);
+        wire.send(get("/hold"));
+        wire.read_some(1);
+        held.push(wire);
+    }
+    let mut waits = Wire::open(proxy.addr);
+    waits.send(get("/two"));
+    let limit = r#"adsproxy_limit_hits_total{limit="upstream_connections"}"#;
+    eventually("it waits", || proxy.metric(limit) == 1.0).await;
+    held.pop();
+    assert_eq!(waits.answer().text(), "ok");
+    assert_eq!(origin.accepted(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cold_burst_shares_the_first_connection() {
+    for most in [1, 2] {
+        let (amazon, ca) = secure_amazon(true).await;
+        let keys = format!("response_header_timeout_secs = 5\nconnections_max = {most}\n");
+        let proxy = Arc::new(one_worker(&amazon, &ca, &secure_url(&amazon), &keys));
+        let asked: Vec<_> = (0..8)
+            .map(|size| {
+                let proxy = proxy.clone();
+                tokio::spawn(async move { proxy.get(&format!("/_bytes/{size}")).await })
+            })
+            .collect();
+        for (size, asked) in asked.into_iter().enumerate() {
+            let answer = asked.await.expect("answered");
+            assert_eq!((answer.status.as_u16(), answer.body.len()), (200, size), "{most}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_idled_too_long_is_not_used_again() {
+    for http2 in [true, false] {
+        let (amazon, ca) = secure_amazon(http2).await;
+        let nat = Nat::start(&amazon).await;
+        let proxy = one_worker(&amazon, &ca, &nat.url, "idle_timeout_secs = 1\n");
+        assert_eq!(proxy.get("/_sink").await.status, 200);
+        eventually("it is closed", || nat.open.load(Ordering::SeqCst) == 0).await;
+        assert_eq!(proxy.get("/_sink").await.status, 200, "HTTP/2: {http2}");
+        assert_eq!(nat.accepted.load(Ordering::SeqCst), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_with_an_answer_on_its_way_does_not_idle() {
+    let origin = Origin::start(100).await;
+    let amazon = amazon().await;
+    let proxy = one_worker(&amazon, &origin.ca, &origin.url, "idle_timeout_secs = 1\n");
+    let mut held = Wire::open(proxy.addr);
+    held.send(get("/hold"));
+    held.read_some(1);
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(proxy.get("/one").await.text(), "ok");
+    assert_eq!(origin.accepted(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_brings_no_answers_gets_no_more_requests() {
+    for http2 in [true, false] {
+        let (amazon, ca) = secure_amazon(http2).await;
+        let nat = Nat::start(&amazon).await;
+        let proxy = one_worker(&amazon, &ca, &nat.url, "response_header_timeout_secs = 1\n");
+        for _ in 0..2 {
+            assert_eq!(proxy.get("/_sink").await.status, 200);
+        }
+        assert_eq!(nat.accepted.load(Ordering::SeqCst), 1);
+        nat.forgotten.send_replace(());
+        assert_eq!(proxy.get("/_sink").await.status, 504);
+        assert_eq!(proxy.get("/_sink").await.status, 200, "HTTP/2: {http2}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_slow_answer_does_not_cost_the_connection_of_the_others() {
+    let origin = Origin::start(100).await;
+    let amazon = amazon().await;
+    let proxy = one_worker(&amazon, &origin.ca, &origin.url, "response_header_timeout_secs = 2\n");
+    assert_eq!(proxy.get("/one").await.text(), "ok");
+    let mut slow = Wire::open(proxy.addr);
+    slow.send(get("/silence"));
+    slow.stream().set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
+    let answer = loop {
+        assert_eq!(proxy.get("/one").await.text(), "ok");
+        if let Ok(answer) = slow.read_answer() {
+            break answer.expect("an answer");
+        }
+    };
+    assert_eq!(answer.status, 504);
+    assert_eq!(proxy.get("/one").await.text(), "ok");
+    assert_eq!(origin.accepted(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retired_connection_is_not_leased_again() {
+    for http2 in [true, false] {
+        let (amazon, ca) = secure_amazon(http2).await;
+        let tls = client_config(Some(ca.path()), true).expect("TLS");
+        let host = || {
+            let connector = Rc::new(Connector::new(tls.clone(), Duration::from_secs(10)));
+            let uri = secure_url(&amazon).parse().expect("a URI");
+            let (deadlines, metrics) = (Deadlines::new(), Arc::default());
+            Host::new(&uri, connector, 8, Duration::from_secs(50), deadlines, metrics)
+        };
+        let leases = async {
+            let host = host();
+            let mut reused = Vec::new();
+            for _ in 0..2 {
+                for _ in 0..2 {
+                    let lease = host.lease(false).await.expect("a connection");
+                    reused.push(lease.is_reused());
+                    lease.release();
+                    // HTTP/1's own task must run before it is ready again.
+                    for _ in 0..10 {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                host.retire_all();
+            }
+            assert_eq!(reused, [false, true, false, true], "HTTP/2: {http2}");
+        };
+        LocalSet::new().run_until(leases).await;
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_kernel_finds_out_when_an_upstream_has_vanished() {
+    let amazon = amazon().await;
+    let upstream = Upstream::start(|_| Act::Say(b"HTTP/1.1 204 No Content\r\n\r\n".into()));
+    let proxy = Proxy::with(&amazon, Setup { upstream: Some(upstream.url()), ..Setup::default() });
+    assert_eq!(proxy.get("/").await.status, 204);
+    let port: u16 = upstream.url().rsplit(':').next().expect("a port").parse().expect("a number");
+    let remote = format!(":{port:04X}");
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("a table");
+    let timers: Vec<&str> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|fields| fields[2].ends_with(&remote) && fields[3] == "01")
+        .map(|fields| fields[5])
+        .collect();
+    assert!(!timers.is_empty());
+    // Kind 2 is the keepalive timer.
+    assert!(timers.iter().all(|timer| timer.starts_with("02:")), "{timers:?}");
+}
+
+/// An HTTP/2 server of which the limit on streams is known.
+struct Origin {
+    url: String,
+    ca: NamedTempFile,
+    accepted: Arc<AtomicUsize>,
+}
+
+impl Origin {
+    async fn start(streams_max: u32) -> Self {
+        let (tls, ca) = server_tls(true);
+        let tls = tokio_rustls::TlsAcceptor::from(tls);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let count = accepted.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::SeqCst);
+                let tls = tls.clone();
+                tokio::spawn(async move {
+                    let Ok(stream) = tls.accept(stream).await else { return };
+                    let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                    server.max_concurrent_streams(streams_max);
+                    let _ = server.serve_connection(TokioIo::new(stream), service_fn(serve)).await;
+                });
+            }
+        });
+        Self { url: format!("https://localhost:{port}"), ca, accepted }
+    }
+
+    fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
+    }
+}
+
+async fn serve(
+    request: Request<Incoming>,
+) -> Result<Response<BoxBody<Bytes, Infallible>>, Infallible> {
+    match request.uri().path() {
+        "/silence" => std::future::pending().await,
+        "/hold" => Ok(Response::new(Endless(Some(Bytes::from_static(b"x"))).boxed())),
+        _ => Ok(Response::new(Full::from("ok").boxed())),
+    }
+}
+
+/// A way to Amazon that can lose track of the connections on it without telling anybody.
+struct Nat {
+    url: String,
+    accepted: Arc<AtomicUsize>,
+    open: Arc<AtomicUsize>,
+    forgotten: watch::Sender<()>,
+}
+
+impl Nat {
+    async fn start(amazon: &Emulator) -> Self {
+        let to = amazon.tls_addr().expect("TLS");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let nat = Self {
+            url: format!("https://localhost:{port}"),
+            accepted: Arc::default(),
+            open: Arc::default(),
+            forgotten: watch::Sender::new(()),
+        };
+        let (accepted, open) = (nat.accepted.clone(), nat.open.clone());
+        let forgotten = nat.forgotten.clone();
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                accepted.fetch_add(1, Ordering::SeqCst);
+                open.fetch_add(1, Ordering::SeqCst);
+                let (open, mut forgotten) = (open.clone(), forgotten.subscribe());
+                tokio::spawn(async move {
+                    let mut far = TcpStream::connect(to).await.expect("a connection");
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut near, &mut far) => {}
+                        _ = forgotten.changed() => std::future::pending().await,
+                    }
+                    open.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        });
+        nat
+    }
+}
+
+/// One frame, and no end.
+struct Endless(Option<Bytes>);
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.0.take() {
+            Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            None => Poll::Pending,
+        }
+    }
+}
