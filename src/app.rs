@@ -367,7 +367,11 @@ impl Seat {
         let runtime =
             Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
         match runtime {
-            Ok(runtime) => runtime.block_on(self.work(sockets)),
+            Ok(runtime) => {
+                runtime.block_on(self.work(sockets));
+                // A name server or a disk that hangs must not hold the exit.
+                runtime.shutdown_background();
+            }
             Err(error) => tracing::error!(%error, "a worker cannot start"),
         }
     }

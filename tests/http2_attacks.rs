@@ -1,7 +1,7 @@
 //! HTTP/2 frames that no library would send: refused before Amazon, and bounded in number.
 
 use crate::support::{
-    proxy::{Proxy, Setup, amazon},
+    proxy::{Proxy, Setup, amazon, eventually},
     socket::Wire,
 };
 use adsproxy::sandbox::{Emulator, Seen, Surface};
@@ -308,4 +308,64 @@ async fn floods_of_frames_cost_little_memory_and_nobody_else_anything() {
     // Frames of unknown kinds are skipped, as HTTP/2 wants it.
     flood(&proxy, 50_000, &[], |_| frame(0xfe, 0, 0, &[0; 100]));
     well("unknown frames");
+}
+
+/// Asks for `path` on a stream whose window is `window` bytes.
+fn ask_through(proxy: &Proxy, path: &str, window: u32) -> Raw {
+    let mut raw = Raw::open(proxy.addr);
+    let setting = [&[0, 4][..], &window.to_be_bytes()].concat();
+    raw.send(&frame(SETTINGS, 0, 0, &setting)).expect("written");
+    let mut list = HONEST;
+    list[0].1 = "GET";
+    list[3].1 = path;
+    raw.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &fields(&list))).expect("written");
+    raw
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_shuts_its_windows_is_cut_off_like_one_that_does_not_read() {
+    let amazon = amazon().await;
+    let toml = "[proxy]\nworkers = 1\n[limits]\nwrite_timeout_secs = 1\nidle_timeout_secs = 2\n";
+    let proxy = Proxy::with(&amazon, Setup { toml: toml.to_owned(), ..Setup::default() });
+    Wire::open(proxy.addr).ask_honestly("before");
+    // Never asked for; asked for once; and small enough for hyper to be done with it.
+    let mut deaf = [("/_bytes/4000000", 0), ("/_bytes/4000000", 1), ("/_bytes/5000", 1)]
+        .map(|(path, window)| ask_through(&proxy, path, window));
+    let hits = || proxy.metric("adsproxy_limit_hits_total{limit=\"write_timeout\"}");
+    eventually("all are cut off", || hits() == 3.0).await;
+    for raw in &mut deaf {
+        // None of the frames before the end carries the end of a stream.
+        while let Ok((kind, _, payload)) = raw.next() {
+            assert!(kind != DATA || payload.len() <= 1);
+        }
+    }
+    eventually("none is in flight", || proxy.metric("adsproxy_in_flight_requests") == 0.0).await;
+    Wire::open(proxy.addr).ask_honestly("after");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_takes_what_there_is_may_wait_and_may_be_slow() {
+    let amazon = amazon().await;
+    let toml = "[proxy]\nworkers = 1\n[limits]\nwrite_timeout_secs = 1\nidle_timeout_secs = 2\n";
+    let proxy = Proxy::with(&amazon, Setup { toml: toml.to_owned(), ..Setup::default() });
+    // An event stream that is silent for longer than a caller may be.
+    let mut events = ask_through(&proxy, "/_sse?events=2&interval_ms=4000", 65_535);
+    let mut slow = ask_through(&proxy, "/_bytes/2000000", 65_535);
+    let mut taken = 0;
+    while taken < 2_000_000 {
+        let (kind, _, payload) = slow.next().expect("it goes on");
+        if kind == DATA && !payload.is_empty() {
+            taken += payload.len();
+            std::thread::sleep(Duration::from_millis(8));
+            let more = u32::try_from(payload.len()).expect("short").to_be_bytes();
+            let updates = [0, 1].map(|stream| frame(WINDOW_UPDATE, 0, stream, &more)).concat();
+            slow.send(&updates).expect("written");
+        }
+    }
+    let mut text = Vec::new();
+    while !String::from_utf8_lossy(&text).contains("event 2 of 2") {
+        let (kind, _, payload) = events.next().expect("it goes on");
+        text.extend(payload.into_iter().filter(|_| kind == DATA));
+    }
+    assert_eq!(proxy.metric("adsproxy_limit_hits_total{limit=\"write_timeout\"}"), 0.0);
 }

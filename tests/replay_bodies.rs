@@ -375,3 +375,43 @@ async fn a_method_with_a_body_is_replayed_whatever_it_is() {
         assert_eq!(answer.json()["method"], method.as_str());
     }
 }
+
+/// The most memory the process ever had, bytes.
+fn peak(proxy: &Proxy) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", proxy.pid())).expect("status");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("VmHWM");
+    let kib: u64 = line.split_whitespace().nth(1).expect("a number").parse().expect("KiB");
+    kib * 1024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_of_one_byte_chunks_is_kept_at_little_more_than_its_bytes() {
+    let amazon = amazon().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    for memory in [MIB, 64 * 1024] {
+        let proxy = ready(&amazon, &capture(memory, MIB, 8 * MIB, directory.path())).await;
+        let before = peak(&proxy);
+        amazon.state().lwa.expire_access_tokens(None);
+        let mut callers = Vec::new();
+        for _ in 0..2 {
+            let mut caller = Wire::connect(proxy.addr).await;
+            let head = "POST /_echo HTTP/1.1\r\nHost: localhost\r\nX-Ads-Account: acme\r\n\
+                        Transfer-Encoding: chunked\r\n\r\n";
+            caller.send(head).await;
+            caller.send("1\r\nx\r\n".repeat(MIB / 8)).await;
+            callers.push(caller);
+        }
+        for mut caller in callers {
+            caller.send("0\r\n\r\n").await;
+            let head = caller.head().await;
+            assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+            let length = field(&head, "content-length").expect("a length");
+            let echo = caller.exactly(length.parse().expect("a number")).await;
+            let echo: serde_json::Value = serde_json::from_slice(&echo).expect("JSON");
+            assert_eq!(echo["body_sha256"], sha256(&vec![b'x'; MIB / 8]));
+        }
+        let growth = peak(&proxy).saturating_sub(before);
+        println!("2 times {} KiB: memory grew by {} KiB", MIB >> 13, growth >> 10);
+        assert!(growth < 4 * MIB as u64, "grew by {growth} bytes");
+    }
+}

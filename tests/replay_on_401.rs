@@ -3,6 +3,7 @@
 use crate::support::{
     bodies::{noise, sha256},
     proxy::{ACME_PROFILE, Proxy, Setup, amazon, eventually},
+    socket::{self, Act},
     wire::{Upstream, Wire, field},
 };
 use adsproxy::sandbox::{ApiFault, Counts, Emulator, Permission, Scripted, Times};
@@ -414,5 +415,28 @@ async fn every_answer_of_a_replayed_request_is_whole_on_one_connection() {
             serde_json::from_slice(&caller.exactly(length).await).expect("JSON");
         assert_eq!(body["target"], format!("/_echo/{n}"));
         assert_eq!(body["body_sha256"], sha256(format!("{n:04}").as_bytes()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_401_that_breaks_off_is_not_handed_on_as_whole() {
+    let amazon = amazon().await;
+    let text = "{\"details\":\"Not authorized to access scope 1\"";
+    let (length, chunked) = ("content-length: 46", "transfer-encoding: chunked");
+    for (whole, framing, body) in [
+        (false, length, text.to_owned()),
+        (true, length, format!("{text}}}")),
+        (false, chunked, format!("2e\r\n{text}")),
+        (false, chunked, format!("2e\r\n{text}}}\r\n")),
+        (true, chunked, format!("2e\r\n{text}}}\r\n0\r\n\r\n")),
+    ] {
+        let answer = format!("HTTP/1.1 401 Unauthorized\r\n{framing}\r\n\r\n{body}").into_bytes();
+        let upstream = socket::Upstream::start(move |_| Act::SayAndClose(answer.clone()));
+        let setup = Setup { upstream: Some(upstream.url()), ..Setup::default() };
+        let proxy = Proxy::with(&amazon, setup);
+        let mut caller = socket::Wire::open(proxy.addr);
+        caller.send("GET /x HTTP/1.1\r\nHost: localhost\r\nX-Ads-Account: acme\r\n\r\n");
+        let answer = caller.read_answer();
+        assert_eq!(matches!(answer, Ok(Some(_))), whole, "{framing}: {answer:?}");
     }
 }

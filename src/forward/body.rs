@@ -1,9 +1,10 @@
 //! The request body on its way out, captured for a replay within limits.
 //!
-//! Invariants: frames pass on as they came and are never copied in memory; a capture never makes a
+//! Invariants: frames pass on as they came, and only tiny ones are copied to be kept; a capture never makes a
 //! request fail, it only stops being replayable; at most one reader is live, an older one ends with
 //! an error; request trailers are dropped. Everything here belongs to one worker.
 
+mod frames;
 mod gate;
 mod reader;
 mod spill;
@@ -14,6 +15,7 @@ use crate::{
     metrics::{Limit, WorkerMetrics},
 };
 use bytes::Bytes;
+use frames::Frames;
 pub use gate::ContinueGate;
 use http_body::{Body, SizeHint};
 use hyper::body::Incoming;
@@ -23,6 +25,7 @@ use std::{
     cell::{Cell, RefCell},
     fmt,
     future::poll_fn,
+    io,
     pin::Pin,
     rc::Rc,
     sync::{
@@ -131,7 +134,7 @@ struct State {
 }
 
 enum Kept {
-    Memory(Vec<Bytes>),
+    Memory(Frames),
     Disk(Spill),
     Nothing,
 }
@@ -148,7 +151,7 @@ impl Capture {
             state: RefCell::new(State {
                 source,
                 source_ended: false,
-                kept: Kept::Memory(Vec::new()),
+                kept: Kept::Memory(Frames::default()),
                 kept_bytes: 0,
                 charged: 0,
                 slow: context.deadlines.timer(),
@@ -312,8 +315,8 @@ impl Shared {
             }
             Kept::Memory(frames) => {
                 self.context.metrics.limit(Limit::CaptureMemory);
-                let mut spill = Spill::new(limits.replay.directory.clone());
-                frames.drain(..).for_each(|frame| spill.append(frame));
+                let frames = std::mem::take(frames);
+                let mut spill = Spill::new(limits.replay.directory.clone(), frames);
                 spill.append(data.clone());
                 state.kept = Kept::Disk(spill);
             }
@@ -356,10 +359,23 @@ impl Shared {
         self.reader.get()
     }
 
-    /// Waits for what is on its way to the disk.
+    /// Waits until everything kept is in memory or on the disk.
     fn poll_written(&self, state: &mut State, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_spill(state, |spill| spill.poll_written(cx))
+    }
+
+    /// Waits until there is room for more on its way to the disk.
+    fn poll_room(&self, state: &mut State, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_spill(state, |spill| spill.poll_room(cx))
+    }
+
+    fn poll_spill(
+        &self,
+        state: &mut State,
+        poll: impl FnOnce(&mut Spill) -> Poll<io::Result<()>>,
+    ) -> Poll<()> {
         if let Kept::Disk(spill) = &mut state.kept
-            && ready!(spill.poll_written(cx)).is_err()
+            && ready!(poll(spill)).is_err()
         {
             // A full disk costs the replay, not the request.
             self.drop_kept(state);
@@ -377,7 +393,7 @@ impl Shared {
     fn poll_source(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        ready!(self.poll_written(state, cx));
+        ready!(self.poll_room(state, cx));
         loop {
             if state.source_ended {
                 return Poll::Ready(None);

@@ -28,6 +28,17 @@ pub enum Close {
     Now,
 }
 
+/// How far the answer to one request is with the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// There is no such request.
+    Free,
+    /// It is the turn of Amazon or of us.
+    Ours,
+    /// It is the turn of the caller, since then.
+    Callers(u32),
+}
+
 /// One open connection. Times are seconds of the worker's sweep.
 #[derive(Debug)]
 pub struct Connection {
@@ -36,6 +47,8 @@ pub struct Connection {
     idle_since: Cell<u32>,
     first_byte: Cell<Option<u32>>,
     write_blocked_since: Cell<Option<u32>>,
+    /// One for every request in flight, and for as many as there were at once.
+    answers: RefCell<Vec<Answer>>,
     served: Cell<bool>,
     /// Whether every answer begun has been written out.
     settled: Cell<bool>,
@@ -54,6 +67,7 @@ impl Connection {
             // It was not handed over before its first byte had come.
             first_byte: Cell::new(Some(clock.get())),
             write_blocked_since: Cell::new(None),
+            answers: RefCell::default(),
             served: Cell::new(false),
             settled: Cell::new(true),
             close: Cell::new(Close::Open),
@@ -68,7 +82,19 @@ impl Connection {
         self.served.set(true);
         self.settled.set(false);
         self.first_byte.set(None);
-        InFlight(self.clone())
+        InFlight { connection: self.clone(), answer: self.answer() }
+    }
+
+    /// A place for the state of one more answer.
+    fn answer(&self) -> usize {
+        let mut answers = self.answers.borrow_mut();
+        let free = answers.iter().position(|answer| *answer == Answer::Free);
+        let at = free.unwrap_or(answers.len());
+        if free.is_none() {
+            answers.push(Answer::Ours);
+        }
+        answers[at] = Answer::Ours;
+        at
     }
 
     /// Whether requests are in flight.
@@ -111,9 +137,15 @@ impl Connection {
         self.since(Some(self.idle_since.get()).filter(|_| idle))
     }
 
-    /// For how long the caller has not read what we write.
+    /// For how long the caller has not read what we write, or not taken what we have of an answer:
+    /// HTTP/2 has windows that it can shut while the socket takes all.
     pub(super) fn write_blocked_secs(&self) -> u32 {
-        self.since(self.write_blocked_since.get())
+        let answers = self.answers.borrow();
+        let waiting = answers.iter().filter_map(|answer| match answer {
+            Answer::Callers(since) => Some(*since),
+            Answer::Free | Answer::Ours => None,
+        });
+        self.since(waiting.chain(self.write_blocked_since.get()).min())
     }
 
     fn since(&self, when: Option<u32>) -> u32 {
@@ -123,11 +155,32 @@ impl Connection {
 
 /// A request in flight on a connection.
 #[derive(Debug)]
-pub struct InFlight(Rc<Connection>);
+pub struct InFlight {
+    connection: Rc<Connection>,
+    /// Its place among the connection's answers.
+    answer: usize,
+}
+
+impl InFlight {
+    /// The caller is to take what there is of the answer.
+    pub(super) fn offered(&self) {
+        self.set(Answer::Callers(self.connection.clock.get()));
+    }
+
+    /// The caller has taken everything, and waits for more.
+    pub(super) fn asked(&self) {
+        self.set(Answer::Ours);
+    }
+
+    fn set(&self, answer: Answer) {
+        self.connection.answers.borrow_mut()[self.answer] = answer;
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let connection = &self.0;
+        self.set(Answer::Free);
+        let connection = &self.connection;
         connection.requests.set(connection.requests.get() - 1);
         connection.idle_since.set(connection.clock.get());
     }

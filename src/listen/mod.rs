@@ -7,6 +7,7 @@
 pub mod bind;
 mod connection;
 mod first_byte;
+mod guarded;
 pub mod refusal;
 pub mod tls;
 
@@ -16,11 +17,12 @@ use crate::{
     metrics::{Limit, WorkerMetrics},
 };
 use bind::Bound;
-use connection::{Close, Connection, InFlight, Watched};
+use connection::{Close, Connection, Watched};
 use first_byte::{Peek, begins_http2};
+use guarded::Guarded;
 use http::{HeaderValue, Request, Response, header::CONNECTION};
 use hyper::{
-    body::{Body, Frame, Incoming, SizeHint},
+    body::{Body, Incoming},
     rt::{Read, Write},
     server::conn::{http1, http2},
     service::service_fn,
@@ -32,7 +34,7 @@ use std::{
     collections::HashMap,
     error::Error as StdError,
     fmt, io,
-    pin::{Pin, pin},
+    pin::pin,
     rc::Rc,
     sync::{
         Arc,
@@ -345,7 +347,7 @@ where
         if self.draining.get() && !connection.http2 {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        Ok(response.map(|body| Guarded { body, _in_flight: in_flight }))
+        Ok(response.map(|body| Guarded::new(body, in_flight)))
     }
 
     /// Judges every connection, about once a second.
@@ -357,6 +359,9 @@ where
             let hit = if over(connection.header_secs(), limits.header_timeout) {
                 Limit::HeaderTimeout
             } else if over(connection.write_blocked_secs(), limits.write_timeout) {
+                Limit::WriteTimeout
+            } else if over(connection.idle_secs(), limits.idle_timeout + limits.write_timeout) {
+                // Asked to end, it has waited since for a caller that does not take the last bytes.
                 Limit::WriteTimeout
             } else if over(connection.idle_secs(), limits.idle_timeout) {
                 // The usual end of a kept-alive connection: nothing to count.
@@ -426,33 +431,6 @@ impl Drop for Place {
         self.open.fetch_sub(1, Ordering::Relaxed);
         self.accepted.set(self.accepted.get() - 1);
         self.metrics.connection_closed();
-    }
-}
-
-/// An answer's body that keeps its connection busy until it has ended.
-#[derive(Debug)]
-pub struct Guarded<B> {
-    body: B,
-    _in_flight: InFlight,
-}
-
-impl<B: Body + Unpin> Body for Guarded<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

@@ -42,6 +42,8 @@ pub struct AmazonBody {
     /// Read already, to be given out first.
     peeked: Bytes,
     incoming: Incoming,
+    /// How it broke off while it was looked at; the caller is to see that, too.
+    cut: Option<hyper::Error>,
     /// Given back when the body has ended; dropped, and so closed, when it is left before.
     lease: Option<upstream::Lease>,
     /// Cuts a body that falls silent; none for event streams.
@@ -60,7 +62,8 @@ pub fn amazon(
         .get(CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
     let silence = (!stream).then_some(silence);
-    let body = AmazonBody { peeked: Bytes::new(), incoming, lease: Some(lease), silence };
+    let body =
+        AmazonBody { peeked: Bytes::new(), incoming, cut: None, lease: Some(lease), silence };
     Response::from_parts(head, Source::Amazon(body))
 }
 
@@ -69,6 +72,7 @@ pub fn unauthorized(answer: Unauthorized, silence: (Timer, Duration)) -> Answer 
     let body = AmazonBody {
         peeked: answer.peeked,
         incoming: answer.rest,
+        cut: answer.cut,
         lease: Some(answer.lease),
         silence: Some(silence),
     };
@@ -204,7 +208,10 @@ impl AmazonBody {
         if !self.peeked.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.peeked)))));
         }
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        let polled = match self.cut.take() {
+            Some(error) => Poll::Ready(Some(Err(error))),
+            None => Pin::new(&mut self.incoming).poll_frame(cx),
+        };
         let Poll::Ready(frame) = polled else {
             if let Some((timer, limit)) = &mut self.silence {
                 ready!(timer.poll_after(*limit, cx));
@@ -236,7 +243,7 @@ impl AmazonBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.peeked.is_empty() && self.incoming.is_end_stream()
+        self.peeked.is_empty() && self.cut.is_none() && self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -258,7 +265,7 @@ impl AmazonBody {
 impl Drop for AmazonBody {
     fn drop(&mut self) {
         // hyper drops a body without asking again once it knows that it has ended.
-        if self.incoming.is_end_stream() {
+        if self.cut.is_none() && self.incoming.is_end_stream() {
             self.release();
         }
     }
@@ -267,7 +274,7 @@ impl Drop for AmazonBody {
 impl Unauthorized {
     /// Leaves the answer for a replay. Its connection serves on if the body has ended.
     pub fn discard(self) {
-        if self.rest.is_end_stream() {
+        if self.cut.is_none() && self.rest.is_end_stream() {
             self.lease.release();
         }
     }

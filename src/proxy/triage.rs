@@ -43,6 +43,8 @@ pub struct Unauthorized {
     pub peeked: Bytes,
     /// The rest of the body.
     pub rest: Incoming,
+    /// Why there is no rest.
+    pub cut: Option<hyper::Error>,
     /// The connection it came on.
     pub lease: Lease,
 }
@@ -54,6 +56,7 @@ pub struct Unauthorized {
 pub async fn read(response: Response, lease: Lease, deadlines: &Rc<Deadlines>) -> Unauthorized {
     let (head, mut rest) = response.into_parts();
     let mut peeked = BytesMut::new();
+    let mut cut = None;
     let peek = async {
         while peeked.len() < PEEK_MAX_BYTES && !rest.is_end_stream() {
             match rest.frame().await {
@@ -62,14 +65,18 @@ pub async fn read(response: Response, lease: Lease, deadlines: &Rc<Deadlines>) -
                     let Ok(data) = frame.into_data() else { break };
                     peeked.extend_from_slice(&data);
                 }
-                Some(Err(_)) | None => break,
+                Some(Err(error)) => {
+                    cut = Some(error);
+                    break;
+                }
+                None => break,
             }
         }
     };
     // A body that does not come says nothing, and is handed on or replayed over like any other.
     let _ = deadlines.within(PEEK_TIMEOUT, peek).await;
     let class = classify(&head.headers, &peeked);
-    Unauthorized { class, head, peeked: peeked.freeze(), rest, lease }
+    Unauthorized { class, head, peeked: peeked.freeze(), rest, cut, lease }
 }
 
 fn classify(headers: &HeaderMap, body: &[u8]) -> Upstream401 {

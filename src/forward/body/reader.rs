@@ -29,15 +29,13 @@ impl RequestBody {
     /// What attempt number `id` sends, held back until `gate` opens.
     pub(super) fn of(shared: &Rc<Shared>, id: u32, gate: Option<Arc<ContinueGate>>) -> Self {
         let gate = gate.map(|gate| (gate, shared.context.deadlines.timer()));
-        Self(Some(Reader { shared: shared.clone(), id, frame: 0, gate }))
+        Self(Some(Reader { shared: shared.clone(), id, gate }))
     }
 }
 
 struct Reader {
     shared: Rc<Shared>,
     id: u32,
-    /// Captured frames already given out (memory).
-    frame: usize,
     gate: Option<(Arc<ContinueGate>, Timer)>,
 }
 
@@ -70,7 +68,6 @@ impl Reader {
     }
 
     fn gave(&mut self, data: &Bytes) {
-        self.frame += 1;
         self.shared.given.set(self.shared.given.get() + data.len() as u64);
     }
 
@@ -80,13 +77,16 @@ impl Reader {
         let mut state = shared.state.borrow_mut();
         let state = &mut *state;
         let given = shared.given.get();
+        if given >= state.kept_bytes {
+            return Poll::Ready(None);
+        }
         let captured = match &mut state.kept {
-            Kept::Memory(frames) => frames.get(self.frame).cloned().map(Ok),
-            Kept::Disk(spill) if given < state.kept_bytes => {
+            Kept::Memory(frames) => frames.read(given).map(Ok),
+            Kept::Disk(spill) => {
                 let read: io::Result<Bytes> = ready!(spill.poll_read(given, cx));
                 Some(read.map_err(|_| shared.fail(BodyError::Capture)))
             }
-            Kept::Disk(_) | Kept::Nothing => None,
+            Kept::Nothing => None,
         };
         if let Some(Ok(data)) = &captured {
             self.gave(data);

@@ -1,8 +1,8 @@
 //! A capture too large for memory: an unlinked temporary file, read and written off the worker.
 
+use super::frames::Frames;
 use bytes::Bytes;
 use std::{
-    collections::VecDeque,
     fs::File,
     future::Future,
     io,
@@ -14,8 +14,8 @@ use std::{
 };
 use tokio::task::{JoinHandle, spawn_blocking};
 
-/// How much is read back at once, bytes.
-const READ_BYTES: u64 = 64 * 1024;
+/// How much is written or read back at once, bytes.
+const BLOCK_BYTES: u64 = 64 * 1024;
 
 /// The file, made if there was none, and how much it holds.
 type Written = io::Result<(Arc<File>, u64)>;
@@ -24,7 +24,7 @@ type Written = io::Result<(Arc<File>, u64)>;
 pub(super) struct Spill {
     directory: Option<PathBuf>,
     file: Option<Arc<File>>,
-    queued: VecDeque<Bytes>,
+    queued: Frames,
     written: u64,
     writing: Option<JoinHandle<Written>>,
     /// A read under way, and where it began.
@@ -32,24 +32,25 @@ pub(super) struct Spill {
 }
 
 impl Spill {
-    /// A spill whose file is made in `directory` (or the system's) at the first write.
-    pub(super) fn new(directory: Option<PathBuf>) -> Self {
-        Self {
-            directory,
-            file: None,
-            queued: VecDeque::new(),
-            written: 0,
-            writing: None,
-            reading: None,
-        }
+    /// A spill of `queued`, whose file is made in `directory` (or the system's) at the first write.
+    pub(super) fn new(directory: Option<PathBuf>, queued: Frames) -> Self {
+        Self { directory, file: None, queued, written: 0, writing: None, reading: None }
     }
 
-    /// Takes `data` over; written at the next [`Spill::poll_written`].
+    /// Takes `data` over; written once there is a block of it, or somebody wants to read.
     pub(super) fn append(&mut self, data: Bytes) {
-        self.queued.push_back(data);
+        self.queued.push(data);
     }
 
-    /// Ready when everything appended is in the file, which bounds what waits in memory.
+    /// Ready when more may be appended, which bounds what waits in memory.
+    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.writing.is_none() && self.queued.len() < BLOCK_BYTES {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_written(cx)
+    }
+
+    /// Ready when everything appended is in the file.
     pub(super) fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             if let Some(writing) = &mut self.writing {
@@ -59,12 +60,12 @@ impl Spill {
                 self.file = Some(file);
                 self.written = written;
             }
-            if self.queued.is_empty() {
+            if self.queued.len() == 0 {
                 return Poll::Ready(Ok(()));
             }
             let frames = std::mem::take(&mut self.queued);
             let (file, at, directory) = (self.file.take(), self.written, self.directory.clone());
-            self.writing = Some(spawn_blocking(move || write(file, directory, at, &frames)));
+            self.writing = Some(spawn_blocking(move || write(file, directory, at, frames)));
         }
     }
 
@@ -82,7 +83,7 @@ impl Spill {
         self.reading.take_if(|(at, _)| *at != offset);
         let (_, reading) = self.reading.get_or_insert_with(|| {
             let file = file.clone();
-            let len = READ_BYTES.min(self.written.saturating_sub(offset));
+            let len = BLOCK_BYTES.min(self.written.saturating_sub(offset));
             let read = move || {
                 let mut data = vec![0; usize::try_from(len).unwrap_or_default()];
                 file.read_exact_at(&mut data, offset)?;
@@ -104,15 +105,15 @@ fn write(
     file: Option<Arc<File>>,
     directory: Option<PathBuf>,
     mut at: u64,
-    frames: &VecDeque<Bytes>,
+    frames: Frames,
 ) -> Written {
     let file = match (file, directory) {
         (Some(file), _) => file,
         (None, Some(directory)) => Arc::new(tempfile::tempfile_in(directory)?),
         (None, None) => Arc::new(tempfile::tempfile()?),
     };
-    for frame in frames {
-        file.write_all_at(frame, at)?;
+    for frame in frames.into_frames() {
+        file.write_all_at(&frame, at)?;
         at += frame.len() as u64;
     }
     Ok((file, at))
