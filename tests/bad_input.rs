@@ -1,7 +1,7 @@
 //! Bad input: the table's answer, nothing half-formed at Amazon, and the next request unharmed.
 
 use crate::support::{
-    proxy::{Proxy, amazon},
+    proxy::{Proxy, Setup, amazon},
     socket::{Wire, honest, raw},
 };
 use adsproxy::sandbox::{Emulator, Seen, Surface};
@@ -59,6 +59,16 @@ async fn targets_that_are_no_path_and_methods_that_tunnel_or_echo_are_refused() 
     let answer = Wire::open(proxy.addr).send(raw("TRACE / HTTP/1.1", lines)).answer();
     assert!(answer.headers["allow"].to_str().expect("ASCII").contains("GET"));
     assert!(!answer.text().contains("X-Ads-Account: acme"));
+}
+
+/// Before a worker has accepted any Host there is none that could be taken for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_host_is_refused_also_as_the_first_a_worker_sees() {
+    let amazon = amazon().await;
+    let toml = "[proxy]\nworkers = 1\n".to_owned();
+    let proxy = Proxy::with(&amazon, Setup { toml, ..Setup::default() });
+    let request = b"GET /_sink HTTP/1.1\r\nHost:\r\nX-Ads-Account: acme\r\n\r\n";
+    refused(&proxy, &amazon, request, 400, "bad_request");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -81,8 +81,8 @@ pub struct Shared {
 pub struct Worker {
     shared: Arc<Shared>,
     guard: Guard,
-    /// The Host that was accepted last.
-    known_host: RefCell<Box<[u8]>>,
+    /// The Host that was accepted last, if any was.
+    known_host: RefCell<Option<Box<[u8]>>>,
     table: RefCell<Cache<Arc<ArcSwap<Table>>, Arc<Table>>>,
     forward: Forward,
     captures: Rc<CaptureContext>,
@@ -307,9 +307,9 @@ impl Worker {
         else {
             return self.guard.check(head.version, &head.uri, fields);
         };
-        if **self.known_host.borrow() != *host.as_bytes() {
+        if self.known_host.borrow().as_deref() != Some(host.as_bytes()) {
             self.guard.check(head.version, &head.uri, fields)?;
-            *self.known_host.borrow_mut() = host.as_bytes().into();
+            *self.known_host.borrow_mut() = Some(host.as_bytes().into());
         }
         Ok(())
     }
