@@ -250,10 +250,13 @@ impl Worker {
                     tokens.reject(holder, &token);
                     self.replayed(replays, ReplayOutcome::StillUnauthorized);
                 }
-                // Where no better token could be had, that is the truth to tell, not the 401.
+                // Where no better token could be had, that is the truth to tell, not the 401; a
+                // lack of permission is Amazon's to tell, whatever became of the token.
                 return match unmended {
-                    Some(error) => Err(Error::Token(error)),
-                    None => Ok(respond::unauthorized(refused, self.silence())),
+                    Some(error) if refused.class != Upstream401::Permission => {
+                        Err(Error::Token(error))
+                    }
+                    _ => Ok(respond::unauthorized(refused, self.silence())),
                 };
             }
             refused.discard();
