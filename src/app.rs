@@ -4,13 +4,13 @@
 //! for refreshes, the store, the admin and health listeners.
 
 use crate::{
-    account::{Directory, enroll::Enroller},
     admin::{
         self, Admin, Sources,
         health::{Health, Readiness},
     },
     clock::{Clock, SystemClock},
     config::{Config, load::Problem},
+    core::{self, Core, KeepFresh},
     deadline::TICK,
     forward::body::CaptureLimits,
     https,
@@ -21,10 +21,9 @@ use crate::{
         tls::{self, ServerTls},
     },
     log::{self, AccessLog, Log},
-    lwa::LwaClient,
     metrics::{AccountStatus, Accounts, Metrics},
     proxy::{self, Shared, Worker, guard::Guard},
-    store::{self, CredentialStore},
+    store,
     token::TokenManager,
 };
 use std::{
@@ -54,8 +53,11 @@ pub enum Error {
     /// An address cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The store cannot be opened.
-    #[error("cannot open the store")]
+    /// The store or TLS towards Amazon cannot be used.
+    #[error(transparent)]
+    Core(#[from] core::Error),
+    /// The store cannot be read.
+    #[error("cannot read the store")]
     Store(#[from] store::Error),
     /// The certificate of the listener cannot be used.
     #[error("cannot use the listener's certificate")]
@@ -78,6 +80,7 @@ pub struct App {
     stop: watch::Sender<bool>,
     readiness: Arc<Health>,
     tokens: TokenManager,
+    _keep_fresh: KeepFresh,
     drain_timeout: Duration,
     workers: Vec<JoinHandle<()>>,
     /// Unlinked at the end.
@@ -92,20 +95,11 @@ impl fmt::Debug for App {
     }
 }
 
-/// What `/status` and `/metrics` ask for.
-#[derive(Debug)]
-struct Known {
-    directory: Directory,
-    tokens: TokenManager,
-}
-
-impl Accounts for Known {
+impl Accounts for Core {
     fn accounts(&self) -> Vec<AccountStatus> {
-        let table = self.directory.snapshot();
-        let mut accounts: Vec<_> =
-            table.values().map(|account| self.tokens.status(&account.holder)).collect();
-        accounts.sort_by(|a, b| a.account.cmp(&b.account));
-        accounts
+        let table = self.directory().snapshot();
+        // In the order of their aliases, as the table is.
+        table.values().map(|account| self.tokens().status(&account.holder)).collect()
     }
 }
 
@@ -131,29 +125,21 @@ impl App {
             .thread_name("control")
             .enable_all()
             .build()?;
-        let store = store::open(&config.store, &config.encryption)?;
+        let core = Core::open(config.clone(), clock, metrics.clone(), control.handle().clone())?;
         let tls = config.listen.tls.as_ref().map(ServerTls::load).transpose()?;
-        let shared = share(&config, &clock, &store, &metrics, &control)?;
-        let known =
-            Arc::new(Known { directory: shared.directory.clone(), tokens: shared.tokens.clone() });
+        let shared = share(&core)?;
         let readiness = Arc::new(Health::new(Vec::new()));
         let drain = watch::Sender::new(false);
         let stop = watch::Sender::new(false);
-        let sources =
-            Sources { health: readiness.clone(), metrics: metrics.clone(), accounts: known };
+        let sources = Sources {
+            health: readiness.clone(),
+            metrics: metrics.clone(),
+            accounts: Arc::new(core.clone()),
+        };
         let (admin, health) = control.block_on(surfaces(&config, sources, &stop))?;
 
-        let enroller = Enroller::new(
-            config.clone(),
-            store,
-            shared.tokens.clone(),
-            clock,
-            shared.directory.clone(),
-        );
-        control.block_on(enroller.enroll())?;
-        control.spawn(async move { enroller.follow().await });
-        let tokens = shared.tokens.clone();
-        control.spawn(async move { tokens.run_background().await });
+        control.block_on(core.enroll())?;
+        let keep_fresh = core.keep_fresh();
         if let Some(tls) = &tls {
             control.spawn(tls::watch(tls.clone(), tls::RELOAD_INTERVAL));
         }
@@ -182,7 +168,8 @@ impl App {
             drain,
             stop,
             readiness,
-            tokens: shared.tokens.clone(),
+            tokens: core.tokens().clone(),
+            _keep_fresh: keep_fresh,
             drain_timeout: config.proxy.drain_timeout,
             workers,
             socket_files: sockets.files,
@@ -277,30 +264,14 @@ impl Drop for App {
     }
 }
 
-fn share(
-    config: &Arc<Config>,
-    clock: &Arc<dyn Clock>,
-    store: &Arc<dyn CredentialStore>,
-    metrics: &Arc<Metrics>,
-    control: &Runtime,
-) -> Result<Arc<Shared>, Error> {
+fn share(core: &Core) -> Result<Arc<Shared>, Error> {
+    let config = core.config();
     let ca = config.upstream.ca_file.as_deref();
-    let token = &config.token;
-    let lwa_tls = https::client_config(ca, true)?;
-    let http = https::LwaHttp::new(&lwa_tls, token.lwa_connect_timeout, token.lwa_timeout)?;
-    let tokens = TokenManager::new(
-        token,
-        clock.clone(),
-        LwaClient::new(http),
-        store.clone(),
-        metrics.clone(),
-        control.handle().clone(),
-    );
     Ok(Arc::new(Shared {
         config: config.clone(),
-        directory: Directory::default(),
-        tokens,
-        clock: clock.clone(),
+        directory: core.directory().clone(),
+        tokens: core.tokens().clone(),
+        clock: core.clock().clone(),
         captures: CaptureLimits::new(&config.replay, &config.limits),
         tls: https::client_config(ca, config.upstream.http2)?,
         draining: Arc::new(AtomicBool::new(false)),

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod proxy;
 
 pub mod account;
+pub mod core;
 pub mod forward;
 pub mod listen;
 pub mod lwa;
@@ -25,6 +26,7 @@ pub mod backoff;
 pub mod clock;
 pub mod deadline;
 pub mod error_chain;
+pub mod event;
 pub mod executor;
 pub mod https;
 pub mod id;

@@ -4,13 +4,14 @@ use crate::support::proxy::ACME_REFRESH;
 use adsproxy::{
     clock::{Clock, ManualClock},
     config,
+    event::Events,
     https::{self, LwaHttp},
     id::Region,
     lwa::{Application, LwaClient},
     metrics::Metrics,
     sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator, Options},
     store::{Credential, CredentialStore, MemoryStore},
-    token::{AccessToken, Authority, Holder, TokenManager},
+    token::{AccessToken, Authority, Holder, Surroundings, TokenManager},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::runtime::Handle;
@@ -205,14 +206,15 @@ fn boot(
     let tls = https::client_config(None, false).expect("TLS");
     let patience = Duration::from_secs(10);
     let http = LwaHttp::new(&tls, patience, patience).expect("a client");
-    let tokens = TokenManager::new(
-        &token_config(),
-        clock.clone(),
-        LwaClient::new(http),
-        store.clone(),
+    let with = Surroundings {
+        clock: clock.clone(),
+        lwa: LwaClient::new(http),
+        store: store.clone(),
         metrics,
-        Handle::current(),
-    );
+        events: Events::default(),
+        control: Handle::current(),
+    };
+    let tokens = TokenManager::new(&token_config(), with);
     let record = grant();
     let application = Arc::new(Application::new("default", &application(amazon)));
     let holder = tokens.adopt(&record.account, record.region, application, Authority::Record);

@@ -13,6 +13,11 @@ const MODULES: &[(&str, &[&str])] = &[
     ("cli", EVERYTHING),
     ("sandbox", &["app", "clock", "config", "id"]),
     ("app", EVERYTHING),
+    // Puts together what needs no listener.
+    (
+        "core",
+        &["account", "token", "store", "lwa", "https", "metrics", "config", "event", "clock", "id"],
+    ),
     // Browsers are kept off both listeners in the same way.
     ("admin", &["proxy::guard", "proxy::fields", "metrics"]),
     (
@@ -31,8 +36,14 @@ const MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     // An account in the directory carries the holder of its token.
-    ("account", &["token", "store", "lwa", "config", "secret", "clock", "error_chain", "id"]),
-    ("token", &["lwa", "store", "metrics", "config", "secret", "clock", "error_chain", "id"]),
+    (
+        "account",
+        &["token", "store", "lwa", "config", "secret", "clock", "error_chain", "event", "id"],
+    ),
+    (
+        "token",
+        &["lwa", "store", "metrics", "config", "secret", "clock", "error_chain", "event", "id"],
+    ),
     ("store", &["config", "secret", "backoff", "id"]),
     ("lwa", &["https", "config", "secret", "backoff"]),
     ("forward", &["metrics", "config", "deadline", "executor", "id", "small_write"]),
@@ -46,6 +57,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("deadline", &[]),
     ("error_chain", &[]),
+    ("event", &["id"]),
     ("executor", &[]),
     ("secret", &[]),
     ("small_write", &[]),

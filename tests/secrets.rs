@@ -8,6 +8,7 @@ use crate::support::{
 use adsproxy::{
     clock::{Clock, SystemClock},
     config::load::{self, Options as LoadOptions},
+    event::Events,
     https,
     lwa::{Application, LwaClient},
     metrics::Metrics,
@@ -16,7 +17,7 @@ use adsproxy::{
         Times,
     },
     store::{self, Credential, StoredAccessToken},
-    token::{Authority, TokenManager},
+    token::{Authority, Surroundings, TokenManager},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -428,8 +429,10 @@ async fn debug_shows_no_secret_of_any_type_that_holds_one() {
     let lwa = LwaClient::new(https::LwaHttp::new(&tls, second, second).expect("a client"));
     let metrics = Metrics::new(&config.metrics, Arc::default());
     let control = tokio::runtime::Handle::current();
-    let tokens =
-        TokenManager::new(&config.token, clock, lwa.clone(), store.clone(), metrics, control);
+    let events = Events::default();
+    let with =
+        Surroundings { clock, lwa: lwa.clone(), store: store.clone(), metrics, events, control };
+    let tokens = TokenManager::new(&config.token, with);
     let application = Arc::new(Application::new("default", &config.applications["default"]));
     let holder =
         tokens.adopt(&record.account, record.region, application.clone(), Authority::Record);

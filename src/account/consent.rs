@@ -1,7 +1,11 @@
 //! Says once a day which grants end soon, while there is time to ask for consent again.
 
 use super::Directory;
-use crate::{id::AccountId, token::consent::WARN_DAYS};
+use crate::{
+    event::{Event, Events, Kind},
+    id::AccountId,
+    token::consent::WARN_DAYS,
+};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use tracing::warn;
@@ -12,18 +16,20 @@ pub(super) struct Reminders(Mutex<HashMap<AccountId, i64>>);
 
 impl Reminders {
     /// Warns of every account in `directory` whose grant ends within 30 days, or has ended.
-    pub(super) fn warn_of_expiring(&self, directory: &Directory, now_unix: u64) {
+    pub(super) fn warn_of_expiring(&self, directory: &Directory, events: &Events, now_unix: u64) {
         let table = directory.snapshot();
         self.0.lock().retain(|id, _| table.contains_key(id));
         for (id, account) in table.iter() {
             let left = account.holder.consent_days_left(now_unix);
-            if let Some(days_left) = left.filter(|&left| self.is_due(id, left)) {
-                let account = id.as_str();
-                warn!(
-                    account,
-                    days_left, "the grant ends 365 days after consent: ask for a new one"
-                );
-            }
+            let Some(days_left) = left.filter(|&left| self.is_due(id, left)) else { continue };
+            let name = id.as_str();
+            warn!(account = name, days_left, "the grant ends 365 days after consent: ask for it");
+            events.emit(&Event {
+                account: Some(id.clone()),
+                application: Some(account.holder.application().name().to_owned()),
+                days_left: Some(days_left),
+                ..Event::new(Kind::Expiring, now_unix)
+            });
         }
     }
 

@@ -9,6 +9,7 @@ use crate::{
     clock::Clock,
     config::{self, Config},
     error_chain::chain,
+    event::Events,
     id::{AccountId, Region},
     lwa::Application,
     secret::Secret,
@@ -44,27 +45,35 @@ pub struct Enroller {
     store: Arc<dyn CredentialStore>,
     tokens: TokenManager,
     clock: Arc<dyn Clock>,
+    events: Events,
     directory: Directory,
     applications: Arc<BTreeMap<String, Arc<Application>>>,
     reminders: Arc<Reminders>,
 }
 
 impl Enroller {
-    /// An enroller for `directory`, which is empty until [`Enroller::enroll`].
+    /// An enroller for the accounts of `config` and `store`; it knows none until
+    /// [`Enroller::enroll`].
     #[must_use]
     pub fn new(
         config: Arc<Config>,
         store: Arc<dyn CredentialStore>,
         tokens: TokenManager,
         clock: Arc<dyn Clock>,
-        directory: Directory,
+        events: Events,
     ) -> Self {
         let applications = config.applications.iter().map(|(name, application)| {
             (name.clone(), Arc::new(Application::new(name, application)))
         });
         let applications = Arc::new(applications.collect());
-        let reminders = Arc::default();
-        Self { config, store, tokens, clock, directory, applications, reminders }
+        let (directory, reminders) = (Directory::default(), Arc::default());
+        Self { config, store, tokens, clock, events, directory, applications, reminders }
+    }
+
+    /// The accounts that are enrolled.
+    #[must_use]
+    pub fn directory(&self) -> &Directory {
+        &self.directory
     }
 
     /// Seeds and recalls every account once, before the first request.
@@ -75,6 +84,22 @@ impl Enroller {
     pub async fn enroll(&self) -> Result<(), store::Error> {
         self.reconcile(&self.store.versions().await?, &HashSet::new()).await;
         Ok(())
+    }
+
+    /// Seeds and recalls one account alone. None if neither the configuration nor the store knows
+    /// it, or nothing sensible can be said of it now, which the log tells.
+    ///
+    /// # Errors
+    /// When the store cannot be listed.
+    pub async fn enroll_one(&self, id: &AccountId) -> Result<Option<Arc<Account>>, store::Error> {
+        let known = self.config.accounts.contains_key(id) || self.store.list().await?.contains(id);
+        let account = if known { self.admit(id).await.map(Arc::new) } else { None };
+        if let Some(account) = &account {
+            let mut table = Table::clone(&self.directory.snapshot());
+            table.insert(id.clone(), account.clone());
+            self.directory.replace(table);
+        }
+        Ok(account)
     }
 
     /// Follows the store until dropped.
@@ -89,7 +114,8 @@ impl Enroller {
                 }
                 Err(error) => warn!(error = %chain(&error), "cannot list the store"),
             }
-            self.reminders.warn_of_expiring(&self.directory, self.clock.now().unix());
+            let now = self.clock.now().unix();
+            self.reminders.warn_of_expiring(&self.directory, &self.events, now);
         }
     }
 

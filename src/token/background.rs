@@ -91,7 +91,9 @@ pub(super) async fn run(inner: &Arc<Inner>) {
                 let planned = slot.generation() == entry.generation;
                 if planned && slot.background(now) {
                     drop(slot);
-                    running.spawn(inner.clone().refresh(holder, Trigger::Background));
+                    // A task of its own: who stops this loop stops no refresh half way.
+                    let refresh = inner.clone().refresh(holder, Trigger::Background);
+                    running.spawn(inner.control.spawn(refresh));
                 } else if planned && slot.background_due(now, 1.0).is_some_and(|d| !d.is_zero()) {
                     drop(slot);
                     inner.background.push(&holder, now);

@@ -6,6 +6,7 @@
 //! not know HTTP requests, and nothing outside it keeps an access token beyond a request.
 
 mod access_token;
+mod announce;
 pub mod background;
 pub mod consent;
 mod holder;
@@ -18,6 +19,7 @@ pub use holder::{Authority, Holder};
 use crate::{
     clock::{Clock, Now},
     config,
+    event::Events,
     id::{AccountId, Region},
     lwa::{Application, LwaClient},
     metrics::{AccountStatus, Metrics, Trigger},
@@ -76,6 +78,24 @@ pub struct Replacement {
 #[derive(Clone)]
 pub struct TokenManager(Arc<Inner>);
 
+/// What a manager works with.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Is asked for tokens.
+    pub lwa: LwaClient,
+    /// Keeps grants.
+    pub store: Arc<dyn CredentialStore>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Are told what happens.
+    pub events: Events,
+    /// Runs the refreshes. It must live as long as they take: a refresh that is cut off between
+    /// LWA's answer and the store may lose a rotated grant.
+    pub control: Handle,
+}
+
 struct Inner {
     policy: Policy,
     config: config::Token,
@@ -83,6 +103,7 @@ struct Inner {
     lwa: LwaClient,
     store: Arc<dyn CredentialStore>,
     metrics: Arc<Metrics>,
+    announcer: announce::Announcer,
     control: Handle,
     lwa_calls: Semaphore,
     background: background::Queue,
@@ -95,16 +116,9 @@ impl fmt::Debug for TokenManager {
 }
 
 impl TokenManager {
-    /// A manager whose refreshes run on `control`.
+    /// A manager for no account yet: see [`TokenManager::adopt`].
     #[must_use]
-    pub fn new(
-        config: &config::Token,
-        clock: Arc<dyn Clock>,
-        lwa: LwaClient,
-        store: Arc<dyn CredentialStore>,
-        metrics: Arc<Metrics>,
-        control: Handle,
-    ) -> Self {
+    pub fn new(config: &config::Token, with: Surroundings) -> Self {
         let policy = Policy {
             refresh_buffer: config.refresh_buffer,
             background_lead: config.background_lead,
@@ -112,11 +126,12 @@ impl TokenManager {
         };
         Self(Arc::new(Inner {
             policy,
-            clock,
-            lwa,
-            store,
-            metrics,
-            control,
+            clock: with.clock,
+            lwa: with.lwa,
+            store: with.store,
+            metrics: with.metrics,
+            announcer: announce::Announcer::new(with.events),
+            control: with.control,
             lwa_calls: Semaphore::new(config.lwa_concurrency),
             background: background::Queue::default(),
             config: config.clone(),
@@ -143,9 +158,11 @@ impl TokenManager {
         holder.remember_consent(record);
         if record.reauthorization_required {
             let why = "the grant is dead";
+            self.0.announcer.known_dead(holder.id());
             return holder.fail(slot::Failure::GrantDead, why, now);
         }
         if let Some(token) = self.0.stored_token(record, now) {
+            self.0.announcer.usable(holder, token.generation, now.unix());
             holder.publish(token);
             self.0.background.push(holder, now);
         }

@@ -19,7 +19,7 @@ const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why a refresh brought nothing.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub(super) enum Error {
     #[error("there is no grant for this account")]
     NoGrant,
     #[error("the account could not be seeded or read yet")]
@@ -28,6 +28,8 @@ enum Error {
     Moved,
     #[error("login with amazon says the grant is dead")]
     GrantDead,
+    #[error("the record says that the grant is dead")]
+    KnownDead,
     #[error("login with amazon")]
     Lwa(#[source] lwa::Error),
     #[error("the store")]
@@ -37,15 +39,28 @@ enum Error {
 }
 
 impl Error {
-    fn failure(&self) -> Failure {
+    pub(super) fn failure(&self) -> Failure {
         match self {
-            Self::NoGrant | Self::GrantDead => Failure::GrantDead,
+            Self::NoGrant | Self::GrantDead | Self::KnownDead => Failure::GrantDead,
             Self::Lwa(lwa::Error::InvalidClient) => Failure::ApplicationRejected,
             Self::Lwa(error) => Failure::Transient { retry_after: error.retry_after() },
             Self::Store(error) if error.is_sealed() => Failure::Sealed,
             Self::Store(_) | Self::BadToken | Self::Pending | Self::Moved => {
                 Failure::Transient { retry_after: None }
             }
+        }
+    }
+
+    /// The stable code of events.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::NoGrant => "not_connected",
+            Self::GrantDead | Self::KnownDead => "invalid_grant",
+            Self::Lwa(lwa::Error::InvalidClient) => "invalid_client",
+            Self::Lwa(_) => "lwa_unavailable",
+            Self::BadToken => "lwa_bad_answer",
+            Self::Store(error) if error.is_sealed() => "sealed",
+            Self::Store(_) | Self::Pending | Self::Moved => "store_unavailable",
         }
     }
 
@@ -96,12 +111,14 @@ impl Inner {
             Ok(token) => {
                 let account = holder.id.as_str();
                 info!(account, generation = token.generation, ?trigger, "access token refreshed");
+                self.announcer.refreshed(&holder, token.generation, now.unix());
                 holder.publish(token);
                 self.metrics.token_refresh(trigger, RefreshOutcome::Succeeded, took);
             }
             Err(error) => {
                 report(&holder, &error);
                 holder.fail(error.failure(), &chain(&error), now);
+                self.announcer.failed(&holder, &error, now.unix());
                 self.metrics.token_refresh(trigger, error.outcome(), took);
             }
         }
@@ -130,7 +147,8 @@ impl Inner {
             return Ok(token);
         }
         if record.reauthorization_required {
-            return Err(Error::GrantDead);
+            self.announcer.known_dead(&holder.id);
+            return Err(Error::KnownDead);
         }
         let attempts = match holder.slot.lock().failures() {
             0 => self.config.lwa_attempts_max,
@@ -190,6 +208,7 @@ impl Inner {
         record.reauthorization_required = true;
         record.access_token = None;
         record.updated_at = self.clock.now().unix();
+        self.announcer.dead(holder, record.updated_at);
         let saved = self.try_save(holder, &record).await;
         // Where the mark is saved, its absence is news: somebody connected the account again.
         *holder.dead.lock() = saved.is_err().then_some(record.refresh_token);

@@ -1,0 +1,172 @@
+//! Accounts and their tokens without any listener: what the server, the commands and programs that
+//! use adsproxy as a library stand on.
+
+use crate::{
+    account::{Account, Directory, enroll::Enroller},
+    clock::Clock,
+    config::Config,
+    event::Events,
+    https,
+    id::AccountId,
+    lwa::LwaClient,
+    metrics::Metrics,
+    store::{self, CredentialStore},
+    token::{Surroundings, TokenManager},
+};
+use std::sync::Arc;
+use tokio::{runtime::Handle, task::JoinHandle};
+
+/// Why a core cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store cannot be opened.
+    #[error("cannot open the store")]
+    Store(#[from] store::Error),
+    /// The roots cannot be used.
+    #[error("cannot set up TLS towards Amazon")]
+    Https(#[from] https::Error),
+}
+
+/// The accounts of a configuration and a store, and a token for each. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Core {
+    config: Arc<Config>,
+    clock: Arc<dyn Clock>,
+    store: Arc<dyn CredentialStore>,
+    lwa: LwaClient,
+    metrics: Arc<Metrics>,
+    events: Events,
+    tokens: TokenManager,
+    enroller: Enroller,
+    control: Handle,
+}
+
+impl Core {
+    /// Opens the configured store; knows no account until [`Core::enroll`] or [`Core::account`].
+    ///
+    /// `control` runs the refreshes and must live as long as they take.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn open(
+        config: Arc<Config>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        control: Handle,
+    ) -> Result<Self, Error> {
+        let store = store::open(&config.store, &config.encryption)?;
+        let tls = https::client_config(config.upstream.ca_file.as_deref(), true)?;
+        let token = &config.token;
+        let http = https::LwaHttp::new(&tls, token.lwa_connect_timeout, token.lwa_timeout)?;
+        let lwa = LwaClient::new(http);
+        let events = Events::default();
+        let with = Surroundings {
+            clock: clock.clone(),
+            lwa: lwa.clone(),
+            store: store.clone(),
+            metrics: metrics.clone(),
+            events: events.clone(),
+            control: control.clone(),
+        };
+        let tokens = TokenManager::new(token, with);
+        let enroller = Enroller::new(
+            config.clone(),
+            store.clone(),
+            tokens.clone(),
+            clock.clone(),
+            events.clone(),
+        );
+        Ok(Self { config, clock, store, lwa, metrics, events, tokens, enroller, control })
+    }
+
+    /// Seeds and recalls every account once.
+    ///
+    /// # Errors
+    /// When the store cannot even be listed.
+    pub async fn enroll(&self) -> Result<(), store::Error> {
+        self.enroller.enroll().await
+    }
+
+    /// One account, enrolled alone where that has not happened yet. None if there is no such
+    /// account, or nothing sensible can be said of it now, which the log tells.
+    ///
+    /// # Errors
+    /// When the store cannot be listed.
+    pub async fn account(&self, id: &AccountId) -> Result<Option<Arc<Account>>, store::Error> {
+        let known = self.directory().snapshot().get(id).cloned();
+        if known.is_some() {
+            return Ok(known);
+        }
+        self.enroller.enroll_one(id).await
+    }
+
+    /// Follows the store and refreshes tokens ahead of their expiry until the guard is dropped.
+    #[must_use = "the work stops when the guard is dropped"]
+    pub fn keep_fresh(&self) -> KeepFresh {
+        let (enroller, tokens) = (self.enroller.clone(), self.tokens.clone());
+        KeepFresh([
+            self.control.spawn(async move { enroller.follow().await }),
+            self.control.spawn(async move { tokens.run_background().await }),
+        ])
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn CredentialStore> {
+        &self.store
+    }
+
+    /// The client for Login with Amazon.
+    #[must_use]
+    pub fn lwa(&self) -> &LwaClient {
+        &self.lwa
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Where to hear what happens to grants and tokens.
+    #[must_use]
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// The token manager.
+    #[must_use]
+    pub fn tokens(&self) -> &TokenManager {
+        &self.tokens
+    }
+
+    /// The accounts that are enrolled.
+    #[must_use]
+    pub fn directory(&self) -> &Directory {
+        self.enroller.directory()
+    }
+}
+
+/// Background work; dropping it stops the work. A refresh under way is not cut off.
+#[derive(Debug)]
+pub struct KeepFresh([JoinHandle<()>; 2]);
+
+impl Drop for KeepFresh {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
+}
