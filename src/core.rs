@@ -1,9 +1,9 @@
 //! Accounts and their tokens without any listener: what the server, the commands and programs that
-//! use adsproxy as a library stand on.
+//! use adsproxy as a library stand on. The crate's page has an example.
 
 use crate::{
     account::{Account, Directory, enroll::Enroller},
-    clock::Clock,
+    clock::{Clock, SystemClock},
     config::Config,
     event::Events,
     https,
@@ -11,7 +11,7 @@ use crate::{
     lwa::LwaClient,
     metrics::Metrics,
     store::{self, CredentialStore},
-    token::{Surroundings, TokenManager},
+    token::{self, AccessToken, Surroundings, TokenManager},
 };
 use std::sync::Arc;
 use tokio::{runtime::Handle, task::JoinHandle};
@@ -25,6 +25,20 @@ pub enum Error {
     /// The roots cannot be used.
     #[error("cannot set up TLS towards Amazon")]
     Https(#[from] https::Error),
+}
+
+/// Why an account has no token now.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// Neither the configuration nor the store knows the account, or its record cannot be used.
+    #[error("there is no usable account {0}: see `adsproxy account list`")]
+    UnknownAccount(AccountId),
+    /// The store cannot be read.
+    #[error("cannot read the store")]
+    Store(#[from] store::Error),
+    /// The account has no token.
+    #[error(transparent)]
+    Token(#[from] token::Error),
 }
 
 /// The accounts of a configuration and a store, and a token for each. Cheap to clone.
@@ -77,6 +91,32 @@ impl Core {
             events.clone(),
         );
         Ok(Self { config, clock, store, lwa, metrics, events, tokens, enroller, control })
+    }
+
+    /// Opens within a program: with the machine's clock, counters of its own, and refreshes on the
+    /// current runtime, which must live as long as they take.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn embed(config: Config) -> Result<Self, Error> {
+        let metrics = Metrics::new(&config.metrics, Arc::default());
+        Self::open(Arc::new(config), Arc::new(SystemClock), metrics, Handle::current())
+    }
+
+    /// Returns a token of `account` that has not expired: see [`TokenManager::token`].
+    ///
+    /// # Errors
+    /// See [`TokenError`].
+    ///
+    /// # Cancel safety
+    /// Safe: a refresh runs in its own task.
+    pub async fn token(&self, account: &AccountId) -> Result<Arc<AccessToken>, TokenError> {
+        let found = self.account(account).await?;
+        let found = found.ok_or_else(|| TokenError::UnknownAccount(account.clone()))?;
+        Ok(self.tokens.token(&found.holder).await?)
     }
 
     /// Seeds and recalls every account once.

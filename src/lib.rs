@@ -2,6 +2,71 @@
 //!
 //! The map, in reading order. A request goes `listen -> proxy -> account -> token -> forward` and
 //! back; everything else serves these.
+//!
+//! # As a library
+//!
+//! A program in Rust needs no proxy to have its tokens kept fresh. [`Core`] opens the store of a
+//! configuration, its [`TokenManager`] is the one that the server uses, and several processes may
+//! share one store: they refresh once between them.
+//!
+//! ```
+//! use adsproxy::{Core, config::load, event::Kind};
+//! # #[cfg(feature = "sandbox")]
+//! # use adsproxy::sandbox::{Emulator, Options};
+//! # use std::{error::Error, sync::{Arc, atomic::{AtomicU32, Ordering}}};
+//!
+//! # #[cfg(not(feature = "sandbox"))]
+//! # fn main() {}
+//! # #[cfg(feature = "sandbox")]
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn Error>> {
+//! # let amazon = Emulator::start(Options::default()).await?;
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path().join("proxy.toml");
+//! # let secret = |name: &str, text: &str| -> std::io::Result<String> {
+//! #     use std::{io::Write, os::unix::fs::OpenOptionsExt};
+//! #     let path = directory.path().join(name);
+//! #     let mut file =
+//! #         std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path)?;
+//! #     file.write_all(text.as_bytes())?;
+//! #     Ok(format!("{{ file = {path:?} }}"))
+//! # };
+//! # std::fs::write(&path, format!(
+//! #     "[lwa]\nclient_id = {:?}\nclient_secret = {}\ntoken_url = \"http://{}/auth/o2/token\"\n\
+//! #      [store]\nkind = \"memory\"\n\
+//! #      [accounts.acme]\nregion = \"na\"\nrefresh_token = {}\n",
+//! #     adsproxy::sandbox::CLIENT_ID,
+//! #     secret("client", adsproxy::sandbox::CLIENT_SECRET)?,
+//! #     amazon.addr(),
+//! #     secret("grant", adsproxy::sandbox::ACCOUNTS[0].1)?,
+//! # ))?;
+//! // The first of ./proxy.toml, ~/.config/adsproxy/proxy.toml, … unless a path is given.
+//! let options = load::Options { path: Some(path), ..load::Options::default() };
+//! let core = Core::embed(load::load(&options)?.config)?;
+//!
+//! // Called where it happens, so it only takes note.
+//! let refreshes = Arc::new(AtomicU32::new(0));
+//! let counter = refreshes.clone();
+//! core.events().subscribe(move |event| {
+//!     if event.kind == Kind::TokenRefreshed {
+//!         counter.fetch_add(1, Ordering::Relaxed);
+//!     }
+//! });
+//!
+//! // Refreshes ahead of expiry and notices accounts that come and go, until the guard is dropped.
+//! core.enroll().await?;
+//! let guard = core.keep_fresh();
+//!
+//! let token = core.token(&"acme".parse()?).await?;
+//! let request = http::Request::get("https://advertising-api.amazon.com/v2/profiles")
+//!     .header("authorization", token.header())
+//!     .body(())?;
+//! # assert!(request.headers()["authorization"].to_str()?.starts_with("Bearer Atza|"));
+//! assert_eq!(refreshes.load(Ordering::Relaxed), 1);
+//! drop(guard);
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod app;
 pub mod cli;
@@ -32,3 +97,6 @@ pub mod https;
 pub mod id;
 pub mod secret;
 pub mod small_write;
+
+pub use crate::core::Core;
+pub use token::TokenManager;

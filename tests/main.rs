@@ -27,6 +27,8 @@ mod http2_attacks;
 mod http2_upstream;
 mod layers;
 #[cfg(feature = "sandbox")]
+mod library;
+#[cfg(feature = "sandbox")]
 mod limits;
 #[cfg(feature = "sandbox")]
 mod listeners;
