@@ -73,6 +73,7 @@ pub mod cli;
 pub mod proxy;
 
 pub mod account;
+pub mod audit;
 pub mod core;
 pub mod forward;
 pub mod listen;

@@ -113,6 +113,7 @@ pub struct Metrics {
     refreshes: [[AtomicU64; RefreshOutcome::COUNT]; Trigger::COUNT],
     refresh_duration: Mutex<Histogram>,
     store_writes: [AtomicU64; 2],
+    audit_writes: [AtomicU64; 2],
     lwa_waits: AtomicU64,
 }
 
@@ -127,6 +128,7 @@ impl Metrics {
             refreshes: array::from_fn(|_| array::from_fn(|_| AtomicU64::default())),
             refresh_duration: Mutex::default(),
             store_writes: array::from_fn(|_| AtomicU64::default()),
+            audit_writes: array::from_fn(|_| AtomicU64::default()),
             lwa_waits: AtomicU64::new(0),
         })
     }
@@ -148,6 +150,11 @@ impl Metrics {
     /// Counts a write to the credential store.
     pub fn store_write(&self, ok: bool) {
         self.store_writes[usize::from(!ok)].fetch_add(1, Relaxed);
+    }
+
+    /// Counts a write to the audit log.
+    pub fn audit_write(&self, ok: bool) {
+        self.audit_writes[usize::from(!ok)].fetch_add(1, Relaxed);
     }
 
     /// Counts a refresh that has to wait for others (`token.lwa_concurrency`).
@@ -221,6 +228,10 @@ impl Metrics {
         drop(duration);
         page.family("adsproxy_store_write_total", "Writes to the store.", Kind::Counter);
         for (outcome, count) in ["succeeded", "failed"].iter().zip(&self.store_writes) {
+            page.sample(&[("outcome", outcome)], count.load(Relaxed));
+        }
+        page.family("adsproxy_audit_write_total", "Entries of the audit log.", Kind::Counter);
+        for (outcome, count) in ["succeeded", "failed"].iter().zip(&self.audit_writes) {
             page.sample(&[("outcome", outcome)], count.load(Relaxed));
         }
         page.family("adsproxy_log_dropped_total", "Lost log lines.", Kind::Counter);

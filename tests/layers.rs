@@ -40,6 +40,8 @@ const MODULES: &[(&str, &[&str])] = &[
         "account",
         &["token", "store", "lwa", "config", "secret", "clock", "error_chain", "event", "id"],
     ),
+    // Its keys come from the key ring.
+    ("audit", &["store", "metrics", "config", "clock", "backoff", "error_chain", "id"]),
     (
         "token",
         &["lwa", "store", "metrics", "config", "secret", "clock", "error_chain", "event", "id"],

@@ -64,6 +64,7 @@ section! {
         limits: Limits = Limits::default(),
         store: Store = Store::default(),
         encryption: Encryption = Encryption::default(),
+        audit: Audit = Audit::default(),
         accounts: BTreeMap<String, Account> = BTreeMap::new(),
         log: Log = Log::default(),
         metrics: Metrics = Metrics::default(),
@@ -203,6 +204,15 @@ section! {
     EncryptionKey {
         id: Option<String> = None,
         secret: Option<Secrets> = None,
+    }
+}
+
+section! {
+    /// `[audit]`
+    Audit {
+        path: Option<String> = None,
+        max_bytes: u64 = 16 * MIB,
+        keep: u64 = 0,
     }
 }
 

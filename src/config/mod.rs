@@ -43,6 +43,8 @@ pub struct Config {
     pub store: Store,
     /// Keys that seal the store: the first seals, all open.
     pub encryption: Encryption,
+    /// Where it is written down who did what.
+    pub audit: Audit,
     /// Accounts named in the configuration.
     pub accounts: BTreeMap<AccountId, Account>,
     /// What is written to standard error.
@@ -250,6 +252,17 @@ pub struct EncryptionKey {
     pub id: String,
     /// 32 bytes, base64.
     pub secret: Secret,
+}
+
+/// `[audit]`
+#[derive(Debug, Clone)]
+pub struct Audit {
+    /// The log; its older parts and its head lie beside it. None: no log is kept.
+    pub path: Option<PathBuf>,
+    /// The log goes on in a new file when this one would grow beyond it, bytes; 0: never.
+    pub max_bytes: u64,
+    /// Older files that are kept; 0: all.
+    pub keep: usize,
 }
 
 /// `[accounts.<alias>]`

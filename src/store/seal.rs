@@ -30,6 +30,7 @@ struct Key {
     seal: XChaCha20Poly1305,
     record: hmac::Key,
     fingerprint: hmac::Key,
+    audit: hmac::Key,
 }
 
 /// The one place where a sealed text opens.
@@ -188,6 +189,27 @@ impl KeyRing {
         hmac::verify(&key.record, record, &tag).map_err(|_| NotOpened::Refused)
     }
 
+    /// Authenticates a text of the audit log with the first key.
+    #[must_use]
+    pub fn audit_mac(&self, text: &[u8]) -> [u8; AUDIT_MAC_BYTES] {
+        let tag = hmac::sign(&self.first().audit, text);
+        tag.as_ref().try_into().expect("HMAC-SHA256 has 32 bytes")
+    }
+
+    /// Checks what `audit_mac` made with the key `key_id`.
+    ///
+    /// # Errors
+    /// `KeyMissing` if the ring has no such key, `Refused` if the key refuses it.
+    pub fn verify_audit_mac(
+        &self,
+        key_id: &str,
+        text: &[u8],
+        mac: &[u8; AUDIT_MAC_BYTES],
+    ) -> Result<(), NotOpened> {
+        let key = self.find(key_id).ok_or(NotOpened::KeyMissing)?;
+        hmac::verify(&key.audit, text, mac).map_err(|_| NotOpened::Refused)
+    }
+
     /// The keyed fingerprint of a secret: the first key's id, a colon, and its HMAC in base64.
     #[must_use]
     pub fn fingerprint(&self, secret: &Secret) -> String {
@@ -232,6 +254,7 @@ impl Key {
             seal: XChaCha20Poly1305::new((&*subkey(b"seal")).into()),
             record: hmac_key(b"record"),
             fingerprint: hmac_key(b"fingerprint"),
+            audit: hmac_key(b"audit"),
         }
     }
 }
@@ -277,6 +300,8 @@ const TOLERANT: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
+/// The length of what authenticates a text of the audit log.
+pub const AUDIT_MAC_BYTES: usize = 32;
 const MASTER_KEY_BYTES: usize = 32;
 const SUBKEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;

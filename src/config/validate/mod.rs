@@ -3,6 +3,7 @@
 //! Each section has a function that returns its part. Where a value is wrong, the breach is noted
 //! and some other value goes on in its place; the caller throws the result away.
 
+mod audit;
 mod credentials;
 mod listen;
 
@@ -41,6 +42,7 @@ pub(super) fn validate(
     let limits = check.limits(&file.limits);
     let store = check.store(&file.store);
     let encryption = check.encryption(&file.encryption, store.kind);
+    let audit = check.audit(&file.audit, &store, !file.encryption.keys.is_empty());
     let log = check.log(&file.log);
     let applications = check.applications(file);
     let accounts = check.accounts(file);
@@ -62,6 +64,7 @@ pub(super) fn validate(
         limits,
         store,
         encryption,
+        audit,
         accounts,
         log,
         metrics,

@@ -1,0 +1,353 @@
+//! Appends entries: durable before it says so, never glued to what a crash left behind.
+//!
+//! Nothing is remembered between two appends but the keys: several processes write to one log, so
+//! each append reads the end of the log anew, under the lock. In this order, so that a kill at any
+//! point leaves a log that verifies: the lines in one write, the sync, the head.
+
+use super::{
+    Error,
+    chain::{self, Body, LINE_MAX_BYTES, Line, Mac, START},
+    entry::{Action, Actor, Entry},
+    files::{self, Files},
+    head::{self, Found, Head},
+};
+use crate::{clock::Clock, config, store::seal::KeyRing};
+use parking_lot::Mutex;
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    os::unix::fs::FileExt as _,
+    sync::Arc,
+    time::Duration,
+};
+
+/// How long an append waits for others.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Appends to one log.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) files: Files,
+    pub(super) ring: Arc<KeyRing>,
+    clock: Arc<dyn Clock>,
+    max_bytes: u64,
+    keep: usize,
+    /// The turns of this process's threads: a file's lock is polled.
+    turn: Mutex<()>,
+}
+
+/// What the log's own entries say beyond other entries.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Own {
+    pub(super) segment: Option<u64>,
+    pub(super) prev: Option<Mac>,
+    pub(super) lines: Option<u64>,
+    pub(super) digest: Option<Mac>,
+}
+
+/// What an append found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Appended {
+    /// Why the log cannot be as adsproxy left it, if so.
+    pub(super) damage: Option<&'static str>,
+}
+
+/// The end of the log, as an append finds it.
+struct End {
+    /// The file that grows.
+    current: Option<File>,
+    /// Its length up to the last newline.
+    complete_bytes: u64,
+    /// What follows it: an entry that was not finished.
+    torn_bytes: u64,
+    /// The last line of the log.
+    last: Head,
+    damage: Option<&'static str>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        files: Files,
+        audit: &config::Audit,
+        ring: Arc<KeyRing>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let (max_bytes, keep) = (audit.max_bytes, audit.keep);
+        Self { files, ring, clock, max_bytes, keep, turn: Mutex::new(()) }
+    }
+
+    /// Another one for the same log.
+    pub(super) fn same(&self) -> Self {
+        Self {
+            files: self.files.clone(),
+            ring: self.ring.clone(),
+            clock: self.clock.clone(),
+            turn: Mutex::new(()),
+            ..*self
+        }
+    }
+
+    /// Appends `entry`; durable when it returns `Ok`.
+    pub(super) fn append(&self, entry: &Entry, own: Own) -> Result<Appended, Error> {
+        let locked = || Error::Locked { path: self.files.head.clone(), waited: LOCK_TIMEOUT };
+        let _turn = self.turn.try_lock_for(LOCK_TIMEOUT).ok_or_else(locked)?;
+        let head = self.files.lock_to_write(LOCK_TIMEOUT)?;
+        let end = self.end(&head)?;
+        let damage = end.damage;
+        self.append_after(end, &head, entry, own)?;
+        Ok(Appended { damage })
+    }
+
+    /// Finds the end of the log and holds it against the head.
+    fn end(&self, head_file: &File) -> Result<End, Error> {
+        let found =
+            head::read(head_file, &self.ring).map_err(Error::io("read", &self.files.head))?;
+        let current = self.files.open_current()?;
+        let (bytes, len) = match &current {
+            Some(file) => self.tail(file)?,
+            None => (Vec::new(), 0),
+        };
+        let complete = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        let torn_bytes = (bytes.len() - complete) as u64;
+        let newest = match complete {
+            0 => self.last_of_archived()?,
+            _ => Newest::of(&bytes[..complete]),
+        };
+        // Before the first entry, the head is made to last: from then on it needs no space.
+        if found == Found::Blank && newest == Newest::None {
+            let first = Head { seq: 0, mac: START };
+            head::write(head_file, first, &self.ring)
+                .and_then(|()| head_file.sync_all())
+                .map_err(Error::io("write", &self.files.head))?;
+            self.files.sync_directory()?;
+        }
+        let (last, mut damage) = self.judge(found, newest)?;
+        if torn_bytes as usize > LINE_MAX_BYTES {
+            damage = damage.or(Some("end_unreadable"));
+        }
+        Ok(End { current, complete_bytes: len - torn_bytes, torn_bytes, last, damage })
+    }
+
+    /// The end of `file`, enough for a line that is whole and one that is not; and its length.
+    fn tail(&self, file: &File) -> Result<(Vec<u8>, u64), Error> {
+        let failed = || Error::io("read", &self.files.current);
+        let len = file.metadata().map_err(failed())?.len();
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(TAIL_BYTES)];
+        let from = len - bytes.len() as u64;
+        file.read_exact_at(&mut bytes, from).map_err(failed())?;
+        Ok((bytes, len))
+    }
+
+    fn last_of_archived(&self) -> Result<Newest, Error> {
+        let Some(segment) = self.files.segments()?.pop() else { return Ok(Newest::None) };
+        let path = self.files.archived(segment);
+        let file = File::open(&path).map_err(Error::io("open", &path))?;
+        Ok(Newest::of(&self.tail(&file)?.0))
+    }
+
+    /// Where the log goes on, and what is wrong with its end.
+    fn judge(&self, found: Found, newest: Newest) -> Result<(Head, Option<&'static str>), Error> {
+        let start = Head { seq: 0, mac: START };
+        let there = match newest {
+            Newest::Line(last) => Some(last),
+            Newest::None | Newest::Unreadable => None,
+        };
+        Ok(match found {
+            Found::Valid(head) => match there {
+                Some(last) if last == head => (head, None),
+                Some(last) if last.seq > head.seq && self.leads_from(head)? => (last, None),
+                Some(last) if last.seq > head.seq => (head, Some("end_forged")),
+                Some(last) if last.seq == head.seq => (head, Some("end_replaced")),
+                None if newest == Newest::None && head == start => (head, None),
+                None if newest == Newest::Unreadable => (head, Some("end_unreadable")),
+                Some(_) | None => (head, Some("end_cut_off")),
+            },
+            Found::Blank if newest == Newest::None => (start, None),
+            Found::Blank => (there.unwrap_or(start), Some("head_missing")),
+            Found::Invalid => (there.unwrap_or(start), Some("head_invalid")),
+            Found::KeyMissing => (there.unwrap_or(start), Some("head_key_missing")),
+        })
+    }
+
+    /// Says whether the log goes on from `head` to its end line by line: entries that were
+    /// written but not acknowledged, by a crash between the two.
+    fn leads_from(&self, head: Head) -> Result<bool, Error> {
+        let mut bytes = files::read(&self.files.current)?.unwrap_or_default();
+        let begins_after = |bytes: &[u8]| {
+            let first = bytes.split(|&byte| byte == b'\n').next().and_then(Line::parse);
+            first.is_some_and(|line| line.body.seq > head.seq)
+        };
+        // It may have happened as a new file began.
+        if (bytes.is_empty() || begins_after(&bytes))
+            && let Some(segment) = self.files.segments()?.pop()
+        {
+            let mut older = files::read(&self.files.archived(segment))?.unwrap_or_default();
+            older.append(&mut bytes);
+            bytes = older;
+        }
+        let mut at = (head.seq == 0).then_some(head);
+        for line in complete_lines(&bytes) {
+            let line = Line::parse(line);
+            let this = line.as_ref().map(|line| Head { seq: line.body.seq, mac: line.mac });
+            at = match (at, line) {
+                (None, _) => this.filter(|this| *this == head),
+                (Some(at), Some(line)) => {
+                    let follows =
+                        line.body.seq == at.seq + 1 && line.verify(&self.ring, &at.mac).is_ok();
+                    if !follows {
+                        return Ok(false);
+                    }
+                    this
+                }
+                (Some(_), None) => return Ok(false),
+            };
+        }
+        Ok(at.is_some())
+    }
+
+    /// Writes `entry`, and before it what there is to say about the log itself.
+    fn append_after(
+        &self,
+        end: End,
+        head_file: &File,
+        entry: &Entry,
+        own: Own,
+    ) -> Result<(), Error> {
+        let End { current, complete_bytes, torn_bytes, last, damage } = end;
+        let mut batch = Batch { writer: self, last, lines: Vec::new() };
+        let is_full = self.max_bytes > 0 && complete_bytes + batch.len(entry) > self.max_bytes;
+        let begins = complete_bytes == 0 || is_full || damage.is_some();
+        let mut expired = Vec::new();
+        if begins {
+            let mut older = self.files.segments()?;
+            let mut segment = older.last().map_or(1, |last| last + 1);
+            if complete_bytes > 0 || (damage.is_some() && torn_bytes > 0) {
+                older.push(segment);
+                fs::rename(&self.files.current, self.files.archived(segment))
+                    .map_err(Error::io("rename", &self.files.current))?;
+                segment += 1;
+            }
+            batch.own(
+                Action::AuditBegin,
+                Own { segment: Some(segment), prev: Some(last.mac), ..Own::default() },
+            );
+            if self.keep > 0 && older.len() > self.keep {
+                expired = older[..older.len() - self.keep].to_vec();
+                let segment = expired.last().copied();
+                batch.own(Action::AuditExpire, Own { segment, ..Own::default() });
+            }
+        }
+        if let Some(reason) = damage {
+            batch.entry(&Entry::new(Actor::Audit, Action::AuditDamage).failed(reason));
+        } else if torn_bytes > 0 {
+            let repair = Entry::new(Actor::Audit, Action::AuditRepair);
+            batch.entry(&repair.count(torn_bytes));
+        }
+        batch.line(entry, own);
+        let Batch { last, lines, .. } = batch;
+
+        let file = match current {
+            Some(file) if files::is_at(&file, &self.files.current) => file,
+            _ => self.files.create_current()?,
+        };
+        let kept = if begins { 0 } else { complete_bytes };
+        self.write(&file, kept, &lines)?;
+        if begins {
+            self.files.sync_directory()?;
+        }
+        head::write(head_file, last, &self.ring).map_err(Error::io("write", &self.files.head))?;
+        // What remains of them is tried again as the next file begins.
+        for segment in expired {
+            let _ = fs::remove_file(self.files.archived(segment));
+        }
+        Ok(())
+    }
+
+    /// Puts `lines` after the first `kept` bytes of `file`, durably, or leaves these alone.
+    fn write(&self, file: &File, kept: u64, lines: &[u8]) -> Result<(), Error> {
+        let path = &self.files.current;
+        file.set_len(kept).map_err(Error::io("cut", path))?;
+        let mut to = file;
+        let written = to.write_all(lines).and_then(|()| to.sync_data());
+        if written.is_err() {
+            // A sync that failed is not tried again: the kernel may have dropped the pages. They
+            // are given up; the next append writes them anew. If this fails, too, that append
+            // finds an entry that nobody acknowledged, which does no harm.
+            let _ = file.set_len(kept);
+        }
+        written.map_err(Error::io("write", path))
+    }
+}
+
+/// Lines that are about to be written together.
+struct Batch<'a> {
+    writer: &'a Writer,
+    last: Head,
+    lines: Vec<u8>,
+}
+
+impl Batch<'_> {
+    /// How long the line of `entry` will be.
+    fn len(&self, entry: &Entry) -> u64 {
+        let mut trial = Batch { writer: self.writer, last: self.last, lines: Vec::new() };
+        trial.entry(entry);
+        trial.lines.len() as u64
+    }
+
+    fn own(&mut self, action: Action, own: Own) {
+        self.line(&Entry::new(Actor::Audit, action), own);
+    }
+
+    fn entry(&mut self, entry: &Entry) {
+        self.line(entry, Own::default());
+    }
+
+    fn line(&mut self, entry: &Entry, own: Own) {
+        let ring = &self.writer.ring;
+        let seq = self.last.seq + 1;
+        let wall = self.writer.clock.now().wall;
+        let mut body = Body::new(entry, seq, wall, ring.sealing_key_id());
+        body.segment = own.segment;
+        body.prev = own.prev.map(|mac| chain::encode_mac(&mac).into());
+        body.lines = own.lines;
+        body.digest = own.digest.map(|digest| chain::encode_mac(&digest).into());
+        let mac = chain::write_line(&body, &self.last.mac, ring, &mut self.lines);
+        self.last = Head { seq, mac };
+    }
+}
+
+/// The last whole line of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Newest {
+    /// There is no line.
+    None,
+    /// It is none of ours.
+    Unreadable,
+    /// What it says of itself: it is not verified.
+    Line(Head),
+}
+
+impl Newest {
+    fn of(bytes: &[u8]) -> Self {
+        match complete_lines(bytes).last() {
+            None => Self::None,
+            Some(line) => Line::parse(line).map_or(Self::Unreadable, |line| {
+                Self::Line(Head { seq: line.body.seq, mac: line.mac })
+            }),
+        }
+    }
+}
+
+/// The lines that end in a newline, without it.
+pub(super) fn complete_lines(bytes: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    let complete = bytes.iter().rposition(|&byte| byte == b'\n');
+    let bytes = complete.map(|at| &bytes[..at]);
+    bytes.into_iter().flat_map(|bytes| bytes.split(|&byte| byte == b'\n'))
+}
+
+/// The end of a file that is read to find its last line.
+const TAIL_BYTES: usize = 2 * LINE_MAX_BYTES;
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;
