@@ -152,9 +152,9 @@ impl Metrics {
         self.store_writes[usize::from(!ok)].fetch_add(1, Relaxed);
     }
 
-    /// Counts a write to the audit log.
-    pub fn audit_write(&self, ok: bool) {
-        self.audit_writes[usize::from(!ok)].fetch_add(1, Relaxed);
+    /// Counts `entries` of the audit log.
+    pub fn audit_write(&self, entries: usize, ok: bool) {
+        self.audit_writes[usize::from(!ok)].fetch_add(entries as u64, Relaxed);
     }
 
     /// Counts a refresh that has to wait for others (`token.lwa_concurrency`).

@@ -16,7 +16,10 @@ const MODULES: &[(&str, &[&str])] = &[
     // Puts together what needs no listener.
     (
         "core",
-        &["account", "token", "store", "lwa", "https", "metrics", "config", "event", "clock", "id"],
+        &[
+            "account", "audit", "token", "store", "lwa", "https", "metrics", "config", "event",
+            "clock", "id",
+        ],
     ),
     // Browsers are kept off both listeners in the same way.
     ("admin", &["proxy::guard", "proxy::fields", "metrics"]),
@@ -41,7 +44,7 @@ const MODULES: &[(&str, &[&str])] = &[
         &["token", "store", "lwa", "config", "secret", "clock", "error_chain", "event", "id"],
     ),
     // Its keys come from the key ring.
-    ("audit", &["store", "metrics", "config", "clock", "backoff", "error_chain", "id"]),
+    ("audit", &["store", "metrics", "config", "clock", "backoff", "error_chain", "event", "id"]),
     (
         "token",
         &["lwa", "store", "metrics", "config", "secret", "clock", "error_chain", "event", "id"],

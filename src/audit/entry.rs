@@ -264,6 +264,8 @@ actions! {
     AuditExpire = "audit.expire",
     /// An entry that was not finished, by a crash or a full disk, was cut off.
     AuditRepair = "audit.repair",
+    /// So many things happened that could not be written down when they did.
+    AuditLost = "audit.lost",
     /// The log was found changed by somebody else than adsproxy.
     AuditDamage = "audit.damage",
     /// What another key protects was verified and is from now on protected by this entry too.

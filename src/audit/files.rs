@@ -51,7 +51,12 @@ impl Files {
     pub(super) fn segments(&self) -> Result<Vec<u64>, Error> {
         let directory = self.directory();
         let mut found = Vec::new();
-        for entry in fs::read_dir(directory).map_err(Error::io("list", directory))? {
+        let entries = match fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            Err(error) => return Err(Error::io("list", directory)(error)),
+        };
+        for entry in entries {
             let name = entry.map_err(Error::io("list", directory))?.file_name();
             let digits = name.to_str().and_then(|name| {
                 let after = name.strip_prefix(self.current.file_stem()?.to_str()?)?;

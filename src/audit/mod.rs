@@ -1,16 +1,24 @@
 //! The audit log: who did what with which account, append-only, never a token.
 //!
-//! A keyed hash chain shows every change by somebody without the keys ([`verify`]). What hands out
+//! A keyed hash chain shows every change by somebody without the keys ([`Audit::verify`]). What hands out
 //! or changes a credential records it first and gives up if that fails; a refresh goes on without
 //! and raises an alarm. It decides nothing about either: it only writes down, and says if it could.
 
+mod anchor;
 mod chain;
 pub mod entry;
 mod files;
 mod head;
+mod recorder;
+pub mod report;
+mod snapshot;
+pub mod tail;
+mod verify;
 mod writer;
 
 pub use entry::{Action, Actor, Entry, Name, Outcome};
+pub use recorder::Recorder;
+pub use report::Report;
 
 use crate::{
     clock::Clock,
@@ -20,7 +28,9 @@ use crate::{
     store::{self, seal::KeyRing},
 };
 use files::Files;
+use snapshot::{Segment, Snapshot};
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
     sync::{
@@ -30,7 +40,8 @@ use std::{
     time::Duration,
 };
 use tracing::{error, info};
-use writer::{Own, Writer};
+use verify::Verified;
+use writer::{Appended, Own, Writer};
 
 /// The audit log. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -74,6 +85,12 @@ pub enum Error {
         /// How long we waited.
         waited: Duration,
     },
+    /// What was changed must not be vouched for.
+    #[error(
+        "the audit log is not as adsproxy wrote it, so no new key was put to it: run \
+         `adsproxy audit verify`"
+    )]
+    Changed,
     /// The task that wrote ended before it was done.
     #[error("the audit log could not be written: adsproxy is going down")]
     Stopped,
@@ -136,8 +153,40 @@ impl Audit {
     /// # Errors
     /// `Io` or `Locked`. Whoever is about to hand out or to change a credential must not then.
     pub fn record(&self, entry: &Entry) -> Result<(), Error> {
+        self.record_all(std::slice::from_ref(entry))
+    }
+
+    /// Does `act` between an entry that it is about to be done and one that tells how it ended,
+    /// with `reason` if it failed.
+    ///
+    /// If the first cannot be written, `act` is not begun. If only the second cannot, the log and
+    /// the counters tell: what was done stays done, and is on record as attempted.
+    ///
+    /// # Errors
+    /// That of the first entry, or of `act`.
+    ///
+    /// # Cancel safety
+    /// As `act`; whoever leaves while it is under way leaves no second entry.
+    pub async fn around<T, E: From<Error>>(
+        &self,
+        entry: Entry,
+        reason: &'static str,
+        act: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        self.write(entry.clone().attempt()).await?;
+        let done = act.await;
+        let entry = if done.is_ok() { entry.ok() } else { entry.failed(reason) };
+        let _ = self.write(entry).await;
+        done
+    }
+
+    /// Writes `entries` down with one sync for all of them: all or none.
+    ///
+    /// # Errors
+    /// As [`Audit::record`].
+    pub fn record_all(&self, entries: &[Entry]) -> Result<(), Error> {
         match &self.0 {
-            Some(inner) => inner.record(entry),
+            Some(inner) => inner.record(entries),
             None => Ok(()),
         }
     }
@@ -150,22 +199,107 @@ impl Audit {
     /// # Cancel safety
     /// An entry that was begun is written, whoever still waits for it.
     pub async fn write(&self, entry: Entry) -> Result<(), Error> {
-        let Some(inner) = self.0.clone() else { return Ok(()) };
-        let written = tokio::task::spawn_blocking(move || inner.record(&entry)).await;
+        self.write_all(vec![entry]).await
+    }
+
+    /// As [`Audit::record_all`], off the async threads.
+    ///
+    /// # Errors
+    /// As [`Audit::write`].
+    ///
+    /// # Cancel safety
+    /// As [`Audit::write`].
+    pub async fn write_all(&self, entries: Vec<Entry>) -> Result<(), Error> {
+        let this = self.clone();
+        let written = tokio::task::spawn_blocking(move || this.record_all(&entries)).await;
         written.unwrap_or(Err(Error::Stopped))
     }
 }
 
+impl Audit {
+    /// Counts entries that could not even wait to be written.
+    fn lost(&self, entries: usize) {
+        if let Some(metrics) = self.0.as_ref().and_then(|inner| inner.metrics.as_ref()) {
+            metrics.audit_write(entries, false);
+        }
+    }
+}
+
+/// What can be asked of a whole log. Each reads all of it, which blocks.
+impl Audit {
+    /// Checks the log from its beginning to its end; an empty report if it is off.
+    ///
+    /// # Errors
+    /// `Io` or `Locked`; what is wrong with the log is no error but in the report.
+    pub fn verify(&self) -> Result<Report, Error> {
+        let Some(inner) = &self.0 else { return Ok(Report::default()) };
+        Ok(inner.verify()?.1.report)
+    }
+
+    /// Checks one file of a log on its own, such as an older one that lies elsewhere.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn verify_part(path: &Path, ring: &KeyRing) -> Result<Report, Error> {
+        let segment = Segment::open(None, path)?;
+        let missing = || Error::io("open", path)(io::ErrorKind::NotFound.into());
+        verify::verify_part(&segment.ok_or_else(missing)?, ring)
+    }
+
+    /// The ids of the keys without which the log cannot be checked: such a key cannot be retired.
+    ///
+    /// # Errors
+    /// As [`Audit::verify`].
+    pub fn keys_needed(&self) -> Result<BTreeSet<String>, Error> {
+        Ok(self.verify()?.keys)
+    }
+
+    /// Checks the log and puts it under the protection of the first key, so that the others can
+    /// be retired: part of `key rotate`. Says how many files needed it.
+    ///
+    /// # Errors
+    /// `Changed` if the log is not as adsproxy wrote it, else as [`Audit::record`].
+    pub fn reanchor(&self) -> Result<usize, Error> {
+        let Some(inner) = &self.0 else { return Ok(0) };
+        let (snapshot, Verified { report, to_anchor }) = inner.verify()?;
+        if !report.is_clean() {
+            return Err(Error::Changed);
+        }
+        for segment in &snapshot.segments {
+            let bytes = segment.read()?;
+            let Some(number) = segment.number_in(&bytes).filter(|n| to_anchor.contains(n)) else {
+                continue;
+            };
+            let lines = anchor::count_lines(&bytes);
+            let digest = anchor::digest_of(&bytes, lines);
+            let own = Own { segment: Some(number), lines: Some(lines), digest, prev: None };
+            let entry = Entry::new(Actor::Audit, Action::AuditAnchor);
+            inner.told(1, inner.writer.append(&[entry], own))?;
+        }
+        Ok(to_anchor.len())
+    }
+}
+
 impl Inner {
+    fn verify(&self) -> Result<(Snapshot, Verified), Error> {
+        let snapshot = Snapshot::take(&self.writer.files, &self.writer.ring)?;
+        let verified = verify::verify(&snapshot, &self.writer.ring)?;
+        Ok((snapshot, verified))
+    }
+
     fn new(writer: Writer, metrics: Option<Arc<Metrics>>) -> Self {
         let (is_failing, is_damaged) = (AtomicBool::new(false), AtomicBool::new(false));
         Self { writer, metrics, is_failing, is_damaged }
     }
 
-    fn record(&self, entry: &Entry) -> Result<(), Error> {
-        let written = self.writer.append(entry, Own::default());
+    fn record(&self, entries: &[Entry]) -> Result<(), Error> {
+        self.told(entries.len(), self.writer.append(entries, Own::default()))
+    }
+
+    /// Counts a write and logs what a person should know of it, once.
+    fn told(&self, count: usize, written: Result<Appended, Error>) -> Result<(), Error> {
         if let Some(metrics) = &self.metrics {
-            metrics.audit_write(written.is_ok());
+            metrics.audit_write(count, written.is_ok());
         }
         let log = &self.writer.files.current;
         match written {

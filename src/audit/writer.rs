@@ -10,6 +10,7 @@ use super::{
     entry::{Action, Actor, Entry},
     files::{self, Files},
     head::{self, Found, Head},
+    snapshot::Segment,
 };
 use crate::{clock::Clock, config, store::seal::KeyRing};
 use parking_lot::Mutex;
@@ -87,14 +88,14 @@ impl Writer {
         }
     }
 
-    /// Appends `entry`; durable when it returns `Ok`.
-    pub(super) fn append(&self, entry: &Entry, own: Own) -> Result<Appended, Error> {
+    /// Appends `entries`, of which each says `own` too; durable when it returns `Ok`.
+    pub(super) fn append(&self, entries: &[Entry], own: Own) -> Result<Appended, Error> {
         let locked = || Error::Locked { path: self.files.head.clone(), waited: LOCK_TIMEOUT };
         let _turn = self.turn.try_lock_for(LOCK_TIMEOUT).ok_or_else(locked)?;
         let head = self.files.lock_to_write(LOCK_TIMEOUT)?;
         let end = self.end(&head)?;
         let damage = end.damage;
-        self.append_after(end, &head, entry, own)?;
+        self.append_after(end, &head, entries, own)?;
         Ok(Appended { damage })
     }
 
@@ -210,32 +211,18 @@ impl Writer {
         &self,
         end: End,
         head_file: &File,
-        entry: &Entry,
+        entries: &[Entry],
         own: Own,
     ) -> Result<(), Error> {
         let End { current, complete_bytes, torn_bytes, last, damage } = end;
         let mut batch = Batch { writer: self, last, lines: Vec::new() };
-        let is_full = self.max_bytes > 0 && complete_bytes + batch.len(entry) > self.max_bytes;
+        let is_full = self.max_bytes > 0 && complete_bytes + batch.len(entries) > self.max_bytes;
         let begins = complete_bytes == 0 || is_full || damage.is_some();
         let mut expired = Vec::new();
         if begins {
-            let mut older = self.files.segments()?;
-            let mut segment = older.last().map_or(1, |last| last + 1);
-            if complete_bytes > 0 || (damage.is_some() && torn_bytes > 0) {
-                older.push(segment);
-                fs::rename(&self.files.current, self.files.archived(segment))
-                    .map_err(Error::io("rename", &self.files.current))?;
-                segment += 1;
-            }
-            batch.own(
-                Action::AuditBegin,
-                Own { segment: Some(segment), prev: Some(last.mac), ..Own::default() },
-            );
-            if self.keep > 0 && older.len() > self.keep {
-                expired = older[..older.len() - self.keep].to_vec();
-                let segment = expired.last().copied();
-                batch.own(Action::AuditExpire, Own { segment, ..Own::default() });
-            }
+            // What is damaged is kept as it is, whole lines or not.
+            let is_kept = complete_bytes > 0 || (damage.is_some() && torn_bytes > 0);
+            expired = self.begin(is_kept, &mut batch)?;
         }
         if let Some(reason) = damage {
             batch.entry(&Entry::new(Actor::Audit, Action::AuditDamage).failed(reason));
@@ -243,7 +230,9 @@ impl Writer {
             let repair = Entry::new(Actor::Audit, Action::AuditRepair);
             batch.entry(&repair.count(torn_bytes));
         }
-        batch.line(entry, own);
+        for entry in entries {
+            batch.line(entry, own.clone());
+        }
         let Batch { last, lines, .. } = batch;
 
         let file = match current {
@@ -261,6 +250,36 @@ impl Writer {
             let _ = fs::remove_file(self.files.archived(segment));
         }
         Ok(())
+    }
+
+    /// Begins a file, and gives the one before its number if it `is_kept`. Returns the numbers of
+    /// those that are to be removed once the new one is there.
+    fn begin(&self, is_kept: bool, batch: &mut Batch<'_>) -> Result<Vec<u64>, Error> {
+        let mut older = self.files.segments()?;
+        let mut segment = older.last().map_or(1, |last| last + 1);
+        if is_kept {
+            // Older files may have been taken elsewhere: the numbers go on.
+            segment = self.current_number()?.map_or(segment, |number| number.max(segment));
+            older.push(segment);
+            fs::rename(&self.files.current, self.files.archived(segment))
+                .map_err(Error::io("rename", &self.files.current))?;
+            segment += 1;
+        }
+        let (segment, prev) = (Some(segment), Some(batch.last.mac));
+        batch.own(Action::AuditBegin, Own { segment, prev, ..Own::default() });
+        if self.keep == 0 || older.len() <= self.keep {
+            return Ok(Vec::new());
+        }
+        older.truncate(older.len() - self.keep);
+        let segment = older.last().copied();
+        batch.own(Action::AuditExpire, Own { segment, ..Own::default() });
+        Ok(older)
+    }
+
+    /// What the file that grows says its number is.
+    fn current_number(&self) -> Result<Option<u64>, Error> {
+        let Some(current) = Segment::open(None, &self.files.current)? else { return Ok(None) };
+        Ok(current.number_in(&current.read()?))
     }
 
     /// Puts `lines` after the first `kept` bytes of `file`, durably, or leaves these alone.
@@ -287,10 +306,10 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// How long the line of `entry` will be.
-    fn len(&self, entry: &Entry) -> u64 {
+    /// How long the lines of `entries` will be.
+    fn len(&self, entries: &[Entry]) -> u64 {
         let mut trial = Batch { writer: self.writer, last: self.last, lines: Vec::new() };
-        trial.entry(entry);
+        entries.iter().for_each(|entry| trial.entry(entry));
         trial.lines.len() as u64
     }
 

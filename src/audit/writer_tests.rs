@@ -1,3 +1,5 @@
+//! What is appended after what was found at the end of the log.
+
 use super::*;
 use crate::audit::{Actor, Audit, Entry, tests::audit};
 use std::{os::unix::fs::PermissionsExt as _, path::Path};

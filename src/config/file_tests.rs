@@ -65,6 +65,7 @@ fn example_with_every_key_uncommented_holds_exactly_the_defaults() {
     assert!(file.upstream.ca_file.take().is_some());
     assert!(file.replay.directory.take().is_some());
     assert!(file.log.format.take().is_some());
+    assert!(file.audit.path.take().is_some());
     assert_eq!(std::mem::take(&mut file.encryption.keys).len(), 1);
 
     assert_eq!(acme, Account::default());
@@ -76,7 +77,7 @@ fn example_with_every_key_uncommented_holds_exactly_the_defaults() {
 
 #[test]
 fn example_has_every_key_once_and_no_other() {
-    let sections: [(&str, &[&str]); 14] = [
+    let sections: [(&str, &[&str]); 15] = [
         ("listen", Listen::KEYS),
         ("listen.tls", ListenTls::KEYS),
         ("proxy", Proxy::KEYS),
@@ -88,6 +89,7 @@ fn example_has_every_key_once_and_no_other() {
         ("limits", Limits::KEYS),
         ("store", Store::KEYS),
         ("encryption", Encryption::KEYS),
+        ("audit", Audit::KEYS),
         ("accounts.acme", Account::KEYS),
         ("log", Log::KEYS),
         ("metrics", Metrics::KEYS),
@@ -154,6 +156,7 @@ fn example_says_of_every_absent_default_that_there_is_none() {
         "upstream.ca_file",
         "replay.directory",
         "encryption.keys",
+        "audit.path",
         "accounts.acme.region",
         "accounts.acme.refresh_token",
         "accounts.acme.headers",

@@ -382,6 +382,25 @@ fn store_kinds_that_do_not_exist_are_refused() {
 }
 
 #[test]
+fn an_audit_log_has_a_place_a_key_and_files_of_some_size() {
+    assert_eq!(load_with(MINIMAL, &[]).unwrap().config.audit.path, None);
+    let key = [("ADSPROXY_ENCRYPTION__KEYS", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")];
+    let stored = MINIMAL.replace("\"memory\"", "\"file\"\npath = \"/s\"");
+    let audit = load_with(&stored, &key).unwrap().config.audit;
+    assert_eq!(audit.path, Some("/s/audit.jsonl".into()));
+    assert_eq!((audit.max_bytes, audit.keep), (16 << 20, 0));
+    let elsewhere = format!("{MINIMAL}[audit]\npath = \"/a/log\"\n");
+    assert_eq!(load_with(&elsewhere, &key).unwrap().config.audit.path, Some("/a/log".into()));
+
+    assert!(error("[audit]\npath = \"/a/log\"\n").contains("encryption.keys, is missing"));
+    assert!(error("[audit]\nmax_bytes = 100\n").contains("neither 0 nor at least 4096"));
+    let with_key = |path: &str| errors(&format!("{MINIMAL}[audit]\npath = {path:?}\n"), &key);
+    assert!(with_key("/a/log.head")[0].contains("must not end in .head"));
+    assert!(with_key("/")[0].contains("does not name a file"));
+    assert!(with_key("")[0].contains("is empty"));
+}
+
+#[test]
 fn variables_beat_the_file() {
     let config = load_with(
         MINIMAL,

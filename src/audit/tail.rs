@@ -1,0 +1,179 @@
+//! Reads the end of a log and what is added to it. Checks nothing: `verify` does.
+
+use super::{
+    Error,
+    chain::Line,
+    files::{self, Files},
+    writer::complete_lines,
+};
+use crate::id::AccountId;
+use serde_json::Value;
+use std::{
+    fs::{File, Metadata},
+    os::unix::fs::{FileExt as _, MetadataExt as _},
+    path::Path,
+};
+
+/// A reader of one log.
+#[derive(Debug)]
+pub struct Tail {
+    files: Files,
+    account: Option<AccountId>,
+    /// The number of the last entry that was read.
+    last: u64,
+    /// The inode of the file that grows, and how much of it was read.
+    read: Option<(u64, u64)>,
+}
+
+/// An entry as it stands in the log.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    seq: u64,
+    /// The line.
+    pub json: String,
+    /// Its members, the MAC included.
+    pub members: Value,
+}
+
+impl Tail {
+    /// A reader of the log at `path`, of the entries about `account` only if there is one.
+    #[must_use]
+    pub fn new(path: &Path, account: Option<AccountId>) -> Self {
+        Self { files: Files::new(path), account, last: 0, read: None }
+    }
+
+    /// The last `count` entries, oldest first.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn last(&mut self, count: usize) -> Result<Vec<Shown>, Error> {
+        self.read_back(|shown, _| shown.len() >= count).map(|mut shown| {
+            let extra = shown.len().saturating_sub(count);
+            shown.split_off(extra)
+        })
+    }
+
+    /// The entries that were added since this reader looked last.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn added(&mut self) -> Result<Vec<Shown>, Error> {
+        let current = match File::open(&self.files.current) {
+            Ok(file) => file,
+            // Between two files.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(Error::io("open", &self.files.current)(error)),
+        };
+        let metadata = current.metadata().map_err(Error::io("read", &self.files.current))?;
+        let Some(from) = self.read_before(&metadata) else {
+            let last = self.last;
+            let shown = self.read_back(|_, first| first <= last)?;
+            return Ok(shown.into_iter().filter(|shown| shown.seq > last).collect());
+        };
+        let mut bytes = vec![0; usize::try_from(metadata.len() - from).unwrap_or(0)];
+        current.read_exact_at(&mut bytes, from).map_err(Error::io("read", &self.files.current))?;
+        self.note(&metadata, from, &bytes);
+        Ok(self.shown(&bytes))
+    }
+
+    /// How much of the file was read before; none if it is another one, or was cut.
+    fn read_before(&self, file: &Metadata) -> Option<u64> {
+        let (inode, read) = self.read?;
+        (inode == file.ino() && read <= file.len()).then_some(read)
+    }
+
+    fn note(&mut self, file: &Metadata, from: u64, bytes: &[u8]) {
+        let complete = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        self.read = Some((file.ino(), from + complete as u64));
+        let newest = complete_lines(bytes).rev().find_map(Line::parse);
+        self.last = newest.map_or(self.last, |line| line.body.seq);
+    }
+
+    /// Reads file by file, newest first, until it is `enough`: told what was found so far and the
+    /// number of the last file's first entry.
+    fn read_back(&mut self, enough: impl Fn(&[Shown], u64) -> bool) -> Result<Vec<Shown>, Error> {
+        let archived = self.files.segments()?;
+        let mut shown = Vec::new();
+        if let Ok(file) = File::open(&self.files.current) {
+            let metadata = file.metadata().map_err(Error::io("read", &self.files.current))?;
+            let mut bytes = vec![0; usize::try_from(metadata.len()).unwrap_or(0)];
+            file.read_exact_at(&mut bytes, 0).map_err(Error::io("read", &self.files.current))?;
+            self.note(&metadata, 0, &bytes);
+            shown = self.shown(&bytes);
+            if enough(&shown, first_seq(&bytes)) {
+                return Ok(shown);
+            }
+        }
+        for segment in archived.into_iter().rev() {
+            let bytes = files::read(&self.files.archived(segment))?.unwrap_or_default();
+            shown = [self.shown(&bytes), shown].concat();
+            if enough(&shown, first_seq(&bytes)) {
+                break;
+            }
+        }
+        Ok(shown)
+    }
+
+    /// The entries in `bytes` that are asked for. What is no entry is left to `verify`.
+    fn shown(&self, bytes: &[u8]) -> Vec<Shown> {
+        let entries = complete_lines(bytes).filter_map(|text| {
+            let line = Line::parse(text)?;
+            let wanted = self.account.as_ref().map(AccountId::as_str);
+            if wanted.is_some() && line.body.account.as_deref() != wanted {
+                return None;
+            }
+            let members = serde_json::from_slice(text).ok()?;
+            let json = String::from_utf8(text.to_vec()).ok()?;
+            Some(Shown { seq: line.body.seq, json, members })
+        });
+        entries.collect()
+    }
+}
+
+fn first_seq(bytes: &[u8]) -> u64 {
+    complete_lines(bytes).find_map(Line::parse).map_or(u64::MAX, |line| line.body.seq)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::{Action, Actor, Audit, Entry, tests::audit};
+
+    fn add(log: &Audit, account: &str, generation: u64) {
+        let entry = Entry::new(Actor::Server, Action::TokenRefresh).generation(generation);
+        log.record(&entry.account(&account.parse().expect("an alias"))).expect("recorded");
+    }
+
+    fn generations(shown: &[Shown]) -> Vec<u64> {
+        shown.iter().filter_map(|shown| shown.members["generation"].as_u64()).collect()
+    }
+
+    #[test]
+    fn the_last_entries_and_new_ones_are_read_over_the_ends_of_files() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let log = audit(dir.path(), &["k1"], 2048, 0);
+        for generation in 1..=30 {
+            add(&log, ["acme", "globex"][generation as usize % 2], generation);
+        }
+        let path = log.path().expect("a path").to_owned();
+        assert!(Files::new(&path).segments().expect("listed").len() > 1, "several files");
+        let acme = Some("acme".parse().expect("an alias"));
+        let mut tail = Tail::new(&path, acme);
+        assert_eq!(
+            generations(&tail.last(12).expect("read")),
+            (8..=30).step_by(2).collect::<Vec<_>>()
+        );
+        let mut all = Tail::new(&path, None);
+        assert_eq!(all.last(3).expect("read").len(), 3);
+        assert!(all.added().expect("read").is_empty());
+        for generation in 31..=90 {
+            add(&log, "acme", generation);
+            // Now and then several files at once.
+            if generation % 31 == 0 || generation == 32 {
+                all.added().expect("read");
+            }
+        }
+        assert_eq!(generations(&all.added().expect("read")), (63..=90).collect::<Vec<_>>());
+        assert_eq!(generations(&tail.added().expect("read")), (31..=90).collect::<Vec<_>>());
+    }
+}

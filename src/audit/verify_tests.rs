@@ -1,0 +1,341 @@
+//! Tampering of every kind, in a log of ten thousand lines and in one of several files.
+
+use super::*;
+use crate::audit::{Action as Did, Actor, Audit, Entry, tests::audit};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+const LINES: usize = 10_000;
+
+fn entry(count: u64) -> Entry {
+    let account = "acme".parse().expect("an alias");
+    Entry::new(Actor::Server, Did::TokenRefresh).account(&account).generation(count)
+}
+
+/// A log of so many lines, written without a sync for each.
+fn log_of(lines: usize) -> TempDir {
+    let dir = tempfile::tempdir().expect("a directory");
+    fill(&audit(dir.path(), &["k1"], 0, 0), lines as u64 - 1);
+    dir
+}
+
+fn fill(log: &Audit, entries: u64) {
+    let entries: Vec<Entry> = (0..entries).map(entry).collect();
+    log.record_all(&entries).expect("recorded");
+}
+
+fn check(dir: &TempDir) -> Report {
+    audit(dir.path(), &["k1"], 0, 0).verify().expect("readable")
+}
+
+fn lines(path: &Path) -> Vec<String> {
+    fs::read_to_string(path).expect("read").lines().map(str::to_owned).collect()
+}
+
+fn write(path: &Path, lines: &[String]) {
+    fs::write(path, lines.join("\n") + "\n").expect("written");
+}
+
+#[test]
+fn an_untouched_log_is_clean() {
+    let dir = log_of(LINES);
+    let report = check(&dir);
+    assert!(report.is_clean(), "{:?}", report.findings);
+    assert_eq!((report.entries, report.files), (LINES as u64, 1));
+    assert_eq!(report.keys, BTreeSet::from(["k1".to_owned()]));
+    assert!(report.notes.is_empty());
+}
+
+type Change = fn(&mut Vec<String>);
+
+/// Each kind of tampering: what is done, which line (from 1) is named, and as what.
+const TAMPERINGS: &[(&str, Change, u64, Kind)] = &[
+    ("edit a word", |l| l[4_999] = l[4_999].replace("acme", "evil"), 5_000, Kind::Changed),
+    ("edit the last", |l| l[9_999] = l[9_999].replace("acme", "evil"), 10_000, Kind::Changed),
+    ("edit the first", |l| l[0] = l[0].replace("\"segment\":1", "\"segment\":2"), 1, Kind::Changed),
+    (
+        "edit a number",
+        |l| l[4_999] = l[4_999].replace("\"generation\":4998", "\"generation\":1"),
+        5_000,
+        Kind::Changed,
+    ),
+    ("add a space", |l| l[4_999] = l[4_999].replacen("\":\"", "\": \"", 1), 5_000, Kind::Changed),
+    ("edit a MAC", |l| swap_char_of_mac(&mut l[4_999]), 5_000, Kind::Changed),
+    ("garble", |l| l[4_999] = "{}".into(), 5_000, Kind::NoEntry),
+    ("empty a line", |l| l[4_999].clear(), 5_000, Kind::NoEntry),
+    ("delete one", |l| drop(l.remove(4_999)), 5_000, Kind::Missing(5_000, 5_000)),
+    ("delete many", |l| drop(l.drain(999..1_999)), 1_000, Kind::Missing(1_000, 1_999)),
+    ("delete the first", |l| drop(l.remove(0)), 1, Kind::NoBeginning),
+    ("swap two", |l| l.swap(4_999, 5_000), 5_000, Kind::Missing(5_000, 5_000)),
+    ("swap two far apart", |l| l.swap(999, 4_999), 1_000, Kind::Missing(1_000, 4_999)),
+    (
+        "move one down",
+        |l| {
+            let one = l.remove(999);
+            l.insert(4_999, one)
+        },
+        1_000,
+        Kind::Missing(1_000, 1_000),
+    ),
+    (
+        "move one up",
+        |l| {
+            let one = l.remove(4_999);
+            l.insert(999, one)
+        },
+        1_000,
+        Kind::Missing(1_000, 4_999),
+    ),
+    ("repeat one", |l| l.insert(4_999, l[99].clone()), 5_000, Kind::Repeated(100)),
+    (
+        "copy a part",
+        |l| {
+            let part = l[99..199].to_vec();
+            l.splice(4_999..4_999, part);
+        },
+        5_000,
+        Kind::Repeated(100),
+    ),
+    (
+        "forge one",
+        |l| {
+            let one = l[4_999].replace("acme", "evil");
+            l.insert(4_999, one)
+        },
+        5_000,
+        Kind::Changed,
+    ),
+    (
+        "forge at the end",
+        |l| {
+            let one = l[9_999].replace("\"seq\":10000", "\"seq\":10001");
+            l.push(one)
+        },
+        10_001,
+        Kind::Changed,
+    ),
+    ("cut off one", |l| l.truncate(9_999), 9_999, Kind::CutOff(10_000, 10_000)),
+    ("cut off half", |l| l.truncate(5_000), 5_000, Kind::CutOff(5_001, 10_000)),
+    (
+        "name another key",
+        |l| l[4_999] = l[4_999].replace("\"key\":\"k1\"", "\"key\":\"k9\""),
+        5_000,
+        Kind::KeyMissing(String::new()),
+    ),
+];
+
+fn swap_char_of_mac(line: &mut String) {
+    let at = line.len() - 20;
+    let other = if line.as_bytes()[at] == b'A' { "B" } else { "A" };
+    line.replace_range(at..=at, other);
+}
+
+#[test]
+fn every_kind_of_tampering_is_found_in_ten_thousand_lines_within_a_second() {
+    let dir = log_of(LINES);
+    let path = dir.path().join("audit.jsonl");
+    let whole = lines(&path);
+    assert_eq!(whole.len(), LINES);
+    let mut slowest = Duration::ZERO;
+    for (what, change, line, kind) in TAMPERINGS {
+        let mut changed = whole.clone();
+        change(&mut changed);
+        write(&path, &changed);
+        let began = Instant::now();
+        let report = check(&dir);
+        slowest = slowest.max(began.elapsed());
+        let first = report.findings.first().unwrap_or_else(|| panic!("{what}: not found"));
+        assert_eq!((&first.file, first.line), (&path, *line), "{what}: {first}");
+        assert_eq!(first.kind.as_str(), kind.as_str(), "{what}: {first}");
+        if !matches!(kind, Kind::KeyMissing(_)) {
+            assert_eq!(first.kind, *kind, "{what}");
+        }
+        let count = report.findings.len();
+        assert!(count <= 3, "{what}: {count} findings, {:?}", &report.findings[..4]);
+    }
+    eprintln!("slowest of {}: {slowest:?}", TAMPERINGS.len());
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+}
+
+#[test]
+fn what_was_moved_is_told_apart_from_what_was_deleted() {
+    let dir = log_of(100);
+    let path = dir.path().join("audit.jsonl");
+    let mut changed = lines(&path);
+    changed.swap(49, 50);
+    write(&path, &changed);
+    let kinds: Vec<Kind> = check(&dir).findings.into_iter().map(|found| found.kind).collect();
+    assert_eq!(kinds, [Kind::Missing(50, 50), Kind::Moved(50)]);
+}
+
+/// A log of several files.
+fn log_of_files(entries: u64) -> TempDir {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = audit(dir.path(), &["k1"], 2048, 0);
+    (0..12).for_each(|_| fill(&log, entries));
+    dir
+}
+
+fn archived(dir: &TempDir, number: u64) -> std::path::PathBuf {
+    dir.path().join(format!("audit.{number:06}.jsonl"))
+}
+
+#[test]
+fn files_that_were_removed_exchanged_copied_or_cut_are_found() {
+    type Change = fn(&TempDir);
+    let changes: [(&str, Change, &str, u64); 7] = [
+        ("no first", |d| fs::remove_file(archived(d, 1)).expect("removed"), "files_missing", 2),
+        ("no second", |d| fs::remove_file(archived(d, 2)).expect("removed"), "files_missing", 3),
+        (
+            "cut",
+            |d| {
+                let mut cut = lines(&archived(d, 1));
+                cut.pop();
+                write(&archived(d, 1), &cut);
+            },
+            "missing",
+            2,
+        ),
+        (
+            "copied",
+            |d| _ = fs::copy(archived(d, 1), archived(d, 2)).expect("copied"),
+            "foreign_file",
+            2,
+        ),
+        (
+            "copied to a new place",
+            |d| _ = fs::copy(archived(d, 1), archived(d, 9)).expect("copied"),
+            "foreign_file",
+            9,
+        ),
+        (
+            "of another log",
+            |d| {
+                let other = log_of_files(3);
+                fs::copy(archived(&other, 2), archived(d, 2)).expect("copied");
+            },
+            "foreign_file",
+            2,
+        ),
+        (
+            "grown at its end",
+            |d| {
+                let mut bytes = fs::read(archived(d, 2)).expect("read");
+                bytes.extend_from_slice(b"{\"v\":1");
+                fs::write(archived(d, 2), bytes).expect("written");
+            },
+            "no_entry",
+            2,
+        ),
+    ];
+    for (what, change, kind, number) in changes {
+        let dir = log_of_files(4);
+        assert!(check(&dir).is_clean());
+        assert!(archived(&dir, 3).exists());
+        change(&dir);
+        let report = check(&dir);
+        let first = report.findings.first().unwrap_or_else(|| panic!("{what}: not found"));
+        assert_eq!(first.kind.as_str(), kind, "{what}: {first}");
+        assert_eq!(first.file, archived(&dir, number), "{what}: {first}");
+    }
+}
+
+#[test]
+fn files_that_were_taken_elsewhere_leave_their_numbers_behind() {
+    let dir = log_of_files(4);
+    let moved = tempfile::tempdir().expect("a directory");
+    let numbers: Vec<u64> = (1..).take_while(|&number| archived(&dir, number).exists()).collect();
+    for &number in &numbers {
+        fs::rename(archived(&dir, number), archived(&moved, number)).expect("moved");
+    }
+    let log = audit(dir.path(), &["k1"], 2048, 0);
+    (0..12).for_each(|_| fill(&log, 4));
+    let kinds: Vec<Kind> = check(&dir).findings.into_iter().map(|found| found.kind).collect();
+    assert_eq!(kinds, [Kind::FilesMissing(1, numbers.len() as u64)]);
+    for number in numbers {
+        fs::rename(archived(&moved, number), archived(&dir, number)).expect("moved back");
+    }
+    assert!(check(&dir).is_clean());
+}
+
+#[test]
+fn the_head_is_missed_and_its_changes_are_found() {
+    let dir = log_of(10);
+    let head = dir.path().join("audit.head");
+    let right = fs::read(&head).expect("read");
+    let kind = |dir: &TempDir| check(dir).findings.first().expect("found").kind.as_str();
+    fs::write(&head, "{}").expect("written");
+    assert_eq!(kind(&dir), "head_changed");
+    fs::remove_file(&head).expect("removed");
+    assert_eq!(kind(&dir), "head_missing");
+    let other = log_of(10);
+    fs::copy(other.path().join("audit.head"), &head).expect("copied");
+    // The times are those of a clock that stands still, so make the logs differ.
+    fill(&audit(other.path(), &["k1"], 0, 0), 1);
+    fs::copy(other.path().join("audit.head"), &head).expect("copied");
+    assert_eq!(kind(&dir), "cut_off");
+    fs::write(&head, right).expect("written");
+    assert!(check(&dir).is_clean());
+}
+
+#[test]
+fn a_log_that_was_written_anew_with_other_entries_does_not_fit_the_head() {
+    let (dir, other) = (log_of(10), tempfile::tempdir().expect("a directory"));
+    let log = audit(other.path(), &["k1"], 0, 0);
+    (100..110).for_each(|count| log.record(&entry(count)).expect("recorded"));
+    fs::copy(other.path().join("audit.jsonl"), dir.path().join("audit.jsonl")).expect("copied");
+    let findings = check(&dir).findings;
+    assert_eq!(findings.first().expect("found").kind, Kind::HeadOfAnotherLog);
+}
+
+#[test]
+fn an_older_key_is_needed_until_the_log_is_anchored() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = |keys: &[&str]| audit(dir.path(), keys, 2048, 0);
+    let keys = |log: &Audit| Vec::from_iter(log.keys_needed().expect("readable"));
+    (0..6).for_each(|_| fill(&at(&["old"]), 4));
+    fill(&at(&["new", "old"]), 4);
+    let both = at(&["new", "old"]);
+    assert!(both.verify().expect("readable").is_clean());
+    assert_eq!(keys(&both), ["new", "old"]);
+    let new = at(&["new"]);
+    let kinds = |log: &Audit| {
+        let report = log.verify().expect("readable");
+        report.findings.iter().map(|found| found.kind.as_str()).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&new), ["key_missing"], "without an anchor");
+    assert!(matches!(new.reanchor(), Err(Error::Changed)));
+
+    assert!(both.reanchor().expect("anchored") >= 2);
+    assert_eq!(both.reanchor().expect("nothing to do"), 0);
+    assert_eq!(keys(&both), ["new"]);
+    assert!(kinds(&both).is_empty() && kinds(&new).is_empty());
+    fill(&new, 3);
+    // Once more, by a third key: it vouches for the anchors of the second.
+    let third = at(&["third", "new"]);
+    fill(&third, 1);
+    third.reanchor().expect("anchored");
+    let third = at(&["third"]);
+    assert!(kinds(&third).is_empty(), "{:?}", third.verify());
+    assert_eq!(keys(&third), ["third"]);
+    // What only an anchor protects is protected.
+    let first = archived(&dir, 1);
+    let mut changed = lines(&first);
+    changed[3] = changed[3].replace("acme", "evil");
+    write(&first, &changed);
+    assert!(kinds(&third).contains(&"changed"), "{:?}", kinds(&third));
+    assert!(kinds(&both).contains(&"changed"));
+}
+
+#[test]
+fn another_key_under_the_same_id_verifies_nothing() {
+    let dir = log_of(5);
+    let path = dir.path().join("audit.jsonl");
+    let text = fs::read_to_string(&path).expect("read").replace("\"key\":\"k1\"", "\"key\":\"k2\"");
+    fs::write(&path, text).expect("written");
+    assert!(!audit(dir.path(), &["k2"], 0, 0).verify().expect("readable").is_clean());
+}
