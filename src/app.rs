@@ -8,6 +8,7 @@ use crate::{
         self, Admin, Sources,
         health::{Health, Readiness},
     },
+    audit::{Action, Actor, Entry},
     clock::{Clock, SystemClock},
     config::{Config, load::Problem},
     core::{self, Core, KeepFresh},
@@ -24,7 +25,6 @@ use crate::{
     metrics::{AccountStatus, Accounts, Metrics},
     proxy::{self, Shared, Worker, guard::Guard},
     store,
-    token::TokenManager,
 };
 use std::{
     fmt, io,
@@ -40,12 +40,15 @@ use std::{
 use tokio::{
     runtime::{Builder, LocalOptions, Runtime},
     sync::watch,
-    time::timeout_at,
+    time::{timeout, timeout_at},
 };
 use tracing::{info, warn};
 
 /// How long refreshes under way may take at least, after the last request has ended.
 const REFRESHES_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the last entries of the audit log may take.
+const AUDIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why adsproxy cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +82,7 @@ pub struct App {
     /// Ends the admin and health listeners: readiness is to be seen falling until then.
     stop: watch::Sender<bool>,
     readiness: Arc<Health>,
-    tokens: TokenManager,
+    core: Core,
     _keep_fresh: KeepFresh,
     drain_timeout: Duration,
     workers: Vec<JoinHandle<()>>,
@@ -168,7 +171,7 @@ impl App {
             drain,
             stop,
             readiness,
-            tokens: core.tokens().clone(),
+            core,
             _keep_fresh: keep_fresh,
             drain_timeout: config.proxy.drain_timeout,
             workers,
@@ -178,6 +181,11 @@ impl App {
         };
         let health = app.health.map(tracing::field::display);
         info!(proxy = ?app.addresses, %admin, health, "listening");
+        if app.core.audit().path().is_none() {
+            info!("no audit log is kept: the store has no directory, and audit.path is not set");
+        }
+        // Whether it could be written is told by the log and the counters: we serve all the same.
+        let _ = app.core.audit().record(&Entry::new(Actor::Server, Action::ServerStart));
         Ok(app)
     }
 
@@ -232,6 +240,7 @@ impl App {
             warn!("some requests were still in flight at the end of the drain timeout");
         }
         let refreshed = self.finish_refreshes(deadline);
+        self.finish_audit();
         info!("stopped");
         answered && refreshed
     }
@@ -240,12 +249,27 @@ impl App {
     fn finish_refreshes(&self, deadline: Instant) -> bool {
         let Some(control) = &self.control else { return true };
         let deadline = deadline.max(Instant::now() + REFRESHES_TIMEOUT);
-        let finished = async { timeout_at(deadline.into(), self.tokens.finish()).await.is_ok() };
+        let finished =
+            async { timeout_at(deadline.into(), self.core.tokens().finish()).await.is_ok() };
         let finished = control.block_on(finished);
         if !finished {
             warn!("a token refresh was still under way");
         }
         finished
+    }
+}
+
+impl App {
+    /// Writes down what has happened, and that it ends here.
+    fn finish_audit(&self) {
+        let Some(control) = &self.control else { return };
+        let written = async {
+            self.core.settle_audit().await;
+            self.core.audit().write(Entry::new(Actor::Server, Action::ServerStop)).await
+        };
+        if control.block_on(async { timeout(AUDIT_TIMEOUT, written).await }).is_err() {
+            warn!("the audit log was still being written");
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use crate::{
     account::{Account, Directory, enroll::Enroller},
+    audit::{Audit, Recorder},
     clock::{Clock, SystemClock},
     config::Config,
     event::Events,
@@ -50,6 +51,8 @@ pub struct Core {
     lwa: LwaClient,
     metrics: Arc<Metrics>,
     events: Events,
+    audit: Audit,
+    recorder: Recorder,
     tokens: TokenManager,
     enroller: Enroller,
     control: Handle,
@@ -74,6 +77,8 @@ impl Core {
         let http = https::LwaHttp::new(&tls, token.lwa_connect_timeout, token.lwa_timeout)?;
         let lwa = LwaClient::new(http);
         let events = Events::default();
+        let audit = Audit::new(&config, clock.clone())?.counted(metrics.clone());
+        let recorder = Recorder::start(&audit, &events, &control);
         let with = Surroundings {
             clock: clock.clone(),
             lwa: lwa.clone(),
@@ -90,7 +95,19 @@ impl Core {
             clock.clone(),
             events.clone(),
         );
-        Ok(Self { config, clock, store, lwa, metrics, events, tokens, enroller, control })
+        Ok(Self {
+            config,
+            clock,
+            store,
+            lwa,
+            metrics,
+            events,
+            audit,
+            recorder,
+            tokens,
+            enroller,
+            control,
+        })
     }
 
     /// Opens within a program: with the machine's clock, counters of its own, and refreshes on the
@@ -184,6 +201,21 @@ impl Core {
     #[must_use]
     pub fn events(&self) -> &Events {
         &self.events
+    }
+
+    /// The audit log. What happens to tokens and grants is written to it already.
+    #[must_use]
+    pub fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
+    /// Waits until what has happened so far is in the audit log, or could not be written: before
+    /// a program ends.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn settle_audit(&self) {
+        self.recorder.settle().await;
     }
 
     /// The token manager.

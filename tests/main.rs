@@ -4,6 +4,9 @@
 mod accounts_change;
 #[cfg(feature = "sandbox")]
 mod admin;
+mod audit;
+#[cfg(feature = "sandbox")]
+mod audit_server;
 #[cfg(feature = "sandbox")]
 mod bad_input;
 mod cli;

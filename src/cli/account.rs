@@ -8,6 +8,7 @@ use super::{
     table::{span, table},
 };
 use crate::{
+    audit::{Action, Actor, Audit, Entry},
     clock::{Clock, SystemClock},
     config::{Config, DEFAULT_APPLICATION, StoreKind},
     error_chain::chain,
@@ -241,7 +242,11 @@ impl Add {
             reauthorization_required: false,
             seed: seed.map(|seed| store.fingerprint(seed)),
         };
-        store.save(&record).await?;
+        let action = if existing.is_some() { Action::AccountChange } else { Action::AccountAdd };
+        let entry = Entry::new(Actor::cli(), action).account(&self.alias);
+        let audit = Audit::new(config, Arc::new(SystemClock))?;
+        let saved = async { anyhow::Ok(store.save(&record).await?) };
+        audit.around(entry, "store_failed", saved).await?;
         let done = if existing.is_some() { "replaced" } else { "added" };
         print(format!("account {} {done}; a running server notices by itself\n", self.alias))
     }
@@ -295,7 +300,10 @@ async fn remove(config: &Config, alias: &AccountId, yes: bool) -> anyhow::Result
         bail!("nothing was removed");
     }
     let _lock = store.lock(alias).await?;
-    store.remove(alias).await?;
+    let entry = Entry::new(Actor::cli(), Action::AccountRemove).account(alias);
+    let audit = Audit::new(config, Arc::new(SystemClock))?;
+    let removed = async { anyhow::Ok(store.remove(alias).await?) };
+    audit.around(entry, "store_failed", removed).await?;
     let again = config.accounts.contains_key(alias).then(|| {
         format!("it is still in the configuration as accounts.{alias}; remove it there too\n")
     });

@@ -1,6 +1,7 @@
 //! The command line: verbs, their flags and help, and what each failure exits with.
 
 mod account;
+mod audit;
 mod check;
 mod health;
 mod keys;
@@ -57,6 +58,9 @@ enum Verb {
     /// Look at and change the accounts in the store
     #[command(subcommand)]
     Account(account::Verb),
+    /// Show the audit log, check that nobody changed it
+    #[command(subcommand)]
+    Audit(audit::Verb),
     /// Show the accounts of the running server and their tokens
     Status(status::Status),
     /// Make the key that seals the store
@@ -179,6 +183,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Sandbox(options) => crate::sandbox::run::run(&options, &context.overrides()),
         Verb::CheckConfig(verb) => verb.run(&context),
         Verb::Account(verb) => verb.run(&context),
+        Verb::Audit(verb) => verb.run(&context),
         Verb::Status(verb) => verb.run(&context),
         Verb::Key(verb) => verb.run(&context),
         Verb::Healthcheck => health::run(&context),
