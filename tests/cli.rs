@@ -148,8 +148,16 @@ fn help_and_completions_know_every_command() {
     let home = Home::new();
     let help = home.run("--help");
     assert_eq!(help.code, Some(0));
-    for verb in ["serve", "check-config", "account", "status", "key", "healthcheck", "completions"]
-    {
+    for verb in [
+        "serve",
+        "check-config",
+        "account",
+        "import",
+        "status",
+        "key",
+        "healthcheck",
+        "completions",
+    ] {
         assert!(help.out.contains(&format!("\n  {verb} ")), "{verb}\n{}", help.out);
         for shell in ["bash", "zsh", "fish"] {
             let script = home.run(&format!("completions {shell}"));

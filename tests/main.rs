@@ -28,6 +28,12 @@ mod http2;
 mod http2_attacks;
 #[cfg(feature = "sandbox")]
 mod http2_upstream;
+#[cfg(feature = "sandbox")]
+mod import;
+#[cfg(feature = "sandbox")]
+mod import_served;
+#[cfg(feature = "sandbox")]
+mod import_sources;
 mod layers;
 #[cfg(feature = "sandbox")]
 mod library;

@@ -98,7 +98,7 @@ fn lasting_store(config: &Config) -> anyhow::Result<Option<Arc<dyn CredentialSto
     }
 }
 
-fn store_to_change(config: &Config) -> anyhow::Result<Arc<dyn CredentialStore>> {
+pub(super) fn store_to_change(config: &Config) -> anyhow::Result<Arc<dyn CredentialStore>> {
     lasting_store(config)?.context(
         "store.kind = \"memory\" keeps nothing between processes: put the account into the \
          configuration, with accounts.<alias>.refresh_token",

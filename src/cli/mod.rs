@@ -4,6 +4,7 @@ mod account;
 mod audit;
 mod check;
 mod health;
+mod import;
 mod keys;
 mod status;
 mod table;
@@ -61,6 +62,8 @@ enum Verb {
     /// Show the audit log, check that nobody changed it
     #[command(subcommand)]
     Audit(audit::Verb),
+    /// Bring accounts over from what you run now
+    Import(import::Import),
     /// Show the accounts of the running server and their tokens
     Status(status::Status),
     /// Make the key that seals the store
@@ -184,6 +187,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::CheckConfig(verb) => verb.run(&context),
         Verb::Account(verb) => verb.run(&context),
         Verb::Audit(verb) => verb.run(&context),
+        Verb::Import(verb) => verb.run(&context),
         Verb::Status(verb) => verb.run(&context),
         Verb::Key(verb) => verb.run(&context),
         Verb::Healthcheck => health::run(&context),

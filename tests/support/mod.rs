@@ -7,6 +7,8 @@ pub mod canary;
 #[cfg(feature = "sandbox")]
 pub mod crowd;
 pub mod extras;
+#[cfg(feature = "sandbox")]
+pub mod importing;
 pub mod program;
 #[cfg(feature = "sandbox")]
 pub mod proxy;

@@ -1,0 +1,201 @@
+//! JSON of one account or many: an object, a list, JSON Lines, or an object with accounts as keys.
+
+use super::{
+    fields::{Collector, Draft, Field, Values},
+    rejection::Rejection,
+};
+use anyhow::bail;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use std::fmt;
+use zeroize::Zeroizing;
+
+/// Under one of these keys some programs put their list.
+const WRAPPERS: [&str; 6] = ["accounts", "records", "tokens", "credentials", "items", "data"];
+
+/// The records of `text`.
+///
+/// # Errors
+/// When it is not JSON at all. A broken line of JSON Lines is a broken record.
+pub(super) fn drafts(text: &str) -> anyhow::Result<Vec<Draft>> {
+    match serde_json::from_str::<&RawValue>(text) {
+        Ok(value) => records(value, text),
+        Err(_) if is_lines(text) => Ok(lines(text)),
+        Err(error) if text.trim().is_empty() => bail!("it is empty ({})", error.line()),
+        Err(error) => bail!("it is not JSON: line {}, column {}", error.line(), error.column()),
+    }
+}
+
+fn records(value: &RawValue, text: &str) -> anyhow::Result<Vec<Draft>> {
+    if let Ok(list) = serde_json::from_str::<Vec<&RawValue>>(value.get()) {
+        return Ok(list.into_iter().map(|record| draft(record, None, text)).collect());
+    }
+    let Ok(Object(members)) = serde_json::from_str(value.get()) else {
+        bail!("it holds no record: neither an object nor a list");
+    };
+    let is_record = |object: &Object<'_>| {
+        object.0.iter().any(|(name, _)| Field::of(name) == Some(Field::RefreshToken))
+    };
+    if is_record(&Object(members.clone())) {
+        return Ok(vec![draft(value, None, text)]);
+    }
+    if let [(name, inner)] = &members[..]
+        && WRAPPERS.contains(&name.as_str())
+        && object(inner).is_none_or(|inner| !is_record(&inner))
+    {
+        return records(inner, text);
+    }
+    if members.iter().all(|(_, member)| object(member).is_none()) {
+        bail!("it holds no record: an account is an object with refresh_token");
+    }
+    Ok(members.into_iter().map(|(name, record)| draft(record, Some(name), text)).collect())
+}
+
+/// Whether some line alone is an object, as in no document that is one value over many lines.
+fn is_lines(text: &str) -> bool {
+    text.trim_start().starts_with('{') && text.lines().any(|line| object_text(line).is_some())
+}
+
+fn lines(text: &str) -> Vec<Draft> {
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(index, line)| {
+            let values = match serde_json::from_str::<&RawValue>(line) {
+                Ok(record) => values(record),
+                Err(error) => Err(Rejection::NotJson(error.column())),
+            };
+            Draft { line: Some(index + 1), key: None, values }
+        })
+        .collect()
+}
+
+fn draft(record: &RawValue, key: Option<String>, text: &str) -> Draft {
+    // The record is a part of the text, so where it lies there is where it begins.
+    let at = (record.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+    let before = text.as_bytes().get(..at).unwrap_or_default();
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    Draft { line: Some(line), key, values: values(record) }
+}
+
+fn values(record: &RawValue) -> Result<Values, Rejection> {
+    let Object(members) = object(record).ok_or(Rejection::NotAnObject)?;
+    let mut values = Collector::default();
+    for (name, value) in members {
+        let Some(field) = Field::of(&name) else { continue };
+        let value = value.get();
+        if value.starts_with('"') {
+            let text = serde_json::from_str::<String>(value).map(Zeroizing::new);
+            values.add(field, &text.map_err(|_| Rejection::NotAText(field.as_str()))?)?;
+        } else if value == "null" || value.starts_with(|c: char| c == '-' || c.is_ascii_digit()) {
+            values.add(field, value)?;
+        } else {
+            return Err(Rejection::NotAText(field.as_str()));
+        }
+    }
+    Ok(values.finish())
+}
+
+fn object(value: &RawValue) -> Option<Object<'_>> {
+    object_text(value.get())
+}
+
+fn object_text(text: &str) -> Option<Object<'_>> {
+    serde_json::from_str(text).ok()
+}
+
+/// The members of an object in their order, the same name twice included.
+#[derive(Clone)]
+struct Object<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Vec<(String, &'de RawValue)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(members)
+            }
+        }
+        deserializer.deserialize_map(Members).map(Object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    /// Line, key and refresh token of every record.
+    fn read(text: &str) -> Vec<(usize, Option<String>, Result<String, Rejection>)> {
+        let token =
+            |values: Values| values.get(&Field::RefreshToken).map_or("", Secret::expose).to_owned();
+        drafts(text)
+            .expect("JSON")
+            .into_iter()
+            .map(|draft| (draft.line.expect("a line"), draft.key, draft.values.map(token)))
+            .collect()
+    }
+
+    #[test]
+    fn every_shape_of_one_or_many_is_read() {
+        let one = |line, key: Option<&str>, token: &str| {
+            (line, key.map(str::to_owned), Ok(token.to_owned()))
+        };
+        for (text, expected) in [
+            (r#"{"refresh_token":"a"}"#, vec![one(1, None, "a")]),
+            (
+                "[\n{\"refresh_token\":\"a\"},\n\n{\"refresh_token\":\"b\"}]",
+                vec![one(2, None, "a"), one(4, None, "b")],
+            ),
+            (
+                "{\"refresh_token\":\"a\"}\n\n{\"refreshToken\":\"b\"}\n",
+                vec![one(1, None, "a"), one(3, None, "b")],
+            ),
+            (
+                "{\n\"x\": {\"refresh_token\":\"a\"},\n\"y\": {\"refresh_token\":\"b\"}\n}",
+                vec![one(2, Some("x"), "a"), one(3, Some("y"), "b")],
+            ),
+            ("{\"accounts\": [\n{\"refresh_token\":\"a\"}]}", vec![one(2, None, "a")]),
+            ("{\"tokens\": {\"x\": {\"refresh_token\":\"a\"}}}", vec![one(1, Some("x"), "a")]),
+            ("{\"tokens\": {\"refresh_token\":\"a\"}}", vec![one(1, Some("tokens"), "a")]),
+            ("[]", vec![]),
+        ] {
+            assert_eq!(read(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_broken_record_costs_no_other() {
+        let text = "{\"refresh_token\":\"a\"}\n{\"refresh_token\":\n[1]\n{\"refresh_token\":\"b\"}";
+        let wrong: Vec<_> = read(text).into_iter().map(|(_, _, token)| token.err()).collect();
+        let expected = [None, Some(Rejection::NotJson(17)), Some(Rejection::NotAnObject), None];
+        assert_eq!(wrong, expected);
+        let text = r#"[1, {"refresh_token":[]}, {"refresh_token":"a","refresh_token":"b"}]"#;
+        let wrong: Vec<_> = read(text).into_iter().map(|(_, _, token)| token.err()).collect();
+        assert_eq!(
+            wrong,
+            [
+                Some(Rejection::NotAnObject),
+                Some(Rejection::NotAText("refresh_token")),
+                Some(Rejection::SaidTwice("refresh_token")),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_holds_no_record_is_refused_without_its_content() {
+        for text in ["", "\"CANARY\"", "1", "{}", "{\"CANARY\":1}", "{\"a\":\"CANARY", "CANARY"] {
+            let error = format!("{:#}", drafts(text).expect_err("no records"));
+            assert!(!error.contains("CANARY"), "{error}");
+        }
+    }
+}
