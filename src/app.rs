@@ -3,6 +3,8 @@
 //! Threads: one single-threaded runtime per worker for the data plane, and one control runtime
 //! for refreshes, the store, the admin and health listeners.
 
+mod seat;
+
 use crate::{
     admin::{
         self, Admin, Sources,
@@ -10,35 +12,33 @@ use crate::{
     },
     audit::{Action, Actor, Entry},
     clock::{Clock, SystemClock},
-    config::{Config, load::Problem},
+    config::{Config, ProxyAddress, load::Problem},
     core::{self, Core, KeepFresh},
-    deadline::TICK,
     forward::body::CaptureLimits,
     https,
+    id::AccountId,
     listen::{
-        Acceptor, LINGER,
-        bind::{self, BindError, Bound, SocketFile},
-        refusal::Refused,
+        bind::{self, BindError, SocketFile},
         tls::{self, ServerTls},
     },
-    log::{self, AccessLog, Log},
+    log::{self, Log},
     metrics::{AccountStatus, Accounts, Metrics},
-    proxy::{self, Shared, Worker, guard::Guard},
+    proxy::{Shared, guard::Guard, local_key::LocalKey},
     store,
 };
+use seat::Seat;
 use std::{
     fmt, io,
     net::SocketAddr,
-    rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 use tokio::{
-    runtime::{Builder, LocalOptions, Runtime},
+    runtime::{Builder, Runtime},
     sync::watch,
     time::{timeout, timeout_at},
 };
@@ -73,6 +73,15 @@ pub enum Error {
     Io(#[from] io::Error),
 }
 
+/// A data plane for one command alone: no admin and no health listener, and one account.
+#[derive(Debug, Clone)]
+pub struct Private {
+    /// The only account; none for all of them.
+    pub account: Option<AccountId>,
+    /// What every request must bring.
+    pub key: LocalKey,
+}
+
 /// A running adsproxy.
 pub struct App {
     addresses: Vec<String>,
@@ -82,6 +91,8 @@ pub struct App {
     /// Ends the admin and health listeners: readiness is to be seen falling until then.
     stop: watch::Sender<bool>,
     readiness: Arc<Health>,
+    /// Serves one command: it neither begins nor ends as a server in the audit log.
+    is_private: bool,
     core: Core,
     _keep_fresh: KeepFresh,
     drain_timeout: Duration,
@@ -120,6 +131,26 @@ impl App {
     /// # Errors
     /// As [`App::start`].
     pub fn start_with(config: Config, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        Self::launch(config, clock, None)
+    }
+
+    /// Starts a data plane on a free port of loopback that hears only those who have the key.
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub fn start_private(mut config: Config, private: Private) -> Result<Self, Error> {
+        config.listen.proxy = vec![ProxyAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))];
+        config.listen.tls = None;
+        config.proxy.workers = 1;
+        config.proxy.default_account.clone_from(&private.account);
+        Self::launch(config, Arc::new(SystemClock), Some(private))
+    }
+
+    fn launch(
+        config: Config,
+        clock: Arc<dyn Clock>,
+        private: Option<Private>,
+    ) -> Result<Self, Error> {
         let config = Arc::new(config);
         let log = log::init(&config.log)?;
         let metrics = Metrics::new(&config.metrics, log.dropped());
@@ -129,8 +160,12 @@ impl App {
             .enable_all()
             .build()?;
         let core = Core::open(config.clone(), clock, metrics.clone(), control.handle().clone())?;
+        let core = match private.as_ref().and_then(|private| private.account.clone()) {
+            Some(account) => core.only(account),
+            None => core,
+        };
         let tls = config.listen.tls.as_ref().map(ServerTls::load).transpose()?;
-        let shared = share(&core)?;
+        let shared = share(&core, private.as_ref())?;
         let readiness = Arc::new(Health::new(Vec::new()));
         let drain = watch::Sender::new(false);
         let stop = watch::Sender::new(false);
@@ -139,7 +174,10 @@ impl App {
             metrics: metrics.clone(),
             accounts: Arc::new(core.clone()),
         };
-        let (admin, health) = control.block_on(surfaces(&config, sources, &stop))?;
+        let (admin, health) = match &private {
+            None => control.block_on(surfaces(&config, sources, &stop))?,
+            Some(_) => (SocketAddr::from(([127, 0, 0, 1], 0)), None),
+        };
 
         control.block_on(core.enroll())?;
         let keep_fresh = core.keep_fresh();
@@ -171,6 +209,7 @@ impl App {
             drain,
             stop,
             readiness,
+            is_private: private.is_some(),
             core,
             _keep_fresh: keep_fresh,
             drain_timeout: config.proxy.drain_timeout,
@@ -181,6 +220,9 @@ impl App {
         };
         let health = app.health.map(tracing::field::display);
         info!(proxy = ?app.addresses, %admin, health, "listening");
+        if app.is_private {
+            return Ok(app);
+        }
         if app.core.audit().path().is_none() {
             info!("no audit log is kept: the store has no directory, and audit.path is not set");
         }
@@ -195,7 +237,13 @@ impl App {
         &self.addresses
     }
 
-    /// The admin listener's address as bound.
+    /// The accounts and their tokens.
+    #[must_use]
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// The admin listener's address as bound; port 0 if the data plane is private and has none.
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
         self.admin
@@ -265,6 +313,9 @@ impl App {
         let Some(control) = &self.control else { return };
         let written = async {
             self.core.settle_audit().await;
+            if self.is_private {
+                return Ok(());
+            }
             self.core.audit().write(Entry::new(Actor::Server, Action::ServerStop)).await
         };
         if control.block_on(async { timeout(AUDIT_TIMEOUT, written).await }).is_err() {
@@ -288,7 +339,7 @@ impl Drop for App {
     }
 }
 
-fn share(core: &Core) -> Result<Arc<Shared>, Error> {
+fn share(core: &Core, private: Option<&Private>) -> Result<Arc<Shared>, Error> {
     let config = core.config();
     let ca = config.upstream.ca_file.as_deref();
     Ok(Arc::new(Shared {
@@ -299,6 +350,7 @@ fn share(core: &Core) -> Result<Arc<Shared>, Error> {
         captures: CaptureLimits::new(&config.replay, &config.limits),
         tls: https::client_config(ca, config.upstream.http2)?,
         draining: Arc::new(AtomicBool::new(false)),
+        local_key: private.map(|private| private.key.clone()),
     }))
 }
 
@@ -347,88 +399,6 @@ async fn signal() {
     }
 }
 
-/// What one worker thread is given.
-struct Seat {
-    shared: Arc<Shared>,
-    metrics: Arc<Metrics>,
-    access: AccessLog,
-    tls: Option<Arc<ServerTls>>,
-    open: Arc<AtomicUsize>,
-    drain: watch::Receiver<bool>,
-}
-
-impl Seat {
-    fn run(self, sockets: Vec<Bound>) {
-        let runtime =
-            Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-        match runtime {
-            Ok(runtime) => {
-                runtime.block_on(self.work(sockets));
-                // A name server or a disk that hangs must not hold the exit.
-                runtime.shutdown_background();
-            }
-            Err(error) => tracing::error!(%error, "a worker cannot start"),
-        }
-    }
-
-    async fn work(mut self, sockets: Vec<Bound>) {
-        let metrics = self.metrics.worker();
-        let limits = self.shared.config.limits.clone();
-        let drain_timeout = self.shared.config.proxy.drain_timeout;
-        let late = self.shared.draining.clone();
-        let worker = Worker::new(self.shared, metrics.clone(), self.access);
-        let service = {
-            let worker = worker.clone();
-            move |request| worker.clone().handle(request)
-        };
-        let refuse = {
-            let worker = worker.clone();
-            Rc::new(move |refused| worker.refuse(&as_error(refused)))
-        };
-        let acceptor = Acceptor::new(&limits, self.tls, metrics, self.open, (service, refuse));
-        if let Err(error) = acceptor.listen(sockets) {
-            return tracing::error!(%error, "a worker cannot accept connections");
-        }
-        let started = Instant::now();
-        let mut ticks = tokio::time::interval(TICK);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut draining: Option<Instant> = None;
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {
-                    worker.tick();
-                    acceptor.sweep(u32::try_from(started.elapsed().as_secs()).unwrap_or(u32::MAX));
-                }
-                _ = self.drain.changed(), if draining.is_none() => {
-                    draining = Some(Instant::now());
-                    acceptor.drain();
-                    ticks = tokio::time::interval(Duration::from_millis(20));
-                }
-            }
-            let Some(since) = draining.map(|began| began.elapsed()) else { continue };
-            if since >= LINGER {
-                // Requests that were on their way have come by now; others are refused.
-                late.store(true, Ordering::Relaxed);
-            }
-            if acceptor.has_drained(since) || since >= drain_timeout {
-                return worker.tick();
-            }
-        }
-    }
-}
-
-/// What the listener refuses, in the words of the error table.
-fn as_error(refused: Refused) -> proxy::error::Error {
-    use proxy::error::Error;
-    match refused {
-        Refused::Malformed => Error::BadRequest("The request is not well-formed HTTP/1.1."),
-        Refused::HeadersTooLarge => Error::HeadersTooLarge,
-        Refused::Connections => Error::Overloaded(
-            "The proxy has as many connections as it may (limits.connections_max). Try again later.",
-        ),
-    }
-}
-
 /// Runs `serve`: hardens the process, starts, logs `warnings`, and blocks until drained.
 ///
 /// # Errors
@@ -445,7 +415,7 @@ pub fn serve(config: Config, warnings: &[Problem]) -> anyhow::Result<()> {
 }
 
 /// No core dumps, which would hold tokens, and as many file descriptors as are allowed.
-fn harden() {
+pub(crate) fn harden() {
     use rustix::process::{
         DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
     };

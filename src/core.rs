@@ -136,6 +136,13 @@ impl Core {
         Ok(self.tokens.token(&found.holder).await?)
     }
 
+    /// The same for `account` alone: others are neither enrolled nor kept fresh.
+    #[must_use]
+    pub fn only(mut self, account: AccountId) -> Self {
+        self.enroller = self.enroller.only(account);
+        self
+    }
+
     /// Seeds and recalls every account once.
     ///
     /// # Errors

@@ -35,6 +35,8 @@ const MODULES: &[(&str, &[&str])] = &[
             "deadline",
             "clock",
             "error_chain",
+            // Of a private listener: its key.
+            "secret",
             "id",
         ],
     ),

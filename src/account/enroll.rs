@@ -47,6 +47,7 @@ pub struct Enroller {
     clock: Arc<dyn Clock>,
     events: Events,
     directory: Directory,
+    only: Option<AccountId>,
     applications: Arc<BTreeMap<String, Arc<Application>>>,
     reminders: Arc<Reminders>,
 }
@@ -67,7 +68,14 @@ impl Enroller {
         });
         let applications = Arc::new(applications.collect());
         let (directory, reminders) = (Directory::default(), Arc::default());
-        Self { config, store, tokens, clock, events, directory, applications, reminders }
+        let only = None;
+        Self { config, store, tokens, clock, events, directory, only, applications, reminders }
+    }
+
+    /// The same for `account` alone: others are neither enrolled nor followed.
+    #[must_use]
+    pub fn only(self, account: AccountId) -> Self {
+        Self { only: Some(account), ..self }
     }
 
     /// The accounts that are enrolled.
@@ -160,7 +168,8 @@ impl Enroller {
 
     /// Every account of the configuration and of the store.
     fn wanted(&self, stored: &Versions) -> HashSet<AccountId> {
-        self.config.accounts.keys().chain(stored.keys()).cloned().collect()
+        let all = self.config.accounts.keys().chain(stored.keys());
+        all.filter(|id| self.only.as_ref().is_none_or(|only| only == *id)).cloned().collect()
     }
 
     /// Makes an account of what the configuration and the store say. None for one that nothing

@@ -9,7 +9,7 @@ use super::{
     problem::{Excerpt, Place, Problem, is_secret_name},
 };
 use serde::Deserialize;
-use std::{borrow::Cow, ops::Range, path::PathBuf};
+use std::{borrow::Cow, collections::BTreeSet, ops::Range, path::PathBuf};
 use toml::{
     Spanned,
     de::{DeArray, DeTable, DeValue, Deserializer},
@@ -96,6 +96,13 @@ impl<'i> Document<'i> {
             _ => None,
         };
         table.into_iter().flat_map(DeTable::keys).map(|key| key.get_ref().as_ref())
+    }
+
+    /// The variables that references such as `{ env = "NAME" }` name, wherever they stand.
+    pub(crate) fn secret_variables(&self) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        self.root.values().for_each(|value| note_references(value.get_ref(), &mut found));
+        found
     }
 
     /// Where the value at `keys` stands; if there is none, the innermost table it would be in.
@@ -190,6 +197,23 @@ pub(crate) fn fits(keys: &[String], value: &DeValue<'_>) -> bool {
     let mut root = DeTable::new();
     put(&mut root, keys, respan(value.clone(), 0..0));
     File::deserialize(Deserializer::from(Spanned::new(0..0, root))).is_ok()
+}
+
+/// Looks for references in `value` and below it.
+fn note_references(value: &DeValue<'_>, found: &mut BTreeSet<String>) {
+    match value {
+        DeValue::Table(table) => {
+            let name = table.get("env").map(Spanned::get_ref);
+            if let (1, Some(DeValue::String(name))) = (table.len(), name) {
+                found.insert(name.clone().into_owned());
+            }
+            table.values().for_each(|inner| note_references(inner.get_ref(), found));
+        }
+        DeValue::Array(items) => {
+            items.iter().for_each(|item| note_references(item.get_ref(), found));
+        }
+        _ => {}
+    }
 }
 
 fn put<'i>(table: &mut DeTable<'i>, keys: &[String], value: Spanned<DeValue<'i>>) {

@@ -6,12 +6,13 @@ pub use super::environment::Environment;
 pub use super::problem::{Place, Problem};
 
 use super::{
-    Config,
+    Config, ProxyAddress,
     document::{Document, Reading},
     file::File,
     validate,
 };
 use std::{
+    collections::BTreeSet,
     fmt,
     io::{self, Read},
     net::SocketAddr,
@@ -53,6 +54,8 @@ pub struct Loaded {
     pub source: Option<PathBuf>,
     /// What is not wrong but unwise, in the order of the file.
     pub warnings: Vec<Problem>,
+    /// The environment variables that secrets came from.
+    pub secret_variables: BTreeSet<String>,
     file: File,
 }
 
@@ -145,7 +148,14 @@ pub fn parse(
         problems.extend(verdict.problems);
         if let Some(config) = verdict.config.filter(|_| problems.is_empty()) {
             verdict.warnings.sort_by(|a, b| a.place.cmp(&b.place));
-            return Ok(Loaded { config, source, warnings: verdict.warnings, file });
+            let secret_variables = document.secret_variables();
+            return Ok(Loaded {
+                config,
+                source,
+                warnings: verdict.warnings,
+                secret_variables,
+                file,
+            });
         }
     }
     problems.sort_by(|a, b| a.place.cmp(&b.place));
@@ -153,8 +163,12 @@ pub fn parse(
 }
 
 /// Where the server of a configuration is found.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Addresses {
+    /// `listen.proxy`.
+    pub proxy: Vec<ProxyAddress>,
+    /// Whether the TCP addresses of `proxy` speak TLS.
+    pub tls: bool,
     /// `listen.admin`.
     pub admin: SocketAddr,
     /// `listen.health`.

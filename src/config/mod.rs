@@ -298,6 +298,17 @@ pub enum LogFormat {
     Json,
 }
 
+impl LogFormat {
+    /// As it is configured.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
 /// `[metrics]`
 #[derive(Debug, Clone)]
 pub struct Metrics {

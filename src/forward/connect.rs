@@ -72,6 +72,14 @@ impl Connector {
         Self { tcp, tls: TlsConnector::from(tls), egress: Matcher::from_env(), timeout }
     }
 
+    /// Opens a connection to `uri`'s host and closes it again.
+    ///
+    /// # Errors
+    /// Why none can be had.
+    pub async fn probe(&self, uri: &Uri) -> Result<(), ConnectError> {
+        self.open(uri).await.map(drop)
+    }
+
     /// Opens a connection to `uri`'s host.
     pub(super) async fn open(&self, uri: &Uri) -> Result<Io, ConnectError> {
         timeout(self.timeout, self.open_unlimited(uri)).await.unwrap_or(Err(ConnectError::Timeout))

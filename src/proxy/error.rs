@@ -78,7 +78,9 @@ impl Error {
             Self::AccountConflict => "account_conflict",
             Self::UnknownAccount => "unknown_account",
             Self::BadRequest(_) | Self::AmbiguousFraming | Self::MethodRefused => "bad_request",
-            Self::Guard(Rejected::ForeignHost | Rejected::ForeignOrigin) => "caller_rejected",
+            Self::Guard(Rejected::ForeignHost | Rejected::ForeignOrigin | Rejected::LocalKey) => {
+                "caller_rejected"
+            }
             Self::Guard(
                 Rejected::MissingHost | Rejected::DuplicateHost | Rejected::MalformedHost,
             ) => "bad_request",
@@ -176,6 +178,9 @@ impl Error {
             Self::Guard(Rejected::MissingHost) => "The Host header is missing.",
             Self::Guard(Rejected::DuplicateHost) => "The Host header was sent twice.",
             Self::Guard(Rejected::MalformedHost) => "The Host header is malformed.",
+            Self::Guard(Rejected::LocalKey) => {
+                "This listener is private to one command: use the base URL that it was given."
+            }
             Self::Forward(forward::Error::Body(BodyError::Incomplete)) => {
                 "The request body ended before its announced length."
             }
@@ -270,6 +275,7 @@ mod tests {
             (Error::Guard(Rejected::MissingHost), "bad_request", 400),
             (Error::Guard(Rejected::ForeignHost), "caller_rejected", 403),
             (Error::Guard(Rejected::ForeignOrigin), "caller_rejected", 403),
+            (Error::Guard(Rejected::LocalKey), "caller_rejected", 403),
             (Error::UnknownAccount, "unknown_account", 404),
             (Error::Token(token::Error::ReauthorizationRequired), "reauthorization_required", 403),
             (

@@ -37,6 +37,9 @@ pub enum Rejected {
     /// A browser asks on behalf of another site.
     #[error("the request comes from another site")]
     ForeignOrigin,
+    /// The key of a private listener is missing or wrong.
+    #[error("the request does not hold the key of this private listener")]
+    LocalKey,
 }
 
 impl Guard {

@@ -8,6 +8,7 @@ pub mod error;
 mod exchange;
 pub mod fields;
 pub mod guard;
+pub mod local_key;
 pub mod respond;
 mod select;
 mod shim;
@@ -37,9 +38,11 @@ use guard::{Guard, Rejected};
 use http::{HeaderValue, Request, Response, StatusCode, Version, request::Parts};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
+use local_key::LocalKey;
 use respond::{Answer, AnswerBody};
 use select::Selection;
 use std::{
+    borrow::Cow,
     cell::{Cell, RefCell},
     fmt,
     rc::Rc,
@@ -75,6 +78,8 @@ pub struct Shared {
     pub tls: Arc<rustls::ClientConfig>,
     /// Whether new requests are refused.
     pub draining: Arc<AtomicBool>,
+    /// What a request must bring, if the listener is private.
+    pub local_key: Option<LocalKey>,
 }
 
 /// The data plane of one worker thread.
@@ -158,11 +163,16 @@ impl Worker {
 
     /// Answers one request, whatever happens.
     pub async fn handle(self: Rc<Self>, request: Request<Incoming>) -> Response<AnswerBody> {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        let key = self.shared.local_key.as_ref();
+        let opened = key.map_or(Ok(()), |key| key.take_off(&mut head.uri, &head.headers));
         let fields = Fields::of(&head.headers);
         let mut exchange = Exchange::begin(&self, &head.method, &head.uri, &fields);
         let mut body = Some(body);
-        let answered = self.answer(&head, &fields, &mut body, &mut exchange).await;
+        let answered = match opened {
+            Ok(()) => self.answer(&head, &fields, &mut body, &mut exchange).await,
+            Err(rejected) => Err(Error::Guard(rejected)),
+        };
         let answer = answered.unwrap_or_else(|error| {
             exchange.failed(error.code());
             self.report(&error, exchange.request_id());
@@ -239,7 +249,8 @@ impl Worker {
             if response.status() != StatusCode::UNAUTHORIZED {
                 self.replayed(replays, ReplayOutcome::Succeeded);
                 let mut answer = respond::amazon(response, lease, self.silence());
-                headers::rewrite_location(answer.headers_mut(), host.uri(), &selection.prefix);
+                let prefix = self.mounted(&selection.prefix);
+                headers::rewrite_location(answer.headers_mut(), host.uri(), &prefix);
                 return Ok(answer);
             }
             let refused = Box::pin(triage::read(response, lease, &self.deadlines)).await;
@@ -358,6 +369,14 @@ impl Worker {
     fn replayed(&self, replays: u32, outcome: ReplayOutcome) {
         if replays > 0 {
             self.metrics.replay(outcome);
+        }
+    }
+
+    /// Our prefix of a path, as the caller has to write it.
+    fn mounted<'a>(&self, prefix: &'a str) -> Cow<'a, str> {
+        match &self.shared.local_key {
+            None => Cow::Borrowed(prefix),
+            Some(key) => Cow::Owned(key.mount() + prefix),
         }
     }
 

@@ -164,8 +164,13 @@ fn bearers<'a>(
 }
 
 fn placeholder(value: &HeaderValue) -> Option<&str> {
+    placeholder_alias(bearer_text(value)?, "Atza")
+}
+
+/// The token of a bearer.
+pub fn bearer_text(value: &HeaderValue) -> Option<&str> {
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| placeholder_alias(token.trim(), "Atza"))?
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 impl<'a> Prefix<'a> {

@@ -3,7 +3,7 @@
 use super::slot::{self, Life, Policy};
 use crate::{clock::Now, secret::Secret};
 use http::HeaderValue;
-use std::fmt;
+use std::{fmt, time::Duration};
 
 /// A bearer token as it goes on the wire, built once per refresh.
 pub struct AccessToken {
@@ -35,6 +35,19 @@ impl AccessToken {
     #[must_use]
     pub fn header(&self) -> &HeaderValue {
         &self.header
+    }
+
+    /// The token alone, for those who hand it out. Every use of this is a place to review.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        let header = self.header.to_str().unwrap_or_default();
+        header.strip_prefix("Bearer ").unwrap_or_default()
+    }
+
+    /// How long it will be accepted; zero once it has expired.
+    #[must_use]
+    pub fn expires_in(&self, now: Now) -> Duration {
+        self.life.remaining(now)
     }
 
     /// The number of this token in its account's history.

@@ -258,6 +258,45 @@ impl TokenManager {
         self.0.after_waiting(holder)
     }
 
+    /// Returns a token that lives for at least `least` more, where a refresh can bring one.
+    ///
+    /// Refreshes once if less is left, and then returns what there is: the caller looks at
+    /// [`AccessToken::expires_in`].
+    ///
+    /// # Errors
+    /// As [`TokenManager::token`], also when a token that lives shorter is there.
+    ///
+    /// # Cancel safety
+    /// As [`TokenManager::token`].
+    pub async fn token_for(
+        &self,
+        holder: &Arc<Holder>,
+        least: Duration,
+    ) -> Result<Arc<AccessToken>, Error> {
+        let token = self.token(holder).await?;
+        let now = self.0.clock.now();
+        if token.expires_in(now) >= least {
+            return Ok(token);
+        }
+        let finished = holder.finished.subscribe();
+        // Looked at again after subscribing: the refresh that `token` began may be over by now.
+        if holder.slot.lock().generation() > token.generation {
+            return self.0.after_waiting(holder);
+        }
+        let (begun, refusal) = {
+            let mut slot = holder.slot.lock();
+            (slot.background(now), slot.refusal(now))
+        };
+        if begun {
+            self.0.clone().spawn_refresh(holder, Trigger::Request);
+        } else if let Some(refusal) = refusal {
+            return Err(refusal.into());
+        }
+        self.0.wait(holder, finished).await?;
+        let refusal = holder.slot.lock().refusal(self.0.clock.now());
+        refusal.map_or_else(|| self.0.after_waiting(holder), |refusal| Err(refusal.into()))
+    }
+
     /// Returns what to replay with after Amazon answered 401 to `rejected`.
     ///
     /// Refreshes only if nobody did meanwhile, and at most once per

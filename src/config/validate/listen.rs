@@ -45,6 +45,14 @@ impl Check<'_> {
         })
     }
 
+    /// The addresses alone, for those who only want to be told them.
+    pub(super) fn proxy_addresses(&mut self, file: &file::Listen) -> Vec<ProxyAddress> {
+        let addresses = file.proxy.0.iter().enumerate().filter_map(|(index, text)| {
+            self.proxy_address(&["listen", "proxy", index.to_string().as_str()], text)
+        });
+        addresses.collect()
+    }
+
     fn proxy_address(&mut self, key: &[&str], text: &str) -> Option<ProxyAddress> {
         let Some(path) = text.strip_prefix("unix:") else {
             return self.socket_address(key, text).map(ProxyAddress::Tcp);

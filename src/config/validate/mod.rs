@@ -93,8 +93,12 @@ pub(super) fn addresses(
     let admin = check.socket_address(&["listen", "admin"], &file.listen.admin);
     let health = file.listen.health.as_ref();
     let health = health.and_then(|text| check.socket_address(&["listen", "health"], text));
+    let proxy = check.proxy_addresses(&file.listen);
+    let tls = file.listen.tls.is_some();
     match admin {
-        Some(admin) if check.problems.is_empty() && !spoilt => Ok(Addresses { admin, health }),
+        Some(admin) if check.problems.is_empty() && !spoilt => {
+            Ok(Addresses { proxy, tls, admin, health })
+        }
         _ => Err(check.problems),
     }
 }

@@ -1,0 +1,104 @@
+//! One worker thread of the data plane: its runtime, its listener, its drain.
+
+use crate::{
+    deadline::TICK,
+    listen::{Acceptor, LINGER, bind::Bound, refusal::Refused, tls::ServerTls},
+    log::AccessLog,
+    metrics::Metrics,
+    proxy::{self, Shared, Worker},
+};
+use std::{
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{
+    runtime::{Builder, LocalOptions},
+    sync::watch,
+};
+
+/// What one worker thread is given.
+pub(super) struct Seat {
+    pub(super) shared: Arc<Shared>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) access: AccessLog,
+    pub(super) tls: Option<Arc<ServerTls>>,
+    pub(super) open: Arc<AtomicUsize>,
+    pub(super) drain: watch::Receiver<bool>,
+}
+
+impl Seat {
+    /// Works until drained.
+    pub(super) fn run(self, sockets: Vec<Bound>) {
+        let runtime =
+            Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        match runtime {
+            Ok(runtime) => {
+                runtime.block_on(self.work(sockets));
+                // A name server or a disk that hangs must not hold the exit.
+                runtime.shutdown_background();
+            }
+            Err(error) => tracing::error!(%error, "a worker cannot start"),
+        }
+    }
+
+    async fn work(mut self, sockets: Vec<Bound>) {
+        let metrics = self.metrics.worker();
+        let limits = self.shared.config.limits.clone();
+        let drain_timeout = self.shared.config.proxy.drain_timeout;
+        let late = self.shared.draining.clone();
+        let worker = Worker::new(self.shared, metrics.clone(), self.access);
+        let service = {
+            let worker = worker.clone();
+            move |request| worker.clone().handle(request)
+        };
+        let refuse = {
+            let worker = worker.clone();
+            Rc::new(move |refused| worker.refuse(&as_error(refused)))
+        };
+        let acceptor = Acceptor::new(&limits, self.tls, metrics, self.open, (service, refuse));
+        if let Err(error) = acceptor.listen(sockets) {
+            return tracing::error!(%error, "a worker cannot accept connections");
+        }
+        let started = Instant::now();
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut draining: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {
+                    worker.tick();
+                    acceptor.sweep(u32::try_from(started.elapsed().as_secs()).unwrap_or(u32::MAX));
+                }
+                _ = self.drain.changed(), if draining.is_none() => {
+                    draining = Some(Instant::now());
+                    acceptor.drain();
+                    ticks = tokio::time::interval(Duration::from_millis(20));
+                }
+            }
+            let Some(since) = draining.map(|began| began.elapsed()) else { continue };
+            if since >= LINGER {
+                // Requests that were on their way have come by now; others are refused.
+                late.store(true, Ordering::Relaxed);
+            }
+            if acceptor.has_drained(since) || since >= drain_timeout {
+                return worker.tick();
+            }
+        }
+    }
+}
+
+/// What the listener refuses, in the words of the error table.
+fn as_error(refused: Refused) -> proxy::error::Error {
+    use proxy::error::Error;
+    match refused {
+        Refused::Malformed => Error::BadRequest("The request is not well-formed HTTP/1.1."),
+        Refused::HeadersTooLarge => Error::HeadersTooLarge,
+        Refused::Connections => Error::Overloaded(
+            "The proxy has as many connections as it may (limits.connections_max). Try again later.",
+        ),
+    }
+}
