@@ -14,7 +14,10 @@ fn main() -> ExitCode {
     match cli::run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("adsproxy: {error:#}");
+            let text = format!("{error:#}");
+            if !text.is_empty() {
+                eprintln!("adsproxy: {text}");
+            }
             ExitCode::from(cli::exit_code(&error))
         }
     }

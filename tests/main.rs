@@ -4,6 +4,7 @@
 mod accounts_change;
 #[cfg(feature = "sandbox")]
 mod admin;
+#[cfg(feature = "sandbox")]
 mod audit;
 #[cfg(feature = "sandbox")]
 mod audit_server;
@@ -12,6 +13,18 @@ mod bad_input;
 mod cli;
 #[cfg(feature = "sandbox")]
 mod clock_and_sleep;
+#[cfg(feature = "sandbox")]
+mod cmd_curl;
+#[cfg(feature = "sandbox")]
+mod cmd_doctor;
+#[cfg(feature = "sandbox")]
+mod cmd_env;
+#[cfg(feature = "sandbox")]
+mod cmd_exec;
+#[cfg(feature = "sandbox")]
+mod cmd_status;
+#[cfg(feature = "sandbox")]
+mod cmd_token;
 mod config;
 mod deploy;
 #[cfg(feature = "sandbox")]

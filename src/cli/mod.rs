@@ -1,13 +1,23 @@
 //! The command line: verbs, their flags and help, and what each failure exits with.
 
+mod access;
 mod account;
 mod audit;
 mod check;
+mod curl;
+mod doctor;
+mod duration;
+mod env;
+mod exec;
 mod health;
 mod import;
 mod keys;
+mod private;
+mod session;
 mod status;
 mod table;
+mod token;
+mod wait;
 mod wire;
 
 use crate::{
@@ -64,13 +74,21 @@ enum Verb {
     Audit(audit::Verb),
     /// Bring accounts over from what you run now
     Import(import::Import),
+    Token(token::Token),
+    Curl(curl::Curl),
+    Env(env::Env),
+    Exec(exec::Exec),
+    #[command(hide = true)]
+    ExecKeeper(exec::Keeper),
     /// Show the accounts of the running server and their tokens
     Status(status::Status),
+    Doctor(doctor::Doctor),
     /// Make the key that seals the store
     #[command(subcommand)]
     Key(keys::Verb),
     /// Exit with 0 if the running server is ready, else with 1
     Healthcheck,
+    Wait(wait::Wait),
     /// Print a script that completes commands in your shell
     Completions {
         /// The shell
@@ -87,6 +105,7 @@ Exit codes:
   0   done
   1   failure
   2   wrong usage
+  22  `curl --fail`: the status is 400 or higher
   69  no server or upstream answers
   77  an account must be connected again
   78  wrong configuration";
@@ -127,7 +146,9 @@ pub enum Failure {
     #[error(transparent)]
     Config(#[from] LoadError),
     /// Nobody answers where the server should be.
-    #[error("no adsproxy answers at {address} (is `adsproxy serve` running?)")]
+    #[error(
+        "no adsproxy answers at {address} (is `adsproxy serve` running? `adsproxy status --offline` reads the store)"
+    )]
     NoServer {
         /// Where it was looked for.
         address: SocketAddr,
@@ -135,6 +156,23 @@ pub enum Failure {
         #[source]
         source: io::Error,
     },
+    /// Somebody who is needed cannot be reached now.
+    #[error("{0}")]
+    Unavailable(String),
+    /// `curl --fail`.
+    #[error("the answer has status {0}")]
+    HttpStatus(http::StatusCode),
+    /// What another process of ours failed with.
+    #[error("{error}")]
+    Reported {
+        /// In its own words.
+        error: String,
+        /// What it would have exited with.
+        code: u8,
+    },
+    /// A failure that nobody wants to read, with its exit code.
+    #[error("")]
+    Silent(u8),
     /// Accounts that only a person can bring back.
     #[error("{}", reauthorization(.0))]
     ReauthorizationRequired(Vec<String>),
@@ -158,7 +196,9 @@ fn reauthorization(accounts: &[String]) -> String {
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<Failure>() {
         Some(Failure::NothingConfigured(_) | Failure::Config(_)) => 78,
-        Some(Failure::NoServer { .. }) => 69,
+        Some(Failure::NoServer { .. } | Failure::Unavailable(_)) => 69,
+        Some(Failure::HttpStatus(_)) => 22,
+        Some(Failure::Reported { code, .. } | Failure::Silent(code)) => *code,
         Some(Failure::ReauthorizationRequired(_)) => 77,
         None => 1,
     }
@@ -188,9 +228,16 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Account(verb) => verb.run(&context),
         Verb::Audit(verb) => verb.run(&context),
         Verb::Import(verb) => verb.run(&context),
+        Verb::Token(verb) => verb.run(&context),
+        Verb::Curl(verb) => verb.run(&context),
+        Verb::Env(verb) => verb.run(&context),
+        Verb::Exec(verb) => verb.run(&context),
+        Verb::ExecKeeper(verb) => verb.run(&context),
         Verb::Status(verb) => verb.run(&context),
+        Verb::Doctor(verb) => verb.run(&context),
         Verb::Key(verb) => verb.run(&context),
         Verb::Healthcheck => health::run(&context),
+        Verb::Wait(verb) => verb.run(&context),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "adsproxy", &mut script);
@@ -210,10 +257,7 @@ impl Context {
         let format = self.global.log_format.map(|format| Override {
             flag: "--log-format",
             key: &["log", "format"],
-            value: match format {
-                LogFormat::Text => "text".to_owned(),
-                LogFormat::Json => "json".to_owned(),
-            },
+            value: format.as_str().to_owned(),
         });
         format.into_iter().collect()
     }

@@ -1,13 +1,21 @@
 //! `adsproxy status`: the accounts of the running server and their tokens.
 
-use super::{
-    Context, Failure, print,
-    table::{plain, span, table},
-    wire,
-};
+mod layout;
+
+use super::{Context, Failure, account, duration, print, table::plain, wire};
 use crate::config::load;
 use anyhow::{Context as _, bail};
+use layout::{Look, text};
 use serde_json::Value;
+use std::{
+    io::{self, IsTerminal},
+    net::SocketAddr,
+    thread,
+    time::Duration,
+};
+
+/// Clears the terminal and begins at its top.
+const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
 
 /// Show the accounts of the running server and their tokens
 #[derive(Debug, clap::Args)]
@@ -15,75 +23,78 @@ pub(super) struct Status {
     /// Print the server's answer as JSON
     #[arg(long)]
     json: bool,
+    /// Show it again and again, every 2s or as long as told
+    #[arg(short, long, value_name = "DURATION", num_args = 0..=1, default_missing_value = "2s",
+        value_parser = duration::parse)]
+    watch: Option<Duration>,
+    /// Read the store instead, where no server runs
+    #[arg(long, conflicts_with = "watch")]
+    offline: bool,
 }
 
 impl Status {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
-        let address = load::addresses(&context.options()).map_err(Failure::from)?.admin;
-        let (status, body) = wire::get(address, "/status")
-            .map_err(|source| Failure::NoServer { address, source })?;
-        if status != 200 {
-            bail!("adsproxy at {address} answered {status}");
+        if self.offline {
+            return account::Verb::List { json: self.json }.run(context);
         }
-        let answer: Value = serde_json::from_str(&body)
-            .with_context(|| format!("{address} answered something that is no status"))?;
-        print(if self.json { format!("{answer:#}\n") } else { show(&answer) })?;
-        let dead = dead(&answer);
-        if dead.is_empty() { Ok(()) } else { Err(Failure::ReauthorizationRequired(dead).into()) }
+        let address = load::addresses(&context.options()).map_err(Failure::from)?.admin;
+        let terminal = io::stdout().is_terminal();
+        let no_color = context.environment.non_empty("NO_COLOR").is_some();
+        let look = |width| Look { coloured: terminal && !no_color, width };
+        let Some(interval) = self.watch else {
+            let answer = ask(address)?;
+            self.show(&answer, &look(width()))?;
+            let dead = dead(&answer);
+            let all_well = dead.is_empty();
+            return if all_well {
+                Ok(())
+            } else {
+                Err(Failure::ReauthorizationRequired(dead).into())
+            };
+        };
+        loop {
+            let clear = if terminal && !self.json { CLEAR } else { "" };
+            print(clear)?;
+            // A server that restarts is no reason to stop looking.
+            match ask(address) {
+                Ok(answer) => self.show(&answer, &look(width()))?,
+                Err(error) => eprintln!("{error:#}"),
+            }
+            thread::sleep(interval.max(Duration::from_millis(100)));
+        }
+    }
+
+    fn show(&self, answer: &Value, look: &Look) -> anyhow::Result<()> {
+        print(match (self.json, self.watch) {
+            // One line each, so that a program can tell them apart.
+            (true, Some(_)) => format!("{answer}\n"),
+            (true, None) => format!("{answer:#}\n"),
+            (false, _) => text(answer, look),
+        })
     }
 }
 
-fn accounts(answer: &Value) -> &[Value] {
-    answer["accounts"].as_array().map_or(&[], Vec::as_slice)
+fn ask(address: SocketAddr) -> anyhow::Result<Value> {
+    let (status, body) =
+        wire::get(address, "/status").map_err(|source| Failure::NoServer { address, source })?;
+    if status != 200 {
+        bail!("adsproxy at {address} answered {status}");
+    }
+    serde_json::from_str(&body)
+        .with_context(|| format!("{address} answered something that is no status"))
+}
+
+/// The terminal's width; none if this is none.
+fn width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    (size.ws_col > 0).then_some(usize::from(size.ws_col))
 }
 
 /// The accounts whose grants are dead.
 fn dead(answer: &Value) -> Vec<String> {
-    let accounts = accounts(answer).iter();
+    let accounts = answer["accounts"].as_array().into_iter().flatten();
     let dead = accounts.filter(|account| account["reauthorization_required"] == true);
-    dead.map(|account| plain(&cell(&account["account"]))).collect()
-}
-
-fn show(answer: &Value) -> String {
-    let accounts = accounts(answer);
-    let mut text = format!("adsproxy {}\n", plain(&cell(&answer["version"])));
-    if accounts.is_empty() {
-        return text + "no accounts\n";
-    }
-    let heading = [
-        "ACCOUNT",
-        "STATE",
-        "REGION",
-        "APPLICATION",
-        "EXPIRES IN",
-        "GENERATION",
-        "CONSENT DAYS LEFT",
-        "LAST ERROR",
-    ];
-    let mut rows = vec![heading.map(str::to_owned)];
-    rows.extend(accounts.iter().map(|account| {
-        let expires = account["expires_in_secs"].as_u64();
-        [
-            cell(&account["account"]),
-            cell(&account["state"]),
-            cell(&account["region"]),
-            cell(&account["application"]),
-            expires.map(span).unwrap_or_default(),
-            cell(&account["generation"]),
-            cell(&account["consent_days_left"]),
-            cell(&account["last_error"]),
-        ]
-    }));
-    text.push_str(&table(&rows));
-    text
-}
-
-fn cell(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
+    dead.map(|account| plain(account["account"].as_str().unwrap_or_default())).collect()
 }
 
 #[cfg(test)]
@@ -92,35 +103,17 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn accounts_stand_in_columns() {
-        let answer = json!({ "version": "1.2.3", "accounts": [
-            { "account": "acme", "state": "fresh", "region": "na", "application": "default",
-              "expires_in_secs": 3300, "generation": 7, "last_error": null,
-              "reauthorization_required": false, "consent_days_left": 28 },
-            { "account": "globex", "state": "reauthorization_required", "region": "eu",
-              "application": "default", "expires_in_secs": null, "generation": 0,
-              "last_error": "invalid_grant", "reauthorization_required": true },
+    fn only_dead_grants_are_called_dead() {
+        let answer = json!({ "accounts": [
+            { "account": "acme", "reauthorization_required": false },
+            { "account": "globex", "reauthorization_required": true },
         ] });
-        let expected = "\
-adsproxy 1.2.3
-ACCOUNT  STATE                     REGION  APPLICATION  EXPIRES IN  GENERATION  CONSENT DAYS LEFT  LAST ERROR
-acme     fresh                     na      default      55m 0s      7           28                 -
-globex   reauthorization_required  eu      default      -           0           -                  invalid_grant
-";
-        assert_eq!(show(&answer), expected);
         assert_eq!(
             Failure::ReauthorizationRequired(dead(&answer)).to_string(),
             "not connected, or no longer: globex; get a new refresh token, then set it as \
              accounts.<alias>.refresh_token and restart the server, or, unless store.kind is \
              \"memory\",\n  adsproxy account add globex --replace < refresh-token"
         );
-    }
-
-    #[test]
-    fn an_answer_without_accounts_says_so() {
-        for answer in [json!({ "version": "1", "accounts": [] }), json!({}), json!(7)] {
-            assert!(show(&answer).ends_with("no accounts\n"));
-            assert!(dead(&answer).is_empty());
-        }
+        assert!(dead(&json!({})).is_empty() && dead(&json!(7)).is_empty());
     }
 }

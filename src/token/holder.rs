@@ -148,9 +148,14 @@ impl Holder {
     }
 
     pub(super) fn fail(&self, failure: slot::Failure, why: &str, now: Now) {
+        self.note_failure(failure, why, now);
+        self.finish();
+    }
+
+    /// As `fail`, for one who has more to do before `finish` wakes those who wait.
+    pub(super) fn note_failure(&self, failure: slot::Failure, why: &str, now: Now) {
         self.slot.lock().failed(failure, now);
         *self.last_error.lock() = Some(why.to_owned());
-        self.finish();
     }
 
     /// Amazon rejects `token`, and the grant is dead: later requests are told so without asking.
@@ -161,7 +166,7 @@ impl Holder {
         }
     }
 
-    fn finish(&self) {
+    pub(super) fn finish(&self) {
         self.finished.send_modify(|refreshes| *refreshes += 1);
     }
 

@@ -117,8 +117,10 @@ impl Inner {
             }
             Err(error) => {
                 report(&holder, &error);
-                holder.fail(error.failure(), &chain(&error), now);
+                holder.note_failure(error.failure(), &chain(&error), now);
+                // Told before anybody who waited can ask what became of it.
                 self.announcer.failed(&holder, &error, now.unix());
+                holder.finish();
                 self.metrics.token_refresh(trigger, error.outcome(), took);
             }
         }

@@ -5,6 +5,8 @@ pub mod bodies;
 #[cfg(feature = "sandbox")]
 pub mod canary;
 #[cfg(feature = "sandbox")]
+pub mod commands;
+#[cfg(feature = "sandbox")]
 pub mod crowd;
 pub mod extras;
 #[cfg(feature = "sandbox")]

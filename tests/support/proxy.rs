@@ -395,7 +395,7 @@ fn addresses(child: &mut Child, log: &Mutex<String>) -> (SocketAddr, SocketAddr)
     }
 }
 
-fn write_config(dir: &Path, amazon: &Emulator, setup: &Setup) {
+pub fn write_config(dir: &Path, amazon: &Emulator, setup: &Setup) {
     let here = format!("http://{}", amazon.addr());
     let upstream = setup.upstream.as_deref().unwrap_or(&here);
     let token_url = setup.token_url.clone().unwrap_or_else(|| format!("{here}/auth/o2/token"));

@@ -1,0 +1,157 @@
+//! `adsproxy env`: the lines that point a shell's programs at the running server.
+
+use super::{Context, Failure, access::Access, print, wire};
+use crate::{
+    config::{
+        ProxyAddress,
+        load::{self, Addresses},
+    },
+    id::{AccountId, Region},
+};
+use anyhow::bail;
+use serde_json::Value;
+use std::path::Path;
+
+/// Print variables that point SDKs at the running server: eval "$(adsproxy env acme)"
+#[derive(Debug, clap::Args)]
+pub(super) struct Env {
+    /// Its alias
+    alias: AccountId,
+    /// Another region than the account's: na, eu or fe
+    #[arg(long)]
+    region: Option<Region>,
+    /// Also set AD_API_* of python-amazon-ad-api, with this advertiser profile
+    #[arg(long, value_name = "ID")]
+    profile: Option<u64>,
+    /// Whose syntax to write [default: that of the shell which runs this]
+    #[arg(long)]
+    shell: Option<Shell>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Shell {
+    /// sh, bash, zsh, dash
+    Posix,
+    /// fish
+    Fish,
+    /// PowerShell
+    Powershell,
+}
+
+impl Env {
+    pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
+        let addresses = load::addresses(&context.options()).map_err(Failure::from)?;
+        self.warn_of_nobody(&addresses);
+        let access = Access {
+            origin: origin(&addresses)?,
+            account: &self.alias,
+            region: self.region,
+            bearer: format!("Atza|{}", self.alias),
+            profile: self.profile,
+        };
+        let shell = self.shell.unwrap_or_else(|| Shell::detect(context));
+        let environment = &context.environment;
+        let known = |name: &str| environment.get(name).map(str::to_owned);
+        let variables = access.variables(known).into_iter();
+        let lines: String = variables.map(|(name, value)| shell.line(name, &value)).collect();
+        print(lines)
+    }
+
+    /// On standard error, which `eval` does not read.
+    fn warn_of_nobody(&self, addresses: &Addresses) {
+        let address = addresses.admin;
+        match wire::get(address, "/status") {
+            Err(_) => eprintln!(
+                "warning: no adsproxy answers at {address} yet; start it with `adsproxy serve`"
+            ),
+            Ok((_, body)) => {
+                let status: Value = serde_json::from_str(&body).unwrap_or_default();
+                let known = |account: &Value| account["account"] == self.alias.as_str();
+                if !status["accounts"].as_array().is_some_and(|all| all.iter().any(known)) {
+                    eprintln!("warning: the running server has no account {}", self.alias);
+                }
+            }
+        }
+    }
+}
+
+/// The first address that a program on this machine can be told.
+fn origin(addresses: &Addresses) -> anyhow::Result<String> {
+    let tcp = addresses.proxy.iter().find_map(|address| match address {
+        ProxyAddress::Tcp(address) if address.port() != 0 => Some(wire::reachable(*address)),
+        _ => None,
+    });
+    let Some(tcp) = tcp else {
+        bail!("listen.proxy names no TCP port that a base URL could hold: add one")
+    };
+    let scheme = if addresses.tls { "https" } else { "http" };
+    Ok(format!("{scheme}://{tcp}"))
+}
+
+impl Shell {
+    /// Asks which program waits for this one, then what the user's shell is.
+    fn detect(context: &Context) -> Self {
+        let parent = rustix::process::getppid().map(rustix::process::Pid::as_raw_nonzero);
+        let name = parent.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).ok());
+        let login = context.environment.get("SHELL").unwrap_or_default();
+        name.as_deref().and_then(Self::named).or_else(|| Self::named(login)).unwrap_or(Self::Posix)
+    }
+
+    fn named(program: &str) -> Option<Self> {
+        match Path::new(program.trim()).file_name()?.to_str()? {
+            "fish" => Some(Self::Fish),
+            "pwsh" | "powershell" => Some(Self::Powershell),
+            "sh" | "bash" | "zsh" | "dash" | "ash" | "ksh" | "mksh" => Some(Self::Posix),
+            _ => None,
+        }
+    }
+
+    fn line(self, name: &str, value: &str) -> String {
+        match self {
+            Self::Posix => format!("export {name}='{}'\n", value.replace('\'', r"'\''")),
+            Self::Fish => {
+                let quoted = value.replace('\\', r"\\").replace('\'', r"\'");
+                format!("set -gx {name} '{quoted}';\n")
+            }
+            Self::Powershell => format!("$Env:{name} = '{}'\n", value.replace('\'', "''")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_quoted_for_each_shell() {
+        let value = r"a'b\c $(x) `y`";
+        assert_eq!(Shell::Posix.line("N", value), "export N='a'\\''b\\c $(x) `y`'\n");
+        assert_eq!(Shell::Fish.line("N", value), "set -gx N 'a\\'b\\\\c $(x) `y`';\n");
+        assert_eq!(Shell::Powershell.line("N", value), "$Env:N = 'a''b\\c $(x) `y`'\n");
+    }
+
+    #[test]
+    fn shells_are_known_by_their_names() {
+        assert_eq!(Shell::named("/usr/bin/fish"), Some(Shell::Fish));
+        assert_eq!(Shell::named("pwsh\n"), Some(Shell::Powershell));
+        assert_eq!(Shell::named("bash"), Some(Shell::Posix));
+        assert_eq!(Shell::named("make"), None);
+        assert_eq!(Shell::named(""), None);
+    }
+
+    #[test]
+    fn the_base_url_is_that_of_a_tcp_port() {
+        let addresses = |proxy: &[&str], tls| {
+            let proxy = proxy.iter().map(|text| match text.strip_prefix("unix:") {
+                Some(path) => ProxyAddress::Unix(path.into()),
+                None => ProxyAddress::Tcp(text.parse().expect("an address")),
+            });
+            let admin = "127.0.0.1:1".parse().expect("an address");
+            Addresses { proxy: proxy.collect(), tls, admin, health: None }
+        };
+        let first = addresses(&["unix:/s", "0.0.0.0:87", "127.0.0.1:88"], false);
+        assert_eq!(origin(&first).expect("a port"), "http://127.0.0.1:87");
+        assert_eq!(origin(&addresses(&["[::1]:87"], true)).expect("a port"), "https://[::1]:87");
+        assert!(origin(&addresses(&["unix:/s", "127.0.0.1:0"], false)).is_err());
+    }
+}

@@ -1,0 +1,320 @@
+//! `adsproxy doctor`: every check with what it praises and what it complains of.
+
+use crate::support::{
+    commands::Commands,
+    program::said,
+    proxy::{Proxy, Setup, amazon, assert_no_secret, upstream},
+    secure::secure_amazon,
+};
+use adsproxy::sandbox::{ApiFault, Emulator, LwaFault, Times};
+use serde_json::Value;
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::{SocketAddr, TcpListener},
+    os::unix::fs::PermissionsExt,
+    thread,
+};
+
+/// The doctor's findings, and whether it called all well. Checks that every complaint says how to
+/// mend it and that no secret is told.
+fn examine(commands: &Commands, more: &str) -> (bool, Vec<Value>) {
+    read(&commands.run(&format!("doctor --json {more}")))
+}
+
+fn read(said: &crate::support::program::Said) -> (bool, Vec<Value>) {
+    assert_no_secret("the report", said.out.as_bytes());
+    let report: Value = serde_json::from_str(&said.out).unwrap_or_else(|_| panic!("{said:?}"));
+    assert_eq!(report["version"], 1);
+    let findings = report["findings"].as_array().expect("a list").clone();
+    for finding in &findings {
+        let complains = finding["level"] == "warning" || finding["level"] == "error";
+        assert_eq!(finding["mend"].is_string(), complains, "{finding}");
+    }
+    let well = report["ok"] == true;
+    assert_eq!(said.code, Some(i32::from(!well)), "{said:?}");
+    (well, findings)
+}
+
+/// The levels of all findings of `check`.
+fn levels<'a>(findings: &'a [Value], check: &str) -> Vec<&'a str> {
+    let of_check = findings.iter().filter(|finding| finding["check"] == check);
+    of_check.filter_map(|finding| finding["level"].as_str()).collect()
+}
+
+/// Asserts that `check` complains with `level`, in words that hold `words`.
+fn complains(findings: &[Value], check: &str, level: &str, words: &str) {
+    let found = findings.iter().any(|finding| {
+        finding["check"] == check
+            && finding["level"] == level
+            && finding.to_string().contains(words)
+    });
+    assert!(found, "no {level} of {check} with {words:?} in {findings:#?}");
+}
+
+/// A configuration that has nothing to complain of.
+fn healthy(amazon: &Emulator) -> Commands {
+    let commands = Commands::with_store(amazon);
+    redirect(&commands, "http://localhost:8788/api/auth/amazon/callback");
+    commands.edit("admin = \"127.0.0.1:0\"", "admin = \"127.0.0.1:8788\"");
+    // A port that another test or a person may use is no subject here.
+    commands.edit("admin = \"127.0.0.1:8788\"", &format!("admin = \"127.0.0.1:{}\"", free_port()));
+    let text = fs::read_to_string(commands.path("proxy.toml")).expect("a configuration");
+    let port = text.split("admin = \"127.0.0.1:").nth(1).and_then(|rest| rest.split('"').next());
+    commands.edit("localhost:8788", &format!("localhost:{}", port.expect("a port")));
+    commands
+}
+
+fn redirect(commands: &Commands, to: &str) {
+    commands.edit("[lwa]\n", &format!("[lwa]\nredirect_uri = \"{to}\"\n"));
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_is_well_where_all_is_well() {
+    let amazon = amazon().await;
+    let commands = healthy(&amazon);
+    let (well, findings) = examine(&commands, "");
+    assert!(well, "{findings:#?}");
+    assert!(findings.iter().all(|finding| finding["level"] == "ok"), "{findings:#?}");
+    for check in ["config", "redirect", "port", "store", "egress", "tls", "clock"] {
+        assert!(!levels(&findings, check).is_empty(), "{check} in {findings:#?}");
+    }
+    assert_eq!(levels(&findings, "grant"), ["ok", "ok"], "acme and globex");
+    assert_eq!(levels(&findings, "profiles"), ["ok", "ok"]);
+    // Now that the store is made, there is more to look at.
+    let (well, findings) = examine(&commands, "acme");
+    assert!(well, "{findings:#?}");
+    assert_eq!(levels(&findings, "key"), ["ok"]);
+    assert_eq!(levels(&findings, "space"), ["ok"]);
+    assert_eq!(levels(&findings, "grant"), ["ok"], "acme alone");
+    let text = commands.run("doctor --offline");
+    assert!(text.code == Some(0) && text.out.starts_with("ok       config"), "{text:?}");
+    assert!(!text.out.contains('\x1b') && !text.out.contains("clock"), "{text:?}");
+    complains(&examine(&commands, "nobody").1, "grant", "error", "no account nobody");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_configuration_is_the_first_thing_told() {
+    let amazon = amazon().await;
+    let commands = healthy(&amazon);
+    commands.edit("[lwa]\n", "[lwa]\nclient_idd = \"x\"\n");
+    let (well, findings) = examine(&commands, "");
+    assert!(!well);
+    assert_eq!(findings.len(), 1);
+    complains(&findings, "config", "error", "client_idd");
+    fs::remove_file(commands.path("proxy.toml")).expect("removed");
+    complains(&examine(&commands, "").1, "config", "error", "proxy.toml");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_too_open_are_told() {
+    let amazon = amazon().await;
+    let commands = healthy(&amazon);
+    assert_eq!(commands.run("token acme").code, Some(0), "makes the store");
+    let chmod = |name: &str, mode| {
+        let path = commands.path(name);
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
+    };
+    assert_eq!(levels(&examine(&commands, "--offline").1, "modes"), Vec::<&str>::new());
+    let cases = [("proxy.toml", 0o666, "chmod 0644", 0o600), ("store", 0o755, "chmod 0700", 0o700)];
+    for (name, open, mend, closed) in cases {
+        chmod(name, open);
+        let (well, findings) = examine(&commands, "--offline");
+        assert!(!well, "{name}");
+        complains(&findings, "modes", "error", mend);
+        chmod(name, closed);
+    }
+    let record = fs::read_dir(commands.path("store/accounts")).expect("a store");
+    let record = record.filter_map(Result::ok).find(|entry| entry.path().is_file());
+    let record = record.expect("a record").file_name().into_string().expect("text");
+    chmod(&format!("store/accounts/{record}"), 0o644);
+    complains(&examine(&commands, "--offline").1, "modes", "error", &record);
+    chmod(&format!("store/accounts/{record}"), 0o600);
+    chmod("key", 0o604);
+    complains(&examine(&commands, "--offline").1, "config", "error", "chmod 600");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_key_and_a_damaged_record_are_told() {
+    let amazon = amazon().await;
+    let commands = healthy(&amazon);
+    assert_eq!(commands.run("token acme").code, Some(0), "makes the store");
+    let key = fs::read_to_string(commands.path("key")).expect("a key");
+    crate::support::proxy::write_private(&commands.path("key"), &key.replace('H', "I"));
+    let (well, findings) = examine(&commands, "--offline");
+    assert!(!well);
+    complains(&findings, "key", "error", "encryption.keys");
+    let (_, findings) = examine(&commands, "");
+    assert_eq!(levels(&findings, "grant"), ["skipped"], "no grant is asked without its key");
+    crate::support::proxy::write_private(&commands.path("key"), "short");
+    complains(&examine(&commands, "--offline").1, "config", "error", "key init");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_are_told_free_ours_or_taken() {
+    let amazon = amazon().await;
+    let commands = healthy(&amazon);
+    let proxy = Proxy::start(&amazon);
+    let text = fs::read_to_string(commands.path("proxy.toml")).expect("a configuration");
+    let admin = text.split("admin = \"").nth(1).and_then(|rest| rest.split('"').next());
+    let admin = admin.expect("an address").to_owned();
+    commands.edit("127.0.0.1:0\"]", &format!("{}\"]", proxy.addr));
+    let (well, findings) = examine(&commands, "--offline");
+    assert!(well, "{findings:#?}");
+    complains(&findings, "port", "ok", "adsproxy is running");
+    complains(&findings, "port", "ok", "free");
+
+    let taken: SocketAddr = admin.parse().expect("an address");
+    let listener = TcpListener::bind(taken).expect("it was free");
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let _ = (&stream).write_all(b"SSH-2.0-other\r\n");
+        }
+    });
+    let (well, findings) = examine(&commands, "--offline");
+    assert!(!well);
+    complains(&findings, "port", "error", "listen.admin");
+    complains(&findings, "port", "error", "another program");
+    let foreign = healthy(&amazon);
+    foreign.edit("127.0.0.1:0\"]", &format!("{}\"]", amazon.addr()));
+    complains(&examine(&foreign, "--offline").1, "port", "error", "another program");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_that_leads_elsewhere_is_told() {
+    let amazon = amazon().await;
+    let commands = Commands::with_store(&amazon);
+    redirect(&commands, "http://localhost:1/api/auth/amazon/callback");
+    let (well, findings) = examine(&commands, "--offline");
+    assert!(!well);
+    complains(&findings, "redirect", "error", "listen.admin");
+}
+
+/// Answers every request with this `Date`.
+fn clock_at(date: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut head = BufReader::new(&stream).lines();
+            while head.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+            let answer = format!(
+                "HTTP/1.1 400 x\r\nDate: {date}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            );
+            let _ = (&stream).write_all(answer.as_bytes());
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_wrong_is_told() {
+    let amazon = amazon().await;
+    let with = |date| {
+        let token_url = Some(format!("http://{}/auth/o2/token", clock_at(date)));
+        Commands::new(&amazon, &Setup { token_url, ..Setup::default() })
+    };
+    let (_, findings) = examine(&with("Fri, 20 Nov 2020 00:00:00 GMT"), "nobody");
+    complains(&findings, "clock", "error", "timedatectl");
+    let (_, findings) = examine(&with("not a date"), "nobody");
+    complains(&findings, "clock", "warning", "no date");
+    let (_, findings) = examine(&Commands::new(&amazon, &Setup::default()), "nobody");
+    assert_eq!(levels(&findings, "clock"), ["ok"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_that_cannot_be_reached_are_told() {
+    let amazon = amazon().await;
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let toml = upstream(&nobody, "connect_timeout_secs = 2");
+    let commands = Commands::new(&amazon, &Setup { toml, ..Setup::default() });
+    let (well, findings) = examine(&commands, "");
+    assert!(!well);
+    complains(&findings, "tls", "error", &nobody["http://".len()..]);
+    complains(&findings, "profiles", "error", "acme");
+    assert_eq!(levels(&findings, "clock"), ["ok"], "lwa is there");
+
+    let toml = upstream("https://no-such-host.invalid", "");
+    let commands = Commands::new(&amazon, &Setup { toml, ..Setup::default() });
+    let (_, findings) = examine(&commands, "nobody");
+    complains(&findings, "dns", "error", "no-such-host.invalid");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_and_the_egress_proxy_are_looked_at() {
+    let (amazon, ca) = secure_amazon(true).await;
+    let port = amazon.tls_addr().expect("TLS").port();
+    let url = format!("https://localhost:{port}");
+    let trusted = upstream(&url, &format!("ca_file = {:?}", ca.path()));
+    let commands = Commands::new(&amazon, &Setup { toml: trusted, ..Setup::default() });
+    let (well, findings) = examine(&commands, "");
+    complains(&findings, "tls", "ok", "TCP and TLS");
+    complains(&findings, "dns", "ok", "localhost");
+    assert!(
+        levels(&findings, "profiles").iter().all(|level| *level == "ok"),
+        "{well} {findings:#?}"
+    );
+
+    let toml = upstream(&url, "");
+    let commands = Commands::new(&amazon, &Setup { toml, ..Setup::default() });
+    let (_, findings) = examine(&commands, "nobody");
+    complains(&findings, "tls", "error", "upstream.ca_file");
+
+    let mut command = commands.command("doctor --json nobody");
+    command.env("HTTPS_PROXY", "http://user:CANARY-password@127.0.0.1:9");
+    let said = said(&mut command);
+    assert!(!said.out.contains("CANARY") && !said.err.contains("CANARY"), "{said:?}");
+    let (_, findings) = read(&said);
+    complains(&findings, "egress", "ok", "127.0.0.1:9");
+    complains(&findings, "tls", "error", "HTTPS_PROXY");
+    let mut command = commands.command("doctor --json nobody");
+    command.env("HTTPS_PROXY", "http://127.0.0.1:9").env("NO_PROXY", "*");
+    complains(
+        &read(&crate::support::program::said(&mut command)).1,
+        "egress",
+        "warning",
+        "NO_PROXY",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grants_that_bring_no_token_are_told_apart() {
+    let amazon = amazon().await;
+    let commands = healthy(&amazon);
+    amazon.state().lwa.revoke("globex");
+    let (well, findings) = examine(&commands, "");
+    assert!(!well);
+    assert_eq!(levels(&findings, "grant"), ["ok", "error"]);
+    complains(&findings, "grant", "error", "login globex");
+    amazon.state().lwa.faults.add(LwaFault::ServerError, Times::Forever);
+    complains(&examine(&commands, "acme").1, "grant", "error", "connection to login");
+    amazon.state().lwa.faults.clear();
+    amazon.state().lwa.faults.add(LwaFault::InvalidClient, Times::Forever);
+    complains(&examine(&commands, "acme").1, "grant", "error", "client_secret");
+    amazon.state().lwa.faults.clear();
+    amazon.state().api.faults.add(ApiFault::ServerError, Times::Forever);
+    complains(&examine(&commands, "acme").1, "profiles", "error", "status 500");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_consent_is_told() {
+    let amazon = amazon().await;
+    let commands = healthy(&amazon);
+    let long_ago = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(24 * 350);
+    let day = long_ago.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y-%m-%d").to_string();
+    let token = commands.path("token");
+    fs::write(&token, adsproxy::sandbox::ACCOUNTS[0].1).expect("a file");
+    let added = commands.run(&format!(
+        "account add acme --consented-at {day} --refresh-token-file {}",
+        token.display()
+    ));
+    assert_eq!(added.code, Some(0), "{added:?}");
+    let (well, findings) = examine(&commands, "acme");
+    assert!(well, "{findings:#?}");
+    complains(&findings, "grant", "warning", "consent ends in");
+}
