@@ -15,6 +15,7 @@ use crate::{
     config::{Config, ProxyAddress, load::Problem},
     core::{self, Core, KeepFresh},
     forward::body::CaptureLimits,
+    hooks::{self, Hooks},
     https,
     id::AccountId,
     listen::{
@@ -38,7 +39,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    runtime::{Builder, Runtime},
+    runtime::{Builder, Handle, Runtime},
     sync::watch,
     time::{timeout, timeout_at},
 };
@@ -49,6 +50,9 @@ const REFRESHES_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the last entries of the audit log may take.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the exit waits for deliveries to hooks.
+const HOOKS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why adsproxy cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +99,7 @@ pub struct App {
     is_private: bool,
     core: Core,
     _keep_fresh: KeepFresh,
+    hooks: Option<Hooks>,
     drain_timeout: Duration,
     workers: Vec<JoinHandle<()>>,
     /// Unlinked at the end.
@@ -179,6 +184,8 @@ impl App {
             Some(_) => (SocketAddr::from(([127, 0, 0, 1], 0)), None),
         };
 
+        // Before anything can happen that they are to be told.
+        let hooks = hooks(&core, control.handle().clone())?;
         control.block_on(core.enroll())?;
         let keep_fresh = core.keep_fresh();
         if let Some(tls) = &tls {
@@ -212,6 +219,7 @@ impl App {
             is_private: private.is_some(),
             core,
             _keep_fresh: keep_fresh,
+            hooks,
             drain_timeout: config.proxy.drain_timeout,
             workers,
             socket_files: sockets.files,
@@ -289,8 +297,19 @@ impl App {
         }
         let refreshed = self.finish_refreshes(deadline);
         self.finish_audit();
+        self.finish_hooks();
         info!("stopped");
         answered && refreshed
+    }
+
+    /// What happened until now is written down; what cannot be delivered any more is by the next
+    /// process.
+    fn finish_hooks(&mut self) {
+        let (Some(control), Some(hooks)) = (&self.control, &mut self.hooks) else { return };
+        let finished = control.block_on(async { timeout(HOOKS_TIMEOUT, hooks.finish()).await });
+        if finished.is_err() {
+            warn!("a delivery to a hook was still under way");
+        }
     }
 
     /// A rotated refresh token must reach the store, also when nobody waits for it any more.
@@ -337,6 +356,17 @@ impl Drop for App {
             log.shutdown();
         }
     }
+}
+
+fn hooks(core: &Core, control: Handle) -> Result<Option<Hooks>, https::Error> {
+    let with = hooks::Surroundings {
+        clock: core.clock().clone(),
+        metrics: core.metrics().clone(),
+        events: core.events().clone(),
+        reconnect: None,
+        control,
+    };
+    Hooks::start(core.config(), with)
 }
 
 fn share(core: &Core, private: Option<&Private>) -> Result<Arc<Shared>, Error> {

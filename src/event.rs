@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
     sync::Arc,
 };
 
@@ -94,14 +95,22 @@ impl Event {
 }
 
 type Listener = Box<dyn Fn(&Event) + Send + Sync>;
+type Keeper = Box<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 /// Where events are told and heard. Cheap to clone; all clones share their listeners.
 #[derive(Clone, Default)]
-pub struct Events(Arc<RwLock<Vec<Listener>>>);
+pub struct Events(Arc<Heard>);
+
+/// Who listens, and who of them writes down what it hears.
+#[derive(Default)]
+struct Heard {
+    listeners: RwLock<Vec<Listener>>,
+    keepers: RwLock<Vec<Keeper>>,
+}
 
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Events").field("listeners", &self.0.read().len()).finish()
+        f.debug_struct("Events").field("listeners", &self.0.listeners.read().len()).finish()
     }
 }
 
@@ -111,12 +120,29 @@ impl Events {
     /// The listener must not block and must not call `subscribe`: it takes note, for instance by a
     /// channel, and does its work elsewhere.
     pub fn subscribe(&self, listener: impl Fn(&Event) + Send + Sync + 'static) {
-        self.0.write().push(Box::new(listener));
+        self.0.listeners.write().push(Box::new(listener));
+    }
+
+    /// Asks `keeper`, whenever somebody must know, to wait until it has written down what it was
+    /// told until then. It sets its own deadline.
+    pub fn keep(
+        &self,
+        keeper: impl Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync + 'static,
+    ) {
+        self.0.keepers.write().push(Box::new(keeper));
+    }
+
+    /// Waits until what was told is written down by all who keep it, or they have given up.
+    pub async fn kept(&self) {
+        let waits: Vec<_> = self.0.keepers.read().iter().map(|keeper| keeper()).collect();
+        for wait in waits {
+            wait.await;
+        }
     }
 
     /// Tells everybody who listens.
     pub fn emit(&self, event: &Event) {
-        for listener in &*self.0.read() {
+        for listener in &*self.0.listeners.read() {
             if catch_unwind(AssertUnwindSafe(|| listener(event))).is_err() {
                 tracing::error!(event = event.kind.as_str(), "a listener of events panicked");
             }

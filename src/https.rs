@@ -1,4 +1,4 @@
-//! TLS for everything we call: one verifier, one crypto provider, one small client for LWA.
+//! TLS for everything we call: one verifier, one crypto provider, small clients for LWA and hooks.
 //!
 //! The machine's roots are honoured (corporate authorities, `SSL_CERT_FILE`), Mozilla's are added
 //! because an image built from nothing has none, and `upstream.ca_file` adds its own.
@@ -101,6 +101,28 @@ impl LwaHttp {
     pub fn client(&self, url: &Uri) -> &reqwest::Client {
         if url.scheme_str() == Some("https") { &self.remote } else { &self.local }
     }
+}
+
+/// What webhooks are sent with, to receivers that are not trusted: `resolver` decides which
+/// addresses a name may have, no proxy is asked, no redirect followed, nothing retried, and no
+/// connection used twice. Timeouts are each request's own.
+///
+/// # Errors
+/// As [`LwaHttp::new`].
+pub fn hook_client<R: reqwest::dns::Resolve + 'static>(
+    tls: &ClientConfig,
+    resolver: Arc<R>,
+) -> Result<reqwest::Client, Error> {
+    Ok(reqwest::Client::builder()
+        .tls_backend_preconfigured(tls.clone())
+        .dns_resolver(resolver)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .user_agent(USER_AGENT)
+        .pool_max_idle_per_host(0)
+        .build()?)
 }
 
 fn read_roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {

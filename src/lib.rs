@@ -76,6 +76,7 @@ pub mod account;
 pub mod audit;
 pub mod core;
 pub mod forward;
+pub mod hooks;
 pub mod listen;
 pub mod lwa;
 pub mod store;

@@ -5,9 +5,11 @@
 //! keep one shared registry of shared counters; the official one also speaks OpenMetrics only.
 
 mod encode;
+mod hooks;
 mod process;
 mod worker;
 
+pub use hooks::{Dropped, HookMetrics, HookOutcome};
 pub use worker::{Limit, ReplayOutcome, Upstream401, WorkerMetrics};
 
 use crate::{
@@ -115,6 +117,8 @@ pub struct Metrics {
     store_writes: [AtomicU64; 2],
     audit_writes: [AtomicU64; 2],
     lwa_waits: AtomicU64,
+    /// What became of events on their way to hooks.
+    pub hooks: HookMetrics,
 }
 
 impl Metrics {
@@ -130,6 +134,7 @@ impl Metrics {
             store_writes: array::from_fn(|_| AtomicU64::default()),
             audit_writes: array::from_fn(|_| AtomicU64::default()),
             lwa_waits: AtomicU64::new(0),
+            hooks: HookMetrics::default(),
         })
     }
 
@@ -169,6 +174,7 @@ impl Metrics {
         self.render_workers(&mut page);
         self.render_tokens(&mut page);
         self.render_accounts(&mut page, &accounts.accounts());
+        self.hooks.render(&mut page);
         page.family("adsproxy_build_info", "The running build.", Kind::Gauge);
         page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
         process::render(&mut page);

@@ -53,13 +53,18 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
     ("store", &["config", "secret", "backoff", "id"]),
     ("lwa", &["https", "config", "secret", "backoff"]),
+    // Is told what happens by events; knows neither tokens nor the store.
+    (
+        "hooks",
+        &["metrics", "https", "config", "secret", "backoff", "clock", "error_chain", "event", "id"],
+    ),
     ("forward", &["metrics", "config", "deadline", "executor", "id", "small_write"]),
     // Is handed a service; does not know what is behind it.
     ("listen", &["metrics", "config", "executor", "small_write"]),
     ("log", &["config", "id"]),
     ("metrics", &["config", "id"]),
     ("https", &[]),
-    ("config", &["secret", "id"]),
+    ("config", &["secret", "event", "id"]),
     ("backoff", &[]),
     ("clock", &[]),
     ("deadline", &[]),

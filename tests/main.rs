@@ -36,6 +36,10 @@ mod grant_death;
 #[cfg(feature = "sandbox")]
 mod header_hygiene;
 #[cfg(feature = "sandbox")]
+mod hooks;
+#[cfg(feature = "sandbox")]
+mod hooks_outbox;
+#[cfg(feature = "sandbox")]
 mod http2;
 #[cfg(feature = "sandbox")]
 mod http2_attacks;

@@ -10,6 +10,7 @@ mod duration;
 mod env;
 mod exec;
 mod health;
+mod hooks;
 mod import;
 mod keys;
 mod private;
@@ -86,6 +87,9 @@ enum Verb {
     /// Make the key that seals the store
     #[command(subcommand)]
     Key(keys::Verb),
+    /// Look at what waits for hooks, send it again, try a hook
+    #[command(subcommand)]
+    Hooks(hooks::Verb),
     /// Exit with 0 if the running server is ready, else with 1
     Healthcheck,
     Wait(wait::Wait),
@@ -236,6 +240,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Status(verb) => verb.run(&context),
         Verb::Doctor(verb) => verb.run(&context),
         Verb::Key(verb) => verb.run(&context),
+        Verb::Hooks(verb) => verb.run(&context),
         Verb::Healthcheck => health::run(&context),
         Verb::Wait(verb) => verb.run(&context),
         Verb::Completions { shell } => {

@@ -4,7 +4,7 @@
 //! default are `Option`s, so that serde never complains about an absence: `validate` knows better
 //! which absences matter and can name them all.
 
-use super::secret_ref::Secrets;
+use super::secret_ref::{MASK, Secrets};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -23,6 +23,16 @@ pub(crate) const SCOPE: &str = "advertising::campaign_management";
 pub(crate) const PROXY_ADDRESS: &str = "127.0.0.1:8787";
 /// The admin listener's address.
 pub(crate) const ADMIN_ADDRESS: &str = "127.0.0.1:8788";
+
+/// What a hook is told: everything but the refreshes that go well.
+pub(crate) const HOOK_EVENTS: [&str; 6] = [
+    "token.refresh_failed",
+    "grant.reauthorization_required",
+    "grant.recovered",
+    "grant.expiring",
+    "application.rejected",
+    "store.degraded",
+];
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -66,6 +76,8 @@ section! {
         encryption: Encryption = Encryption::default(),
         audit: Audit = Audit::default(),
         accounts: BTreeMap<String, Account> = BTreeMap::new(),
+        hooks: Vec<Hook> = Vec::new(),
+        outbox: Outbox = Outbox::default(),
         log: Log = Log::default(),
         metrics: Metrics = Metrics::default(),
     }
@@ -227,6 +239,31 @@ section! {
 }
 
 section! {
+    /// One of `[[hooks]]`
+    Hook {
+        name: Option<String> = None,
+        url: Option<HookUrl> = None,
+        secret: Option<Secrets> = None,
+        command: Option<List> = None,
+        events: List = List::of(&HOOK_EVENTS),
+        timeout_secs: Seconds = Seconds::of(10),
+        unsafe_allow_private_addresses: bool = false,
+    }
+}
+
+section! {
+    /// `[outbox]`
+    Outbox {
+        messages_max: u64 = 10_000,
+        dead_letters_max: u64 = 1_000,
+        retry_min_secs: Seconds = Seconds::of(5),
+        retry_max_secs: Seconds = Seconds::of(3600),
+        attempts_max: u64 = 40,
+        give_up_after_secs: Seconds = Seconds::of(86_400),
+    }
+}
+
+section! {
     /// `[log]`
     Log {
         filter: String = "info".to_owned(),
@@ -370,6 +407,34 @@ impl<'de> Deserialize<'de> for HeaderText {
             }
         }
         deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// Where a webhook goes. Many receivers know a sender by nothing but their URL's path, so only the
+/// host is ever shown.
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct HookUrl(pub(crate) String);
+
+impl fmt::Display for HookUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let start = self.0.find("://").map_or(0, |at| at + 3);
+        match self.0[start..].find(['/', '?', '#']) {
+            Some(end) => write!(f, "{}/{MASK}", &self.0[..start + end]),
+            None => f.write_str(&self.0),
+        }
+    }
+}
+
+impl fmt::Debug for HookUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+impl Serialize for HookUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

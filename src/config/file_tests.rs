@@ -7,7 +7,9 @@ const EXAMPLE: &str = include_str!("../../proxy.example.toml");
 
 /// The name of the table whose header, commented out or not, `line` is.
 fn header(line: &str) -> Option<&str> {
-    line.strip_prefix("# ").unwrap_or(line).strip_prefix('[')?.strip_suffix(']')
+    let line = line.strip_prefix("# ").unwrap_or(line);
+    let one_of_many = line.strip_prefix("[[").and_then(|line| line.strip_suffix("]]"));
+    one_of_many.or_else(|| line.strip_prefix('[')?.strip_suffix(']'))
 }
 
 /// A commented-out line that is a key, or the header of a table, without its comment sign.
@@ -68,6 +70,10 @@ fn example_with_every_key_uncommented_holds_exactly_the_defaults() {
     assert!(file.audit.path.take().is_some());
     assert_eq!(std::mem::take(&mut file.encryption.keys).len(), 1);
 
+    let mut hook = file.hooks.pop().unwrap();
+    assert!(hook.name.take().is_some() && hook.url.take().is_some());
+    assert!(hook.secret.take().is_some() && hook.command.take().is_some());
+    assert_eq!(hook, Hook::default());
     assert_eq!(acme, Account::default());
     let mut defaults = File { lwa: Some(Application::default()), ..File::default() };
     defaults.settle();
@@ -77,7 +83,7 @@ fn example_with_every_key_uncommented_holds_exactly_the_defaults() {
 
 #[test]
 fn example_has_every_key_once_and_no_other() {
-    let sections: [(&str, &[&str]); 15] = [
+    let sections: [(&str, &[&str]); 17] = [
         ("listen", Listen::KEYS),
         ("listen.tls", ListenTls::KEYS),
         ("proxy", Proxy::KEYS),
@@ -91,6 +97,8 @@ fn example_has_every_key_once_and_no_other() {
         ("encryption", Encryption::KEYS),
         ("audit", Audit::KEYS),
         ("accounts.acme", Account::KEYS),
+        ("hooks", Hook::KEYS),
+        ("outbox", Outbox::KEYS),
         ("log", Log::KEYS),
         ("metrics", Metrics::KEYS),
     ];
@@ -116,6 +124,29 @@ fn example_shows_every_part_of_an_encryption_key() {
     let line = EXAMPLE.lines().find(|line| line.starts_with("# keys = ")).unwrap();
     assert!(EncryptionKey::KEYS.iter().all(|key| line.contains(&format!("{key} = "))), "{line}");
     assert_eq!(EncryptionKey::KEYS.len(), 2);
+}
+
+#[test]
+fn a_hook_is_told_everything_but_refreshes_that_go_well() {
+    let all = crate::event::Kind::ALL.map(crate::event::Kind::as_str);
+    let told: Vec<&str> = all.into_iter().filter(|name| *name != "token.refreshed").collect();
+    assert_eq!(told, HOOK_EVENTS);
+    let names = |line: &str| all.iter().filter(|name| line.contains(*name)).count();
+    let comment = keys().into_iter().find(|key| (&*key.0, &*key.1) == ("hooks", "events"));
+    assert_eq!(names(&comment.unwrap().2), all.len(), "the example names every event");
+}
+
+#[test]
+fn only_the_host_of_a_receiver_is_shown() {
+    for (url, shown) in [
+        ("https://host.example/services/CANARY", "https://host.example/***"),
+        ("https://host.example?CANARY", "https://host.example/***"),
+        ("https://host.example", "https://host.example"),
+        ("/CANARY", "/***"),
+    ] {
+        let url = HookUrl(url.to_owned());
+        assert_eq!((url.to_string(), format!("{url:?}")), (shown.into(), format!("{shown:?}")));
+    }
 }
 
 #[test]
@@ -160,6 +191,10 @@ fn example_says_of_every_absent_default_that_there_is_none() {
         "accounts.acme.region",
         "accounts.acme.refresh_token",
         "accounts.acme.headers",
+        "hooks.name",
+        "hooks.url",
+        "hooks.secret",
+        "hooks.command",
         "log.format",
     ];
     assert_eq!(said, absent.map(str::to_owned).into());

@@ -14,6 +14,7 @@ pub mod secret_ref;
 mod validate;
 
 use crate::{
+    event::Kind,
     id::{AccountId, Region},
     secret::Secret,
 };
@@ -47,6 +48,10 @@ pub struct Config {
     pub audit: Audit,
     /// Accounts named in the configuration.
     pub accounts: BTreeMap<AccountId, Account>,
+    /// Who is told what happens to grants and tokens.
+    pub hooks: Vec<Hook>,
+    /// What waits to be told.
+    pub outbox: Outbox,
     /// What is written to standard error.
     pub log: Log,
     /// What `/metrics` shows.
@@ -276,6 +281,56 @@ pub struct Account {
     pub refresh_token: Option<Secret>,
     /// Added to a request that lacks them.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// One of `[[hooks]]`: somebody who is told what happens.
+#[derive(Debug, Clone)]
+pub struct Hook {
+    /// Names it in the log, in the outbox and for commands; no two are alike.
+    pub name: String,
+    /// How it is told.
+    pub target: HookTarget,
+    /// What it is told; at least one.
+    pub events: Vec<Kind>,
+    /// The longest one attempt may take.
+    pub timeout: Duration,
+}
+
+/// How a hook is told.
+#[derive(Debug, Clone)]
+pub enum HookTarget {
+    /// By an HTTPS request.
+    Webhook(Webhook),
+    /// By a local program: its absolute path and its arguments.
+    Command(Vec<String>),
+}
+
+/// A receiver of signed requests.
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    /// Where it is; a secret with many receivers.
+    pub url: Secret,
+    /// Each signs, so that one can be replaced; at least one.
+    pub secrets: Vec<Secret>,
+    /// Permits addresses that the Internet does not route.
+    pub unsafe_allow_private_addresses: bool,
+}
+
+/// `[outbox]`
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    /// Messages that wait for their delivery.
+    pub messages_max: usize,
+    /// Messages that were given up and are kept.
+    pub dead_letters_max: usize,
+    /// The least time before a failed delivery is tried again.
+    pub retry_min: Duration,
+    /// The longest such time.
+    pub retry_max: Duration,
+    /// Attempts at one message before it is given up.
+    pub attempts_max: u32,
+    /// How old a message may become before it is given up.
+    pub give_up: Duration,
 }
 
 /// `[log]`

@@ -72,11 +72,13 @@ impl Announcer {
 
     /// LWA has just said that `holder`'s grant is dead. Told before the record is marked: after a
     /// crash in between LWA is asked again and it is told again, instead of never.
-    pub(super) fn dead(&self, holder: &Holder, at: u64) {
+    pub(super) async fn dead(&self, holder: &Holder, at: u64) {
         if self.dead.lock().insert(holder.id.clone()) {
             let generation = Some(holder.slot.lock().generation()).filter(|&number| number > 0);
             let event = about(Kind::ReauthorizationRequired, holder, at);
             self.events.emit(&Event { generation, reason: Some("invalid_grant"), ..event });
+            // The mark must not be older than what hooks have on disk.
+            self.events.kept().await;
         }
     }
 }

@@ -210,7 +210,7 @@ impl Inner {
         record.reauthorization_required = true;
         record.access_token = None;
         record.updated_at = self.clock.now().unix();
-        self.announcer.dead(holder, record.updated_at);
+        self.announcer.dead(holder, record.updated_at).await;
         let saved = self.try_save(holder, &record).await;
         // Where the mark is saved, its absence is news: somebody connected the account again.
         *holder.dead.lock() = saved.is_err().then_some(record.refresh_token);

@@ -15,6 +15,8 @@ pub mod program;
 #[cfg(feature = "sandbox")]
 pub mod proxy;
 #[cfg(feature = "sandbox")]
+pub mod receiver;
+#[cfg(feature = "sandbox")]
 pub mod secure;
 #[cfg(feature = "sandbox")]
 pub mod socket;

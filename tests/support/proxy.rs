@@ -97,6 +97,11 @@ impl Proxy {
         Self::launch(self.dir.clone(), self.env.clone())
     }
 
+    /// Another process on the configuration and store of `other`.
+    pub fn twin(other: &Self) -> Self {
+        Self::launch(other.dir.clone(), other.env.clone())
+    }
+
     /// Changes the environment of the next start.
     pub fn set_env(&mut self, name: &str, value: &str) {
         self.env.push((name.to_owned(), value.to_owned()));

@@ -115,7 +115,7 @@ impl Check<'_> {
     }
 
     /// All of the secrets that can be had.
-    fn secrets(&mut self, key: &[&str], secrets: &Secrets) -> Vec<Secret> {
+    pub(super) fn secrets(&mut self, key: &[&str], secrets: &Secrets) -> Vec<Secret> {
         if secrets.refs.is_empty() {
             self.lacks(key, "the list is empty", None);
         }

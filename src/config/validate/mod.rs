@@ -5,6 +5,7 @@
 
 mod audit;
 mod credentials;
+mod hooks;
 mod listen;
 
 use super::{
@@ -46,6 +47,8 @@ pub(super) fn validate(
     let log = check.log(&file.log);
     let applications = check.applications(file);
     let accounts = check.accounts(file);
+    let hooks = check.hooks(&file.hooks);
+    let outbox = check.outbox(&file.outbox);
     let metrics = Metrics {
         account_labels_max: check.count(
             &["metrics", "account_labels_max"],
@@ -66,6 +69,8 @@ pub(super) fn validate(
         encryption,
         audit,
         accounts,
+        hooks,
+        outbox,
         log,
         metrics,
     });

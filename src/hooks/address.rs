@@ -1,0 +1,229 @@
+//! Which addresses a webhook may go to: those that the Internet routes, unless it is told more.
+//!
+//! The check is made where the connection is made, on the very addresses it will use: a name is
+//! resolved once, here, so nobody can show one address to a check and another to the connection.
+//! What slips through this list would let whoever chose a receiver talk to the cloud's metadata
+//! service, the admin listener or other machines of the network.
+//!
+//! Source: the IANA special-purpose address registries (read 2026-11-21).
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+};
+
+/// Asks for the addresses of a name.
+pub(super) type Lookup = Arc<
+    dyn Fn(String) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>> + Send + Sync,
+>;
+
+/// Every address of the receiver is one that a webhook may not go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "its address is a private one; set unsafe_allow_private_addresses = true if that is intended"
+)]
+pub struct PrivateAddress;
+
+/// Says whether the Internet routes `address`.
+#[must_use]
+pub fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => is_public_v4(v4),
+        IpAddr::V6(v6) => is_public_v6(v6),
+    }
+}
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    !matches!(
+        address.octets(),
+        // This network, private, shared (carrier NAT), loopback, link-local (metadata services).
+        [0 | 10 | 127, ..] | [100, 64..=127, ..] | [169, 254, ..]
+            | [172, 16..=31, ..] | [192, 168, ..]
+            // Protocol assignments, documentation, 6to4 relays, benchmarks.
+            | [192, 0, 0 | 2, _] | [192, 88, 99, _] | [198, 18..=19, ..]
+            | [198, 51, 100, _] | [203, 0, 113, _]
+            // Multicast, reserved, broadcast.
+            | [224..=255, ..]
+    )
+}
+
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    let segments = address.segments();
+    match segments {
+        // IPv4 in disguise: mapped, and what a NAT64 gateway will make of it.
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+            is_public_v4(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)))
+        }
+        // Protocol assignments (Teredo among them), documentation, 6to4.
+        [0x2001, second, ..] if second < 0x200 || second == 0xdb8 => false,
+        [0x2002, ..] | [0x3fff, 0..=0xfff, ..] => false,
+        // Everything else that is routed is global unicast.
+        [first, ..] => first & 0xe000 == 0x2000,
+    }
+}
+
+/// Resolves names for webhooks, and keeps to itself what they may not connect to.
+#[derive(Clone)]
+pub(super) struct Guarded {
+    lookup: Lookup,
+    allow_private: bool,
+}
+
+impl Guarded {
+    pub(super) fn new(lookup: Lookup, allow_private: bool) -> Self {
+        Self { lookup, allow_private }
+    }
+
+    /// Checks a host that is an address already: such a one is never resolved.
+    pub(super) fn check_literal(&self, host: &str) -> Result<(), PrivateAddress> {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        match bare.parse::<IpAddr>() {
+            Ok(address) if !self.allow_private && !is_public(address) => Err(PrivateAddress),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Resolve for Guarded {
+    fn resolve(&self, name: Name) -> Resolving {
+        let Self { lookup, allow_private } = self.clone();
+        Box::pin(async move {
+            let mut found = lookup(name.as_str().to_owned()).await?;
+            found.retain(|address| allow_private || is_public(*address));
+            if found.is_empty() {
+                return Err(PrivateAddress.into());
+            }
+            let addresses = found.into_iter().map(|address| SocketAddr::new(address, 0));
+            Ok(Box::new(addresses) as Addrs)
+        })
+    }
+}
+
+/// The machine's own resolver.
+pub(super) fn system() -> Lookup {
+    Arc::new(|name| {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name, 0)).await?;
+            Ok(found.map(|address| address.ip()).collect())
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_routed_is_not_public() {
+        for address in [
+            "0.0.0.0",
+            "10.0.0.1",
+            "100.64.0.1",
+            "100.127.255.255",
+            "127.0.0.1",
+            "127.9.9.9",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.8",
+            "192.0.2.1",
+            "192.88.99.1",
+            "192.168.1.1",
+            "198.18.0.1",
+            "198.19.255.255",
+            "198.51.100.7",
+            "203.0.113.9",
+            "224.0.0.1",
+            "239.255.255.255",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::7f00:1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "::ffff:169.254.169.254",
+            "64:ff9b::7f00:1",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1::1",
+            "100::1",
+            "2001::1",
+            "2001:10::1",
+            "2001:1ff::1",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "3fff::1",
+            "3fff:fff::1",
+            "fc00::1",
+            "fd00:ec2::254",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
+        ] {
+            assert!(!is_public(address.parse().expect(address)), "{address}");
+        }
+    }
+
+    #[test]
+    fn what_is_routed_is_public() {
+        for address in [
+            "1.1.1.1",
+            "9.255.255.255",
+            "11.0.0.1",
+            "100.63.255.255",
+            "100.128.0.1",
+            "126.0.0.1",
+            "128.0.0.1",
+            "169.253.1.1",
+            "172.15.0.1",
+            "172.32.0.1",
+            "192.0.1.1",
+            "192.167.1.1",
+            "198.17.0.1",
+            "198.20.0.1",
+            "223.255.255.255",
+            "::ffff:1.1.1.1",
+            "64:ff9b::101:101",
+            "2001:200::1",
+            "2001:4860:4860::8888",
+            "2606:4700::1111",
+            "2a00:1450::1",
+            "3ffe::1",
+        ] {
+            assert!(is_public(address.parse().expect(address)), "{address}");
+        }
+    }
+
+    #[test]
+    fn an_address_for_a_name_is_checked_too() {
+        let strict = Guarded::new(system(), false);
+        for host in ["127.0.0.1", "[::1]", "[::ffff:10.0.0.1]", "169.254.169.254"] {
+            assert_eq!(strict.check_literal(host), Err(PrivateAddress), "{host}");
+            assert_eq!(Guarded::new(system(), true).check_literal(host), Ok(()), "{host}");
+        }
+        for host in ["1.1.1.1", "[2606:4700::1111]", "example.com"] {
+            assert_eq!(strict.check_literal(host), Ok(()), "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_public_addresses_of_a_name_are_used() {
+        let addresses = |found: &'static [&'static str], allow_private| async move {
+            let found: Vec<IpAddr> = found.iter().map(|text| text.parse().unwrap()).collect();
+            let lookup: Lookup = Arc::new(move |_| {
+                let found = found.clone();
+                Box::pin(async move { Ok(found) })
+            });
+            let name = "receiver.example".parse().unwrap();
+            let found = Guarded::new(lookup, allow_private).resolve(name).await;
+            found.map(|all| all.map(|address| address.ip().to_string()).collect::<Vec<_>>()).ok()
+        };
+        assert_eq!(addresses(&["10.0.0.1", "1.1.1.1"], false).await.unwrap(), ["1.1.1.1"]);
+        assert!(addresses(&["10.0.0.1", "::1"], false).await.is_none());
+        assert!(addresses(&[], false).await.is_none());
+        assert_eq!(addresses(&["10.0.0.1"], true).await.unwrap(), ["10.0.0.1"]);
+    }
+}

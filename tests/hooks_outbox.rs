@@ -1,0 +1,229 @@
+//! What hooks are to be told survives kills, bad receivers and people's patience.
+
+use crate::support::{
+    program::{Said, said},
+    proxy::{Proxy, Setup, amazon, eventually},
+    receiver::{Manner, Receiver, SECRET},
+};
+use adsproxy::{hooks::outbox, sandbox::Emulator};
+use serde_json::Value;
+use std::{collections::BTreeSet, fs, process::Command, time::Duration};
+
+const KILLS: u64 = 12;
+
+/// A hook that wants refreshes, and retries that a test can wait for.
+fn setup(receiver: &Receiver, outbox: &str) -> Setup {
+    let hook = receiver.hook("ops", r#"events = ["token.refreshed"]"#);
+    let toml = format!(
+        "{hook}[outbox]\nretry_min_secs = 0.05\nretry_max_secs = 0.2\n{outbox}\n\
+         [token]\nforced_refresh_min_interval_secs = 0\n"
+    );
+    let env = vec![("HOOK_SECRET".to_owned(), SECRET.to_owned())];
+    Setup { toml, file_store: true, env, ..Setup::default() }
+}
+
+/// Makes the proxy refresh `acme`'s token; returns the new token's generation.
+async fn refresh(amazon: &Emulator, proxy: &Proxy) -> u64 {
+    amazon.state().lwa.expire_access_tokens(Some("acme"));
+    assert_eq!(proxy.get("/v2/profiles").await.status, 200);
+    let status: Value = serde_json::from_str(
+        proxy.ask_admin("/status").split_once("\r\n\r\n").expect("an answer").1,
+    )
+    .expect("JSON");
+    let accounts = status["accounts"].as_array().expect("accounts");
+    let acme = accounts.iter().find(|account| account["account"] == "acme").expect("acme");
+    acme["generation"].as_u64().expect("a number")
+}
+
+/// The generations of `acme`'s tokens that the receiver was told, in order.
+fn told(receiver: &Receiver) -> Vec<u64> {
+    let taken = receiver.taken();
+    let data = taken.iter().map(|one| one.json()["data"].clone());
+    data.filter(|data| data["account"] == "acme")
+        .filter_map(|data| data["generation"].as_u64())
+        .collect()
+}
+
+/// The generations of `acme`'s tokens in the outbox on disk.
+fn written(proxy: &Proxy) -> Vec<u64> {
+    let root = proxy.dir.path().join("store/outbox");
+    // A file that is renamed or removed while it is looked for is found the next time.
+    let waiting = outbox::waiting(&root).unwrap_or_default();
+    let acme = waiting.iter().filter(|message| message.account.as_deref() == Some("acme"));
+    acme.filter_map(|message| message.generation).collect()
+}
+
+/// `adsproxy` with the configuration of `proxy`.
+fn cli(proxy: &Proxy, arguments: &str) -> Said {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_adsproxy"));
+    command.args(arguments.split(' ')).arg("--config").arg(proxy.dir.path().join("proxy.toml"));
+    command.env("HOOK_SECRET", SECRET).env("CLIENT_SECRET", "x");
+    said(command.env("ACME_REFRESH", "x").env("GLOBEX_REFRESH", "x"))
+}
+
+fn waiting(proxy: &Proxy) -> f64 {
+    proxy.metric("adsproxy_hook_outbox_messages")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_event_arrives_at_least_once_through_kills_at_random_moments() {
+    let (amazon, receiver) = (amazon().await, Receiver::start().await);
+    let mut proxy = Proxy::with(&amazon, setup(&receiver, ""));
+    let mut due = BTreeSet::new();
+    for kill in 0..KILLS {
+        // Sometimes down, so that messages pile up, sometimes up, so that it is killed at work.
+        receiver.be(if kill % 3 == 0 { Manner::Status(503) } else { Manner::Status(204) });
+        for _ in 0..3 {
+            let generation = refresh(&amazon, &proxy).await;
+            eventually("it is written down or told", || {
+                told(&receiver).contains(&generation) || written(&proxy).contains(&generation)
+            })
+            .await;
+            due.insert(generation);
+        }
+        std::thread::sleep(Duration::from_micros(1700 * kill));
+        proxy.kill();
+        proxy = proxy.restart();
+    }
+    receiver.be(Manner::Status(204));
+    let all = || {
+        let told: BTreeSet<u64> = told(&receiver).into_iter().collect();
+        due.iter().all(|generation| told.contains(generation))
+    };
+    eventually("everything has arrived", all).await;
+    eventually("nothing waits any more", || waiting(&proxy) == 0.0).await;
+    assert!(due.len() as u64 >= KILLS * 3);
+    // At least once, and hardly ever twice: one attempt may be under way at each kill.
+    let twice = told(&receiver).len() - told(&receiver).into_iter().collect::<BTreeSet<_>>().len();
+    assert!(twice as u64 <= 4 * KILLS, "{twice}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_process_left_is_delivered_by_another_on_the_same_store() {
+    let (amazon, receiver) = (amazon().await, Receiver::start().await);
+    receiver.be(Manner::Status(503));
+    let mut first = Proxy::with(&amazon, setup(&receiver, ""));
+    refresh(&amazon, &first).await;
+    eventually("it waits", || waiting(&first) >= 1.0).await;
+    // Another process on the same configuration and store.
+    let second = Proxy::twin(&first);
+    // Two looks of the second at what it may take over.
+    eventually("the first still tries alone", || receiver.all().len() > 12).await;
+    let ids: BTreeSet<String> = receiver.all().iter().map(|one| one.id().to_owned()).collect();
+    let messages = waiting(&first) + waiting(&second);
+    assert_eq!(ids.len() as f64, messages, "each message belongs to one process");
+    first.kill();
+    receiver.be(Manner::Status(204));
+    eventually("the second delivers", || {
+        receiver.taken().iter().any(|one| one.json()["data"]["account"] == "acme")
+    })
+    .await;
+    eventually("all of it", || waiting(&second) == 0.0).await;
+    assert_eq!(receiver.taken().len(), ids.len(), "none of it twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_listed_and_sent_again_by_command() {
+    let (amazon, receiver) = (amazon().await, Receiver::start().await);
+    receiver.be(Manner::Status(500));
+    let proxy = Proxy::with(&amazon, setup(&receiver, "attempts_max = 2\n"));
+    for _ in 0..2 {
+        refresh(&amazon, &proxy).await;
+    }
+    let dead = || proxy.metric("adsproxy_hook_dead_letters");
+    eventually("two are given up", || dead() >= 2.0 && waiting(&proxy) == 0.0).await;
+    assert_eq!(receiver.taken().len(), 0);
+    let count = dead() as usize;
+
+    let listed = cli(&proxy, "hooks list --dead --json");
+    assert_eq!(listed.code, Some(0), "{}", listed.err);
+    let listed: Value = serde_json::from_str(&listed.out).expect("JSON");
+    let messages = listed["messages"].as_array().expect("a list");
+    assert_eq!(messages.len(), count);
+    assert!(messages.iter().all(|one| one["state"] == "dead" && one["attempts"] == 2));
+    assert_eq!(messages[0]["last_error"], "answered 500");
+    let table = cli(&proxy, "hooks list").out;
+    assert!(table.starts_with("ID ") && table.contains("token.refreshed"), "{table}");
+
+    let wrong = cli(&proxy, "hooks resend msg_of-nobody");
+    assert!(wrong.code == Some(1) && wrong.err.contains("msg_of-nobody"), "{}", wrong.err);
+    receiver.be(Manner::Status(204));
+    let id = messages[0]["id"].as_str().expect("an id");
+    let one = cli(&proxy, &format!("hooks resend {id}"));
+    assert!(one.code == Some(0) && one.out.starts_with("1 message queued"), "{}", one.err);
+    eventually("it arrives", || receiver.taken().iter().any(|one| one.id() == id)).await;
+    assert_eq!(receiver.taken().len(), 1, "and no other");
+    let rest = cli(&proxy, "hooks resend --all");
+    assert_eq!(rest.code, Some(0), "{}", rest.err);
+    eventually("the rest arrives", || receiver.taken().len() == count).await;
+    eventually("none is left", || dead() == 0.0).await;
+    eventually("nothing is listed", || cli(&proxy, "hooks list").out == "no messages\n").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_outbox_loses_the_oldest_and_says_so() {
+    let (amazon, receiver) = (amazon().await, Receiver::start().await);
+    receiver.be(Manner::Hang);
+    let proxy = Proxy::with(&amazon, setup(&receiver, "messages_max = 3\n"));
+    for _ in 0..12 {
+        refresh(&amazon, &proxy).await;
+    }
+    let lost = || proxy.metric("adsproxy_hook_dropped_total{reason=\"outbox_full\"}");
+    eventually("some are lost", || lost() >= 5.0).await;
+    assert!(waiting(&proxy) <= 3.0);
+    assert!(proxy.log().contains("messages to hooks were lost"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_memory_store_delivers_too_and_its_commands_say_what_it_cannot() {
+    let (amazon, receiver) = (amazon().await, Receiver::start().await);
+    let setup = Setup { file_store: false, ..setup(&receiver, "") };
+    let proxy = Proxy::with(&amazon, setup);
+    refresh(&amazon, &proxy).await;
+    eventually("it arrives", || !receiver.taken().is_empty()).await;
+    let listed = cli(&proxy, "hooks list");
+    assert_eq!(listed.code, Some(1));
+    assert!(listed.err.contains("store.kind = \"memory\""), "{}", listed.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happened_just_before_the_end_is_told_after_it() {
+    let (amazon, receiver) = (amazon().await, Receiver::start().await);
+    receiver.be(Manner::Status(503));
+    let proxy = Proxy::with(&amazon, setup(&receiver, ""));
+    let generation = refresh(&amazon, &proxy).await;
+    let proxy = proxy.restart();
+    receiver.be(Manner::Status(204));
+    eventually("it is told", || told(&receiver).contains(&generation)).await;
+    drop(proxy);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_for_a_hook_that_is_gone_is_a_dead_letter() {
+    let (amazon, receiver) = (amazon().await, Receiver::start().await);
+    receiver.be(Manner::Status(503));
+    let mut proxy = Proxy::with(&amazon, setup(&receiver, ""));
+    refresh(&amazon, &proxy).await;
+    eventually("it waits", || waiting(&proxy) >= 1.0).await;
+    proxy.kill();
+    let path = proxy.dir.path().join("proxy.toml");
+    let text = fs::read_to_string(&path).expect("a configuration");
+    fs::write(&path, text.replace("name = \"ops\"", "name = \"other\"")).expect("written");
+    let proxy = proxy.restart();
+    eventually("it is given up", || proxy.metric("adsproxy_hook_dead_letters") >= 1.0).await;
+    assert!(cli(&proxy, "hooks list --dead").out.contains("no hook has this name any more"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_can_be_tried_by_command() {
+    let (amazon, receiver) = (amazon().await, Receiver::start().await);
+    let proxy = Proxy::with(&amazon, setup(&receiver, ""));
+    let tried = cli(&proxy, "hooks test ops");
+    assert!(tried.code == Some(0) && tried.out.starts_with("ops took"), "{}", tried.err);
+    assert_eq!(receiver.kinds(), ["hook.test"]);
+    receiver.be(Manner::Status(500));
+    let tried = cli(&proxy, "hooks test ops");
+    assert!(tried.code == Some(1) && tried.err.contains("answered 500"), "{}", tried.err);
+    let unknown = cli(&proxy, "hooks test nobody");
+    assert!(unknown.code == Some(1) && unknown.err.contains("configured: ops"), "{}", unknown.err);
+}
