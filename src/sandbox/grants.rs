@@ -25,8 +25,10 @@ const CODE_LIFETIME: Duration = Duration::from_secs(300);
 /// The emulated token service.
 #[derive(Debug)]
 pub struct Lwa {
-    /// Parks token requests.
+    /// Parks token requests before anything is decided.
     pub gate: Gate,
+    /// Parks the answers to token requests: what they tell is true already.
+    pub answers: Gate,
     /// Makes token requests fail.
     pub faults: Faults<LwaFault>,
     clock: Arc<dyn Clock>,
@@ -126,7 +128,8 @@ impl Lwa {
             tokens: HashMap::new(),
             order: VecDeque::new(),
         };
-        Self { gate: Gate::default(), faults: Faults::default(), clock, inner: Mutex::new(inner) }
+        let (gate, answers) = Default::default();
+        Self { gate, answers, faults: Faults::default(), clock, inner: Mutex::new(inner) }
     }
 
     /// Changes how tokens are issued from now on.

@@ -45,6 +45,7 @@ pub(super) async fn token(state: &State, parts: &Parts, body: &Bytes) -> Answer 
         Err(answer) => return Ok(*answer),
     };
     state.record.issued();
+    state.lwa.answers.pass().await;
     match fault {
         Some(LwaFault::LoseAnswer) => return Err(Hangup),
         Some(LwaFault::CrlfInToken) => tokens.access.push_str("\r\nX-Injected: 1"),
