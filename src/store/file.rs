@@ -137,6 +137,7 @@ fn replace(path: &Path, account: &AccountId, text: &[u8], timeout: Duration) -> 
     let renamed = file
         .write_all(text)
         .and_then(|()| file.sync_all())
+        .and_then(|()| is_whole(&file, text.len()))
         .map_err(Error::io("write", &temporary))
         .and_then(|()| fs::rename(&temporary, path).map_err(Error::io("replace", path)));
     if renamed.is_err() {
@@ -145,6 +146,14 @@ fn replace(path: &Path, account: &AccountId, text: &[u8], timeout: Duration) -> 
     }
     renamed?;
     sync_directory(parent(path))
+}
+
+/// A file system that took less than it said must not cost the old record.
+fn is_whole(file: &File, len: usize) -> io::Result<()> {
+    match file.metadata()?.len() == len as u64 {
+        true => Ok(()),
+        false => Err(io::ErrorKind::WriteZero.into()),
+    }
 }
 
 /// Removes the record and what a crashed save may have left beside it.

@@ -67,7 +67,9 @@ impl Turns {
         let deadline = Instant::now() + timeout;
         let locked = || Error::Locked { account: account.clone(), waited: timeout };
         let turn = self.take(account, deadline).await.ok_or_else(locked)?;
-        let mut file = blocking(path, open_private).await?;
+        let Some(mut file) = blocking(path, open_lock).await? else {
+            return Ok(Lock { _file: None, _turn: turn });
+        };
         let mut pause = Backoff::new(Duration::from_millis(2), Duration::from_millis(100));
         loop {
             // The file moves into each try and back, so that no thread is held while we wait and
@@ -111,6 +113,26 @@ pub(super) fn open_private(path: &Path) -> Result<File, Error> {
         .mode(0o600)
         .open(path)
         .map_err(Error::io("open", path))
+}
+
+/// Opens an account's lock file. On a disk that takes nothing new, one that is there can still be
+/// locked; one that is not there stands for nobody, because no other process can make it either.
+fn open_lock(path: &Path) -> Result<Option<File>, Error> {
+    let refused = match open_private(path) {
+        Err(Error::Io { source, .. }) if takes_nothing(&source) => source,
+        opened => return opened.map(Some),
+    };
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(_) => Err(Error::io("open", path)(refused)),
+    }
+}
+
+/// Whether the disk is full, or was remounted read-only, as ext4 is after an error.
+fn takes_nothing(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
 }
 
 /// Tries to lock `file`; `false` if another holder has it.
