@@ -8,7 +8,7 @@ mod seat;
 use crate::{
     admin::{
         self, Admin, Sources,
-        health::{Health, Readiness},
+        health::{Check, Health, Readiness},
     },
     audit::{Action, Actor, Entry},
     clock::{Clock, SystemClock},
@@ -171,7 +171,9 @@ impl App {
         };
         let tls = config.listen.tls.as_ref().map(ServerTls::load).transpose()?;
         let shared = share(&core, private.as_ref())?;
-        let readiness = Arc::new(Health::new(Vec::new()));
+        let tokens = shared.tokens.clone();
+        let is_saved = Check::warning("store", move || tokens.unsaved() == 0);
+        let readiness = Arc::new(Health::new(vec![is_saved]));
         let drain = watch::Sender::new(false);
         let stop = watch::Sender::new(false);
         let sources = Sources {

@@ -98,6 +98,8 @@ pub struct AccountStatus {
     pub reauthorization_required: bool,
     /// Days until the grant ends, the current one included; none if its consent is not dated.
     pub consent_days_left: Option<i64>,
+    /// The store does not take its newest record, which is in memory only.
+    pub is_unsaved: bool,
 }
 
 /// Tells the state of all accounts at the time of asking.
@@ -265,6 +267,9 @@ impl Metrics {
                 page.sample(&[("account", status.account.as_str())], seconds);
             }
         }
+        let help = "Accounts whose newest record is in memory only: the store is degraded.";
+        page.family("adsproxy_store_unsaved_records", help, Kind::Gauge);
+        page.sample(&[], accounts.iter().filter(|status| status.is_unsaved).count() as u64);
         let help = "Accounts without series of their own (metrics.account_labels_max).";
         page.family("adsproxy_accounts_beyond_label_cap", help, Kind::Gauge);
         page.sample(&[], (accounts.len() - labelled.len()) as u64);

@@ -22,6 +22,7 @@ fn account(alias: &str, expires_in: Option<u64>) -> AccountStatus {
         last_error: None,
         reauthorization_required: false,
         consent_days_left: None,
+        is_unsaved: false,
     }
 }
 
@@ -92,6 +93,7 @@ fn the_page_is_well_formed_and_holds_every_documented_name() {
         "token_expiry_seconds",
         "grant_state",
         "store_write_total",
+        "store_unsaved_records",
         "in_flight_requests",
         "build_info",
         "limit_hits_total",

@@ -50,7 +50,10 @@ async fn both_listeners_tell_health_and_metrics_but_only_admin_tells_accounts() 
         for path in HEALTH {
             assert_eq!(get(address, path, LOCAL), (200, "ok\n".into()), "{path}");
         }
-        assert_eq!(get(address, "/readyz?verbose", LOCAL), (200, "[+] serving ok\n".into()));
+        assert_eq!(
+            get(address, "/readyz?verbose", LOCAL),
+            (200, "[+] serving ok\n[+] store ok\n".into())
+        );
         let (status, page) = get(address, "/metrics", LOCAL);
         assert!(status == 200 && page.contains("adsproxy_build_info"), "{page}");
         assert_eq!(get(address, "/v2/profiles", LOCAL).0, 404);

@@ -14,7 +14,7 @@ use crate::{
     lwa::Application,
     secret::Secret,
     store::{self, Credential, CredentialStore, Lock},
-    token::{Authority, Holder, TokenManager, slot::Failure},
+    token::{Authority, Holder, Refused, TokenManager, slot::Failure},
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -34,9 +34,24 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The records' versions.
 type Versions = BTreeMap<AccountId, u64>;
-/// What was seen of an account when it was last looked at: its record's version, and whether it
-/// waited for a person or a key.
-type Seen = HashMap<AccountId, (u64, bool)>;
+
+/// What was seen when the store was last looked at.
+#[derive(Default)]
+struct Seen {
+    /// Of each account its record's version, and whether it waited for a person or a key.
+    accounts: HashMap<AccountId, (u64, bool)>,
+    /// Accounts whose record could not be looked at, which was logged.
+    unreadable: HashSet<AccountId>,
+    /// The store could not be listed, which was logged.
+    is_unlistable: bool,
+}
+
+/// What the store holds of an account with a configured refresh token.
+enum Found {
+    Stored(Option<Credential>),
+    /// It does not take the seed.
+    Refused(Box<Refused>),
+}
 
 /// Keeps the directory in step with the configuration and the store. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -112,15 +127,20 @@ impl Enroller {
 
     /// Follows the store until dropped.
     pub async fn follow(&self) {
-        let mut seen = Seen::new();
+        let mut seen = Seen::default();
         loop {
             tokio::time::sleep(FOLLOW_INTERVAL).await;
             match self.store.versions().await {
                 Ok(versions) => {
+                    seen.is_unlistable = false;
                     let replaced = self.heal(&versions, &mut seen).await;
                     self.reconcile(&versions, &replaced).await;
                 }
-                Err(error) => warn!(error = %chain(&error), "cannot list the store"),
+                Err(error) if !seen.is_unlistable => {
+                    seen.is_unlistable = true;
+                    warn!(error = %chain(&error), "cannot list the store: trying on");
+                }
+                Err(_) => {}
             }
             let now = self.clock.now().unix();
             self.reminders.warn_of_expiring(&self.directory, &self.events, now);
@@ -176,9 +196,14 @@ impl Enroller {
     /// sensible can be said of: it is tried again.
     async fn admit(&self, id: &AccountId) -> Option<Account> {
         let config = self.config.accounts.get(id);
-        let record = match config.and_then(|config| config.refresh_token.as_ref()) {
+        let found = match config.and_then(|config| config.refresh_token.as_ref()) {
             Some(seed) => self.seed(id, config?, seed).await,
-            None => self.store.load(id).await,
+            None => self.store.load(id).await.map(Found::Stored),
+        };
+        let (record, refused) = match found {
+            Ok(Found::Stored(record)) => (Ok(record), None),
+            Ok(Found::Refused(refused)) => (Ok(None), Some(refused)),
+            Err(error) => (Err(error), None),
         };
         let lasting = record.as_ref().err().is_none_or(store::Error::is_lasting);
         let (region, name, authority) = match (config, &record) {
@@ -203,7 +228,10 @@ impl Enroller {
             return None;
         }
         let holder = self.tokens.adopt(id, region, application.clone(), authority);
-        self.recall(&holder, &record);
+        match refused {
+            Some(refused) => self.tokens.recall_refused(&holder, *refused),
+            None => self.recall(&holder, &record),
+        }
         Some(Account::new(holder, region, config))
     }
 
@@ -238,7 +266,7 @@ impl Enroller {
         id: &AccountId,
         config: &config::Account,
         seed: &Secret,
-    ) -> Result<Option<Credential>, store::Error> {
+    ) -> Result<Found, store::Error> {
         let _lock = self.lock(id).await?;
         let record = self.store.load(id).await?;
         let fingerprint = self.store.fingerprint(seed);
@@ -248,9 +276,9 @@ impl Enroller {
                 .as_deref()
                 .is_some_and(|known| self.store.fingerprint_matches(known, seed))
         {
-            return Ok(Some(self.refingerprint(record, fingerprint).await));
+            return Ok(Found::Stored(Some(self.refingerprint(record, fingerprint).await)));
         }
-        let seeded = Credential {
+        let mut seeded = Credential {
             account: id.clone(),
             application: config.application.clone(),
             region: config.region,
@@ -263,9 +291,14 @@ impl Enroller {
             reauthorization_required: false,
             seed: Some(fingerprint),
         };
-        self.store.save(&seeded).await?;
+        if let Err(error) = self.store.save(&seeded).await {
+            // Newer than what is stored, so that it replaces that in the end.
+            seeded.generation += 1;
+            let refused = Refused { record: seeded, stored: record, error };
+            return Ok(Found::Refused(Box::new(refused)));
+        }
         info!(account = id.as_str(), "refresh token taken from the configuration");
-        Ok(Some(seeded))
+        Ok(Found::Stored(Some(seeded)))
     }
 
     /// Makes the seed's fingerprint with the key that seals now, under the account's lock.
@@ -287,26 +320,32 @@ impl Enroller {
     /// Looks again at every account whose record changed: for those that wait for a person, a key
     /// or a disk, and for those that another process has connected anew, which are returned.
     async fn heal(&self, versions: &Versions, seen: &mut Seen) -> HashSet<AccountId> {
-        seen.retain(|id, _| versions.contains_key(id));
+        seen.accounts.retain(|id, _| versions.contains_key(id));
         let mut replaced = HashSet::new();
         for (id, account) in &*self.directory.snapshot() {
             let holder = &account.holder;
-            if let Err(error) = self.tokens.settle(holder).await {
-                warn!(account = id.as_str(), error = %chain(&error), "still not saved");
-            }
+            // That it was not saved is logged already, and shown in /status.
+            let _ = self.tokens.settle(holder).await;
             let Some(&version) = versions.get(id) else { continue };
             let now = (version, self.tokens.is_stuck(holder));
-            if seen.get(id) == Some(&now) {
+            if seen.accounts.get(id) == Some(&now) {
                 continue;
             }
-            match self.look(holder).await {
+            let looked = self.look(holder).await;
+            if looked.is_ok() {
+                seen.unreadable.remove(id);
+            }
+            match looked {
                 Ok(true) => drop(replaced.insert(id.clone())),
-                Ok(false) => drop(seen.insert(id.clone(), now)),
+                Ok(false) => drop(seen.accounts.insert(id.clone(), now)),
                 Err(error) => {
-                    warn!(account = id.as_str(), error = %chain(&error), "cannot look at the record");
+                    if seen.unreadable.insert(id.clone()) {
+                        let (account, error) = (id.as_str(), chain(&error));
+                        warn!(account, error, "cannot look at the record: trying on");
+                    }
                     // Only another record, or another moment, can say something else.
                     if error.is_lasting() {
-                        seen.insert(id.clone(), now);
+                        seen.accounts.insert(id.clone(), now);
                     }
                 }
             }

@@ -27,6 +27,7 @@ impl Accounts for Known {
             last_error: Some("invalid_grant".into()),
             reauthorization_required: true,
             consent_days_left: Some(12),
+            is_unsaved: false,
         }]
     }
 }
@@ -96,11 +97,11 @@ async fn status_lists_accounts_on_the_admin_listener_only() {
     let admin = Admin::guarded(sources.clone(), Guard::new(&[]));
     let (code, kind, body) = get(&admin, "/status").await;
     assert_eq!((code, kind.as_str()), (200, JSON));
-    let expected = json!({ "version": env!("CARGO_PKG_VERSION"), "accounts": [{
+    let expected = json!({ "version": env!("CARGO_PKG_VERSION"), "store": "ok", "accounts": [{
         "account": "acme", "state": "reauthorization_required", "region": "fe",
         "application": "default", "expires_in_secs": null, "generation": 7,
         "last_error": "invalid_grant", "reauthorization_required": true,
-        "consent_days_left": 12,
+        "consent_days_left": 12, "unsaved": false,
     }] });
     assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
     assert_eq!(get(&admin, "/").await.0, 200);

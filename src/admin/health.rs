@@ -23,12 +23,19 @@ pub enum Readiness {
 pub struct Check {
     name: &'static str,
     holds: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Whether requests are unwanted while it does not hold.
+    is_vital: bool,
 }
 
 impl Check {
     /// A check that asks `holds`; it must answer at once.
     pub fn new(name: &'static str, holds: impl Fn() -> bool + Send + Sync + 'static) -> Self {
-        Self { name, holds: Box::new(holds) }
+        Self { name, holds: Box::new(holds), is_vital: true }
+    }
+
+    /// As [`Check::new`], for what a person should know and requests need not care about.
+    pub fn warning(name: &'static str, holds: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self { is_vital: false, ..Self::new(name, holds) }
     }
 }
 
@@ -82,13 +89,18 @@ impl Health {
             Readiness::Ready => (true, "serving"),
             Readiness::Draining => (false, "serving (draining)"),
         };
-        let checks = self.checks.iter().map(|check| ((check.holds)(), check.name));
+        let serving = (serving.0, serving.1, true);
+        let checks = self.checks.iter();
+        let checks = checks.map(|check| ((check.holds)(), check.name, check.is_vital));
         let (mut ready, mut text) = (true, String::new());
-        for (holds, name) in std::iter::once(serving).chain(checks) {
-            ready &= holds;
-            text.push_str(if holds { "[+] " } else { "[-] " });
-            text.push_str(name);
-            text.push_str(if holds { " ok\n" } else { " failed\n" });
+        for (holds, name, is_vital) in std::iter::once(serving).chain(checks) {
+            ready &= holds || !is_vital;
+            let (mark, word) = match (holds, is_vital) {
+                (true, _) => ("+", "ok"),
+                (false, true) => ("-", "failed"),
+                (false, false) => ("!", "degraded"),
+            };
+            text.push_str(&format!("[{mark}] {name} {word}\n"));
         }
         (ready, text)
     }
@@ -113,6 +125,13 @@ mod tests {
         store.store(true, Ordering::SeqCst);
         health.set(Readiness::Draining);
         assert!(!health.report().0 && health.has_started());
+    }
+
+    #[test]
+    fn a_warning_is_told_and_keeps_no_request_away() {
+        let health = Health::new(vec![Check::warning("store", || false)]);
+        health.set(Readiness::Ready);
+        assert_eq!(health.report(), (true, "[+] serving ok\n[!] store degraded\n".into()));
     }
 
     #[test]

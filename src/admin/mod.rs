@@ -151,10 +151,14 @@ fn status(accounts: &[AccountStatus]) -> String {
                 "last_error": status.last_error,
                 "reauthorization_required": status.reauthorization_required,
                 "consent_days_left": status.consent_days_left,
+                "unsaved": status.is_unsaved,
             })
         })
         .collect();
-    json!({ "version": env!("CARGO_PKG_VERSION"), "accounts": accounts }).to_string()
+    let degraded = accounts.iter().any(|account| account["unsaved"] == true);
+    let store = if degraded { "degraded" } else { "ok" };
+    json!({ "version": env!("CARGO_PKG_VERSION"), "store": store, "accounts": accounts })
+        .to_string()
 }
 
 fn state_code(good: bool) -> StatusCode {

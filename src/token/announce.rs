@@ -81,6 +81,12 @@ impl Announcer {
             self.events.kept().await;
         }
     }
+
+    /// The store took the record of `holder`'s account no more, the first one that it did not.
+    pub(super) fn degraded(&self, holder: &Holder, at: u64) {
+        let reason = Some("store_unavailable");
+        self.events.emit(&Event { reason, ..about(Kind::StoreDegraded, holder, at) });
+    }
 }
 
 fn about(kind: Kind, holder: &Holder, at: u64) -> Event {

@@ -43,7 +43,7 @@ pub struct Holder {
     waiters: AtomicUsize,
     pub(super) last_error: Mutex<Option<String>>,
     /// The newest record, while the store does not take it.
-    pub(super) unsaved: Mutex<Option<Credential>>,
+    pub(super) unsaved: Mutex<Option<Unsaved>>,
     /// The refresh token in the store, as this process last read or wrote it.
     pub(super) stored: Mutex<Option<Secret>>,
     /// The refresh token that LWA called dead while the store could not be told: finding it again
@@ -127,15 +127,21 @@ impl Holder {
     /// anew, or it was removed. Call it under the account's lock.
     pub(super) fn successor(&self, stored: Option<&Credential>) -> Option<Credential> {
         let base = self.stored.lock();
-        let goes_on = |unsaved: &Credential, stored: &Credential| {
-            let known = [&*base, &unsaved.previous_refresh_token].map(Option::as_ref);
-            unsaved.generation > stored.generation
-                && (stored.refresh_token == unsaved.refresh_token
-                    || known.contains(&Some(&stored.refresh_token)))
+        let goes_on = |unsaved: &Credential| match stored {
+            Some(stored) => {
+                let known = [&*base, &unsaved.previous_refresh_token].map(Option::as_ref);
+                // The same one is there if only its last sync failed: it may yet be lost.
+                stored == unsaved
+                    || unsaved.generation > stored.generation
+                        && (stored.refresh_token == unsaved.refresh_token
+                            || known.contains(&Some(&stored.refresh_token)))
+            }
+            // Never saved, or removed since?
+            None => base.is_none(),
         };
         let mut unsaved = self.unsaved.lock();
-        unsaved.take_if(|unsaved| !stored.is_some_and(|stored| goes_on(unsaved, stored)));
-        unsaved.clone()
+        unsaved.take_if(|unsaved| !goes_on(&unsaved.record));
+        unsaved.as_ref().map(|unsaved| unsaved.record.clone())
     }
 
     pub(super) fn publish(&self, token: AccessToken) {
@@ -172,6 +178,26 @@ impl Holder {
 
     pub(super) fn good(&self, now: Now) -> Option<Arc<AccessToken>> {
         self.current.load_full().filter(|token| !token.life.is_expired(now))
+    }
+}
+
+/// A record that is in memory only, which is counted while it lasts.
+pub(super) struct Unsaved {
+    pub(super) record: Credential,
+    count: Arc<AtomicUsize>,
+}
+
+impl Unsaved {
+    /// Counts `record` in `count`; says whether it is the first there.
+    pub(super) fn new(record: Credential, count: &Arc<AtomicUsize>) -> (Self, bool) {
+        let is_first = count.fetch_add(1, Ordering::SeqCst) == 0;
+        (Self { record, count: Arc::clone(count) }, is_first)
+    }
+}
+
+impl Drop for Unsaved {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

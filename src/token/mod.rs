@@ -26,7 +26,14 @@ use crate::{
     store::{self, Credential, CredentialStore},
 };
 use slot::{Life, Policy, Refusal, Rejected, State, Want};
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{runtime::Handle, sync::Semaphore, sync::watch, time::timeout};
 
 /// Why no token can be had.
@@ -74,6 +81,17 @@ pub struct Replacement {
     pub failed: Option<Error>,
 }
 
+/// A record that the store does not take.
+#[derive(Debug)]
+pub struct Refused {
+    /// The record.
+    pub record: Credential,
+    /// What the store holds of the account instead.
+    pub stored: Option<Credential>,
+    /// Why it does not take the record.
+    pub error: store::Error,
+}
+
 /// Hands out access tokens and keeps them fresh. Cheap to clone.
 #[derive(Clone)]
 pub struct TokenManager(Arc<Inner>);
@@ -107,6 +125,8 @@ struct Inner {
     control: Handle,
     lwa_calls: Semaphore,
     background: background::Queue,
+    /// Accounts whose newest record is in memory only.
+    unsaved: Arc<AtomicUsize>,
 }
 
 impl fmt::Debug for TokenManager {
@@ -134,6 +154,7 @@ impl TokenManager {
             control: with.control,
             lwa_calls: Semaphore::new(config.lwa_concurrency),
             background: background::Queue::default(),
+            unsaved: Arc::default(),
             config: config.clone(),
         }))
     }
@@ -166,6 +187,21 @@ impl TokenManager {
             holder.publish(token);
             self.0.background.push(holder, now);
         }
+    }
+
+    /// Takes over a record that the store refuses: it serves from memory, and is saved when that
+    /// can be.
+    pub fn recall_refused(&self, holder: &Holder, refused: Refused) {
+        let Refused { record, stored, error } = refused;
+        *holder.stored.lock() = stored.map(|stored| stored.refresh_token);
+        holder.remember_consent(&record);
+        self.0.put_off(holder, record, &error);
+    }
+
+    /// How many accounts have a newer record than the store: some, and the store is degraded.
+    #[must_use]
+    pub fn unsaved(&self) -> usize {
+        self.0.unsaved.load(Ordering::SeqCst)
     }
 
     /// Notes why `holder`'s account cannot be used: `failure`, in words `why`.
@@ -378,6 +414,7 @@ impl TokenManager {
             last_error: holder.last_error.lock().clone(),
             reauthorization_required: state == State::ReauthorizationRequired,
             consent_days_left: holder.consent_days_left(now.unix()),
+            is_unsaved: holder.unsaved.lock().is_some(),
         }
     }
 

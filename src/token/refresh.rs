@@ -3,7 +3,7 @@
 //! The order keeps grants alive: take the lock all processes share, read the record again, ask
 //! LWA, make a changed refresh token durable, only then use the access token it came with.
 
-use super::{AccessToken, Holder, Inner, slot};
+use super::{AccessToken, Holder, Inner, holder::Unsaved, slot};
 use crate::{
     error_chain::chain,
     lwa,
@@ -11,7 +11,10 @@ use crate::{
     store::{self, Credential, StoredAccessToken},
 };
 use slot::{Failure, Life};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 use tracing::{error, info, warn};
 
 /// How long settling waits for the account's lock.
@@ -166,7 +169,9 @@ impl Inner {
             Ok(stored) => stored,
             // A store that is away says nothing about what it holds.
             Err(error) => {
-                return holder.unsaved.lock().clone().map(Some).ok_or(Error::Store(error));
+                let unsaved = holder.unsaved.lock();
+                let record = unsaved.as_ref().map(|unsaved| unsaved.record.clone());
+                return record.map(Some).ok_or(Error::Store(error));
             }
         };
         let successor = holder.successor(stored.as_ref());
@@ -254,14 +259,23 @@ impl Inner {
         for attempt in 1..=tries {
             match self.try_save(holder, &record).await {
                 Ok(()) => return,
-                Err(error) => {
-                    let (account, error) = (holder.id.as_str(), chain(&error));
-                    error!(account, rotated, attempt, error, "cannot save the record");
-                }
+                Err(error) if attempt == tries => return self.put_off(holder, record, &error),
+                Err(_) => tokio::time::sleep(Duration::from_millis(100) * attempt).await,
             }
-            tokio::time::sleep(Duration::from_millis(100) * attempt).await;
         }
-        *holder.unsaved.lock() = Some(record);
+    }
+
+    /// Keeps `record` in memory until the store takes it, and says so once.
+    pub(super) fn put_off(&self, holder: &Holder, record: Credential, error: &store::Error) {
+        let (unsaved, is_first) = Unsaved::new(record, &self.unsaved);
+        let known = holder.unsaved.lock().replace(unsaved).is_some();
+        let (account, error) = (holder.id.as_str(), chain(error));
+        if is_first {
+            error!(account, error, "store degraded: what is new is kept in memory only");
+            self.announcer.degraded(holder, self.clock.now().unix());
+        } else if !known {
+            warn!(account, error, "cannot save the record, which is kept in memory");
+        }
     }
 
     async fn try_save(&self, holder: &Holder, record: &Credential) -> Result<(), store::Error> {
@@ -288,7 +302,8 @@ impl Inner {
         if let Some(record) = holder.successor(stored.as_ref()) {
             self.try_save(holder, &record).await?;
         }
-        info!(account = holder.id.as_str(), "the store takes records again");
+        let still_unsaved = self.unsaved.load(Ordering::SeqCst);
+        info!(account = holder.id.as_str(), still_unsaved, "the store takes records again");
         Ok(())
     }
 }
