@@ -26,11 +26,15 @@ mod cmd_status;
 #[cfg(feature = "sandbox")]
 mod cmd_token;
 mod config;
+#[cfg(feature = "sandbox")]
+mod crash_points;
 mod deploy;
 #[cfg(feature = "sandbox")]
 mod drain;
 #[cfg(feature = "sandbox")]
 mod egress_proxy;
+#[cfg(feature = "sandbox")]
+mod fallbacks;
 #[cfg(feature = "sandbox")]
 mod grant_death;
 #[cfg(feature = "sandbox")]
@@ -87,7 +91,15 @@ mod smuggling;
 #[cfg(feature = "sandbox")]
 mod store_crash;
 #[cfg(feature = "sandbox")]
+mod store_faults;
+#[cfg(feature = "sandbox")]
+mod store_power_cut;
+#[cfg(feature = "sandbox")]
 mod streaming_bodies;
 mod support;
 #[cfg(feature = "sandbox")]
 mod token_refresh;
+#[cfg(feature = "sandbox")]
+mod two_processes;
+#[cfg(feature = "sandbox")]
+mod wall_clock;

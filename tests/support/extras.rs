@@ -18,6 +18,34 @@ pub fn required(tool: &str) -> bool {
     is_executable(tool) || left_out(tool)
 }
 
+/// Says whether tests that take minutes are wanted, too.
+#[cfg(feature = "sandbox")]
+pub fn long() -> bool {
+    let wanted = env::var_os("ADSPROXY_TESTS").is_some_and(|tests| tests == "all");
+    wanted || left_out("ADSPROXY_TESTS=all")
+}
+
+/// Says whether the tests run as root; if not, the calling test has nothing to do.
+#[cfg(feature = "sandbox")]
+pub fn root() -> bool {
+    rustix::process::geteuid().is_root() || left_out("root")
+}
+
+/// A shared library of the system, by the end of its path; none if the calling test is to be left
+/// out.
+#[cfg(feature = "sandbox")]
+pub fn library(name: &str) -> Option<std::path::PathBuf> {
+    let machine = env::consts::ARCH;
+    let found = ["/usr/lib", "/usr/lib64"].map(Path::new).into_iter().flat_map(|directory| {
+        [directory.join(name), directory.join(format!("{machine}-linux-gnu")).join(name)]
+    });
+    let found = found.into_iter().find(|path| path.is_file());
+    if found.is_none() {
+        left_out(name);
+    }
+    found
+}
+
 /// The interpreter that has the SDKs and validators; none if the calling test is to be left out.
 ///
 /// Proxy settings of the machine are not for requests to loopback.

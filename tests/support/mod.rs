@@ -21,6 +21,8 @@ pub mod secure;
 #[cfg(feature = "sandbox")]
 pub mod socket;
 #[cfg(feature = "sandbox")]
+pub mod strace;
+#[cfg(feature = "sandbox")]
 pub mod stream;
 #[cfg(feature = "sandbox")]
 pub mod wire;

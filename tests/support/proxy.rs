@@ -38,6 +38,10 @@ pub struct Setup {
     pub file_store: bool,
     /// Further environment.
     pub env: Vec<(String, String)>,
+    /// A directory with a configuration's key and store to use instead of new ones.
+    pub dir: Option<Arc<TempDir>>,
+    /// What the program is run by: a command that ends in running its arguments.
+    pub runner: Vec<String>,
 }
 
 /// A running adsproxy. Ends, and checks its output for secrets, when dropped.
@@ -52,6 +56,7 @@ pub struct Proxy {
     /// Configuration, key and store; survives a restart.
     pub dir: Arc<TempDir>,
     env: Vec<(String, String)>,
+    runner: Vec<String>,
     client: reqwest::Client,
 }
 
@@ -86,20 +91,38 @@ impl Proxy {
 
     /// Starts with further configuration. Keys must not repeat those written here.
     pub fn with(amazon: &Emulator, setup: Setup) -> Self {
-        let dir = Arc::new(tempfile::tempdir().expect("a temporary directory"));
-        write_config(dir.path(), amazon, &setup);
-        Self::launch(dir, setup.env)
+        Self::try_with(amazon, setup).unwrap_or_else(|said| panic!("the proxy ended:\n{said}"))
+    }
+
+    /// As `with`, for a proxy that may end before it listens; what it said then.
+    pub fn try_with(amazon: &Emulator, setup: Setup) -> Result<Self, String> {
+        let new = || Arc::new(tempfile::tempdir().expect("a temporary directory"));
+        let dir = setup.dir.clone().unwrap_or_else(new);
+        if !dir.path().join("proxy.toml").exists() {
+            write_config(dir.path(), amazon, &setup);
+        }
+        Self::launch(dir, setup.env, setup.runner)
     }
 
     /// Starts again on the same configuration and store.
     pub fn restart(mut self) -> Self {
         self.stop();
-        Self::launch(self.dir.clone(), self.env.clone())
+        Self::launched(self.dir.clone(), self.env.clone(), self.runner.clone())
+    }
+
+    /// Whether the process has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        let running =
+            self.child.as_mut().is_some_and(|child| child.try_wait().expect("a child").is_none());
+        if !running {
+            self.child = None;
+        }
+        !running
     }
 
     /// Another process on the configuration and store of `other`.
     pub fn twin(other: &Self) -> Self {
-        Self::launch(other.dir.clone(), other.env.clone())
+        Self::launched(other.dir.clone(), other.env.clone(), other.runner.clone())
     }
 
     /// Changes the environment of the next start.
@@ -117,7 +140,7 @@ impl Proxy {
     pub fn refused(amazon: &Emulator, setup: &Setup) -> (i32, String) {
         let dir = tempfile::tempdir().expect("a temporary directory");
         write_config(dir.path(), amazon, setup);
-        let mut child = command(dir.path(), &setup.env).spawn().expect("the binary runs");
+        let mut child = command(dir.path(), &setup.env, &[]).spawn().expect("the binary runs");
         let deadline = Instant::now() + Duration::from_secs(20);
         let status = loop {
             if let Some(status) = child.try_wait().expect("a child of ours") {
@@ -136,8 +159,16 @@ impl Proxy {
         (status.code().expect("no signal"), said)
     }
 
-    fn launch(dir: Arc<TempDir>, env: Vec<(String, String)>) -> Self {
-        let mut child = command(dir.path(), &env).spawn().expect("the binary runs");
+    fn launched(dir: Arc<TempDir>, env: Vec<(String, String)>, runner: Vec<String>) -> Self {
+        Self::launch(dir, env, runner).unwrap_or_else(|said| panic!("the proxy ended:\n{said}"))
+    }
+
+    fn launch(
+        dir: Arc<TempDir>,
+        env: Vec<(String, String)>,
+        runner: Vec<String>,
+    ) -> Result<Self, String> {
+        let mut child = command(dir.path(), &env, &runner).spawn().expect("the binary runs");
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = child.stderr.take().expect("piped");
         let sink = log.clone();
@@ -148,7 +179,10 @@ impl Proxy {
                 log.push('\n');
             }
         });
-        let (addr, admin) = addresses(&mut child, &log);
+        let Some((addr, admin)) = addresses(&mut child, &log) else {
+            reader.join().expect("the reader ends with the pipe");
+            return Err(log.lock().expect("no reader panics").clone());
+        };
         // Fails when another test was first, which is fine.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = reqwest::Client::builder()
@@ -156,7 +190,8 @@ impl Proxy {
             .no_proxy()
             .build()
             .expect("a client");
-        Self { child: Some(child), addr, admin, log, reader: Some(reader), dir, env, client }
+        let (child, reader) = (Some(child), Some(reader));
+        Ok(Self { child, addr, admin, log, reader, dir, env, runner, client })
     }
 
     pub fn pid(&self) -> u32 {
@@ -357,14 +392,12 @@ pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// The real binary, not running yet. Nothing in its surroundings protects it: what it makes too
 /// open shows, and a crash would leave a core if it allowed one.
-fn command(dir: &Path, env: &[(String, String)]) -> Command {
+fn command(dir: &Path, env: &[(String, String)], runner: &[String]) -> Command {
     let mut command = Command::new("sh");
     command
-        .args([
-            "-c",
-            "umask 0; ulimit -c unlimited; exec \"$0\" \"$@\"",
-            env!("CARGO_BIN_EXE_adsproxy"),
-        ])
+        .args(["-c", "umask 0; ulimit -c unlimited; exec \"$@\"", "sh"])
+        .args(runner)
+        .arg(env!("CARGO_BIN_EXE_adsproxy"))
         .args(["serve", "--log-format", "json", "--config"])
         .arg(dir.join("proxy.toml"))
         .env_remove("HTTPS_PROXY")
@@ -379,8 +412,8 @@ fn command(dir: &Path, env: &[(String, String)]) -> Command {
     command
 }
 
-/// Reads the addresses from the line that says `listening`.
-fn addresses(child: &mut Child, log: &Mutex<String>) -> (SocketAddr, SocketAddr) {
+/// Reads the addresses from the line that says `listening`; none if it ended before.
+fn addresses(child: &mut Child, log: &Mutex<String>) -> Option<(SocketAddr, SocketAddr)> {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let text = log.lock().expect("no reader panics").clone();
@@ -391,10 +424,11 @@ fn addresses(child: &mut Child, log: &Mutex<String>) -> (SocketAddr, SocketAddr)
             let proxy = proxy.split('"').find_map(|address| address.parse().ok());
             let admin = line["admin"].as_str().and_then(|address| address.parse().ok());
             let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-            return (proxy.unwrap_or(nowhere), admin.expect("an address"));
+            return Some((proxy.unwrap_or(nowhere), admin.expect("an address")));
         }
-        let ended = child.try_wait().expect("waited");
-        assert!(ended.is_none(), "the proxy ended at once ({ended:?}):\n{text}");
+        if child.try_wait().expect("waited").is_some() {
+            return None;
+        }
         assert!(Instant::now() < deadline, "the proxy does not listen:\n{text}");
         thread::sleep(Duration::from_millis(2));
     }
