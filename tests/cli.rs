@@ -157,6 +157,7 @@ fn help_and_completions_know_every_command() {
         "key",
         "healthcheck",
         "completions",
+        "man",
         "token",
         "curl",
         "env",

@@ -64,6 +64,7 @@ mod limits;
 mod listeners;
 #[cfg(feature = "sandbox")]
 mod lwa_shim;
+mod manual;
 #[cfg(feature = "sandbox")]
 mod mutations;
 #[cfg(feature = "sandbox")]

@@ -13,6 +13,7 @@ mod health;
 mod hooks;
 mod import;
 mod keys;
+mod man;
 mod private;
 mod session;
 mod status;
@@ -98,6 +99,7 @@ enum Verb {
         /// The shell
         shell: Shell,
     },
+    Man(man::Man),
 }
 
 const MORE_HELP: &str = "\
@@ -243,6 +245,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Hooks(verb) => verb.run(&context),
         Verb::Healthcheck => health::run(&context),
         Verb::Wait(verb) => verb.run(&context),
+        Verb::Man(verb) => verb.run(),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "adsproxy", &mut script);
