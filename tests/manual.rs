@@ -57,8 +57,10 @@ fn a_reader_of_manuals_shows_every_page_without_a_warning() {
     home.run("man --dir pages");
     for page in fs::read_dir(home.path("pages")).expect("a directory") {
         let page = page.unwrap().path();
-        let shown =
-            Command::new("groff").args(["-man", "-Tutf8", "-P-cbou", "-ww"]).arg(&page).output();
+        let shown = Command::new("groff")
+            .args(["-man", "-Kutf8", "-Tutf8", "-P-cbou", "-ww"])
+            .arg(&page)
+            .output();
         let shown = shown.expect("groff runs");
         let (out, err) = (String::from_utf8_lossy(&shown.stdout), shown.stderr);
         assert!(shown.status.success() && err.is_empty(), "{page:?}: {}", err.escape_ascii());
