@@ -446,13 +446,17 @@ pub fn serve(config: Config, warnings: &[Problem]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// No core dumps, which would hold tokens, and as many file descriptors as are allowed.
+/// No core dumps, also of what we start, and as many file descriptors as are allowed.
 pub(crate) fn harden() {
-    use rustix::process::{
-        DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
-    };
-    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    forbid_dumps();
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let files = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files });
+}
+
+/// Lets nobody but root dump or read the memory of this process, which holds tokens.
+pub(crate) fn forbid_dumps() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }

@@ -1,6 +1,8 @@
 //! Accounts and their tokens without any listener: what the server, the commands and programs that
 //! use adsproxy as a library stand on. The crate's page has an example.
 
+mod keys;
+
 use crate::{
     account::{Account, Directory, enroll::Enroller},
     audit::{Audit, Recorder},
@@ -11,7 +13,7 @@ use crate::{
     id::AccountId,
     lwa::LwaClient,
     metrics::Metrics,
-    store::{self, CredentialStore},
+    store::{self, CredentialStore, Presence},
     token::{self, AccessToken, Surroundings, TokenManager},
 };
 use std::sync::Arc;
@@ -56,6 +58,8 @@ pub struct Core {
     tokens: TokenManager,
     enroller: Enroller,
     control: Handle,
+    /// Tells other processes which keys this one has, as long as there is a clone of the core.
+    _presence: Arc<Option<Presence>>,
 }
 
 impl Core {
@@ -72,6 +76,8 @@ impl Core {
         control: Handle,
     ) -> Result<Self, Error> {
         let store = store::open(&config.store, &config.encryption)?;
+        // Before anything is sealed.
+        let _presence = Arc::new(keys::announce(&*store));
         let tls = https::client_config(config.upstream.ca_file.as_deref(), true)?;
         let token = &config.token;
         let http = https::LwaHttp::new(&tls, token.lwa_connect_timeout, token.lwa_timeout)?;
@@ -107,6 +113,7 @@ impl Core {
             tokens,
             enroller,
             control,
+            _presence,
         })
     }
 
@@ -164,11 +171,13 @@ impl Core {
         self.enroller.enroll_one(id).await
     }
 
-    /// Follows the store and refreshes tokens ahead of their expiry until the guard is dropped.
+    /// Follows the store, finishes a rotation of its keys that was interrupted, and refreshes
+    /// tokens ahead of their expiry, until the guard is dropped.
     #[must_use = "the work stops when the guard is dropped"]
     pub fn keep_fresh(&self) -> KeepFresh {
         let (enroller, tokens) = (self.enroller.clone(), self.tokens.clone());
         KeepFresh([
+            self.control.spawn(keys::look_after(self.store.clone(), self.config.clone())),
             self.control.spawn(async move { enroller.follow().await }),
             self.control.spawn(async move { tokens.run_background().await }),
         ])
@@ -240,7 +249,7 @@ impl Core {
 
 /// Background work; dropping it stops the work. A refresh under way is not cut off.
 #[derive(Debug)]
-pub struct KeepFresh([JoinHandle<()>; 2]);
+pub struct KeepFresh([JoinHandle<()>; 3]);
 
 impl Drop for KeepFresh {
     fn drop(&mut self) {

@@ -35,7 +35,7 @@ impl World {
         let options = Options { clock: truth.clone(), ..Options::default() };
         let amazon = Emulator::start(options).await.expect("the emulator starts");
         let machine = Arc::new(ManualClock::new());
-        let store = Arc::new(MemoryStore::new().expect("randomness"));
+        let store = Arc::new(MemoryStore::new());
         store.save(&grant()).await.expect("saved");
         let (tokens, holder) = boot(&amazon, &machine, &store);
         Self { amazon, truth, machine, store, tokens, holder }

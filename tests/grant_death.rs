@@ -187,7 +187,7 @@ async fn dead(proxy: &Proxy) {
 /// Writes a new grant of `acme` into the store of `proxy`, as a login in another process does.
 async fn write_grant(proxy: &Proxy, refresh_token: String) {
     let key = fs::read_to_string(proxy.dir.path().join("key")).expect("the key");
-    let key = EncryptionKey { id: "k1".to_owned(), secret: Secret::new(key) };
+    let key = EncryptionKey::new("k1", Secret::new(key));
     let config = Store { kind: StoreKind::File, path: proxy.dir.path().join("store") };
     let store = store::open(&config, &Encryption { keys: vec![key] }).expect("it opens");
     let acme = "acme".parse().expect("an alias");

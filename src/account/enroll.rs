@@ -1,8 +1,8 @@
 //! Which accounts there are: those of the configuration and those of the store.
 //!
 //! A refresh token in the configuration seeds its account's record. From then on the store's
-//! (rotated) value wins until the configured value itself changes, which a keyed fingerprint
-//! beside the record tells.
+//! (rotated) value wins until the configured value itself changes, which a fingerprint
+//! sealed in the record tells.
 
 use super::{Account, Directory, Table, consent::Reminders};
 use crate::{
@@ -301,9 +301,9 @@ impl Enroller {
         Ok(Found::Stored(Some(seeded)))
     }
 
-    /// Makes the seed's fingerprint with the key that seals now, under the account's lock.
+    /// Makes the seed's fingerprint as it is made now, under the account's lock.
     ///
-    /// A fingerprint names its key. Once that key is retired it matches nothing, and the
+    /// One of the first version names a key. Once that key is retired it matches nothing, and the
     /// configured token would replace the rotated one.
     async fn refingerprint(&self, record: &Credential, fingerprint: String) -> Credential {
         let mut record = record.clone();
@@ -311,7 +311,7 @@ impl Enroller {
             record.seed = Some(fingerprint);
             if let Err(error) = self.store.save(&record).await {
                 let account = record.account.as_str();
-                warn!(account, error = %chain(&error), "cannot save the record under the new key");
+                warn!(account, error = %chain(&error), "cannot save the new fingerprint");
             }
         }
         record

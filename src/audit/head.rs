@@ -81,7 +81,7 @@ fn parse(block: &[u8], ring: &KeyRing) -> Found {
     let Some(last) = chain::decode_mac(said.last.as_bytes()) else { return Found::Invalid };
     match ring.verify_audit_mac(&said.key, &chain::protected(Kind::Head, &START, text), &mac) {
         Ok(()) => Found::Valid(Head { seq: said.seq, mac: last }),
-        Err(NotOpened::KeyMissing) => Found::KeyMissing,
+        Err(NotOpened::KeyMissing | NotOpened::WrongPassphrase) => Found::KeyMissing,
         Err(NotOpened::Refused) => Found::Invalid,
     }
 }

@@ -118,7 +118,7 @@ impl Audit {
         if config.audit.path.is_none() {
             return Ok(Self::off());
         }
-        let ring = Arc::new(KeyRing::parse(&config.encryption)?);
+        let ring = Arc::new(KeyRing::fetch(&config.encryption, &config.store.path)?);
         Ok(Self::with_keys(&config.audit, ring, clock))
     }
 
@@ -335,11 +335,10 @@ pub(crate) mod tests {
         let key = |id: &&str| {
             let mut bytes = [0; 32];
             bytes[..id.len()].copy_from_slice(id.as_bytes());
-            let secret = crate::secret::Secret::new(STANDARD.encode(bytes));
-            config::EncryptionKey { id: (*id).to_owned(), secret }
+            config::EncryptionKey::new(id, crate::secret::Secret::new(STANDARD.encode(bytes)))
         };
         let encryption = config::Encryption { keys: ids.iter().map(key).collect() };
-        KeyRing::parse(&encryption).expect("keys")
+        KeyRing::fetch(&encryption, Path::new("/nowhere")).expect("keys")
     }
 
     /// A log in `directory` with its own view of the keys, as another process would have.

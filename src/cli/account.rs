@@ -89,13 +89,11 @@ impl Verb {
 
 /// The store that outlives this process, if there is one.
 fn lasting_store(config: &Config) -> anyhow::Result<Option<Arc<dyn CredentialStore>>> {
-    match config.store.kind {
-        StoreKind::Memory => Ok(None),
-        StoreKind::File => {
-            let store = store::open(&config.store, &config.encryption);
-            Ok(Some(store.context("cannot open the store")?))
-        }
+    if config.store.kind == StoreKind::Memory {
+        return Ok(None);
     }
+    let store = store::open(&config.store, &config.encryption);
+    Ok(Some(store.context("cannot open the store")?))
 }
 
 pub(super) fn store_to_change(config: &Config) -> anyhow::Result<Arc<dyn CredentialStore>> {

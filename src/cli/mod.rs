@@ -85,7 +85,7 @@ enum Verb {
     /// Show the accounts of the running server and their tokens
     Status(status::Status),
     Doctor(doctor::Doctor),
-    /// Make the key that seals the store
+    /// Make, rotate and show the keys that seal the store
     #[command(subcommand)]
     Key(keys::Verb),
     /// Look at what waits for hooks, send it again, try a hook
@@ -215,6 +215,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 /// # Errors
 /// Whatever went wrong; `exit_code` has the code for it.
 pub fn run(cli: Cli) -> anyhow::Result<()> {
+    app::forbid_dumps();
     let context = Context { global: cli.global, environment: Environment::of_process() };
     match cli.verb.unwrap_or(Verb::Serve) {
         Verb::Serve => {

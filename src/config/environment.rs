@@ -13,7 +13,7 @@ use toml::{
 const PREFIX: &str = "ADSPROXY_";
 const SEPARATOR: &str = "__";
 
-/// The name of the key that comes from `ADSPROXY_ENCRYPTION__KEYS`.
+/// The name of the key that comes from `ADSPROXY_ENCRYPTION__KEYS` or `ADSPROXY_PASSPHRASE`.
 const KEY_ID: &str = "default";
 
 /// Variables by name, as they were at one moment.
@@ -85,7 +85,24 @@ impl Environment {
             document.insert(&keys, value.into_toml(name, &keys), place);
         }
         self.lay_amazon_over(document);
+        self.lay_passphrase_over(document);
         problems
+    }
+
+    /// A passphrase alone is a key, for those who configure none.
+    fn lay_passphrase_over(&self, document: &mut Document<'_>) {
+        if document.contains(&["encryption", "keys"]) {
+            return;
+        }
+        let source = [("ADSPROXY_PASSPHRASE", "env"), ("ADSPROXY_PASSPHRASE_FILE", "file")]
+            .into_iter()
+            .find_map(|(name, kind)| Some((name, kind, self.non_empty(name)?)));
+        let Some((name, kind, value)) = source else { return };
+        let value = if kind == "env" { name } else { value };
+        let reference = table([(kind, text(value.to_owned()))]);
+        let keys = one_key("passphrase", reference);
+        let path = ["encryption".to_owned(), "keys".to_owned()];
+        document.insert(&path, keys, Place::Variable(name.to_owned()));
     }
 
     /// Which key `name` stands for, and how `value` is to be taken.
@@ -161,11 +178,16 @@ impl<'i> Value<'i> {
         if keys[0] != "encryption" {
             return reference;
         }
-        let key = table([("id", text(KEY_ID.to_owned())), ("secret", reference)]);
-        let mut keys = DeArray::new();
-        keys.push(Spanned::new(0..0, key));
-        DeValue::Array(keys)
+        one_key("secret", reference)
     }
+}
+
+/// A list of one key, whose `name` is found at `reference`.
+fn one_key<'i>(name: &'static str, reference: DeValue<'i>) -> DeValue<'i> {
+    let key = table([("id", text(KEY_ID.to_owned())), (name, reference)]);
+    let mut keys = DeArray::new();
+    keys.push(Spanned::new(0..0, key));
+    DeValue::Array(keys)
 }
 
 /// `value` as TOML if it is TOML of the right kind, else as a string, unless only that TOML can be

@@ -216,6 +216,7 @@ section! {
     EncryptionKey {
         id: Option<String> = None,
         secret: Option<Secrets> = None,
+        passphrase: Option<Secrets> = None,
     }
 }
 

@@ -241,6 +241,19 @@ pub enum StoreKind {
     Memory,
     /// A directory on this machine.
     File,
+    /// The same, with master keys in the keyring of the operating system.
+    Keyring,
+}
+
+impl StoreKind {
+    /// Says whether it seals what it keeps, and so needs a key.
+    #[must_use]
+    pub fn seals(self) -> bool {
+        match self {
+            Self::Memory => false,
+            Self::File | Self::Keyring => true,
+        }
+    }
 }
 
 /// `[encryption]`
@@ -255,8 +268,27 @@ pub struct Encryption {
 pub struct EncryptionKey {
     /// Names the key in every record it sealed.
     pub id: String,
+    /// What it is made of.
+    pub material: Material,
+}
+
+impl EncryptionKey {
+    /// A key whose 32 bytes are `secret`, base64.
+    #[must_use]
+    pub fn new(id: &str, secret: Secret) -> Self {
+        Self { id: id.to_owned(), material: Material::Secret(secret) }
+    }
+}
+
+/// Where a master key comes from.
+#[derive(Debug, Clone)]
+pub enum Material {
     /// 32 bytes, base64.
-    pub secret: Secret,
+    Secret(Secret),
+    /// Made of a passphrase, with a salt that is kept in the store.
+    Passphrase(Secret),
+    /// In the keyring of the operating system, under the key's id.
+    Keyring,
 }
 
 /// `[audit]`

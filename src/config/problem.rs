@@ -87,7 +87,9 @@ fn belongs_to_a_secret(above: &str, line: &str) -> bool {
 /// Says whether `name` sounds like something that holds a secret.
 pub(crate) fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase().replace("token_url", "");
-    ["secret", "token", "password", "credential", "bearer"].iter().any(|word| name.contains(word))
+    ["secret", "token", "password", "passphrase", "credential", "bearer"]
+        .iter()
+        .any(|word| name.contains(word))
         || ["atza|", "atzr|", "amzn1.oa2-cs"].iter().any(|prefix| name.contains(prefix))
 }
 

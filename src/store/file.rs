@@ -2,13 +2,14 @@
 //!
 //! `accounts/<alias>.json` is replaced as a whole: written beside it, synced, renamed, and the
 //! directory synced, so that after a crash at any point it is the old record or the new one.
-//! `locks/<alias>.lock` says who works on the account; it is empty and stays.
+//! `locks/<alias>.lock` says who works on the account; it is empty and stays. Beside them lie
+//! `keys` (`passphrase`), `processes`, and the marker of a rotation (`rotate`).
 
 use super::{
-    BoxFuture, Credential, CredentialStore, Error, LOCK_TIMEOUT,
+    BoxFuture, Credential, CredentialStore, Error, KeyUse, LOCK_TIMEOUT, Presence, Process,
     lock::{Lock, Turns, blocking, open_private, try_lock},
-    record,
-    seal::KeyRing,
+    processes, record,
+    seal::{self, KeyRing},
 };
 use crate::{backoff::Backoff, id::AccountId, secret::Secret};
 use std::{
@@ -25,6 +26,7 @@ use std::{
 /// A store in a directory, shared by every process of this user.
 #[derive(Debug)]
 pub struct FileStore {
+    directory: PathBuf,
     accounts: PathBuf,
     locks: PathBuf,
     turns: Turns,
@@ -42,7 +44,47 @@ impl FileStore {
         make_directory(&accounts)?;
         make_directory(&locks)?;
         let (turns, ring) = (Turns::default(), Arc::new(ring));
-        Ok(Self { accounts, locks, turns, ring, lock_timeout: LOCK_TIMEOUT })
+        let directory = directory.to_owned();
+        Ok(Self { directory, accounts, locks, turns, ring, lock_timeout: LOCK_TIMEOUT })
+    }
+
+    /// Lets other processes know which keys this one has, for as long as the result lives. A
+    /// server does so, since others may write what it must be able to read.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn announce(&self) -> Result<Presence, Error> {
+        processes::announce(&self.directory, &self.ring)
+    }
+
+    /// The other servers, and this one if it has announced itself.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn processes(&self) -> Result<Vec<Process>, Error> {
+        blocking(&self.directory, processes::living).await
+    }
+
+    /// Reads which keys the account's record needs, without opening it.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Io`.
+    pub async fn key_use(&self, account: &AccountId) -> Result<Option<KeyUse>, Error> {
+        let name = account.clone();
+        blocking(&self.record(account), move |path| {
+            read(path)?.map(|text| record::key_use(&name, &text)).transpose()
+        })
+        .await
+    }
+
+    /// Its keys.
+    #[must_use]
+    pub fn ring(&self) -> &KeyRing {
+        &self.ring
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     fn record(&self, account: &AccountId) -> PathBuf {
@@ -67,10 +109,10 @@ impl CredentialStore for FileStore {
 
     fn save<'a>(&'a self, credential: &'a Credential) -> BoxFuture<'a, Result<(), Error>> {
         let (ring, timeout) = (Arc::clone(&self.ring), self.lock_timeout);
-        let credential = credential.clone();
+        let (credential, directory) = (credential.clone(), self.directory.clone());
         Box::pin(async move {
             blocking(&self.record(&credential.account), move |path| {
-                let text = record::encode(&credential, &ring)?;
+                let text = record::encode(&credential, &processes::common(&directory, &ring))?;
                 replace(path, &credential.account, &text, timeout)
             })
             .await
@@ -100,16 +142,20 @@ impl CredentialStore for FileStore {
     }
 
     fn fingerprint(&self, secret: &Secret) -> String {
-        self.ring.fingerprint(secret)
+        seal::fingerprint(secret)
     }
 
     fn fingerprint_matches(&self, stored: &str, secret: &Secret) -> bool {
-        self.ring.fingerprint_matches(stored, secret)
+        stored == seal::fingerprint(secret) || self.ring.dated_fingerprint_matches(stored, secret)
+    }
+
+    fn sealed(&self) -> Option<&FileStore> {
+        Some(self)
     }
 }
 
 /// Reads a record, or a little more than the longest there can be.
-fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     let file = match File::open(path) {
         Ok(file) => file,
         // A directory that is gone, say with its volume, is no sign that there is no record.
@@ -154,6 +200,30 @@ fn is_whole(file: &File, len: usize) -> io::Result<()> {
         true => Ok(()),
         false => Err(io::ErrorKind::WriteZero.into()),
     }
+}
+
+/// Writes a file that is not there yet, durably and as a whole.
+pub(super) fn write_new(path: &Path, text: &[u8]) -> Result<(), Error> {
+    let new = scratch(path, text)?;
+    new.persist_noclobber(path).map_err(|error| Error::io("create", path)(error.error))?;
+    sync_directory(parent(path))
+}
+
+/// Writes a file anew, durably and as a whole.
+pub(super) fn write_over(path: &Path, text: &[u8]) -> Result<(), Error> {
+    let new = scratch(path, text)?;
+    new.persist(path).map_err(|error| Error::io("replace", path)(error.error))?;
+    sync_directory(parent(path))
+}
+
+/// A file beside `path` with `text` in it, mode 0600, on the disk.
+fn scratch(path: &Path, text: &[u8]) -> Result<tempfile::NamedTempFile, Error> {
+    let mut new =
+        tempfile::NamedTempFile::new_in(parent(path)).map_err(Error::io("create beside", path))?;
+    new.write_all(text)
+        .and_then(|()| new.as_file().sync_all())
+        .map_err(Error::io("write", path))?;
+    Ok(new)
 }
 
 /// Removes the record and what a crashed save may have left beside it.
@@ -219,7 +289,7 @@ fn is_at(file: &File, path: &Path) -> Result<bool, Error> {
 }
 
 /// Lists the aliases that have a record; other files are none of ours.
-fn list(accounts: &Path) -> Result<Vec<AccountId>, Error> {
+pub(super) fn list(accounts: &Path) -> Result<Vec<AccountId>, Error> {
     let mut found = Vec::new();
     for entry in fs::read_dir(accounts).map_err(Error::io("list", accounts))? {
         let name = entry.map_err(Error::io("list", accounts))?.file_name();
@@ -251,7 +321,7 @@ fn versions(accounts: &Path) -> Result<BTreeMap<AccountId, u64>, Error> {
 }
 
 /// Makes `path` and what is missing above it, each durable before the next.
-fn make_directory(path: &Path) -> Result<(), Error> {
+pub(super) fn make_directory(path: &Path) -> Result<(), Error> {
     if path.is_dir() {
         return Ok(());
     }
@@ -264,11 +334,11 @@ fn make_directory(path: &Path) -> Result<(), Error> {
     }
 }
 
-fn sync_directory(path: &Path) -> Result<(), Error> {
+pub(super) fn sync_directory(path: &Path) -> Result<(), Error> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(Error::io("sync", path))
 }
 
-fn parent(path: &Path) -> &Path {
+pub(super) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(above) if above != Path::new("") => above,
         Some(_) => Path::new("."),
@@ -276,7 +346,7 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-const RECORD_SUFFIX: &str = ".json";
+pub(super) const RECORD_SUFFIX: &str = ".json";
 
 #[cfg(test)]
 #[path = "file_tests.rs"]

@@ -18,11 +18,10 @@ use std::{
 use tempfile::TempDir;
 
 fn ring(keys: &[(&str, u8)]) -> KeyRing {
-    let keys = keys.iter().map(|&(id, byte)| config::EncryptionKey {
-        id: id.to_owned(),
-        secret: Secret::new(STANDARD.encode([byte; 32])),
-    });
-    KeyRing::parse(&config::Encryption { keys: keys.collect() }).expect("a key ring")
+    let secret = |byte| Secret::new(STANDARD.encode([byte; 32]));
+    let keys = keys.iter().map(|&(id, byte)| config::EncryptionKey::new(id, secret(byte)));
+    let encryption = config::Encryption { keys: keys.collect() };
+    KeyRing::fetch(&encryption, Path::new("/nowhere")).expect("a key ring")
 }
 
 fn store_in(directory: &Path) -> FileStore {
@@ -402,13 +401,20 @@ async fn nothing_on_disk_can_be_read_and_debug_shows_no_secret() {
 }
 
 #[tokio::test]
-async fn fingerprints_are_the_same_in_every_process_with_the_key() {
+async fn a_fingerprint_needs_no_key_and_outlives_the_one_that_sealed_it() {
     let (directory, store) = fresh();
     let secret = Secret::from("Atzr|CANARY");
-    let stored = store.fingerprint(&secret);
+    let seeded = Credential { seed: Some(store.fingerprint(&secret)), ..credential("acme") };
+    store.save(&seeded).await.expect("saves");
     let root = directory.path().join("state/adsproxy");
-    assert_eq!(store_in(&root).fingerprint(&secret), stored);
-    let rotated = FileStore::open(&root, ring(&[("k2", 2), ("k1", 1)])).expect("opens");
-    assert!(rotated.fingerprint_matches(&stored, &secret));
-    assert!(!rotated.fingerprint_matches(&stored, &Secret::from("Atzr|other")));
+    let text = fs::read_to_string(root.join("accounts/acme.json")).expect("a record");
+    assert!(!text.contains(&store.fingerprint(&secret)), "it is sealed");
+    let both = FileStore::open(&root, ring(&[("k2", 2), ("k1", 1)])).expect("opens");
+    let loaded = both.load(&seeded.account).await.expect("loads").expect("a record");
+    both.save(&loaded).await.expect("saves");
+    let new = FileStore::open(&root, ring(&[("k2", 2)])).expect("opens");
+    let loaded = new.load(&seeded.account).await.expect("loads").expect("a record");
+    let seed = loaded.seed.expect("kept");
+    assert!(new.fingerprint_matches(&seed, &secret));
+    assert!(!new.fingerprint_matches(&seed, &Secret::from("Atzr|other")));
 }

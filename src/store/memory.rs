@@ -3,7 +3,7 @@
 use super::{
     BoxFuture, Credential, CredentialStore, Error, LOCK_TIMEOUT,
     lock::{Lock, Turns},
-    seal::KeyRing,
+    seal,
 };
 use crate::{id::AccountId, secret::Secret};
 use parking_lot::Mutex;
@@ -20,23 +20,25 @@ pub struct MemoryStore {
     /// Counts the saves.
     version: AtomicU64,
     turns: Turns,
-    ring: KeyRing,
     lock_timeout: Duration,
 }
 
 impl MemoryStore {
-    /// Makes an empty store with a fingerprint key of its own.
-    ///
-    /// # Errors
-    /// `Random`.
-    pub fn new() -> Result<Self, Error> {
-        Ok(Self {
+    /// Makes an empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
             credentials: Mutex::default(),
             version: AtomicU64::new(0),
             turns: Turns::default(),
-            ring: KeyRing::random("memory")?,
             lock_timeout: LOCK_TIMEOUT,
-        })
+        }
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -77,11 +79,11 @@ impl CredentialStore for MemoryStore {
     }
 
     fn fingerprint(&self, secret: &Secret) -> String {
-        self.ring.fingerprint(secret)
+        seal::fingerprint(secret)
     }
 
     fn fingerprint_matches(&self, stored: &str, secret: &Secret) -> bool {
-        self.ring.fingerprint_matches(stored, secret)
+        stored == seal::fingerprint(secret)
     }
 }
 
@@ -92,7 +94,7 @@ mod tests {
 
     #[tokio::test]
     async fn gives_back_what_it_was_given_and_forgets_on_request() {
-        let store = MemoryStore::new().expect("a store");
+        let store = MemoryStore::new();
         for kept in credentials() {
             store.save(&kept).await.expect("saves");
             assert_eq!(store.load(&kept.account).await.expect("loads"), Some(kept));
@@ -106,7 +108,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_lock_per_account_waits_only_for_itself() {
-        let mut store = MemoryStore::new().expect("a store");
+        let mut store = MemoryStore::new();
         store.lock_timeout = Duration::from_millis(50);
         let (acme, other) = (credential("acme").account, credential("other").account);
         let held = store.lock(&acme).await.expect("locks");
@@ -117,20 +119,9 @@ mod tests {
         store.lock(&acme).await.expect("free again");
     }
 
-    #[test]
-    fn fingerprints_mean_nothing_to_another_process() {
-        let (one, two) = (MemoryStore::new().expect("one"), MemoryStore::new().expect("two"));
-        let secret = Secret::from("CANARY");
-        let stored = one.fingerprint(&secret);
-        assert!(one.fingerprint_matches(&stored, &secret));
-        assert!(!one.fingerprint_matches(&stored, &Secret::from("other")));
-        assert!(!two.fingerprint_matches(&stored, &secret));
-        assert!(!format!("{one:?}{stored}").contains("CANARY"));
-    }
-
     #[tokio::test]
     async fn debug_shows_no_secret_of_what_it_keeps() {
-        let store = MemoryStore::new().expect("a store");
+        let store = MemoryStore::new();
         store.save(&credential("acme")).await.expect("saves");
         assert!(!format!("{store:?} {store:#?}").contains("CANARY"));
     }

@@ -5,12 +5,25 @@
 //! when a token is due; who changes a record holds its lock and decides what goes into it.
 
 mod file;
+pub mod keyring;
 mod lock;
+mod master;
 mod memory;
+mod passphrase;
+mod processes;
 mod record;
+pub mod rotate;
 pub mod seal;
 
-pub use self::{file::FileStore, lock::Lock, memory::MemoryStore};
+pub use self::{
+    file::FileStore,
+    lock::Lock,
+    master::generate as generate_key,
+    memory::MemoryStore,
+    passphrase::prepare as prepare_passphrase,
+    processes::{Presence, Process},
+    record::KeyUse,
+};
 
 use crate::{
     config,
@@ -119,11 +132,16 @@ pub trait CredentialStore: Send + Sync + Debug {
     /// Safe: a waiter that leaves gives up its place.
     fn lock<'a>(&'a self, account: &'a AccountId) -> BoxFuture<'a, Result<Lock, Error>>;
 
-    /// Returns a keyed fingerprint: tells whether two secrets are the same, and nothing else.
+    /// Returns a fingerprint, to be kept in a record: tells whether two secrets are the same.
     fn fingerprint(&self, secret: &Secret) -> String;
 
-    /// Says whether `stored` is a fingerprint of `secret` by any key that is still configured.
+    /// Says whether `stored` is a fingerprint of `secret`.
     fn fingerprint_matches(&self, stored: &str, secret: &Secret) -> bool;
+
+    /// The store behind it if it seals what it keeps.
+    fn sealed(&self) -> Option<&FileStore> {
+        None
+    }
 }
 
 /// Opens the configured store; makes its directory if there is none.
@@ -135,12 +153,25 @@ pub fn open(
     store: &config::Store,
     encryption: &config::Encryption,
 ) -> Result<Arc<dyn CredentialStore>, Error> {
-    Ok(match store.kind {
-        config::StoreKind::Memory => Arc::new(MemoryStore::new()?),
-        config::StoreKind::File => {
-            Arc::new(FileStore::open(&store.path, seal::KeyRing::parse(encryption)?)?)
-        }
+    Ok(match open_sealed(store, encryption)? {
+        Some(sealed) => Arc::new(sealed),
+        None => Arc::new(MemoryStore::new()),
     })
+}
+
+/// Opens the configured store if it is one that seals.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_sealed(
+    store: &config::Store,
+    encryption: &config::Encryption,
+) -> Result<Option<FileStore>, Error> {
+    if !store.kind.seals() {
+        return Ok(None);
+    }
+    let ring = seal::KeyRing::fetch(encryption, &store.path)?;
+    FileStore::open(&store.path, ring).map(Some)
 }
 
 /// Why a credential could not be read, kept or locked.
@@ -194,6 +225,17 @@ pub enum Error {
         account: AccountId,
         /// How long we waited.
         waited: Duration,
+    },
+    /// Another process wrote the record with a key of its own.
+    #[error(
+        "account {account} was not sealed with key {key_id:?}, which a server lacks that has just \
+         started: restart that server with the new list of keys, then rotate again"
+    )]
+    OldKey {
+        /// Whose record.
+        account: AccountId,
+        /// The key that should have sealed it.
+        key_id: String,
     },
     /// The key ring cannot be used.
     #[error("encryption.keys cannot be used")]

@@ -6,7 +6,7 @@
 
 use super::{
     Credential, Damage, Error, StoredAccessToken,
-    seal::{FORMAT_VERSION, Field, KeyRing, NotOpened, Place, is_key_id},
+    seal::{FORMAT_VERSION, Field, KeyRing, NotOpened, Place, is_dated, is_key_id},
 };
 use crate::{id::AccountId, secret::Secret};
 use serde::{Deserialize, Serialize};
@@ -30,8 +30,12 @@ struct Record {
     consented_at: Option<u64>,
     updated_at: u64,
     reauthorization_required: bool,
+    /// Sealed, unless it is a fingerprint of the first version, made with a key.
     seed: Option<String>,
     key_id: String,
+    /// How the key is made of a passphrase, if it is: without it no passphrase opens the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    recipe: Option<String>,
     refresh_token: String,
     previous_refresh_token: Option<String>,
     access_token: Option<String>,
@@ -77,8 +81,12 @@ pub(super) fn encode(credential: &Credential, ring: &KeyRing) -> Result<Vec<u8>,
         consented_at: credential.consented_at,
         updated_at: credential.updated_at,
         reauthorization_required: credential.reauthorization_required,
-        seed: credential.seed.clone(),
+        seed: match credential.seed.as_deref() {
+            Some(seed) if !is_dated(seed) => Some(seal(Field::Seed, seed.as_bytes())?),
+            dated => dated.map(str::to_owned),
+        },
         key_id: ring.sealing_key_id().to_owned(),
+        recipe: ring.recipe().map(str::to_owned),
         refresh_token: seal(Field::RefreshToken, credential.refresh_token.expose().as_bytes())?,
         previous_refresh_token: previous
             .map(|token| seal(Field::PreviousRefreshToken, token.expose().as_bytes()))
@@ -96,7 +104,7 @@ pub(super) fn encode(credential: &Credential, ring: &KeyRing) -> Result<Vec<u8>,
     Ok(text)
 }
 
-/// Opens the record of `account`.
+/// Opens the record of `account`, which must name the account itself.
 ///
 /// # Errors
 /// `Corrupt` if this is no record of the account, `Sealed` if it does not open.
@@ -129,6 +137,10 @@ pub(super) fn decode(
         let bytes = open(Field::AccessToken, text).map_err(sealed)?;
         to_access_token(&bytes).ok_or_else(|| corrupt(Damage::Field(Field::AccessToken.as_str())))
     };
+    let fingerprint = |text: &str| match is_dated(text) {
+        true => Ok(text.to_owned()),
+        false => secret(Field::Seed, text).map(|seed| seed.expose().to_owned()),
+    };
     let previous = record.previous_refresh_token.as_deref();
     Ok(Credential {
         account: account.clone(),
@@ -142,9 +154,31 @@ pub(super) fn decode(
         consented_at: record.consented_at,
         updated_at: record.updated_at,
         reauthorization_required: record.reauthorization_required,
+        seed: record.seed.as_deref().map(fingerprint).transpose()?,
         application: record.application,
-        seed: record.seed,
     })
+}
+
+/// What a record says of its keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyUse {
+    /// The key that sealed it.
+    pub key_id: String,
+    /// The key that a fingerprint of the first version was made with, and needs for ever.
+    pub fingerprint_key_id: Option<String>,
+    /// How the key is made of a passphrase, if it is.
+    pub(super) recipe: Option<String>,
+}
+
+/// Reads which keys the record of `account` needs, without opening it.
+///
+/// # Errors
+/// `Corrupt`.
+pub(super) fn key_use(account: &AccountId, text: &[u8]) -> Result<KeyUse, Error> {
+    let Record { key_id, seed, recipe, .. } =
+        parse(text).map_err(|cause| Error::Corrupt { account: account.clone(), cause })?;
+    let seed = seed.as_deref().and_then(|seed| seed.rsplit_once(':'));
+    Ok(KeyUse { key_id, fingerprint_key_id: seed.map(|(id, _)| id.to_owned()), recipe })
 }
 
 fn parse(text: &[u8]) -> Result<Record, Damage> {
@@ -176,6 +210,7 @@ fn access_token_text(token: &StoredAccessToken) -> Zeroizing<Vec<u8>> {
 }
 
 fn to_access_token(text: &[u8]) -> Option<StoredAccessToken> {
+    // The parser hands over a text without escapes as it is, with no buffer of its own.
     let AccessTokenIn { token, issued_at, expires_at } = serde_json::from_slice(text).ok()?;
     Some(StoredAccessToken { token: Secret::new(token), issued_at, expires_at })
 }

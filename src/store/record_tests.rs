@@ -6,11 +6,12 @@ use crate::{
     store::tests::{credential, credentials},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use std::path::Path;
 
 fn ring(id: &str, byte: u8) -> KeyRing {
     let secret = Secret::new(STANDARD.encode([byte; 32]));
-    let keys = vec![config::EncryptionKey { id: id.to_owned(), secret }];
-    KeyRing::parse(&config::Encryption { keys }).expect("a key ring")
+    let keys = vec![config::EncryptionKey::new(id, secret)];
+    KeyRing::fetch(&config::Encryption { keys }, Path::new("/nowhere")).expect("a key ring")
 }
 
 fn parsed(text: &[u8]) -> serde_json::Value {

@@ -3,15 +3,20 @@
 use super::*;
 
 fn key(id: &str, byte: u8) -> config::EncryptionKey {
-    config::EncryptionKey { id: id.to_owned(), secret: Secret::new(STANDARD.encode([byte; 32])) }
+    config::EncryptionKey::new(id, Secret::new(STANDARD.encode([byte; 32])))
+}
+
+/// Without passphrases there is nothing to look for in a store.
+fn opened(keys: Vec<config::EncryptionKey>) -> Result<KeyRing, Error> {
+    KeyRing::fetch(&config::Encryption { keys }, Path::new("/nowhere"))
 }
 
 fn ring(keys: &[config::EncryptionKey]) -> KeyRing {
-    KeyRing::parse(&config::Encryption { keys: keys.to_vec() }).expect("a key ring")
+    opened(keys.to_vec()).expect("a key ring")
 }
 
 fn refusal(keys: Vec<config::EncryptionKey>) -> KeyError {
-    match KeyRing::parse(&config::Encryption { keys }) {
+    match opened(keys) {
         Err(Error::Key(error)) => error,
         other => panic!("{other:?}"),
     }
@@ -116,9 +121,7 @@ fn a_hundred_thousand_nonces_are_distinct() {
 
 #[test]
 fn key_rings_that_cannot_be_used_are_refused_with_the_reason() {
-    let with_secret = |secret: &str| {
-        refusal(vec![config::EncryptionKey { id: "k".to_owned(), secret: secret.into() }])
-    };
+    let with_secret = |secret: &str| refusal(vec![config::EncryptionKey::new("k", secret.into())]);
     assert_eq!(refusal(vec![]), KeyError::None);
     assert_eq!(refusal(vec![key("k", 1), key("k", 2)]), KeyError::Duplicate("k".to_owned()));
     for id in ["", "a b", "a\n", "\u{e4}", &"k".repeat(65)] {
@@ -135,28 +138,53 @@ fn key_rings_that_cannot_be_used_are_refused_with_the_reason() {
 #[test]
 fn a_key_may_end_in_a_newline_and_lack_padding() {
     let padded = STANDARD.encode([1; 32]);
-    let expected = ring(&[key("k", 1)]).fingerprint(&Secret::from("x"));
+    let expected = ring(&[key("k", 1)]).mac(b"x");
     for secret in [format!("{padded}\n"), format!(" {padded}\r\n"), padded.replace('=', "")] {
-        let keys = vec![config::EncryptionKey { id: "k".to_owned(), secret: Secret::new(secret) }];
-        assert_eq!(ring(&keys).fingerprint(&Secret::from("x")), expected);
+        let keys = [config::EncryptionKey::new("k", Secret::new(secret))];
+        assert_eq!(ring(&keys).mac(b"x"), expected);
     }
 }
 
 #[test]
-fn fingerprints_are_stable_keyed_and_survive_a_new_first_key() {
-    let (same, secret) = (Secret::from("Atzr|CANARY"), Secret::from("Atzr|CANARY"));
-    let old = ring(&[key("a:b", 1)]);
-    let stored = old.fingerprint(&secret);
-    assert_eq!(stored, ring(&[key("a:b", 1)]).fingerprint(&same));
-    assert!(stored.starts_with("a:b:") && !stored.contains("CANARY"));
-    assert_ne!(stored, ring(&[key("a:b", 2)]).fingerprint(&secret));
+fn fingerprints_are_stable_and_need_no_key() {
+    let stored = fingerprint(&Secret::from("Atzr|CANARY"));
+    assert_eq!(stored, fingerprint(&Secret::from("Atzr|CANARY")));
+    assert_ne!(stored, fingerprint(&Secret::from("Atzr|CANARZ")));
+    assert!(!is_dated(&stored) && !stored.contains("CANARY"));
+}
+
+#[test]
+fn fingerprints_of_the_first_version_still_match_while_their_key_is_there() {
+    let secret = Secret::from("Atzr|CANARY");
+    let stored = dated_fingerprint(&[1; 32], "a:b", &secret);
+    assert!(is_dated(&stored));
     let both = ring(&[key("new", 2), key("a:b", 1)]);
-    assert!(both.fingerprint_matches(&stored, &secret));
-    assert!(!both.fingerprint_matches(&stored, &Secret::from("Atzr|CANARZ")));
-    assert!(!ring(&[key("new", 2)]).fingerprint_matches(&stored, &secret));
+    assert!(both.dated_fingerprint_matches(&stored, &secret));
+    assert!(!both.dated_fingerprint_matches(&stored, &Secret::from("Atzr|CANARZ")));
+    assert!(!ring(&[key("new", 2)]).dated_fingerprint_matches(&stored, &secret));
+    assert!(!ring(&[key("a:b", 2)]).dated_fingerprint_matches(&stored, &secret));
     for odd in ["", ":", "a:b", "a:b:", "a:b:!", "a:b:AAAA", &stored[..stored.len() - 1]] {
-        assert!(!both.fingerprint_matches(odd, &secret), "{odd}");
+        assert!(!both.dated_fingerprint_matches(odd, &secret), "{odd}");
     }
+}
+
+#[test]
+fn the_key_that_others_have_too_seals() {
+    let (new, old) = (key("new", 2), key("old", 1));
+    let ring = ring(&[new, old]);
+    let checks: Vec<_> = ring.checks().map(|(id, check)| (id.to_owned(), check.into())).collect();
+    let knows = |known: &[(String, String)]| {
+        let known = known.to_vec();
+        move |id: &str, check: &str| known.contains(&(id.to_owned(), check.to_owned()))
+    };
+    assert_eq!(ring.led_by(knows(&checks)).sealing_key_id(), "new");
+    assert_eq!(ring.led_by(knows(&checks[1..])).sealing_key_id(), "old");
+    assert_eq!(ring.led_by(knows(&[])).sealing_key_id(), "new", "nothing better is known");
+    // The same id with other bytes is another key.
+    let mistaken = [("new".to_owned(), checks[1].1.clone()), checks[1].clone()];
+    assert_eq!(ring.led_by(knows(&mistaken)).sealing_key_id(), "old");
+    let led = ring.led_by(knows(&checks[1..]));
+    assert_eq!(led.ids().collect::<Vec<_>>(), ["old", "new"], "all still open");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The rules of `[audit]`.
 
 use super::{COUNT_MAX, Check};
-use crate::config::{Audit, Store, StoreKind, file};
+use crate::config::{Audit, Store, file};
 use std::path::PathBuf;
 
 /// Room for some entries: a file for each of them would help nobody.
@@ -12,7 +12,7 @@ impl Check<'_> {
     pub(super) fn audit(&mut self, file: &file::Audit, store: &Store, has_keys: bool) -> Audit {
         let path = match &file.path {
             Some(text) => Some(self.audit_path(text, has_keys)),
-            None => (store.kind == StoreKind::File).then(|| store.path.join("audit.jsonl")),
+            None => store.kind.seals().then(|| store.path.join("audit.jsonl")),
         };
         if (1..MIN_BYTES).contains(&file.max_bytes) {
             let message = format_args!("{} is neither 0 nor at least {MIN_BYTES}", file.max_bytes);

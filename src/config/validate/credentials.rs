@@ -3,7 +3,7 @@
 use super::Check;
 use crate::{
     config::{
-        Account, Application, DEFAULT_APPLICATION, Encryption, EncryptionKey, StoreKind,
+        Account, Application, DEFAULT_APPLICATION, Encryption, EncryptionKey, Material, StoreKind,
         file::{self, File},
         secret_ref::{Found, Secrets},
     },
@@ -20,6 +20,9 @@ const CLIENT_ID_MAX_BYTES: usize = 100;
 
 /// The key size of XChaCha20-Poly1305.
 const KEY_BYTES: usize = 32;
+
+/// Whoever copies the store can try as many passphrases as they have time for.
+const PASSPHRASE_MIN_CHARS: usize = 12;
 
 /// Headers an account must not set: adsproxy writes or removes them itself.
 const RESERVED: [HeaderName; 12] = [
@@ -135,7 +138,8 @@ impl Check<'_> {
                     self.fail(&[key, &[&index.to_string()]].concat(), error);
                 }
                 Err(error) => {
-                    let makes_one = key[0] == "encryption" && error.is_absence();
+                    let makes_one =
+                        key.ends_with(&["secret"]) && key[0] == "encryption" && error.is_absence();
                     let help = makes_one.then(|| "`adsproxy key init` makes a key".to_owned());
                     self.fail_with(key, error, help);
                 }
@@ -232,40 +236,70 @@ impl Check<'_> {
     }
 
     pub(super) fn encryption(&mut self, file: &file::Encryption, kind: StoreKind) -> Encryption {
-        if file.keys.is_empty() && kind == StoreKind::File {
-            let help =
-                "run `adsproxy key init`, which makes a key and prints the lines to add here";
-            let message = "is empty, and store.kind = \"file\" seals what it keeps";
-            self.lacks(&["encryption", "keys"], message, Some(help.to_owned()));
+        if file.keys.is_empty() && kind.seals() {
+            let init = if kind == StoreKind::Keyring { "key init --keyring" } else { "key init" };
+            let help = format!(
+                "run `adsproxy {init}`, which makes a key and prints the lines to add here"
+            );
+            let message = "is empty, and the store seals what it keeps";
+            self.lacks(&["encryption", "keys"], message, Some(help));
         }
         let mut ids = HashSet::new();
         let mut keys = Vec::new();
         for (index, key) in file.keys.iter().enumerate() {
             let index = index.to_string();
-            let at = |name| ["encryption", "keys", index.as_str(), name];
             let id = key.id.clone().unwrap_or_default();
+            let at = ["encryption", "keys", index.as_str(), "id"];
             if !AccountId::is_valid(&id) {
                 let message = "must be 1 to 64 letters, digits, '.', '_' or '-'";
-                self.fail(&at("id"), message);
+                self.fail(&at, message);
             }
             if !ids.insert(id.clone()) {
-                self.fail(&at("id"), format_args!("{id:?} is the id of an earlier key too"));
+                self.fail(&at, format_args!("{id:?} is the id of an earlier key too"));
             }
-            let Some(secret) = &key.secret else {
-                self.lacks(&at("secret"), "is missing", None);
-                continue;
-            };
-            let Some(secret) = self.secret(&at("secret"), secret) else { continue };
-            match canonical_key(&secret) {
-                Some(secret) => keys.push(EncryptionKey { id, secret }),
-                None => {
+            let material = self.material(&index, key, kind);
+            keys.extend(material.map(|material| EncryptionKey { id, material }));
+        }
+        Encryption { keys }
+    }
+
+    /// What a key is made of; none if that is wrong or missing.
+    fn material(
+        &mut self,
+        index: &str,
+        key: &file::EncryptionKey,
+        kind: StoreKind,
+    ) -> Option<Material> {
+        let at = |name| ["encryption", "keys", index, name];
+        match (&key.secret, &key.passphrase) {
+            (Some(_), Some(_)) => {
+                self.fail(&at("passphrase"), "a key has a secret or a passphrase, not both");
+                None
+            }
+            (Some(secret), None) => {
+                let secret = self.secret(&at("secret"), secret)?;
+                let secret = canonical_key(&secret).map(Material::Secret);
+                if secret.is_none() {
                     let help = "`adsproxy key init` makes one; so does `openssl rand -base64 32`";
                     let message = "is not the base64 of 32 bytes";
                     self.fail_with(&at("secret"), message, Some(help.to_owned()));
                 }
+                secret
+            }
+            (None, Some(passphrase)) => {
+                let passphrase = self.secret(&at("passphrase"), passphrase)?;
+                if passphrase.expose().chars().count() < PASSPHRASE_MIN_CHARS {
+                    let message = format!("is shorter than {PASSPHRASE_MIN_CHARS} characters");
+                    self.fail(&at("passphrase"), message);
+                }
+                Some(Material::Passphrase(passphrase))
+            }
+            (None, None) if kind == StoreKind::Keyring => Some(Material::Keyring),
+            (None, None) => {
+                self.lacks(&at("secret"), "is missing", None);
+                None
             }
         }
-        Encryption { keys }
     }
 }
 

@@ -316,20 +316,26 @@ impl<'a> Check<'a> {
         let kind = match file.kind.as_str() {
             "memory" => StoreKind::Memory,
             "file" => StoreKind::File,
-            planned @ ("keyring" | "postgres") => {
-                let message =
-                    format!("{planned:?} is not built yet; there are \"memory\" and \"file\"");
+            "keyring" if cfg!(feature = "keyring") => StoreKind::Keyring,
+            "keyring" => {
+                let message = "this adsproxy was built without the feature \"keyring\"";
+                self.fail(&["store", "kind"], message);
+                StoreKind::Memory
+            }
+            "postgres" => {
+                let message = "\"postgres\" is not built yet; \
+                               there are \"memory\", \"file\" and \"keyring\"";
                 self.fail(&["store", "kind"], message);
                 StoreKind::Memory
             }
             other => {
-                let message = format!("{other:?} is neither \"memory\" nor \"file\"");
+                let message = format!("{other:?} is none of \"memory\", \"file\" and \"keyring\"");
                 self.fail(&["store", "kind"], message);
                 StoreKind::Memory
             }
         };
         let path = match kind {
-            StoreKind::File => self.path(&["store", "path"], &file.path),
+            StoreKind::File | StoreKind::Keyring => self.path(&["store", "path"], &file.path),
             // Not used, so a missing HOME is no error.
             StoreKind::Memory => {
                 self.environment.expand(&file.path).unwrap_or_else(|| file.path.clone().into())

@@ -1,0 +1,52 @@
+//! `adsproxy key rotate`: seals every record anew with the first key.
+
+use crate::{
+    cli::print,
+    config::Config,
+    error_chain::chain,
+    store::{FileStore, rotate::Rotation},
+};
+use anyhow::bail;
+use std::io::{self, IsTerminal};
+
+/// The whole way from an old key to a new one.
+pub(super) const HOW: &str = "\
+To change the key that seals the store:
+  1. adsproxy key init --path ~/.config/adsproxy/key-2   makes a new one
+  2. Put its line in front of the old one in encryption.keys, for every server
+     on this store, and restart them in any order. They go on sealing with the
+     old key until all of them have the new one.
+  3. adsproxy key rotate                                 fails no request
+  4. adsproxy key status                                 nothing needs the old one
+  5. Take the old line out and restart the servers.
+A rotation that was interrupted is finished by the next `key rotate`, or by a
+server when it starts.";
+
+pub(super) async fn run(config: &Config, store: &FileStore) -> anyhow::Result<()> {
+    let rotation = Rotation::prepare(store).await?;
+    let shown = io::stderr().is_terminal();
+    let report = rotation
+        .run(&config.accounts, |done, all| {
+            if shown {
+                eprint!("\r{done} of {all} records");
+            }
+        })
+        .await?;
+    if shown {
+        eprintln!();
+    }
+    let key = store.ring().sealing_key_id();
+    print(format!(
+        "{} of {} records sealed anew with key {key}; {} had it already\n",
+        report.resealed,
+        report.records,
+        report.records.saturating_sub(report.resealed + report.failed.len()),
+    ))?;
+    if report.failed.is_empty() {
+        return Ok(());
+    }
+    for (account, error) in &report.failed {
+        eprintln!("{account}: {}", chain(error));
+    }
+    bail!("{} records are as they were", report.failed.len());
+}
