@@ -17,8 +17,18 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "core",
         &[
-            "account", "audit", "token", "store", "lwa", "https", "metrics", "config", "event",
-            "clock", "id",
+            "account",
+            "audit",
+            "token",
+            "store",
+            "lwa",
+            "https",
+            "metrics",
+            "config",
+            "event",
+            "clock",
+            "error_chain",
+            "id",
         ],
     ),
     // Browsers are kept off both listeners in the same way.

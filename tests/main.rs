@@ -55,6 +55,8 @@ mod import;
 mod import_served;
 #[cfg(feature = "sandbox")]
 mod import_sources;
+#[cfg(feature = "sandbox")]
+mod key_rotation;
 mod layers;
 #[cfg(feature = "sandbox")]
 mod library;
