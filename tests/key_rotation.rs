@@ -98,11 +98,12 @@ async fn a_rotation_killed_half_way_is_finished_by_the_next_start_of_a_server() 
     write_private(&key2, &STANDARD.encode([2; 32]));
     change_config(&proxy, |toml| toml.replace("keys = [", &format!("keys = [{}, ", k2(&key2))));
     let command = command(&proxy, &["key", "rotate"]);
-    let killed = kill_at(&command, "rename", 50);
+    let killed = kill_at(&command, "rename", 15);
     assert!(!killed.status.success(), "{killed:?}");
     let marker = proxy.dir.path().join("store/rotation.json");
     assert!(marker.exists());
-    assert!(uses(&proxy, "k1") > ACCOUNTS / 2);
+    let (done, left) = (uses(&proxy, "k2"), uses(&proxy, "k1"));
+    assert!(done > 5 && left > 5, "{done} done, {left} left");
     let status = run(&proxy, &["key", "status"]);
     assert!(status.out.contains("`adsproxy key rotate` finishes it"), "{status:?}");
     assert_eq!(run(&proxy, &["key", "retire", "k1"]).code, Some(1));

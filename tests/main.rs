@@ -57,6 +57,8 @@ mod import_served;
 mod import_sources;
 #[cfg(feature = "sandbox")]
 mod key_rotation;
+#[cfg(feature = "keyring")]
+mod keyring;
 mod layers;
 #[cfg(feature = "sandbox")]
 mod library;

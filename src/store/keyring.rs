@@ -11,7 +11,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// It holds no such key.
-    #[error("it has none of this id: make one with `adsproxy key init --keyring`")]
+    #[error("it has none of this id: `adsproxy key init --keyring --id` with the id makes one")]
     None,
     /// There is a key of that id already.
     #[error("it has one of this id already, which was left as it is: choose another with --id")]

@@ -48,7 +48,7 @@ impl Init {
         // Without a configuration, or with one that lacks this very key, there is nothing to heed.
         let keys = context.load().map(|loaded| loaded.config.encryption.keys).unwrap_or_default();
         let id = match &self.id {
-            Some(id) if keys.iter().any(|key| key.id == *id) => {
+            Some(id) if !self.keyring && keys.iter().any(|key| key.id == *id) => {
                 bail!("key {id} is in the configuration already: choose another with --id")
             }
             Some(id) => id.clone(),
@@ -59,7 +59,7 @@ impl Init {
         } else {
             self.in_file(context, &id)?
         }
-        match keys.is_empty() {
+        match keys.iter().all(|key| key.id == id) {
             true => Ok(()),
             false => print(
                 "Put it in front of the keys that are there, on every server of this store; \
