@@ -177,7 +177,11 @@ impl Core {
     pub fn keep_fresh(&self) -> KeepFresh {
         let (enroller, tokens) = (self.enroller.clone(), self.tokens.clone());
         KeepFresh([
-            self.control.spawn(keys::look_after(self.store.clone(), self.config.clone())),
+            self.control.spawn(keys::look_after(
+                self.store.clone(),
+                self.config.clone(),
+                self.clock.clone(),
+            )),
             self.control.spawn(async move { enroller.follow().await }),
             self.control.spawn(async move { tokens.run_background().await }),
         ])

@@ -179,10 +179,18 @@ fn a_file_store_without_a_key_says_how_to_make_one() {
 
 #[test]
 fn planned_stores_are_refused_by_name() {
-    for kind in ["keyring", "postgres"] {
-        let error = refused(&format!("{LWA}{}", MEMORY.replace("memory", kind)));
-        assert!(error.contains("is not built yet; there are \"memory\" and \"file\""), "{error}");
-    }
+    let error = refused(&format!("{LWA}{}", MEMORY.replace("memory", "postgres")));
+    assert!(error.contains("is not built yet; there are \"memory\", \"file\""), "{error}");
+}
+
+#[test]
+fn a_store_in_the_keyring_needs_a_key_or_the_feature() {
+    let error = refused(&format!("{LWA}{}", MEMORY.replace("memory", "keyring")));
+    let expected = match cfg!(feature = "keyring") {
+        true => "run `adsproxy key init --keyring`",
+        false => "built without the feature \"keyring\"",
+    };
+    assert!(error.contains(expected), "{error}");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use http::Method;
 use serde_json::Value;
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     sync::{
         Arc,
@@ -417,7 +417,7 @@ async fn fill_home(home: &Home, accounts: usize) -> Vec<Credential> {
     kept
 }
 
-fn open(directory: &PathBuf, keys: &[(&str, u8)]) -> FileStore {
+fn open(directory: &Path, keys: &[(&str, u8)]) -> FileStore {
     let secret = |byte| Secret::new(STANDARD.encode([byte; 32]));
     let keys = keys.iter().map(|&(id, byte)| EncryptionKey::new(id, secret(byte))).collect();
     let ring = KeyRing::fetch(&Encryption { keys }, directory).expect("a ring");

@@ -17,6 +17,7 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "core",
         &[
+            "audit",
             "account",
             "audit",
             "token",

@@ -49,6 +49,7 @@ mod http2;
 mod http2_attacks;
 #[cfg(feature = "sandbox")]
 mod http2_upstream;
+mod key_material;
 #[cfg(feature = "sandbox")]
 mod import;
 #[cfg(feature = "sandbox")]
@@ -69,6 +70,8 @@ mod listeners;
 #[cfg(feature = "sandbox")]
 mod lwa_shim;
 mod manual;
+#[cfg(feature = "sandbox")]
+mod memory;
 #[cfg(feature = "sandbox")]
 mod mutations;
 #[cfg(feature = "sandbox")]

@@ -6,10 +6,13 @@ mod status;
 
 use super::{Context, print, table::table};
 use crate::{
+    audit::Audit,
+    clock::SystemClock,
     config::{Config, load::Loaded},
     store::{self, FileStore},
 };
 use anyhow::Context as _;
+use std::sync::Arc;
 
 #[derive(Debug, clap::Subcommand)]
 pub(in crate::cli) enum Verb {
@@ -59,4 +62,9 @@ fn sealed_store(context: &Context) -> anyhow::Result<(Config, FileStore)> {
     let store =
         store.context("store.kind = \"memory\" seals nothing: there is no key to look after")?;
     Ok((config, store))
+}
+
+/// The audit log, with the keys that `store` has fetched already.
+fn audit(config: &Config, store: &FileStore) -> Audit {
+    Audit::with_keys(&config.audit, Arc::new(store.ring().clone()), Arc::new(SystemClock))
 }

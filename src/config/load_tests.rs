@@ -94,7 +94,7 @@ region = \"us\"
 [accounts.\"-bad\"]
 region = \"na\"
 [store]
-kind = \"keyring\"
+kind = \"postgres\"
 [nonsense]
 x = 1
 ";
@@ -108,7 +108,7 @@ x = 1
         "p.toml:12:10: accounts.acme.region: \"us\": a region is one of na, eu, fe",
         "p.toml:13:3: unknown key `accounts.acme.aplication`",
         "p.toml:14:11: accounts.-bad: an account alias",
-        "p.toml:17:8: store.kind: \"keyring\" is not built yet; there are \"memory\" and \"file\"",
+        "p.toml:17:8: store.kind: \"postgres\" is not built yet; there are \"memory\", \"file\" and \"keyring\"",
         "p.toml:18:2: unknown key `nonsense`",
     ];
     assert_eq!(found.len(), places.len(), "{found:#?}");
@@ -382,7 +382,7 @@ fn file_store_needs_a_key_of_the_right_size() {
 #[test]
 fn store_kinds_that_do_not_exist_are_refused() {
     for (kind, part) in
-        [("postgres", "not built yet"), ("redis", "neither \"memory\" nor \"file\"")]
+        [("postgres", "not built yet"), ("redis", "none of \"memory\", \"file\" and \"keyring\"")]
     {
         let found = errors(&MINIMAL.replace("memory", kind), &[]);
         assert!(found[0].contains(part), "{found:?}");

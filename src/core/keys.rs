@@ -2,9 +2,15 @@
 //! that was interrupted.
 
 use crate::{
+    audit::{self, Action, Actor, Audit, Entry},
+    clock::Clock,
     config::Config,
     error_chain::chain,
-    store::{CredentialStore, FileStore, Presence, seal::NotOpened},
+    store::{
+        self, CredentialStore, FileStore, Presence,
+        rotate::{self, Rotation},
+        seal::NotOpened,
+    },
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tracing::{error, info, warn};
@@ -25,30 +31,55 @@ pub(super) fn announce(store: &dyn CredentialStore) -> Option<Presence> {
 }
 
 /// Names the keys that records need and this process lacks, and finishes an interrupted rotation.
-pub(super) async fn look_after(store: Arc<dyn CredentialStore>, config: Arc<Config>) {
+pub(super) async fn look_after(
+    store: Arc<dyn CredentialStore>,
+    config: Arc<Config>,
+    clock: Arc<dyn Clock>,
+) {
     let Some(store) = store.sealed() else { return };
     name_missing(store).await;
+    let audit = Audit::with_keys(&config.audit, Arc::new(store.ring().clone()), clock);
     loop {
-        match store.finish_rotation(&config.accounts).await {
-            Ok(None) => return,
-            Ok(Some(report)) => {
-                let (records, resealed) = (report.records, report.resealed);
-                info!(records, resealed, "an interrupted rotation of keys was finished");
-                for (account, error) in &report.failed {
-                    let account = account.as_str();
-                    warn!(account, error = %chain(error), "the record was not sealed anew");
-                }
-                if report.failed.iter().all(|(_, error)| error.is_lasting()) {
-                    return;
-                }
-            }
-            Err(refusal) => {
-                let error = chain(&refusal);
+        match finish(store, &config, &audit).await {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(error) => {
+                let error = chain(&error);
                 warn!(error, "an interrupted rotation of keys cannot be finished yet");
             }
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Why an interrupted rotation cannot be finished now.
+#[derive(Debug, thiserror::Error)]
+enum Unfinished {
+    #[error(transparent)]
+    Refused(#[from] rotate::Refusal),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    Audit(#[from] audit::Error),
+}
+
+/// Finishes an interrupted rotation; says whether nothing is left to do.
+async fn finish(store: &FileStore, config: &Config, audit: &Audit) -> Result<bool, Unfinished> {
+    if !store.must_finish_rotation().await? {
+        return Ok(true);
+    }
+    let rotation = Rotation::prepare(store).await?;
+    let entry = Entry::new(Actor::Server, Action::KeyRotate).about(store.ring().sealing_key_id());
+    audit.write(entry.clone().attempt()).await?;
+    let report = rotation.run(&config.accounts, |_, _| ()).await?;
+    audit.write(entry.ok().count(report.resealed as u64)).await?;
+    let (records, resealed) = (report.records, report.resealed);
+    info!(records, resealed, "an interrupted rotation of keys was finished");
+    for (account, error) in &report.failed {
+        let account = account.as_str();
+        warn!(account, error = %chain(error), "the record was not sealed anew");
+    }
+    Ok(report.failed.iter().all(|(_, error)| error.is_lasting()))
 }
 
 async fn name_missing(store: &FileStore) {

@@ -183,21 +183,13 @@ impl FileStore {
         .await
     }
 
-    /// Goes on with a rotation to this ring's first key that was begun and not finished.
+    /// Says whether a rotation to this ring's first key was begun and not finished.
     ///
     /// # Errors
-    /// As [`Rotation::prepare`] and [`Rotation::run`].
-    pub async fn finish_rotation(
-        &self,
-        accounts: &BTreeMap<AccountId, config::Account>,
-    ) -> Result<Option<Report>, Refusal> {
-        match self.unfinished_rotation().await? {
-            Some(to) if to == self.ring().sealing_key_id() => {
-                let rotation = Rotation::prepare(self).await?;
-                Ok(Some(rotation.run(accounts, |_, _| ()).await?))
-            }
-            _ => Ok(None),
-        }
+    /// `Io`.
+    pub async fn must_finish_rotation(&self) -> Result<bool, Error> {
+        let to = self.unfinished_rotation().await?;
+        Ok(to.is_some_and(|to| to == self.ring().sealing_key_id()))
     }
 
     async fn mark_rotation(&self) -> Result<(), Error> {

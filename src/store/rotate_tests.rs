@@ -5,7 +5,11 @@ use crate::{
     config::{Encryption, EncryptionKey},
     id::Region,
     secret::Secret,
-    store::{Credential, seal::KeyRing, tests::credential},
+    store::{
+        Credential,
+        seal::{self, KeyRing},
+        tests::credential,
+    },
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::path::Path;
@@ -125,10 +129,10 @@ async fn a_rotation_cut_off_at_any_record_is_finished_later() {
         assert_eq!(found.as_deref(), Some("new"));
         // One with other keys has nothing to finish.
         let old = open(directory.path(), &[("old", 1), ("new", 2)]);
-        assert!(old.finish_rotation(&BTreeMap::new()).await.expect("looks").is_none());
-        let report = both.finish_rotation(&BTreeMap::new()).await.expect("runs").expect("some");
-        assert_eq!(report.resealed, 4 - cut);
-        assert!(both.finish_rotation(&BTreeMap::new()).await.expect("looks").is_none());
+        assert!(!old.must_finish_rotation().await.expect("looks"));
+        assert!(both.must_finish_rotation().await.expect("looks"));
+        assert_eq!(rotate(&both).await.resealed, 4 - cut);
+        assert!(!both.must_finish_rotation().await.expect("looks"));
         assert_all(&open(directory.path(), NEW), &kept).await;
     }
 }

@@ -21,12 +21,12 @@ pub(super) const FORMAT_VERSION: u64 = 1;
 
 /// The master keys in their configured order: the first seals, all open. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct KeyRing(Vec<Arc<Slot>>);
+pub struct KeyRing(Vec<Slot>);
 
 /// A key of the ring.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Slot {
-    Key(Key),
+    Key(Arc<Key>),
     /// The id of a key whose passphrase is not the one it was made with. It opens nothing, and is
     /// never the first: nobody could open with the right one what it sealed.
     WrongPassphrase(String),
@@ -152,13 +152,13 @@ impl KeyRing {
         }
         let mut slots = Vec::with_capacity(encryption.keys.len());
         for key in &encryption.keys {
-            slots.push(Arc::new(match master::fetch(key, directory)? {
-                Some(master) => Slot::Key(Key::derive(key.id.clone(), &master)),
+            slots.push(match master::fetch(key, directory)? {
+                Some(master) => Slot::Key(Arc::new(Key::derive(key.id.clone(), &master))),
                 None if slots.is_empty() => {
                     return Err(KeyError::WrongPassphrase(key.id.clone()).into());
                 }
                 None => Slot::WrongPassphrase(key.id.clone()),
-            }));
+            });
         }
         Ok(Self(slots))
     }
@@ -171,7 +171,7 @@ impl KeyRing {
 
     /// The ids of all keys, in their order.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|slot| match &**slot {
+        self.0.iter().map(|slot| match slot {
             Slot::Key(key) => key.id.as_str(),
             Slot::WrongPassphrase(id) => id.as_str(),
         })
@@ -201,7 +201,7 @@ impl KeyRing {
         let found = ring
             .0
             .iter()
-            .position(|slot| matches!(&**slot, Slot::Key(key) if accepts(&key.id, &key.check)));
+            .position(|slot| matches!(slot, Slot::Key(key) if accepts(&key.id, &key.check)));
         if let Some(found) = found {
             let first = ring.0.remove(found);
             ring.0.insert(0, first);
@@ -307,8 +307,8 @@ impl KeyRing {
     }
 
     fn keys(&self) -> impl Iterator<Item = &Key> {
-        self.0.iter().filter_map(|slot| match &**slot {
-            Slot::Key(key) => Some(key),
+        self.0.iter().filter_map(|slot| match slot {
+            Slot::Key(key) => Some(&**key),
             Slot::WrongPassphrase(_) => None,
         })
     }

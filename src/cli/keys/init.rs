@@ -2,6 +2,7 @@
 
 use super::{Context, print};
 use crate::{
+    audit::{Action, Actor, Audit, Entry},
     clock::{Clock, SystemClock},
     config::{EncryptionKey, Material, StoreKind},
     secret::Secret,
@@ -13,6 +14,7 @@ use std::{
     io::{ErrorKind, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use zeroize::Zeroizing;
 
@@ -54,6 +56,7 @@ impl Init {
             Some(id) => id.clone(),
             None => free_id(&keys)?,
         };
+        record(context, &id)?;
         if self.keyring {
             in_keyring(&id)?
         } else {
@@ -96,6 +99,15 @@ impl Init {
     }
 }
 
+/// Writes down that a key is about to be made. Where there is no configuration, or no key yet that
+/// could protect the audit log, there is nothing to write it into.
+fn record(context: &Context, id: &str) -> anyhow::Result<()> {
+    let Ok(loaded) = context.load() else { return Ok(()) };
+    let Ok(audit) = Audit::new(&loaded.config, Arc::new(SystemClock)) else { return Ok(()) };
+    let entry = Entry::new(Actor::cli(), Action::KeyInit).about(id).attempt();
+    audit.record(&entry).context("no key was made")
+}
+
 fn in_keyring(id: &str) -> anyhow::Result<()> {
     let key = store::generate_key()?;
     store::keyring::add(id, &key).context("no key was made in the keyring")?;
@@ -112,13 +124,14 @@ fn in_keyring(id: &str) -> anyhow::Result<()> {
 
 /// What the configuration needs before a passphrase can be made a key.
 const PASSPHRASE_LINES: &str = "\
-add these lines to the configuration, set the variable, and run this again:
+set $ADSPROXY_PASSPHRASE, or add these lines to the configuration, and run this again:
 
 [encryption]
 keys = [{ id = \"laptop\", passphrase = { env = \"ADSPROXY_PASSPHRASE\" } }]";
 
 fn prepare_passphrases(context: &Context) -> anyhow::Result<()> {
-    let config = context.load().context(PASSPHRASE_LINES)?.config;
+    let loaded = context.load().inspect_err(|_| eprintln!("{PASSPHRASE_LINES}\n"));
+    let config = loaded?.config;
     if config.store.kind == StoreKind::Memory {
         bail!("store.kind = \"memory\" seals nothing and needs no key");
     }

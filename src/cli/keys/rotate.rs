@@ -1,12 +1,14 @@
 //! `adsproxy key rotate`: seals every record anew with the first key.
 
+use super::audit;
 use crate::{
+    audit::{Action, Actor, Entry},
     cli::print,
     config::Config,
     error_chain::chain,
     store::{FileStore, rotate::Rotation},
 };
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use std::io::{self, IsTerminal};
 
 /// The whole way from an old key to a new one.
@@ -24,6 +26,10 @@ server when it starts.";
 
 pub(super) async fn run(config: &Config, store: &FileStore) -> anyhow::Result<()> {
     let rotation = Rotation::prepare(store).await?;
+    let key = store.ring().sealing_key_id();
+    let audit = audit(config, store);
+    let entry = Entry::new(Actor::cli(), Action::KeyRotate).about(key);
+    audit.record(&entry.clone().attempt()).context("nothing was changed")?;
     let shown = io::stderr().is_terminal();
     let report = rotation
         .run(&config.accounts, |done, all| {
@@ -35,14 +41,16 @@ pub(super) async fn run(config: &Config, store: &FileStore) -> anyhow::Result<()
     if shown {
         eprintln!();
     }
-    let key = store.ring().sealing_key_id();
+    let entry = entry.count(report.resealed as u64);
+    let is_whole = report.failed.is_empty();
+    audit.record(&if is_whole { entry.ok() } else { entry.failed("records_left") })?;
     print(format!(
         "{} of {} records sealed anew with key {key}; {} had it already\n",
         report.resealed,
         report.records,
         report.records.saturating_sub(report.resealed + report.failed.len()),
     ))?;
-    if report.failed.is_empty() {
+    if is_whole {
         return Ok(());
     }
     for (account, error) in &report.failed {

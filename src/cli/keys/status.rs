@@ -1,12 +1,13 @@
 //! `adsproxy key status` and `key retire`: what needs which key.
 
-use super::{print, table};
+use super::{audit, print, table};
 use crate::{
+    audit::{Action, Actor, Entry},
     config::Config,
     error_chain::chain,
     store::{CredentialStore as _, FileStore},
 };
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -181,6 +182,8 @@ pub(super) async fn retire(config: &Config, store: &FileStore, id: &str) -> anyh
     if !store.ring().ids().any(|known| known == id) {
         return print(format!("key {id} is not in encryption.keys, and nothing needs it\n"));
     }
+    let entry = Entry::new(Actor::cli(), Action::KeyRetire).about(id);
+    audit(config, store).record(&entry).context("the key was not retired")?;
     print(format!(
         "nothing needs key {id}: take it out of encryption.keys and restart the servers. Keep the \
          key\nitself as long as you keep backups of the store that were made before the rotation.\n"
