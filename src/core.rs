@@ -83,7 +83,7 @@ impl Core {
         let http = https::LwaHttp::new(&tls, token.lwa_connect_timeout, token.lwa_timeout)?;
         let lwa = LwaClient::new(http);
         let events = Events::default();
-        let audit = Audit::new(&config, clock.clone())?.counted(metrics.clone());
+        let audit = Audit::beside(&*store, &config, clock.clone())?.counted(metrics.clone());
         let recorder = Recorder::start(&audit, &events, &control);
         let with = Surroundings {
             clock: clock.clone(),
@@ -180,7 +180,7 @@ impl Core {
             self.control.spawn(keys::look_after(
                 self.store.clone(),
                 self.config.clone(),
-                self.clock.clone(),
+                self.audit.clone(),
             )),
             self.control.spawn(async move { enroller.follow().await }),
             self.control.spawn(async move { tokens.run_background().await }),

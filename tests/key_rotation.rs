@@ -65,6 +65,7 @@ async fn a_rotation_under_load_fails_no_request_of_two_servers_and_loses_no_gran
     let rotated = run_aside(&one, &["key", "rotate"]).await;
     assert_eq!(rotated.code, Some(0), "{rotated:?}");
     let calls = amazon.state().record.counts().token_calls - before;
+    println!("{calls} tokens refreshed during the rotation");
     assert!(calls > 10, "{calls} tokens were refreshed meanwhile");
     load.ends_without_a_failure().await;
 
@@ -137,6 +138,7 @@ async fn a_rotation_killed_at_any_write_sync_or_rename_loses_nothing_and_is_fini
             assert!(!home.path("store/rotation.json").exists());
         }
     }
+    println!("{kills} kills");
     // The marker and each record: written, synced, renamed, its directory synced.
     assert!(kills > 25, "{kills}");
 }
@@ -260,7 +262,9 @@ impl Load {
         while let Some(failure) = self.callers.join_next().await {
             assert_eq!(failure.expect("no panic"), None);
         }
-        assert!(self.served.load(Ordering::Relaxed) >= ACCOUNTS);
+        let served = self.served.load(Ordering::Relaxed);
+        println!("{served} requests served, none failed");
+        assert!(served >= ACCOUNTS);
     }
 }
 

@@ -17,7 +17,6 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "core",
         &[
-            "audit",
             "account",
             "audit",
             "token",

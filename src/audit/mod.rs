@@ -25,7 +25,7 @@ use crate::{
     config::{self, Config},
     error_chain::chain as error_chain,
     metrics::Metrics,
-    store::{self, seal::KeyRing},
+    store::{self, CredentialStore, seal::KeyRing},
 };
 use files::Files;
 use snapshot::{Segment, Snapshot};
@@ -120,6 +120,25 @@ impl Audit {
         }
         let ring = Arc::new(KeyRing::fetch(&config.encryption, &config.store.path)?);
         Ok(Self::with_keys(&config.audit, ring, clock))
+    }
+
+    /// As [`Audit::new`], with the keys of `store` if it has some: to make one of a passphrase
+    /// takes a while, and a keyring may ask a person.
+    ///
+    /// # Errors
+    /// As [`Audit::new`].
+    pub fn beside(
+        store: &dyn CredentialStore,
+        config: &Config,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, store::Error> {
+        match store.sealed() {
+            Some(sealed) => {
+                let ring = Arc::new(sealed.ring().clone());
+                Ok(Self::with_keys(&config.audit, ring, clock))
+            }
+            None => Self::new(config, clock),
+        }
     }
 
     /// As [`Audit::new`], with keys that were derived already.

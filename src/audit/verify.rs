@@ -228,7 +228,7 @@ impl<'a> Check<'a> {
         };
         match verified {
             Ok(()) => self.accept(line),
-            Err(NotOpened::KeyMissing) => self.unchecked(line),
+            Err(NotOpened::KeyMissing | NotOpened::WrongPassphrase) => self.unchecked(line),
             Err(NotOpened::Refused) => self.refused(line),
         }
     }

@@ -93,9 +93,11 @@ impl Writer {
         let locked = || Error::Locked { path: self.files.head.clone(), waited: LOCK_TIMEOUT };
         let _turn = self.turn.try_lock_for(LOCK_TIMEOUT).ok_or_else(locked)?;
         let head = self.files.lock_to_write(LOCK_TIMEOUT)?;
-        let end = self.end(&head)?;
+        // Another process must not take the end for damaged because it lacks the newest key.
+        let this = Self { ring: Arc::new(self.ring.agreed()), ..self.same() };
+        let end = this.end(&head)?;
         let damage = end.damage;
-        self.append_after(end, &head, entries, own)?;
+        this.append_after(end, &head, entries, own)?;
         Ok(Appended { damage })
     }
 

@@ -242,7 +242,7 @@ impl Add {
         };
         let action = if existing.is_some() { Action::AccountChange } else { Action::AccountAdd };
         let entry = Entry::new(Actor::cli(), action).account(&self.alias);
-        let audit = Audit::new(config, Arc::new(SystemClock))?;
+        let audit = Audit::beside(&*store, config, Arc::new(SystemClock))?;
         let saved = async { anyhow::Ok(store.save(&record).await?) };
         audit.around(entry, "store_failed", saved).await?;
         let done = if existing.is_some() { "replaced" } else { "added" };
@@ -299,7 +299,7 @@ async fn remove(config: &Config, alias: &AccountId, yes: bool) -> anyhow::Result
     }
     let _lock = store.lock(alias).await?;
     let entry = Entry::new(Actor::cli(), Action::AccountRemove).account(alias);
-    let audit = Audit::new(config, Arc::new(SystemClock))?;
+    let audit = Audit::beside(&*store, config, Arc::new(SystemClock))?;
     let removed = async { anyhow::Ok(store.remove(alias).await?) };
     audit.around(entry, "store_failed", removed).await?;
     let again = config.accounts.contains_key(alias).then(|| {

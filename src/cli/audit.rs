@@ -144,7 +144,8 @@ fn check(config: &Config, path: Option<&Path>) -> anyhow::Result<Report> {
     // A log has its head beside it. One of its files alone has not, and is checked as far as it
     // goes; the configured log is never taken for such a file.
     if !is_configured && !path.with_extension("head").exists() {
-        let ring = KeyRing::parse(&config.encryption).context("cannot use encryption.keys")?;
+        let ring = KeyRing::fetch(&config.encryption, &config.store.path);
+        let ring = ring.context("cannot use encryption.keys")?;
         return Ok(Audit::verify_part(path, &ring)?);
     }
     let mut config = config.clone();

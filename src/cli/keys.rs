@@ -65,6 +65,6 @@ fn sealed_store(context: &Context) -> anyhow::Result<(Config, FileStore)> {
 }
 
 /// The audit log, with the keys that `store` has fetched already.
-fn audit(config: &Config, store: &FileStore) -> Audit {
-    Audit::with_keys(&config.audit, Arc::new(store.ring().clone()), Arc::new(SystemClock))
+fn audit(config: &Config, store: &FileStore) -> anyhow::Result<Audit> {
+    Ok(Audit::beside(store, config, Arc::new(SystemClock))?)
 }

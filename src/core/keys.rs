@@ -3,7 +3,6 @@
 
 use crate::{
     audit::{self, Action, Actor, Audit, Entry},
-    clock::Clock,
     config::Config,
     error_chain::chain,
     store::{
@@ -31,14 +30,9 @@ pub(super) fn announce(store: &dyn CredentialStore) -> Option<Presence> {
 }
 
 /// Names the keys that records need and this process lacks, and finishes an interrupted rotation.
-pub(super) async fn look_after(
-    store: Arc<dyn CredentialStore>,
-    config: Arc<Config>,
-    clock: Arc<dyn Clock>,
-) {
+pub(super) async fn look_after(store: Arc<dyn CredentialStore>, config: Arc<Config>, audit: Audit) {
     let Some(store) = store.sealed() else { return };
     name_missing(store).await;
-    let audit = Audit::with_keys(&config.audit, Arc::new(store.ring().clone()), clock);
     loop {
         match finish(store, &config, &audit).await {
             Ok(true) => return,
@@ -73,6 +67,12 @@ async fn finish(store: &FileStore, config: &Config, audit: &Audit) -> Result<boo
     audit.write(entry.clone().attempt()).await?;
     let report = rotation.run(&config.accounts, |_, _| ()).await?;
     audit.write(entry.ok().count(report.resealed as u64)).await?;
+    let log = audit.clone();
+    // What remains of it, `key status` shows and the next `key rotate` does.
+    let anchored = tokio::task::spawn_blocking(move || log.reanchor()).await;
+    if let Ok(Err(error)) = anchored {
+        warn!(error = %chain(&error), "the audit log still needs the old key");
+    }
     let (records, resealed) = (report.records, report.resealed);
     info!(records, resealed, "an interrupted rotation of keys was finished");
     for (account, error) in &report.failed {

@@ -109,10 +109,10 @@ impl CredentialStore for FileStore {
 
     fn save<'a>(&'a self, credential: &'a Credential) -> BoxFuture<'a, Result<(), Error>> {
         let (ring, timeout) = (Arc::clone(&self.ring), self.lock_timeout);
-        let (credential, directory) = (credential.clone(), self.directory.clone());
+        let credential = credential.clone();
         Box::pin(async move {
             blocking(&self.record(&credential.account), move |path| {
-                let text = record::encode(&credential, &processes::common(&directory, &ring))?;
+                let text = record::encode(&credential, &ring.agreed())?;
                 replace(path, &credential.account, &text, timeout)
             })
             .await

@@ -8,6 +8,7 @@
 use super::{
     Error, keyring,
     master::{self, Master},
+    processes,
 };
 use crate::{config, id::AccountId, secret::Secret};
 use aws_lc_rs::{hkdf, hmac};
@@ -21,7 +22,11 @@ pub(super) const FORMAT_VERSION: u64 = 1;
 
 /// The master keys in their configured order: the first seals, all open. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct KeyRing(Vec<Slot>);
+pub struct KeyRing {
+    slots: Vec<Slot>,
+    /// The directory of the store, where other processes say which keys they have.
+    store: Arc<Path>,
+}
 
 /// A key of the ring.
 #[derive(Debug, Clone)]
@@ -160,7 +165,7 @@ impl KeyRing {
                 None => Slot::WrongPassphrase(key.id.clone()),
             });
         }
-        Ok(Self(slots))
+        Ok(Self { slots, store: directory.into() })
     }
 
     /// The id of the key that seals.
@@ -171,7 +176,7 @@ impl KeyRing {
 
     /// The ids of all keys, in their order.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|slot| match slot {
+        self.slots.iter().map(|slot| match slot {
             Slot::Key(key) => key.id.as_str(),
             Slot::WrongPassphrase(id) => id.as_str(),
         })
@@ -194,17 +199,24 @@ impl KeyRing {
         (&key.id, &key.check)
     }
 
+    /// The ring with the first key in front that every running process of the store has: whatever
+    /// one of them writes, the others can read.
+    #[must_use]
+    pub fn agreed(&self) -> Self {
+        processes::common(&self.store, self)
+    }
+
     /// The ring with the first key that `accepts` (an id and its check) in front; as it is if
     /// there is none.
     pub(super) fn led_by(&self, accepts: impl Fn(&str, &str) -> bool) -> Self {
         let mut ring = self.clone();
         let found = ring
-            .0
+            .slots
             .iter()
             .position(|slot| matches!(slot, Slot::Key(key) if accepts(&key.id, &key.check)));
         if let Some(found) = found {
-            let first = ring.0.remove(found);
-            ring.0.insert(0, first);
+            let first = ring.slots.remove(found);
+            ring.slots.insert(0, first);
         }
         ring
     }
@@ -307,7 +319,7 @@ impl KeyRing {
     }
 
     fn keys(&self) -> impl Iterator<Item = &Key> {
-        self.0.iter().filter_map(|slot| match slot {
+        self.slots.iter().filter_map(|slot| match slot {
             Slot::Key(key) => Some(&**key),
             Slot::WrongPassphrase(_) => None,
         })

@@ -27,7 +27,7 @@ server when it starts.";
 pub(super) async fn run(config: &Config, store: &FileStore) -> anyhow::Result<()> {
     let rotation = Rotation::prepare(store).await?;
     let key = store.ring().sealing_key_id();
-    let audit = audit(config, store);
+    let audit = audit(config, store)?;
     let entry = Entry::new(Actor::cli(), Action::KeyRotate).about(key);
     audit.record(&entry.clone().attempt()).context("nothing was changed")?;
     let shown = io::stderr().is_terminal();
@@ -44,6 +44,8 @@ pub(super) async fn run(config: &Config, store: &FileStore) -> anyhow::Result<()
     let entry = entry.count(report.resealed as u64);
     let is_whole = report.failed.is_empty();
     audit.record(&if is_whole { entry.ok() } else { entry.failed("records_left") })?;
+    // It is older than the key, too, and must not need the old one to be checked.
+    audit.reanchor().context("the records are sealed anew, but not the audit log's protection")?;
     print(format!(
         "{} of {} records sealed anew with key {key}; {} had it already\n",
         report.resealed,

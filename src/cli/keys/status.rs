@@ -57,8 +57,8 @@ impl Inventory {
                 found.unreadable.push((account.to_string(), chain(&error)));
             }
         }
-        for (id, what) in other_uses(config)? {
-            found.of(id).others.push(what);
+        for id in audit(config, store)?.keys_needed()? {
+            found.of(id).others.push("audit log".to_owned());
         }
         found.unfinished_rotation = store.unfinished_rotation().await?;
         Ok(found)
@@ -71,11 +71,6 @@ impl Inventory {
     fn needs(&self, id: &str) -> bool {
         self.uses.get(id).is_some_and(Uses::is_needed)
     }
-}
-
-/// What is sealed or authenticated with a key and is no record: the key's id, and what it is.
-fn other_uses(_config: &Config) -> anyhow::Result<Vec<(String, String)>> {
-    Ok(Vec::new())
 }
 
 pub(super) async fn run(config: &Config, store: &FileStore, as_json: bool) -> anyhow::Result<()> {
@@ -183,7 +178,7 @@ pub(super) async fn retire(config: &Config, store: &FileStore, id: &str) -> anyh
         return print(format!("key {id} is not in encryption.keys, and nothing needs it\n"));
     }
     let entry = Entry::new(Actor::cli(), Action::KeyRetire).about(id);
-    audit(config, store).record(&entry).context("the key was not retired")?;
+    audit(config, store)?.record(&entry).context("the key was not retired")?;
     print(format!(
         "nothing needs key {id}: take it out of encryption.keys and restart the servers. Keep the \
          key\nitself as long as you keep backups of the store that were made before the rotation.\n"
