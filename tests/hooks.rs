@@ -371,7 +371,7 @@ fn the_receivers_own_check_can_fail() {
 /// Changes the stored grant of `acme`, as another process does.
 async fn change_grant(proxy: &Proxy, change: impl FnOnce(&mut store::Credential)) {
     let key = fs::read_to_string(proxy.dir.path().join("key")).expect("the key");
-    let key = EncryptionKey { id: "k1".to_owned(), secret: Secret::new(key) };
+    let key = EncryptionKey::new("k1", Secret::new(key));
     let config = Store { kind: StoreKind::File, path: proxy.dir.path().join("store") };
     let store = store::open(&config, &Encryption { keys: vec![key] }).expect("it opens");
     let acme = "acme".parse().expect("an alias");

@@ -49,13 +49,13 @@ mod http2;
 mod http2_attacks;
 #[cfg(feature = "sandbox")]
 mod http2_upstream;
-mod key_material;
 #[cfg(feature = "sandbox")]
 mod import;
 #[cfg(feature = "sandbox")]
 mod import_served;
 #[cfg(feature = "sandbox")]
 mod import_sources;
+mod key_material;
 #[cfg(feature = "sandbox")]
 mod key_rotation;
 #[cfg(feature = "keyring")]

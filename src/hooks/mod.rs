@@ -127,10 +127,7 @@ impl Drop for Hooks {
 /// Where the outbox of `store` is; none if it outlives nothing.
 #[must_use]
 pub fn directory(store: &config::Store) -> Option<PathBuf> {
-    match store.kind {
-        config::StoreKind::Memory => None,
-        config::StoreKind::File => Some(Path::new(&store.path).join("outbox")),
-    }
+    store.kind.seals().then(|| Path::new(&store.path).join("outbox"))
 }
 
 /// Tries once to deliver `message` to `hook`, for `adsproxy hooks test`. Returns what a command

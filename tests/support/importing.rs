@@ -81,8 +81,8 @@ impl Scene {
         let key = fs::read_to_string(self.home.path(".config/adsproxy/key")).expect("the key");
         let config = fs::read_to_string(self.home.path("proxy.toml")).expect("the configuration");
         let id = config.split("id = \"").nth(2).expect("a key id").split('"').next();
-        let id = id.expect("a key id").to_owned();
-        let key = EncryptionKey { id, secret: Secret::new(key) };
+        let id = id.expect("a key id");
+        let key = EncryptionKey::new(id, Secret::new(key));
         let path = self.home.path(".local/state/adsproxy");
         let config = Store { kind: StoreKind::File, path };
         store::open(&config, &Encryption { keys: vec![key] }).expect("it opens")

@@ -10,7 +10,7 @@ const NOW: u64 = 1_795_132_800;
 
 fn importer(replace: bool) -> Importer {
     Importer {
-        store: Arc::new(MemoryStore::new().expect("a store")),
+        store: Arc::new(MemoryStore::new()),
         journal: Journal::new(Audit::off()),
         applications: vec!["default".to_owned(), "second".to_owned()],
         seeds: BTreeMap::new(),

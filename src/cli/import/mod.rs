@@ -29,7 +29,7 @@ use super::{Cli, Context, account::store_to_change, print};
 use crate::{
     audit::Audit,
     clock::{Clock, SystemClock},
-    config::{Config, StoreKind, environment::Environment},
+    config::{Config, environment::Environment},
     id::{AccountId, Region},
     store::{self, CredentialStore},
 };
@@ -132,11 +132,12 @@ impl Import {
 
     /// A dry run makes no store where there is none.
     fn open_store(&self, config: &Config) -> anyhow::Result<Arc<dyn CredentialStore>> {
-        if !self.dry_run || config.store.kind != StoreKind::File || config.store.path.exists() {
+        if !self.dry_run || !config.store.kind.seals() || config.store.path.exists() {
             return store_to_change(config);
         }
-        store::seal::KeyRing::parse(&config.encryption).context("cannot open the store")?;
-        Ok(Arc::new(store::MemoryStore::new()?))
+        store::seal::KeyRing::fetch(&config.encryption, &config.store.path)
+            .context("cannot open the store")?;
+        Ok(Arc::new(store::MemoryStore::new()))
     }
 
     async fn import(
@@ -158,9 +159,10 @@ impl Import {
         let read = self.read(found.drafts, found.source, environment)?;
         let planned = batch::plan(&read, config, &defaults);
         let seeds = config.accounts.iter();
+        let audit = Audit::beside(&*store, config, Arc::new(SystemClock))?;
         let importer = Arc::new(Importer {
             store,
-            journal: Journal::new(Audit::new(config, Arc::new(SystemClock))?),
+            journal: Journal::new(audit),
             applications: config.applications.keys().cloned().collect(),
             seeds: seeds.filter_map(|(k, v)| Some((k.clone(), v.refresh_token.clone()?))).collect(),
             replace: self.replace,
