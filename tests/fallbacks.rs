@@ -127,7 +127,7 @@ async fn load(proxy: &Proxy) -> Credential {
 
 fn open(proxy: &Proxy) -> Arc<dyn CredentialStore> {
     let key = fs::read_to_string(proxy.dir.path().join("key")).expect("the key");
-    let key = EncryptionKey { id: "k1".to_owned(), secret: Secret::new(key) };
+    let key = EncryptionKey::new("k1", Secret::new(key));
     let config = Store { kind: StoreKind::File, path: proxy.dir.path().join("store") };
     store::open(&config, &Encryption { keys: vec![key] }).expect("it opens")
 }

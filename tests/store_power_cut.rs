@@ -179,6 +179,7 @@ async fn generation(files: &[(&str, Vec<u8>)]) -> Option<u64> {
 /// The key that `Proxy` configures.
 fn ring() -> KeyRing {
     let secret = STANDARD.encode([7; 32]).as_str().into();
-    let key = config::EncryptionKey { id: "k1".to_owned(), secret };
-    KeyRing::parse(&config::Encryption { keys: vec![key] }).expect("a key ring")
+    let key = config::EncryptionKey::new("k1", secret);
+    KeyRing::fetch(&config::Encryption { keys: vec![key] }, Path::new("/nowhere"))
+        .expect("a key ring")
 }
