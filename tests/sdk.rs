@@ -260,11 +260,27 @@ fn readme(language: &str, sandbox: &Sandbox) -> Vec<String> {
     blocks.map(|rest| rest.split_once("```").expect("the block ends").0.to_owned()).collect()
 }
 
+/// A message as a receiver gets it.
+const SIGNED: &str = r#"
+from datetime import datetime, timezone
+from standardwebhooks.webhooks import Webhook
+request_body, now = '{"type": "grant.recovered"}', datetime.now(timezone.utc)
+request_headers = {
+    "webhook-id": "msg_1",
+    "webhook-timestamp": str(int(now.timestamp())),
+    "webhook-signature": Webhook("whsec_c2VjcmV0").sign("msg_1", now, request_body),
+}
+"#;
+
 #[test]
 fn the_readmes_python_works_as_it_stands() {
     let sandbox = Sandbox::start(60);
     let snippets = readme("python", &sandbox);
-    assert_eq!(snippets.len(), 2, "a new snippet needs its line here");
+    assert_eq!(snippets.len(), 3, "a new snippet needs its line here");
+    let Some(mut python) = extras::python() else { return };
+    let verifies = snippets[2].replace("whsec_…", "whsec_c2VjcmV0");
+    let code = format!("{SIGNED}\n{verifies}\nassert event == {{'type': 'grant.recovered'}}");
+    sandbox.run(python.args(["-c", &code]));
     for (snippet, result) in snippets.iter().zip(["profiles", "answer.json()"]) {
         let Some(mut python) = extras::python() else { return };
         let code = format!("{snippet}\nassert {result}[0]['profileId']");
