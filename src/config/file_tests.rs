@@ -99,6 +99,7 @@ fn example_has_every_key_once_and_no_other() {
         ("accounts.acme", Account::KEYS),
         ("hooks", Hook::KEYS),
         ("outbox", Outbox::KEYS),
+        ("login", Login::KEYS),
         ("log", Log::KEYS),
         ("metrics", Metrics::KEYS),
     ];

@@ -7,6 +7,7 @@
 use super::{
     BoxFuture, Credential, CredentialStore, Error, LOCK_TIMEOUT,
     lock::{Lock, Turns, blocking, open_private, try_lock},
+    notes::{FileNotes, Notes},
     record,
     seal::KeyRing,
 };
@@ -29,6 +30,7 @@ pub struct FileStore {
     locks: PathBuf,
     turns: Turns,
     ring: Arc<KeyRing>,
+    notes: FileNotes,
     lock_timeout: Duration,
 }
 
@@ -42,7 +44,8 @@ impl FileStore {
         make_directory(&accounts)?;
         make_directory(&locks)?;
         let (turns, ring) = (Turns::default(), Arc::new(ring));
-        Ok(Self { accounts, locks, turns, ring, lock_timeout: LOCK_TIMEOUT })
+        let notes = FileNotes::new(directory.join("notes"), ring.clone());
+        Ok(Self { accounts, locks, turns, ring, notes, lock_timeout: LOCK_TIMEOUT })
     }
 
     fn record(&self, account: &AccountId) -> PathBuf {
@@ -105,6 +108,10 @@ impl CredentialStore for FileStore {
 
     fn fingerprint_matches(&self, stored: &str, secret: &Secret) -> bool {
         self.ring.fingerprint_matches(stored, secret)
+    }
+
+    fn notes(&self) -> &dyn Notes {
+        &self.notes
     }
 }
 

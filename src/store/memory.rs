@@ -3,6 +3,7 @@
 use super::{
     BoxFuture, Credential, CredentialStore, Error, LOCK_TIMEOUT,
     lock::{Lock, Turns},
+    notes::{MemoryNotes, Notes},
     seal::KeyRing,
 };
 use crate::{id::AccountId, secret::Secret};
@@ -21,6 +22,7 @@ pub struct MemoryStore {
     version: AtomicU64,
     turns: Turns,
     ring: KeyRing,
+    notes: MemoryNotes,
     lock_timeout: Duration,
 }
 
@@ -35,6 +37,7 @@ impl MemoryStore {
             version: AtomicU64::new(0),
             turns: Turns::default(),
             ring: KeyRing::random("memory")?,
+            notes: MemoryNotes::default(),
             lock_timeout: LOCK_TIMEOUT,
         })
     }
@@ -82,6 +85,10 @@ impl CredentialStore for MemoryStore {
 
     fn fingerprint_matches(&self, stored: &str, secret: &Secret) -> bool {
         self.ring.fingerprint_matches(stored, secret)
+    }
+
+    fn notes(&self) -> &dyn Notes {
+        &self.notes
     }
 }
 

@@ -7,6 +7,7 @@
 mod file;
 mod lock;
 mod memory;
+pub mod notes;
 mod record;
 pub mod seal;
 
@@ -124,6 +125,9 @@ pub trait CredentialStore: Send + Sync + Debug {
 
     /// Says whether `stored` is a fingerprint of `secret` by any key that is still configured.
     fn fingerprint_matches(&self, stored: &str, secret: &Secret) -> bool;
+
+    /// The notes beside the records.
+    fn notes(&self) -> &dyn notes::Notes;
 }
 
 /// Opens the configured store; makes its directory if there is none.
@@ -201,6 +205,9 @@ pub enum Error {
     /// The system gave no random bytes.
     #[error("the system's random generator failed: nothing was written")]
     Random,
+    /// As many notes as there may be.
+    #[error("there are as many of these as there may be: try again later")]
+    Full,
 }
 
 impl Error {

@@ -53,6 +53,8 @@ pub enum Field {
     PreviousRefreshToken,
     /// The access token with its times.
     AccessToken,
+    /// A note beside the records.
+    Note,
 }
 
 impl Field {
@@ -63,6 +65,7 @@ impl Field {
             Self::RefreshToken => "refresh_token",
             Self::PreviousRefreshToken => "previous_refresh_token",
             Self::AccessToken => "access_token",
+            Self::Note => "note",
         }
     }
 }
