@@ -7,7 +7,7 @@ use crate::{
     clock::{Clock, SystemClock},
     config::Config,
     event::Events,
-    https,
+    https::{self, LwaHttp},
     id::AccountId,
     lwa::LwaClient,
     metrics::Metrics,
@@ -48,6 +48,7 @@ pub struct Core {
     config: Arc<Config>,
     clock: Arc<dyn Clock>,
     store: Arc<dyn CredentialStore>,
+    http: LwaHttp,
     lwa: LwaClient,
     metrics: Arc<Metrics>,
     events: Events,
@@ -74,8 +75,8 @@ impl Core {
         let store = store::open(&config.store, &config.encryption)?;
         let tls = https::client_config(config.upstream.ca_file.as_deref(), true)?;
         let token = &config.token;
-        let http = https::LwaHttp::new(&tls, token.lwa_connect_timeout, token.lwa_timeout)?;
-        let lwa = LwaClient::new(http);
+        let http = LwaHttp::new(&tls, token.lwa_connect_timeout, token.lwa_timeout)?;
+        let lwa = LwaClient::new(http.clone());
         let events = Events::default();
         let audit = Audit::new(&config, clock.clone())?.counted(metrics.clone());
         let recorder = Recorder::start(&audit, &events, &control);
@@ -99,6 +100,7 @@ impl Core {
             config,
             clock,
             store,
+            http,
             lwa,
             metrics,
             events,
@@ -190,6 +192,17 @@ impl Core {
     #[must_use]
     pub fn store(&self) -> &Arc<dyn CredentialStore> {
         &self.store
+    }
+
+    /// Looks at the store now instead of at the next time: something was changed there.
+    pub fn follow_now(&self) {
+        self.enroller.follow_now();
+    }
+
+    /// The HTTP client for calls of our own to Amazon: no redirects, no retries.
+    #[must_use]
+    pub fn http(&self) -> &LwaHttp {
+        &self.http
     }
 
     /// The client for Login with Amazon.

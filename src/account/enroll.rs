@@ -21,7 +21,11 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    sync::Notify,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tracing::{error, info, warn};
 
 /// How often the store is asked for accounts that other processes added, changed or removed.
@@ -50,6 +54,8 @@ pub struct Enroller {
     only: Option<AccountId>,
     applications: Arc<BTreeMap<String, Arc<Application>>>,
     reminders: Arc<Reminders>,
+    /// Something was changed in the store by this very process.
+    changed: Arc<Notify>,
 }
 
 impl Enroller {
@@ -67,9 +73,20 @@ impl Enroller {
             (name.clone(), Arc::new(Application::new(name, application)))
         });
         let applications = Arc::new(applications.collect());
-        let (directory, reminders) = (Directory::default(), Arc::default());
-        let only = None;
-        Self { config, store, tokens, clock, events, directory, only, applications, reminders }
+        let (directory, reminders, changed) =
+            (Directory::default(), Arc::default(), Arc::default());
+        Self {
+            config,
+            store,
+            tokens,
+            clock,
+            events,
+            directory,
+            only: None,
+            applications,
+            reminders,
+            changed,
+        }
     }
 
     /// The same for `account` alone: others are neither enrolled nor followed.
@@ -110,11 +127,19 @@ impl Enroller {
         Ok(account)
     }
 
+    /// Makes [`Enroller::follow`] look at the store now.
+    pub fn follow_now(&self) {
+        self.changed.notify_one();
+    }
+
     /// Follows the store until dropped.
     pub async fn follow(&self) {
         let mut seen = Seen::new();
         loop {
-            tokio::time::sleep(FOLLOW_INTERVAL).await;
+            tokio::select! {
+                () = sleep(FOLLOW_INTERVAL) => {}
+                () = self.changed.notified() => {}
+            }
             match self.store.versions().await {
                 Ok(versions) => {
                     let replaced = self.heal(&versions, &mut seen).await;
@@ -294,7 +319,13 @@ impl Enroller {
             if let Err(error) = self.tokens.settle(holder).await {
                 warn!(account = id.as_str(), error = %chain(&error), "still not saved");
             }
-            let Some(&version) = versions.get(id) else { continue };
+            let Some(&version) = versions.get(id) else {
+                if holder.has_record() && !self.is_seeded(id) {
+                    info!(account = id.as_str(), "account was logged out");
+                    replaced.insert(id.clone());
+                }
+                continue;
+            };
             let now = (version, self.tokens.is_stuck(holder));
             if seen.get(id) == Some(&now) {
                 continue;
@@ -314,11 +345,20 @@ impl Enroller {
         replaced
     }
 
+    /// Whether the configuration has a refresh token for the account.
+    fn is_seeded(&self, id: &AccountId) -> bool {
+        self.config.accounts.get(id).is_some_and(|config| config.refresh_token.is_some())
+    }
+
     /// Reads `holder`'s record and says whether the account must be admitted anew because of it.
     async fn look(&self, holder: &Arc<Holder>) -> Result<bool, store::Error> {
         let (id, account) = (holder.id(), holder.id().as_str());
         let Some(record) = self.store.load(id).await? else { return Ok(false) };
         holder.remember_consent(&record);
+        if holder.is_logged_out(&record) {
+            info!(account, "account was logged out");
+            return Ok(true);
+        }
         if holder.has_moved(&record) || self.is_replaced(holder, &record).await? {
             info!(account, "account was connected anew");
             return Ok(true);

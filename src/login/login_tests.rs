@@ -1,0 +1,1 @@
+//! Tests of logins with a clock of their own.
