@@ -409,7 +409,7 @@ async fn surfaces(
         },
     );
     let guard = Guard::new(&config.guard.allowed_hosts);
-    let logins = Logins::new(core.clone());
+    let logins = Logins::new(core.clone(), Actor::admin(None));
     let sweeper = logins.clone();
     tokio::spawn(async move { sweeper.run_sweeper().await });
     let admin_service = Admin::guarded(sources, guard).with_logins(logins);

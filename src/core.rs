@@ -195,8 +195,8 @@ impl Core {
     }
 
     /// Looks at the store now instead of at the next time: something was changed there.
-    pub fn follow_now(&self) {
-        self.enroller.follow_now();
+    pub async fn follow_now(&self) {
+        self.enroller.follow_now().await;
     }
 
     /// The HTTP client for calls of our own to Amazon: no redirects, no retries.

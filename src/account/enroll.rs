@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::Notify,
+    sync::Mutex,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -54,8 +54,8 @@ pub struct Enroller {
     only: Option<AccountId>,
     applications: Arc<BTreeMap<String, Arc<Application>>>,
     reminders: Arc<Reminders>,
-    /// Something was changed in the store by this very process.
-    changed: Arc<Notify>,
+    /// Present once the store is followed.
+    seen: Arc<Mutex<Option<Seen>>>,
 }
 
 impl Enroller {
@@ -73,8 +73,7 @@ impl Enroller {
             (name.clone(), Arc::new(Application::new(name, application)))
         });
         let applications = Arc::new(applications.collect());
-        let (directory, reminders, changed) =
-            (Directory::default(), Arc::default(), Arc::default());
+        let (directory, reminders, seen) = (Directory::default(), Arc::default(), Arc::default());
         Self {
             config,
             store,
@@ -85,7 +84,7 @@ impl Enroller {
             only: None,
             applications,
             reminders,
-            changed,
+            seen,
         }
     }
 
@@ -127,28 +126,31 @@ impl Enroller {
         Ok(account)
     }
 
-    /// Makes [`Enroller::follow`] look at the store now.
-    pub fn follow_now(&self) {
-        self.changed.notify_one();
+    /// Looks at the store now, if it is followed: this very process has changed it.
+    pub async fn follow_now(&self) {
+        if let Some(seen) = &mut *self.seen.lock().await {
+            self.look_at_all(seen).await;
+        }
     }
 
     /// Follows the store until dropped.
     pub async fn follow(&self) {
-        let mut seen = Seen::new();
+        *self.seen.lock().await = Some(Seen::new());
         loop {
-            tokio::select! {
-                () = sleep(FOLLOW_INTERVAL) => {}
-                () = self.changed.notified() => {}
-            }
-            match self.store.versions().await {
-                Ok(versions) => {
-                    let replaced = self.heal(&versions, &mut seen).await;
-                    self.reconcile(&versions, &replaced).await;
-                }
-                Err(error) => warn!(error = %chain(&error), "cannot list the store"),
-            }
+            sleep(FOLLOW_INTERVAL).await;
+            self.follow_now().await;
             let now = self.clock.now().unix();
             self.reminders.warn_of_expiring(&self.directory, &self.events, now);
+        }
+    }
+
+    async fn look_at_all(&self, seen: &mut Seen) {
+        match self.store.versions().await {
+            Ok(versions) => {
+                let replaced = self.heal(&versions, seen).await;
+                self.reconcile(&versions, &replaced).await;
+            }
+            Err(error) => warn!(error = %chain(&error), "cannot list the store"),
         }
     }
 

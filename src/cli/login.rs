@@ -35,8 +35,7 @@ pub(super) struct Login {
     /// Print the address only, and wait for the answer
     #[arg(long, conflicts_with = "paste")]
     no_browser: bool,
-    /// Print the address, and read where Amazon sent the browser, or the code in it, from standard
-    /// input: for a browser on another machine
+    /// The browser is elsewhere: read the address it ends at, or its code, from stdin
     #[arg(long)]
     paste: bool,
     /// Replace the account even if it becomes another Amazon user's

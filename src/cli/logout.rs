@@ -6,6 +6,7 @@ use super::{
     wire::{self, Ask},
 };
 use crate::{
+    audit::Actor,
     clock::SystemClock,
     config::{Config, StoreKind},
     core::Core,
@@ -62,7 +63,7 @@ impl Logout {
         let metrics = Metrics::new(&config.metrics, Arc::default());
         let handle = runtime.handle().clone();
         let core = Core::open(Arc::new(config), Arc::new(SystemClock), metrics, handle)?;
-        let done = runtime.block_on(Logins::new(core).logout(&self.account))?;
+        let done = runtime.block_on(Logins::new(core, Actor::cli()).logout(&self.account))?;
         Ok(serde_json::to_value(done)?)
     }
 

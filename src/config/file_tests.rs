@@ -83,7 +83,7 @@ fn example_with_every_key_uncommented_holds_exactly_the_defaults() {
 
 #[test]
 fn example_has_every_key_once_and_no_other() {
-    let sections: [(&str, &[&str]); 17] = [
+    let sections: [(&str, &[&str]); 18] = [
         ("listen", Listen::KEYS),
         ("listen.tls", ListenTls::KEYS),
         ("proxy", Proxy::KEYS),

@@ -2,6 +2,7 @@
 
 use super::{Kept, LOGIN_PATH, Logins, Problem, is_random_text, kept, name_of, random};
 use crate::{
+    audit::Action,
     config::{self, DEFAULT_APPLICATION},
     id::{AccountId, Region},
     lwa::{Application, authorize},
@@ -138,6 +139,8 @@ impl Logins {
             ticket,
             origin: wish.origin.to_owned(),
         };
+        let entry = self.entry(Action::LoginStarted, &wish.account, wish.origin);
+        self.core.audit().write(entry).await?;
         let name = name_of(state.expose());
         let expires_in = self.core.config().login.timeout;
         self.note((NoteKind::Login, &name), &wish.account, &pending, expires_in).await?;

@@ -3,7 +3,7 @@
 use super::{
     Connected, Finished, Found, Logins, Problem, finish::NewGrant, is_random_text, name_of,
 };
-use crate::{id::AccountId, store::notes::NoteKind};
+use crate::{audit::Action, id::AccountId, store::notes::NoteKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 /// How a login went, as it is kept.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
-enum Outcome {
+pub(super) enum Outcome {
     Connected(Connected),
     Question { token: Zeroizing<String>, before: Option<Found>, now: Found },
     Discarded { account: String },
@@ -35,7 +35,11 @@ impl Logins {
         let work = tokio::spawn(async move {
             let taken = this.take::<NewGrant>(NoteKind::Grant, &name).await?;
             let (account, grant) = taken.ok_or(Problem::QuestionGone)?;
+            let entry = this.entry(Action::ReconnectConfirmed, &account, &grant.origin);
+            let entry = if yes { entry } else { entry.failed("declined") };
+            let recorded = this.core.audit().write(entry).await;
             let done = match yes {
+                true if recorded.is_err() => recorded.map(|()| None).map_err(Problem::from),
                 true => this.keep(&account, &grant).await.map(Some),
                 false => {
                     tracing::info!(account = account.as_str(), "the new grant was discarded");
@@ -88,7 +92,12 @@ impl Logins {
         self.keep_outcome(account, ticket, &outcome).await;
     }
 
-    async fn keep_outcome(&self, account: &AccountId, ticket: Option<&str>, outcome: &Outcome) {
+    pub(super) async fn keep_outcome(
+        &self,
+        account: &AccountId,
+        ticket: Option<&str>,
+        outcome: &Outcome,
+    ) {
         let Some(ticket) = ticket else { return };
         // Whoever waits finds out by the account, then.
         if let Err(error) =

@@ -9,6 +9,7 @@ use super::{
     is_random_text, kept, name_of, profiles, random,
 };
 use crate::{
+    audit::Action,
     id::{AccountId, Region},
     lwa,
     secret::Secret,
@@ -103,16 +104,27 @@ impl Logins {
     pub async fn finish(&self, callback: Callback) -> Result<Finished, Problem> {
         let this = self.clone();
         let work = tokio::spawn(async move {
-            let (account, pending) = this.claim(&callback).await?;
-            let done = this.complete(&account, &pending, callback).await;
-            this.remember_outcome(&account, pending.ticket.as_deref(), &done).await;
+            let (id, pending) = this.claim(&callback).await?;
+            let done = this.complete(&id, &pending, callback).await;
+            this.remember_outcome(&id, pending.ticket.as_deref(), &done).await;
             if let Err(problem) = &done {
-                let (account, code) = (account.as_str(), problem.code());
+                let (account, code) = (id.as_str(), problem.code());
                 tracing::warn!(account, code, "login failed: {problem}");
+                this.record_failure(&id, &pending, problem).await;
             }
             done
         });
         work.await.unwrap_or(Err(Problem::Internal))
+    }
+
+    /// Nothing was changed, so an audit log that fails is no reason to stop.
+    async fn record_failure(&self, account: &AccountId, pending: &Pending, problem: &Problem) {
+        // These are on record already, or cannot be.
+        if matches!(problem, Problem::Store(_) | Problem::Audit(_)) {
+            return;
+        }
+        let entry = self.entry(Action::Login, account, &pending.origin).failed(problem.code());
+        let _ = self.core.audit().write(entry).await;
     }
 
     /// The login that an answer belongs to, taken: nobody else gets it.

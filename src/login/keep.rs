@@ -1,7 +1,8 @@
 //! Puts a new grant in the place of the old one, and remembers whose it is.
 
-use super::{Connected, Found, Logins, Problem, finish::NewGrant, profiles};
+use super::{Connected, Found, Logins, Problem, confirm::Outcome, finish::NewGrant, profiles};
 use crate::{
+    audit::Action,
     error_chain::chain,
     id::AccountId,
     secret::Secret,
@@ -50,14 +51,9 @@ impl Logins {
             let known = store.notes().look(NoteKind::Ticket, ticket).await?;
             known.ok_or(Problem::LinkUsed)?;
         }
-        store.save(&credential).await?;
-        if let Some(ticket) = &grant.ticket {
-            // The one success that a link is good for; the account's lock keeps others out.
-            store.notes().take(NoteKind::Ticket, ticket).await?;
-        }
-        drop(lock);
-        self.core.follow_now();
-        info!(account = account.as_str(), region = region.as_str(), "account connected");
+        let entry = self.entry(Action::Login, account, &grant.origin);
+        let saved = async { Ok::<_, Problem>(store.save(&credential).await?) };
+        self.core.audit().around(entry, "store_failed", saved).await?;
         let connected = Connected {
             account: account.to_string(),
             region: region.to_string(),
@@ -65,6 +61,15 @@ impl Logins {
             replaced: record.is_some(),
             profiles: grant.profiles.clone(),
         };
+        if let Some(ticket) = &grant.ticket {
+            // Before the link is gone: who waits by it must not find neither.
+            self.keep_outcome(account, Some(ticket), &Outcome::Connected(connected.clone())).await;
+            // The one success that a link is good for; the account's lock keeps others out.
+            store.notes().take(NoteKind::Ticket, ticket).await?;
+        }
+        drop(lock);
+        self.core.follow_now().await;
+        info!(account = account.as_str(), region = region.as_str(), "account connected");
         let name = (NoteKind::Profiles, account.as_str());
         // The grant is safe; what is lost here is that the next login asks more than it must.
         if let Err(error) = self.note(name, account, &grant.profiles, REMEMBERED).await {

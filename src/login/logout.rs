@@ -2,7 +2,10 @@
 //! where that is possible.
 
 use super::{Logins, Problem};
-use crate::{error_chain::chain, id::AccountId, lwa::Revoked, secret::Secret, store::Credential};
+use crate::{
+    audit::Action, error_chain::chain, id::AccountId, lwa::Revoked, secret::Secret,
+    store::Credential,
+};
 use serde::Serialize;
 
 /// What was done.
@@ -41,7 +44,24 @@ impl Logins {
         if !known {
             return Err(Problem::UnknownAccount(account.to_string()));
         }
-        let revocation = self.revoke(record.as_ref()).await;
+        let entry = self.entry(Action::Logout, account, "logout");
+        let forgotten = self.forget(account, record.as_ref());
+        let done = self.core.audit().around(entry, "store_failed", forgotten).await?;
+        drop(lock);
+        self.core.follow_now().await;
+        tracing::info!(account = account.as_str(), "account logged out");
+        Ok(done)
+    }
+
+    /// Gives the grant back and removes what is here, under the account's lock.
+    async fn forget(
+        &self,
+        account: &AccountId,
+        record: Option<&Credential>,
+    ) -> Result<LoggedOut, Problem> {
+        let store = self.core.store();
+        let configured = self.core.config().accounts.get(account);
+        let revocation = self.revoke(record).await;
         let seed = configured.and_then(|config| config.refresh_token.as_ref());
         match (configured, seed) {
             (Some(config), Some(seed)) => {
@@ -52,7 +72,7 @@ impl Logins {
                     refresh_token: Secret::from(""),
                     previous_refresh_token: None,
                     access_token: None,
-                    generation: record.as_ref().map_or(0, |record| record.generation),
+                    generation: record.map_or(0, |record| record.generation),
                     consented_at: None,
                     updated_at: self.core.clock().now().unix(),
                     reauthorization_required: true,
@@ -63,9 +83,6 @@ impl Logins {
             _ => drop(store.remove(account).await?),
         }
         store.notes().forget(account).await?;
-        drop(lock);
-        self.core.follow_now();
-        tracing::info!(account = account.as_str(), "account logged out");
         Ok(LoggedOut {
             account: account.to_string(),
             revoked: revocation == Ok(Revoked::Yes),

@@ -23,6 +23,7 @@ pub use self::{
 };
 
 use crate::{
+    audit::{Action, Actor, Entry},
     core::Core,
     id::AccountId,
     lwa::authorize,
@@ -53,13 +54,19 @@ const MEMORY: Duration = Duration::from_secs(1200);
 #[derive(Clone, Debug)]
 pub struct Logins {
     core: Core,
+    /// Who does what is done here, for the audit log.
+    actor: Actor,
 }
 
 impl Logins {
-    /// Logins into the accounts of `core`.
+    /// Logins into the accounts of `core`; the audit log names `actor`.
     #[must_use]
-    pub fn new(core: Core) -> Self {
-        Self { core }
+    pub fn new(core: Core, actor: Actor) -> Self {
+        Self { core, actor }
+    }
+
+    fn entry(&self, action: Action, account: &AccountId, origin: &str) -> Entry {
+        Entry::new(self.actor.clone(), action).account(account).about(origin)
     }
 
     /// The accounts behind it.

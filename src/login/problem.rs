@@ -3,7 +3,7 @@
 //! One table: status, code, title, and what to do. Nothing here holds a secret or what Amazon sent,
 //! except its description of a denial, which a page must escape.
 
-use crate::{error_chain::chain, lwa, store};
+use crate::{audit, error_chain::chain, lwa, store};
 
 /// Why a login cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +97,9 @@ pub enum Problem {
     /// The store does not do its part.
     #[error("the store cannot keep it: {}", chain(.0))]
     Store(store::Error),
+    /// What cannot be recorded is not done.
+    #[error("the audit log cannot be written, and nothing is done that it does not tell")]
+    Audit(#[from] audit::Error),
     /// No random bytes, or a task that ended.
     #[error("the program cannot go on")]
     Internal,
@@ -289,6 +292,13 @@ impl Problem {
                 "store_failed",
                 "The store does not work",
                 "What was there before is still in place. Mend the store, then begin again.",
+            ),
+            Self::Audit(_) => (
+                503,
+                "audit_failed",
+                "The audit log does not work",
+                "What was there before is still in place. Mend the audit log (the server's own log \
+                 says what is wrong), then begin again.",
             ),
             Self::Internal => (500, "internal", "Something broke", "Begin the login again."),
         };

@@ -3,6 +3,7 @@
 use super::{FINISH_PATIENCE, Login, Refused, failure};
 use crate::{
     admin::{self, Admin, Sources, health::Health},
+    audit::Actor,
     cli::wire::{self, Ask},
     clock::SystemClock,
     config::{Config, DEFAULT_APPLICATION, StoreKind},
@@ -143,7 +144,7 @@ impl Own {
         let core = Core::open(Arc::new(config), Arc::new(SystemClock), metrics.clone(), handle)?;
         let health = Arc::new(Health::new(Vec::new()));
         let sources = Sources { health, metrics, accounts: Arc::new(core.clone()) };
-        let service = Admin::guarded(sources, guard).with_logins(Logins::new(core));
+        let service = Admin::guarded(sources, guard).with_logins(Logins::new(core, Actor::cli()));
         let stop = watch::Sender::new(false);
         let (serving, address) = runtime.block_on(async {
             let v4 = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
