@@ -13,16 +13,21 @@ const MODULES: &[(&str, &[&str])] = &[
     ("cli", EVERYTHING),
     ("sandbox", &["app", "clock", "config", "id"]),
     ("app", EVERYTHING),
-    // Puts together what needs no listener.
+    // Browsers are kept off both listeners in the same way.
     (
-        "core",
+        "admin",
         &[
-            "account", "audit", "token", "store", "lwa", "https", "metrics", "config", "event",
-            "clock", "id",
+            "proxy::guard",
+            "proxy::fields",
+            "login",
+            "account",
+            "core",
+            "token",
+            "metrics",
+            "secret",
+            "id",
         ],
     ),
-    // Browsers are kept off both listeners in the same way.
-    ("admin", &["proxy::guard", "proxy::fields", "metrics"]),
     (
         "proxy",
         &[
@@ -40,6 +45,30 @@ const MODULES: &[(&str, &[&str])] = &[
             "id",
         ],
     ),
+    // Stands on what the server, the commands and the library share.
+    (
+        "login",
+        &[
+            "core",
+            "forward::headers",
+            "lwa",
+            "store",
+            "audit",
+            "https",
+            "config",
+            "error_chain",
+            "secret",
+            "id",
+        ],
+    ),
+    // Puts together what needs no listener.
+    (
+        "core",
+        &[
+            "account", "audit", "token", "store", "lwa", "https", "metrics", "config", "event",
+            "clock", "id",
+        ],
+    ),
     // An account in the directory carries the holder of its token.
     (
         "account",
@@ -52,7 +81,7 @@ const MODULES: &[(&str, &[&str])] = &[
         &["lwa", "store", "metrics", "config", "secret", "clock", "error_chain", "event", "id"],
     ),
     ("store", &["config", "secret", "backoff", "id"]),
-    ("lwa", &["https", "config", "secret", "backoff"]),
+    ("lwa", &["https", "config", "secret", "backoff", "id"]),
     // Is told what happens by events; knows neither tokens nor the store.
     (
         "hooks",
