@@ -35,7 +35,7 @@ pub(super) struct Login {
     /// Print the address only, and wait for the answer
     #[arg(long, conflicts_with = "paste")]
     no_browser: bool,
-    /// The browser is elsewhere: read the address it ends at, or its code, from stdin
+    /// The browser is elsewhere: read the address it ends at, or its code
     #[arg(long)]
     paste: bool,
     /// Replace the account even if it becomes another Amazon user's

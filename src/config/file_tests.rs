@@ -57,6 +57,7 @@ fn example_with_every_key_uncommented_holds_exactly_the_defaults() {
     // Keys without a default show an example: taken out, nothing but defaults may be left.
     let mut lwa = file.lwa.take().unwrap();
     assert!(lwa.client_id.take().is_some() && lwa.client_secret.take().is_some());
+    assert!(lwa.revocation_url.take().is_some());
     let mut acme = file.accounts.remove("acme").unwrap();
     assert!(acme.region.take().is_some() && acme.refresh_token.take().is_some());
     assert!(!std::mem::take(&mut acme.headers).is_empty());

@@ -65,6 +65,14 @@ impl Reply {
     }
 }
 
+/// A client that follows nothing.
+fn client() -> reqwest::Client {
+    // Fails when another test was first, which is fine.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+    builder.no_proxy().build().expect("a client")
+}
+
 /// A login that was begun.
 #[derive(Clone, Debug)]
 pub struct Begun {
@@ -85,12 +93,7 @@ pub async fn ask_with(
     fields: &[(&str, &str)],
     body: String,
 ) -> Reply {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let client = reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .build()
-        .expect("a client");
+    let client = client();
     let mut request = client.request(method, format!("http://{admin}{path}"));
     if !fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
         request = request.header("host", format!("localhost:{}", admin.port()));
@@ -135,11 +138,7 @@ pub async fn consent(begun: &Begun, user: &str) -> String {
 
 /// What Amazon's page sends back for `choice`.
 pub async fn at_amazon(auth_url: &str, choice: &str) -> String {
-    let client = reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .build()
-        .expect("a client");
+    let client = client();
     let response = client.get(format!("{auth_url}&{choice}")).send().await.expect("an answer");
     assert_eq!(response.status(), 302, "{:?}", response.text().await);
     let to = response.headers()["location"].to_str().expect("ASCII");
