@@ -360,11 +360,19 @@ impl Drop for App {
 }
 
 fn hooks(core: &Core, control: Handle) -> Result<Option<Hooks>, https::Error> {
+    let logins = Logins::new(core.clone(), Actor::Server);
+    let reconnect: hooks::Reconnect = Arc::new(move |account| {
+        let logins = logins.clone();
+        Box::pin(async move {
+            let link = logins.reconnect_link(&account).await;
+            link.inspect_err(|problem| warn!(%account, "no link to reconnect: {problem}")).ok()
+        })
+    });
     let with = hooks::Surroundings {
         clock: core.clock().clone(),
         metrics: core.metrics().clone(),
         events: core.events().clone(),
-        reconnect: None,
+        reconnect: Some(reconnect),
         control,
     };
     Hooks::start(core.config(), with)

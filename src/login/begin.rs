@@ -80,6 +80,8 @@ pub(super) struct Ticket {
     application: Option<String>,
     replace: bool,
     origin: String,
+    /// In seconds since 1970.
+    made_at: u64,
 }
 
 /// Where a login leads to.
@@ -110,6 +112,11 @@ impl Logins {
         };
         let (owner, ticket) = known.ok_or(Problem::LinkUsed)?;
         if owner != *account {
+            return Err(Problem::LinkUsed);
+        }
+        // Each message has a link of its own; the first one that is used ends the others.
+        let record = self.core.store().load(account).await?;
+        if record.and_then(|record| record.consented_at).is_some_and(|at| at > ticket.made_at) {
             return Err(Problem::LinkUsed);
         }
         let origin = if ticket.origin == "terminal" { "terminal" } else { "link" };
@@ -186,6 +193,7 @@ impl Logins {
             application: wish.application.clone(),
             replace: wish.replace,
             origin: wish.origin.to_owned(),
+            made_at: self.core.clock().now().unix(),
         };
         let name = name_of(secret.expose());
         self.note((NoteKind::Ticket, &name), &wish.account, &ticket, lifetime).await?;

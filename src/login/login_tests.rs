@@ -84,6 +84,23 @@ async fn a_link_is_good_for_a_week_and_only_for_its_account() {
 }
 
 #[tokio::test]
+async fn a_consent_ends_every_link_that_was_made_before_it() {
+    let (logins, clock) = logins();
+    let acme: AccountId = "acme".parse().expect("an alias");
+    let token = |url: Secret| url.expose().split("reconnect=").nth(1).map(str::to_owned);
+    let old = token(logins.reconnect_link(&acme).await.expect("a link")).expect("a token");
+    clock.advance(MINUTE);
+    let now = clock.now().unix();
+    let mut record = crate::store::tests::credential("acme");
+    (record.application, record.consented_at) = ("default".into(), Some(now));
+    logins.core().store().save(&record).await.expect("saved");
+    let refused = logins.begin_by_link(&acme, &old).await.expect_err("over");
+    assert_eq!(refused.code(), "link_used");
+    let new = token(logins.reconnect_link(&acme).await.expect("a link")).expect("a token");
+    logins.begin_by_link(&acme, &new).await.expect("a later one is good");
+}
+
+#[tokio::test]
 async fn debug_shows_no_secret_of_a_login() {
     let (logins, _) = logins();
     let started = logins.begin(&wish()).await.expect("begun");
