@@ -23,6 +23,7 @@ use crate::{
         tls::{self, ServerTls},
     },
     log::{self, Log},
+    login::Logins,
     metrics::{AccountStatus, Accounts, Metrics},
     proxy::{Shared, guard::Guard, local_key::LocalKey},
     store,
@@ -182,7 +183,7 @@ impl App {
             accounts: Arc::new(core.clone()),
         };
         let (admin, health) = match &private {
-            None => control.block_on(surfaces(&config, sources, &stop))?,
+            None => control.block_on(surfaces(&core, sources, &stop))?,
             Some(_) => (SocketAddr::from(([127, 0, 0, 1], 0)), None),
         };
 
@@ -361,11 +362,19 @@ impl Drop for App {
 }
 
 fn hooks(core: &Core, control: Handle) -> Result<Option<Hooks>, https::Error> {
+    let logins = Logins::new(core.clone(), Actor::Server);
+    let reconnect: hooks::Reconnect = Arc::new(move |account| {
+        let logins = logins.clone();
+        Box::pin(async move {
+            let link = logins.reconnect_link(&account).await;
+            link.inspect_err(|problem| warn!(%account, "no link to reconnect: {problem}")).ok()
+        })
+    });
     let with = hooks::Surroundings {
         clock: core.clock().clone(),
         metrics: core.metrics().clone(),
         events: core.events().clone(),
-        reconnect: None,
+        reconnect: Some(reconnect),
         control,
     };
     Hooks::start(core.config(), with)
@@ -387,10 +396,11 @@ fn share(core: &Core, private: Option<&Private>) -> Result<Arc<Shared>, Error> {
 }
 
 async fn surfaces(
-    config: &Config,
+    core: &Core,
     sources: Sources,
     stop: &watch::Sender<bool>,
 ) -> Result<(SocketAddr, Option<SocketAddr>), Error> {
+    let config = core.config();
     let admin = listener(config.listen.admin).await?;
     let addresses = (
         admin.local_addr()?,
@@ -409,7 +419,11 @@ async fn surfaces(
         },
     );
     let guard = Guard::new(&config.guard.allowed_hosts);
-    tokio::spawn(admin::serve(admin, Admin::guarded(sources, guard), stop.subscribe()));
+    let logins = Logins::new(core.clone(), Actor::admin(None));
+    let sweeper = logins.clone();
+    tokio::spawn(async move { sweeper.run_sweeper().await });
+    let admin_service = Admin::guarded(sources, guard).with_logins(logins);
+    tokio::spawn(admin::serve(admin, admin_service, stop.subscribe()));
     Ok(addresses)
 }
 

@@ -9,7 +9,7 @@ use crate::{
     clock::{Clock, SystemClock},
     config::Config,
     event::Events,
-    https,
+    https::{self, LwaHttp},
     id::AccountId,
     lwa::LwaClient,
     metrics::Metrics,
@@ -50,6 +50,7 @@ pub struct Core {
     config: Arc<Config>,
     clock: Arc<dyn Clock>,
     store: Arc<dyn CredentialStore>,
+    http: LwaHttp,
     lwa: LwaClient,
     metrics: Arc<Metrics>,
     events: Events,
@@ -80,8 +81,8 @@ impl Core {
         let _presence = Arc::new(keys::announce(&*store));
         let tls = https::client_config(config.upstream.ca_file.as_deref(), true)?;
         let token = &config.token;
-        let http = https::LwaHttp::new(&tls, token.lwa_connect_timeout, token.lwa_timeout)?;
-        let lwa = LwaClient::new(http);
+        let http = LwaHttp::new(&tls, token.lwa_connect_timeout, token.lwa_timeout)?;
+        let lwa = LwaClient::new(http.clone());
         let events = Events::default();
         let audit = Audit::beside(&*store, &config, clock.clone())?.counted(metrics.clone());
         let recorder = Recorder::start(&audit, &events, &control);
@@ -105,6 +106,7 @@ impl Core {
             config,
             clock,
             store,
+            http,
             lwa,
             metrics,
             events,
@@ -203,6 +205,17 @@ impl Core {
     #[must_use]
     pub fn store(&self) -> &Arc<dyn CredentialStore> {
         &self.store
+    }
+
+    /// Looks at the store now instead of at the next time: something was changed there.
+    pub async fn follow_now(&self) {
+        self.enroller.follow_now().await;
+    }
+
+    /// The HTTP client for calls of our own to Amazon: no redirects, no retries.
+    #[must_use]
+    pub fn http(&self) -> &LwaHttp {
+        &self.http
     }
 
     /// The client for Login with Amazon.

@@ -78,6 +78,7 @@ pub mod core;
 pub mod forward;
 pub mod hooks;
 pub mod listen;
+pub mod login;
 pub mod lwa;
 pub mod store;
 pub mod token;

@@ -381,3 +381,36 @@ async fn change_grant(proxy: &Proxy, change: impl FnOnce(&mut store::Credential)
     record.access_token = None;
     store.save(&record).await.expect("saved");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_death_comes_with_a_link_that_brings_the_account_back() {
+    use crate::support::login;
+    let (amazon, receiver) = (amazon().await, Receiver::start().await);
+    let proxy = login::proxy(&amazon, setup(&receiver.hook("ops", EVERYTHING)));
+    assert_eq!(login::log_in(proxy.admin, "new", login::INITECH).await.status, 200);
+    let ask = || {
+        let request = proxy.request(Method::GET, "/v2/profiles").header("X-Ads-Account", "new");
+        proxy.send(request)
+    };
+    assert_eq!(ask().await.status, 200);
+    amazon.state().lwa.revoke(login::INITECH);
+    assert_eq!(ask().await.error(), Some("reauthorization_required"));
+    let kind = "grant.reauthorization_required";
+    eventually("the death is told", || receiver.kinds().iter().any(|one| one == kind)).await;
+    let told = of(&receiver.taken(), kind)[0].json();
+    let link: http::Uri =
+        told["data"]["reconnect_url"].as_str().expect("a link").parse().expect("an address");
+    let path = link.path_and_query().expect("a path").as_str();
+    let html = [("accept", "text/html")];
+    let sent = login::ask(proxy.admin, Method::GET, path, &html).await;
+    let back = login::at_amazon(sent.location(), "account=initech").await;
+    let done = login::come_back_in_browser(proxy.admin, &back, &sent.cookie()).await;
+    assert!(done.status == 200 && done.text.contains("connected anew"), "{}", done.text);
+    assert_eq!(ask().await.status, 200);
+    eventually("the recovery is told", || {
+        receiver.kinds().iter().any(|one| one == "grant.recovered")
+    })
+    .await;
+    assert_eq!(login::ask(proxy.admin, Method::GET, path, &html).await.status, 410);
+    assert!(!proxy.log().contains("reconnect="), "the link is for the receiver alone");
+}

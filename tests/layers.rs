@@ -13,6 +13,37 @@ const MODULES: &[(&str, &[&str])] = &[
     ("cli", EVERYTHING),
     ("sandbox", &["app", "clock", "config", "id"]),
     ("app", EVERYTHING),
+    // Browsers are kept off both listeners in the same way.
+    (
+        "admin",
+        &[
+            "proxy::guard",
+            "proxy::fields",
+            "login",
+            "account",
+            "core",
+            "token",
+            "metrics",
+            "secret",
+            "id",
+        ],
+    ),
+    // Stands on what the server, the commands and the library share.
+    (
+        "login",
+        &[
+            "core",
+            "forward::headers",
+            "lwa",
+            "store",
+            "audit",
+            "https",
+            "config",
+            "error_chain",
+            "secret",
+            "id",
+        ],
+    ),
     // Puts together what needs no listener.
     (
         "core",
@@ -31,8 +62,6 @@ const MODULES: &[(&str, &[&str])] = &[
             "id",
         ],
     ),
-    // Browsers are kept off both listeners in the same way.
-    ("admin", &["proxy::guard", "proxy::fields", "metrics"]),
     (
         "proxy",
         &[
@@ -62,7 +91,7 @@ const MODULES: &[(&str, &[&str])] = &[
         &["lwa", "store", "metrics", "config", "secret", "clock", "error_chain", "event", "id"],
     ),
     ("store", &["config", "secret", "backoff", "id"]),
-    ("lwa", &["https", "config", "secret", "backoff"]),
+    ("lwa", &["https", "config", "secret", "backoff", "id"]),
     // Is told what happens by events; knows neither tokens nor the store.
     (
         "hooks",

@@ -75,6 +75,16 @@ mod memory;
 #[cfg(feature = "sandbox")]
 mod mutations;
 #[cfg(feature = "sandbox")]
+mod oauth_accounts;
+#[cfg(feature = "sandbox")]
+mod oauth_answers;
+#[cfg(feature = "sandbox")]
+mod oauth_browser;
+#[cfg(feature = "sandbox")]
+mod oauth_command;
+#[cfg(feature = "sandbox")]
+mod oauth_state;
+#[cfg(feature = "sandbox")]
 mod outage;
 #[cfg(feature = "sandbox")]
 mod redirects;

@@ -21,7 +21,11 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    sync::Mutex,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tracing::{error, info, warn};
 
 /// How often the store is asked for accounts that other processes added, changed or removed.
@@ -36,7 +40,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 type Versions = BTreeMap<AccountId, u64>;
 
 /// What was seen when the store was last looked at.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Seen {
     /// Of each account its record's version, and whether it waited for a person or a key.
     accounts: HashMap<AccountId, (u64, bool)>,
@@ -65,6 +69,8 @@ pub struct Enroller {
     only: Option<AccountId>,
     applications: Arc<BTreeMap<String, Arc<Application>>>,
     reminders: Arc<Reminders>,
+    /// Present once the store is followed.
+    seen: Arc<Mutex<Option<Seen>>>,
 }
 
 impl Enroller {
@@ -82,9 +88,19 @@ impl Enroller {
             (name.clone(), Arc::new(Application::new(name, application)))
         });
         let applications = Arc::new(applications.collect());
-        let (directory, reminders) = (Directory::default(), Arc::default());
-        let only = None;
-        Self { config, store, tokens, clock, events, directory, only, applications, reminders }
+        let (directory, reminders, seen) = (Directory::default(), Arc::default(), Arc::default());
+        Self {
+            config,
+            store,
+            tokens,
+            clock,
+            events,
+            directory,
+            only: None,
+            applications,
+            reminders,
+            seen,
+        }
     }
 
     /// The same for `account` alone: others are neither enrolled nor followed.
@@ -125,25 +141,36 @@ impl Enroller {
         Ok(account)
     }
 
+    /// Looks at the store now, if it is followed: this very process has changed it.
+    pub async fn follow_now(&self) {
+        if let Some(seen) = &mut *self.seen.lock().await {
+            self.look_at_all(seen).await;
+        }
+    }
+
     /// Follows the store until dropped.
     pub async fn follow(&self) {
-        let mut seen = Seen::default();
+        *self.seen.lock().await = Some(Seen::default());
         loop {
-            tokio::time::sleep(FOLLOW_INTERVAL).await;
-            match self.store.versions().await {
-                Ok(versions) => {
-                    seen.is_unlistable = false;
-                    let replaced = self.heal(&versions, &mut seen).await;
-                    self.reconcile(&versions, &replaced).await;
-                }
-                Err(error) if !seen.is_unlistable => {
-                    seen.is_unlistable = true;
-                    warn!(error = %chain(&error), "cannot list the store: trying on");
-                }
-                Err(_) => {}
-            }
+            sleep(FOLLOW_INTERVAL).await;
+            self.follow_now().await;
             let now = self.clock.now().unix();
             self.reminders.warn_of_expiring(&self.directory, &self.events, now);
+        }
+    }
+
+    async fn look_at_all(&self, seen: &mut Seen) {
+        match self.store.versions().await {
+            Ok(versions) => {
+                seen.is_unlistable = false;
+                let replaced = self.heal(&versions, seen).await;
+                self.reconcile(&versions, &replaced).await;
+            }
+            Err(error) if !seen.is_unlistable => {
+                seen.is_unlistable = true;
+                warn!(error = %chain(&error), "cannot list the store: trying on");
+            }
+            Err(_) => {}
         }
     }
 
@@ -326,7 +353,13 @@ impl Enroller {
             let holder = &account.holder;
             // That it was not saved is logged already, and shown in /status.
             let _ = self.tokens.settle(holder).await;
-            let Some(&version) = versions.get(id) else { continue };
+            let Some(&version) = versions.get(id) else {
+                if holder.has_record() && !self.is_seeded(id) {
+                    info!(account = id.as_str(), "account was logged out");
+                    replaced.insert(id.clone());
+                }
+                continue;
+            };
             let now = (version, self.tokens.is_stuck(holder));
             if seen.accounts.get(id) == Some(&now) {
                 continue;
@@ -353,11 +386,20 @@ impl Enroller {
         replaced
     }
 
+    /// Whether the configuration has a refresh token for the account.
+    fn is_seeded(&self, id: &AccountId) -> bool {
+        self.config.accounts.get(id).is_some_and(|config| config.refresh_token.is_some())
+    }
+
     /// Reads `holder`'s record and says whether the account must be admitted anew because of it.
     async fn look(&self, holder: &Arc<Holder>) -> Result<bool, store::Error> {
         let (id, account) = (holder.id(), holder.id().as_str());
         let Some(record) = self.store.load(id).await? else { return Ok(false) };
         holder.remember_consent(&record);
+        if holder.is_logged_out(&record) {
+            info!(account, "account was logged out");
+            return Ok(true);
+        }
         if holder.has_moved(&record) || self.is_replaced(holder, &record).await? {
             info!(account, "account was connected anew");
             return Ok(true);

@@ -1,17 +1,25 @@
 //! The admin and health listeners: who is well, what happened, which accounts there are.
 //!
-//! A handful of GETs, so a `match` instead of a framework. The health listener may stand on any
-//! address (the kubelet asks the pod's) and serves health and metrics only; the admin listener
-//! serves more and is guarded against browsers on other sites. Nothing here changes anything.
+//! A handful of paths, so a `match` instead of a framework. The health listener may stand on any
+//! address (the kubelet asks the pod's) and serves health and metrics only, which change nothing;
+//! the admin listener serves more, logins among it, and is guarded against browsers on other sites.
 
+mod arguments;
 pub mod health;
+mod oauth;
+mod page;
 mod serve;
+mod tokens;
 
 pub use serve::serve;
 
 use crate::{
+    login::Logins,
     metrics::{AccountStatus, Accounts, Metrics},
-    proxy::{fields::Fields, guard::Guard},
+    proxy::{
+        fields::Fields,
+        guard::{Guard, Rejected},
+    },
 };
 use bytes::Bytes;
 use health::Health;
@@ -20,9 +28,9 @@ use http::{
     header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
 };
 use http_body_util::Full;
-use hyper::service::Service;
+use hyper::{body::Incoming, service::Service};
 use serde_json::{Value, json};
-use std::{convert::Infallible, fmt, future, sync::Arc};
+use std::{convert::Infallible, fmt, pin::Pin, sync::Arc};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -35,7 +43,11 @@ const INDEX: &str = "adsproxy\n\n\
     /startupz  start-up is over\n\
     /healthz   the same as /readyz\n\
     /metrics   for Prometheus\n\
-    /status    accounts and their tokens, JSON\n";
+    /status    accounts and their tokens, JSON\n\n\
+    GET  /api/auth/amazon/login?account=   begins a login: a redirect for browsers, else JSON\n\
+    GET  /api/auth/amazon/callback         where Amazon's answer comes to\n\
+    POST /api/auth/refresh                 a new access token for {\"account\": ...}\n\
+    GET  /api/auth/token-status?account=   how long the token lives\n";
 
 /// Answers one path; given the query string.
 type Handler = fn(&Admin, &str) -> Response<Full<Bytes>>;
@@ -57,6 +69,8 @@ pub struct Admin {
     sources: Sources,
     /// Present on the admin listener.
     guard: Option<Arc<Guard>>,
+    /// Present where accounts can be connected.
+    oauth: Option<Arc<oauth::Oauth>>,
 }
 
 impl fmt::Debug for Admin {
@@ -69,13 +83,30 @@ impl Admin {
     /// The admin listener's service: everything, for callers that `guard` accepts.
     #[must_use]
     pub fn guarded(sources: Sources, guard: Guard) -> Self {
-        Self { sources, guard: Some(Arc::new(guard)) }
+        Self { sources, guard: Some(Arc::new(guard)), oauth: None }
     }
 
     /// The health listener's service: any Host, health and metrics only.
     #[must_use]
     pub fn health(sources: Sources) -> Self {
-        Self { sources, guard: None }
+        Self { sources, guard: None, oauth: None }
+    }
+
+    /// Connects accounts, too; on the guarded listener only.
+    #[must_use]
+    pub fn with_logins(mut self, logins: Logins) -> Self {
+        if let Some(guard) = &self.guard {
+            self.oauth = Some(Arc::new(oauth::Oauth::new(logins, guard.clone())));
+        }
+        self
+    }
+
+    async fn handle(self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let path = request.uri().path();
+        match self.oauth.as_ref().and_then(|oauth| Some((oauth.clone(), oauth.route(path)?))) {
+            Some((oauth, route)) => oauth.answer(route, request).await,
+            None => self.answer(&request),
+        }
     }
 
     /// Answers a request; its body does not matter.
@@ -85,17 +116,13 @@ impl Admin {
             && let Err(rejected) =
                 guard.check(request.version(), request.uri(), &Fields::of(request.headers()))
         {
-            let detail = rejected.to_string();
-            return problem(StatusCode::FORBIDDEN, "caller_rejected", &detail);
+            return refused(rejected);
         }
         let Some(answer) = self.route(request.uri().path()) else {
             return problem(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path");
         };
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let detail = "only GET and HEAD are answered";
-            let mut refusal = problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail);
-            refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return refusal;
+            return method_not_allowed("GET, HEAD");
         }
         answer(self, request.uri().query().unwrap_or_default())
     }
@@ -127,14 +154,26 @@ impl Admin {
     }
 }
 
-impl<B> Service<Request<B>> for Admin {
+impl Service<Request<Incoming>> for Admin {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
-    type Future = future::Ready<Result<Self::Response, Infallible>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
-    fn call(&self, request: Request<B>) -> Self::Future {
-        future::ready(Ok(self.answer(&request)))
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move { Ok(this.handle(request).await) })
     }
+}
+
+fn refused(rejected: Rejected) -> Response<Full<Bytes>> {
+    problem(StatusCode::FORBIDDEN, "caller_rejected", &rejected.to_string())
+}
+
+fn method_not_allowed(allowed: &'static str) -> Response<Full<Bytes>> {
+    let detail = format!("only {} is answered", allowed.replace(", ", " and "));
+    let mut refusal = problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &detail);
+    refusal.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    refusal
 }
 
 fn status(accounts: &[AccountStatus]) -> String {

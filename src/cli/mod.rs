@@ -13,6 +13,8 @@ mod health;
 mod hooks;
 mod import;
 mod keys;
+mod login;
+mod logout;
 mod man;
 mod private;
 mod session;
@@ -68,6 +70,10 @@ enum Verb {
     Sandbox(crate::sandbox::run::RunOptions),
     /// Name every mistake in the configuration
     CheckConfig(check::CheckConfig),
+    /// Connect an account: an advertiser consents in the browser
+    Login(login::Login),
+    /// Forget an account's grant and tokens
+    Logout(logout::Logout),
     /// Look at and change the accounts in the store
     #[command(subcommand)]
     Account(account::Verb),
@@ -185,13 +191,9 @@ pub enum Failure {
 }
 
 fn reauthorization(accounts: &[String]) -> String {
-    let commands = accounts
-        .iter()
-        .map(|alias| format!("\n  adsproxy account add {alias} --replace < refresh-token"));
+    let commands = accounts.iter().map(|alias| format!("\n  adsproxy login {alias}"));
     format!(
-        "not connected, or no longer: {}; get a new refresh token, then set it as \
-         accounts.<alias>.refresh_token and restart the server, or, unless store.kind is \"memory\",\
-         {}",
+        "not connected, or no longer: {}; connect again with{}",
         accounts.join(", "),
         commands.collect::<String>(),
     )
@@ -232,6 +234,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         #[cfg(feature = "sandbox")]
         Verb::Sandbox(options) => crate::sandbox::run::run(&options, &context.overrides()),
         Verb::CheckConfig(verb) => verb.run(&context),
+        Verb::Login(verb) => verb.run(&context),
+        Verb::Logout(verb) => verb.run(&context),
         Verb::Account(verb) => verb.run(&context),
         Verb::Audit(verb) => verb.run(&context),
         Verb::Import(verb) => verb.run(&context),
@@ -343,6 +347,7 @@ mod tests {
             (Failure::Config(config()).into(), 78),
             (Failure::NothingConfigured(config()).into(), 78),
             (Failure::NoServer { address, source }.into(), 69),
+            (Failure::Unavailable("lwa".to_owned()).into(), 69),
             (Failure::ReauthorizationRequired(Vec::new()).into(), 77),
             (anyhow::anyhow!("anything else"), 1),
         ] {

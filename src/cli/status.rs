@@ -110,9 +110,7 @@ mod tests {
         ] });
         assert_eq!(
             Failure::ReauthorizationRequired(dead(&answer)).to_string(),
-            "not connected, or no longer: globex; get a new refresh token, then set it as \
-             accounts.<alias>.refresh_token and restart the server, or, unless store.kind is \
-             \"memory\",\n  adsproxy account add globex --replace < refresh-token"
+            "not connected, or no longer: globex; connect again with\n  adsproxy login globex"
         );
         assert!(dead(&json!({})).is_empty() && dead(&json!(7)).is_empty());
     }

@@ -1,4 +1,4 @@
-//! Asks the running server: one GET over a connection of its own.
+//! Asks the running server: one request over a connection of its own.
 
 use std::{
     io::{self, Read, Write},
@@ -11,14 +11,63 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// An answer about 10,000 accounts has a few megabytes.
 const ANSWER_MAX_BYTES: u64 = 64 << 20;
 
+/// A request to the admin API.
+#[derive(Debug, Default)]
+pub(super) struct Ask<'a> {
+    /// `GET` where there is no body, else `POST`.
+    pub(super) json: Option<String>,
+    /// Path and query.
+    pub(super) path: &'a str,
+    /// The value of `Cookie`.
+    pub(super) cookie: Option<&'a str>,
+    /// How long the answer may take.
+    pub(super) patience: Option<Duration>,
+}
+
+/// What came back.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    head: String,
+    pub(super) body: String,
+}
+
+impl Answer {
+    /// The first value of a field.
+    pub(super) fn field(&self, name: &str) -> Option<&str> {
+        let lines = self.head.split("\r\n").skip(1);
+        let mut fields = lines.filter_map(|line| line.split_once(':'));
+        fields.find(|(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    }
+}
+
 /// Returns the status and the body.
 pub(super) fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    let answer = send(address, &Ask { path, ..Ask::default() })?;
+    Ok((answer.status, answer.body))
+}
+
+/// Sends a request and returns what comes back.
+pub(super) fn send(address: SocketAddr, ask: &Ask<'_>) -> io::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&reachable(address), TIMEOUT)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_read_timeout(Some(ask.patience.unwrap_or(TIMEOUT)))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     // Version 1.0: the answer is never in chunks, and the connection ends with it. The host is a
     // name that the server accepts from this machine, whatever address it listens on.
-    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    let method = if ask.json.is_some() { "POST" } else { "GET" };
+    let cookie = ask.cookie.map(|cookie| format!("Cookie: {cookie}\r\n")).unwrap_or_default();
+    let body = ask.json.as_deref().unwrap_or_default();
+    let length = match ask.json {
+        Some(_) => {
+            format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len())
+        }
+        None => String::new(),
+    };
+    let request = format!(
+        "{method} {} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n\
+         {cookie}{length}\r\n{body}",
+        ask.path
+    );
     // In one piece: a server that has read enough may answer and close at once.
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
@@ -36,10 +85,10 @@ pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-fn parse(answer: &str) -> Option<(u16, String)> {
+fn parse(answer: &str) -> Option<Answer> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.split("\r\n").next()?;
-    Some((status.parse().ok()?, body.to_owned()))
+    Some(Answer { status: status.parse().ok()?, head: head.to_owned(), body: body.to_owned() })
 }
 
 #[cfg(test)]
@@ -49,8 +98,11 @@ mod tests {
     #[test]
     fn reads_status_and_body() {
         let answer = "HTTP/1.1 503 Service Unavailable\r\na: b\r\n\r\nnot\r\n\r\nok";
-        assert_eq!(parse(answer), Some((503, "not\r\n\r\nok".to_owned())));
-        assert_eq!(parse("HTTP/1.0 200\r\na: b\r\n\r\n"), Some((200, String::new())));
+        let read = parse(answer).unwrap();
+        assert_eq!((read.status, read.body.as_str()), (503, "not\r\n\r\nok"));
+        assert_eq!((read.field("A"), read.field("b")), (Some("b"), None));
+        let read = parse("HTTP/1.0 200\r\na: b\r\n\r\n").unwrap();
+        assert_eq!((read.status, read.body.as_str()), (200, ""));
     }
 
     #[test]

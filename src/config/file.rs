@@ -78,6 +78,7 @@ section! {
         accounts: BTreeMap<String, Account> = BTreeMap::new(),
         hooks: Vec<Hook> = Vec::new(),
         outbox: Outbox = Outbox::default(),
+        login: Login = Login::default(),
         log: Log = Log::default(),
         metrics: Metrics = Metrics::default(),
     }
@@ -128,6 +129,7 @@ section! {
         authorize_url: String = AUTHORIZE_URL.to_owned(),
         redirect_uri: String = REDIRECT_URI.to_owned(),
         scopes: List = List::of(&[SCOPE]),
+        revocation_url: Option<String> = None,
     }
 }
 
@@ -261,6 +263,16 @@ section! {
         retry_max_secs: Seconds = Seconds::of(3600),
         attempts_max: u64 = 40,
         give_up_after_secs: Seconds = Seconds::of(86_400),
+    }
+}
+
+section! {
+    /// `[login]`
+    Login {
+        timeout_secs: Seconds = Seconds::of(600),
+        confirm_timeout_secs: Seconds = Seconds::of(600),
+        reconnect_link_secs: Seconds = Seconds::of(604_800),
+        pending_max: u64 = 3000,
     }
 }
 

@@ -57,6 +57,7 @@ fn example_with_every_key_uncommented_holds_exactly_the_defaults() {
     // Keys without a default show an example: taken out, nothing but defaults may be left.
     let mut lwa = file.lwa.take().unwrap();
     assert!(lwa.client_id.take().is_some() && lwa.client_secret.take().is_some());
+    assert!(lwa.revocation_url.take().is_some());
     let mut acme = file.accounts.remove("acme").unwrap();
     assert!(acme.region.take().is_some() && acme.refresh_token.take().is_some());
     assert!(!std::mem::take(&mut acme.headers).is_empty());
@@ -83,7 +84,7 @@ fn example_with_every_key_uncommented_holds_exactly_the_defaults() {
 
 #[test]
 fn example_has_every_key_once_and_no_other() {
-    let sections: [(&str, &[&str]); 17] = [
+    let sections: [(&str, &[&str]); 18] = [
         ("listen", Listen::KEYS),
         ("listen.tls", ListenTls::KEYS),
         ("proxy", Proxy::KEYS),
@@ -99,6 +100,7 @@ fn example_has_every_key_once_and_no_other() {
         ("accounts.acme", Account::KEYS),
         ("hooks", Hook::KEYS),
         ("outbox", Outbox::KEYS),
+        ("login", Login::KEYS),
         ("log", Log::KEYS),
         ("metrics", Metrics::KEYS),
     ];

@@ -52,6 +52,8 @@ pub struct Config {
     pub hooks: Vec<Hook>,
     /// What waits to be told.
     pub outbox: Outbox,
+    /// How accounts are connected.
+    pub login: Login,
     /// What is written to standard error.
     pub log: Log,
     /// What `/metrics` shows.
@@ -129,6 +131,8 @@ pub struct Application {
     pub redirect_uri: String,
     /// What is asked for.
     pub scopes: Vec<String>,
+    /// Where a refresh token is given back (RFC 7009); Amazon has no such endpoint.
+    pub revocation_url: Option<Uri>,
 }
 
 /// `[upstream]`
@@ -363,6 +367,19 @@ pub struct Outbox {
     pub attempts_max: u32,
     /// How old a message may become before it is given up.
     pub give_up: Duration,
+}
+
+/// `[login]`
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// How long a person may take to consent.
+    pub timeout: Duration,
+    /// How long the question whether to replace an account waits for its answer.
+    pub confirm_timeout: Duration,
+    /// How long a reconnect link works.
+    pub reconnect_link: Duration,
+    /// Logins under way at once.
+    pub pending_max: usize,
 }
 
 /// `[log]`

@@ -6,7 +6,8 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue, Uri,
     header::{
-        AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, LOCATION, TRANSFER_ENCODING,
+        ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, LOCATION,
+        TRANSFER_ENCODING,
     },
 };
 
@@ -66,6 +67,16 @@ pub fn outgoing(inbound: &HeaderMap, inject: &Injection<'_>) -> HeaderMap {
     if inject.names_ads_client {
         out.insert(ADS_CLIENT_ID.clone(), inject.client_id.clone());
     }
+    out
+}
+
+/// The header of a request that is nobody's but ours.
+#[must_use]
+pub fn of_our_own(bearer: &HeaderValue, client_id: &HeaderValue) -> HeaderMap {
+    let mut out = HeaderMap::with_capacity(4);
+    out.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    out.insert(AUTHORIZATION, bearer.clone());
+    out.insert(CLIENT_ID.clone(), client_id.clone());
     out
 }
 

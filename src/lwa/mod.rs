@@ -1,19 +1,24 @@
-//! Login with Amazon: one refresh, with its retries, fallback hosts and client secrets.
+//! Login with Amazon: the consent page's address, one exchange of a code, one refresh with its
+//! retries, fallback hosts and client secrets.
 //!
 //! Nothing of an answer's text leaves this module except known error codes: LWA may echo what
 //! was sent. Source: Amazon's access token and refresh token pages, read 2026-11-20.
 
+pub mod authorize;
+mod revoke;
 mod wire;
 
 use crate::{backoff::Backoff, config, https::LwaHttp, secret::Secret};
 use http::{HeaderMap, StatusCode, Uri};
+pub use revoke::Revoked;
 use std::{
     error::Error as _,
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 use tracing::warn;
-pub use wire::Granted;
+use wire::Grant;
+pub use wire::{Granted, percent_encode};
 
 /// The largest answer that is read, bytes. Both tokens together are at most 4 KiB.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
@@ -39,6 +44,15 @@ pub enum Error {
         /// Its `Retry-After`.
         retry_after: Option<Duration>,
     },
+    /// The application may not do this at all; of a code only.
+    #[error("unauthorized_client")]
+    NotApproved,
+    /// The code is older than its five minutes; of a code only.
+    #[error("the code has expired")]
+    CodeExpired,
+    /// The code was given for another return address; of a code only.
+    #[error("the return address differs")]
+    RedirectMismatch,
     /// A success without a usable token in it.
     #[error("unusable answer: {0}")]
     BadAnswer(&'static str),
@@ -53,9 +67,13 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
-            Self::InvalidGrant | Self::InvalidClient | Self::BadAnswer(_) | Self::Transport(_) => {
-                None
-            }
+            Self::InvalidGrant
+            | Self::InvalidClient
+            | Self::NotApproved
+            | Self::CodeExpired
+            | Self::RedirectMismatch
+            | Self::BadAnswer(_)
+            | Self::Transport(_) => None,
         }
     }
 
@@ -64,7 +82,12 @@ impl Error {
             Self::Refused { status, .. } => *status == 429 || *status >= 500,
             // A hung LWA has already cost the whole timeout; asking again would only add to it.
             Self::Transport(error) => !error.is_timeout() || error.is_connect(),
-            Self::InvalidGrant | Self::InvalidClient | Self::BadAnswer(_) => false,
+            Self::InvalidGrant
+            | Self::InvalidClient
+            | Self::NotApproved
+            | Self::CodeExpired
+            | Self::RedirectMismatch
+            | Self::BadAnswer(_) => false,
         }
     }
 }
@@ -78,6 +101,10 @@ pub struct Application {
     token_urls: Vec<Uri>,
     /// The secret that was accepted last is asked first.
     working: AtomicUsize,
+    authorize_url: Uri,
+    redirect_uri: String,
+    scopes: Vec<String>,
+    revocation_url: Option<Uri>,
 }
 
 impl Application {
@@ -92,6 +119,10 @@ impl Application {
             secrets: config.client_secrets.clone(),
             token_urls,
             working: AtomicUsize::new(0),
+            authorize_url: config.authorize_url.clone(),
+            redirect_uri: config.redirect_uri.clone(),
+            scopes: config.scopes.clone(),
+            revocation_url: config.revocation_url.clone(),
         }
     }
 
@@ -105,6 +136,24 @@ impl Application {
     #[must_use]
     pub fn client_id(&self) -> &str {
         &self.client_id
+    }
+
+    /// Where consent returns to.
+    #[must_use]
+    pub fn redirect_uri(&self) -> &str {
+        &self.redirect_uri
+    }
+
+    /// What is asked for.
+    #[must_use]
+    pub fn scopes(&self) -> &[String] {
+        &self.scopes
+    }
+
+    /// Where codes are exchanged.
+    #[must_use]
+    pub fn token_url(&self) -> String {
+        self.token_urls.first().map(Uri::to_string).unwrap_or_default()
     }
 }
 
@@ -138,7 +187,8 @@ impl LwaClient {
         let started = Instant::now();
         let mut attempt = 1;
         loop {
-            let error = match self.with_each_secret(application, refresh_token).await {
+            let grant = Grant::Refresh(refresh_token);
+            let error = match self.with_each_secret(application, &grant).await {
                 Ok(granted) => return Ok(granted),
                 Err(error) => error,
             };
@@ -152,17 +202,34 @@ impl LwaClient {
         }
     }
 
+    /// Exchanges the `code` of a consent, once: it may be spent whatever the answer.
+    ///
+    /// # Errors
+    /// [`Error::InvalidGrant`]: the code was used before, or belongs to another login.
+    ///
+    /// # Cancel safety
+    /// None: a dropped call may have spent the code. Run it in a task of its own.
+    pub async fn exchange(
+        &self,
+        application: &Application,
+        code: &Secret,
+        verifier: &Secret,
+    ) -> Result<Granted, Error> {
+        let redirect_uri = application.redirect_uri.as_str();
+        self.with_each_secret(application, &Grant::Code { code, verifier, redirect_uri }).await
+    }
+
     async fn with_each_secret(
         &self,
         application: &Application,
-        refresh_token: &Secret,
+        grant: &Grant<'_>,
     ) -> Result<Granted, Error> {
         let count = application.secrets.len();
         let first = application.working.load(Ordering::Relaxed);
         for offset in 0..count {
             let index = (first + offset) % count;
             let secret = &application.secrets[index];
-            match self.with_each_host(application, secret, refresh_token).await {
+            match self.with_each_host(application, secret, grant).await {
                 Err(Error::InvalidClient) => {}
                 outcome => {
                     application.working.store(index, Ordering::Relaxed);
@@ -178,14 +245,14 @@ impl LwaClient {
         &self,
         application: &Application,
         secret: &Secret,
-        refresh_token: &Secret,
+        grant: &Grant<'_>,
     ) -> Result<Granted, Error> {
         let (last, others) = match application.token_urls.split_last() {
             Some(split) => split,
             None => return Err(Error::BadAnswer("no token endpoint is configured")),
         };
         for url in others {
-            match self.call(url, application, secret, refresh_token).await {
+            match self.call(url, application, secret, grant).await {
                 Err(Error::Transport(error)) if error.is_connect() => {
                     let host = url.host().unwrap_or_default();
                     warn!(host, "cannot connect to login with amazon, trying its next host");
@@ -193,7 +260,7 @@ impl LwaClient {
                 outcome => return outcome,
             }
         }
-        self.call(last, application, secret, refresh_token).await
+        self.call(last, application, secret, grant).await
     }
 
     async fn call(
@@ -201,16 +268,27 @@ impl LwaClient {
         url: &Uri,
         application: &Application,
         secret: &Secret,
-        refresh_token: &Secret,
+        grant: &Grant<'_>,
     ) -> Result<Granted, Error> {
-        let body = wire::refresh_form(&application.client_id, secret, refresh_token);
+        let body = wire::form(&application.client_id, secret, grant);
+        let Received { status, retry_after, answer } = self.post(url, &body).await?;
+        if status.is_client_error()
+            && let Some(error) = wire::code_error(grant, &answer)
+        {
+            return Err(error);
+        }
+        interpret(status, retry_after, &answer)
+    }
+
+    /// Posts a form and reads the answer, up to its limit.
+    async fn post(&self, url: &Uri, form: &Secret) -> Result<Received, Error> {
         let mut response = self
             .http
             .client(url)
             .post(url.to_string())
             .header("content-type", "application/x-www-form-urlencoded;charset=UTF-8")
             .header("accept", "application/json")
-            .body(body)
+            .body(form.expose().to_owned())
             .send()
             .await
             .map_err(transport)?;
@@ -223,8 +301,15 @@ impl LwaClient {
             }
             answer.extend_from_slice(&chunk);
         }
-        interpret(status, retry_after, &answer)
+        Ok(Received { status, retry_after, answer })
     }
+}
+
+/// An answer, read whole.
+struct Received {
+    status: StatusCode,
+    retry_after: Option<Duration>,
+    answer: zeroize::Zeroizing<Vec<u8>>,
 }
 
 /// The URL is dropped from the error: it is configured, and one place less for a secret.

@@ -1,5 +1,6 @@
 //! LWA's request and response bodies.
 
+use super::Error;
 use crate::secret::Secret;
 use serde::Deserialize;
 use serde_json::Value;
@@ -18,6 +19,8 @@ pub struct Granted {
     pub refresh_token: Option<Secret>,
     /// How long the access token lives: 1 s to a day.
     pub expires_in: Duration,
+    /// What was consented to, where the answer tells.
+    pub scope: Option<String>,
 }
 
 impl fmt::Debug for Granted {
@@ -31,17 +34,48 @@ struct Answer {
     access_token: Option<String>,
     refresh_token: Option<String>,
     expires_in: Option<Value>,
+    scope: Option<String>,
 }
 
-/// The form of a refresh. `|` in the tokens is percent-encoded.
-pub(super) fn refresh_form(client_id: &str, secret: &Secret, refresh_token: &Secret) -> String {
-    let mut form = String::with_capacity(2048);
-    for (name, value) in [
-        ("grant_type", "refresh_token"),
-        ("refresh_token", refresh_token.expose()),
-        ("client_id", client_id),
-        ("client_secret", secret.expose()),
-    ] {
+/// What a token is asked for with.
+pub(super) enum Grant<'a> {
+    /// A refresh token.
+    Refresh(&'a Secret),
+    /// The code of a consent.
+    Code { code: &'a Secret, verifier: &'a Secret, redirect_uri: &'a str },
+}
+
+/// The form of a token request. `|` in the tokens is percent-encoded.
+pub(super) fn form(client_id: &str, secret: &Secret, grant: &Grant<'_>) -> Secret {
+    let client = [("client_id", client_id), ("client_secret", secret.expose())];
+    match grant {
+        Grant::Refresh(token) => {
+            let own = [("grant_type", "refresh_token"), ("refresh_token", token.expose())];
+            encode(own.into_iter().chain(client))
+        }
+        Grant::Code { code, verifier, redirect_uri } => {
+            let own = [
+                ("grant_type", "authorization_code"),
+                ("code", code.expose()),
+                ("redirect_uri", redirect_uri),
+                ("code_verifier", verifier.expose()),
+            ];
+            encode(own.into_iter().chain(client))
+        }
+    }
+}
+
+/// The form of a revocation (RFC 7009).
+pub(super) fn revocation_form(client_id: &str, secret: &Secret, token: &Secret) -> Secret {
+    let own = [("token", token.expose()), ("token_type_hint", "refresh_token")];
+    let client = [("client_id", client_id), ("client_secret", secret.expose())];
+    encode(own.into_iter().chain(client))
+}
+
+fn encode<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Secret {
+    // Room for all of it at once: a text that grows leaves copies behind.
+    let mut form = String::with_capacity(32 * 1024);
+    for (name, value) in pairs {
         if !form.is_empty() {
             form.push('&');
         }
@@ -49,10 +83,34 @@ pub(super) fn refresh_form(client_id: &str, secret: &Secret, refresh_token: &Sec
         form.push('=');
         percent_encode(value, &mut form);
     }
-    form
+    Secret::new(form)
 }
 
-fn percent_encode(text: &str, out: &mut String) {
+/// Why LWA does not take a code, where its answer says more than a refresh's would.
+///
+/// Its description tells which parameter is wrong; nothing of it goes further than here.
+pub(super) fn code_error(grant: &Grant<'_>, answer: &[u8]) -> Option<Error> {
+    #[derive(Deserialize)]
+    struct Failed {
+        error: String,
+        #[serde(default)]
+        error_description: String,
+    }
+    let Grant::Code { .. } = grant else { return None };
+    let Failed { error, error_description } = serde_json::from_slice(answer).ok()?;
+    let is_about = |what: &str| error_description.contains(what);
+    match error.as_str() {
+        "unauthorized_client" => Some(Error::NotApproved),
+        "invalid_grant" | "invalid_request" if is_about("redirect_uri") => {
+            Some(Error::RedirectMismatch)
+        }
+        "invalid_request" if is_about("invalid parameter : code") => Some(Error::CodeExpired),
+        _ => None,
+    }
+}
+
+/// Appends `text` to `out`, everything but unreserved characters percent-encoded.
+pub fn percent_encode(text: &str, out: &mut String) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
@@ -81,6 +139,7 @@ pub(super) fn granted(answer: &[u8]) -> Result<Granted, &'static str> {
         access_token: Secret::new(access_token),
         refresh_token: refresh_token.map(Secret::new),
         expires_in: lifetime(answer.expires_in.as_ref()),
+        scope: answer.scope,
     })
 }
 
@@ -177,10 +236,34 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_code_tells_why_and_a_refresh_is_read_as_ever() {
+        let (code, verifier) = (Secret::from("c"), Secret::from("v"));
+        let of_code =
+            Grant::Code { code: &code, verifier: &verifier, redirect_uri: "http://localhost/" };
+        let of_refresh = Grant::Refresh(&code);
+        let why = |grant, error: &str, text: &str| {
+            let answer = format!(r#"{{"error":"{error}","error_description":"CANARY {text}"}}"#);
+            code_error(grant, answer.as_bytes()).map(|error| error.to_string())
+        };
+        for (error, text, expected) in [
+            ("unauthorized_client", "", Some("unauthorized_client")),
+            ("invalid_request", "an invalid parameter : code", Some("the code has expired")),
+            ("invalid_grant", "redirect_uri", Some("the return address differs")),
+            ("invalid_grant", "an invalid grant parameter : code", None),
+            ("invalid_request", "missing a required parameter : code", None),
+            ("invalid_client", "", None),
+        ] {
+            assert_eq!(why(&of_code, error, text).as_deref(), expected, "{error} {text}");
+            assert_eq!(why(&of_refresh, error, text), None);
+        }
+    }
+
+    #[test]
     fn the_form_encodes_everything_but_unreserved_characters() {
-        let form = refresh_form("id", &"s&=+ ü".into(), &"Atzr|a".into());
+        let token = "Atzr|a".into();
+        let asked = form("id", &"s&=+ ü".into(), &Grant::Refresh(&token));
         let expected = "grant_type=refresh_token&refresh_token=Atzr%7Ca&client_id=id\
                         &client_secret=s%26%3D%2B%20%C3%BC";
-        assert_eq!(form, expected);
+        assert_eq!(asked.expose(), expected);
     }
 }

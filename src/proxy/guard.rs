@@ -6,7 +6,7 @@
 //! page of ours. Pure functions, no allocation: this runs for every request.
 
 use super::fields::{Field, Fields};
-use http::{Uri, Version};
+use http::{HeaderMap, Uri, Version};
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
     str,
@@ -78,6 +78,66 @@ impl Guard {
             Field::Many(_) => false,
         };
         if own_page && own_origin { Ok(()) } else { Err(Rejected::ForeignOrigin) }
+    }
+
+    /// As [`Guard::check`], for an address that another site may send a browser to: Amazon's answer
+    /// to a login, or a link in a mail. It must be the person's own way to a page, which a frame, an
+    /// image or a script of the other site is not; what is behind it must hold a secret of its own.
+    ///
+    /// # Errors
+    /// As [`Guard::check`].
+    pub fn check_link(
+        &self,
+        version: Version,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<(), Rejected> {
+        let fields = Fields::of(headers);
+        if !self.answers(named_host(version, uri, fields.host)?.name) {
+            return Err(Rejected::ForeignHost);
+        }
+        let is = |name: &str, wanted: &[u8]| {
+            let mut values = headers.get_all(name).iter();
+            values.next().is_some_and(|value| value.as_bytes() == wanted) && values.next().is_none()
+        };
+        let navigates = match fields.fetch_site {
+            // An old browser, or none.
+            Field::Absent => true,
+            Field::One(_) => is("sec-fetch-mode", b"navigate") && is("sec-fetch-dest", b"document"),
+            Field::Many(_) => false,
+        };
+        // A browser names no origin as it follows a link; `null` after some redirects.
+        let no_script = match fields.origin {
+            Field::Absent => true,
+            Field::One(origin) => origin.as_bytes() == b"null",
+            Field::Many(_) => false,
+        };
+        if navigates && no_script { Ok(()) } else { Err(Rejected::ForeignOrigin) }
+    }
+
+    /// As [`Guard::check`], for a form on a page of ours that names no referrer: browsers then call
+    /// its origin `null`, which is believed only beside their own word that it is ours.
+    ///
+    /// # Errors
+    /// As [`Guard::check`].
+    pub fn check_form(
+        &self,
+        version: Version,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<(), Rejected> {
+        let mut fields = Fields::of(headers);
+        let one = |field: Field<'_>, text: &[u8]| matches!(field, Field::One(value) if value.as_bytes() == text);
+        if one(fields.origin, b"null") && one(fields.fetch_site, b"same-origin") {
+            fields.origin = Field::Absent;
+        }
+        self.check(version, uri, &fields)
+    }
+
+    /// Says whether a request for `host`, without port, is answered.
+    #[must_use]
+    pub fn answers_host(&self, host: &str) -> bool {
+        parse(host.as_bytes()).is_some_and(|host| self.answers(host.name))
     }
 
     fn answers(&self, name: Name<'_>) -> bool {
@@ -180,7 +240,7 @@ fn is_same_origin(origin: &[u8], host: &Host<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderMap, HeaderName, HeaderValue};
+    use http::{HeaderName, HeaderValue};
 
     fn check(version: Version, target: &str, lines: &[(&str, &str)]) -> Result<(), Rejected> {
         let mut headers = HeaderMap::new();
@@ -309,6 +369,63 @@ mod tests {
         for site in ["same-origin", "none"] {
             assert_eq!(page("localhost", &[("sec-fetch-site", site)]), Ok(()), "{site}");
         }
+    }
+
+    fn entry(lines: &[(&str, &str)]) -> [bool; 3] {
+        let mut headers = HeaderMap::new();
+        headers.insert("host", HeaderValue::from_static("localhost:8788"));
+        for (name, value) in lines {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            headers.append(name, HeaderValue::from_str(value).unwrap());
+        }
+        let (guard, uri) = (Guard::new(&[]), Uri::from_static("/"));
+        [
+            guard.check(Version::HTTP_11, &uri, &Fields::of(&headers)).is_ok(),
+            guard.check_link(Version::HTTP_11, &uri, &headers).is_ok(),
+            guard.check_form(Version::HTTP_11, &uri, &headers).is_ok(),
+        ]
+    }
+
+    #[test]
+    fn a_link_may_come_from_another_site_but_only_as_a_persons_own_way() {
+        const CROSS: (&str, &str) = ("sec-fetch-site", "cross-site");
+        const NAVIGATE: (&str, &str) = ("sec-fetch-mode", "navigate");
+        const DOCUMENT: (&str, &str) = ("sec-fetch-dest", "document");
+        assert_eq!(entry(&[]), [true; 3]);
+        assert_eq!(entry(&[CROSS, NAVIGATE, DOCUMENT]), [false, true, false]);
+        assert_eq!(entry(&[CROSS, NAVIGATE, DOCUMENT, ("origin", "null")]), [false, true, false]);
+        for lines in [
+            &[CROSS, NAVIGATE, ("sec-fetch-dest", "iframe")][..],
+            &[CROSS, ("sec-fetch-mode", "no-cors"), DOCUMENT],
+            &[CROSS, NAVIGATE],
+            &[CROSS],
+            &[CROSS, NAVIGATE, NAVIGATE, DOCUMENT],
+            &[CROSS, CROSS, NAVIGATE, DOCUMENT],
+            &[CROSS, NAVIGATE, DOCUMENT, ("origin", "https://evil.test")],
+            &[("origin", "https://evil.test")],
+        ] {
+            assert_eq!(entry(lines), [false; 3], "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_form_of_ours_that_names_no_referrer_is_heard_and_no_other() {
+        let (null, own) = (("origin", "null"), ("sec-fetch-site", "same-origin"));
+        assert!(entry(&[null, own])[2] && !entry(&[null, own])[0]);
+        for site in ["none", "same-site", "cross-site"] {
+            assert!(!entry(&[null, ("sec-fetch-site", site)])[2], "{site}");
+        }
+        assert!(
+            !entry(&[null])[2] && !entry(&[null, null, own])[2] && !entry(&[null, own, own])[2]
+        );
+        let foreign = Guard::new(&[]);
+        let mut headers = HeaderMap::new();
+        headers.insert("host", HeaderValue::from_static("evil.test"));
+        let uri = Uri::from_static("/");
+        let link = foreign.check_link(Version::HTTP_11, &uri, &headers);
+        assert_eq!(link, Err(Rejected::ForeignHost));
+        let form = foreign.check_form(Version::HTTP_11, &uri, &headers);
+        assert_eq!(form, Err(Rejected::ForeignHost));
     }
 
     #[test]

@@ -98,6 +98,11 @@ pub(super) fn banner(
     for (title, commands) in requests(proxy).into_iter().chain(faults(proxy, emulator)) {
         add(&format!("\n# {title}\n{commands}"));
     }
+    let port = admin.port();
+    add(&format!(
+        "\n# A login: open this in a browser, and choose whom you are\n\
+         http://localhost:{port}/api/auth/amazon/login?account=initech"
+    ));
     add(&format!("\nSwitches (curl -X POST 'http://{emulator}…')"));
     for (what, why) in control::HELP {
         add(&format!("  {what:<50} {why}"));

@@ -13,14 +13,29 @@ use std::fmt::Write;
 /// Shows the page, or acts on its buttons (`account=<name>` allows, `deny=1` refuses).
 pub(super) fn page(state: &State, query: &str) -> Response<Body> {
     let form = Form::parse(query);
+    let settings = state.lwa.settings();
     let redirect_uri = form.get("redirect_uri").unwrap_or_default();
     if !form.get("client_id").is_some_and(|id| state.lwa.is_application(id))
         || form.get("response_type") != Some("code")
         || !is_loopback(redirect_uri)
+        || !settings
+            .return_urls
+            .as_ref()
+            .is_none_or(|urls| urls.iter().any(|url| url == redirect_uri))
     {
         // Amazon answers a wrong return address with a page of its own and never redirects there.
         let text = "lwa-invalid-parameter-bad-redirect-uri-vendor";
         return whole(StatusCode::BAD_REQUEST, "text/html; charset=utf-8", text);
+    }
+    if !settings.is_approved {
+        let refused = "error=unauthorized_client&error_description=The+client+is+not+authorized";
+        return back(&form, redirect_uri, refused);
+    }
+    let asked = form.get("scope").unwrap_or_default();
+    if asked.is_empty() || asked.split(' ').any(|scope| !settings.scopes.iter().any(|s| s == scope))
+    {
+        let unknown = "error=invalid_scope&error_description=An+unknown+scope+was+requested";
+        return back(&form, redirect_uri, unknown);
     }
     if form.get("deny").is_some() {
         let denied = "error=access_denied&error_description=Access+not+permitted.";
@@ -29,7 +44,7 @@ pub(super) fn page(state: &State, query: &str) -> Response<Body> {
     match form.get("account").filter(|account| state.lwa.grant(account).is_some()) {
         Some(account) => {
             let code = state.lwa.new_code(account, redirect_uri, challenge(&form));
-            let scope = encode(form.get("scope").unwrap_or_default());
+            let scope = encode(settings.granted_scope.as_deref().unwrap_or(asked));
             back(&form, redirect_uri, &format!("code={code}&scope={scope}"))
         }
         None => choice(state, query),
@@ -54,17 +69,31 @@ fn back(form: &Form, redirect_uri: &str, what: &str) -> Response<Body> {
 }
 
 fn choice(state: &State, query: &str) -> Response<Body> {
-    let query = query.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
-    let mut page =
-        String::from("<!doctype html><title>Sandbox consent</title><h1>Allow access?</h1>");
-    for account in state.lwa.grants().keys() {
-        let link = encode(account);
-        write!(page, "<p><a href=\"/ap/oa?{query}&amp;account={link}\">Allow as {link}</a></p>")
-            .expect("writing to a String cannot fail");
+    let query = escape(query);
+    let mut page = String::from(
+        "<!doctype html><meta charset=\"utf-8\"><title>Sandbox consent</title>\
+         <h1>Allow access?</h1><p>You are at the sandbox's stand-in for Amazon's consent page. \
+         Which Amazon user are you?</p>",
+    );
+    for (account, grant) in state.lwa.grants() {
+        let (link, name) = (encode(&account), escape(&account));
+        let profiles: Vec<_> =
+            grant.profiles.iter().map(|profile| profile.id.to_string()).collect();
+        write!(
+            page,
+            "<p><a href=\"/ap/oa?{query}&amp;account={link}\">Allow as {name}</a> \
+             (profiles {})</p>",
+            profiles.join(", ")
+        )
+        .expect("writing to a String cannot fail");
     }
     write!(page, "<p><a href=\"/ap/oa?{query}&amp;deny=1\">Deny</a></p>")
         .expect("writing to a String cannot fail");
     whole(StatusCode::OK, "text/html; charset=utf-8", page)
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }
 
 /// Only loopback return addresses are registered here, so the page is no open redirect.

@@ -78,6 +78,8 @@ pub enum LwaFault {
     InvalidClient,
     /// 400 `unsupported_grant_type`.
     UnsupportedGrantType,
+    /// 400 `unauthorized_client`.
+    UnauthorizedClient,
     /// 500 `ServerError`.
     ServerError,
     /// 503 with an HTML page.
@@ -90,7 +92,7 @@ pub enum LwaFault {
         /// `Retry-After`, seconds.
         retry_after: Option<u64>,
     },
-    /// 400 whose `error_description` repeats the refresh token and the client secret.
+    /// 400 whose `error_description` repeats what was sent: token or code, verifier, client secret.
     Echo,
     /// Takes the request and never answers.
     Hang,
@@ -183,6 +185,7 @@ pub(super) const LWA_FAULTS: &[&str] = &[
     "invalid-grant",
     "invalid-client",
     "unsupported-grant-type",
+    "unauthorized-client",
     "echo",
     "hang",
     "slow",
@@ -231,6 +234,7 @@ impl LwaFault {
             "invalid-grant" => Self::InvalidGrant,
             "invalid-client" => Self::InvalidClient,
             "unsupported-grant-type" => Self::UnsupportedGrantType,
+            "unauthorized-client" => Self::UnauthorizedClient,
             "echo" => Self::Echo,
             "hang" => Self::Hang,
             "slow" => Self::Slow(Duration::from_millis(query.number("ms", 2000))),

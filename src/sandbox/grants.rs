@@ -13,14 +13,10 @@ use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
-    time::Duration,
 };
 
 /// Access tokens remembered, dead ones included (they tell the generation of a late request).
 const TOKENS_MAX: usize = 20_000;
-
-/// How long an authorization code can be redeemed.
-const CODE_LIFETIME: Duration = Duration::from_secs(300);
 
 /// The emulated token service.
 #[derive(Debug)]
@@ -115,6 +111,7 @@ pub(super) enum Refused {
     Client,
     RefreshToken,
     Code,
+    LateCode,
 }
 
 impl Lwa {
@@ -179,6 +176,14 @@ impl Lwa {
         let mut inner = self.inner.lock();
         inner.kill_tokens(Some(account));
         inner.grants.get_mut(account).map(|grant| grant.is_revoked = true).is_some()
+    }
+
+    /// An application gives a refresh token back (RFC 7009).
+    pub(super) fn give_back(&self, client_id: &str, refresh: &str) {
+        let mut inner = self.inner.lock();
+        for grant in inner.grants.values_mut().filter(|grant| grant.client_id == client_id) {
+            grant.refresh_tokens.retain(|token| token.text != refresh);
+        }
     }
 
     /// Brings a revoked grant back to life with its current refresh token.
@@ -272,7 +277,7 @@ impl Lwa {
         challenge: Option<Challenge>,
     ) -> String {
         let code = format!("AN{}", random_text(12));
-        let expires = self.clock.now().plus(CODE_LIFETIME);
+        let expires = self.clock.now().plus(self.settings().code_lifetime);
         let redirect_uri = redirect_uri.to_owned();
         let entry = Code { account: account.to_owned(), redirect_uri, challenge, expires };
         self.inner.lock().codes.insert(code.clone(), entry);
@@ -292,7 +297,10 @@ impl Lwa {
         // A code works once, also when the rest of the request is wrong.
         let code = inner.codes.remove(code).ok_or(Refused::Code)?;
         let is_proven = code.challenge.as_ref().map_or(!is_public, proves);
-        if now.mono >= code.expires.mono || code.redirect_uri != redirect_uri || !is_proven {
+        if now.mono >= code.expires.mono {
+            return Err(Refused::LateCode);
+        }
+        if code.redirect_uri != redirect_uri || !is_proven {
             return Err(Refused::Code);
         }
         let refresh = new_refresh_token();

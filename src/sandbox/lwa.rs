@@ -55,6 +55,17 @@ pub(super) async fn token(state: &State, parts: &Parts, body: &Bytes) -> Answer 
     Ok(issued(&tokens))
 }
 
+/// Answers a revocation (RFC 7009): 200 also for a token that is not known.
+pub(super) fn revoke(state: &State, parts: &Parts, body: &Bytes) -> Response<Body> {
+    let Some(form) = read(parts, body) else { return unsupported_grant_type() };
+    let said = |name| form.get(name).unwrap_or_default();
+    if !state.lwa.is_client(said("client_id"), said("client_secret")) {
+        return invalid_client();
+    }
+    state.lwa.give_back(said("client_id"), said("token"));
+    with_lwa_headers(whole(StatusCode::OK, "", Bytes::new()))
+}
+
 /// Reads the parameters from a form, from JSON, and the application also from HTTP Basic.
 fn read(parts: &Parts, body: &Bytes) -> Option<Form> {
     let content_type = parts.headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
@@ -85,6 +96,10 @@ fn issue(state: &State, form: &Form) -> Result<Tokens, Box<Response<Body>>> {
             Refused::Client => invalid_client(),
             Refused::RefreshToken => invalid_grant(INVALID_REFRESH_TOKEN),
             Refused::Code => invalid_grant("The request has an invalid grant parameter : code"),
+            Refused::LateCode => {
+                let text = "The request has an invalid parameter : code";
+                error(StatusCode::BAD_REQUEST, "invalid_request", text)
+            }
         })
     };
     let grant_type = required("grant_type")?;
@@ -129,6 +144,11 @@ fn instead(fault: &LwaFault, form: &Form) -> Option<Response<Body>> {
         LwaFault::InvalidGrant => invalid_grant(INVALID_REFRESH_TOKEN),
         LwaFault::InvalidClient => invalid_client(),
         LwaFault::UnsupportedGrantType => unsupported_grant_type(),
+        LwaFault::UnauthorizedClient => error(
+            StatusCode::BAD_REQUEST,
+            "unauthorized_client",
+            "client is not authorized to use authorization codes",
+        ),
         LwaFault::ServerError => error(
             StatusCode::INTERNAL_SERVER_ERROR,
             "ServerError",
@@ -141,7 +161,13 @@ fn instead(fault: &LwaFault, form: &Form) -> Option<Response<Body>> {
         }
         LwaFault::Echo => {
             let said = |name| form.get(name).unwrap_or_default();
-            let text = format!("bad: {} {}", said("refresh_token"), said("client_secret"));
+            let text = format!(
+                "bad: {}{}{} {}",
+                said("refresh_token"),
+                said("code"),
+                said("code_verifier"),
+                said("client_secret")
+            );
             error(StatusCode::BAD_REQUEST, "invalid_request", &text)
         }
         LwaFault::Redirect(to) => {

@@ -218,6 +218,10 @@ impl Context {
                 let body = self.receive(&parts, number, body).await?;
                 lwa::token(&self.state, &parts, &body.start).await?
             }
+            Surface::Revoke => {
+                let body = self.receive(&parts, number, body).await?;
+                lwa::revoke(&self.state, &parts, &body.start)
+            }
             Surface::S3 => {
                 let body = self.receive(&parts, number, body).await?;
                 reports::stored(&parts, &body)
@@ -274,6 +278,8 @@ fn surface(parts: &Parts) -> Surface {
     let path = parts.uri.path();
     if path == "/auth/o2/token" && parts.method == Method::POST {
         Surface::Token
+    } else if path == "/auth/o2/revoke" && parts.method == Method::POST {
+        Surface::Revoke
     } else if path == "/ap/oa" && parts.method == Method::GET {
         Surface::Consent
     } else if path.starts_with("/_s3/") {

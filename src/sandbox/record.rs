@@ -19,6 +19,8 @@ const PATHS_MAX: usize = 1000;
 pub enum Surface {
     /// The token endpoint.
     Token,
+    /// The revocation endpoint.
+    Revoke,
     /// The consent page.
     Consent,
     /// The Ads API, the MCP server and the test aids.
@@ -207,7 +209,7 @@ impl Counts {
                 let path = if known || !full { path } else { "other" };
                 *self.api_calls_by_path.entry(path.to_owned()).or_default() += 1;
             }
-            Surface::Consent | Surface::Control => {}
+            Surface::Consent | Surface::Control | Surface::Revoke => {}
         }
     }
 

@@ -51,7 +51,8 @@ impl Sandbox {
     /// When a port is taken, or the proxy does not start.
     pub fn start(options: &RunOptions, overrides: &[Override]) -> anyhow::Result<Self> {
         let proxy = free_port(options.port, "--port")?;
-        let admin = free_port(options.admin_port, "--admin-port")?;
+        // Known before the server starts: Amazon sends browsers back to it.
+        let admin = chosen(free_port(options.admin_port, "--admin-port")?)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("sandbox")
@@ -111,6 +112,14 @@ fn free_port(port: u16, flag: &str) -> anyhow::Result<SocketAddr> {
         TcpListener::bind(addr).with_context(|| taken(port, flag))?;
     }
     Ok(addr)
+}
+
+/// The address, with a free port in place of 0.
+fn chosen(addr: SocketAddr) -> anyhow::Result<SocketAddr> {
+    if addr.port() != 0 {
+        return Ok(addr);
+    }
+    Ok(TcpListener::bind(addr).and_then(|listener| listener.local_addr())?)
 }
 
 fn taken(port: u16, flag: &str) -> String {

@@ -2,6 +2,15 @@
 
 use std::time::Duration;
 
+/// Amazon's scopes.
+const SCOPES: [&str; 5] = [
+    "advertising::campaign_management",
+    "cpc_advertising:campaign_management",
+    "advertising::audiences",
+    "advertising::test:create_account",
+    "profile",
+];
+
 /// How tokens are issued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LwaSettings {
@@ -13,6 +22,16 @@ pub struct LwaSettings {
     pub rotation: Rotation,
     /// Leaves the refresh token out of the answer to a refresh.
     pub omit_refresh_token: bool,
+    /// How long an authorization code can be redeemed.
+    pub code_lifetime: Duration,
+    /// The scopes that may be asked for.
+    pub scopes: Vec<String>,
+    /// The return addresses registered for the applications; any on loopback if none.
+    pub return_urls: Option<Vec<String>>,
+    /// Whether the applications were approved for authorization codes.
+    pub is_approved: bool,
+    /// What the consent page tells was consented to; what was asked for if none.
+    pub granted_scope: Option<String>,
 }
 
 /// The field `expires_in`.
@@ -60,6 +79,11 @@ impl Default for LwaSettings {
             expires_in: ExpiresIn::Lifetime,
             rotation: Rotation::Off,
             omit_refresh_token: false,
+            code_lifetime: Duration::from_secs(300),
+            scopes: SCOPES.map(str::to_owned).to_vec(),
+            return_urls: None,
+            is_approved: true,
+            granted_scope: None,
         }
     }
 }

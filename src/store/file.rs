@@ -8,6 +8,7 @@
 use super::{
     BoxFuture, Credential, CredentialStore, Error, KeyUse, LOCK_TIMEOUT, Presence, Process,
     lock::{Lock, Turns, blocking, open_private, try_lock},
+    notes::{FileNotes, Notes},
     processes, record,
     seal::{self, KeyRing},
 };
@@ -31,6 +32,7 @@ pub struct FileStore {
     locks: PathBuf,
     turns: Turns,
     ring: Arc<KeyRing>,
+    notes: FileNotes,
     lock_timeout: Duration,
 }
 
@@ -44,8 +46,9 @@ impl FileStore {
         make_directory(&accounts)?;
         make_directory(&locks)?;
         let (turns, ring) = (Turns::default(), Arc::new(ring));
+        let notes = FileNotes::new(directory.join("notes"), ring.clone());
         let directory = directory.to_owned();
-        Ok(Self { directory, accounts, locks, turns, ring, lock_timeout: LOCK_TIMEOUT })
+        Ok(Self { directory, accounts, locks, turns, ring, notes, lock_timeout: LOCK_TIMEOUT })
     }
 
     /// Lets other processes know which keys this one has, for as long as the result lives. A
@@ -151,6 +154,10 @@ impl CredentialStore for FileStore {
 
     fn sealed(&self) -> Option<&FileStore> {
         Some(self)
+    }
+
+    fn notes(&self) -> &dyn Notes {
+        &self.notes
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{
     BoxFuture, Credential, CredentialStore, Error, LOCK_TIMEOUT,
     lock::{Lock, Turns},
+    notes::{MemoryNotes, Notes},
     seal,
 };
 use crate::{id::AccountId, secret::Secret};
@@ -20,6 +21,7 @@ pub struct MemoryStore {
     /// Counts the saves.
     version: AtomicU64,
     turns: Turns,
+    notes: MemoryNotes,
     lock_timeout: Duration,
 }
 
@@ -31,6 +33,7 @@ impl MemoryStore {
             credentials: Mutex::default(),
             version: AtomicU64::new(0),
             turns: Turns::default(),
+            notes: MemoryNotes::default(),
             lock_timeout: LOCK_TIMEOUT,
         }
     }
@@ -84,6 +87,10 @@ impl CredentialStore for MemoryStore {
 
     fn fingerprint_matches(&self, stored: &str, secret: &Secret) -> bool {
         stored == seal::fingerprint(secret)
+    }
+
+    fn notes(&self) -> &dyn Notes {
+        &self.notes
     }
 }
 

@@ -9,6 +9,7 @@ pub mod keyring;
 mod lock;
 mod master;
 mod memory;
+pub mod notes;
 mod passphrase;
 mod processes;
 mod record;
@@ -142,6 +143,9 @@ pub trait CredentialStore: Send + Sync + Debug {
     fn sealed(&self) -> Option<&FileStore> {
         None
     }
+
+    /// The notes beside the records.
+    fn notes(&self) -> &dyn notes::Notes;
 }
 
 /// Opens the configured store; makes its directory if there is none.
@@ -243,6 +247,9 @@ pub enum Error {
     /// The system gave no random bytes.
     #[error("the system's random generator failed: nothing was written")]
     Random,
+    /// As many notes as there may be.
+    #[error("there are as many of these as there may be: try again later")]
+    Full,
 }
 
 impl Error {

@@ -73,6 +73,8 @@ pub enum Field {
     AccessToken,
     /// The fingerprint of the configured refresh token that the record began with.
     Seed,
+    /// A note beside the records.
+    Note,
 }
 
 impl Field {
@@ -84,6 +86,7 @@ impl Field {
             Self::PreviousRefreshToken => "previous_refresh_token",
             Self::AccessToken => "access_token",
             Self::Seed => "seed",
+            Self::Note => "note",
         }
     }
 }

@@ -121,6 +121,19 @@ impl Holder {
             && stored.as_ref().is_some_and(|stored| *stored != record.refresh_token)
     }
 
+    /// Whether there was a record when this process last looked.
+    #[must_use]
+    pub fn has_record(&self) -> bool {
+        self.stored.lock().is_some()
+    }
+
+    /// Whether `record` says that the account was logged out, which is news: it holds no token.
+    #[must_use]
+    pub fn is_logged_out(&self, record: &Credential) -> bool {
+        let is_news = self.stored.lock().as_ref().is_none_or(|stored| !stored.is_empty());
+        record.refresh_token.is_empty() && record.reauthorization_required && is_news
+    }
+
     /// The record that the store does not take, if it goes on from the one that is `stored` there.
     ///
     /// Otherwise it is given up: another process has gone on, a person has connected the account

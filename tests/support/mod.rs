@@ -3,6 +3,8 @@
 #[cfg(feature = "sandbox")]
 pub mod bodies;
 #[cfg(feature = "sandbox")]
+pub mod browser;
+#[cfg(feature = "sandbox")]
 pub mod canary;
 #[cfg(feature = "sandbox")]
 pub mod commands;
@@ -11,6 +13,8 @@ pub mod crowd;
 pub mod extras;
 #[cfg(feature = "sandbox")]
 pub mod importing;
+#[cfg(feature = "sandbox")]
+pub mod login;
 pub mod program;
 #[cfg(feature = "sandbox")]
 pub mod proxy;

@@ -34,6 +34,10 @@ pub struct Setup {
     pub upstream: Option<String>,
     /// Replaces the token endpoint.
     pub token_url: Option<String>,
+    /// Replaces `listen.admin`.
+    pub admin: Option<SocketAddr>,
+    /// Further keys of `[lwa]`.
+    pub lwa: String,
     /// `file` with a key, instead of `memory`.
     pub file_store: bool,
     /// Further environment.
@@ -123,6 +127,13 @@ impl Proxy {
     /// Another process on the configuration and store of `other`.
     pub fn twin(other: &Self) -> Self {
         Self::launched(other.dir.clone(), other.env.clone(), other.runner.clone())
+    }
+
+    /// A second process on the same store, with an admin port of its own.
+    pub fn twin_of_login(&self) -> Self {
+        let mut env = self.env.clone();
+        env.push(("ADSPROXY_LISTEN__ADMIN".to_owned(), "127.0.0.1:0".to_owned()));
+        Self::launched(self.dir.clone(), env, self.runner.clone())
     }
 
     /// Changes the environment of the next start.
@@ -453,12 +464,14 @@ pub fn write_config(dir: &Path, amazon: &Emulator, setup: &Setup) {
     };
     let accounts = [("acme", "na", "ACME_REFRESH"), ("globex", "eu", "GLOBEX_REFRESH")];
     // `setup.toml` comes first so that it may begin with bare keys of `[listen]`.
-    write!(toml, "[listen]\nproxy = {listen}\nadmin = \"127.0.0.1:0\"\n").expect("memory");
+    let admin = setup.admin.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+    write!(toml, "[listen]\nproxy = {listen}\nadmin = \"{admin}\"\n").expect("memory");
     write!(toml, "{}\n{store}", setup.toml).expect("memory");
     write!(
         toml,
         "[lwa]\nclient_id = \"{CLIENT_ID}\"\nclient_secret = {{ env = \"CLIENT_SECRET\" }}\n\
-         token_url = \"{token_url}\"\n"
+         token_url = \"{token_url}\"\n{}",
+        setup.lwa,
     )
     .expect("memory");
     if !setup.toml.contains("[upstream]") {

@@ -106,6 +106,8 @@ impl Check<'_> {
         if file.scopes.0.is_empty() {
             self.lacks(&key("scopes"), "needs at least one scope", None);
         }
+        let revocation_url = file.revocation_url.as_ref();
+        let revocation_url = revocation_url.map(|url| self.url(&key("revocation_url"), url));
         Some(Application {
             client_id: client_id?,
             client_secrets,
@@ -114,6 +116,7 @@ impl Check<'_> {
             authorize_url,
             redirect_uri: file.redirect_uri.clone(),
             scopes: file.scopes.0.clone(),
+            revocation_url,
         })
     }
 

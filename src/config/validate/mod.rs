@@ -7,6 +7,7 @@ mod audit;
 mod credentials;
 mod hooks;
 mod listen;
+mod login;
 
 use super::{
     Config, Guard, Limits, Log, LogFormat, Metrics, Replay, Store, StoreKind, Token, Upstream,
@@ -49,6 +50,7 @@ pub(super) fn validate(
     let accounts = check.accounts(file);
     let hooks = check.hooks(&file.hooks);
     let outbox = check.outbox(&file.outbox);
+    let login = check.login(&file.login);
     let metrics = Metrics {
         account_labels_max: check.count(
             &["metrics", "account_labels_max"],
@@ -71,6 +73,7 @@ pub(super) fn validate(
         accounts,
         hooks,
         outbox,
+        login,
         log,
         metrics,
     });

@@ -1,0 +1,135 @@
+//! What a request says: arguments of the address or of a small body, cookies.
+
+use crate::{login::Problem, secret::Secret};
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use serde_json::Value;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// No body here is longer, bytes.
+const BODY_MAX_BYTES: usize = 16 * 1024;
+/// From the head of a request to the end of its body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Pairs in the order they came in.
+#[derive(Debug, Default)]
+pub(super) struct Arguments(Vec<(String, String)>);
+
+impl Arguments {
+    /// Reads a query string or a form.
+    pub(super) fn of_form(text: &str) -> Self {
+        let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(name), decode(value))
+        });
+        Self(pairs.collect())
+    }
+
+    /// Reads a body: JSON if it says so, else a form. Texts, booleans and numbers count.
+    ///
+    /// # Errors
+    /// `BadRequest` if it is too long, too slow, or no JSON object.
+    pub(super) async fn of_body(headers: &HeaderMap, body: Incoming) -> Result<Self, Problem> {
+        let bad = |why: &str| Problem::BadRequest(why.to_owned());
+        let read = timeout(BODY_TIMEOUT, Limited::new(body, BODY_MAX_BYTES).collect()).await;
+        let read = read.map_err(|_| bad("the body did not arrive in time"))?;
+        let body: Bytes = read.map_err(|_| bad("the body is too long or broke off"))?.to_bytes();
+        let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let is_json = kind.is_some_and(|kind| kind.trim_start().starts_with("application/json"));
+        if !is_json {
+            let text = std::str::from_utf8(&body).map_err(|_| bad("the body is no form"))?;
+            return Ok(Self::of_form(text));
+        }
+        let object: serde_json::Map<String, Value> =
+            serde_json::from_slice(&body).map_err(|_| bad("the body is no JSON object"))?;
+        let texts = object.into_iter().filter_map(|(name, value)| match value {
+            Value::String(text) => Some((name, text)),
+            Value::Bool(_) | Value::Number(_) => Some((name, value.to_string())),
+            Value::Null | Value::Array(_) | Value::Object(_) => None,
+        });
+        Ok(Self(texts.collect()))
+    }
+
+    /// Every value of `name`.
+    pub(super) fn all(&self, name: &str) -> Vec<String> {
+        let named = self.0.iter().filter(|(have, _)| have == name);
+        named.map(|(_, value)| value.clone()).collect()
+    }
+
+    /// The value of `name`; none if it is absent or empty.
+    ///
+    /// # Errors
+    /// `BadRequest` if there are several: which one was meant is not for us to guess.
+    pub(super) fn one(&self, name: &str) -> Result<Option<String>, Problem> {
+        let mut values = self.all(name);
+        if values.len() > 1 {
+            return Err(Problem::BadRequest(format!("{name} is there more than once")));
+        }
+        Ok(values.pop().filter(|value| !value.is_empty()))
+    }
+}
+
+/// The cookies of a request.
+pub(super) fn cookies(headers: &HeaderMap) -> Vec<(String, Secret)> {
+    let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+    let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.split_once('='));
+    pairs.map(|(name, value)| (name.trim().to_owned(), Secret::from(value.trim()))).collect()
+}
+
+/// Undoes percent escapes and plus signs; a broken escape stays as it is.
+fn decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let escaped = bytes.get(at + 1..at + 3).and_then(|digits| {
+            let digits = std::str::from_utf8(digits).ok()?;
+            let hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+            (bytes[at] == b'%' && hex).then(|| u8::from_str_radix(digits, 16).ok()).flatten()
+        });
+        match (bytes[at], escaped) {
+            (_, Some(byte)) => {
+                out.push(byte);
+                at += 2;
+            }
+            (b'+', None) => out.push(b' '),
+            (byte, None) => out.push(byte),
+        }
+        at += 1;
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn arguments_are_decoded_and_doubled_ones_are_seen() {
+        let arguments = Arguments::of_form("a=b%20c+d&state=1&state=2&empty=&%61b=%zz%4&flag");
+        assert_eq!(arguments.one("a").expect("one"), Some("b c d".to_owned()));
+        assert_eq!(arguments.one("ab").expect("one"), Some("%zz%4".to_owned()));
+        assert_eq!(arguments.one("empty").expect("one"), None);
+        assert_eq!(arguments.one("flag").expect("one"), None);
+        assert_eq!(arguments.all("state"), ["1", "2"]);
+        assert!(arguments.one("state").is_err());
+        assert_eq!(Arguments::of_form("a=%+1").one("a").expect("one"), Some("% 1".to_owned()));
+    }
+
+    #[test]
+    fn cookies_of_every_line_are_read() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::COOKIE, HeaderValue::from_static("a=1; b=2=3"));
+        headers.append(header::COOKIE, HeaderValue::from_static("a=4;c"));
+        let read: Vec<_> = cookies(&headers)
+            .iter()
+            .map(|(name, value)| (name.clone(), value.expose().to_owned()))
+            .collect();
+        let expected = [("a", "1"), ("b", "2=3"), ("a", "4")];
+        assert_eq!(read, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+}

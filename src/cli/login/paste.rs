@@ -1,0 +1,118 @@
+//! `--paste`: the browser is elsewhere, and a person carries the answer over.
+
+use super::{FINISH_PATIENCE, Login, place::Place, read_yes, show};
+use crate::{cli::wire::Ask, lwa::percent_encode};
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+use std::io::{self, BufRead, IsTerminal, Read};
+use zeroize::Zeroizing;
+
+/// An address with a code is far shorter.
+const LINE_MAX_BYTES: u64 = 16 * 1024;
+
+impl Login {
+    pub(super) fn paste(&self, place: &Place) -> anyhow::Result<Value> {
+        let mut path = format!("/api/auth/amazon/login?account={}", self.account);
+        if let Some(region) = self.region {
+            path.push_str(&format!("&region={region}"));
+        }
+        if let Some(application) = &self.application {
+            path.push_str("&application=");
+            percent_encode(application, &mut path);
+        }
+        let (begun, cookie) = place.send(&Ask { path: &path, ..Ask::default() })?;
+        let url = begun["auth_url"].as_str().context("the server gave no address")?;
+        let state = begun["state"].as_str().context("the server gave no state")?;
+        eprintln!(
+            "To connect account {}, open this address in any browser:\n\n  {url}\n",
+            self.account
+        );
+        eprintln!("{}\n", place.hint());
+        eprintln!(
+            "Then paste the address that Amazon sent the browser to (the page itself may well be an \
+             error), or the code in it:"
+        );
+        let line = read_line()?;
+        let query = query(line.trim(), state)?;
+        let path = Zeroizing::new(format!("/api/auth/amazon/callback?{}", *query));
+        let (outcome, _) = place.send(&Ask {
+            path: &path,
+            cookie: cookie.as_deref(),
+            patience: Some(FINISH_PATIENCE),
+            ..Ask::default()
+        })?;
+        if outcome["state"] != "question" {
+            return Ok(outcome);
+        }
+        place.confirm(&outcome, self.is_sure(&outcome)?)
+    }
+
+    fn is_sure(&self, outcome: &Value) -> anyhow::Result<bool> {
+        if self.yes {
+            return Ok(true);
+        }
+        if !io::stdin().is_terminal() {
+            // The new grant is thrown away when its time is over.
+            eprintln!("{}", show::question(&self.account, outcome));
+            bail!("account {} was left as it is; say --yes to replace it", self.account);
+        }
+        eprintln!("{}", show::question(&self.account, outcome));
+        eprint!("Replace account {}? [y/N] ", self.account);
+        Ok(read_yes())
+    }
+}
+
+/// One line, from a person or a pipe.
+fn read_line() -> anyhow::Result<Zeroizing<String>> {
+    let mut line = Zeroizing::new(String::with_capacity(LINE_MAX_BYTES as usize));
+    io::stdin()
+        .lock()
+        .take(LINE_MAX_BYTES)
+        .read_line(&mut line)
+        .context("cannot read the address from standard input")?;
+    if line.trim().is_empty() {
+        bail!("nothing was pasted: give the address or the code on standard input");
+    }
+    Ok(line)
+}
+
+/// The arguments of the callback: those of a pasted address, or a code with the state we know.
+fn query(line: &str, state: &str) -> anyhow::Result<Zeroizing<String>> {
+    if line.bytes().any(|byte| !byte.is_ascii_graphic()) {
+        bail!("this is neither an address nor a code: it has spaces or odd characters in it");
+    }
+    if let Some((_, query)) = line.split_once('?') {
+        let query = query.split('#').next().unwrap_or_default();
+        if !query.split('&').any(|pair| pair.strip_prefix("state=") == Some(state)) {
+            bail!("this address belongs to another login: paste the one of the address above");
+        }
+        return Ok(Zeroizing::new(query.to_owned()));
+    }
+    if line.contains("://") || line.contains('&') {
+        bail!("this address holds no code: copy all of it, to its end");
+    }
+    let mut query = Zeroizing::new(format!("state={state}&code="));
+    percent_encode(line.strip_prefix("code=").unwrap_or(line), &mut query);
+    Ok(query)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_an_address_or_a_code_and_nothing_else() {
+        let read = |line: &str| query(line, "S").map(|query| query.to_string()).ok();
+        let full = "http://localhost:8788/cb?code=AN1&scope=x&state=S";
+        assert_eq!(read(full).as_deref(), Some("code=AN1&scope=x&state=S"));
+        assert_eq!(
+            read("https://amazon.com/?code=A&state=S#top").as_deref(),
+            Some("code=A&state=S")
+        );
+        assert_eq!(read("ANabc|1").as_deref(), Some("state=S&code=ANabc%7C1"));
+        assert_eq!(read("code=ANabc").as_deref(), Some("state=S&code=ANabc"));
+        for line in ["https://amazon.com/", "http://x/?code=A&state=T", "http://x/?code=A", "a b"] {
+            assert_eq!(read(line), None, "{line}");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Where Amazon's answer comes to: the running server, or this very command for a while.
+
+use super::{FINISH_PATIENCE, Login, Refused, failure};
+use crate::{
+    admin::{self, Admin, Sources, health::Health},
+    audit::Actor,
+    cli::wire::{self, Ask},
+    clock::SystemClock,
+    config::{Config, DEFAULT_APPLICATION, StoreKind},
+    core::Core,
+    login::Logins,
+    metrics::Metrics,
+    proxy::guard::Guard,
+};
+use anyhow::{Context as _, bail};
+use http::Uri;
+use serde_json::{Value, json};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{net::TcpListener, runtime::Runtime, sync::watch, task::JoinHandle};
+
+/// Who takes the answer.
+pub(super) struct Place {
+    address: SocketAddr,
+    redirect_uri: String,
+    confirm_timeout: Duration,
+    _own: Option<Own>,
+}
+
+/// The listeners of this command; dropped, they finish what is being answered.
+struct Own {
+    runtime: Runtime,
+    stop: watch::Sender<bool>,
+    serving: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        for serving in self.serving.drain(..) {
+            // Cut by a panic of its own, then.
+            let _ = self.runtime.block_on(serving);
+        }
+    }
+}
+
+impl Place {
+    /// The running server if the answer comes to it; else a listener of our own on the return
+    /// address, or anywhere if the answer is pasted.
+    pub(super) fn find(config: Config, login: &Login) -> anyhow::Result<Self> {
+        let redirect_uri = redirect_uri(&config, login)?;
+        let uri: Uri = redirect_uri.parse().context("lwa.redirect_uri is no address")?;
+        let host = uri.host().unwrap_or_default();
+        let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+        let port = uri.port_u16().unwrap_or(default);
+        let is_here = is_loopback(host) && uri.scheme_str() == Some("http");
+        let admin = config.listen.admin;
+        let serves = runs(admin) && (login.paste || !is_here || admin.port() == port);
+        let confirm_timeout = config.login.confirm_timeout;
+        if serves {
+            let reaches = login.paste || is_here || answers(&config, host);
+            if !reaches {
+                bail!(
+                    "lwa.redirect_uri {redirect_uri} does not lead to this server: say --paste, or \
+                     add its host to guard.allowed_hosts"
+                );
+            }
+            return Ok(Self { address: admin, redirect_uri, confirm_timeout, _own: None });
+        }
+        if config.store.kind == StoreKind::Memory {
+            bail!(
+                "store.kind = \"memory\" keeps nothing beyond the server, and no server answers at \
+                 {admin}: start one, or use another store"
+            );
+        }
+        if !login.paste && !is_here {
+            bail!(
+                "lwa.redirect_uri {redirect_uri} does not lead to this command: start the server \
+                 that it leads to, or say --paste"
+            );
+        }
+        let (own, address) = Own::start(config, if login.paste { 0 } else { port })?;
+        Ok(Self { address, redirect_uri, confirm_timeout, _own: Some(own) })
+    }
+
+    /// What to do where Amazon refuses before it comes back.
+    pub(super) fn hint(&self) -> String {
+        format!(
+            "If Amazon shows an error about the redirect URI, add exactly {} to the Allowed Return \
+             URLs of the security profile.",
+            self.redirect_uri
+        )
+    }
+
+    pub(super) fn confirm_timeout(&self) -> Duration {
+        self.confirm_timeout
+    }
+
+    pub(super) fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let patience = Some(FINISH_PATIENCE);
+        let json = Some(body.to_string());
+        self.send(&Ask { json, path, patience, ..Ask::default() }).map(|(answer, _)| answer)
+    }
+
+    pub(super) fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.send(&Ask { path, ..Ask::default() }).map(|(answer, _)| answer)
+    }
+
+    /// Answers the server's question.
+    pub(super) fn confirm(&self, question: &Value, yes: bool) -> anyhow::Result<Value> {
+        let answer = if yes { "yes" } else { "no" };
+        let body = json!({ "token": question["token"], "answer": answer });
+        self.post("/api/auth/amazon/confirm", &body)
+    }
+
+    /// The answer and the cookie that came with it.
+    pub(super) fn send(&self, ask: &Ask<'_>) -> anyhow::Result<(Value, Option<String>)> {
+        let answer = wire::send(self.address, ask)
+            .with_context(|| format!("no adsproxy answers at {}", self.address))?;
+        let said: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+        if answer.status >= 300 {
+            return Err(if said.is_null() {
+                Refused(format!("{} answered {}", self.address, answer.status)).into()
+            } else {
+                failure(&said)
+            });
+        }
+        let cookie = answer.field("set-cookie").and_then(|cookie| cookie.split(';').next());
+        Ok((said, cookie.map(str::to_owned)))
+    }
+}
+
+impl Own {
+    fn start(config: Config, port: u16) -> anyhow::Result<(Self, SocketAddr)> {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let metrics = Metrics::new(&config.metrics, Arc::default());
+        let guard = Guard::new(&config.guard.allowed_hosts);
+        let handle = runtime.handle().clone();
+        let core = Core::open(Arc::new(config), Arc::new(SystemClock), metrics.clone(), handle)?;
+        let health = Arc::new(Health::new(Vec::new()));
+        let sources = Sources { health, metrics, accounts: Arc::new(core.clone()) };
+        let service = Admin::guarded(sources, guard).with_logins(Logins::new(core, Actor::cli()));
+        let stop = watch::Sender::new(false);
+        let (serving, address) = runtime.block_on(async {
+            let v4 = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
+            let address = v4.local_addr()?;
+            // A browser may try this one first; on a machine without it there is nothing to try.
+            let v6 = bind(SocketAddr::from((Ipv6Addr::LOCALHOST, address.port()))).await.ok();
+            let listeners = [Some(v4), v6].into_iter().flatten();
+            let serve =
+                |listener| tokio::spawn(admin::serve(listener, service.clone(), stop.subscribe()));
+            anyhow::Ok((listeners.map(serve).collect(), address))
+        })?;
+        Ok((Self { runtime, stop, serving }, address))
+    }
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => anyhow::anyhow!(
+            "another program listens at {address}, where Amazon's answer comes to: stop it, say \
+             --paste, or change lwa.redirect_uri"
+        ),
+        _ => anyhow::Error::new(error).context(format!("cannot listen at {address}")),
+    })
+}
+
+fn redirect_uri(config: &Config, login: &Login) -> anyhow::Result<String> {
+    let account = config.accounts.get(&login.account);
+    let name = login.application.as_ref().or(account.map(|account| &account.application));
+    let application = match name {
+        Some(name) => config.applications.get(name),
+        None if config.applications.len() == 1 => config.applications.values().next(),
+        None => config.applications.get(DEFAULT_APPLICATION),
+    };
+    let Some(application) = application else {
+        let known: Vec<&str> = config.applications.keys().map(String::as_str).collect();
+        bail!("say which application with --application; configured: {}", known.join(", "));
+    };
+    Ok(application.redirect_uri.clone())
+}
+
+/// Whether an adsproxy answers there.
+fn runs(address: SocketAddr) -> bool {
+    let answer = wire::get(address, "/status").ok().filter(|(status, _)| *status == 200);
+    let answer = answer.and_then(|(_, body)| serde_json::from_str::<Value>(&body).ok());
+    answer.is_some_and(|answer| answer["version"].is_string() && answer["accounts"].is_array())
+}
+
+fn answers(config: &Config, host: &str) -> bool {
+    Guard::new(&config.guard.allowed_hosts).answers_host(host)
+}
+
+fn is_loopback(host: &str) -> bool {
+    matches!(host, "localhost" | "127.0.0.1" | "[::1]")
+}

@@ -1,0 +1,123 @@
+//! Tests of logins with a clock of their own: the ten minutes, the five, and what a wrong clock does.
+
+use super::*;
+use crate::{
+    audit::Actor,
+    clock::{Clock, ManualClock},
+    config::load,
+    metrics::Metrics,
+};
+use std::sync::Arc;
+use tokio::runtime::Handle;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Logins with a clock of their own, in front of no Amazon at all.
+fn logins() -> (Logins, Arc<ManualClock>) {
+    let secrets = [("S".to_owned(), "CANARY-secret".to_owned())].into_iter().collect();
+    let text = "store.kind = 'memory'\n[lwa]\nclient_id = 'c'\nclient_secret = { env = 'S' }\n\
+                token_url = 'http://127.0.0.1:1/'\n[upstream]\nna = 'http://127.0.0.1:1'\n\
+                eu = 'http://127.0.0.1:1'\nfe = 'http://127.0.0.1:1'\n";
+    let config = load::parse(Some("t".into()), text, &secrets, &[]).expect("valid").config;
+    let clock = Arc::new(ManualClock::new());
+    let metrics = Metrics::new(&config.metrics, Arc::default());
+    let core = Core::open(Arc::new(config), clock.clone(), metrics, Handle::current());
+    (Logins::new(core.expect("a core"), Actor::Server), clock)
+}
+
+fn wish() -> Wish {
+    Wish::new("acme".parse().expect("an alias"), "admin")
+}
+
+/// Amazon's answer to `started`, in its browser.
+fn answer(started: &Started) -> Callback {
+    let (name, value) = &started.cookie;
+    Callback {
+        states: vec![started.state.expose().to_owned()],
+        codes: vec!["code".into()],
+        cookies: vec![(name.clone(), value.clone())],
+        ..Callback::default()
+    }
+}
+
+async fn refused(logins: &Logins, callback: Callback) -> &'static str {
+    logins.finish(callback).await.expect_err("no Amazon").code()
+}
+
+#[tokio::test]
+async fn a_state_is_good_for_ten_minutes_and_not_for_more() {
+    let (logins, clock) = logins();
+    let (one, two) = (logins.begin(&wish()).await, logins.begin(&wish()).await);
+    let (one, two) = (one.expect("begun"), two.expect("begun"));
+    clock.advance(10 * MINUTE - Duration::from_millis(1));
+    // It gets as far as Amazon, which is not there.
+    assert_eq!(refused(&logins, answer(&one)).await, "lwa_unavailable");
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(refused(&logins, answer(&two)).await, "state_expired");
+    assert_eq!(refused(&logins, answer(&two)).await, "state_unknown");
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_keeps_no_login_alive() {
+    let (logins, clock) = logins();
+    let started = logins.begin(&wish()).await.expect("begun");
+    clock.set_wall(clock.now().wall - 60 * MINUTE);
+    assert_eq!(refused(&logins, answer(&started)).await, "state_expired");
+}
+
+#[tokio::test]
+async fn a_link_is_good_for_a_week_and_only_for_its_account() {
+    let (logins, clock) = logins();
+    let acme: AccountId = "acme".parse().expect("an alias");
+    let url = logins.reconnect_link(&acme).await.expect("a link");
+    let token = url.expose().split("reconnect=").nth(1).expect("a token").to_owned();
+    let other: AccountId = "globex".parse().expect("an alias");
+    for (account, token) in [(&other, token.as_str()), (&acme, "made-up"), (&acme, "")] {
+        let refused = logins.begin_by_link(account, token).await.expect_err("refused");
+        assert_eq!(refused.code(), "link_used");
+    }
+    clock.advance(7 * 24 * 60 * MINUTE - Duration::from_secs(1));
+    logins.begin_by_link(&acme, &token).await.expect("still good");
+    clock.advance(Duration::from_secs(1));
+    let refused = logins.begin_by_link(&acme, &token).await.expect_err("over");
+    assert_eq!(refused.code(), "link_used");
+}
+
+#[tokio::test]
+async fn a_consent_ends_every_link_that_was_made_before_it() {
+    let (logins, clock) = logins();
+    let acme: AccountId = "acme".parse().expect("an alias");
+    let token = |url: Secret| url.expose().split("reconnect=").nth(1).map(str::to_owned);
+    let old = token(logins.reconnect_link(&acme).await.expect("a link")).expect("a token");
+    clock.advance(MINUTE);
+    let now = clock.now().unix();
+    let mut record = crate::store::tests::credential("acme");
+    (record.application, record.consented_at) = ("default".into(), Some(now));
+    logins.core().store().save(&record).await.expect("saved");
+    let refused = logins.begin_by_link(&acme, &old).await.expect_err("over");
+    assert_eq!(refused.code(), "link_used");
+    let new = token(logins.reconnect_link(&acme).await.expect("a link")).expect("a token");
+    logins.begin_by_link(&acme, &new).await.expect("a later one is good");
+}
+
+#[tokio::test]
+async fn debug_shows_no_secret_of_a_login() {
+    let (logins, _) = logins();
+    let started = logins.begin(&wish()).await.expect("begun");
+    let shown = format!("{started:?} {:?} {logins:?}", answer(&started));
+    // A state is no secret to the browser it is in; the cookie and the code are to everybody.
+    assert!(!shown.contains(started.cookie.1.expose()) && !shown.contains("CANARY"), "{shown}");
+}
+
+#[tokio::test]
+async fn what_is_over_is_swept_away() {
+    let (logins, clock) = logins();
+    let started = logins.begin(&wish()).await.expect("begun");
+    let name = name_of(started.state.expose());
+    let notes = logins.core().store().notes();
+    notes.sweep(logins.now_ms()).await.expect("swept");
+    assert!(notes.look(NoteKind::Login, &name).await.expect("looked").is_some());
+    clock.advance(10 * MINUTE);
+    notes.sweep(logins.now_ms()).await.expect("swept");
+    assert!(notes.look(NoteKind::Login, &name).await.expect("looked").is_none());
+}

@@ -1,0 +1,104 @@
+//! Forgets an account: its record, what is under way for it, its token; and gives the grant back
+//! where that is possible.
+
+use super::{Logins, Problem};
+use crate::{
+    audit::Action, error_chain::chain, id::AccountId, lwa::Revoked, secret::Secret,
+    store::Credential,
+};
+use serde::Serialize;
+
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LoggedOut {
+    /// The account.
+    pub account: String,
+    /// The configured endpoint took the refresh token back.
+    pub revoked: bool,
+    /// Why it did not, where one is configured.
+    pub revocation_error: Option<String>,
+    /// The configuration names a refresh token, which is not used again unless it changes.
+    pub in_config: bool,
+}
+
+impl Logins {
+    /// Forgets `account`.
+    ///
+    /// An account whose refresh token is in the configuration keeps a record without any token:
+    /// it tells that the configured one was used up, so that no start seeds it again.
+    ///
+    /// # Errors
+    /// `UnknownAccount`; `Store` if it cannot be forgotten. A revocation that fails is no error:
+    /// what is forgotten here stays forgotten.
+    pub async fn logout(&self, account: &AccountId) -> Result<LoggedOut, Problem> {
+        let store = self.core.store();
+        let configured = self.core.config().accounts.get(account);
+        let lock = store.lock(account).await?;
+        let record = match store.load(account).await {
+            Ok(record) => record,
+            // What does not open can be forgotten all the same.
+            Err(error) if error.is_lasting() => None,
+            Err(error) => return Err(error.into()),
+        };
+        let known = configured.is_some() || store.list().await?.contains(account);
+        if !known {
+            return Err(Problem::UnknownAccount(account.to_string()));
+        }
+        let entry = self.entry(Action::Logout, account, "logout");
+        let forgotten = self.forget(account, record.as_ref());
+        let done = self.core.audit().around(entry, "store_failed", forgotten).await?;
+        drop(lock);
+        self.core.follow_now().await;
+        tracing::info!(account = account.as_str(), "account logged out");
+        Ok(done)
+    }
+
+    /// Gives the grant back and removes what is here, under the account's lock.
+    async fn forget(
+        &self,
+        account: &AccountId,
+        record: Option<&Credential>,
+    ) -> Result<LoggedOut, Problem> {
+        let store = self.core.store();
+        let configured = self.core.config().accounts.get(account);
+        let revocation = self.revoke(record).await;
+        let seed = configured.and_then(|config| config.refresh_token.as_ref());
+        match (configured, seed) {
+            (Some(config), Some(seed)) => {
+                let spent = Credential {
+                    account: account.clone(),
+                    application: config.application.clone(),
+                    region: config.region,
+                    refresh_token: Secret::from(""),
+                    previous_refresh_token: None,
+                    access_token: None,
+                    generation: record.map_or(0, |record| record.generation),
+                    consented_at: None,
+                    updated_at: self.core.clock().now().unix(),
+                    reauthorization_required: true,
+                    seed: Some(store.fingerprint(seed)),
+                };
+                store.save(&spent).await?;
+            }
+            _ => drop(store.remove(account).await?),
+        }
+        store.notes().forget(account).await?;
+        Ok(LoggedOut {
+            account: account.to_string(),
+            revoked: revocation == Ok(Revoked::Yes),
+            revocation_error: revocation.err(),
+            in_config: seed.is_some(),
+        })
+    }
+
+    async fn revoke(&self, record: Option<&Credential>) -> Result<Revoked, String> {
+        let Some(record) = record.filter(|record| !record.refresh_token.is_empty()) else {
+            return Ok(Revoked::NoEndpoint);
+        };
+        let Some(application) = self.application(&record.application) else {
+            return Ok(Revoked::NoEndpoint);
+        };
+        let revoked = self.core.lwa().revoke(&application, &record.refresh_token).await;
+        revoked.map_err(|error| chain(&error))
+    }
+}

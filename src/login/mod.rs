@@ -1,0 +1,167 @@
+//! Connects accounts: from the consent of an advertiser to a grant in the store, and back out.
+//!
+//! A login is a note in the store from its start to Amazon's answer: sealed, good for ten minutes,
+//! taken once, by whatever process the answer comes to. It is bound to the account, to the
+//! application with its token endpoint, and to the browser it was begun in. Nothing is asked of
+//! Amazon for an answer that does not fit. An account that somebody else's grant would replace is
+//! replaced by a person's yes only. This module knows neither pages nor terminals.
+
+mod begin;
+mod confirm;
+mod finish;
+mod keep;
+mod logout;
+mod problem;
+mod profiles;
+
+pub use self::{
+    begin::{Started, Wish},
+    finish::{Callback, Connected, Finished, Question},
+    logout::LoggedOut,
+    problem::Problem,
+    profiles::{Found, Profile},
+};
+
+use crate::{
+    audit::{Action, Actor, Entry},
+    core::Core,
+    id::AccountId,
+    lwa::authorize,
+    secret::Secret,
+    store::notes::{Limit, Note, NoteKind},
+};
+use aws_lc_rs::digest::{SHA256, digest};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{fmt::Write as _, time::Duration};
+use zeroize::Zeroizing;
+
+/// Where Amazon's answer comes to, unless the return address says otherwise.
+pub const CALLBACK_PATH: &str = "/api/auth/amazon/callback";
+/// Where a login begins.
+pub const LOGIN_PATH: &str = "/api/auth/amazon/login";
+
+/// Amazon's page on which an advertiser takes consent back.
+pub const REVOKE_AT: &str = "https://amazon.com/ap/adam";
+
+/// How often what is over is thrown away.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+/// Links and remembered profiles: an account or two each.
+const NOTES_MAX: usize = 100_000;
+/// A remembered outcome or code is of no use after this.
+const MEMORY: Duration = Duration::from_secs(1200);
+
+/// Connects accounts. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Logins {
+    core: Core,
+    /// Who does what is done here, for the audit log.
+    actor: Actor,
+}
+
+impl Logins {
+    /// Logins into the accounts of `core`; the audit log names `actor`.
+    #[must_use]
+    pub fn new(core: Core, actor: Actor) -> Self {
+        Self { core, actor }
+    }
+
+    fn entry(&self, action: Action, account: &AccountId, origin: &str) -> Entry {
+        Entry::new(self.actor.clone(), action).account(account).about(origin)
+    }
+
+    /// The accounts behind it.
+    #[must_use]
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// Throws away what is over until dropped: a grant nobody said yes to must not stay.
+    pub async fn run_sweeper(&self) {
+        loop {
+            tokio::time::sleep(SWEEP_INTERVAL).await;
+            if let Err(error) = self.core.store().notes().sweep(self.now_ms()).await {
+                tracing::warn!(error = %crate::error_chain::chain(&error), "cannot clear logins away");
+            }
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.core.clock().now().wall.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Keeps `what` under `name` for `lifetime`.
+    async fn note(
+        &self,
+        (kind, name): (NoteKind, &str),
+        account: &AccountId,
+        what: &impl Serialize,
+        lifetime: Duration,
+    ) -> Result<(), Problem> {
+        let now_ms = self.now_ms();
+        let lifetime = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
+        let text = Secret::new(serde_json::to_string(what).expect("a note is plain JSON"));
+        let expires_at_ms = now_ms.saturating_add(lifetime);
+        let note = Note { account: account.clone(), expires_at_ms, text };
+        let max = match kind {
+            NoteKind::Login | NoteKind::Grant => self.core.config().login.pending_max,
+            NoteKind::Ticket | NoteKind::Outcome | NoteKind::Code | NoteKind::Profiles => NOTES_MAX,
+        };
+        let limit = Limit { max, now_ms };
+        Ok(self.core.store().notes().put(kind, name, &note, limit).await?)
+    }
+
+    /// Looks at a note that is still good.
+    async fn look<T: DeserializeOwned>(
+        &self,
+        kind: NoteKind,
+        name: &str,
+    ) -> Result<Option<(AccountId, T)>, Problem> {
+        let note = self.core.store().notes().look(kind, name).await?;
+        Ok(note.and_then(|note| self.read(note)))
+    }
+
+    /// Takes a note that is still good.
+    async fn take<T: DeserializeOwned>(
+        &self,
+        kind: NoteKind,
+        name: &str,
+    ) -> Result<Option<(AccountId, T)>, Problem> {
+        let note = self.core.store().notes().take(kind, name).await?;
+        Ok(note.and_then(|note| self.read(note)))
+    }
+
+    fn read<T: DeserializeOwned>(&self, note: Note) -> Option<(AccountId, T)> {
+        let good = note.expires_at_ms > self.now_ms();
+        let what = serde_json::from_str(note.text.expose()).ok()?;
+        good.then_some((note.account, what))
+    }
+}
+
+/// The name under which what belongs to `secret` is kept: it does not tell the secret.
+fn name_of(secret: &str) -> String {
+    let hash = digest(&SHA256, secret.as_bytes());
+    hash.as_ref().iter().fold(String::with_capacity(64), |mut hex, byte| {
+        write!(hex, "{byte:02x}").expect("writing to a String cannot fail");
+        hex
+    })
+}
+
+/// Says whether `text` is spelled like the random texts of this program.
+fn is_random_text(text: &str) -> bool {
+    text.len() == 43 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+/// A secret as a note keeps it.
+type Kept = Zeroizing<String>;
+
+fn kept(secret: &Secret) -> Kept {
+    Zeroizing::new(secret.expose().to_owned())
+}
+
+fn random() -> Result<Secret, Problem> {
+    Ok(authorize::random_text()?)
+}
+
+#[cfg(test)]
+#[path = "login_tests.rs"]
+mod tests;

@@ -1,0 +1,143 @@
+//! The address of the consent page: PKCE S256 always, a state, the exact return address.
+//!
+//! Source: RFC 7636; Amazon's authorization grants page, read 2026-11-20. Without a method Amazon
+//! takes a challenge for a plain one, so the method is always named.
+
+use super::{Application, wire::percent_encode};
+use crate::{id::Region, secret::Secret};
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+
+/// The consent page of North America, which is the default.
+const CONSENT: &str = "https://www.amazon.com/ap/oa";
+/// The same page for the sellers of Europe.
+const CONSENT_EU: &str = "https://eu.account.amazon.com/ap/oa";
+/// And of the Far East.
+const CONSENT_FE: &str = "https://apac.account.amazon.com/ap/oa";
+
+/// The system gave no random bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the system's random generator failed")]
+pub struct NoRandom;
+
+/// 256 random bits as 43 characters that need no escape anywhere.
+///
+/// # Errors
+/// [`NoRandom`].
+pub fn random_text() -> Result<Secret, NoRandom> {
+    let mut bytes = zeroize::Zeroizing::new([0; 32]);
+    aws_lc_rs::rand::fill(&mut *bytes).map_err(|_| NoRandom)?;
+    Ok(Secret::new(URL_SAFE_NO_PAD.encode(*bytes)))
+}
+
+/// The S256 challenge of a PKCE verifier.
+#[must_use]
+pub fn challenge(verifier: &Secret) -> String {
+    URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.expose().as_bytes()))
+}
+
+/// Where a browser is sent to consent; it comes back with `state`.
+#[must_use]
+pub fn url(
+    application: &Application,
+    region: Option<Region>,
+    state: &Secret,
+    verifier: &Secret,
+) -> String {
+    let mut url = page(application, region);
+    let mut separator = if url.contains('?') { '&' } else { '?' };
+    for (name, value) in [
+        ("client_id", application.client_id.as_str()),
+        ("scope", &application.scopes.join(" ")),
+        ("response_type", "code"),
+        ("redirect_uri", &application.redirect_uri),
+        ("state", state.expose()),
+        ("code_challenge", &challenge(verifier)),
+        ("code_challenge_method", "S256"),
+    ] {
+        url.push(separator);
+        url.push_str(name);
+        url.push('=');
+        percent_encode(value, &mut url);
+        separator = '&';
+    }
+    url
+}
+
+/// The region's own page, unless somebody chose another than the default.
+fn page(application: &Application, region: Option<Region>) -> String {
+    let configured = application.authorize_url.to_string();
+    match region {
+        _ if configured != CONSENT => configured,
+        Some(Region::Eu) => CONSENT_EU.to_owned(),
+        Some(Region::Fe) => CONSENT_FE.to_owned(),
+        Some(Region::Na) | None => configured,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    fn application(authorize_url: &str) -> Application {
+        let config = config::Application {
+            client_id: "id.1".into(),
+            client_secrets: vec!["CANARY-secret".into()],
+            token_url: "https://api.amazon.com/auth/o2/token".parse().expect("a URL"),
+            fallback_token_urls: Vec::new(),
+            authorize_url: authorize_url.parse().expect("a URL"),
+            redirect_uri: "http://localhost:8788/api/auth/amazon/callback".into(),
+            scopes: vec!["advertising::campaign_management".into(), "profile".into()],
+            revocation_url: None,
+        };
+        Application::new("default", &config)
+    }
+
+    #[test]
+    fn the_address_names_everything_once_and_holds_neither_secret_nor_verifier() {
+        let (state, verifier) = (Secret::from("the-state"), Secret::from("CANARY-verifier"));
+        let url = url(&application(CONSENT), None, &state, &verifier);
+        let challenge = challenge(&verifier);
+        assert_eq!(
+            url,
+            format!(
+                "https://www.amazon.com/ap/oa?client_id=id.1\
+                 &scope=advertising%3A%3Acampaign_management%20profile&response_type=code\
+                 &redirect_uri=http%3A%2F%2Flocalhost%3A8788%2Fapi%2Fauth%2Famazon%2Fcallback\
+                 &state=the-state&code_challenge={challenge}&code_challenge_method=S256"
+            )
+        );
+        assert!(!url.contains("CANARY"));
+    }
+
+    #[test]
+    fn each_region_has_its_page_unless_one_is_configured() {
+        let (state, verifier) = (Secret::from("s"), Secret::from("v"));
+        let host = |authorize_url: &str, region| {
+            let url = url(&application(authorize_url), region, &state, &verifier);
+            url.split('?').next().expect("a first part").to_owned()
+        };
+        assert_eq!(host(CONSENT, None), CONSENT);
+        assert_eq!(host(CONSENT, Some(Region::Na)), CONSENT);
+        assert_eq!(host(CONSENT, Some(Region::Eu)), "https://eu.account.amazon.com/ap/oa");
+        assert_eq!(host(CONSENT, Some(Region::Fe)), "https://apac.account.amazon.com/ap/oa");
+        for region in [None, Some(Region::Eu), Some(Region::Fe)] {
+            assert_eq!(host("http://127.0.0.1:1/ap/oa", region), "http://127.0.0.1:1/ap/oa");
+        }
+    }
+
+    #[test]
+    fn the_challenge_is_that_of_the_rfc() {
+        // RFC 7636, appendix B.
+        let verifier = Secret::from("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
+        assert_eq!(challenge(&verifier), "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
+    }
+
+    #[test]
+    fn random_texts_have_256_bits_and_differ() {
+        let (one, two) = (random_text().expect("random"), random_text().expect("random"));
+        assert_eq!(URL_SAFE_NO_PAD.decode(one.expose()).expect("base64").len(), 32);
+        assert_ne!(one, two);
+    }
+}
