@@ -27,6 +27,8 @@ mod cmd_status;
 mod cmd_token;
 mod config;
 #[cfg(feature = "sandbox")]
+mod connection_in_request;
+#[cfg(feature = "sandbox")]
 mod crash_points;
 mod deploy;
 #[cfg(feature = "sandbox")]

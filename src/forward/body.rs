@@ -249,6 +249,15 @@ impl Capture {
         self.0.as_ref().is_none_or(|shared| shared.finished.get())
     }
 
+    /// Whether there is a body, and all of it is in memory.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        self.0.as_ref().is_some_and(|shared| {
+            let state = shared.state.borrow();
+            shared.size.exact() == Some(state.kept_bytes) && matches!(state.kept, Kept::Memory(_))
+        })
+    }
+
     /// Whether the next byte is the caller's to send.
     #[must_use]
     pub fn waits_for_caller(&self) -> bool {

@@ -6,6 +6,7 @@
 
 pub mod body;
 pub mod connect;
+mod driver;
 pub mod headers;
 mod multiplex;
 mod patient;
@@ -153,7 +154,8 @@ impl Forward {
                 .ok_or(Error::Busy)?
                 .map_err(Error::Connect)?;
             let request = build(host, attempt, lease.is_http1()).ok_or(Error::NotReplayable)?;
-            match self.within_header_timeout(attempt.capture, lease.send(request)).await {
+            let answer = lease.send(request, attempt.capture.is_here());
+            match self.within_header_timeout(attempt.capture, answer).await {
                 None => {
                     lease.timed_out(self.header_timeout);
                     return Err(Error::Timeout);

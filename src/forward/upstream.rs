@@ -2,12 +2,13 @@
 //!
 //! Built on hyper's low-level connections: the pooled client costs a fifth of a request's CPU.
 //! Idle HTTP/1.1 connections are a stack (the warmest first); HTTP/2 connections are shared, the
-//! first with room serves. A connection counts against the limit as long as its task lives, so
-//! nothing can leak a place.
+//! first with room serves. A connection counts against the limit until it has ended, so nothing
+//! can leak a place.
 
 use super::{
     body::RequestBody,
     connect::Connector,
+    driver::Driver,
     multiplex::{Multiplex, Stream},
     patient::Patient,
 };
@@ -15,7 +16,9 @@ use crate::{
     deadline::Deadlines,
     metrics::{Limit, WorkerMetrics},
 };
+use bytes::Bytes;
 use http::{HeaderValue, Uri};
+use http_body::{Body as _, Frame};
 use hyper::{
     body::Incoming,
     client::conn::{TrySendError, http1},
@@ -25,9 +28,10 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     fmt,
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 use tokio::{
@@ -60,13 +64,26 @@ pub struct Host {
 }
 
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
+    connection: Http1,
     since: u64,
+}
+
+/// An HTTP/1.1 connection. It closes when this is dropped.
+struct Http1 {
+    sender: http1::SendRequest<RequestBody>,
+    driver: Rc<Driver>,
+}
+
+impl Drop for Http1 {
+    fn drop(&mut self) {
+        // A request that left must not take the connection's wake-ups with it.
+        self.driver.hand_back(false);
+    }
 }
 
 /// What a waiting request is given.
 enum Handover {
-    Connection(http1::SendRequest<RequestBody>),
+    Connection(Http1),
     /// A part of a shared one.
     Stream(Stream),
     /// The right to open a connection.
@@ -107,7 +124,7 @@ pub struct Lease {
 }
 
 enum Sender {
-    Http1(http1::SendRequest<RequestBody>),
+    Http1(Http1),
     Http2(Stream),
 }
 
@@ -188,8 +205,8 @@ impl Host {
             let (turn, told) = oneshot::channel();
             self.waiting.borrow_mut().push_back(turn);
             match told.await {
-                Ok(Handover::Connection(sender)) => {
-                    return Ok(self.lease_on(Sender::Http1(sender), true));
+                Ok(Handover::Connection(connection)) => {
+                    return Ok(self.lease_on(Sender::Http1(connection), true));
                 }
                 Ok(Handover::Stream(stream)) => {
                     return Ok(self.lease_on(Sender::Http2(stream), true));
@@ -222,9 +239,9 @@ impl Host {
             return Some(Sender::Http2(stream));
         }
         let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { sender, .. }) = idle.pop() {
-            if sender.is_ready() {
-                return Some(Sender::Http1(sender));
+        while let Some(Idle { connection, .. }) = idle.pop() {
+            if connection.sender.is_ready() {
+                return Some(Sender::Http1(connection));
             }
         }
         None
@@ -263,10 +280,10 @@ impl Host {
     }
 
     /// Takes a connection back that has served its request.
-    fn give_back(&self, sender: http1::SendRequest<RequestBody>) {
+    fn give_back(&self, connection: Http1) {
         match self.pop_waiting() {
-            Some(waiting) => drop(waiting.send(Handover::Connection(sender))),
-            None => self.idle.borrow_mut().push(Idle { sender, since: self.deadlines.now() }),
+            Some(waiting) => drop(waiting.send(Handover::Connection(connection))),
+            None => self.idle.borrow_mut().push(Idle { connection, since: self.deadlines.now() }),
         }
     }
 
@@ -277,7 +294,7 @@ impl Host {
         let mut idle = self.idle.borrow_mut();
         let cold = idle.iter().take_while(|idle| idle.since < oldest).count();
         let closed: Vec<Idle> = idle.drain(..cold).collect();
-        idle.retain(|idle| !idle.sender.is_closed());
+        idle.retain(|idle| !idle.connection.sender.is_closed());
         drop(idle);
         drop(closed);
         self.http2.borrow_mut().retain(|connection| connection.is_used_since(oldest));
@@ -309,12 +326,12 @@ where
 {
     let (sender, connection) =
         http1::Builder::new().handshake(Patient::new(io)).await.map_err(ConnectError::Http)?;
-    spawn_local(async move {
+    let driver = Driver::spawn(async move {
         // An error reaches the request that waits for the answer; without one it is no news.
         let _ = connection.await;
         drop(place);
     });
-    Ok(Sender::Http1(sender))
+    Ok(Sender::Http1(Http1 { sender, driver }))
 }
 
 async fn http2_on<T>(io: T, place: Place) -> Result<Sender, ConnectError>
@@ -343,13 +360,21 @@ impl Lease {
         matches!(self.sender, Sender::Http1(_))
     }
 
-    /// Sends `request` and waits for the head of the answer.
+    /// Sends `request` and waits for the head of the answer. Where its body `is_here` whole, the
+    /// connection is run from here until it is given back.
     ///
     /// # Errors
     /// The request comes back where no byte of it was written.
-    pub async fn send(&mut self, request: Request) -> Result<Response, TrySendError<Request>> {
+    pub async fn send(
+        &mut self,
+        request: Request,
+        is_here: bool,
+    ) -> Result<Response, TrySendError<Request>> {
         match &mut self.sender {
-            Sender::Http1(sender) => sender.try_send_request(request).await,
+            Sender::Http1(Http1 { sender, driver }) if is_here => {
+                driver.bring(|| sender.try_send_request(request)).await
+            }
+            Sender::Http1(Http1 { sender, .. }) => sender.try_send_request(request).await,
             Sender::Http2(stream) => stream.send(request).await.inspect(|_| stream.heard()),
         }
     }
@@ -365,18 +390,32 @@ impl Lease {
         }
     }
 
+    /// The next frame of `body`, which came on this connection.
+    pub fn poll_frame(
+        &self,
+        body: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &self.sender {
+            Sender::Http1(connection) => connection.driver.poll_frame(body, cx),
+            Sender::Http2(_) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
     /// Gives the connection back after a whole answer.
     pub fn release(self) {
-        let Sender::Http1(mut sender) = self.sender else { return };
-        if sender.is_ready() {
-            self.host.give_back(sender);
-        } else if !sender.is_closed() {
-            // The connection's task has not seen the end yet, or still sends the request's body.
+        let Sender::Http1(mut connection) = self.sender else { return };
+        connection.driver.hand_back(true);
+        if connection.sender.is_ready() {
+            self.host.give_back(connection);
+        } else if !connection.sender.is_closed() {
+            // The connection has not seen the end yet, or still sends the request's body.
             let (host, deadlines) = (self.host.clone(), self.host.deadlines.clone());
             spawn_local(async move {
-                let ready = deadlines.within(Duration::from_secs(5), sender.ready()).await;
+                let ready = connection.sender.ready();
+                let ready = deadlines.within(Duration::from_secs(5), ready).await;
                 if matches!(ready, Some(Ok(()))) {
-                    host.give_back(sender);
+                    host.give_back(connection);
                 }
             });
         }

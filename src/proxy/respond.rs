@@ -210,7 +210,10 @@ impl AmazonBody {
         }
         let polled = match self.cut.take() {
             Some(error) => Poll::Ready(Some(Err(error))),
-            None => Pin::new(&mut self.incoming).poll_frame(cx),
+            None => match &self.lease {
+                Some(lease) => lease.poll_frame(&mut self.incoming, cx),
+                None => Pin::new(&mut self.incoming).poll_frame(cx),
+            },
         };
         let Poll::Ready(frame) = polled else {
             if let Some((timer, limit)) = &mut self.silence {

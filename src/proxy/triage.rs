@@ -11,9 +11,8 @@ use crate::{
 };
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header::CONTENT_ENCODING};
-use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use std::{io::Read, rc::Rc, time::Duration};
+use std::{future::poll_fn, io::Read, rc::Rc, time::Duration};
 
 /// How much of a 401's body is looked at, bytes.
 const PEEK_MAX_BYTES: usize = 16 * 1024;
@@ -59,7 +58,7 @@ pub async fn read(response: Response, lease: Lease, deadlines: &Rc<Deadlines>) -
     let mut cut = None;
     let peek = async {
         while peeked.len() < PEEK_MAX_BYTES && !rest.is_end_stream() {
-            match rest.frame().await {
+            match poll_fn(|cx| lease.poll_frame(&mut rest, cx)).await {
                 Some(Ok(frame)) => {
                     // Trailers end the body; a 401 with trailers loses them, which harms nobody.
                     let Ok(data) = frame.into_data() else { break };

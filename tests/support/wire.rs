@@ -85,6 +85,11 @@ impl Wire {
         self.buffer.drain(..size).collect()
     }
 
+    /// Sends no more; what the peer sends can still be read.
+    pub async fn finish(&mut self) {
+        self.stream.shutdown().await.expect("shut down");
+    }
+
     /// Everything until the peer closes.
     pub async fn rest(&mut self) -> Vec<u8> {
         while self.fill().await {}
