@@ -13,22 +13,29 @@ use zeroize::Zeroizing;
 /// Under one of these keys some programs put their list.
 const WRAPPERS: [&str; 6] = ["accounts", "records", "tokens", "credentials", "items", "data"];
 
+/// Nobody wraps a list more often; each time it is read once more.
+const WRAPPED_MAX: usize = 4;
+
 /// The records of `text`.
 ///
 /// # Errors
 /// When it is not JSON at all. A broken line of JSON Lines is a broken record.
 pub(super) fn drafts(text: &str) -> anyhow::Result<Vec<Draft>> {
     match serde_json::from_str::<&RawValue>(text) {
-        Ok(value) => records(value, text),
+        Ok(value) => records(value, &mut Lines::of(text), WRAPPED_MAX),
         Err(_) if is_lines(text) => Ok(lines(text)),
-        Err(error) if text.trim().is_empty() => bail!("it is empty ({})", error.line()),
+        Err(_) if text.trim().is_empty() => bail!("it is empty"),
         Err(error) => bail!("it is not JSON: line {}, column {}", error.line(), error.column()),
     }
 }
 
-fn records(value: &RawValue, text: &str) -> anyhow::Result<Vec<Draft>> {
+fn records(
+    value: &RawValue,
+    lines: &mut Lines<'_>,
+    wrapped_max: usize,
+) -> anyhow::Result<Vec<Draft>> {
     if let Ok(list) = serde_json::from_str::<Vec<&RawValue>>(value.get()) {
-        return Ok(list.into_iter().map(|record| draft(record, None, text)).collect());
+        return Ok(list.into_iter().map(|record| draft(record, None, lines)).collect());
     }
     let Ok(Object(members)) = serde_json::from_str(value.get()) else {
         bail!("it holds no record: neither an object nor a list");
@@ -37,18 +44,21 @@ fn records(value: &RawValue, text: &str) -> anyhow::Result<Vec<Draft>> {
         object.0.iter().any(|(name, _)| Field::of(name) == Some(Field::RefreshToken))
     };
     if is_record(&Object(members.clone())) {
-        return Ok(vec![draft(value, None, text)]);
+        return Ok(vec![draft(value, None, lines)]);
     }
-    if let [(name, inner)] = &members[..]
+    // Beside the list there may be a version, a date, a count.
+    let mut containers = members.iter().filter(|(_, member)| member.get().starts_with(['{', '[']));
+    if let (Some((name, inner)), None) = (containers.next(), containers.next())
         && WRAPPERS.contains(&name.as_str())
+        && wrapped_max > 0
         && object(inner).is_none_or(|inner| !is_record(&inner))
     {
-        return records(inner, text);
+        return records(inner, lines, wrapped_max - 1);
     }
     if members.iter().all(|(_, member)| object(member).is_none()) {
         bail!("it holds no record: an account is an object with refresh_token");
     }
-    Ok(members.into_iter().map(|(name, record)| draft(record, Some(name), text)).collect())
+    Ok(members.into_iter().map(|(name, record)| draft(record, Some(name), lines)).collect())
 }
 
 /// Whether some line alone is an object, as in no document that is one value over many lines.
@@ -69,12 +79,31 @@ fn lines(text: &str) -> Vec<Draft> {
         .collect()
 }
 
-fn draft(record: &RawValue, key: Option<String>, text: &str) -> Draft {
-    // The record is a part of the text, so where it lies there is where it begins.
-    let at = (record.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
-    let before = text.as_bytes().get(..at).unwrap_or_default();
-    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-    Draft { line: Some(line), key, values: values(record) }
+fn draft(record: &RawValue, key: Option<String>, lines: &mut Lines<'_>) -> Draft {
+    Draft { line: Some(lines.line_of(record)), key, values: values(record) }
+}
+
+/// Counts the lines of a text, each once, for parts of it that come in their order.
+struct Lines<'a> {
+    text: &'a str,
+    counted: usize,
+    line: usize,
+}
+
+impl<'a> Lines<'a> {
+    fn of(text: &'a str) -> Self {
+        Self { text, counted: 0, line: 1 }
+    }
+
+    /// The line at which `record` begins.
+    fn line_of(&mut self, record: &RawValue) -> usize {
+        // The record is a part of the text, so where it lies there is where it begins.
+        let at = (record.get().as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize);
+        let passed = self.text.as_bytes().get(self.counted..at).unwrap_or_default();
+        self.line += passed.iter().filter(|byte| **byte == b'\n').count();
+        self.counted = self.counted.max(at);
+        self.line
+    }
 }
 
 fn values(record: &RawValue) -> Result<Values, Rejection> {
@@ -167,6 +196,10 @@ mod tests {
             ("{\"accounts\": [\n{\"refresh_token\":\"a\"}]}", vec![one(2, None, "a")]),
             ("{\"tokens\": {\"x\": {\"refresh_token\":\"a\"}}}", vec![one(1, Some("x"), "a")]),
             ("{\"tokens\": {\"refresh_token\":\"a\"}}", vec![one(1, Some("tokens"), "a")]),
+            (
+                "{\"version\": 1, \"accounts\": [\n{\"refresh_token\":\"a\"}], \"at\": \"x\"}",
+                vec![one(2, None, "a")],
+            ),
             ("[]", vec![]),
         ] {
             assert_eq!(read(text), expected, "{text}");
@@ -189,6 +222,17 @@ mod tests {
                 Some(Rejection::SaidTwice("refresh_token")),
             ]
         );
+    }
+
+    #[test]
+    fn a_hostile_file_costs_no_more_time_than_it_is_long() {
+        let nested = |n| "{\"data\":".repeat(n) + "1" + &"}".repeat(n);
+        assert!(drafts(&nested(3)).is_err(), "no record");
+        // Quadratic, this would take hours.
+        let deep = drafts(&nested(100_000)).expect("an object that is none of ours");
+        assert_eq!(deep.len(), 1);
+        let many = format!("[{}]", vec!["\n{\"refresh_token\":\"a\"}"; 50_000].join(","));
+        assert_eq!(drafts(&many).expect("JSON")[49_999].line, Some(50_001));
     }
 
     #[test]

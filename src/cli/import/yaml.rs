@@ -2,16 +2,24 @@
 
 use anyhow::{bail, ensure};
 use saphyr_parser::{Event, Parser, ScalarStyle};
-use std::{collections::HashMap, rc::Rc};
+use std::{
+    collections::{HashMap, HashSet},
+    rc::Rc,
+};
 
-/// Deeper than any file of credentials.
+/// Deeper than any file of credentials, through anchors too.
 const DEPTH_MAX: usize = 16;
+
+/// More than any account has to merge.
+const MERGED_MAX: usize = 100;
 
 /// A node and the line at which it begins.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) line: usize,
     pub(super) value: Value,
+    /// How many collections lie within each other here.
+    depth: usize,
 }
 
 #[derive(Debug)]
@@ -36,20 +44,20 @@ impl Node {
     /// none of that name itself.
     pub(super) fn members(&self) -> Option<Vec<(&str, &Node)>> {
         let Value::Mapping(pairs) = &self.value else { return None };
-        let own = pairs.iter().filter_map(|(key, value)| Some((key.text()?, &**value)));
-        let (merged, mut members): (Vec<_>, Vec<_>) = own.partition(|(key, _)| *key == "<<");
-        for (_, node) in merged {
-            let mappings: Vec<&Node> = match &node.value {
-                Value::Sequence(nodes) => nodes.iter().map(|node| &**node).collect(),
-                _ => vec![node],
-            };
-            for (key, value) in mappings.into_iter().filter_map(Node::members).flatten() {
-                if members.iter().all(|(known, _)| *known != key) {
-                    members.push((key, value));
-                }
-            }
-        }
-        Some(members)
+        Some(pairs.iter().filter_map(|(key, value)| Some((key.text()?, &**value))).collect())
+    }
+
+    /// What `<<: ` with this node as its value merges.
+    fn merged(&self) -> impl Iterator<Item = &(Rc<Node>, Rc<Node>)> {
+        let mappings = match &self.value {
+            Value::Sequence(nodes) => nodes.iter().map(|node| &**node).collect(),
+            _ => vec![self],
+        };
+        let pairs = mappings.into_iter().filter_map(|node| match &node.value {
+            Value::Mapping(pairs) => Some(pairs),
+            _ => None,
+        });
+        pairs.flatten()
     }
 }
 
@@ -79,7 +87,7 @@ pub(super) fn parse(text: &str) -> anyhow::Result<Rc<Node>> {
         let (node, anchor) = match event {
             Event::Scalar(text, style, anchor, _) => {
                 let value = Value::Scalar(text.to_string(), *style != ScalarStyle::Plain);
-                (Rc::new(Node { line, value }), *anchor)
+                (Rc::new(Node { line, value, depth: 0 }), *anchor)
             }
             Event::Alias(anchor) => match anchors.get(anchor) {
                 Some(node) => (Rc::clone(node), 0),
@@ -114,11 +122,25 @@ pub(super) fn parse(text: &str) -> anyhow::Result<Rc<Node>> {
 
 fn close(open: Open) -> anyhow::Result<(Rc<Node>, usize)> {
     let Open { line, anchor, is_mapping, nodes } = open;
-    if !is_mapping {
-        return Ok((Rc::new(Node { line, value: Value::Sequence(nodes) }), anchor));
-    }
+    let (value, below) = if is_mapping {
+        let pairs = pairs(nodes)?;
+        let below = pairs.iter().map(|(key, value)| key.depth.max(value.depth)).max();
+        (Value::Mapping(pairs), below)
+    } else {
+        let below = nodes.iter().map(|node| node.depth).max();
+        (Value::Sequence(nodes), below)
+    };
+    let depth = 1 + below.unwrap_or(0);
+    ensure!(depth <= DEPTH_MAX, "line {line}: it is nested too deeply");
+    Ok((Rc::new(Node { line, value, depth }), anchor))
+}
+
+/// The pairs of a mapping, with those that are merged into it. They are merged once, here: what
+/// merges what merges others would be gone through anew for every way there is.
+fn pairs(nodes: Vec<Rc<Node>>) -> anyhow::Result<Vec<(Rc<Node>, Rc<Node>)>> {
     let mut pairs: Vec<(Rc<Node>, Rc<Node>)> = Vec::with_capacity(nodes.len() / 2);
-    let mut seen = std::collections::HashSet::new();
+    let mut seen: HashSet<String> = HashSet::new();
+    let mut merges = Vec::new();
     let mut nodes = nodes.into_iter();
     while let (Some(key), Some(value)) = (nodes.next(), nodes.next()) {
         if let Some(text) = key.text()
@@ -126,9 +148,20 @@ fn close(open: Open) -> anyhow::Result<(Rc<Node>, usize)> {
         {
             bail!("line {}: this key stands twice in one mapping", key.line);
         }
-        pairs.push((key, value));
+        match key.text() {
+            Some("<<") => merges.push((key.line, value)),
+            _ => pairs.push((key, value)),
+        }
     }
-    Ok((Rc::new(Node { line, value: Value::Mapping(pairs) }), anchor))
+    for (line, value) in merges {
+        for (count, (key, member)) in value.merged().enumerate() {
+            ensure!(count < MERGED_MAX, "line {line}: it merges too much");
+            if key.text().is_some_and(|text| seen.insert(text.to_owned())) {
+                pairs.push((Rc::clone(key), Rc::clone(member)));
+            }
+        }
+    }
+    Ok(pairs)
 }
 
 #[cfg(test)]
@@ -186,10 +219,30 @@ mod tests {
     #[test]
     fn anchors_are_shared_and_not_copied() {
         let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
-        for level in 1..=DEPTH_MAX {
+        for level in 1..DEPTH_MAX - 1 {
             let below = format!("*a{}, ", level - 1).repeat(10);
             text += &format!("a{level}: &a{level} [{below}]\n");
         }
-        parse(&text).expect("10^17 nodes, were they copied");
+        parse(&text).expect("10^15 nodes, were they copied");
+    }
+
+    #[test]
+    fn what_merges_what_merges_others_is_merged_once() {
+        let chain = |levels: usize, value: fn(usize) -> String| {
+            let levels =
+                (1..=levels).map(|level| format!("a{level}: &a{level} {}\n", value(level - 1)));
+            format!("a0: &a0 {{x: 1}}\n{}", levels.collect::<String>())
+        };
+        let doubled = chain(60, |below| format!("{{<<: [*a{below}, *a{below}]}}"));
+        assert_eq!(member(&doubled, ["a60", "x"]), Some(("1".to_owned(), 1)), "2^60 ways");
+        let long = chain(100_000, |below| format!("{{<<: *a{below}}}"));
+        assert_eq!(member(&long, ["a100000", "x"]), Some(("1".to_owned(), 1)));
+        // As deep as this, only to let go of it would use up the stack.
+        let nested = chain(100_000, |below| format!("{{k: *a{below}}}"));
+        let error = parse(&nested).expect_err("refused").to_string();
+        assert!(error.contains("too deeply"), "{error}");
+        let wide: String = (0..=MERGED_MAX).map(|key| format!("k{key}: 1, ")).collect();
+        let error = parse(&format!("b: &b {{{wide}}}\nc: {{<<: *b}}\n")).expect_err("refused");
+        assert!(error.to_string().contains("line 2"), "{error}");
     }
 }
