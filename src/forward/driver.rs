@@ -11,8 +11,7 @@ use parking_lot::Mutex;
 use std::{
     cell::RefCell,
     fmt,
-    future::poll_fn,
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     sync::{
         Arc,
@@ -115,13 +114,13 @@ impl Driver {
         self.run()
     }
 
-    /// Lets `send` give the connection a request, and runs it until the answer is there. The
-    /// connection stays with the caller until [`Driver::hand_back`].
-    pub(super) async fn bring<F: Future>(&self, send: impl FnOnce() -> F) -> F::Output {
+    /// Lets `send` give the connection a request without waking its task: what comes back is to be
+    /// polled with [`Driver::poll_with`] at once.
+    pub(super) fn give<T>(&self, send: impl FnOnce() -> T) -> T {
         self.relay.running.store(true, Ordering::Relaxed);
-        let mut answer = pin!(send());
+        let given = send();
         self.relay.running.store(false, Ordering::SeqCst);
-        poll_fn(|cx| self.poll_with(cx, |cx| answer.as_mut().poll(cx))).await
+        given
     }
 
     /// The next frame of `body`, which the connection brings.
@@ -136,8 +135,9 @@ impl Driver {
         self.poll_with(cx, |cx| Pin::new(&mut *body).poll_frame(cx))
     }
 
-    /// Polls what the connection brings, and the connection, until neither moves the other.
-    fn poll_with<T>(
+    /// Polls what the connection brings, and the connection, until neither moves the other. The
+    /// connection stays with the caller until [`Driver::hand_back`].
+    pub(super) fn poll_with<T>(
         &self,
         cx: &mut Context<'_>,
         mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,

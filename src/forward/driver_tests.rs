@@ -3,6 +3,7 @@
 use super::*;
 use std::{
     cell::Cell,
+    future::poll_fn,
     sync::atomic::AtomicUsize,
     time::{Duration, Instant},
 };
@@ -11,6 +12,14 @@ use tokio::{
     sync::{mpsc, oneshot},
     task::{self, LocalSet},
 };
+
+impl Driver {
+    /// As a request does it.
+    async fn bring<F: Future>(&self, send: impl FnOnce() -> F) -> F::Output {
+        let mut answer = std::pin::pin!(self.give(send));
+        poll_fn(|cx| self.poll_with(cx, |cx| answer.as_mut().poll(cx))).await
+    }
+}
 
 /// A request to the connection of these tests; it answers with the id of the task that runs it.
 type Job = oneshot::Sender<task::Id>;

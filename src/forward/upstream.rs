@@ -28,6 +28,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     fmt,
+    future::poll_fn,
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
@@ -371,10 +372,20 @@ impl Lease {
         is_here: bool,
     ) -> Result<Response, TrySendError<Request>> {
         match &mut self.sender {
-            Sender::Http1(Http1 { sender, driver }) if is_here => {
-                driver.bring(|| sender.try_send_request(request)).await
+            Sender::Http1(Http1 { sender, driver }) => {
+                let driver = is_here.then_some(&**driver);
+                let send = || sender.try_send_request(request);
+                // One future for both ways: it is large, and every request has room for it.
+                let mut answer = pin!(match driver {
+                    Some(driver) => driver.give(send),
+                    None => send(),
+                });
+                poll_fn(|cx| match driver {
+                    Some(driver) => driver.poll_with(cx, |cx| answer.as_mut().poll(cx)),
+                    None => answer.as_mut().poll(cx),
+                })
+                .await
             }
-            Sender::Http1(Http1 { sender, .. }) => sender.try_send_request(request).await,
             Sender::Http2(stream) => stream.send(request).await.inspect(|_| stream.heard()),
         }
     }
