@@ -27,6 +27,18 @@ impl AccountId {
     }
 }
 
+/// The alias of a placeholder, which stands for a token where an SDK insists on one: `Atza|acme`,
+/// `Atzr|acme`, also with the bar percent-encoded.
+#[must_use]
+pub fn placeholder_alias<'a>(token: &'a str, kind: &str) -> Option<&'a str> {
+    let rest = token.strip_prefix(kind)?;
+    let alias = rest
+        .strip_prefix('|')
+        .or_else(|| rest.strip_prefix("%7C"))
+        .or_else(|| rest.strip_prefix("%7c"))?;
+    AccountId::is_valid(alias).then_some(alias)
+}
+
 impl FromStr for AccountId {
     type Err = InvalidAccountId;
 

@@ -234,7 +234,7 @@ fn an_account_is_replaced_only_when_told() {
 fn what_is_no_refresh_token_is_refused_and_nothing_is_stored() {
     let home = home_with_store();
     let long = "a".repeat(9000);
-    for input in ["", "\n", "two words", "two\nlines", &long] {
+    for input in ["", "\n", "two words", "two\nlines", &long, "Atzr|acme"] {
         let said = home.run_with_input("account add acme --region na", input);
         assert_eq!(said.code, Some(1), "{said:?}");
     }

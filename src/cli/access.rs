@@ -6,7 +6,7 @@
 use crate::id::{AccountId, Region};
 
 /// Fits wherever a client insists on a client id or a secret: adsproxy removes what an app sends.
-const PLACEHOLDER: &str = "adsproxy";
+pub(super) const PLACEHOLDER: &str = "adsproxy";
 
 /// Those of python-amazon-ad-api.
 const AD_API: [&str; 3] = ["AD_API_CLIENT_ID", "AD_API_CLIENT_SECRET", "AD_API_REFRESH_TOKEN"];

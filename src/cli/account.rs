@@ -12,7 +12,7 @@ use crate::{
     clock::{Clock, SystemClock},
     config::{Config, DEFAULT_APPLICATION, StoreKind},
     error_chain::chain,
-    id::{AccountId, Region},
+    id::{AccountId, Region, placeholder_alias},
     store::{self, Credential, CredentialStore},
     token::consent::days_left,
 };
@@ -222,6 +222,17 @@ impl Add {
         let existing = self.existing(&*store).await?;
         self.region_and_application(config, existing.as_ref())?;
         let refresh_token = token_input::read(self.refresh_token_file.as_deref(), context)?;
+        if let Some(named) = placeholder_alias(refresh_token.expose(), "Atzr")
+            && let Ok(named) = named.parse::<AccountId>()
+            && (named == self.alias
+                || config.accounts.contains_key(&named)
+                || store.list().await?.contains(&named))
+        {
+            bail!(
+                "this is a placeholder of adsproxy's own, which `exec` and `env` set, and no refresh \
+                 token: give the one that Amazon issued"
+            );
+        }
         let _lock = store.lock(&self.alias).await?;
         let existing = self.existing(&*store).await?;
         let (region, application) = self.region_and_application(config, existing.as_ref())?;

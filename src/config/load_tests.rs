@@ -236,6 +236,22 @@ fn a_reference_names_exactly_one_place() {
 }
 
 #[test]
+fn a_placeholder_of_our_own_is_no_refresh_token() {
+    for token in ["Atzr|acme", "Atzr|b"] {
+        let more = "[accounts.b]\nregion = \"na\"\nrefresh_token = { env = \"OTHER\" }\n";
+        let found = errors(&format!("{MINIMAL}{more}"), &[("OTHER", token)]);
+        assert!(
+            found.len() == 1 && found[0].contains("a placeholder of adsproxy's own"),
+            "{found:?}"
+        );
+    }
+    let more = "[accounts.b]\nregion = \"na\"\nrefresh_token = { env = \"OTHER\" }\n";
+    assert!(
+        load_with(&format!("{MINIMAL}{more}"), &[("OTHER", "Atzr|longer-and-unknown")]).is_ok()
+    );
+}
+
+#[test]
 fn several_live_secrets_keep_their_order() {
     let text = MINIMAL.replace(
         "{ env = \"TEST_SECRET\" }",

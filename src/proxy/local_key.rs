@@ -4,11 +4,8 @@
 //! Most SDKs can be told a base URL or a token and nothing else, so the key comes in either: as the
 //! path prefix `/k/<key>` in front of everything, or as the placeholder bearer `Atza|<key>`.
 
-use super::{
-    guard::Rejected,
-    select::{bearer_text, placeholder_alias},
-};
-use crate::secret::Secret;
+use super::{guard::Rejected, select::bearer_text};
+use crate::{id::placeholder_alias, secret::Secret};
 use http::{
     HeaderMap, Uri,
     header::AUTHORIZATION,

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     account::{Account, Table},
     forward::Service,
-    id::{AccountId, Region},
+    id::{AccountId, Region, placeholder_alias},
 };
 use http::{
     HeaderMap, HeaderValue, Method, Uri, header::AUTHORIZATION, request::Parts, uri::PathAndQuery,
@@ -121,16 +121,6 @@ fn service(path: &str) -> (Service, bool) {
 /// The alias named by the path prefix alone, for the LWA shim.
 pub fn prefix_alias(uri: &Uri) -> Result<Option<&str>, Error> {
     Ok(Prefix::of(uri)?.map(|prefix| prefix.alias))
-}
-
-/// The alias of a placeholder: `Atza|acme`, also with the bar percent-encoded.
-pub fn placeholder_alias<'a>(token: &'a str, kind: &str) -> Option<&'a str> {
-    let rest = token.strip_prefix(kind)?;
-    let alias = rest
-        .strip_prefix('|')
-        .or_else(|| rest.strip_prefix("%7C"))
-        .or_else(|| rest.strip_prefix("%7c"))?;
-    AccountId::is_valid(alias).then_some(alias)
 }
 
 /// The alias that `X-Ads-Account` names.

@@ -7,9 +7,14 @@ use super::{
     error::Error,
     fields::Fields,
     respond::{Answer, token_endpoint},
-    select::{header_alias, placeholder_alias, prefix_alias},
+    select::{header_alias, prefix_alias},
 };
-use crate::{account::Table, deadline::Deadlines, forward::body::BodyError, id::AccountId};
+use crate::{
+    account::Table,
+    deadline::Deadlines,
+    forward::body::BodyError,
+    id::{AccountId, placeholder_alias},
+};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri, header::CONTENT_TYPE, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};

@@ -8,10 +8,12 @@ use super::{
     times,
 };
 use crate::{
-    id::{AccountId, Region},
+    cli::access::PLACEHOLDER,
+    id::{AccountId, Region, placeholder_alias},
     secret::Secret,
     store::StoredAccessToken,
 };
+use std::collections::BTreeSet;
 
 /// Amazon's documented maximum is 2048.
 const TOKEN_MAX_BYTES: usize = 8192;
@@ -24,6 +26,8 @@ const AHEAD_SECS: u64 = 86_400;
 pub(super) struct Reading<'a> {
     /// Opens the tokens of a source that has them encrypted.
     pub(super) keys: Option<&'a Keys>,
+    /// The accounts that the configuration and the store know.
+    pub(super) known: &'a BTreeSet<AccountId>,
     /// The name of a record that has none.
     pub(super) account: Option<&'a AccountId>,
     /// Seconds since 1970.
@@ -111,6 +115,9 @@ impl Reading<'_> {
         if refresh_token.expose().starts_with("Atza|") {
             return Err(Rejection::AccessTokenInstead);
         }
+        if self.is_placeholder(&alias, &refresh_token, values) {
+            return Err(Rejection::Placeholder);
+        }
         let secret = |field| values.get(&field).cloned();
         Ok(Entry {
             line,
@@ -130,6 +137,13 @@ impl Reading<'_> {
             client_id: secret(Field::ClientId),
             client_secret: secret(Field::ClientSecret),
         })
+    }
+
+    /// Whether this is what `exec` and `env` put where an SDK looks for credentials.
+    fn is_placeholder(&self, alias: &AccountId, token: &Secret, values: &Values) -> bool {
+        let named = placeholder_alias(token.expose(), "Atzr").and_then(|named| named.parse().ok());
+        named.is_some_and(|named: AccountId| named == *alias || self.known.contains(&named))
+            || text(values, Field::ClientId) == Some(PLACEHOLDER)
     }
 
     fn token(&self, values: &Values, field: Field) -> Result<Option<Secret>, Rejection> {

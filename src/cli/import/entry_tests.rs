@@ -15,7 +15,8 @@ fn draft(values: &[(Field, &str)]) -> Draft {
 }
 
 fn read(values: &[(Field, &str)]) -> Result<Entry, Rejected> {
-    Reading { keys: None, account: None, now: NOW }.read(draft(values))
+    let known = BTreeSet::from(["shop".parse().expect("an alias")]);
+    Reading { keys: None, known: &known, account: None, now: NOW }.read(draft(values))
 }
 
 /// Reads an account `acme` with a refresh token and `more`.
@@ -72,11 +73,29 @@ fn what_cannot_be_right_is_refused() {
 }
 
 #[test]
+fn a_placeholder_of_our_own_is_no_refresh_token() {
+    use Field::{ClientId, RefreshToken};
+    let why = |values: &[(Field, &str)]| {
+        let all = [&[(Field::Account, "acme")], values].concat();
+        read(&all).map_err(|rejected| rejected.why).map(|entry| entry.refresh_token)
+    };
+    for token in ["Atzr|acme", "Atzr|shop", "Atzr%7Cacme"] {
+        assert_eq!(why(&[(RefreshToken, token)]), Err(Rejection::Placeholder), "{token}");
+    }
+    let unknown = [(RefreshToken, "Atzr|elsewhere"), (ClientId, "adsproxy")];
+    assert_eq!(why(&unknown), Err(Rejection::Placeholder));
+    for token in ["Atzr|elsewhere", "Atzr|acme|", "acme"] {
+        assert_eq!(why(&[(RefreshToken, token)]), Ok(token.into()));
+    }
+}
+
+#[test]
 fn a_record_without_a_name_takes_the_one_that_is_given() {
     let record = [(Field::RefreshToken, "Atzr|x")];
     assert_eq!(read(&record).expect_err("refused").why, Rejection::NoAccount);
     let given = "shop".parse().expect("an alias");
-    let reading = Reading { keys: None, account: Some(&given), now: NOW };
+    let known = BTreeSet::new();
+    let reading = Reading { keys: None, known: &known, account: Some(&given), now: NOW };
     assert_eq!(reading.read(draft(&record)).expect("an entry").alias, given);
     // What the record says itself comes first.
     let named = draft(&[record[0], (Field::Account, "acme")]);

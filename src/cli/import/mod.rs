@@ -44,7 +44,7 @@ use rejection::Rejection;
 use report::Row;
 use resolve::{Defaults, Plan};
 use source::{Found, Source};
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 /// Lines for the configuration that are shown to a person.
 const TABLES_MAX: usize = 10;
@@ -156,7 +156,9 @@ impl Import {
         if defaults.application.is_some_and(|name| !config.applications.contains_key(name)) {
             bail!("--application: {}", resolve::unknown_application(config));
         }
-        let read = self.read(found.drafts, found.source, environment)?;
+        let mut known: BTreeSet<AccountId> = config.accounts.keys().cloned().collect();
+        known.extend(store.list().await.context("cannot read the store")?);
+        let read = self.read(found.drafts, found.source, environment, &known)?;
         let planned = batch::plan(&read, config, &defaults);
         let seeds = config.accounts.iter();
         let audit = Audit::beside(&*store, config, Arc::new(SystemClock))?;
@@ -189,6 +191,7 @@ impl Import {
         drafts: Vec<Draft>,
         source: Source,
         environment: &Environment,
+        known: &BTreeSet<AccountId>,
     ) -> anyhow::Result<Vec<Result<Entry, Rejected>>> {
         let keys = match source {
             Source::Legacy => {
@@ -202,7 +205,8 @@ impl Import {
             _ => None,
         };
         let account = self.account.as_ref().or(unnamed.as_ref());
-        let reading = Reading { keys: keys.as_ref(), account, now: SystemClock.now().unix() };
+        let reading =
+            Reading { keys: keys.as_ref(), known, account, now: SystemClock.now().unix() };
         Ok(drafts.into_iter().map(|draft| reading.read(draft)).collect())
     }
 

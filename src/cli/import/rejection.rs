@@ -34,6 +34,11 @@ pub(super) enum Rejection {
     NotAToken(&'static str),
     #[error("its refresh_token is an access token (Atza|)")]
     AccessTokenInstead,
+    #[error(
+        "its refresh_token is a placeholder of adsproxy's own, which `exec` and `env` set: take the \
+         real one, from a shell without these variables"
+    )]
+    Placeholder,
     #[error("its {0} looks Fernet-encrypted: say --from legacy")]
     Encrypted(&'static str),
     #[error("its {0} is not encrypted: say --from json")]

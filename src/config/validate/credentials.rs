@@ -7,7 +7,7 @@ use crate::{
         file::{self, File},
         secret_ref::{Found, Secrets},
     },
-    id::AccountId,
+    id::{AccountId, placeholder_alias},
     secret::Secret,
 };
 use base64::{Engine, engine::general_purpose};
@@ -208,6 +208,13 @@ impl Check<'_> {
         let refresh_token = account.refresh_token.as_ref();
         let refresh_token =
             refresh_token.and_then(|secrets| self.secret(&key("refresh_token"), secrets));
+        // Taken for a new one, it would replace the real one in the store.
+        let named = refresh_token.as_ref().and_then(|t| placeholder_alias(t.expose(), "Atzr"));
+        if named.is_some_and(|named| named == alias || file.accounts.contains_key(named)) {
+            let message = "holds a placeholder of adsproxy's own, which `adsproxy exec` and `env` \
+                           set: start from a shell without it";
+            self.fail(&key("refresh_token"), message);
+        }
         let headers = self.headers(alias, &account.headers);
         Some(Account { region: region?, application: application.clone(), refresh_token, headers })
     }
