@@ -3,13 +3,15 @@
 use std::{
     io::{self, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An answer about 10,000 accounts has a few megabytes.
-const ANSWER_MAX_BYTES: u64 = 64 << 20;
+const ANSWER_MAX_BYTES: usize = 64 << 20;
+
+const PART_BYTES: usize = 64 << 10;
 
 /// A request to the admin API.
 #[derive(Debug, Default)]
@@ -50,7 +52,6 @@ pub(super) fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> 
 /// Sends a request and returns what comes back.
 pub(super) fn send(address: SocketAddr, ask: &Ask<'_>) -> io::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&reachable(address), TIMEOUT)?;
-    stream.set_read_timeout(Some(ask.patience.unwrap_or(TIMEOUT)))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     // Version 1.0: the answer is never in chunks, and the connection ends with it. The host is a
     // name that the server accepts from this machine, whatever address it listens on.
@@ -70,9 +71,32 @@ pub(super) fn send(address: SocketAddr, ask: &Ask<'_>) -> io::Result<Answer> {
     );
     // In one piece: a server that has read enough may answer and close at once.
     stream.write_all(request.as_bytes())?;
-    let mut answer = String::new();
-    stream.take(ANSWER_MAX_BYTES).read_to_string(&mut answer)?;
+    let answer = read_until(&mut stream, Instant::now() + ask.patience.unwrap_or(TIMEOUT))?;
+    let answer = String::from_utf8(answer).unwrap_or_default();
     parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "this is no HTTP"))
+}
+
+/// Reads to the end, which must come before `deadline`: whoever else has the port may send a byte
+/// now and then for ever.
+fn read_until(stream: &mut TcpStream, deadline: Instant) -> io::Result<Vec<u8>> {
+    let mut answer = Vec::new();
+    let mut part = vec![0; PART_BYTES];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the answer takes too long"));
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut part) {
+            Ok(0) => return Ok(answer),
+            Ok(read) => answer.extend_from_slice(&part[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if answer.len() > ANSWER_MAX_BYTES {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is too long"));
+        }
+    }
 }
 
 /// A listener on every address is reached on this machine's own.
@@ -103,6 +127,20 @@ mod tests {
         assert_eq!((read.field("A"), read.field("b")), (Some("b"), None));
         let read = parse("HTTP/1.0 200\r\na: b\r\n\r\n").unwrap();
         assert_eq!((read.status, read.body.as_str()), (200, ""));
+    }
+
+    #[test]
+    fn who_sends_a_byte_now_and_then_is_not_waited_for() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut other, _) = listener.accept().unwrap();
+        std::thread::spawn(move || {
+            while other.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let deadline = Instant::now() + Duration::from_millis(100);
+        assert!(read_until(&mut stream, deadline).is_err());
     }
 
     #[test]
