@@ -4,24 +4,46 @@ use super::Directory;
 use crate::{
     event::{Event, Events, Kind},
     id::AccountId,
+    secret::Secret,
+    store::{
+        CredentialStore,
+        notes::{Limit, Note, NoteKind},
+    },
     token::consent::WARN_DAYS,
 };
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use tracing::warn;
 
-/// Remembers which day of which account was spoken of.
+/// How long the store remembers a day that was spoken of: until the next has come for sure.
+const REMEMBERED_SECS: u64 = 2 * 86_400;
+
+/// More accounts than a store is made for.
+const REMEMBERED_MAX: usize = 100_000;
+
+/// Remembers which day of which account was spoken of by this process.
 #[derive(Debug, Default)]
 pub(super) struct Reminders(Mutex<HashMap<AccountId, i64>>);
 
 impl Reminders {
-    /// Warns of every account in `directory` whose grant ends within 30 days, or has ended.
-    pub(super) fn warn_of_expiring(&self, directory: &Directory, events: &Events, now_unix: u64) {
+    /// Warns of every account in `directory` whose grant ends within 30 days, or has ended, unless
+    /// some process on `store` has done so on that day.
+    pub(super) async fn warn_of_expiring(
+        &self,
+        directory: &Directory,
+        events: &Events,
+        store: &dyn CredentialStore,
+        now_unix: u64,
+    ) {
         let table = directory.snapshot();
         self.0.lock().retain(|id, _| table.contains_key(id));
+        let mut told = Vec::new();
         for (id, account) in table.iter() {
             let left = account.holder.consent_days_left(now_unix);
             let Some(days_left) = left.filter(|&left| self.is_due(id, left)) else { continue };
+            if is_remembered(store, id, days_left).await {
+                continue;
+            }
             let name = id.as_str();
             warn!(account = name, days_left, "the grant ends 365 days after consent: ask for it");
             events.emit(&Event {
@@ -30,6 +52,15 @@ impl Reminders {
                 days_left: Some(days_left),
                 ..Event::new(Kind::Expiring, now_unix)
             });
+            told.push((id, days_left));
+        }
+        if told.is_empty() {
+            return;
+        }
+        // Told twice after a crash in between, instead of never.
+        events.kept().await;
+        for (id, days_left) in told {
+            remember(store, id, days_left, now_unix).await;
         }
     }
 
@@ -39,6 +70,23 @@ impl Reminders {
         }
         self.0.lock().insert(id.clone(), days_left) != Some(days_left)
     }
+}
+
+/// A store that cannot tell is no reason to keep silent.
+async fn is_remembered(store: &dyn CredentialStore, id: &AccountId, days_left: i64) -> bool {
+    let note = store.notes().look(NoteKind::Reminder, id.as_str()).await;
+    note.ok().flatten().is_some_and(|note| note.text.expose() == days_left.to_string())
+}
+
+async fn remember(store: &dyn CredentialStore, id: &AccountId, days_left: i64, now_unix: u64) {
+    let note = Note {
+        account: id.clone(),
+        expires_at_ms: now_unix.saturating_add(REMEMBERED_SECS).saturating_mul(1000),
+        text: Secret::new(days_left.to_string()),
+    };
+    let limit = Limit { max: REMEMBERED_MAX, now_ms: now_unix.saturating_mul(1000) };
+    // This process remembers all the same.
+    let _ = store.notes().put(NoteKind::Reminder, id.as_str(), &note, limit).await;
 }
 
 #[cfg(test)]
@@ -65,5 +113,16 @@ mod tests {
         ] {
             assert_eq!(reminders.is_due(id, days_left), due, "{id} {days_left}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_another_process_told_today_is_not_told_again() {
+        let store = crate::store::MemoryStore::default();
+        let id: AccountId = "acme".parse().unwrap();
+        let now = 1_795_132_800;
+        assert!(!is_remembered(&store, &id, 30).await);
+        remember(&store, &id, 30, now).await;
+        assert!(is_remembered(&store, &id, 30).await);
+        assert!(!is_remembered(&store, &id, 29).await, "the next day is news");
     }
 }

@@ -148,15 +148,25 @@ impl Enroller {
         }
     }
 
-    /// Follows the store until dropped.
+    /// Follows the store, and tells of grants that end soon, until dropped.
     pub async fn follow(&self) {
         *self.seen.lock().await = Some(Seen::default());
-        loop {
-            sleep(FOLLOW_INTERVAL).await;
-            self.follow_now().await;
-            let now = self.clock.now().unix();
-            self.reminders.warn_of_expiring(&self.directory, &self.events, now);
-        }
+        let follow = async {
+            loop {
+                sleep(FOLLOW_INTERVAL).await;
+                self.follow_now().await;
+            }
+        };
+        // Beside it: a thousand reminders at once are no reason to overlook a new account.
+        let remind = async {
+            loop {
+                sleep(FOLLOW_INTERVAL).await;
+                let (now, store) = (self.clock.now().unix(), &*self.store);
+                let (directory, events) = (&self.directory, &self.events);
+                self.reminders.warn_of_expiring(directory, events, store, now).await;
+            }
+        };
+        tokio::join!(follow, remind);
     }
 
     async fn look_at_all(&self, seen: &mut Seen) {

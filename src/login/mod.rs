@@ -104,7 +104,11 @@ impl Logins {
         let note = Note { account: account.clone(), expires_at_ms, text };
         let max = match kind {
             NoteKind::Login | NoteKind::Grant => self.core.config().login.pending_max,
-            NoteKind::Ticket | NoteKind::Outcome | NoteKind::Code | NoteKind::Profiles => NOTES_MAX,
+            NoteKind::Ticket
+            | NoteKind::Outcome
+            | NoteKind::Code
+            | NoteKind::Profiles
+            | NoteKind::Reminder => NOTES_MAX,
         };
         let limit = Limit { max, now_ms };
         Ok(self.core.store().notes().put(kind, name, &note, limit).await?)

@@ -1,5 +1,5 @@
 //! Small sealed texts beside the records that outlive a restart for a while: logins under way,
-//! grants that wait for a yes, links that may be used once.
+//! grants that wait for a yes, links that may be used once, reminders that were given.
 //!
 //! A note is bound to its kind, its name and its account, and is good until a moment that it
 //! carries in itself. Whoever takes it has it alone, whatever process else tries. What does not
@@ -29,12 +29,21 @@ pub enum NoteKind {
     Code,
     /// The profiles an account had when it was connected.
     Profiles,
+    /// The day on which it was last told that an account's grant ends soon.
+    Reminder,
 }
 
 impl NoteKind {
     /// Every kind.
-    pub const ALL: [Self; 6] =
-        [Self::Login, Self::Ticket, Self::Outcome, Self::Grant, Self::Code, Self::Profiles];
+    pub const ALL: [Self; 7] = [
+        Self::Login,
+        Self::Ticket,
+        Self::Outcome,
+        Self::Grant,
+        Self::Code,
+        Self::Profiles,
+        Self::Reminder,
+    ];
 
     /// Its name on disk.
     #[must_use]
@@ -46,6 +55,7 @@ impl NoteKind {
             Self::Grant => "grant",
             Self::Code => "code",
             Self::Profiles => "profiles",
+            Self::Reminder => "reminder",
         }
     }
 }
