@@ -309,10 +309,7 @@ impl App {
     /// process.
     fn finish_hooks(&mut self) {
         let (Some(control), Some(hooks)) = (&self.control, &mut self.hooks) else { return };
-        let finished = control.block_on(async { timeout(HOOKS_TIMEOUT, hooks.finish()).await });
-        if finished.is_err() {
-            warn!("a delivery to a hook was still under way");
-        }
+        control.block_on(finish_hooks(hooks));
     }
 
     /// A rotated refresh token must reach the store, also when nobody waits for it any more.
@@ -361,7 +358,15 @@ impl Drop for App {
     }
 }
 
-fn hooks(core: &Core, control: Handle) -> Result<Option<Hooks>, https::Error> {
+/// As `App::finish_hooks`, for who has no app.
+pub(crate) async fn finish_hooks(hooks: &mut Hooks) {
+    if timeout(HOOKS_TIMEOUT, hooks.finish()).await.is_err() {
+        warn!("a delivery to a hook was still under way");
+    }
+}
+
+/// Starts the configured hooks on `control`, with links to connect accounts of `core` again.
+pub(crate) fn hooks(core: &Core, control: Handle) -> Result<Option<Hooks>, https::Error> {
     let logins = Logins::new(core.clone(), Actor::Server);
     let reconnect: hooks::Reconnect = Arc::new(move |account| {
         let logins = logins.clone();

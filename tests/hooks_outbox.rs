@@ -2,10 +2,13 @@
 
 use crate::support::{
     program::{Said, said},
-    proxy::{Proxy, Setup, amazon, eventually},
+    proxy::{ACME_REFRESH, GLOBEX_REFRESH, Proxy, Setup, amazon, eventually},
     receiver::{Manner, Receiver, SECRET},
 };
-use adsproxy::{hooks::outbox, sandbox::Emulator};
+use adsproxy::{
+    hooks::outbox,
+    sandbox::{CLIENT_SECRET, Emulator},
+};
 use serde_json::Value;
 use std::{collections::BTreeSet, fs, process::Command, time::Duration};
 
@@ -56,9 +59,11 @@ fn written(proxy: &Proxy) -> Vec<u64> {
 /// `adsproxy` with the configuration of `proxy`.
 fn cli(proxy: &Proxy, arguments: &str) -> Said {
     let mut command = Command::new(env!("CARGO_BIN_EXE_adsproxy"));
-    command.args(arguments.split(' ')).arg("--config").arg(proxy.dir.path().join("proxy.toml"));
-    command.env("HOOK_SECRET", SECRET).env("CLIENT_SECRET", "x");
-    said(command.env("ACME_REFRESH", "x").env("GLOBEX_REFRESH", "x"))
+    command.env("ADSPROXY_CONFIG", proxy.dir.path().join("proxy.toml"));
+    command.args(arguments.split(' ')).env("HOOK_SECRET", SECRET);
+    // The very ones of the server: another refresh token would be taken for a new grant.
+    command.env("ACME_REFRESH", ACME_REFRESH).env("GLOBEX_REFRESH", GLOBEX_REFRESH);
+    said(command.env("CLIENT_SECRET", CLIENT_SECRET))
 }
 
 fn waiting(proxy: &Proxy) -> f64 {
@@ -226,4 +231,54 @@ async fn a_hook_can_be_tried_by_command() {
     assert!(tried.code == Some(1) && tried.err.contains("answered 500"), "{}", tried.err);
     let unknown = cli(&proxy, "hooks test nobody");
     assert!(unknown.code == Some(1) && unknown.err.contains("configured: ops"), "{}", unknown.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_is_found_dead_by_a_command_is_told_once() {
+    let (amazon, receiver) = (amazon().await, Receiver::start().await);
+    let mut setup = setup(&receiver, "");
+    setup.toml = setup.toml.replace("token.refreshed", "grant.reauthorization_required");
+    let proxy = Proxy::with(&amazon, setup);
+    assert_eq!(proxy.get("/v2/profiles").await.status, 200);
+    amazon.state().lwa.revoke("acme");
+    // More than a token ever lives: the command must ask for another one.
+    let refused = cli(&proxy, "token acme --min-ttl 2h");
+    assert_eq!(refused.code, Some(77), "{}", refused.err);
+    eventually("it is told", || !receiver.taken().is_empty()).await;
+    amazon.state().lwa.expire_access_tokens(Some("acme"));
+    assert_eq!(proxy.get("/v2/profiles").await.error(), Some("reauthorization_required"));
+    assert_eq!(receiver.kinds(), ["grant.reauthorization_required"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consent_that_ends_soon_is_told_once_a_day_whoever_starts() {
+    let (amazon, receiver) = (amazon().await, Receiver::start().await);
+    let mut setup = setup(&receiver, "");
+    setup.toml = setup.toml.replace("token.refreshed", "grant.expiring");
+    let dir = tempfile::tempdir().expect("a directory");
+    let token = dir.path().join("token");
+    fs::write(&token, "Atzr|another").expect("written");
+    let proxy = Proxy::with(&amazon, setup);
+    let day = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(345 * 24);
+    let arguments = format!(
+        "account add soon --region na --consented-at {} --refresh-token-file {}",
+        day.strftime("%F"),
+        token.display()
+    );
+    let added = cli(&proxy, &arguments);
+    assert_eq!(added.code, Some(0), "{}", added.err);
+    eventually("it is told", || !receiver.taken().is_empty()).await;
+    let days_left = receiver.taken()[0].json()["data"]["days_left"].clone();
+    let remembered = proxy.dir.path().join("store/notes/reminder/soon");
+    eventually("it is remembered", || remembered.exists()).await;
+    // A day may end in between: then that is told, and only that.
+    let (proxy, before) = (proxy.restart(), receiver.all().len());
+    let settled = || proxy.log().contains("accounts enrolled");
+    eventually("it has started", settled).await;
+    // Longer than two rounds of reminders.
+    let other = cli(&proxy, "exec acme -- sleep 3");
+    assert_eq!(other.code, Some(0), "{}", other.err);
+    let told = receiver.taken();
+    let again = told.iter().filter(|one| one.json()["data"]["days_left"] == days_left).count();
+    assert_eq!(again, before, "{told:?}");
 }

@@ -6,10 +6,12 @@
 use super::{Context, Failure};
 use crate::{
     account::Account,
+    app,
     audit::{Action, Actor, Entry},
     clock::{Now, SystemClock},
     config::{Config, LogFormat},
     core::Core,
+    hooks::Hooks,
     id::AccountId,
     log::{self, Log},
     metrics::Metrics,
@@ -27,6 +29,8 @@ pub(super) struct Session {
     runtime: Runtime,
     core: Core,
     account: Arc<Account>,
+    /// Whoever is told by LWA that a grant is dead is the only one who tells hooks.
+    hooks: Option<Hooks>,
     _log: Log,
 }
 
@@ -40,16 +44,22 @@ impl Session {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let (config, clock) = (Arc::new(config), Arc::new(SystemClock));
         let core = Core::open(config, clock, metrics, runtime.handle().clone())?;
+        let hooks = app::hooks(&core, runtime.handle().clone())?;
         let account = runtime.block_on(core.account(alias)).context("cannot read the store")?;
         let Some(account) = account else { bail!(unknown(alias)) };
-        Ok(Self { runtime, core, account, _log: log })
+        Ok(Self { runtime, core, account, hooks, _log: log })
     }
 
     /// A token that lives for `least` more where a refresh can bring one. While LWA cannot be
     /// reached, the one there is will do, unless it `must` be so long.
-    pub(super) fn token(&self, least: Duration, must: bool) -> anyhow::Result<Arc<AccessToken>> {
+    pub(super) fn token(
+        &mut self,
+        least: Duration,
+        must: bool,
+    ) -> anyhow::Result<Arc<AccessToken>> {
         let (tokens, holder) = (self.core.tokens(), &self.account.holder);
-        self.runtime.block_on(async {
+        let hooks = &mut self.hooks;
+        let token = self.runtime.block_on(async {
             let token = match tokens.token_for(holder, least).await {
                 Err(token::Error::Unavailable { .. }) if !must => tokens.token(holder).await,
                 outcome => outcome,
@@ -59,8 +69,12 @@ impl Session {
                 self.core.settle_audit().await;
             };
             let _ = tokio::time::timeout(FINISH_TIMEOUT, ended).await;
-            token.map_err(|error| self.failure(error))
-        })
+            if let Some(hooks) = hooks {
+                app::finish_hooks(hooks).await;
+            }
+            token
+        });
+        token.map_err(|error| self.failure(error))
     }
 
     /// Writes down that `token` is handed out.

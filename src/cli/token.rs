@@ -37,7 +37,7 @@ pub(super) struct Token {
 
 impl Token {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
-        let session = Session::open(context, &self.alias)?;
+        let mut session = Session::open(context, &self.alias)?;
         let token = session.token(self.min_ttl.unwrap_or(WISHED), self.min_ttl.is_some())?;
         let left = token.expires_in(session.now());
         if let Some(least) = self.min_ttl.filter(|least| left < *least) {
