@@ -41,6 +41,9 @@ use std::{
 use tokio::{runtime::Handle, sync::watch, task::JoinHandle};
 use webhook::Webhook;
 
+/// So much is kept of why a message was not taken: it is written down with the message.
+const WHY_MAX_CHARS: usize = 500;
+
 /// Makes a link by which the account can be connected again. None if there can be no such link.
 pub type Reconnect =
     Arc<dyn Fn(AccountId) -> Pin<Box<dyn Future<Output = Option<Secret>> + Send>> + Send + Sync>;
@@ -159,7 +162,12 @@ pub struct Failed {
 }
 
 impl Failed {
-    fn new(why: String) -> Self {
+    fn new(mut why: String) -> Self {
+        // Libraries quote what the receiver sent, such as every name in its certificate.
+        if let Some((end, _)) = why.char_indices().nth(WHY_MAX_CHARS) {
+            why.truncate(end);
+            why.push('…');
+        }
         Self { why, output: Vec::new(), retry_after: None, is_final: false }
     }
 }

@@ -187,3 +187,12 @@ fn statuses_are_judged_and_retry_after_is_read_in_both_forms() {
         assert_eq!(seconds(odd), None, "{odd}");
     }
 }
+
+#[test]
+fn what_a_receiver_makes_libraries_say_is_kept_short() {
+    let names = "DnsName(\"ä.example\"), ".repeat(10_000);
+    let failed = Failed::new(format!("certificate is only valid for {names}"));
+    assert!(failed.why.starts_with("certificate is only valid for DnsName"));
+    assert!(failed.why.ends_with('…') && failed.why.len() < 1024, "{}", failed.why.len());
+    assert_eq!(Failed::new("answered 500".to_owned()).why, "answered 500");
+}
