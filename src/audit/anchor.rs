@@ -7,6 +7,7 @@ use super::{
     Error,
     chain::{self, Line, Mac},
     snapshot::Segment,
+    writer::Own,
 };
 use aws_lc_rs::digest;
 use std::{collections::BTreeMap, path::PathBuf};
@@ -80,15 +81,17 @@ impl Anchors {
     }
 }
 
+/// What an anchor says of file number `segment`, whose `bytes` were checked.
+pub(super) fn of_file(segment: u64, bytes: &[u8]) -> Own {
+    let lines = bytes.iter().filter(|&&byte| byte == b'\n').count() as u64;
+    let digest = digest_of(bytes, lines);
+    Own { segment: Some(segment), lines: Some(lines), digest, prev: None }
+}
+
 /// The SHA-256 of the first `lines` lines; none if there are not so many.
-pub(super) fn digest_of(bytes: &[u8], lines: u64) -> Option<Mac> {
+fn digest_of(bytes: &[u8], lines: u64) -> Option<Mac> {
     let mut ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
     let (end, _) = ends.nth(usize::try_from(lines.checked_sub(1)?).ok()?)?;
     let digest = digest::digest(&digest::SHA256, &bytes[..=end]);
     Some(digest.as_ref().try_into().expect("SHA-256 has 32 bytes"))
-}
-
-/// How many lines are whole.
-pub(super) fn count_lines(bytes: &[u8]) -> u64 {
-    bytes.iter().filter(|&&byte| byte == b'\n').count() as u64
 }

@@ -252,7 +252,7 @@ impl Audit {
     /// `Io` or `Locked`; what is wrong with the log is no error but in the report.
     pub fn verify(&self) -> Result<Report, Error> {
         let Some(inner) = &self.0 else { return Ok(Report::default()) };
-        Ok(inner.verify()?.1.report)
+        Ok(inner.verify()?.report)
     }
 
     /// Checks one file of a log on its own, such as an older one that lies elsewhere.
@@ -280,30 +280,22 @@ impl Audit {
     /// `Changed` if the log is not as adsproxy wrote it, else as [`Audit::record`].
     pub fn reanchor(&self) -> Result<usize, Error> {
         let Some(inner) = &self.0 else { return Ok(0) };
-        let (snapshot, Verified { report, to_anchor }) = inner.verify()?;
+        let Verified { report, to_anchor } = inner.verify()?;
         if !report.is_clean() {
             return Err(Error::Changed);
         }
-        for segment in &snapshot.segments {
-            let bytes = segment.read()?;
-            let Some(number) = segment.number_in(&bytes).filter(|n| to_anchor.contains(n)) else {
-                continue;
-            };
-            let lines = anchor::count_lines(&bytes);
-            let digest = anchor::digest_of(&bytes, lines);
-            let own = Own { segment: Some(number), lines: Some(lines), digest, prev: None };
+        for own in &to_anchor {
             let entry = Entry::new(Actor::Audit, Action::AuditAnchor);
-            inner.told(1, inner.writer.append(&[entry], own))?;
+            inner.told(1, inner.writer.append(&[entry], own.clone()))?;
         }
         Ok(to_anchor.len())
     }
 }
 
 impl Inner {
-    fn verify(&self) -> Result<(Snapshot, Verified), Error> {
+    fn verify(&self) -> Result<Verified, Error> {
         let snapshot = Snapshot::take(&self.writer.files, &self.writer.ring)?;
-        let verified = verify::verify(&snapshot, &self.writer.ring)?;
-        Ok((snapshot, verified))
+        verify::verify(&snapshot, &self.writer.ring)
     }
 
     fn new(writer: Writer, metrics: Option<Arc<Metrics>>) -> Self {

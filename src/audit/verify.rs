@@ -5,12 +5,13 @@
 //! changed itself).
 
 use super::{
-    anchor::{Anchor, Anchors},
+    anchor::{self, Anchor, Anchors},
     chain::{Line, START},
     entry::Action,
     head::{Found, Head},
     report::{Finding, Kind, Report},
     snapshot::{Segment, Snapshot},
+    writer::Own,
 };
 use crate::{
     audit::Error,
@@ -25,8 +26,8 @@ use std::{
 /// A report, and what is needed to protect the log by another key.
 pub(super) struct Verified {
     pub(super) report: Report,
-    /// Files with lines that only a key other than the first protects.
-    pub(super) to_anchor: BTreeSet<u64>,
+    /// What to say of each file with lines that only a key other than the first protects.
+    pub(super) to_anchor: Vec<Own>,
 }
 
 /// Checks a whole log.
@@ -64,7 +65,9 @@ struct Check<'a> {
     trusted: &'a Anchors,
     /// Anchors that were come across.
     anchors: Vec<Anchor>,
-    to_anchor: BTreeSet<u64>,
+    to_anchor: Vec<Own>,
+    /// The file has a line that only a key other than the first protects.
+    needs_anchor: bool,
     is_part: bool,
     /// The last line that is as it was written.
     good: Head,
@@ -98,7 +101,8 @@ impl<'a> Check<'a> {
             report: Report::default(),
             trusted,
             anchors: Vec::new(),
-            to_anchor: BTreeSet::new(),
+            to_anchor: Vec::new(),
+            needs_anchor: false,
             is_part: false,
             good: start,
             seen: start,
@@ -116,7 +120,14 @@ impl<'a> Check<'a> {
 
     fn all(mut self, snapshot: &Snapshot) -> Result<Self, Error> {
         for segment in &snapshot.segments {
-            self.segment(segment, &segment.read()?);
+            let bytes = segment.read()?;
+            self.needs_anchor = false;
+            self.segment(segment, &bytes);
+            if self.needs_anchor {
+                // Of the very bytes that were checked: what somebody changes from now on must not
+                // be vouched for.
+                self.to_anchor.push(anchor::of_file(self.number, &bytes));
+            }
         }
         self.expired();
         self.head(snapshot);
@@ -238,7 +249,7 @@ impl<'a> Check<'a> {
         self.report.entries += 1;
         if !self.trusted.cover(self.number, self.at.1) {
             if line.body.key != self.ring.sealing_key_id() {
-                self.to_anchor.insert(self.number);
+                self.needs_anchor = true;
             }
             if !self.report.keys.contains(&*line.body.key) {
                 self.report.keys.insert(line.body.key.to_string());
