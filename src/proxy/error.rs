@@ -233,8 +233,7 @@ table! {
         "There is no such account, or it is not yours to use. See: adsproxy account list.";
     "reauthorization_required" FORBIDDEN Lwa "http_request_denied"
         "The advertiser's consent is missing, revoked or expired. Connect the account again: run \
-         adsproxy account add <alias> --replace, or set a new accounts.<alias>.refresh_token and \
-         restart.";
+         adsproxy login <alias>, or set a new accounts.<alias>.refresh_token and restart.";
     "application_rejected" BAD_GATEWAY Lwa "proxy_configuration_error"
         "Login with Amazon rejects the client id or client secret. Check [lwa] in the configuration.";
     "token_unavailable" SERVICE_UNAVAILABLE Lwa "proxy_internal_error"
