@@ -189,6 +189,49 @@ fn an_unpinned_base_image_does_not_pass_the_linter() {
     assert_refused(&run(Command::new("hadolint").arg(file)), "DL3006");
 }
 
+#[test]
+fn the_image_is_built_by_the_profile_guided_build() {
+    let dockerfile = read("Dockerfile");
+    assert!(dockerfile.contains("$(deploy/build-pgo --no-default-features --features jemalloc)"));
+    // What is copied must reach the builder, and what it runs must be copied.
+    for file in ["build-pgo", "pgo_workload.py"] {
+        assert!(read("Dockerfile.dockerignore").contains(&format!("!deploy/{file}\n")));
+        assert!(dockerfile.contains(&format!("deploy/{file} ")));
+    }
+    assert!(read("build-pgo").contains("python3 deploy/pgo_workload.py "));
+    assert_accepted(&run(Command::new("bash").arg("-n").arg(deploy("build-pgo"))));
+    let directory = scratch();
+    let broken = replaced(&read("build-pgo"), "\nfi\n", "\n");
+    let broken = written(&directory, "build-pgo", &broken);
+    assert_refused(&run(Command::new("bash").arg("-n").arg(broken)), "syntax error");
+}
+
+/// The workload of the profile-guided build, with this program as it is; the three builds are too
+/// slow for a test.
+#[cfg(feature = "sandbox")]
+fn workload(proxy: &str) -> Option<Output> {
+    if !extras::required("openssl") {
+        return None;
+    }
+    let emulator = env!("CARGO_BIN_EXE_adsproxy");
+    Some(run(extras::python()?.arg(deploy("pgo_workload.py")).args([proxy, emulator, "1"])))
+}
+
+#[cfg(feature = "sandbox")]
+#[test]
+fn the_profile_is_taken_from_requests_that_are_served() {
+    let Some(output) = workload(env!("CARGO_BIN_EXE_adsproxy")) else { return };
+    assert_accepted(&output);
+    assert_eq!(said(&output).trim(), "864 requests served");
+}
+
+#[cfg(feature = "sandbox")]
+#[test]
+fn a_proxy_that_does_not_start_gives_no_profile() {
+    let Some(output) = workload("false") else { return };
+    assert_refused(&output, "the proxy does not start");
+}
+
 /// The unit with a program that exists here, as systemd looks for it.
 fn unit(directory: &TempDir, from: &str, to: &str) -> PathBuf {
     let program = env!("CARGO_BIN_EXE_adsproxy");
