@@ -165,7 +165,13 @@ impl App {
             .thread_name("control")
             .enable_all()
             .build()?;
-        let core = Core::open(config.clone(), clock, metrics.clone(), control.handle().clone())?;
+        let core = Core::open(
+            config.clone(),
+            clock,
+            metrics.clone(),
+            Actor::Server,
+            control.handle().clone(),
+        )?;
         let core = match private.as_ref().and_then(|private| private.account.clone()) {
             Some(account) => core.only(account),
             None => core,

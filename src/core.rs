@@ -1,11 +1,11 @@
 //! Accounts and their tokens without any listener: what the server, the commands and programs that
 //! use adsproxy as a library stand on. The crate's page has an example.
 
-mod keys;
+pub(crate) mod keys;
 
 use crate::{
     account::{Account, Directory, enroll::Enroller},
-    audit::{Audit, Recorder},
+    audit::{Actor, Audit, Recorder},
     clock::{Clock, SystemClock},
     config::Config,
     event::Events,
@@ -66,7 +66,8 @@ pub struct Core {
 impl Core {
     /// Opens the configured store; knows no account until [`Core::enroll`] or [`Core::account`].
     ///
-    /// `control` runs the refreshes and must live as long as they take.
+    /// `control` runs the refreshes and must live as long as they take; the audit log names
+    /// `actor` for them.
     ///
     /// # Errors
     /// See [`Error`].
@@ -74,6 +75,7 @@ impl Core {
         config: Arc<Config>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
+        actor: Actor,
         control: Handle,
     ) -> Result<Self, Error> {
         let store = store::open(&config.store, &config.encryption)?;
@@ -85,7 +87,7 @@ impl Core {
         let lwa = LwaClient::new(http.clone());
         let events = Events::default();
         let audit = Audit::beside(&*store, &config, clock.clone())?.counted(metrics.clone());
-        let recorder = Recorder::start(&audit, &events, &control);
+        let recorder = Recorder::start(&audit, &events, actor, &control);
         let with = Surroundings {
             clock: clock.clone(),
             lwa: lwa.clone(),
@@ -129,7 +131,13 @@ impl Core {
     /// Outside a tokio runtime.
     pub fn embed(config: Config) -> Result<Self, Error> {
         let metrics = Metrics::new(&config.metrics, Arc::default());
-        Self::open(Arc::new(config), Arc::new(SystemClock), metrics, Handle::current())
+        Self::open(
+            Arc::new(config),
+            Arc::new(SystemClock),
+            metrics,
+            Actor::Server,
+            Handle::current(),
+        )
     }
 
     /// Returns a token of `account` that has not expired: see [`TokenManager::token`].

@@ -76,6 +76,8 @@ pub struct Event {
     pub reason: Option<&'static str>,
     /// How many days the consent still lasts, if known.
     pub days_left: Option<i64>,
+    /// The request that a refresh was begun for; none if it was begun ahead of the expiry.
+    pub request_id: Option<String>,
 }
 
 impl Event {
@@ -90,6 +92,7 @@ impl Event {
             generation: None,
             reason: None,
             days_left: None,
+            request_id: None,
         }
     }
 }

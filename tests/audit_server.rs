@@ -2,13 +2,16 @@
 
 use crate::support::{
     canary::Canaries,
+    login,
     proxy::{ACME_REFRESH, Proxy, Setup, amazon, eventually},
 };
 use adsproxy::sandbox::CLIENT_SECRET;
+use http::Method;
 use serde_json::Value;
 use std::{fs, process::Command};
 
 const FAILED: &str = "adsproxy_audit_write_total{outcome=\"failed\"}";
+const REQUEST_ID: &str = "x-ads-proxy-request-id";
 const EVERY_401_REFRESHES: &str = "[token]\nforced_refresh_min_interval_secs = 0\n";
 
 fn setup() -> Setup {
@@ -98,4 +101,55 @@ async fn refreshes_go_on_without_the_log_and_raise_the_alarm() {
     let told = when(&proxy, |all| count(all, "audit.lost") == 1).await;
     let hole = told.iter().find(|entry| entry["action"] == "audit.lost").expect("an entry");
     assert_eq!(hole["count"], 3);
+}
+
+/// The entries whose request id is `id`: action, actor and outcome.
+fn of_request<'a>(entries: &'a [Value], id: &str) -> Vec<[&'a str; 3]> {
+    let of = entries.iter().filter(|entry| entry["request_id"] == id);
+    of.map(|entry| {
+        ["action", "actor", "outcome"].map(|name| entry[name].as_str().unwrap_or_default())
+    })
+    .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_names_the_request_that_led_to_it() {
+    let amazon = amazon().await;
+    let proxy = login::proxy(&amazon, setup());
+    let by = |id| {
+        let request = proxy.request(Method::GET, "/v2/profiles").header("X-Ads-Account", "acme");
+        request.header("x-request-id", id)
+    };
+    assert_eq!(proxy.send(by("first")).await.status, 200);
+    assert_eq!(proxy.send(by("no-refresh")).await.status, 200);
+    amazon.state().lwa.expire_access_tokens(Some("acme"));
+    assert_eq!(proxy.send(by("after-401")).await.status, 200);
+    let mine = proxy.get("/v2/profiles").await.headers[REQUEST_ID].clone();
+
+    let fields = [("x-request-id", "by-hand"), ("content-type", "application/json")];
+    let body = r#"{"account":"acme"}"#.to_owned();
+    let reply =
+        login::ask_with(proxy.admin, Method::POST, "/api/auth/refresh", &fields, body).await;
+    assert_eq!(
+        (reply.status.as_u16(), reply.headers[REQUEST_ID].as_bytes()),
+        (200, &b"by-hand"[..])
+    );
+    let begun = login::begin(proxy.admin, login::INITECH).await;
+    let path = login::consent(&begun, login::INITECH).await;
+    let connected = login::come_back(proxy.admin, &path, &begun.cookie).await;
+    assert_eq!(connected.status, 200, "{}", connected.text);
+    let id = connected.headers[REQUEST_ID].to_str().expect("ASCII").to_owned();
+    assert_eq!(id.len(), 16, "a fresh one: {id}");
+
+    let refreshed = ["token.refresh", "server", "ok"];
+    let all =
+        when(&proxy, |all| !of_request(all, &id).is_empty() && count(all, "login") == 2).await;
+    assert_eq!(of_request(&all, "first"), [refreshed]);
+    assert_eq!(of_request(&all, "after-401"), [refreshed]);
+    for needless in ["no-refresh", mine.to_str().expect("ASCII")] {
+        assert_eq!(of_request(&all, needless), [[""; 3]; 0], "{needless}");
+    }
+    assert_eq!(of_request(&all, "by-hand"), [["token.refresh", "admin", "attempt"], refreshed]);
+    let logged_in = [["login", "admin", "attempt"], ["login", "admin", "ok"]];
+    assert!(of_request(&all, &id).iter().filter(|entry| entry[0] == "login").eq(&logged_in));
 }

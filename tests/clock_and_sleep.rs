@@ -176,7 +176,7 @@ async fn a_stored_token_is_used_after_a_restart_but_never_beyond_its_life() {
         token
     } else {
         // At most one 401 is the price of a clock that lies across a restart.
-        world.tokens.replace(&world.holder, &token).await.expect("a token").token
+        world.tokens.replace(&world.holder, &token, b"").await.expect("a token").token
     };
     assert!(world.works(&token).await);
     assert_eq!(world.calls(), 2);

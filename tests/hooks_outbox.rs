@@ -163,6 +163,12 @@ async fn dead_letters_are_listed_and_sent_again_by_command() {
     eventually("the rest arrives", || receiver.taken().len() == count).await;
     eventually("none is left", || dead() == 0.0).await;
     eventually("nothing is listed", || cli(&proxy, "hooks list").out == "no messages\n").await;
+    let tail = cli(&proxy, "audit tail --json").out;
+    let entries: Vec<Value> =
+        tail.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let resent = entries.iter().filter(|entry| entry["action"] == "hook.resend");
+    let resent: Vec<_> = resent.map(|entry| (entry["about"].as_str(), &entry["count"])).collect();
+    assert_eq!(resent, [(Some(id), &1.into()), (None, &(count - 1).into())]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -32,6 +32,9 @@ fn a_passphrase_is_made_a_key_and_a_wrong_one_changes_nothing() {
     assert_eq!(run("key init --passphrase", right, "").code, Some(0));
     assert_eq!(run("account add acme --region na", right, "Atzr|token").code, Some(0));
     assert!(run("key init --passphrase", right, "").out.contains("was ready before"));
+    let log = fs::read_to_string(home.path("store/audit.jsonl")).unwrap();
+    let made = log.lines().find(|line| line.contains("key.init")).unwrap();
+    assert!(made.contains("\"about\":\"default\"") && made.contains("\"ok\""), "{made}");
     let record = fs::read(home.path("store/accounts/acme.json")).unwrap();
     for command in ["account list", "key rotate", "serve"] {
         let refused = run(command, wrong, "");

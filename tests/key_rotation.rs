@@ -13,7 +13,11 @@ use adsproxy::{
     id::Region,
     sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator, Rotation},
     secret::Secret,
-    store::{Credential, CredentialStore, FileStore, StoredAccessToken, seal::KeyRing},
+    store::{
+        Credential, CredentialStore, FileStore, StoredAccessToken,
+        notes::{Limit, Note, NoteKind},
+        seal::KeyRing,
+    },
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::Method;
@@ -147,6 +151,14 @@ async fn a_rotation_killed_at_any_write_sync_or_rename_loses_nothing_and_is_fini
 async fn status_and_retire_know_what_needs_a_key() {
     let home = home_with_keys();
     let kept = fill_home(&home, 3).await;
+    let link = Note {
+        account: kept[0].account.clone(),
+        expires_at_ms: 4_000_000_000_000,
+        text: "a link".into(),
+    };
+    let limit = Limit { max: 10, now_ms: 0 };
+    let first = open(&home.path("store"), &[("k1", 1)]);
+    first.notes().put(NoteKind::Ticket, "link", &link, limit).await.expect("kept");
     let lost = open(&home.path("store"), &[("lost", 9)]);
     lost.save(&credential("stranger")).await.expect("saved");
     let status = |home: &Home| -> Value {
@@ -161,6 +173,8 @@ async fn status_and_retire_know_what_needs_a_key() {
     let before = status(&home);
     assert_eq!(states(&before), ["k2 seals", "k1 opens", "lost not_configured"]);
     assert_eq!(before["keys"][1]["records"].as_array().expect("a list").len(), 3);
+    let others = &before["keys"][1]["others"];
+    assert!(others.to_string().contains("1 note"), "{others}");
     assert_eq!(before["unreadable"][0]["account"], "stranger");
     let table = home.run("key status").out;
     assert!(table.contains("stranger does not open") && table.contains("\"lost\""), "{table}");
@@ -175,7 +189,9 @@ async fn status_and_retire_know_what_needs_a_key() {
     assert_eq!(home.run("account remove stranger --yes").code, Some(0));
     assert_eq!(states(&status(&home)), ["k2 seals", "k1 unused"]);
     assert_eq!(home.run("key retire k1").code, Some(0));
-    assert_all(&open(&home.path("store"), &[("k2", 2)]), &kept).await;
+    let second = open(&home.path("store"), &[("k2", 2)]);
+    assert_all(&second, &kept).await;
+    assert_eq!(second.notes().take(NoteKind::Ticket, "link").await.expect("read"), Some(link));
     assert_eq!(
         home.run("key rotate").out,
         "0 of 3 records sealed anew with key k2; 3 had it already\n"

@@ -19,6 +19,8 @@ const MODULES: &[(&str, &[&str])] = &[
         &[
             "proxy::guard",
             "proxy::fields",
+            // One request has one name, on whichever listener.
+            "proxy::request_id",
             "login",
             "account",
             "core",

@@ -57,7 +57,7 @@ impl Program {
     async fn force(&self) {
         let account = self.core.account(&acme()).await.expect("a store").expect("an account");
         if let Ok(token) = self.core.tokens().token(&account.holder).await {
-            let _ = self.core.tokens().replace(&account.holder, &token).await;
+            let _ = self.core.tokens().replace(&account.holder, &token, b"").await;
         }
     }
 

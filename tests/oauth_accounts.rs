@@ -294,7 +294,13 @@ fn beside(proxy: &Proxy) -> Logins {
     };
     let config: Config = load::load(&options).expect("valid").config;
     let metrics = Metrics::new(&config.metrics, Arc::default());
-    let core = Core::open(Arc::new(config), Arc::new(SystemClock), metrics, Handle::current());
+    let core = Core::open(
+        Arc::new(config),
+        Arc::new(SystemClock),
+        metrics,
+        Actor::Server,
+        Handle::current(),
+    );
     Logins::new(core.expect("a core"), Actor::Server)
 }
 

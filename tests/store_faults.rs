@@ -167,7 +167,7 @@ async fn a_degraded_store_is_told_once_until_it_heals() {
     let refresh = async || {
         let token = core.tokens().token(holder).await.expect("a token");
         amazon.state().lwa.expire_access_tokens(None);
-        core.tokens().replace(holder, &token).await.expect("a token");
+        core.tokens().replace(holder, &token, b"").await.expect("a token");
     };
     refresh().await;
     assert_eq!(heard.lock().expect("nobody panics").len(), 0, "nothing is wrong");

@@ -19,6 +19,7 @@ use crate::{
     proxy::{
         fields::Fields,
         guard::{Guard, Rejected},
+        request_id::{self, REQUEST_ID},
     },
 };
 use bytes::Bytes;
@@ -30,7 +31,15 @@ use http::{
 use http_body_util::Full;
 use hyper::{body::Incoming, service::Service};
 use serde_json::{Value, json};
-use std::{convert::Infallible, fmt, pin::Pin, sync::Arc};
+use std::{
+    convert::Infallible,
+    fmt,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -71,6 +80,8 @@ pub struct Admin {
     guard: Option<Arc<Guard>>,
     /// Present where accounts can be connected.
     oauth: Option<Arc<oauth::Oauth>>,
+    /// The number of the next request without an id.
+    next_id: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for Admin {
@@ -83,13 +94,18 @@ impl Admin {
     /// The admin listener's service: everything, for callers that `guard` accepts.
     #[must_use]
     pub fn guarded(sources: Sources, guard: Guard) -> Self {
-        Self { sources, guard: Some(Arc::new(guard)), oauth: None }
+        Self::new(sources, Some(Arc::new(guard)))
     }
 
     /// The health listener's service: any Host, health and metrics only.
     #[must_use]
     pub fn health(sources: Sources) -> Self {
-        Self { sources, guard: None, oauth: None }
+        Self::new(sources, None)
+    }
+
+    fn new(sources: Sources, guard: Option<Arc<Guard>>) -> Self {
+        let next_id = Arc::new(AtomicU64::new(request_id::first()));
+        Self { sources, guard, oauth: None, next_id }
     }
 
     /// Connects accounts, too; on the guarded listener only.
@@ -102,11 +118,16 @@ impl Admin {
     }
 
     async fn handle(self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let id = request_id::of(&Fields::of(request.headers()))
+            .unwrap_or_else(|| request_id::fresh(self.next_id.fetch_add(1, Relaxed)));
         let path = request.uri().path();
-        match self.oauth.as_ref().and_then(|oauth| Some((oauth.clone(), oauth.route(path)?))) {
-            Some((oauth, route)) => oauth.answer(route, request).await,
+        let route = self.oauth.as_ref().and_then(|oauth| Some((oauth.clone(), oauth.route(path)?)));
+        let mut response = match route {
+            Some((oauth, route)) => oauth.answer(route, request, &id).await,
             None => self.answer(&request),
-        }
+        };
+        response.headers_mut().insert(REQUEST_ID.clone(), id);
+        response
     }
 
     /// Answers a request; its body does not matter.

@@ -78,6 +78,7 @@ impl Oauth {
         &self,
         route: Route,
         request: Request<Incoming>,
+        id: &HeaderValue,
     ) -> Response<Full<Bytes>> {
         let (parts, body) = request.into_parts();
         let query = Arguments::of_form(parts.uri.query().unwrap_or_default());
@@ -92,14 +93,15 @@ impl Oauth {
             return method_not_allowed(if wanted == Method::POST { "POST" } else { "GET" });
         }
         let html = wants_html(&parts.headers);
+        let logins = &self.logins.for_request(id.to_str().unwrap_or_default());
         let done = match route {
-            Route::Login => self.login(&parts, &query, html).await,
-            Route::Callback => self.callback(&parts, &query, html).await,
-            Route::Confirm => self.confirm(&parts, body, html).await,
-            Route::Logins => self.start(&parts, body).await,
-            Route::Outcome(handle) => self.outcome(&handle).await,
-            Route::Logout => self.logout(&parts, body).await,
-            Route::Refresh => tokens::refresh(self.logins.core(), &query, &parts, body).await,
+            Route::Login => self.login(logins, &parts, &query, html).await,
+            Route::Callback => callback(logins, &parts, &query, html).await,
+            Route::Confirm => confirm(logins, &parts, body, html).await,
+            Route::Logins => start(logins, &parts, body).await,
+            Route::Outcome(handle) => outcome(logins, &handle).await,
+            Route::Logout => logout(logins, &parts, body).await,
+            Route::Refresh => tokens::refresh(logins, &query, &parts, body).await,
             Route::TokenStatus => tokens::status(self.logins.core(), &query),
         };
         done.unwrap_or_else(|problem| refuse(&problem, html))
@@ -130,19 +132,20 @@ impl Oauth {
     /// Sends a browser to Amazon; tells a program where to send one.
     async fn login(
         &self,
+        logins: &Logins,
         parts: &Parts,
         query: &Arguments,
         html: bool,
     ) -> Result<Response<Full<Bytes>>, Problem> {
         let wish = wish(query, "admin")?;
         let started = match query.one("reconnect")? {
-            Some(link) => self.logins.begin_by_link(&wish.account, &link).await?,
+            Some(link) => logins.begin_by_link(&wish.account, &link).await?,
             None if html && !self.is_own_host(&parts.headers, &wish).await? => {
                 // The cookie must be one of the host that the browser comes back to.
-                let (url, _) = self.logins.start_link(&wish).await?;
+                let (url, _) = logins.start_link(&wish).await?;
                 return Ok(redirect(url.expose()));
             }
-            None => self.logins.begin(&wish).await?,
+            None => logins.begin(&wish).await?,
         };
         let mut response = if html {
             redirect(&started.auth_url)
@@ -169,93 +172,97 @@ impl Oauth {
         Ok(asked.is_none_or(|asked| asked.eq_ignore_ascii_case(&returns))
             || !self.guard.answers_host(&returns))
     }
+}
 
-    async fn callback(
-        &self,
-        parts: &Parts,
-        query: &Arguments,
-        html: bool,
-    ) -> Result<Response<Full<Bytes>>, Problem> {
-        let callback = Callback {
-            states: query.all("state"),
-            codes: query.all("code").into_iter().map(Secret::new).collect(),
-            errors: query.all("error"),
-            descriptions: query.all("error_description"),
-            scopes: query.all("scope"),
-            cookies: cookies(&parts.headers),
-        };
-        let spent: Vec<_> =
-            callback.cookies.iter().map(|(name, _)| name.clone()).filter(|n| is_ours(n)).collect();
-        let is_bound_to_one = spent.len() == 1;
-        let finished = self.logins.finish(callback).await?;
-        let mut response = match (&finished, html) {
-            (Finished::Connected(connected), true) => page::connected(connected),
-            (Finished::Question(question), true) => page::question(question),
-            (finished, false) => respond(StatusCode::OK, JSON, as_json(finished).to_string()),
-        };
-        // With several logins in one browser, each cookie dies by its age.
-        if let Some(name) = spent.first().filter(|_| is_bound_to_one) {
-            let gone = format!("{name}=; Path=/api/auth/amazon; Max-Age=0; HttpOnly; SameSite=Lax");
-            let gone = HeaderValue::try_from(gone).map_err(|_| Problem::Internal)?;
-            response.headers_mut().append(SET_COOKIE, gone);
+async fn callback(
+    logins: &Logins,
+    parts: &Parts,
+    query: &Arguments,
+    html: bool,
+) -> Result<Response<Full<Bytes>>, Problem> {
+    let callback = Callback {
+        states: query.all("state"),
+        codes: query.all("code").into_iter().map(Secret::new).collect(),
+        errors: query.all("error"),
+        descriptions: query.all("error_description"),
+        scopes: query.all("scope"),
+        cookies: cookies(&parts.headers),
+    };
+    let spent: Vec<_> =
+        callback.cookies.iter().map(|(name, _)| name.clone()).filter(|n| is_ours(n)).collect();
+    let is_bound_to_one = spent.len() == 1;
+    let finished = logins.finish(callback).await?;
+    let mut response = match (&finished, html) {
+        (Finished::Connected(connected), true) => page::connected(connected),
+        (Finished::Question(question), true) => page::question(question),
+        (finished, false) => respond(StatusCode::OK, JSON, as_json(finished).to_string()),
+    };
+    // With several logins in one browser, each cookie dies by its age.
+    if let Some(name) = spent.first().filter(|_| is_bound_to_one) {
+        let gone = format!("{name}=; Path=/api/auth/amazon; Max-Age=0; HttpOnly; SameSite=Lax");
+        let gone = HeaderValue::try_from(gone).map_err(|_| Problem::Internal)?;
+        response.headers_mut().append(SET_COOKIE, gone);
+    }
+    Ok(response)
+}
+
+async fn confirm(
+    logins: &Logins,
+    parts: &Parts,
+    body: Incoming,
+    html: bool,
+) -> Result<Response<Full<Bytes>>, Problem> {
+    let form = Arguments::of_body(&parts.headers, body).await?;
+    let yes = match form.one("answer")?.as_deref() {
+        Some("yes") => true,
+        Some("no") => false,
+        _ => return Err(Problem::BadRequest("answer is yes or no".to_owned())),
+    };
+    let token = form.one("token")?.unwrap_or_default();
+    let connected = logins.answer(&token, yes).await?;
+    Ok(match (connected, html) {
+        (Some(connected), true) => page::connected(&connected),
+        (None, true) => page::discarded(),
+        (Some(connected), false) => {
+            let body = as_json(&Finished::Connected(connected));
+            respond(StatusCode::OK, JSON, body.to_string())
         }
-        Ok(response)
-    }
+        (None, false) => respond(StatusCode::OK, JSON, r#"{"state":"discarded"}"#),
+    })
+}
 
-    async fn confirm(
-        &self,
-        parts: &Parts,
-        body: Incoming,
-        html: bool,
-    ) -> Result<Response<Full<Bytes>>, Problem> {
-        let form = Arguments::of_body(&parts.headers, body).await?;
-        let yes = match form.one("answer")?.as_deref() {
-            Some("yes") => true,
-            Some("no") => false,
-            _ => return Err(Problem::BadRequest("answer is yes or no".to_owned())),
-        };
-        let token = form.one("token")?.unwrap_or_default();
-        let connected = self.logins.answer(&token, yes).await?;
-        Ok(match (connected, html) {
-            (Some(connected), true) => page::connected(&connected),
-            (None, true) => page::discarded(),
-            (Some(connected), false) => {
-                let body = as_json(&Finished::Connected(connected));
-                respond(StatusCode::OK, JSON, body.to_string())
-            }
-            (None, false) => respond(StatusCode::OK, JSON, r#"{"state":"discarded"}"#),
-        })
-    }
+/// Makes a link for a program that opens a browser by itself, and waits.
+async fn start(
+    logins: &Logins,
+    parts: &Parts,
+    body: Incoming,
+) -> Result<Response<Full<Bytes>>, Problem> {
+    let form = Arguments::of_body(&parts.headers, body).await?;
+    let mut wish = wish(&form, "terminal")?;
+    wish.replace = form.one("replace")?.as_deref() == Some("true");
+    let (url, handle) = logins.start_link(&wish).await?;
+    let expires_in = logins.core().config().login.timeout.as_secs();
+    let body = json!({
+        "url": url.expose(), "login": handle.expose(), "expires_in": expires_in,
+    });
+    Ok(respond(StatusCode::CREATED, JSON, body.to_string()))
+}
 
-    /// Makes a link for a program that opens a browser by itself, and waits.
-    async fn start(&self, parts: &Parts, body: Incoming) -> Result<Response<Full<Bytes>>, Problem> {
-        let form = Arguments::of_body(&parts.headers, body).await?;
-        let mut wish = wish(&form, "terminal")?;
-        wish.replace = form.one("replace")?.as_deref() == Some("true");
-        let (url, handle) = self.logins.start_link(&wish).await?;
-        let expires_in = self.logins.core().config().login.timeout.as_secs();
-        let body = json!({
-            "url": url.expose(), "login": handle.expose(), "expires_in": expires_in,
-        });
-        Ok(respond(StatusCode::CREATED, JSON, body.to_string()))
-    }
+async fn outcome(logins: &Logins, handle: &str) -> Result<Response<Full<Bytes>>, Problem> {
+    let outcome = logins.outcome(handle).await?;
+    let outcome = outcome.ok_or(Problem::LinkUsed)?;
+    Ok(respond(StatusCode::OK, JSON, outcome.to_string()))
+}
 
-    async fn outcome(&self, handle: &str) -> Result<Response<Full<Bytes>>, Problem> {
-        let outcome = self.logins.outcome(handle).await?;
-        let outcome = outcome.ok_or(Problem::LinkUsed)?;
-        Ok(respond(StatusCode::OK, JSON, outcome.to_string()))
-    }
-
-    async fn logout(
-        &self,
-        parts: &Parts,
-        body: Incoming,
-    ) -> Result<Response<Full<Bytes>>, Problem> {
-        let form = Arguments::of_body(&parts.headers, body).await?;
-        let done = self.logins.logout(&account(&form)?).await?;
-        let body = serde_json::to_string(&done).expect("it is plain JSON");
-        Ok(respond(StatusCode::OK, JSON, body))
-    }
+async fn logout(
+    logins: &Logins,
+    parts: &Parts,
+    body: Incoming,
+) -> Result<Response<Full<Bytes>>, Problem> {
+    let form = Arguments::of_body(&parts.headers, body).await?;
+    let done = logins.logout(&account(&form)?).await?;
+    let body = serde_json::to_string(&done).expect("it is plain JSON");
+    Ok(respond(StatusCode::OK, JSON, body))
 }
 
 /// The account that is named.

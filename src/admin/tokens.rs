@@ -1,7 +1,12 @@
 //! `POST /api/auth/refresh` and `GET /api/auth/token-status`: never the token itself.
 
 use super::{JSON, PROBLEM, arguments::Arguments, oauth::account, respond};
-use crate::{account::Account, core::Core, login::Problem, token::Error};
+use crate::{
+    account::Account,
+    core::Core,
+    login::{Logins, Problem},
+    token::Error,
+};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header::RETRY_AFTER, request::Parts};
 use http_body_util::Full;
@@ -11,21 +16,25 @@ use std::{sync::Arc, time::Duration};
 
 /// Fetches a new access token, at most one per `token.forced_refresh_min_interval_secs`.
 pub(super) async fn refresh(
-    core: &Core,
+    logins: &Logins,
     query: &Arguments,
     parts: &Parts,
     body: Incoming,
 ) -> Result<Response<Full<Bytes>>, Problem> {
     let form = Arguments::of_body(&parts.headers, body).await?;
     let named = if form.one("account")?.is_some() { &form } else { query };
+    let core = logins.core();
     let account = find(core, named)?;
+    let id = logins.request_id().as_bytes();
+    // The refresh itself is the server's entry, with the same id: here is who wanted it.
+    logins.record_refresh(&account.id).await;
     let (tokens, holder) = (core.tokens(), &account.holder);
     let before = tokens.status(holder).generation;
-    let done = match tokens.token(holder).await {
+    let done = match tokens.token_at(holder, core.clock().now(), id).await {
         // One that was fetched just now need not be fetched again.
         Ok(token) if token.generation() > before => Ok(()),
         Ok(token) => tokens
-            .replace(holder, &token)
+            .replace(holder, &token, id)
             .await
             .and_then(|replacement| replacement.failed.map_or(Ok(()), Err)),
         Err(error) => Err(error),

@@ -28,9 +28,9 @@ enum Message {
 }
 
 impl Recorder {
-    /// Writes down every event from now on, on `control`.
+    /// Writes down every event from now on, on `control`, as what `actor` caused.
     #[must_use]
-    pub fn start(audit: &Audit, events: &Events, control: &Handle) -> Self {
+    pub fn start(audit: &Audit, events: &Events, actor: Actor, control: &Handle) -> Self {
         if audit.path().is_none() {
             return Self(None);
         }
@@ -39,7 +39,7 @@ impl Recorder {
         control.spawn(write(audit.clone(), receiver, lost.clone()));
         let (listener, audit) = (sender.clone(), audit.clone());
         events.subscribe(move |event| {
-            if listener.try_send(Message::Entry(entry(event))).is_err() {
+            if listener.try_send(Message::Entry(entry(actor.clone(), event))).is_err() {
                 lost.fetch_add(1, Relaxed);
                 audit.lost(1);
             }
@@ -89,7 +89,7 @@ async fn write(audit: Audit, mut messages: mpsc::Receiver<Message>, lost: Arc<At
 }
 
 /// What is written of `event`.
-fn entry(event: &Event) -> Entry {
+fn entry(actor: Actor, event: &Event) -> Entry {
     let action = match event.kind {
         Kind::TokenRefreshed | Kind::TokenRefreshFailed => Action::TokenRefresh,
         Kind::ReauthorizationRequired => Action::GrantReauthorizationRequired,
@@ -98,9 +98,12 @@ fn entry(event: &Event) -> Entry {
         Kind::ApplicationRejected => Action::ApplicationRejected,
         Kind::StoreDegraded => Action::StoreDegraded,
     };
-    let mut entry = Entry::new(Actor::Server, action);
+    let mut entry = Entry::new(actor, action);
     entry.account.clone_from(&event.account);
     entry.generation = event.generation;
+    if let Some(id) = &event.request_id {
+        entry = entry.request_id(id);
+    }
     match event.kind {
         Kind::TokenRefreshed | Kind::Recovered => entry,
         Kind::Expiring => {
@@ -135,6 +138,7 @@ mod tests {
             generation,
             reason,
             days_left: Some(12),
+            request_id: Some("r-1".to_owned()),
             ..Event::new(kind, 1)
         }
     }
@@ -144,7 +148,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let audit = audit(dir.path(), &["k1"], 0, 0);
         let events = Events::default();
-        let recorder = Recorder::start(&audit, &events, &Handle::current());
+        let recorder = Recorder::start(&audit, &events, Actor::Server, &Handle::current());
         for kind in Kind::ALL {
             events.emit(&event(kind));
         }
@@ -154,6 +158,7 @@ mod tests {
         let seen: Vec<String> = lines
             .map(|line| {
                 assert_eq!(line.body.account.as_deref(), Some("acme"));
+                assert_eq!(line.body.request_id.as_deref(), Some("r-1"));
                 let reason = line.body.reason.as_deref().unwrap_or("-");
                 format!("{} {} {reason}", line.body.action, line.body.outcome)
             })
@@ -180,7 +185,7 @@ mod tests {
         // A file where the directory should be.
         fs::write(&place, "").expect("written");
         let events = Events::default();
-        let recorder = Recorder::start(&audit, &events, &Handle::current());
+        let recorder = Recorder::start(&audit, &events, Actor::Server, &Handle::current());
         for _ in 0..3 {
             events.emit(&event(Kind::TokenRefreshed));
             recorder.settle().await;

@@ -9,9 +9,8 @@ mod network;
 mod place;
 mod ports;
 
-use super::{Context, print};
+use super::{Context, Failure, print};
 use crate::id::AccountId;
-use anyhow::bail;
 use finding::{Finding, Level, Report};
 use std::{collections::BTreeSet, io::IsTerminal};
 
@@ -38,11 +37,12 @@ impl Doctor {
             true => report.json(),
             false => report.text(stdout.is_terminal() && !no_color),
         })?;
-        match report.count(Level::Error) {
-            0 => Ok(()),
-            1 => bail!("one thing is wrong"),
-            errors => bail!("{errors} things are wrong"),
-        }
+        let error = match report.count(Level::Error) {
+            0 => return Ok(()),
+            1 => "one thing is wrong".to_owned(),
+            errors => format!("{errors} things are wrong"),
+        };
+        Err(Failure::Reported { error, code: report.exit_code() }.into())
     }
 
     fn examine(&self, context: &Context) -> anyhow::Result<Report> {
@@ -54,7 +54,7 @@ impl Doctor {
                 let text = format!("{:#}", anyhow::Error::from(failure));
                 let mend = "mend it, or begin with the lines that `adsproxy key init` prints; \
                             `adsproxy check-config` looks at the configuration alone";
-                report.add(Finding::error("config", text).mend(mend));
+                report.add(Finding::error("config", text).mend(mend).code(78));
                 return Ok(report);
             }
         };

@@ -5,6 +5,7 @@ use super::{
     table::{plain, table},
 };
 use crate::{
+    audit::{Action, Actor, Audit, Entry},
     clock::{Clock, SystemClock},
     config::{Config, HookTarget},
     hooks::{
@@ -15,7 +16,10 @@ use crate::{
 };
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Verb {
@@ -49,7 +53,7 @@ impl Verb {
         let config = context.load()?.config;
         match self {
             Self::List { dead, json } => list(&outbox_of(&config)?, *dead, *json),
-            Self::Resend { id, .. } => resend(&outbox_of(&config)?, id.as_deref()),
+            Self::Resend { id, .. } => resend(&config, id.as_deref()),
             Self::Test { name } => test(&config, name),
         }
     }
@@ -119,7 +123,8 @@ fn row(state: &str, message: &Message) -> [String; 8] {
     ]
 }
 
-fn resend(root: &Path, id: Option<&str>) -> anyhow::Result<()> {
+fn resend(config: &Config, id: Option<&str>) -> anyhow::Result<()> {
+    let root = &outbox_of(config)?;
     let mut dead: Vec<Dead> = outbox::dead(root)?;
     if let Some(id) = id {
         dead.retain(|dead| dead.message.as_ref().is_some_and(|message| message.id == id));
@@ -133,6 +138,10 @@ fn resend(root: &Path, id: Option<&str>) -> anyhow::Result<()> {
     if dead.is_empty() {
         return print("nothing was given up\n");
     }
+    let entry = Entry::new(Actor::cli(), Action::HookResend).count(dead.len() as u64);
+    let entry = id.into_iter().fold(entry, Entry::about);
+    let audit = Audit::new(config, Arc::new(SystemClock))?;
+    audit.record(&entry).context("nothing was queued")?;
     let count = outbox::resend(root, &dead, SystemClock.now().unix())?;
     let s = if count == 1 { "" } else { "s" };
     print(format!("{count} message{s} queued; a running server delivers within seconds\n"))

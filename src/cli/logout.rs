@@ -62,7 +62,8 @@ impl Logout {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let metrics = Metrics::new(&config.metrics, Arc::default());
         let handle = runtime.handle().clone();
-        let core = Core::open(Arc::new(config), Arc::new(SystemClock), metrics, handle)?;
+        let core =
+            Core::open(Arc::new(config), Arc::new(SystemClock), metrics, Actor::cli(), handle)?;
         let done = runtime.block_on(Logins::new(core, Actor::cli()).logout(&self.account))?;
         Ok(serde_json::to_value(done)?)
     }

@@ -43,7 +43,7 @@ impl Session {
         let metrics = Metrics::new(&config.metrics, log.dropped());
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let (config, clock) = (Arc::new(config), Arc::new(SystemClock));
-        let core = Core::open(config, clock, metrics, runtime.handle().clone())?;
+        let core = Core::open(config, clock, metrics, Actor::cli(), runtime.handle().clone())?;
         let hooks = app::hooks(&core, runtime.handle().clone())?;
         let account = runtime.block_on(core.account(alias)).context("cannot read the store")?;
         let Some(account) = account else { bail!(unknown(alias)) };

@@ -65,8 +65,9 @@ async fn finish(store: &FileStore, config: &Config, audit: &Audit) -> Result<boo
     let rotation = Rotation::prepare(store).await?;
     let entry = Entry::new(Actor::Server, Action::KeyRotate).about(store.ring().sealing_key_id());
     audit.write(entry.clone().attempt()).await?;
-    let report = rotation.run(&config.accounts, |_, _| ()).await?;
-    audit.write(entry.ok().count(report.resealed as u64)).await?;
+    let done = rotation.run(&config.accounts, |_, _| ()).await;
+    audit.write(concluded(entry, &done)).await?;
+    let report = done?;
     let log = audit.clone();
     // What remains of it, `key status` shows and the next `key rotate` does.
     let anchored = tokio::task::spawn_blocking(move || log.reanchor()).await;
@@ -80,6 +81,15 @@ async fn finish(store: &FileStore, config: &Config, audit: &Audit) -> Result<boo
         warn!(account, error = %chain(error), "the record was not sealed anew");
     }
     Ok(report.failed.iter().all(|(_, error)| error.is_lasting()))
+}
+
+/// `entry` with how a rotation ended.
+pub(crate) fn concluded(entry: Entry, done: &Result<rotate::Report, store::Error>) -> Entry {
+    match done {
+        Ok(report) if report.failed.is_empty() => entry.ok().count(report.resealed as u64),
+        Ok(report) => entry.failed("records_left").count(report.resealed as u64),
+        Err(_) => entry.failed("store_failed"),
+    }
 }
 
 async fn name_missing(store: &FileStore) {

@@ -21,7 +21,8 @@ fn logins() -> (Logins, Arc<ManualClock>) {
     let config = load::parse(Some("t".into()), text, &secrets, &[]).expect("valid").config;
     let clock = Arc::new(ManualClock::new());
     let metrics = Metrics::new(&config.metrics, Arc::default());
-    let core = Core::open(Arc::new(config), clock.clone(), metrics, Handle::current());
+    let core =
+        Core::open(Arc::new(config), clock.clone(), metrics, Actor::Server, Handle::current());
     (Logins::new(core.expect("a core"), Actor::Server), clock)
 }
 

@@ -56,17 +56,42 @@ pub struct Logins {
     core: Core,
     /// Who does what is done here, for the audit log.
     actor: Actor,
+    /// In which request; empty outside one.
+    request_id: String,
 }
 
 impl Logins {
     /// Logins into the accounts of `core`; the audit log names `actor`.
     #[must_use]
     pub fn new(core: Core, actor: Actor) -> Self {
-        Self { core, actor }
+        Self { core, actor, request_id: String::new() }
+    }
+
+    /// The same for what is done in the request `id`.
+    #[must_use]
+    pub fn for_request(&self, id: &str) -> Self {
+        Self { request_id: id.to_owned(), ..self.clone() }
+    }
+
+    /// The request it is done in; empty outside one.
+    #[must_use]
+    pub fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    /// Records who wants `account`'s token refreshed. A refresh goes on without the audit log: a
+    /// metric tells that this could not be written.
+    pub async fn record_refresh(&self, account: &AccountId) {
+        let entry = Entry::new(self.actor.clone(), Action::TokenRefresh).account(account).attempt();
+        let _ = self.core.audit().write(self.asked(entry)).await;
     }
 
     fn entry(&self, action: Action, account: &AccountId, origin: &str) -> Entry {
-        Entry::new(self.actor.clone(), action).account(account).about(origin)
+        self.asked(Entry::new(self.actor.clone(), action).account(account).about(origin))
+    }
+
+    fn asked(&self, entry: Entry) -> Entry {
+        if self.request_id.is_empty() { entry } else { entry.request_id(&self.request_id) }
     }
 
     /// The accounts behind it.

@@ -1,6 +1,6 @@
 //! One request from its first byte to the end of its answer: id, clocks, counters, access line.
 
-use super::{Worker, fields::Fields};
+use super::{Worker, fields::Fields, request_id};
 use crate::{
     account::Account, clock::Now, forward::body::Capture, id::Region, log::AccessLine,
     metrics::Limit,
@@ -47,7 +47,7 @@ impl Exchange {
             began: worker.shared.clock.now(),
             method: method.clone(),
             uri: uri.clone(),
-            request_id: request_id(fields).unwrap_or_else(|| worker.fresh_request_id()),
+            request_id: request_id::of(fields).unwrap_or_else(|| worker.fresh_request_id()),
             status: CALLER_LEFT,
             account: None,
             amazon_request_id: None,
@@ -147,34 +147,5 @@ impl Drop for Exchange {
 impl fmt::Debug for Exchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Exchange").field("status", &self.status).finish_non_exhaustive()
-    }
-}
-
-/// The caller's own id, if it is 1 to 128 visible ASCII characters.
-fn request_id(fields: &Fields<'_>) -> Option<HeaderValue> {
-    let value = fields.request_id.first()?;
-    let fits =
-        (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic);
-    fits.then(|| value.clone())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use http::HeaderMap;
-
-    #[test]
-    fn a_callers_request_id_is_kept_only_when_it_is_visible_and_short() {
-        let id = |text: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("x-request-id", HeaderValue::from_str(text).expect("a value"));
-            request_id(&Fields::of(&headers))
-        };
-        assert_eq!(id("abc-1").expect("kept"), "abc-1");
-        assert!(id(&"x".repeat(128)).is_some());
-        for text in ["", "a b", &"x".repeat(129), "a\tb"] {
-            assert!(id(text).is_none(), "{text:?}");
-        }
-        assert!(request_id(&Fields::default()).is_none());
     }
 }

@@ -9,6 +9,7 @@ mod exchange;
 pub mod fields;
 pub mod guard;
 pub mod local_key;
+pub mod request_id;
 pub mod respond;
 mod select;
 mod shim;
@@ -113,9 +114,6 @@ impl Worker {
         let config = shared.config.clone();
         let workers = config.proxy.workers;
         let deadlines = Deadlines::new();
-        let mut seed = [0; 8];
-        // Request ids need to differ, not to be secret: without randomness they still count up.
-        let _ = aws_lc_rs::rand::fill(&mut seed);
         Rc::new(Self {
             guard: Guard::new(&config.guard.allowed_hosts),
             known_host: RefCell::default(),
@@ -136,7 +134,7 @@ impl Worker {
             access,
             in_flight: Cell::new(0),
             in_flight_max: config.limits.in_flight_max.div_ceil(workers),
-            request_ids: Cell::new(u64::from_ne_bytes(seed)),
+            request_ids: Cell::new(request_id::first()),
             ticked: Cell::new(shared.clock.now()),
             metrics,
             shared,
@@ -232,7 +230,10 @@ impl Worker {
         let host = self.forward.host(selection.service, selection.region);
         let (tokens, holder) = (&self.shared.tokens, &selection.account.holder);
 
-        let mut token = tokens.token_at(holder, exchange.began()).await.map_err(Error::Token)?;
+        let mut token = tokens
+            .token_at(holder, exchange.began(), exchange.request_id().as_bytes())
+            .await
+            .map_err(Error::Token)?;
         let capture = Capture::new(body.take(), &self.captures);
         exchange.uploads(&capture);
         if head.version < Version::HTTP_2 && fields.expect.first().is_none() {
@@ -258,7 +259,7 @@ impl Worker {
             if self.stands(&refused, &capture, replays).await {
                 if refused.class != Upstream401::Permission {
                     // Too late for this request, in time for the next.
-                    tokens.reject(holder, &token);
+                    tokens.reject(holder, &token, exchange.request_id().as_bytes());
                     self.replayed(replays, ReplayOutcome::StillUnauthorized);
                 }
                 // Where no better token could be had, that is the truth to tell, not the 401; a
@@ -271,7 +272,8 @@ impl Worker {
                 };
             }
             refused.discard();
-            let replacement = Box::pin(tokens.replace(holder, &token)).await;
+            let replacement =
+                Box::pin(tokens.replace(holder, &token, exchange.request_id().as_bytes())).await;
             let replacement = replacement
                 .inspect_err(|_| self.metrics.replay(ReplayOutcome::Failed))
                 .map_err(Error::Token)?;
@@ -385,15 +387,9 @@ impl Worker {
     }
 
     fn fresh_request_id(&self) -> HeaderValue {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
-        let id = self.request_ids.get();
-        self.request_ids.set(id.wrapping_add(1));
-        let mut text = [0; 16];
-        for (at, digit) in text.iter_mut().enumerate() {
-            let nibble = id >> (60 - 4 * at) & 15;
-            *digit = HEX[usize::try_from(nibble).unwrap_or_default()];
-        }
-        HeaderValue::from_bytes(&text).expect("hexadecimal digits are visible ASCII")
+        let number = self.request_ids.get();
+        self.request_ids.set(number.wrapping_add(1));
+        request_id::fresh(number)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What goes back to the caller: Amazon's answer as it came, or one of ours, marked as such.
 
-use super::{error::Error, exchange::Exchange, triage::Unauthorized};
+use super::{error::Error, exchange::Exchange, request_id::REQUEST_ID, triage::Unauthorized};
 use crate::{
     deadline::Timer,
     forward::{headers, upstream},
@@ -20,7 +20,6 @@ use std::{
     time::Duration,
 };
 
-static REQUEST_ID: HeaderName = HeaderName::from_static("x-ads-proxy-request-id");
 static ERROR: HeaderName = HeaderName::from_static("x-ads-proxy-error");
 static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 

@@ -80,6 +80,22 @@ impl FileStore {
         .await
     }
 
+    /// How many notes need which key.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn notes_by_key(&self) -> Result<BTreeMap<String, usize>, Error> {
+        self.notes.keys_needed().await
+    }
+
+    /// Seals the notes anew with the first key, those that open; says how many that were.
+    ///
+    /// # Errors
+    /// `Io`, `Random`.
+    pub(super) async fn reseal_notes(&self) -> Result<usize, Error> {
+        self.notes.reseal().await
+    }
+
     /// Its keys.
     #[must_use]
     pub fn ring(&self) -> &KeyRing {

@@ -121,7 +121,8 @@ impl<'a> Rotation<'a> {
             }
             // A command with an older list of keys may have written meanwhile.
             let again = report.failed.iter().any(|(_, error)| !error.is_lasting());
-            if report.resealed == before && !again {
+            let notes = self.store.reseal_notes().await?;
+            if report.resealed == before && notes == 0 && !again {
                 break;
             }
         }

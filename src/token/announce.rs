@@ -94,6 +94,7 @@ fn about(kind: Kind, holder: &Holder, at: u64) -> Event {
         account: Some(holder.id.clone()),
         application: Some(holder.application.name().to_owned()),
         days_left: holder.consent_days_left(at),
+        request_id: holder.asked_by.lock().clone(),
         ..Event::new(kind, at)
     }
 }

@@ -51,6 +51,8 @@ pub struct Holder {
     pub(super) dead: Mutex<Option<Secret>>,
     /// Seconds since 1970.
     pub(super) consented_at: Mutex<Option<u64>>,
+    /// The request that the refresh under way was begun for.
+    pub(super) asked_by: Mutex<Option<String>>,
 }
 
 impl fmt::Debug for Holder {
@@ -81,6 +83,7 @@ impl Holder {
             stored: Mutex::new(None),
             dead: Mutex::new(None),
             consented_at: Mutex::new(None),
+            asked_by: Mutex::new(None),
         }
     }
 

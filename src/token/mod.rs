@@ -249,10 +249,11 @@ impl TokenManager {
     /// # Cancel safety
     /// Safe: the refresh runs in its own task, and goes on when every caller has left.
     pub async fn token(&self, holder: &Arc<Holder>) -> Result<Arc<AccessToken>, Error> {
-        self.token_at(holder, self.0.clock.now()).await
+        self.token_at(holder, self.0.clock.now(), b"").await
     }
 
-    /// As [`TokenManager::token`], for a caller that has just read the clock itself.
+    /// As [`TokenManager::token`], for a caller that has just read the clock itself, and for the
+    /// request `request_id`; none if empty.
     ///
     /// # Errors
     /// As [`TokenManager::token`].
@@ -263,6 +264,7 @@ impl TokenManager {
         &self,
         holder: &Arc<Holder>,
         now: Now,
+        request_id: &[u8],
     ) -> Result<Arc<AccessToken>, Error> {
         {
             let current = holder.current.load();
@@ -270,22 +272,23 @@ impl TokenManager {
                 return Ok(token.clone());
             }
         }
-        Box::pin(self.token_slowly(holder, now)).await
+        Box::pin(self.token_slowly(holder, now, request_id)).await
     }
 
     async fn token_slowly(
         &self,
         holder: &Arc<Holder>,
         now: Now,
+        request_id: &[u8],
     ) -> Result<Arc<AccessToken>, Error> {
         // Subscribed before the state is looked at, so that no end of a refresh is missed.
         let finished = holder.finished.subscribe();
         let want = holder.slot.lock().want(now);
         match want {
             Want::Use => {}
-            Want::UseAndRefresh => self.0.clone().spawn_refresh(holder, Trigger::Request),
+            Want::UseAndRefresh => self.0.spawn_refresh(holder, Trigger::Request, request_id),
             Want::Refresh => {
-                self.0.clone().spawn_refresh(holder, Trigger::Request);
+                self.0.spawn_refresh(holder, Trigger::Request, request_id);
                 self.0.wait(holder, finished).await?;
             }
             Want::Wait => self.0.wait(holder, finished).await?,
@@ -324,7 +327,7 @@ impl TokenManager {
             (slot.background(now), slot.refusal(now))
         };
         if begun {
-            self.0.clone().spawn_refresh(holder, Trigger::Request);
+            self.0.spawn_refresh(holder, Trigger::Request, b"");
         } else if let Some(refusal) = refusal {
             return Err(refusal.into());
         }
@@ -333,7 +336,8 @@ impl TokenManager {
         refusal.map_or_else(|| self.0.after_waiting(holder), |refusal| Err(refusal.into()))
     }
 
-    /// Returns what to replay with after Amazon answered 401 to `rejected`.
+    /// Returns what to replay the request `request_id` (none if empty) with after Amazon answered
+    /// 401 to `rejected`.
     ///
     /// Refreshes only if nobody did meanwhile, and at most once per
     /// `token.forced_refresh_min_interval_secs`; inside that time the same token comes back,
@@ -349,6 +353,7 @@ impl TokenManager {
         &self,
         holder: &Arc<Holder>,
         rejected: &Arc<AccessToken>,
+        request_id: &[u8],
     ) -> Result<Replacement, Error> {
         let now = self.0.clock.now();
         let finished = holder.finished.subscribe();
@@ -356,7 +361,7 @@ impl TokenManager {
         let outcome = match decision {
             Rejected::Replay => Ok(()),
             Rejected::Refresh => {
-                self.0.clone().spawn_refresh(holder, Trigger::Forced);
+                self.0.spawn_refresh(holder, Trigger::Forced, request_id);
                 self.0.wait(holder, finished).await
             }
             Rejected::Wait => self.0.wait(holder, finished).await,
@@ -390,10 +395,10 @@ impl TokenManager {
     }
 
     /// Notes a 401 that comes too late for its own request: a refresh starts, nobody waits.
-    pub fn reject(&self, holder: &Arc<Holder>, rejected: &AccessToken) {
+    pub fn reject(&self, holder: &Arc<Holder>, rejected: &AccessToken, request_id: &[u8]) {
         let now = self.0.clock.now();
         if holder.slot.lock().rejected(rejected.generation, now) == Rejected::Refresh {
-            self.0.clone().spawn_refresh(holder, Trigger::Forced);
+            self.0.spawn_refresh(holder, Trigger::Forced, request_id);
         }
     }
 

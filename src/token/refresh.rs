@@ -97,9 +97,16 @@ impl Drop for Ending<'_> {
 }
 
 impl Inner {
-    pub(super) fn spawn_refresh(self: Arc<Self>, holder: &Arc<Holder>, trigger: Trigger) {
-        let control = self.control.clone();
-        control.spawn(self.refresh(holder.clone(), trigger));
+    /// Begins the refresh that the slot has handed out, for the request `request_id`.
+    pub(super) fn spawn_refresh(
+        self: &Arc<Self>,
+        holder: &Arc<Holder>,
+        trigger: Trigger,
+        request_id: &[u8],
+    ) {
+        let id = (!request_id.is_empty()).then(|| String::from_utf8_lossy(request_id).into_owned());
+        *holder.asked_by.lock() = id;
+        self.control.spawn(self.clone().refresh(holder.clone(), trigger));
     }
 
     /// Refreshes `holder`'s token; the slot must have handed this refresh out.
@@ -115,6 +122,7 @@ impl Inner {
                 let account = holder.id.as_str();
                 info!(account, generation = token.generation, ?trigger, "access token refreshed");
                 self.announcer.refreshed(&holder, token.generation, now.unix());
+                *holder.asked_by.lock() = None;
                 holder.publish(token);
                 self.metrics.token_refresh(trigger, RefreshOutcome::Succeeded, took);
             }
@@ -123,6 +131,7 @@ impl Inner {
                 holder.note_failure(error.failure(), &chain(&error), now);
                 // Told before anybody who waited can ask what became of it.
                 self.announcer.failed(&holder, &error, now.unix());
+                *holder.asked_by.lock() = None;
                 holder.finish();
                 self.metrics.token_refresh(trigger, error.outcome(), took);
             }

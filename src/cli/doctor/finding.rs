@@ -42,11 +42,13 @@ pub(super) struct Finding {
     pub(super) level: Level,
     pub(super) text: String,
     pub(super) mend: Option<String>,
+    /// What the command exits with if nothing else is wrong.
+    code: u8,
 }
 
 impl Finding {
     fn new(check: &'static str, level: Level, text: impl Into<String>) -> Self {
-        Self { check, level, text: text.into(), mend: None }
+        Self { check, level, text: text.into(), mend: None, code: 1 }
     }
 
     pub(super) fn ok(check: &'static str, text: impl Into<String>) -> Self {
@@ -67,6 +69,10 @@ impl Finding {
 
     pub(super) fn mend(self, how: impl Into<String>) -> Self {
         Self { mend: Some(how.into()), ..self }
+    }
+
+    pub(super) fn code(self, code: u8) -> Self {
+        Self { code, ..self }
     }
 }
 
@@ -91,6 +97,13 @@ impl Report {
         self.0.iter().any(|finding| finding.check == check && finding.level == Level::Error)
     }
 
+    /// The exit code that all errors have in common, else 1.
+    pub(super) fn exit_code(&self) -> u8 {
+        let mut errors = self.0.iter().filter(|finding| finding.level == Level::Error);
+        let Some(first) = errors.next() else { return 0 };
+        if errors.all(|error| error.code == first.code) { first.code } else { 1 }
+    }
+
     pub(super) fn json(&self) -> String {
         let findings: Vec<Value> = self
             .0
@@ -111,7 +124,7 @@ impl Report {
     pub(super) fn text(&self, coloured: bool) -> String {
         let width = self.0.iter().map(|finding| finding.check.len()).max().unwrap_or(0);
         let mut text = String::new();
-        for Finding { check, level, text: found, mend } in &self.0 {
+        for Finding { check, level, text: found, mend, .. } in &self.0 {
             let word = format!("{:7}", level.as_str());
             let (on, off) = if coloured { (level.colour(), "\x1b[0m") } else { ("", "") };
             // A text of several lines stands under itself.
@@ -154,6 +167,16 @@ error    egress  two
         assert_eq!(report().text(false), expected);
         let coloured = report().text(true);
         assert!(coloured.starts_with("\x1b[32mok     \x1b[0m  config"), "{coloured:?}");
+    }
+
+    #[test]
+    fn the_exit_code_tells_what_is_wrong_if_it_is_one_kind_of_thing() {
+        let dead = || Finding::error("grant", "dead").code(77);
+        let of = |findings: Vec<Finding>| Report(findings).exit_code();
+        assert_eq!(of(vec![Finding::ok("config", "fine"), Finding::warning("port", "odd")]), 0);
+        assert_eq!(of(vec![dead(), Finding::ok("config", "fine"), dead()]), 77);
+        assert_eq!(of(vec![dead(), Finding::error("store", "full")]), 1);
+        assert_eq!(of(vec![Finding::error("store", "full")]), 1);
     }
 
     #[test]

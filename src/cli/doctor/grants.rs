@@ -117,7 +117,7 @@ async fn one(proxy: &PrivateProxy, account: &Account) -> Vec<Finding> {
         77 => format!("{alias}: not connected, or the advertiser has withdrawn consent"),
         _ => format!("{alias}: {error:#}"),
     };
-    vec![Finding::error("grant", text).mend(mend)]
+    vec![Finding::error("grant", text).mend(mend).code(exit_code(&error))]
 }
 
 fn judge_consent(alias: &AccountId, days: Option<i64>) -> Finding {

@@ -112,7 +112,8 @@ fn judge_redirect(application: &str, redirect_uri: &str, admin: u16) -> Finding 
         "set redirect_uri = \"http://localhost:{admin}{CALLBACK}\" here and among the allowed \
          return URLs of the security profile, or change listen.admin"
     );
-    Finding::error("redirect", text).mend(mend)
+    // Whoever never logs in here does not miss it.
+    Finding::warning("redirect", text).mend(mend)
 }
 
 /// The store: there, ours, writable, with room, and its key opens what is in it.

@@ -2,7 +2,7 @@
 
 use super::{Context, print};
 use crate::{
-    audit::{Action, Actor, Audit, Entry},
+    audit::{self, Action, Actor, Audit, Entry},
     clock::{Clock, SystemClock},
     config::{EncryptionKey, Material, StoreKind},
     secret::Secret,
@@ -56,12 +56,14 @@ impl Init {
             Some(id) => id.clone(),
             None => free_id(&keys)?,
         };
-        record(context, &id)?;
+        let entry = Entry::new(Actor::cli(), Action::KeyInit).about(&id);
+        record(context, &entry.clone().attempt()).context("no key was made")?;
         if self.keyring {
             in_keyring(&id)?
         } else {
             self.in_file(context, &id)?
         }
+        record(context, &entry).context(UNRECORDED)?;
         match keys.iter().all(|key| key.id == id) {
             true => Ok(()),
             false => print(
@@ -99,14 +101,15 @@ impl Init {
     }
 }
 
-/// Writes down that a key is about to be made. Where there is no configuration, or no key yet that
+/// Writes down that a key is about to be made, or was. Where there is no configuration, or no key yet that
 /// could protect the audit log, there is nothing to write it into.
-fn record(context: &Context, id: &str) -> anyhow::Result<()> {
+fn record(context: &Context, entry: &Entry) -> Result<(), audit::Error> {
     let Ok(loaded) = context.load() else { return Ok(()) };
     let Ok(audit) = Audit::new(&loaded.config, Arc::new(SystemClock)) else { return Ok(()) };
-    let entry = Entry::new(Actor::cli(), Action::KeyInit).about(id).attempt();
-    audit.record(&entry).context("no key was made")
+    audit.record(entry)
 }
+
+const UNRECORDED: &str = "the key was made, but that could not be written into the audit log";
 
 fn in_keyring(id: &str) -> anyhow::Result<()> {
     let key = store::generate_key()?;
@@ -139,8 +142,14 @@ fn prepare_passphrases(context: &Context) -> anyhow::Result<()> {
     for key in &config.encryption.keys {
         let Material::Passphrase(passphrase) = &key.material else { continue };
         let id = &key.id;
+        let entry = Entry::new(Actor::cli(), Action::KeyInit).about(id);
+        record(context, &entry.clone().attempt()).context("no key was made")?;
         done += &match store::prepare_passphrase(&config.store.path, id, passphrase)? {
-            true => format!("key {id} is ready: its salt is in keys/{id}.json of the store\n"),
+            true => {
+                // If it is the first one, the log could not be protected before.
+                record(context, &entry).context(UNRECORDED)?;
+                format!("key {id} is ready: its salt is in keys/{id}.json of the store\n")
+            }
             false => format!("key {id} was ready before; nothing was changed\n"),
         };
     }

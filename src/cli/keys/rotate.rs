@@ -5,6 +5,7 @@ use crate::{
     audit::{Action, Actor, Entry},
     cli::print,
     config::Config,
+    core::keys::concluded,
     error_chain::chain,
     store::{FileStore, rotate::Rotation},
 };
@@ -31,19 +32,19 @@ pub(super) async fn run(config: &Config, store: &FileStore) -> anyhow::Result<()
     let entry = Entry::new(Actor::cli(), Action::KeyRotate).about(key);
     audit.record(&entry.clone().attempt()).context("nothing was changed")?;
     let shown = io::stderr().is_terminal();
-    let report = rotation
+    let done = rotation
         .run(&config.accounts, |done, all| {
             if shown {
                 eprint!("\r{done} of {all} records");
             }
         })
-        .await?;
+        .await;
     if shown {
         eprintln!();
     }
-    let entry = entry.count(report.resealed as u64);
+    audit.record(&concluded(entry, &done))?;
+    let report = done?;
     let is_whole = report.failed.is_empty();
-    audit.record(&if is_whole { entry.ok() } else { entry.failed("records_left") })?;
     // It is older than the key, too, and must not need the old one to be checked.
     audit.reanchor().context("the records are sealed anew, but not the audit log's protection")?;
     print(format!(

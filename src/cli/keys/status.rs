@@ -60,6 +60,9 @@ impl Inventory {
         for id in audit(config, store)?.keys_needed()? {
             found.of(id).others.push("audit log".to_owned());
         }
+        for (id, count) in store.notes_by_key().await? {
+            found.of(id).others.push(format!("{count} notes of logins, links and profiles"));
+        }
         found.unfinished_rotation = store.unfinished_rotation().await?;
         Ok(found)
     }

@@ -141,7 +141,13 @@ impl Own {
         let metrics = Metrics::new(&config.metrics, Arc::default());
         let guard = Guard::new(&config.guard.allowed_hosts);
         let handle = runtime.handle().clone();
-        let core = Core::open(Arc::new(config), Arc::new(SystemClock), metrics.clone(), handle)?;
+        let core = Core::open(
+            Arc::new(config),
+            Arc::new(SystemClock),
+            metrics.clone(),
+            Actor::cli(),
+            handle,
+        )?;
         let health = Arc::new(Health::new(Vec::new()));
         let sources = Sources { health, metrics, accounts: Arc::new(core.clone()) };
         let service = Admin::guarded(sources, guard).with_logins(Logins::new(core, Actor::cli()));

@@ -14,8 +14,10 @@ use crate::{
         seal::{Field, KeyRing, Place},
     },
 };
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read as _, Write as _},
     os::unix::{
@@ -75,6 +77,52 @@ impl FileNotes {
     }
 }
 
+impl FileNotes {
+    /// How many notes need which key.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(in crate::store) async fn keys_needed(&self) -> Result<BTreeMap<String, usize>, Error> {
+        let mut needed = BTreeMap::new();
+        for kind in NoteKind::ALL {
+            let directory = self.directory(kind);
+            let ids = blocking(&directory, |directory| {
+                let texts = named(directory)?.into_iter().map(|(path, _)| read(&path));
+                let envelopes = texts.filter_map(|text| {
+                    text.transpose().map(|text| Ok(serde_json::from_slice::<Envelope>(&text?).ok()))
+                });
+                let envelopes: Vec<_> = envelopes.collect::<Result<_, Error>>()?;
+                Ok(envelopes.into_iter().flatten().map(|envelope| envelope.key_id))
+            });
+            for id in ids.await? {
+                *needed.entry(id).or_default() += 1;
+            }
+        }
+        Ok(needed)
+    }
+
+    /// Seals anew what opens and is not sealed with the first key; says how many that were. What
+    /// is taken or replaced meanwhile stays taken or replaced.
+    ///
+    /// # Errors
+    /// `Io`, `Random`.
+    pub(in crate::store) async fn reseal(&self) -> Result<usize, Error> {
+        let mut count = 0;
+        for kind in NoteKind::ALL {
+            let ring = self.ring.clone();
+            count += blocking(&self.directory(kind), move |directory| {
+                let mut count = 0;
+                for (path, name) in named(directory)? {
+                    count += usize::from(reseal(kind, &name, &path, &ring)?);
+                }
+                Ok(count)
+            })
+            .await?;
+        }
+        Ok(count)
+    }
+}
+
 impl Notes for FileNotes {
     fn put<'a>(
         &'a self,
@@ -84,10 +132,13 @@ impl Notes for FileNotes {
         limit: Limit,
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
-            let text = encode(kind, name, note, &self.ring)?;
-            let expires_at_ms = note.expires_at_ms;
-            blocking(&self.path(kind, name), move |path| write(path, &text, expires_at_ms, limit))
-                .await
+            let (ring, name, note) = (self.ring.clone(), name.to_owned(), note.clone());
+            blocking(&self.path(kind, &name), move |path| {
+                // With a key that every process has, whichever of them the answer comes to.
+                let text = encode(kind, &name, &note, &ring.agreed())?;
+                write(path, &text, note.expires_at_ms, limit)
+            })
+            .await
         })
     }
 
@@ -181,6 +232,27 @@ fn decode(kind: NoteKind, name: &str, text: &[u8], ring: &KeyRing) -> Option<Not
     belongs.then_some(Note { account, expires_at_ms: inside.expires_at_ms, text })
 }
 
+fn reseal(kind: NoteKind, name: &str, path: &Path, ring: &KeyRing) -> Result<bool, Error> {
+    let Some(text) = read(path)? else { return Ok(false) };
+    let envelope = serde_json::from_slice::<Envelope>(&text);
+    if envelope.is_ok_and(|envelope| envelope.key_id == ring.sealing_key_id()) {
+        return Ok(false);
+    }
+    let Some(note) = decode(kind, name, &text, ring) else { return Ok(false) };
+    let anew = encode(kind, name, &note, ring)?;
+    let temporary = write_beside(path, &anew, note.expires_at_ms)?;
+    // Both names must be there for it: a note that was taken does not come back.
+    let exchange = || renameat_with(CWD, &temporary, CWD, path, RenameFlags::EXCHANGE);
+    let exchanged = exchange().is_ok();
+    // Nor does one that was replaced.
+    let ours = exchanged && read(&temporary)?.is_none_or(|before| before == text);
+    if exchanged && !ours {
+        let _ = exchange();
+    }
+    remove(&temporary)?;
+    Ok(ours)
+}
+
 fn write(path: &Path, text: &[u8], expires_at_ms: u64, limit: Limit) -> Result<(), Error> {
     let directory = path.parent().expect("a note lies in a directory");
     let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
@@ -191,6 +263,17 @@ fn write(path: &Path, text: &[u8], expires_at_ms: u64, limit: Limit) -> Result<(
             return Err(Error::Full);
         }
     }
+    let temporary = write_beside(path, text, expires_at_ms)?;
+    fs::rename(&temporary, path).map_err(|error| {
+        // If this fails, too, the next sweep clears it away.
+        let _ = fs::remove_file(&temporary);
+        Error::io("replace", path)(error)
+    })
+}
+
+/// Writes the file that is to become `path`.
+fn write_beside(path: &Path, text: &[u8], expires_at_ms: u64) -> Result<PathBuf, Error> {
+    let directory = path.parent().expect("a note lies in a directory");
     let mut random = [0; 8];
     aws_lc_rs::rand::fill(&mut random).map_err(|_| Error::Random)?;
     // No name begins with a dot, so this is never taken for a note.
@@ -201,14 +284,16 @@ fn write(path: &Path, text: &[u8], expires_at_ms: u64, limit: Limit) -> Result<(
         let until = UNIX_EPOCH.checked_add(Duration::from_millis(expires_at_ms));
         file.write_all(text)
             .and_then(|()| file.set_modified(until.unwrap_or(UNIX_EPOCH)))
-            .map_err(Error::io("write", &temporary))?;
-        fs::rename(&temporary, path).map_err(Error::io("replace", path))
+            .map_err(Error::io("write", &temporary))
     });
-    if written.is_err() {
-        // If this fails, too, the next sweep clears it away.
-        let _ = fs::remove_file(&temporary);
+    match written {
+        Ok(()) => Ok(temporary),
+        Err(error) => {
+            // If this fails, too, the next sweep clears it away.
+            let _ = fs::remove_file(&temporary);
+            Err(error)
+        }
     }
-    written
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
@@ -243,6 +328,16 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
         .collect::<Result<_, _>>()
 }
 
+/// The notes of a directory with their names; none that is being written.
+fn named(directory: &Path) -> Result<Vec<(PathBuf, String)>, Error> {
+    let name = |path: &PathBuf| path.file_name()?.to_str().map(str::to_owned);
+    let all = files(directory)?.into_iter().filter_map(|path| Some((name(&path)?, path)));
+    Ok(all
+        .filter(|(name, _)| AccountId::is_valid(name) && !name.starts_with('.'))
+        .map(|(name, path)| (path, name))
+        .collect())
+}
+
 fn sweep(directory: &Path, now_ms: u64) -> Result<(), Error> {
     let now = UNIX_EPOCH + Duration::from_millis(now_ms);
     let is_old = |path: &PathBuf| {
@@ -257,3 +352,7 @@ fn sweep(directory: &Path, now_ms: u64) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

@@ -1,0 +1,58 @@
+//! The name of a request in answers, logs and the audit log.
+
+use super::fields::Fields;
+use http::{HeaderName, HeaderValue};
+
+/// The field of every answer that says it.
+pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-ads-proxy-request-id");
+
+/// The caller's own id, if it is 1 to 128 visible ASCII characters.
+#[must_use]
+pub fn of(fields: &Fields<'_>) -> Option<HeaderValue> {
+    let value = fields.request_id.first()?;
+    let fits =
+        (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic);
+    fits.then(|| value.clone())
+}
+
+/// The id number `number`, counted from [`first`].
+#[must_use]
+pub fn fresh(number: u64) -> HeaderValue {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; 16];
+    for (at, digit) in text.iter_mut().enumerate() {
+        let nibble = number >> (60 - 4 * at) & 15;
+        *digit = HEX[usize::try_from(nibble).unwrap_or_default()];
+    }
+    HeaderValue::from_bytes(&text).expect("hexadecimal digits are visible ASCII")
+}
+
+/// Where to begin to count. Ids need to differ, not to be secret: without randomness they still
+/// count up.
+#[must_use]
+pub fn first() -> u64 {
+    let mut seed = [0; 8];
+    let _ = aws_lc_rs::rand::fill(&mut seed);
+    u64::from_ne_bytes(seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderMap;
+
+    #[test]
+    fn a_callers_request_id_is_kept_only_when_it_is_visible_and_short() {
+        let id = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-request-id", HeaderValue::from_str(text).expect("a value"));
+            of(&Fields::of(&headers))
+        };
+        assert_eq!(id("abc-1").expect("kept"), "abc-1");
+        assert!(id(&"x".repeat(128)).is_some());
+        for text in ["", "a b", &"x".repeat(129), "a\tb"] {
+            assert!(id(text).is_none(), "{text:?}");
+        }
+        assert!(of(&Fields::default()).is_none());
+    }
+}
