@@ -9,6 +9,7 @@ mod revoke;
 mod wire;
 
 use crate::{backoff::Backoff, config, https::LwaHttp, secret::Secret};
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Uri};
 pub use revoke::Revoked;
 use std::{
@@ -19,6 +20,7 @@ use std::{
 use tracing::warn;
 use wire::Grant;
 pub use wire::{Granted, percent_encode};
+use zeroize::Zeroizing;
 
 /// The largest answer that is read, bytes. Both tokens together are at most 4 KiB.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
@@ -282,19 +284,22 @@ impl LwaClient {
 
     /// Posts a form and reads the answer, up to its limit.
     async fn post(&self, url: &Uri, form: &Secret) -> Result<Received, Error> {
+        // Wiped when the library is done with it, as far as it makes no copies of its own.
+        let form = Zeroizing::new(form.expose().as_bytes().to_vec());
         let mut response = self
             .http
             .client(url)
             .post(url.to_string())
             .header("content-type", "application/x-www-form-urlencoded;charset=UTF-8")
             .header("accept", "application/json")
-            .body(form.expose().to_owned())
+            .body(Bytes::from_owner(form))
             .send()
             .await
             .map_err(transport)?;
         let status = response.status();
         let retry_after = retry_after(response.headers());
-        let mut answer = zeroize::Zeroizing::new(Vec::new());
+        // All the room at once: a buffer that grows leaves copies behind.
+        let mut answer = Zeroizing::new(Vec::with_capacity(ANSWER_MAX_BYTES));
         while let Some(chunk) = response.chunk().await.map_err(transport)? {
             if answer.len() + chunk.len() > ANSWER_MAX_BYTES {
                 return Err(Error::BadAnswer("it is too large"));
@@ -309,7 +314,7 @@ impl LwaClient {
 struct Received {
     status: StatusCode,
     retry_after: Option<Duration>,
-    answer: zeroize::Zeroizing<Vec<u8>>,
+    answer: Zeroizing<Vec<u8>>,
 }
 
 /// The URL is dropped from the error: it is configured, and one place less for a secret.
