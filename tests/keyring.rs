@@ -4,6 +4,10 @@ use crate::support::{
     extras,
     program::{Home, Said, said},
 };
+#[cfg(feature = "sandbox")]
+use crate::support::{login, proxy};
+#[cfg(feature = "sandbox")]
+use adsproxy::sandbox::{CLIENT_ID, CLIENT_SECRET};
 use std::{
     fs,
     os::unix::{fs::PermissionsExt, net::UnixListener},
@@ -146,4 +150,43 @@ fn a_keyring_that_never_answers_is_given_up() {
     let (silent, took) = bus.join().expect("no panic");
     assert!(took < PATIENCE);
     assert!(silent.code == Some(1) && silent.err.contains("no answer within"), "{silent:?}");
+}
+
+/// The key is asked for once: a server goes on when the keyring is locked or gone, and saves.
+#[cfg(feature = "sandbox")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_has_its_key_from_the_keyring_and_outlives_it() {
+    if !can_run() || !extras::required("curl") {
+        return;
+    }
+    let amazon = proxy::amazon().await;
+    let (here, home) = (format!("http://{}", amazon.addr()), home());
+    let (listen, admin) = (login::free_address(), login::free_address());
+    home.write("secret", CLIENT_SECRET, 0o600);
+    home.write("token", proxy::ACME_REFRESH, 0o600);
+    let toml = fs::read_to_string(home.path("proxy.toml")).expect("a configuration");
+    let lwa = format!("client_id = \"{CLIENT_ID}\"\ntoken_url = \"{here}/auth/o2/token\"");
+    let more = format!(
+        "[listen]\nproxy = [\"{listen}\"]\nadmin = \"{admin}\"\n[upstream]\nna = \"{here}\"\n"
+    );
+    home.write("proxy.toml", &(toml.replace("client_id = \"id\"", &lwa) + &more), 0o600);
+    let script = format!(
+        "{UNLOCKED}
+        ask() {{ curl -sf -H 'X-Ads-Account: acme' http://{listen}/v2/profiles >/dev/null; }}
+        $A key init --keyring --id desk >/dev/null && {ADD} || exit
+        $A serve 2>log & server=$!; trap 'kill $server 2>/dev/null' EXIT
+        $A wait && ask && cp store/accounts/acme.json before || exit
+        kill $daemon; wait $daemon
+        curl -sf -X POST {here}/_sandbox/expire >/dev/null && ask || exit
+        kill -TERM $server; wait $server"
+    );
+    let said = tokio::task::spawn_blocking(move || (session(&home, &script), home)).await;
+    let (said, home) = said.expect("no panic");
+    let log = fs::read(home.path("log")).expect("a log");
+    assert_eq!(said.code, Some(0), "{said:?}\n{}", String::from_utf8_lossy(&log));
+    let read = |file: &str| fs::read(home.path(file)).expect("a record");
+    assert_ne!(read("before"), read("store/accounts/acme.json"), "saved without the keyring");
+    for text in [&log, &read("store/accounts/acme.json"), &read("store/audit.jsonl")] {
+        proxy::assert_no_secret("what it leaves", text);
+    }
 }
