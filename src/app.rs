@@ -4,10 +4,11 @@
 //! for refreshes, the store, the admin and health listeners.
 
 mod seat;
+mod surfaces;
 
 use crate::{
     admin::{
-        self, Admin, Sources,
+        Sources,
         health::{Check, Health, Readiness},
     },
     audit::{Action, Actor, Entry},
@@ -25,7 +26,7 @@ use crate::{
     log::{self, Log},
     login::Logins,
     metrics::{AccountStatus, Accounts, Metrics},
-    proxy::{Shared, guard::Guard, local_key::LocalKey},
+    proxy::{Shared, local_key::LocalKey},
     store,
 };
 use seat::Seat;
@@ -39,6 +40,7 @@ use std::{
     thread::JoinHandle,
     time::{Duration, Instant},
 };
+use surfaces::Surfaces;
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     sync::watch,
@@ -90,8 +92,7 @@ pub struct Private {
 /// A running adsproxy.
 pub struct App {
     addresses: Vec<String>,
-    admin: SocketAddr,
-    health: Option<SocketAddr>,
+    surfaces: Surfaces,
     drain: watch::Sender<bool>,
     /// Ends the admin and health listeners: readiness is to be seen falling until then.
     stop: watch::Sender<bool>,
@@ -188,9 +189,9 @@ impl App {
             metrics: metrics.clone(),
             accounts: Arc::new(core.clone()),
         };
-        let (admin, health) = match &private {
-            None => control.block_on(surfaces(&core, sources, &stop))?,
-            Some(_) => (SocketAddr::from(([127, 0, 0, 1], 0)), None),
+        let surfaces = match &private {
+            None => control.block_on(Surfaces::open(&core, sources, &stop))?,
+            Some(_) => Surfaces::none(),
         };
 
         // Before anything can happen that they are to be told.
@@ -220,8 +221,7 @@ impl App {
         readiness.set(Readiness::Ready);
         let app = Self {
             addresses: sockets.addresses,
-            admin,
-            health,
+            surfaces,
             drain,
             stop,
             readiness,
@@ -235,7 +235,8 @@ impl App {
             control: Some(control),
             log: Some(log),
         };
-        let health = app.health.map(tracing::field::display);
+        let Surfaces { admin, health, .. } = &app.surfaces;
+        let health = health.map(tracing::field::display);
         info!(proxy = ?app.addresses, %admin, health, "listening");
         if app.is_private {
             return Ok(app);
@@ -263,13 +264,13 @@ impl App {
     /// The admin listener's address as bound; port 0 if the data plane is private and has none.
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
-        self.admin
+        self.surfaces.admin
     }
 
     /// The health listener's address as bound.
     #[must_use]
     pub fn health_address(&self) -> Option<SocketAddr> {
-        self.health
+        self.surfaces.health
     }
 
     /// Serves until SIGTERM or SIGINT, then drains and says whether all could finish. A second
@@ -304,11 +305,21 @@ impl App {
         if !answered {
             warn!("some requests were still in flight at the end of the drain timeout");
         }
+        self.finish_logins();
         let refreshed = self.finish_refreshes(deadline);
         self.finish_audit();
         self.finish_hooks();
         info!("stopped");
         answered && refreshed
+    }
+
+    /// A grant that Amazon has given must reach the store, and the browser hear of it. Readiness
+    /// was seen falling by now.
+    fn finish_logins(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(control) = &self.control {
+            control.block_on(self.surfaces.finish_logins());
+        }
     }
 
     /// What happened until now is written down; what cannot be delivered any more is by the next
@@ -404,42 +415,6 @@ fn share(core: &Core, private: Option<&Private>) -> Result<Arc<Shared>, Error> {
         draining: Arc::new(AtomicBool::new(false)),
         local_key: private.map(|private| private.key.clone()),
     }))
-}
-
-async fn surfaces(
-    core: &Core,
-    sources: Sources,
-    stop: &watch::Sender<bool>,
-) -> Result<(SocketAddr, Option<SocketAddr>), Error> {
-    let config = core.config();
-    let admin = listener(config.listen.admin).await?;
-    let addresses = (
-        admin.local_addr()?,
-        match config.listen.health {
-            None => None,
-            Some(address) => {
-                let listener = listener(address).await?;
-                let bound = listener.local_addr()?;
-                tokio::spawn(admin::serve(
-                    listener,
-                    Admin::health(sources.clone()),
-                    stop.subscribe(),
-                ));
-                Some(bound)
-            }
-        },
-    );
-    let guard = Guard::new(&config.guard.allowed_hosts);
-    let logins = Logins::new(core.clone(), Actor::admin(None));
-    let sweeper = logins.clone();
-    tokio::spawn(async move { sweeper.run_sweeper().await });
-    let admin_service = Admin::guarded(sources, guard).with_logins(logins);
-    tokio::spawn(admin::serve(admin, admin_service, stop.subscribe()));
-    Ok(addresses)
-}
-
-async fn listener(address: SocketAddr) -> Result<tokio::net::TcpListener, BindError> {
-    tokio::net::TcpListener::bind(address).await.map_err(|error| BindError::new(address, error))
 }
 
 async fn signal() {

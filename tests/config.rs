@@ -149,6 +149,23 @@ fn a_key_that_everybody_can_read_is_refused() {
 }
 
 #[test]
+fn a_return_address_that_is_another_page_is_a_warning() {
+    for (path, warnings) in [("/status", 1), ("/", 1), ("/api/callback", 1), ("/connected", 0)] {
+        let uri = format!("redirect_uri = \"http://localhost:8788{path}\"\n");
+        let home = Home::new();
+        home.write(
+            "proxy.toml",
+            &format!("{}{uri}{MEMORY}", LWA.replace("env = \"TEST_SECRET\"", "file = \"~/s\"")),
+            0o600,
+        )
+        .write("s", "secret", 0o600);
+        let said = home.run("check-config");
+        assert_eq!(said.code, Some(0), "{said:?}");
+        assert_eq!(said.err.matches("no login comes back").count(), warnings, "{path}: {said:?}");
+    }
+}
+
+#[test]
 fn other_secrets_that_everybody_can_read_are_a_warning() {
     let lwa = LWA.replace("env = \"TEST_SECRET\"", "file = \"~/client\"");
     let tls = "[listen.tls]\ncert_file = \"/dev/null\"\nkey_file = \"tls.key\"\n";

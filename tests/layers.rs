@@ -22,6 +22,8 @@ const MODULES: &[(&str, &[&str])] = &[
             // One request has one name, on whichever listener.
             "proxy::request_id",
             "login",
+            // Which return addresses it can answer.
+            "config",
             "account",
             "core",
             "token",

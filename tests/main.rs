@@ -85,6 +85,8 @@ mod oauth_browser;
 #[cfg(feature = "sandbox")]
 mod oauth_command;
 #[cfg(feature = "sandbox")]
+mod oauth_meanwhile;
+#[cfg(feature = "sandbox")]
 mod oauth_state;
 #[cfg(feature = "sandbox")]
 mod outage;

@@ -237,7 +237,9 @@ async fn hosts_and_sites_are_kept_out_but_amazons_answer_comes_in() {
         .await;
     }
     let navigation = [cross, ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
-    refused(login, &navigation).await;
+    for more in ["", "&reconnect=", "&reconnect", "&reconnect=&reconnect="] {
+        refused(&format!("{login}{more}"), &navigation).await;
+    }
     for path in ["/api/auth/refresh", "/api/auth/amazon/logout", "/api/auth/amazon/logins"] {
         let fields = [("origin", "https://evil.test"), ("content-type", "text/plain")];
         let body = r#"{"account":"acme"}"#.to_owned();

@@ -219,6 +219,12 @@ async fn an_answer_without_the_cookie_of_its_browser_is_refused() {
     ] {
         login.is_refused(&login.path, &cookie, 403, "other_browser").await;
     }
+    // Somebody may have been sent there to finish another person's login.
+    assert!(login.proxy.log().contains("other_browser"), "{}", login.proxy.log());
+    let audit = std::fs::read_to_string(login.proxy.dir.path().join("store/audit.jsonl"));
+    let audit = audit.expect("a log");
+    let refusals = audit.lines().filter(|line| line.contains("\"reason\":\"other_browser\""));
+    assert_eq!(refusals.filter(|line| line.contains("\"login\"")).count(), 12, "{audit}");
     login.still_works().await;
 }
 

@@ -54,6 +54,7 @@ const INDEX: &str = "adsproxy\n\n\
     /metrics   for Prometheus\n\
     /status    accounts and their tokens, JSON\n\n\
     GET  /api/auth/amazon/login?account=   begins a login: a redirect for browsers, else JSON\n\
+    POST /api/auth/amazon/logins           a link that begins one, for {\"account\": ...}\n\
     GET  /api/auth/amazon/callback         where Amazon's answer comes to\n\
     POST /api/auth/refresh                 a new access token for {\"account\": ...}\n\
     GET  /api/auth/token-status?account=   how long the token lives\n";

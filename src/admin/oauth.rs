@@ -6,8 +6,9 @@ use super::{
     method_not_allowed, page, refused, respond, tokens,
 };
 use crate::{
+    config::{CALLBACK_PATH, is_callback_path},
     id::AccountId,
-    login::{CALLBACK_PATH, Callback, Finished, LOGIN_PATH, Logins, Problem, Started, Wish},
+    login::{Callback, Finished, LOGIN_PATH, Logins, Problem, Started, Wish},
     proxy::{fields::Fields, guard::Guard},
     secret::Secret,
 };
@@ -51,7 +52,7 @@ impl Oauth {
         let applications = logins.core().config().applications.values();
         let paths = applications.filter_map(|application| {
             let uri: Uri = application.redirect_uri.parse().ok()?;
-            Some(uri.path().to_owned()).filter(|path| !page::is_own(path))
+            Some(uri.path().to_owned()).filter(|path| is_callback_path(path))
         });
         let mut callbacks: BTreeSet<_> = paths.collect();
         callbacks.insert(CALLBACK_PATH.to_owned());
@@ -116,7 +117,8 @@ impl Oauth {
     ) -> Result<(), crate::proxy::guard::Rejected> {
         let (version, uri, headers) = (parts.version, &parts.uri, &parts.headers);
         match route {
-            Route::Login if query.all("reconnect").is_empty() => {
+            // An empty one is none: `Oauth::login` does not take it for a link either.
+            Route::Login if query.all("reconnect").iter().all(String::is_empty) => {
                 self.guard.check(version, uri, &Fields::of(headers))
             }
             // An answer to a page of ours is one of a program.
@@ -199,7 +201,10 @@ async fn callback(
     };
     // With several logins in one browser, each cookie dies by its age.
     if let Some(name) = spent.first().filter(|_| is_bound_to_one) {
-        let gone = format!("{name}=; Path=/api/auth/amazon; Max-Age=0; HttpOnly; SameSite=Lax");
+        // What it was set with, or the browser keeps it.
+        let secure = if name.starts_with("__Secure-") { "; Secure" } else { "" };
+        let path = cookie_path(parts.uri.path());
+        let gone = format!("{name}=; Path={path}; Max-Age=0; HttpOnly; SameSite=Lax{secure}");
         let gone = HeaderValue::try_from(gone).map_err(|_| Problem::Internal)?;
         response.headers_mut().append(SET_COOKIE, gone);
     }
@@ -238,7 +243,8 @@ async fn start(
     body: Incoming,
 ) -> Result<Response<Full<Bytes>>, Problem> {
     let form = Arguments::of_body(&parts.headers, body).await?;
-    let mut wish = wish(&form, "terminal")?;
+    let is_ours = form.one("origin")?.as_deref() == Some("terminal");
+    let mut wish = wish(&form, if is_ours { "terminal" } else { "admin" })?;
     wish.replace = form.one("replace")?.as_deref() == Some("true");
     let (url, handle) = logins.start_link(&wish).await?;
     let expires_in = logins.core().config().login.timeout.as_secs();
@@ -265,6 +271,11 @@ async fn logout(
     Ok(respond(StatusCode::OK, JSON, body))
 }
 
+/// The path that a cookie for the callback at `path` has: no wider than it must be.
+fn cookie_path(path: &str) -> &'static str {
+    if path.starts_with("/api/auth/amazon/") { "/api/auth/amazon" } else { "/" }
+}
+
 /// The account that is named.
 pub(super) fn account(arguments: &Arguments) -> Result<AccountId, Problem> {
     let alias = arguments.one("account")?.ok_or(Problem::AccountRequired)?;
@@ -282,18 +293,16 @@ fn wish(arguments: &Arguments, origin: &'static str) -> Result<Wish, Problem> {
 }
 
 fn is_ours(cookie: &str) -> bool {
-    cookie.trim_start_matches("__Secure-").starts_with("adsproxy_login_")
+    cookie.strip_prefix("__Secure-").unwrap_or(cookie).starts_with("adsproxy_login_")
 }
 
 fn cookie(started: &Started) -> Result<HeaderValue, Problem> {
     let (name, value) = &started.cookie;
-    // `__Host-` would force the path `/`; on http loopback there is no prefix at all, because not
-    // every browser takes a secure cookie there.
-    let (prefix, secure) = if started.is_https { ("__Secure-", "; Secure") } else { ("", "") };
+    let secure = if started.is_https { "; Secure" } else { "" };
     let text = format!(
-        "{prefix}{name}={}; Path={}; Max-Age={}; HttpOnly; SameSite=Lax{secure}",
+        "{name}={}; Path={}; Max-Age={}; HttpOnly; SameSite=Lax{secure}",
         value.expose(),
-        started.cookie_path,
+        cookie_path(&started.callback_path),
         started.expires_in.as_secs().max(1),
     );
     let mut cookie = HeaderValue::try_from(text).map_err(|_| Problem::Internal)?;

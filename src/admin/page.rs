@@ -2,7 +2,7 @@
 //! script, not to be framed.
 
 use super::respond;
-use crate::login::{CALLBACK_PATH, Connected, Found, Problem, Question, REVOKE_AT};
+use crate::login::{Connected, Found, Problem, Question, REVOKE_AT, is_deceptive};
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -184,17 +184,12 @@ impl Display for Escaped<'_> {
                 '>' => f.write_str("&gt;")?,
                 '"' => f.write_str("&quot;")?,
                 '\'' => f.write_str("&#39;")?,
-                c if c.is_control() => f.write_str("\u{fffd}")?,
+                c if is_deceptive(c) => f.write_str("\u{fffd}")?,
                 c => f.write_char(c)?,
             }
         }
         Ok(())
     }
-}
-
-/// Whether `path` is one of the pages' own, which no return address may take over.
-pub(super) fn is_own(path: &str) -> bool {
-    path != CALLBACK_PATH && (path == "/" || path.starts_with("/api/"))
 }
 
 #[cfg(test)]

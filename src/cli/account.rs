@@ -311,7 +311,11 @@ async fn remove(config: &Config, alias: &AccountId, yes: bool) -> anyhow::Result
     let _lock = store.lock(alias).await?;
     let entry = Entry::new(Actor::cli(), Action::AccountRemove).account(alias);
     let audit = Audit::beside(&*store, config, Arc::new(SystemClock))?;
-    let removed = async { anyhow::Ok(store.remove(alias).await?) };
+    let removed = async {
+        // Links and logins under way could bring it back.
+        store.notes().forget(alias).await?;
+        anyhow::Ok(store.remove(alias).await?)
+    };
     audit.around(entry, "store_failed", removed).await?;
     let again = config.accounts.contains_key(alias).then(|| {
         format!("it is still in the configuration as accounts.{alias}; remove it there too\n")

@@ -59,6 +59,7 @@ impl Login {
     fn browse(&self, place: &Place) -> anyhow::Result<Value> {
         let wish = json!({
             "account": self.account.as_str(),
+            "origin": "terminal",
             "region": self.region.map(Region::as_str),
             "application": self.application,
             "replace": self.yes.to_string(),

@@ -1,5 +1,7 @@
 //! Rows of text under each other in columns, safe to show on a terminal.
 
+use crate::login::is_deceptive;
+
 /// Lays out `rows`, the first of which is the heading.
 pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let rows: Vec<[String; N]> =
@@ -20,7 +22,7 @@ pub(super) fn plain(cell: &str) -> String {
     if cell.is_empty() {
         return "-".to_owned();
     }
-    cell.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    cell.chars().map(|c| if is_deceptive(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// A length of time in its two largest units.

@@ -135,6 +135,18 @@ pub struct Application {
     pub revocation_url: Option<Uri>,
 }
 
+/// Where Amazon's answer comes to, unless a return address says otherwise.
+pub const CALLBACK_PATH: &str = "/api/auth/amazon/callback";
+
+/// Whether the admin listener can answer a return address with `path`: it takes the place of none
+/// of its own pages.
+#[must_use]
+pub fn is_callback_path(path: &str) -> bool {
+    const PAGES: [&str; 7] =
+        ["/", "/livez", "/readyz", "/startupz", "/healthz", "/metrics", "/status"];
+    path == CALLBACK_PATH || !(PAGES.contains(&path) || path.starts_with("/api/"))
+}
+
 /// `[upstream]`
 #[derive(Debug, Clone)]
 pub struct Upstream {

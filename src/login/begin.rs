@@ -45,8 +45,8 @@ pub struct Started {
     pub state: Secret,
     /// The cookie that binds it to the browser: name and value.
     pub cookie: (String, Secret),
-    /// The path the cookie is for.
-    pub cookie_path: &'static str,
+    /// The path that the browser comes back to.
+    pub callback_path: String,
     /// Whether the browser comes back by https.
     pub is_https: bool,
     /// How long it may take.
@@ -84,6 +84,13 @@ pub(super) struct Ticket {
     made_at: u64,
 }
 
+impl Ticket {
+    /// Whether the account of `record` was connected since the link was made.
+    pub(super) fn is_spent(&self, record: Option<&Credential>) -> bool {
+        record.and_then(|record| record.consented_at).is_some_and(|at| at > self.made_at)
+    }
+}
+
 /// Where a login leads to.
 pub(super) struct Target {
     pub(super) application: Application,
@@ -116,10 +123,13 @@ impl Logins {
         }
         // Each message has a link of its own; the first one that is used ends the others.
         let record = self.core.store().load(account).await?;
-        if record.and_then(|record| record.consented_at).is_some_and(|at| at > ticket.made_at) {
+        if ticket.is_spent(record.as_ref()) {
             return Err(Problem::LinkUsed);
         }
-        let origin = if ticket.origin == "terminal" { "terminal" } else { "link" };
+        // Whoever follows it has the whole time of a login, however late that is.
+        self.extend(&name, self.core.config().login.timeout).await?;
+        let mut known = ["terminal", "admin"].into_iter();
+        let origin = known.find(|known| *known == ticket.origin).unwrap_or("link");
         let wish = Wish {
             account: owner,
             region: ticket.region.and_then(|region| region.parse().ok()),
@@ -146,21 +156,21 @@ impl Logins {
             ticket,
             origin: wish.origin.to_owned(),
         };
-        let entry = self.entry(Action::LoginStarted, &wish.account, wish.origin);
-        self.core.audit().write(entry).await?;
         let name = name_of(state.expose());
         let expires_in = self.core.config().login.timeout;
+        // Where there are too many, nothing is written at all.
         self.note((NoteKind::Login, &name), &wish.account, &pending, expires_in).await?;
+        let entry = self.entry(Action::LoginStarted, &wish.account, wish.origin);
+        if let Err(error) = self.core.audit().write(entry).await {
+            let _ = self.core.store().notes().take(NoteKind::Login, &name).await;
+            return Err(error.into());
+        }
         let redirect: Uri = application.redirect_uri().parse().unwrap_or_default();
         Ok(Started {
             auth_url: authorize::url(&application, region, &state, &verifier),
-            cookie: (cookie_name(&name), cookie),
-            cookie_path: if redirect.path().starts_with("/api/auth/amazon/") {
-                "/api/auth/amazon"
-            } else {
-                "/"
-            },
-            is_https: redirect.scheme_str() == Some("https"),
+            cookie: (cookie_name(&name, is_https(application.redirect_uri())), cookie),
+            callback_path: redirect.path().to_owned(),
+            is_https: is_https(application.redirect_uri()),
             state,
             expires_in,
         })
@@ -187,6 +197,7 @@ impl Logins {
 
     async fn link(&self, wish: &Wish, lifetime: Duration) -> Result<(Secret, Secret), Problem> {
         let Target { application, .. } = self.target(wish).await?;
+        let base = base(application.redirect_uri())?;
         let secret = random()?;
         let ticket = Ticket {
             region: wish.region.map(|region| region.to_string()),
@@ -197,7 +208,7 @@ impl Logins {
         };
         let name = name_of(secret.expose());
         self.note((NoteKind::Ticket, &name), &wish.account, &ticket, lifetime).await?;
-        let (base, account) = (base(application.redirect_uri()), &wish.account);
+        let account = &wish.account;
         let url = format!("{base}{LOGIN_PATH}?account={account}&reconnect={}", secret.expose());
         Ok((Secret::new(url), Secret::new(name)))
     }
@@ -284,14 +295,32 @@ impl Logins {
 }
 
 /// The cookie of the login that is kept under `name`: each has its own, so that logins beside each
-/// other in one browser do not disturb each other.
-pub(super) fn cookie_name(name: &str) -> String {
-    format!("adsproxy_login_{}", &name[..16])
+/// other in one browser do not disturb each other. `__Host-` would force the path `/`; on http
+/// loopback there is no prefix at all, because not every browser takes a secure cookie there.
+pub(super) fn cookie_name(name: &str, is_https: bool) -> String {
+    let prefix = if is_https { "__Secure-" } else { "" };
+    format!("{prefix}adsproxy_login_{}", &name[..16])
 }
 
-/// Scheme and authority of a URL.
-fn base(redirect_uri: &str) -> String {
+/// Whether the browser comes back by https.
+pub(super) fn is_https(redirect_uri: &str) -> bool {
+    redirect_uri.parse::<Uri>().is_ok_and(|uri| uri.scheme_str() == Some("https"))
+}
+
+/// Scheme and authority of the return address, where links lead to.
+fn base(redirect_uri: &str) -> Result<String, Problem> {
     let uri: Uri = redirect_uri.parse().unwrap_or_default();
     let scheme = uri.scheme_str().unwrap_or("http");
-    format!("{scheme}://{}", uri.authority().map_or("localhost", |authority| authority.as_str()))
+    let host = uri.host().unwrap_or_default();
+    if host == "amazon.com" || host.ends_with(".amazon.com") {
+        // Amazon would be sent the secret in it.
+        return Err(Problem::BadRequest(format!(
+            "a link leads to the host of lwa.redirect_uri, and {redirect_uri} is not this server: \
+             use `adsproxy login --paste`, or another redirect_uri"
+        )));
+    }
+    Ok(format!(
+        "{scheme}://{}",
+        uri.authority().map_or("localhost", |authority| authority.as_str())
+    ))
 }

@@ -32,15 +32,16 @@ impl Logins {
         if !is_random_text(token) {
             return Err(Problem::QuestionGone);
         }
-        let work = tokio::spawn(async move {
+        let work = self.spawn(async move {
             let taken = this.take::<NewGrant>(NoteKind::Grant, &name).await?;
             let (account, grant) = taken.ok_or(Problem::QuestionGone)?;
+            let ticket = grant.ticket.clone();
             let entry = this.entry(Action::ReconnectConfirmed, &account, &grant.origin);
             let entry = if yes { entry } else { entry.failed("declined") };
             let recorded = this.core.audit().write(entry).await;
             let done = match yes {
                 true if recorded.is_err() => recorded.map(|()| None).map_err(Problem::from),
-                true => this.keep(&account, &grant).await.map(Some),
+                true => this.keep_confirmed(&account, grant).await.map(Some),
                 false => {
                     tracing::info!(account = account.as_str(), "the new grant was discarded");
                     Ok(None)
@@ -51,10 +52,28 @@ impl Logins {
                 Ok(None) => Outcome::Discarded { account: account.to_string() },
                 Err(problem) => Outcome::failed(problem),
             };
-            this.keep_outcome(&account, grant.ticket.as_deref(), &outcome).await;
+            this.keep_outcome(&account, ticket.as_deref(), &outcome).await;
             done
         });
-        work.await.unwrap_or(Err(Problem::Internal))
+        work.await
+    }
+
+    /// Keeps what a person said yes to, unless the account has become somebody else's since then.
+    async fn keep_confirmed(
+        &self,
+        account: &AccountId,
+        mut grant: NewGrant,
+    ) -> Result<Connected, Problem> {
+        match self.keep(account, &grant).await {
+            Err(Problem::AccountChanged) => {}
+            done => return done,
+        }
+        let (replaces, there) = self.known(account).await;
+        if there.is_some_and(|there| there.is_same(&grant.profiles) != Some(true)) {
+            return Err(Problem::AccountChanged);
+        }
+        grant.replaces = replaces;
+        self.keep(account, &grant).await
     }
 
     /// How the login that began with a link went, as JSON; `{"state":"waiting"}` until its end.

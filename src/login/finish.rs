@@ -5,11 +5,14 @@
 
 use super::{
     Found, Logins, Problem,
-    begin::{Pending, cookie_name},
-    is_random_text, kept, name_of, profiles, random,
+    begin::{Pending, cookie_name, is_https},
+    is_random_text, kept, name_of,
+    profiles::{self, is_deceptive},
+    random,
 };
 use crate::{
     audit::Action,
+    error_chain::chain,
     id::{AccountId, Region},
     lwa,
     secret::Secret,
@@ -20,6 +23,8 @@ use std::time::Duration;
 
 /// Amazon's codes live so long.
 const CODE_LIFETIME: Duration = Duration::from_secs(300);
+/// How often a grant is compared anew because the account changed meanwhile.
+const COMPARISONS_MAX: usize = 3;
 /// A denial's description may be shown up to here.
 const QUOTATION_MAX_CHARS: usize = 200;
 
@@ -91,6 +96,18 @@ pub(super) struct NewGrant {
     pub(super) profiles: Found,
     pub(super) ticket: Option<String>,
     pub(super) origin: String,
+    pub(super) replaces: Replaces,
+}
+
+/// What a new grant may replace: what it was compared with, and nothing that came later.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Replaces {
+    /// Whatever there is: a person said so beforehand.
+    Anything,
+    /// No grant.
+    Nothing,
+    /// The grant of that consent, or where its date is not known, of that refresh token.
+    Grant { consented_at: Option<u64>, fingerprint: String },
 }
 
 impl Logins {
@@ -103,24 +120,28 @@ impl Logins {
     /// Safe: the work runs in its own task.
     pub async fn finish(&self, callback: Callback) -> Result<Finished, Problem> {
         let this = self.clone();
-        let work = tokio::spawn(async move {
-            let (id, pending) = this.claim(&callback).await?;
+        let work = self.spawn(async move {
+            let claimed = this.claim(&callback).await;
+            let (id, pending) = claimed.inspect_err(|problem| {
+                let (code, why) = (problem.code(), chain(problem));
+                tracing::warn!(code, why, "an answer from a browser was refused");
+            })?;
             let done = this.complete(&id, &pending, callback).await;
             this.remember_outcome(&id, pending.ticket.as_deref(), &done).await;
             if let Err(problem) = &done {
                 let (account, code) = (id.as_str(), problem.code());
-                tracing::warn!(account, code, "login failed: {problem}");
+                tracing::warn!(account, code, why = chain(problem), "login failed");
                 this.record_failure(&id, &pending, problem).await;
             }
             done
         });
-        work.await.unwrap_or(Err(Problem::Internal))
+        work.await
     }
 
     /// Nothing was changed, so an audit log that fails is no reason to stop.
     async fn record_failure(&self, account: &AccountId, pending: &Pending, problem: &Problem) {
         // These are on record already, or cannot be.
-        if matches!(problem, Problem::Store(_) | Problem::Audit(_)) {
+        if matches!(problem, Problem::NotSaved(_) | Problem::Audit(_)) {
             return;
         }
         let entry = self.entry(Action::Login, account, &pending.origin).failed(problem.code());
@@ -149,13 +170,17 @@ impl Logins {
         let pending: Pending =
             serde_json::from_str(seen.text.expose()).map_err(|_| Problem::StateUnknown)?;
         // Before it is taken: who has seen the state alone must not end somebody's login.
-        if !is_bound(&callback.cookies, &cookie_name(&name), &pending.cookie) {
+        let cookie = cookie_name(&name, is_https(&pending.redirect_uri));
+        if !is_bound(&callback.cookies, &cookie, &pending.cookie) {
+            // Somebody may have been made to finish another person's login.
+            self.record_failure(&seen.account, &pending, &Problem::OtherBrowser).await;
             return Err(Problem::OtherBrowser);
         }
         let taken = notes.take(NoteKind::Login, &name).await?.ok_or(Problem::StateUnknown)?;
         let now_ms = self.now_ms();
         // A clock that was set back must not keep a login alive.
         if taken.expires_at_ms <= now_ms || pending.begun_at_ms > now_ms.saturating_add(60_000) {
+            self.record_failure(&taken.account, &pending, &Problem::StateExpired).await;
             return Err(Problem::StateExpired);
         }
         Ok((taken.account, pending))
@@ -200,11 +225,11 @@ impl Logins {
         let now = profiles::of_grant(self.core.http(), upstream, &bearer, client_id);
         let before = async {
             match pending.replace {
-                true => None,
+                true => (Replaces::Anything, None),
                 false => self.known(account).await,
             }
         };
-        let (profiles, before) = tokio::join!(now, before);
+        let (profiles, (replaces, before)) = tokio::join!(now, before);
         let grant = NewGrant {
             application: pending.application.clone(),
             region: pending.region.clone(),
@@ -213,13 +238,33 @@ impl Logins {
             profiles,
             ticket: pending.ticket.clone(),
             origin: pending.origin.clone(),
+            replaces,
         };
-        match before {
-            Some(before) if before.is_same(&grant.profiles) != Some(true) => {
-                self.ask(account, before, grant).await.map(Finished::Question)
+        self.keep_or_ask(account, before, grant).await
+    }
+
+    /// Keeps the grant if it is nobody else's; asks if it is, or if that cannot be told.
+    async fn keep_or_ask(
+        &self,
+        account: &AccountId,
+        mut before: Option<Found>,
+        mut grant: NewGrant,
+    ) -> Result<Finished, Problem> {
+        for _ in 0..COMPARISONS_MAX {
+            if let Some(before) = before
+                && before.is_same(&grant.profiles) != Some(true)
+            {
+                return self.ask(account, before, grant).await.map(Finished::Question);
             }
-            _ => self.keep(account, &grant).await.map(Finished::Connected),
+            match self.keep(account, &grant).await {
+                // Somebody else was faster: what is there now is what to compare with.
+                Err(Problem::AccountChanged) => {
+                    (grant.replaces, before) = self.known(account).await;
+                }
+                done => return done.map(Finished::Connected),
+            }
         }
+        Err(Problem::AccountChanged)
     }
 
     /// Keeps the new grant aside until a person says yes. The old one stays in place.
@@ -231,6 +276,9 @@ impl Logins {
     ) -> Result<Question, Problem> {
         let token = random()?;
         let lifetime = self.core.config().login.confirm_timeout;
+        if let Some(ticket) = &grant.ticket {
+            self.extend(ticket, lifetime).await?;
+        }
         self.note((NoteKind::Grant, &name_of(token.expose())), account, &grant, lifetime).await?;
         tracing::warn!(
             account = account.as_str(),
@@ -259,8 +307,7 @@ impl Logins {
 
 /// Whether one of the cookies is the login's.
 fn is_bound(cookies: &[(String, Secret)], name: &str, hash: &str) -> bool {
-    // `__Secure-` where the browser comes back by https.
-    let named = cookies.iter().filter(|(have, _)| have.trim_start_matches("__Secure-") == name);
+    let named = cookies.iter().filter(|(have, _)| have == name);
     // Hashes of random texts: that the comparison stops early tells nothing of use.
     named.map(|(_, value)| name_of(value.expose())).any(|have| have == hash)
 }
@@ -288,7 +335,8 @@ fn refusal(error: &str, said: &str, application: &lwa::Application) -> Problem {
 
 /// What may be shown of a description: one line, not long.
 fn quotation(said: &str) -> Option<String> {
-    let line: String = said.chars().filter(|c| !c.is_control()).take(QUOTATION_MAX_CHARS).collect();
+    let line: String =
+        said.chars().filter(|c| !is_deceptive(*c)).take(QUOTATION_MAX_CHARS).collect();
     (!line.trim().is_empty()).then_some(line)
 }
 

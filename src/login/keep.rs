@@ -1,13 +1,20 @@
 //! Puts a new grant in the place of the old one, and remembers whose it is.
 
-use super::{Connected, Found, Logins, Problem, confirm::Outcome, finish::NewGrant, profiles};
+use super::{
+    Connected, Found, Logins, Problem,
+    begin::Ticket,
+    confirm::Outcome,
+    finish::{NewGrant, Replaces},
+    profiles,
+};
 use crate::{
     audit::Action,
     error_chain::chain,
     id::AccountId,
     secret::Secret,
-    store::{Credential, notes::NoteKind},
+    store::{Credential, CredentialStore, notes::NoteKind},
 };
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio::time::timeout;
 use tracing::{info, warn};
@@ -16,6 +23,34 @@ use tracing::{info, warn};
 const LIVE_PATIENCE: Duration = Duration::from_secs(10);
 /// Profiles are remembered for longer than a grant lives.
 const REMEMBERED: Duration = Duration::from_secs(400 * 86_400);
+
+/// The profiles of the grant that was consented to at that moment, and of no other.
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    consented_at: u64,
+    profiles: Found,
+}
+
+impl Replaces {
+    /// Whether `record` is what the new grant was compared with.
+    fn fits(&self, record: Option<&Credential>, store: &dyn CredentialStore) -> bool {
+        let record = record.filter(|record| !record.refresh_token.is_empty());
+        match (self, record) {
+            (Self::Anything, _) | (Self::Nothing, None) => true,
+            (Self::Nothing, Some(_)) | (Self::Grant { .. }, None) => false,
+            (Self::Grant { consented_at: Some(at), .. }, Some(record)) => {
+                record.consented_at == Some(*at)
+            }
+            // A refresh may have replaced the token meanwhile.
+            (Self::Grant { consented_at: None, fingerprint }, Some(record)) => {
+                let tokens = [Some(&record.refresh_token), record.previous_refresh_token.as_ref()];
+                let mut tokens = tokens.into_iter().flatten();
+                record.consented_at.is_none()
+                    && tokens.any(|token| store.fingerprint(token) == *fingerprint)
+            }
+        }
+    }
+}
 
 impl Logins {
     /// Saves the grant: at once in use here, within two seconds in every other process.
@@ -28,6 +63,9 @@ impl Logins {
         let config = self.core.config().accounts.get(account);
         let lock = store.lock(account).await?;
         let record = store.load(account).await?;
+        if !grant.replaces.fits(record.as_ref(), &**store) {
+            return Err(Problem::AccountChanged);
+        }
         let region = config.map(|config| config.region).or(grant.region());
         let region = region.or(record.as_ref().map(|record| record.region));
         let region = region.unwrap_or_else(|| grant.profiles.home());
@@ -48,11 +86,14 @@ impl Logins {
             seed: seed.map(|seed| store.fingerprint(seed)),
         };
         if let Some(ticket) = &grant.ticket {
-            let known = store.notes().look(NoteKind::Ticket, ticket).await?;
-            known.ok_or(Problem::LinkUsed)?;
+            let known = self.look::<Ticket>(NoteKind::Ticket, ticket).await?;
+            let (_, known) = known.ok_or(Problem::LinkUsed)?;
+            if known.is_spent(record.as_ref()) {
+                return Err(Problem::LinkUsed);
+            }
         }
         let entry = self.entry(Action::Login, account, &grant.origin);
-        let saved = async { Ok::<_, Problem>(store.save(&credential).await?) };
+        let saved = async { store.save(&credential).await.map_err(Problem::NotSaved) };
         self.core.audit().around(entry, "store_failed", saved).await?;
         let connected = Connected {
             account: account.to_string(),
@@ -65,35 +106,46 @@ impl Logins {
             // Before the link is gone: who waits by it must not find neither.
             self.keep_outcome(account, Some(ticket), &Outcome::Connected(connected.clone())).await;
             // The one success that a link is good for; the account's lock keeps others out.
-            store.notes().take(NoteKind::Ticket, ticket).await?;
+            if let Err(error) = store.notes().take(NoteKind::Ticket, ticket).await {
+                // The grant is in place; the date of its consent tells that the link is spent.
+                warn!(account = account.as_str(), error = %chain(&error), "cannot remove a used link");
+            }
         }
         drop(lock);
         self.core.follow_now().await;
         info!(account = account.as_str(), region = region.as_str(), "account connected");
         let name = (NoteKind::Profiles, account.as_str());
+        let remembered =
+            Remembered { consented_at: grant.consented_at, profiles: grant.profiles.clone() };
         // The grant is safe; what is lost here is that the next login asks more than it must.
-        if let Err(error) = self.note(name, account, &grant.profiles, REMEMBERED).await {
+        if let Err(error) = self.note(name, account, &remembered, REMEMBERED).await {
             warn!(account = account.as_str(), error = %chain(&error), "cannot remember the profiles");
         }
         Ok(connected)
     }
 
-    /// The profiles of the grant that is in place: what it says now if it lives, else what it said
-    /// when it was connected; an empty answer if nobody knows. None if there is no grant.
-    pub(super) async fn known(&self, account: &AccountId) -> Option<Found> {
-        // A record that cannot be read is one that cannot be compared.
-        let record = match self.core.store().load(account).await {
-            Ok(None) => return None,
-            Ok(Some(record)) if record.refresh_token.is_empty() => return None,
-            Ok(Some(record)) => Some(record),
-            Err(_) => None,
+    /// The grant that is in place, and its profiles: what it says now if it lives, else what it
+    /// said when it was connected; an empty answer if nobody knows, none if there is no grant.
+    pub(super) async fn known(&self, account: &AccountId) -> (Replaces, Option<Found>) {
+        let store = self.core.store();
+        let record = match store.load(account).await {
+            Ok(record) => record.filter(|record| !record.refresh_token.is_empty()),
+            // What cannot be read cannot be compared, and is not replaced either.
+            Err(_) => return (Replaces::Nothing, Some(Found::default())),
         };
-        let alive = record.is_some_and(|record| !record.reauthorization_required);
+        let Some(record) = record else { return (Replaces::Nothing, None) };
+        let replaces = Replaces::Grant {
+            consented_at: record.consented_at,
+            fingerprint: store.fingerprint(&record.refresh_token),
+        };
+        let alive = !record.reauthorization_required;
         if alive && let Ok(Some(found)) = timeout(LIVE_PATIENCE, self.live(account)).await {
-            return Some(found);
+            return (replaces, Some(found));
         }
-        let remembered = self.look::<Found>(NoteKind::Profiles, account.as_str()).await;
-        Some(remembered.ok().flatten().map(|(_, found)| found).unwrap_or_default())
+        let remembered = self.look::<Remembered>(NoteKind::Profiles, account.as_str()).await;
+        let remembered = remembered.ok().flatten().map(|(_, remembered)| remembered);
+        let its = remembered.filter(|one| record.consented_at == Some(one.consented_at));
+        (replaces, Some(its.map(|one| one.profiles).unwrap_or_default()))
     }
 
     async fn live(&self, account: &AccountId) -> Option<Found> {

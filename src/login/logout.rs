@@ -61,6 +61,8 @@ impl Logins {
     ) -> Result<LoggedOut, Problem> {
         let store = self.core.store();
         let configured = self.core.config().accounts.get(account);
+        // First: what is left of them after a failure could connect the account again.
+        store.notes().forget(account).await?;
         let revocation = self.revoke(record).await;
         let seed = configured.and_then(|config| config.refresh_token.as_ref());
         match (configured, seed) {
@@ -82,7 +84,6 @@ impl Logins {
             }
             _ => drop(store.remove(account).await?),
         }
-        store.notes().forget(account).await?;
         Ok(LoggedOut {
             account: account.to_string(),
             revoked: revocation == Ok(Revoked::Yes),

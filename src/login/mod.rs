@@ -19,7 +19,7 @@ pub use self::{
     finish::{Callback, Connected, Finished, Question},
     logout::LoggedOut,
     problem::Problem,
-    profiles::{Found, Profile},
+    profiles::{Found, Profile, is_deceptive},
 };
 
 use crate::{
@@ -32,11 +32,10 @@ use crate::{
 };
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
+use tokio::sync::RwLock;
 use zeroize::Zeroizing;
 
-/// Where Amazon's answer comes to, unless the return address says otherwise.
-pub const CALLBACK_PATH: &str = "/api/auth/amazon/callback";
 /// Where a login begins.
 pub const LOGIN_PATH: &str = "/api/auth/amazon/login";
 
@@ -58,13 +57,15 @@ pub struct Logins {
     actor: Actor,
     /// In which request; empty outside one.
     request_id: String,
+    /// Held by everything that must not be cut off, shared by all of one server.
+    under_way: Arc<RwLock<()>>,
 }
 
 impl Logins {
     /// Logins into the accounts of `core`; the audit log names `actor`.
     #[must_use]
     pub fn new(core: Core, actor: Actor) -> Self {
-        Self { core, actor, request_id: String::new() }
+        Self { core, actor, request_id: String::new(), under_way: Arc::default() }
     }
 
     /// The same for what is done in the request `id`.
@@ -86,6 +87,29 @@ impl Logins {
         let _ = self.core.audit().write(self.asked(entry)).await;
     }
 
+    /// Waits until every login that Amazon has answered is at its end; none begins any more while
+    /// this waits.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn finish_all(&self) {
+        drop(self.under_way.write().await);
+    }
+
+    /// Does `work` to its end, whoever still waits for it.
+    async fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let under_way = self.under_way.clone().read_owned().await;
+        let task = tokio::spawn(async move {
+            let done = work.await;
+            drop(under_way);
+            done
+        });
+        task.await.unwrap_or(Err(Problem::Internal))
+    }
+
     fn entry(&self, action: Action, account: &AccountId, origin: &str) -> Entry {
         self.asked(Entry::new(self.actor.clone(), action).account(account).about(origin))
     }
@@ -103,10 +127,10 @@ impl Logins {
     /// Throws away what is over until dropped: a grant nobody said yes to must not stay.
     pub async fn run_sweeper(&self) {
         loop {
-            tokio::time::sleep(SWEEP_INTERVAL).await;
             if let Err(error) = self.core.store().notes().sweep(self.now_ms()).await {
                 tracing::warn!(error = %crate::error_chain::chain(&error), "cannot clear logins away");
             }
+            tokio::time::sleep(SWEEP_INTERVAL).await;
         }
     }
 
@@ -137,6 +161,20 @@ impl Logins {
         };
         let limit = Limit { max, now_ms };
         Ok(self.core.store().notes().put(kind, name, &note, limit).await?)
+    }
+
+    /// Keeps the link `ticket`, if it is still good, good for `least` at least.
+    async fn extend(&self, ticket: &str, least: Duration) -> Result<(), Problem> {
+        let now_ms = self.now_ms();
+        let until = now_ms.saturating_add(u64::try_from(least.as_millis()).unwrap_or(u64::MAX));
+        let notes = self.core.store().notes();
+        match notes.look(NoteKind::Ticket, ticket).await? {
+            Some(note) if (now_ms + 1..until).contains(&note.expires_at_ms) => {
+                let (note, max) = (Note { expires_at_ms: until, ..note }, NOTES_MAX);
+                Ok(notes.put(NoteKind::Ticket, ticket, &note, Limit { max, now_ms }).await?)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Looks at a note that is still good.

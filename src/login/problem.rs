@@ -3,7 +3,7 @@
 //! One table: status, code, title, and what to do. Nothing here holds a secret or what Amazon sent,
 //! except its description of a denial, which a page must escape.
 
-use crate::{audit, error_chain::chain, lwa, store};
+use crate::{audit, lwa, store};
 
 /// Why a login cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -94,9 +94,15 @@ pub enum Problem {
     /// The question was answered, or waited too long.
     #[error("this question was answered already, or waited too long for its answer")]
     QuestionGone,
+    /// Somebody else connected the account meanwhile.
+    #[error("the account was connected by somebody else in the meantime")]
+    AccountChanged,
     /// The store does not do its part.
-    #[error("the store cannot keep it: {}", chain(.0))]
-    Store(store::Error),
+    #[error("the store does not work; the log says why")]
+    Store(#[source] store::Error),
+    /// The store does not take the new grant.
+    #[error("the store cannot keep the new grant; the log says why")]
+    NotSaved(#[source] store::Error),
     /// What cannot be recorded is not done.
     #[error("the audit log cannot be written, and nothing is done that it does not tell")]
     Audit(#[from] audit::Error),
@@ -287,7 +293,14 @@ impl Problem {
                 "This question is over",
                 "`adsproxy account show` tells how the account stands.",
             ),
-            Self::Store(_) => (
+            Self::AccountChanged => (
+                409,
+                "account_changed",
+                "Somebody was faster",
+                "Nothing was changed. See with `adsproxy account show` whether the account is as it \
+                 should be; if not, begin again.",
+            ),
+            Self::Store(_) | Self::NotSaved(_) => (
                 503,
                 "store_failed",
                 "The store does not work",

@@ -91,6 +91,13 @@ impl Found {
     }
 }
 
+/// Whether `c` can make a text look like another one: it moves the cursor or turns what follows.
+#[must_use]
+pub fn is_deceptive(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}');
+    c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}' | '\u{2066}'..='\u{2069}')
+}
+
 /// One profile as Amazon spells it, less what nobody looks at.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]

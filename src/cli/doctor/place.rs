@@ -2,7 +2,7 @@
 
 use super::Finding;
 use crate::{
-    config::{Config, StoreKind, load::Loaded},
+    config::{CALLBACK_PATH, Config, StoreKind, is_callback_path, load::Loaded},
     error_chain::chain,
     store::{self, CredentialStore},
 };
@@ -23,9 +23,6 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Records are small: this is room for thousands.
 const SPACE_LOW: u64 = 64 << 20;
 const SPACE_OUT: u64 = 1 << 20;
-
-/// Where Amazon sends the browser back to.
-const CALLBACK: &str = "/api/auth/amazon/callback";
 
 pub(super) fn config(loaded: &Loaded) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -87,7 +84,7 @@ fn judge_redirect(application: &str, redirect_uri: &str, admin: u16) -> Finding 
     else {
         let text =
             format!("redirect_uri of application {application} is no address: {redirect_uri}");
-        let mend = format!("write it as http://localhost:{admin}{CALLBACK}");
+        let mend = format!("write it as http://localhost:{admin}{CALLBACK_PATH}");
         return Finding::error("redirect", text).mend(mend);
     };
     let bare = host.trim_matches(['[', ']']);
@@ -101,7 +98,7 @@ fn judge_redirect(application: &str, redirect_uri: &str, admin: u16) -> Finding 
     }
     let https = uri.scheme_str() == Some("https");
     let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
-    if port == admin && uri.path() == CALLBACK && !https {
+    if port == admin && is_callback_path(uri.path()) && !https {
         return Finding::ok("redirect", format!("{redirect_uri} (application {application})"));
     }
     let text = format!(
@@ -109,7 +106,7 @@ fn judge_redirect(application: &str, redirect_uri: &str, admin: u16) -> Finding 
          logins will not come back"
     );
     let mend = format!(
-        "set redirect_uri = \"http://localhost:{admin}{CALLBACK}\" here and among the allowed \
+        "set redirect_uri = \"http://localhost:{admin}{CALLBACK_PATH}\" here and among the allowed \
          return URLs of the security profile, or change listen.admin"
     );
     // Whoever never logs in here does not miss it.
@@ -255,7 +252,9 @@ mod tests {
             ("http://localhost:8789/api/auth/amazon/callback", Level::Warning),
             ("http://localhost/api/auth/amazon/callback", Level::Warning),
             ("https://localhost:8788/api/auth/amazon/callback", Level::Warning),
-            ("http://localhost:8788/callback", Level::Warning),
+            ("http://localhost:8788/callback", Level::Ok),
+            ("http://localhost:8788/status", Level::Warning),
+            ("http://localhost:8788/api/callback", Level::Warning),
             ("nonsense", Level::Error),
         ] {
             let finding = judge_redirect("default", uri, 8788);

@@ -150,7 +150,11 @@ impl Own {
         )?;
         let health = Arc::new(Health::new(Vec::new()));
         let sources = Sources { health, metrics, accounts: Arc::new(core.clone()) };
-        let service = Admin::guarded(sources, guard).with_logins(Logins::new(core, Actor::cli()));
+        let logins = Logins::new(core, Actor::cli());
+        let sweeper = logins.clone();
+        // Where no server runs, nobody else throws away a grant that nobody said yes to.
+        runtime.spawn(async move { sweeper.run_sweeper().await });
+        let service = Admin::guarded(sources, guard).with_logins(logins);
         let stop = watch::Sender::new(false);
         let (serving, address) = runtime.block_on(async {
             let v4 = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;

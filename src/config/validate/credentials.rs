@@ -3,8 +3,10 @@
 use super::Check;
 use crate::{
     config::{
-        Account, Application, DEFAULT_APPLICATION, Encryption, EncryptionKey, Material, StoreKind,
+        Account, Application, CALLBACK_PATH, DEFAULT_APPLICATION, Encryption, EncryptionKey,
+        Material, StoreKind,
         file::{self, File},
+        is_callback_path,
         secret_ref::{Found, Secrets},
     },
     id::{AccountId, placeholder_alias},
@@ -102,7 +104,15 @@ impl Check<'_> {
             })
             .collect();
         let authorize_url = self.url(&key("authorize_url"), &file.authorize_url);
-        self.url(&key("redirect_uri"), &file.redirect_uri);
+        let redirect_uri = self.url(&key("redirect_uri"), &file.redirect_uri);
+        let is_here = matches!(redirect_uri.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
+        if is_here && !is_callback_path(redirect_uri.path()) {
+            let path = redirect_uri.path();
+            self.warn(
+                &key("redirect_uri"),
+                format!("{path} is another page of adsproxy, so no login comes back: use {CALLBACK_PATH}"),
+            );
+        }
         if file.scopes.0.is_empty() {
             self.lacks(&key("scopes"), "needs at least one scope", None);
         }

@@ -1,0 +1,81 @@
+//! The listeners beside the data plane: admin, with its logins, and health.
+
+use crate::{
+    admin::{self, Admin, Sources},
+    audit::Actor,
+    core::Core,
+    listen::bind::BindError,
+    login::Logins,
+    proxy::guard::Guard,
+};
+use std::{net::SocketAddr, time::Duration};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
+use tracing::warn;
+
+/// How long a login that Amazon has answered may take to its end: to ask for a token and, in three
+/// regions at once, for profiles.
+const LOGINS_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The admin and health listeners.
+pub(super) struct Surfaces {
+    /// The admin listener's address as bound; port 0 if there is none.
+    pub(super) admin: SocketAddr,
+    /// The health listener's address as bound.
+    pub(super) health: Option<SocketAddr>,
+    /// The logins of the admin listener, and the listener.
+    logins: Option<(Logins, JoinHandle<()>)>,
+}
+
+impl Surfaces {
+    /// No listener at all.
+    pub(super) fn none() -> Self {
+        Self { admin: SocketAddr::from(([127, 0, 0, 1], 0)), health: None, logins: None }
+    }
+
+    /// Opens the configured listeners, which serve until `stop` is true.
+    pub(super) async fn open(
+        core: &Core,
+        sources: Sources,
+        stop: &watch::Sender<bool>,
+    ) -> Result<Self, super::Error> {
+        let config = core.config();
+        let admin = listener(config.listen.admin).await?;
+        let address = admin.local_addr()?;
+        let health = match config.listen.health {
+            None => None,
+            Some(address) => {
+                let listener = listener(address).await?;
+                let bound = listener.local_addr()?;
+                tokio::spawn(admin::serve(
+                    listener,
+                    Admin::health(sources.clone()),
+                    stop.subscribe(),
+                ));
+                Some(bound)
+            }
+        };
+        let guard = Guard::new(&config.guard.allowed_hosts);
+        let logins = Logins::new(core.clone(), Actor::admin(None));
+        let sweeper = logins.clone();
+        tokio::spawn(async move { sweeper.run_sweeper().await });
+        let admin_service = Admin::guarded(sources, guard).with_logins(logins.clone());
+        let serving = tokio::spawn(admin::serve(admin, admin_service, stop.subscribe()));
+        Ok(Self { admin: address, health, logins: Some((logins, serving)) })
+    }
+
+    /// Waits, for a while, until the logins that Amazon has answered are at their end and told.
+    pub(super) async fn finish_logins(&mut self) {
+        let Some((logins, serving)) = self.logins.take() else { return };
+        let finished = async {
+            let _ = serving.await;
+            logins.finish_all().await;
+        };
+        if timeout(LOGINS_TIMEOUT, finished).await.is_err() {
+            warn!("a login was still under way");
+        }
+    }
+}
+
+async fn listener(address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|error| BindError::new(address, error))
+}
