@@ -305,8 +305,8 @@ impl App {
         if !answered {
             warn!("some requests were still in flight at the end of the drain timeout");
         }
-        self.finish_logins();
         let refreshed = self.finish_refreshes(deadline);
+        self.finish_logins();
         self.finish_audit();
         self.finish_hooks();
         info!("stopped");
