@@ -1,6 +1,6 @@
 //! Real clients, unmodified, against the sandbox: the whole binary behind its own emulator.
 
-use crate::support::extras;
+use crate::support::{extras, proxy::eventually};
 use std::{
     fs::{self, File},
     io::{Read, Write},
@@ -232,11 +232,14 @@ fn the_sandbox_needs_neither_the_egress_proxy_nor_the_variables_of_this_machine(
     assert_eq!(status, 200, "{profiles}\n{}", sandbox.log());
 }
 
-#[test]
-fn the_sandbox_logs_as_told() {
+#[tokio::test]
+async fn the_sandbox_logs_as_told() {
     for (format, line) in [("text", " INFO "), ("json", "\"level\":\"INFO\"")] {
-        let log = Sandbox::start_with(60, &["--log-format", format], &[]).log();
-        let listening = log.lines().find(|log| log.contains("listening")).expect("it is logged");
+        let sandbox = Sandbox::start_with(60, &["--log-format", format], &[]);
+        // What it prints first is on another stream.
+        eventually("it is logged", || sandbox.log().contains("listening")).await;
+        let log = sandbox.log();
+        let listening = log.lines().find(|log| log.contains("listening")).expect("a line");
         assert!(listening.contains(line), "{format}: {listening}");
     }
 }
