@@ -193,6 +193,23 @@ async fn regions_that_do_not_answer_hold_up_nothing() {
     assert_eq!((done["state"].as_str(), done["region"].as_str()), (Some("connected"), Some("eu")));
     assert!(done["profiles"]["na"].is_null() && done["profiles"]["fe"].is_null(), "{done}");
     assert_eq!(done["profiles"]["eu"][0]["id"], INITECH_PROFILE);
+    assert_eq!(done["region_is_guess"], false);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_that_no_profile_told_is_called_a_guess() {
+    let amazon = amazon().await;
+    let dead = format!("http://{}", crate::support::login::free_address());
+    let toml = crate::support::proxy::upstream(&dead, "");
+    let proxy = proxy(&amazon, Setup { toml, ..file_store() });
+    let begun = begin(proxy.admin, INITECH).await;
+    let back = consent(&begun, INITECH).await;
+    let page = come_back_in_browser(proxy.admin, &back, &begun.cookie).await;
+    assert!(page.status == 200 && page.text.contains("the region is a guess"), "{}", page.text);
+    let named = begin_with(proxy.admin, "account=other&region=eu").await;
+    let back = consent(&named, INITECH).await;
+    let done = come_back(proxy.admin, &back, &named.cookie).await.json();
+    assert_eq!((done["region"].as_str(), &done["region_is_guess"]), (Some("eu"), &false.into()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -154,13 +154,37 @@ async fn a_removed_account_takes_its_links_along() {
     assert!(there.await.expect("read").is_none());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sealed_account_is_not_replaced_and_its_problem_says_how_to_mend_it() {
+    let amazon = amazon().await;
+    let proxy = proxy(&amazon, file_store());
+    log_in(proxy.admin, "shop", INITECH).await;
+    let (store, shop) = (open_store(&proxy), "shop".parse().expect("an alias"));
+    let record = store.load(&shop).await.expect("read").expect("a record");
+    sealed_with(&proxy, "lost", "B").save(&record).await.expect("saved");
+    let path = "/api/auth/amazon/login?account=shop";
+    let refused = ask(proxy.admin, Method::GET, path, &[]).await;
+    assert_eq!(code(&refused), (503, "store_sealed".to_owned()), "{}", refused.text);
+    assert!(refused.text.contains("adsproxy logout"), "{}", refused.text);
+    let forgotten = r#"{"account":"shop"}"#.to_owned();
+    let fields = [("content-type", "application/json")];
+    ask_with(proxy.admin, Method::POST, "/api/auth/amazon/logout", &fields, forgotten).await;
+    assert_eq!(log_in(proxy.admin, "shop", INITECH).await.json()["state"], "connected");
+}
+
 fn open_store(proxy: &Proxy) -> FileStore {
+    let key = std::fs::read_to_string(proxy.dir.path().join("key")).expect("the key");
+    sealed_with(proxy, "k1", &key)
+}
+
+/// The proxy's store with the key `id` of 43 characters, or of one that is repeated.
+fn sealed_with(proxy: &Proxy, id: &str, key: &str) -> FileStore {
     use adsproxy::{
         config::{Encryption, EncryptionKey},
         store::seal::KeyRing,
     };
-    let key = std::fs::read_to_string(proxy.dir.path().join("key")).expect("the key");
-    let keys = vec![EncryptionKey::new("k1", Secret::new(key))];
+    let key = if key.len() == 1 { key.repeat(42) + "E=" } else { key.to_owned() };
+    let keys = vec![EncryptionKey::new(id, Secret::new(key))];
     let directory = proxy.dir.path().join("store");
     let ring = KeyRing::fetch(&Encryption { keys }, &directory).expect("a ring");
     FileStore::open(&directory, ring).expect("opens")

@@ -31,7 +31,7 @@ const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:44rem;mar
 
 /// The page of a connected account.
 pub(super) fn connected(connected: &Connected) -> Response<Full<Bytes>> {
-    let Connected { account, region, application, replaced, profiles } = connected;
+    let Connected { account, region, application, replaced, profiles, region_is_guess } = connected;
     let mut body = String::new();
     let how = if *replaced { "connected anew" } else { "connected" };
     line(
@@ -41,6 +41,9 @@ pub(super) fn connected(connected: &Connected) -> Response<Full<Bytes>> {
             "{account} is {how}: region {region}, application {application}. You can close this page."
         ),
     );
+    if *region_is_guess {
+        body.push_str("<p>No region showed a profile, so the region is a guess: log in again with <code>--region</code> if it is wrong.</p>");
+    }
     body.push_str("<h2>Whom you became</h2>");
     list(&mut body, profiles);
     body.push_str("<p>Are these not the ones you meant? Then another Amazon user was signed in: log in again.</p>");
@@ -213,6 +216,7 @@ mod tests {
             account: EVIL.into(),
             region: EVIL.into(),
             application: EVIL.into(),
+            region_is_guess: true,
             replaced: true,
             profiles: found.clone(),
         });

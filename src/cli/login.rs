@@ -21,6 +21,8 @@ const ASK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long the server may take to exchange the code and to look whom one became.
 const FINISH_PATIENCE: Duration = Duration::from_secs(90);
 
+const UNFINISHED: &str = "nobody finished the login in time; nothing was changed";
+
 /// Connect an account: an advertiser consents in the browser
 #[derive(Debug, clap::Args)]
 pub(super) struct Login {
@@ -76,7 +78,8 @@ impl Login {
         }
         let handle = begun["login"].as_str().context("the server gave no login")?;
         let seconds = begun["expires_in"].as_u64().unwrap_or(600);
-        self.wait(place, handle, Duration::from_secs(seconds) + FINISH_PATIENCE)
+        // So long for whoever opens it, and once more for the login itself.
+        self.wait(place, handle, 2 * Duration::from_secs(seconds) + FINISH_PATIENCE)
     }
 
     /// Waits for the end of the login; asks if that is wanted.
@@ -89,7 +92,8 @@ impl Login {
                 Ok(outcome) => outcome,
                 // A server that restarts comes back, and knows the login.
                 Err(error) if Instant::now() >= deadline => return Err(error),
-                Err(error) if error.downcast_ref::<Refused>().is_some() => return Err(error),
+                // What the link led to would be told: it is too old.
+                Err(error) if error.downcast_ref::<Refused>().is_some() => bail!(UNFINISHED),
                 Err(_) => Value::Null,
             };
             match (outcome["state"].as_str(), &question) {
@@ -106,7 +110,7 @@ impl Login {
                 _ => return Ok(outcome),
             }
             if Instant::now() >= deadline {
-                bail!("nobody finished the login in time; nothing was changed");
+                bail!(UNFINISHED);
             }
             thread::sleep(ASK_INTERVAL);
         }

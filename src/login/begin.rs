@@ -1,6 +1,8 @@
 //! The beginning: which account and application, where the browser is sent, what is remembered.
 
-use super::{Kept, LOGIN_PATH, Logins, Problem, is_random_text, kept, name_of, random};
+use super::{
+    Kept, LOGIN_PATH, Logins, Problem, is_random_text, kept, milliseconds, name_of, random,
+};
 use crate::{
     audit::Action,
     config::{self, DEFAULT_APPLICATION},
@@ -82,6 +84,8 @@ pub(super) struct Ticket {
     origin: String,
     /// In seconds since 1970.
     made_at: u64,
+    /// Until when a login may begin, in milliseconds since 1970; the note outlives the last one.
+    opens_until_ms: u64,
 }
 
 impl Ticket {
@@ -123,7 +127,7 @@ impl Logins {
         }
         // Each message has a link of its own; the first one that is used ends the others.
         let record = self.core.store().load(account).await?;
-        if ticket.is_spent(record.as_ref()) {
+        if ticket.is_spent(record.as_ref()) || ticket.opens_until_ms <= self.now_ms() {
             return Err(Problem::LinkUsed);
         }
         // Whoever follows it has the whole time of a login, however late that is.
@@ -205,6 +209,7 @@ impl Logins {
             replace: wish.replace,
             origin: wish.origin.to_owned(),
             made_at: self.core.clock().now().unix(),
+            opens_until_ms: self.now_ms().saturating_add(milliseconds(lifetime)),
         };
         let name = name_of(secret.expose());
         self.note((NoteKind::Ticket, &name), &wish.account, &ticket, lifetime).await?;

@@ -41,7 +41,7 @@ impl Logins {
             let recorded = this.core.audit().write(entry).await;
             let done = match yes {
                 true if recorded.is_err() => recorded.map(|()| None).map_err(Problem::from),
-                true => this.keep_confirmed(&account, grant).await.map(Some),
+                true => this.keep_confirmed(&account, &name, grant).await.map(Some),
                 false => {
                     tracing::info!(account = account.as_str(), "the new grant was discarded");
                     Ok(None)
@@ -62,11 +62,18 @@ impl Logins {
     async fn keep_confirmed(
         &self,
         account: &AccountId,
+        name: &str,
         mut grant: NewGrant,
     ) -> Result<Connected, Problem> {
         match self.keep(account, &grant).await {
             Err(Problem::AccountChanged) => {}
-            done => return done,
+            Err(problem) => {
+                // The same yes may be given again once that is mended.
+                let lifetime = self.core.config().login.confirm_timeout;
+                let _ = self.note((NoteKind::Grant, name), account, &grant, lifetime).await;
+                return Err(problem);
+            }
+            Ok(connected) => return Ok(connected),
         }
         let (replaces, there) = self.known(account).await;
         if there.is_some_and(|there| there.is_same(&grant.profiles) != Some(true)) {

@@ -67,6 +67,8 @@ pub struct Connected {
     pub region: String,
     /// Its application.
     pub application: String,
+    /// Nobody named its region, and no profile told it.
+    pub region_is_guess: bool,
     /// Whether there was a grant before.
     pub replaced: bool,
     /// Whom one became.

@@ -10,19 +10,23 @@ use super::{
 use crate::{
     audit::Action,
     error_chain::chain,
-    id::AccountId,
+    id::{AccountId, Region},
     secret::Secret,
     store::{Credential, CredentialStore, notes::NoteKind},
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 /// How long the old grant may take to tell its profiles before the remembered ones count.
 const LIVE_PATIENCE: Duration = Duration::from_secs(10);
 /// Profiles are remembered for longer than a grant lives.
 const REMEMBERED: Duration = Duration::from_secs(400 * 86_400);
+
+/// Between attempts to save a new grant.
+const SAVE_PAUSES: [Duration; 3] =
+    [Duration::from_millis(200), Duration::from_millis(600), Duration::from_millis(1200)];
 
 /// The profiles of the grant that was consented to at that moment, and of no other.
 #[derive(Serialize, Deserialize)]
@@ -68,7 +72,9 @@ impl Logins {
         }
         let region = config.map(|config| config.region).or(grant.region());
         let region = region.or(record.as_ref().map(|record| record.region));
-        let region = region.unwrap_or_else(|| grant.profiles.home());
+        let home = grant.profiles.home();
+        let region_is_guess = region.is_none() && home.is_none();
+        let region = region.or(home).unwrap_or(Region::Na);
         // Without this, the server would seed the record anew from the configuration.
         let seed = config.and_then(|config| config.refresh_token.as_ref());
         let credential = Credential {
@@ -93,12 +99,13 @@ impl Logins {
             }
         }
         let entry = self.entry(Action::Login, account, &grant.origin);
-        let saved = async { store.save(&credential).await.map_err(Problem::NotSaved) };
+        let saved = self.save(&credential);
         self.core.audit().around(entry, "store_failed", saved).await?;
         let connected = Connected {
             account: account.to_string(),
             region: region.to_string(),
             application: grant.application.clone(),
+            region_is_guess,
             replaced: record.is_some(),
             profiles: grant.profiles.clone(),
         };
@@ -122,6 +129,19 @@ impl Logins {
             warn!(account = account.as_str(), error = %chain(&error), "cannot remember the profiles");
         }
         Ok(connected)
+    }
+
+    /// Amazon gives this refresh token once, so a disk that is busy or full for a moment is asked
+    /// again.
+    async fn save(&self, credential: &Credential) -> Result<(), Problem> {
+        let store = self.core.store();
+        for pause in SAVE_PAUSES {
+            if store.save(credential).await.is_ok() {
+                return Ok(());
+            }
+            sleep(pause).await;
+        }
+        store.save(credential).await.map_err(Problem::NotSaved)
     }
 
     /// The grant that is in place, and its profiles: what it says now if it lives, else what it

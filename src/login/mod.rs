@@ -147,7 +147,7 @@ impl Logins {
         lifetime: Duration,
     ) -> Result<(), Problem> {
         let now_ms = self.now_ms();
-        let lifetime = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
+        let lifetime = milliseconds(lifetime);
         let text = Secret::new(serde_json::to_string(what).expect("a note is plain JSON"));
         let expires_at_ms = now_ms.saturating_add(lifetime);
         let note = Note { account: account.clone(), expires_at_ms, text };
@@ -166,7 +166,7 @@ impl Logins {
     /// Keeps the link `ticket`, if it is still good, good for `least` at least.
     async fn extend(&self, ticket: &str, least: Duration) -> Result<(), Problem> {
         let now_ms = self.now_ms();
-        let until = now_ms.saturating_add(u64::try_from(least.as_millis()).unwrap_or(u64::MAX));
+        let until = now_ms.saturating_add(milliseconds(least));
         let notes = self.core.store().notes();
         match notes.look(NoteKind::Ticket, ticket).await? {
             Some(note) if (now_ms + 1..until).contains(&note.expires_at_ms) => {
@@ -202,6 +202,10 @@ impl Logins {
         let what = serde_json::from_str(note.text.expose()).ok()?;
         good.then_some((note.account, what))
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The name under which what belongs to `secret` is kept: it does not tell the secret.

@@ -300,6 +300,13 @@ impl Problem {
                 "Nothing was changed. See with `adsproxy account show` whether the account is as it \
                  should be; if not, begin again.",
             ),
+            Self::Store(error) if error.is_sealed() => (
+                503,
+                "store_sealed",
+                "The account is sealed",
+                "Put the key of its record back into encryption.keys and restart, or give the \
+                 account up with `adsproxy logout`; then begin again.",
+            ),
             Self::Store(_) | Self::NotSaved(_) => (
                 503,
                 "store_failed",

@@ -64,12 +64,13 @@ impl Found {
             .collect()
     }
 
-    /// The region with the most profiles.
+    /// The region with the most profiles; none if there is no profile.
     #[must_use]
-    pub fn home(&self) -> Region {
+    pub fn home(&self) -> Option<Region> {
         let counted = self.regions().into_iter().map(|(region, list)| (list.len(), region));
         // Of equals the first: North America.
-        counted.rev().max_by_key(|(count, _)| *count).map_or(Region::Na, |(_, region)| region)
+        let most = counted.filter(|(count, _)| *count > 0).rev().max_by_key(|(count, _)| *count);
+        most.map(|(_, region)| region)
     }
 
     /// Whether both are the same user's, as far as can be told: by the regions both answered. None
@@ -204,13 +205,13 @@ mod tests {
 
     #[test]
     fn the_home_is_where_most_profiles_are_and_each_is_shown_once() {
-        assert_eq!(Found([list(&[]), list(&[1]), None]).home(), Region::Eu);
-        assert_eq!(Found([list(&[]), list(&[]), list(&[])]).home(), Region::Na);
-        assert_eq!(Found::default().home(), Region::Na);
+        assert_eq!(Found([list(&[]), list(&[1]), None]).home(), Some(Region::Eu));
+        assert_eq!(Found([list(&[]), list(&[]), list(&[])]).home(), None);
+        assert_eq!(Found::default().home(), None);
         let everywhere = Found([list(&[1, 2]), list(&[1, 2]), list(&[2, 3])]);
         let shown: Vec<_> =
             everywhere.regions().iter().map(|(region, list)| (*region, list.len())).collect();
         assert_eq!(shown, [(Region::Na, 2), (Region::Eu, 0), (Region::Fe, 1)]);
-        assert_eq!(everywhere.home(), Region::Na);
+        assert_eq!(everywhere.home(), Some(Region::Na));
     }
 }

@@ -160,7 +160,13 @@ impl Own {
             let v4 = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
             let address = v4.local_addr()?;
             // A browser may try this one first; on a machine without it there is nothing to try.
-            let v6 = bind(SocketAddr::from((Ipv6Addr::LOCALHOST, address.port()))).await.ok();
+            let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, address.port()));
+            let v6 = match TcpListener::bind(v6).await {
+                Ok(listener) => Some(listener),
+                // The browser would take what listens there for us.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => bail!(in_use(v6)),
+                Err(_) => None,
+            };
             let listeners = [Some(v4), v6].into_iter().flatten();
             let serve =
                 |listener| tokio::spawn(admin::serve(listener, service.clone(), stop.subscribe()));
@@ -170,12 +176,16 @@ impl Own {
     }
 }
 
+fn in_use(address: SocketAddr) -> String {
+    format!(
+        "another program listens at {address}, where Amazon's answer comes to: stop it, say \
+         --paste, or change lwa.redirect_uri"
+    )
+}
+
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => anyhow::anyhow!(
-            "another program listens at {address}, where Amazon's answer comes to: stop it, say \
-             --paste, or change lwa.redirect_uri"
-        ),
+        io::ErrorKind::AddrInUse => anyhow::anyhow!(in_use(address)),
         _ => anyhow::Error::new(error).context(format!("cannot listen at {address}")),
     })
 }

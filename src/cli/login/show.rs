@@ -13,8 +13,12 @@ const SHOWN_MAX: usize = 50;
 pub(super) fn connected(outcome: &Value) -> String {
     let text = |name: &str| plain(outcome[name].as_str().unwrap_or_default());
     let how = if outcome["replaced"] == true { "connected anew" } else { "connected" };
+    let guess = match outcome["region_is_guess"] == true {
+        true => "no region showed a profile, so the region is a guess: --region says another\n",
+        false => "",
+    };
     format!(
-        "account {} {how}: region {}, application {}\n{}",
+        "account {} {how}: region {}, application {}\n{guess}{}",
         text("account"),
         text("region"),
         text("application"),
