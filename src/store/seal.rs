@@ -427,3 +427,7 @@ const TAG_BYTES: usize = 16;
 #[cfg(test)]
 #[path = "seal_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "vectors_tests.rs"]
+mod vectors;
