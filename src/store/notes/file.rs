@@ -101,7 +101,7 @@ impl FileNotes {
         Ok(needed)
     }
 
-    /// Seals anew what opens and is not sealed with the first key; says how many that were. What
+    /// Seals anew what opens and is not sealed with the first key that all processes have; says how many that were. What
     /// is taken or replaced meanwhile stays taken or replaced.
     ///
     /// # Errors
@@ -111,6 +111,8 @@ impl FileNotes {
         for kind in NoteKind::ALL {
             let ring = self.ring.clone();
             count += blocking(&self.directory(kind), move |directory| {
+                // A process that came meanwhile may lack the new key.
+                let ring = ring.agreed();
                 let mut count = 0;
                 for (path, name) in named(directory)? {
                     count += usize::from(reseal(kind, &name, &path, &ring)?);
