@@ -16,6 +16,7 @@ use crate::{
     store::{self, CredentialStore, Presence},
     token::{self, AccessToken, Surroundings, TokenManager},
 };
+use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::{runtime::Handle, task::JoinHandle};
 
@@ -60,7 +61,7 @@ pub struct Core {
     enroller: Enroller,
     control: Handle,
     /// Tells other processes which keys this one has, as long as there is a clone of the core.
-    _presence: Arc<Option<Presence>>,
+    presence: Arc<Mutex<Option<Presence>>>,
 }
 
 impl Core {
@@ -80,7 +81,7 @@ impl Core {
     ) -> Result<Self, Error> {
         let store = store::open(&config.store, &config.encryption)?;
         // Before anything is sealed.
-        let _presence = Arc::new(keys::announce(&*store));
+        let presence = Arc::new(Mutex::new(keys::announce(&*store)));
         let tls = https::client_config(config.upstream.ca_file.as_deref(), true)?;
         let token = &config.token;
         let http = LwaHttp::new(&tls, token.lwa_connect_timeout, token.lwa_timeout)?;
@@ -117,7 +118,7 @@ impl Core {
             tokens,
             enroller,
             control,
-            _presence,
+            presence,
         })
     }
 
@@ -191,6 +192,7 @@ impl Core {
                 self.store.clone(),
                 self.config.clone(),
                 self.audit.clone(),
+                self.presence.clone(),
             )),
             self.control.spawn(async move { enroller.follow().await }),
             self.control.spawn(async move { tokens.run_background().await }),

@@ -56,6 +56,60 @@ async fn another_grant_another_region_and_another_application_are_used_soon() {
     assert_eq!(proxy.restart_and_ask().await, "three");
 }
 
+/// Its access token is there before the server has looked, and tells nothing of a person.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_grant_that_was_refreshed_before_the_server_looked_is_used_soon() {
+    let amazon = amazon().await;
+    amazon.state().lwa.add_grant("one", CLIENT_ID, "Atzr|one", vec![]);
+    amazon.state().lwa.add_grant("two", CLIENT_ID, "Atzr|two", vec![]);
+    let proxy = Proxy::with(&amazon, file_store());
+    let one = ["account", "add", "shop", "--region", "na", "--consented-at", "2026-10-01"];
+    adsproxy(&proxy, &one, "Atzr|one");
+    served_soon(&proxy, "one").await;
+    proxy.signal("STOP");
+    let two = ["account", "add", "shop", "--replace", "--consented-at", "2026-11-01"];
+    adsproxy(&proxy, &two, "Atzr|two");
+    adsproxy(&proxy, &["token", "shop", "--check"], "");
+    let shop = "shop".parse().expect("an alias");
+    let stored = open_store(&proxy).load(&shop).await.expect("it reads").expect("a record");
+    assert!(stored.access_token.is_some(), "it was refreshed");
+    proxy.signal("CONT");
+    served_soon(&proxy, "two").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_with_two_configured_refresh_tokens_do_not_undo_each_other() {
+    let amazon = amazon().await;
+    amazon.state().lwa.add_grant("later", CLIENT_ID, "Atzr|later", vec![]);
+    let mut first = Proxy::with(&amazon, file_store());
+    assert_eq!(first.get("/v2/profiles").await.status, 200);
+    first.set_env("ACME_REFRESH", "Atzr|later");
+    let second = Proxy::twin(&first);
+    assert_eq!(served_as(&second.get("/_echo").await), "later");
+    soon("both use it", async || served_as(&first.get("/_echo").await) == "later").await;
+    let started = Instant::now();
+    while started.elapsed() < SOON + SOON {
+        assert_eq!(record(&first).await.refresh_token.expose(), "Atzr|later");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configured_refresh_token_that_is_a_mistake_costs_no_grant() {
+    let amazon = amazon().await;
+    let mut proxy = Proxy::with(&amazon, file_store());
+    assert_eq!(proxy.get("/v2/profiles").await.status, 200);
+    proxy.set_env("ACME_REFRESH", "Atzr|a-typo");
+    let proxy = proxy.restart();
+    let answer = proxy.get("/_echo").await;
+    assert_eq!((answer.status.as_u16(), served_as(&answer).as_str()), (200, "acme"));
+    // One that is none is used in its place.
+    amazon.state().lwa.add_grant("later", CLIENT_ID, "Atzr|later", vec![]);
+    let mut proxy = proxy;
+    proxy.set_env("ACME_REFRESH", "Atzr|later");
+    assert_eq!(served_as(&proxy.restart().get("/_echo").await), "later");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_account_is_gone_soon_and_served_again_once_added() {
     let amazon = amazon().await;

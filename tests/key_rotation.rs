@@ -188,6 +188,10 @@ async fn status_and_retire_know_what_needs_a_key() {
     assert!(rotated.out.contains("3 of 4") && rotated.err.contains("stranger"), "{rotated:?}");
     assert_eq!(home.run("account remove stranger --yes").code, Some(0));
     assert_eq!(states(&status(&home)), ["k2 seals", "k1 unused"]);
+    let older = first.announce().expect("announced");
+    let refused = home.run("key retire k1");
+    assert!(refused.code == Some(1) && refused.err.contains("still seals"), "{refused:?}");
+    drop(older);
     assert_eq!(home.run("key retire k1").code, Some(0));
     let second = open(&home.path("store"), &[("k2", 2)]);
     assert_all(&second, &kept).await;

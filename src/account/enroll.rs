@@ -234,7 +234,10 @@ impl Enroller {
     async fn admit(&self, id: &AccountId) -> Option<Account> {
         let config = self.config.accounts.get(id);
         let found = match config.and_then(|config| config.refresh_token.as_ref()) {
-            Some(seed) => self.seed(id, config?, seed).await,
+            Some(seed) => match self.followed(id).await {
+                Ok(None) => self.seed(id, config?, seed).await,
+                found => found.map(Found::Stored),
+            },
             None => self.store.load(id).await.map(Found::Stored),
         };
         let (record, refused) = match found {
@@ -291,6 +294,14 @@ impl Enroller {
         }
     }
 
+    /// The record of an account that this process knows already. Its configured refresh token was
+    /// seen at the first time; what has come since is newer, also if another server on this store
+    /// has another one configured.
+    async fn followed(&self, id: &AccountId) -> Result<Option<Credential>, store::Error> {
+        let known = self.directory.snapshot().get(id).is_some_and(|one| !one.holder.is_pending());
+        if known { self.store.load(id).await } else { Ok(None) }
+    }
+
     /// The account's lock, or `Locked` after a short while.
     async fn lock(&self, id: &AccountId) -> Result<Lock, store::Error> {
         let locked = || store::Error::Locked { account: id.clone(), waited: LOCK_PATIENCE };
@@ -315,12 +326,18 @@ impl Enroller {
         {
             return Ok(Found::Stored(Some(self.refingerprint(record, fingerprint).await)));
         }
+        // Should the configured one be a mistake: nobody else has the one that it replaces.
+        let before = record.as_ref().filter(|record| {
+            record.application == config.application
+                && !record.reauthorization_required
+                && !record.refresh_token.is_empty()
+        });
         let mut seeded = Credential {
             account: id.clone(),
             application: config.application.clone(),
             region: config.region,
             refresh_token: seed.clone(),
-            previous_refresh_token: None,
+            previous_refresh_token: before.map(|record| record.refresh_token.clone()),
             access_token: None,
             generation: record.as_ref().map_or(0, |record| record.generation),
             consented_at: None,
@@ -405,15 +422,15 @@ impl Enroller {
     async fn look(&self, holder: &Arc<Holder>) -> Result<bool, store::Error> {
         let (id, account) = (holder.id(), holder.id().as_str());
         let Some(record) = self.store.load(id).await? else { return Ok(false) };
-        holder.remember_consent(&record);
         if holder.is_logged_out(&record) {
             info!(account, "account was logged out");
             return Ok(true);
         }
         if holder.has_moved(&record) || self.is_replaced(holder, &record).await? {
-            info!(account, "account was connected anew");
+            info!(account, "another process has connected the account anew, or refreshed it");
             return Ok(true);
         }
+        holder.remember_consent(&record);
         if self.tokens.is_stuck(holder) && self.tokens.reconnected(holder, &record) {
             info!(account, "account can be used again");
         }

@@ -11,6 +11,7 @@ use crate::{
         seal::NotOpened,
     },
 };
+use parking_lot::Mutex;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tracing::{error, info, warn};
 
@@ -30,9 +31,20 @@ pub(super) fn announce(store: &dyn CredentialStore) -> Option<Presence> {
 }
 
 /// Names the keys that records need and this process lacks, and finishes an interrupted rotation.
-pub(super) async fn look_after(store: Arc<dyn CredentialStore>, config: Arc<Config>, audit: Audit) {
-    let Some(store) = store.sealed() else { return };
-    name_missing(store).await;
+pub(super) async fn look_after(
+    store: Arc<dyn CredentialStore>,
+    config: Arc<Config>,
+    audit: Audit,
+    presence: Arc<Mutex<Option<Presence>>>,
+) {
+    let Some(sealed) = store.sealed() else { return };
+    name_missing(sealed).await;
+    // A rotation must not overlook this process because the disk was full when it began.
+    while presence.lock().is_none() {
+        tokio::time::sleep(PAUSE).await;
+        *presence.lock() = announce(&*store);
+    }
+    let store = sealed;
     loop {
         match finish(store, &config, &audit).await {
             Ok(true) => return,

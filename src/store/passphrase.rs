@@ -78,15 +78,23 @@ impl Recipe {
 /// `Key` if there is none, or it is damaged; `Io`.
 pub(super) fn find(directory: &Path, id: &str) -> Result<(Recipe, String), Error> {
     let path = path(directory, id);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            of_a_record(directory, id)?.ok_or_else(|| KeyError::NoRecipe(id.to_owned()))?
-        }
+    let text = match fs::read(&path) {
+        Ok(text) => Some(String::from_utf8_lossy(&text).trim().to_owned()),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(Error::io("read", &path)(error)),
     };
-    let text = text.trim().to_owned();
-    let recipe = Recipe::parse(&text).ok_or_else(|| KeyError::Recipe(id.to_owned()))?;
+    let damaged = || KeyError::Recipe(id.to_owned());
+    if let Some(text) = &text
+        && let Some(recipe) = Recipe::parse(text)
+    {
+        return Ok((recipe, text.clone()));
+    }
+    let kept = of_a_record(directory, id)?;
+    let text = kept.ok_or_else(|| match text {
+        Some(_) => damaged(),
+        None => KeyError::NoRecipe(id.to_owned()),
+    })?;
+    let recipe = Recipe::parse(&text).ok_or_else(damaged)?;
     Ok((recipe, text))
 }
 

@@ -35,8 +35,15 @@ impl Process {
         Self { pid: std::process::id(), keys: ring.checks().map(name).collect() }
     }
 
+    /// Says whether the key `id` is its first one.
+    #[must_use]
+    pub fn seals_with(&self, id: &str) -> bool {
+        self.keys.first().is_some_and(|key| key.id == id)
+    }
+
     /// Says whether it has this very key.
-    pub(super) fn has(&self, id: &str, check: &str) -> bool {
+    #[must_use]
+    pub fn has(&self, id: &str, check: &str) -> bool {
         self.keys.iter().any(|key| key.id == id && key.check == check)
     }
 }

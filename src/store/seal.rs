@@ -197,7 +197,8 @@ impl KeyRing {
     }
 
     /// The id and check of the key that seals.
-    pub(super) fn sealing_check(&self) -> (&str, &str) {
+    #[must_use]
+    pub fn sealing_check(&self) -> (&str, &str) {
         let key = self.first();
         (&key.id, &key.check)
     }

@@ -112,15 +112,15 @@ impl Holder {
             && (self.region != record.region || self.application.name() != record.application)
     }
 
-    /// Whether `record` holds another grant than the one in use, put there by a person. A refresh
-    /// by another process changes the refresh token too, but leaves the access token it came with.
+    /// Whether `record` holds another refresh token than this process knows: a person connected the
+    /// account anew, or another process refreshed a token that rotates. The two cannot be told
+    /// apart once the new grant was refreshed, and to take the record over is right for both.
     ///
     /// Certain only under the account's lock: this process may have saved since `record` was read.
     #[must_use]
     pub fn is_replaced(&self, record: &Credential) -> bool {
         let stored = self.stored.lock();
-        record.access_token.is_none()
-            && !record.reauthorization_required
+        !record.reauthorization_required
             && stored.as_ref().is_some_and(|stored| *stored != record.refresh_token)
     }
 

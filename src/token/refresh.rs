@@ -176,7 +176,9 @@ impl Inner {
     async fn newest_record(&self, holder: &Holder) -> Result<Option<Credential>, Error> {
         let stored = match self.store.load(&holder.id).await {
             Ok(stored) => stored,
-            // A store that is away says nothing about what it holds.
+            // A store that is away says nothing about what it holds; a record that does not open
+            // may be newer than ours.
+            Err(error) if error.is_lasting() => return Err(Error::Store(error)),
             Err(error) => {
                 let unsaved = holder.unsaved.lock();
                 let record = unsaved.as_ref().map(|unsaved| unsaved.record.clone());

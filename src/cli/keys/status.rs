@@ -173,6 +173,16 @@ pub(super) async fn retire(config: &Config, store: &FileStore, id: &str) -> anyh
             uses.others.len(),
         );
     }
+    let (sealing, check) = store.ring().sealing_check();
+    for process in store.processes().await? {
+        if !process.has(sealing, check) || process.seals_with(id) {
+            bail!(
+                "the server with process id {} still seals with key {id}: give it the new list of \
+                 keys and restart it, then `adsproxy key rotate`",
+                process.pid
+            );
+        }
+    }
     // Nobody can tell which key a record needs that is damaged as a whole.
     if let Some((account, error)) = found.unreadable.first() {
         bail!("the record of {account} does not open ({error}): mend or remove it first");
