@@ -14,7 +14,7 @@ use crate::{
     audit::{Action, Actor, Entry},
     clock::{Clock, SystemClock},
     config::{Config, ProxyAddress, load::Problem},
-    core::{self, Core, KeepFresh},
+    engine::{self, Engine, KeepFresh},
     forward::body::CaptureLimits,
     hooks::{self, Hooks},
     https,
@@ -65,7 +65,7 @@ pub enum Error {
     Bind(#[from] BindError),
     /// The store or TLS towards Amazon cannot be used.
     #[error(transparent)]
-    Core(#[from] core::Error),
+    Engine(#[from] engine::Error),
     /// The store cannot be read.
     #[error("cannot read the store")]
     Store(#[from] store::Error),
@@ -99,7 +99,7 @@ pub struct App {
     readiness: Arc<Health>,
     /// Serves one command: it neither begins nor ends as a server in the audit log.
     is_private: bool,
-    core: Core,
+    engine: Engine,
     _keep_fresh: KeepFresh,
     hooks: Option<Hooks>,
     drain_timeout: Duration,
@@ -116,7 +116,7 @@ impl fmt::Debug for App {
     }
 }
 
-impl Accounts for Core {
+impl Accounts for Engine {
     fn accounts(&self) -> Vec<AccountStatus> {
         let table = self.directory().snapshot();
         // In the order of their aliases, as the table is.
@@ -166,19 +166,19 @@ impl App {
             .thread_name("control")
             .enable_all()
             .build()?;
-        let core = Core::open(
+        let engine = Engine::open(
             config.clone(),
             clock,
             metrics.clone(),
             Actor::Server,
             control.handle().clone(),
         )?;
-        let core = match private.as_ref().and_then(|private| private.account.clone()) {
-            Some(account) => core.only(account),
-            None => core,
+        let engine = match private.as_ref().and_then(|private| private.account.clone()) {
+            Some(account) => engine.only(account),
+            None => engine,
         };
         let tls = config.listen.tls.as_ref().map(ServerTls::load).transpose()?;
-        let shared = share(&core, private.as_ref())?;
+        let shared = share(&engine, private.as_ref())?;
         let tokens = shared.tokens.clone();
         let is_saved = Check::warning("store", move || tokens.unsaved() == 0);
         let readiness = Arc::new(Health::new(vec![is_saved]));
@@ -187,17 +187,17 @@ impl App {
         let sources = Sources {
             health: readiness.clone(),
             metrics: metrics.clone(),
-            accounts: Arc::new(core.clone()),
+            accounts: Arc::new(engine.clone()),
         };
         let surfaces = match &private {
-            None => control.block_on(Surfaces::open(&core, sources, &stop))?,
+            None => control.block_on(Surfaces::open(&engine, sources, &stop))?,
             Some(_) => Surfaces::none(),
         };
 
         // Before anything can happen that they are to be told.
-        let hooks = hooks(&core, control.handle().clone())?;
-        control.block_on(core.enroll())?;
-        let keep_fresh = core.keep_fresh();
+        let hooks = hooks(&engine, control.handle().clone())?;
+        control.block_on(engine.enroll())?;
+        let keep_fresh = engine.keep_fresh();
         if let Some(tls) = &tls {
             control.spawn(tls::watch(tls.clone(), tls::RELOAD_INTERVAL));
         }
@@ -226,7 +226,7 @@ impl App {
             stop,
             readiness,
             is_private: private.is_some(),
-            core,
+            engine,
             _keep_fresh: keep_fresh,
             hooks,
             drain_timeout: config.proxy.drain_timeout,
@@ -241,11 +241,11 @@ impl App {
         if app.is_private {
             return Ok(app);
         }
-        if app.core.audit().path().is_none() {
+        if app.engine.audit().path().is_none() {
             info!("no audit log is kept: the store has no directory, and audit.path is not set");
         }
         // Whether it could be written is told by the log and the counters: we serve all the same.
-        let _ = app.core.audit().record(&Entry::new(Actor::Server, Action::ServerStart));
+        let _ = app.engine.audit().record(&Entry::new(Actor::Server, Action::ServerStart));
         Ok(app)
     }
 
@@ -257,8 +257,8 @@ impl App {
 
     /// The accounts and their tokens.
     #[must_use]
-    pub fn core(&self) -> &Core {
-        &self.core
+    pub fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// The admin listener's address as bound; port 0 if the data plane is private and has none.
@@ -334,7 +334,7 @@ impl App {
         let Some(control) = &self.control else { return true };
         let deadline = deadline.max(Instant::now() + REFRESHES_TIMEOUT);
         let finished =
-            async { timeout_at(deadline.into(), self.core.tokens().finish()).await.is_ok() };
+            async { timeout_at(deadline.into(), self.engine.tokens().finish()).await.is_ok() };
         let finished = control.block_on(finished);
         if !finished {
             warn!("a token refresh was still under way");
@@ -348,11 +348,11 @@ impl App {
     fn finish_audit(&self) {
         let Some(control) = &self.control else { return };
         let written = async {
-            self.core.settle_audit().await;
+            self.engine.settle_audit().await;
             if self.is_private {
                 return Ok(());
             }
-            self.core.audit().write(Entry::new(Actor::Server, Action::ServerStop)).await
+            self.engine.audit().write(Entry::new(Actor::Server, Action::ServerStop)).await
         };
         if control.block_on(async { timeout(AUDIT_TIMEOUT, written).await }).is_err() {
             warn!("the audit log was still being written");
@@ -382,9 +382,9 @@ pub(crate) async fn finish_hooks(hooks: &mut Hooks) {
     }
 }
 
-/// Starts the configured hooks on `control`, with links to connect accounts of `core` again.
-pub(crate) fn hooks(core: &Core, control: Handle) -> Result<Option<Hooks>, https::Error> {
-    let logins = Logins::new(core.clone(), Actor::Server);
+/// Starts the configured hooks on `control`, with links to connect accounts of `engine` again.
+pub(crate) fn hooks(engine: &Engine, control: Handle) -> Result<Option<Hooks>, https::Error> {
+    let logins = Logins::new(engine.clone(), Actor::Server);
     let reconnect: hooks::Reconnect = Arc::new(move |account| {
         let logins = logins.clone();
         Box::pin(async move {
@@ -393,23 +393,23 @@ pub(crate) fn hooks(core: &Core, control: Handle) -> Result<Option<Hooks>, https
         })
     });
     let with = hooks::Surroundings {
-        clock: core.clock().clone(),
-        metrics: core.metrics().clone(),
-        events: core.events().clone(),
+        clock: engine.clock().clone(),
+        metrics: engine.metrics().clone(),
+        events: engine.events().clone(),
         reconnect: Some(reconnect),
         control,
     };
-    Hooks::start(core.config(), with)
+    Hooks::start(engine.config(), with)
 }
 
-fn share(core: &Core, private: Option<&Private>) -> Result<Arc<Shared>, Error> {
-    let config = core.config();
+fn share(engine: &Engine, private: Option<&Private>) -> Result<Arc<Shared>, Error> {
+    let config = engine.config();
     let ca = config.upstream.ca_file.as_deref();
     Ok(Arc::new(Shared {
         config: config.clone(),
-        directory: core.directory().clone(),
-        tokens: core.tokens().clone(),
-        clock: core.clock().clone(),
+        directory: engine.directory().clone(),
+        tokens: engine.tokens().clone(),
+        clock: engine.clock().clone(),
         captures: CaptureLimits::new(&config.replay, &config.limits),
         tls: https::client_config(ca, config.upstream.http2)?,
         draining: Arc::new(AtomicBool::new(false)),

@@ -5,12 +5,12 @@
 //!
 //! # As a library
 //!
-//! A program in Rust needs no proxy to have its tokens kept fresh. [`Core`] opens the store of a
+//! A program in Rust needs no proxy to have its tokens kept fresh. [`Engine`] opens the store of a
 //! configuration, its [`TokenManager`] is the one that the server uses, and several processes may
 //! share one store: they refresh once between them.
 //!
 //! ```
-//! use adsproxy::{Core, config::load, event::Kind};
+//! use adsproxy::{Engine, config::load, event::Kind};
 //! # #[cfg(feature = "sandbox")]
 //! # use adsproxy::sandbox::{Emulator, Options};
 //! # use std::{error::Error, sync::{Arc, atomic::{AtomicU32, Ordering}}};
@@ -42,22 +42,22 @@
 //! # ))?;
 //! // The first of ./proxy.toml, ~/.config/adsproxy/proxy.toml, … unless a path is given.
 //! let options = load::Options { path: Some(path), ..load::Options::default() };
-//! let core = Core::embed(load::load(&options)?.config)?;
+//! let engine = Engine::embed(load::load(&options)?.config)?;
 //!
 //! // Called where it happens, so it only takes note.
 //! let refreshes = Arc::new(AtomicU32::new(0));
 //! let counter = refreshes.clone();
-//! core.events().subscribe(move |event| {
+//! engine.events().subscribe(move |event| {
 //!     if event.kind == Kind::TokenRefreshed {
 //!         counter.fetch_add(1, Ordering::Relaxed);
 //!     }
 //! });
 //!
 //! // Refreshes ahead of expiry and notices accounts that come and go, until the guard is dropped.
-//! core.enroll().await?;
-//! let guard = core.keep_fresh();
+//! engine.enroll().await?;
+//! let guard = engine.keep_fresh();
 //!
-//! let token = core.token(&"acme".parse()?).await?;
+//! let token = engine.token(&"acme".parse()?).await?;
 //! let request = http::Request::get("https://advertising-api.amazon.com/v2/profiles")
 //!     .header("authorization", token.header())
 //!     .body(())?;
@@ -74,7 +74,7 @@ pub mod proxy;
 
 pub mod account;
 pub mod audit;
-pub mod core;
+pub mod engine;
 pub mod forward;
 pub mod hooks;
 pub mod listen;
@@ -101,5 +101,5 @@ pub mod id;
 pub mod secret;
 pub mod small_write;
 
-pub use crate::core::Core;
+pub use crate::engine::Engine;
 pub use token::TokenManager;

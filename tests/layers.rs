@@ -25,7 +25,7 @@ const MODULES: &[(&str, &[&str])] = &[
             // Which return addresses it can answer.
             "config",
             "account",
-            "core",
+            "engine",
             "token",
             "metrics",
             "secret",
@@ -36,7 +36,7 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "login",
         &[
-            "core",
+            "engine",
             "forward::headers",
             "lwa",
             "store",
@@ -50,7 +50,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
     // Puts together what needs no listener.
     (
-        "core",
+        "engine",
         &[
             "account",
             "audit",

@@ -2,7 +2,7 @@
 
 use crate::support::proxy::{amazon, write_private};
 use adsproxy::{
-    Core,
+    Engine,
     config::load::{self, Options},
     event::{Event, Kind},
     id::AccountId,
@@ -20,7 +20,7 @@ const SECONDS: Duration = Duration::from_secs(20);
 
 /// A program that has embedded adsproxy, and notes what it is told.
 struct Program {
-    core: Core,
+    engine: Engine,
     heard: Arc<Mutex<Vec<Event>>>,
     _directory: TempDir,
 }
@@ -44,20 +44,20 @@ impl Program {
         );
         fs::write(&path, toml).expect("written");
         let options = Options { path: Some(path), ..Options::default() };
-        let core = Core::embed(load::load(&options).expect("a configuration").config);
-        let core = core.expect("a core");
+        let engine = Engine::embed(load::load(&options).expect("a configuration").config);
+        let engine = engine.expect("an engine");
         let heard = Arc::new(Mutex::new(Vec::new()));
         let notes = heard.clone();
-        core.events().subscribe(move |event| notes.lock().unwrap().push(event.clone()));
-        core.enroll().await.expect("a store");
-        Self { core, heard, _directory: directory }
+        engine.events().subscribe(move |event| notes.lock().unwrap().push(event.clone()));
+        engine.enroll().await.expect("a store");
+        Self { engine, heard, _directory: directory }
     }
 
     /// Asks Amazon for a new token, whatever the old one is worth.
     async fn force(&self) {
-        let account = self.core.account(&acme()).await.expect("a store").expect("an account");
-        if let Ok(token) = self.core.tokens().token(&account.holder).await {
-            let _ = self.core.tokens().replace(&account.holder, &token, b"").await;
+        let account = self.engine.account(&acme()).await.expect("a store").expect("an account");
+        if let Ok(token) = self.engine.tokens().token(&account.holder).await {
+            let _ = self.engine.tokens().replace(&account.holder, &token, b"").await;
         }
     }
 
@@ -89,8 +89,8 @@ const NO_INTERVAL: &str = "[token]\nforced_refresh_min_interval_secs = 0\n";
 async fn a_dead_grant_and_its_recovery_are_each_told_once() {
     let amazon = amazon().await;
     let program = Program::start(&amazon, NO_INTERVAL).await;
-    let _guard = program.core.keep_fresh();
-    program.core.token(&acme()).await.expect("a token");
+    let _guard = program.engine.keep_fresh();
+    program.engine.token(&acme()).await.expect("a token");
     let refreshed = program.first(Kind::TokenRefreshed);
     assert_eq!((refreshed.account, refreshed.generation), (Some(acme()), Some(1)));
     assert_eq!(refreshed.application.as_deref(), Some("default"));
@@ -107,13 +107,13 @@ async fn a_dead_grant_and_its_recovery_are_each_told_once() {
 
     // A person connects the account again, through another process.
     let refresh_token = amazon.state().lwa.consent_again("acme").expect("a grant");
-    let store = program.core.store();
+    let store = program.engine.store();
     let record = store.load(&acme()).await.expect("a store").expect("a record");
     let refresh_token = refresh_token.as_str().into();
     let record = Credential { refresh_token, reauthorization_required: false, ..record };
     store.save(&record).await.expect("saved");
     let started = Instant::now();
-    while program.core.token(&acme()).await.is_err() {
+    while program.engine.token(&acme()).await.is_err() {
         assert!(started.elapsed() < SECONDS);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -145,7 +145,7 @@ async fn an_outage_is_told_at_its_first_failure_and_says_why() {
     let amazon = amazon().await;
     let program = Program::start(&amazon, NO_INTERVAL).await;
     amazon.state().lwa.faults.add(LwaFault::Unavailable { retry_after: None }, Times::Forever);
-    assert!(program.core.token(&acme()).await.is_err());
+    assert!(program.engine.token(&acme()).await.is_err());
     let failed = program.first(Kind::TokenRefreshFailed);
     assert_eq!((failed.account, failed.reason), (Some(acme()), Some("lwa_unavailable")));
     assert_eq!(failed.generation, None, "there never was a token");
@@ -156,9 +156,9 @@ async fn an_outage_is_told_at_its_first_failure_and_says_why() {
 async fn a_grant_is_told_to_end_soon_from_day_335_on() {
     let amazon = amazon().await;
     let program = Program::start(&amazon, NO_INTERVAL).await;
-    let _guard = program.core.keep_fresh();
-    program.core.token(&acme()).await.expect("a token");
-    let store = program.core.store();
+    let _guard = program.engine.keep_fresh();
+    program.engine.token(&acme()).await.expect("a token");
+    let store = program.engine.store();
     let record = store.load(&acme()).await.expect("a store").expect("a record");
     let consented_at = Some(record.updated_at - 340 * 86_400);
     store.save(&Credential { consented_at, ..record }).await.expect("saved");
@@ -173,8 +173,8 @@ async fn dropping_the_guard_stops_the_refresher_but_no_refresh_under_way() {
     amazon.state().lwa.configure(|lwa| lwa.token_lifetime = Duration::from_secs(3));
     let quick = "[token]\nrefresh_buffer_secs = 1\nbackground_lead_secs = 2\n";
     let program = Program::start(&amazon, quick).await;
-    let guard = program.core.keep_fresh();
-    program.core.token(&acme()).await.expect("a token");
+    let guard = program.engine.keep_fresh();
+    program.engine.token(&acme()).await.expect("a token");
     program.until(Kind::TokenRefreshed, 2).await;
 
     // One is on its way to the store when the guard goes.
@@ -188,14 +188,14 @@ async fn dropping_the_guard_stops_the_refresher_but_no_refresh_under_way() {
     drop(guard);
     amazon.state().lwa.gate.release();
     program.until(Kind::TokenRefreshed, before + 1).await;
-    let stored = program.core.store().load(&acme()).await.expect("a store").expect("a record");
+    let stored = program.engine.store().load(&acme()).await.expect("a store").expect("a record");
     let heard = program.heard.lock().unwrap().last().expect("an event").generation;
     assert_eq!(Some(stored.generation), heard, "what was answered was kept");
 
     // Two lives later nobody has refreshed; a caller still can.
     tokio::time::sleep(Duration::from_secs(6)).await;
     assert_eq!(program.count(Kind::TokenRefreshed), before + 1);
-    program.core.token(&acme()).await.expect("a token");
+    program.engine.token(&acme()).await.expect("a token");
     assert_eq!(program.count(Kind::TokenRefreshed), before + 2);
 }
 
@@ -204,7 +204,7 @@ async fn an_account_that_nobody_knows_is_an_error_that_names_it() {
     let amazon = amazon().await;
     let program = Program::start(&amazon, "").await;
     let unknown = "nobody".parse().expect("an alias");
-    let error = program.core.token(&unknown).await.expect_err("no account");
+    let error = program.engine.token(&unknown).await.expect_err("no account");
     assert!(error.to_string().contains("nobody"), "{error}");
     assert_eq!(amazon.state().record.counts().token_calls, 0);
 }

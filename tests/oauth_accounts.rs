@@ -11,7 +11,7 @@ use adsproxy::{
     audit::Actor,
     clock::SystemClock,
     config::{Config, load},
-    core::Core,
+    engine::Engine,
     login::Logins,
     metrics::Metrics,
     sandbox::{Emulator, Surface},
@@ -313,14 +313,14 @@ fn beside(proxy: &Proxy) -> Logins {
     };
     let config: Config = load::load(&options).expect("valid").config;
     let metrics = Metrics::new(&config.metrics, Arc::default());
-    let core = Core::open(
+    let engine = Engine::open(
         Arc::new(config),
         Arc::new(SystemClock),
         metrics,
         Actor::Server,
         Handle::current(),
     );
-    Logins::new(core.expect("a core"), Actor::Server)
+    Logins::new(engine.expect("an engine"), Actor::Server)
 }
 
 async fn open_link(proxy: &Proxy, link: &str) -> Reply {

@@ -7,12 +7,12 @@ use crate::support::{
     strace::Strace,
 };
 use adsproxy::{
-    Core,
+    Engine,
     config::load::{self, Options},
     event::Kind,
     sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator, Rotation},
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::{
     fs::{self, File},
     io::Write,
@@ -151,23 +151,23 @@ async fn a_first_start_on_a_full_disk_serves_and_saves_later() {
 async fn a_degraded_store_is_told_once_until_it_heals() {
     let amazon = rotating().await;
     let home = tempfile::tempdir().expect("a temporary directory");
-    let core = embedded(&amazon, home.path()).await;
-    let _guard = core.keep_fresh();
+    let engine = embedded(&amazon, home.path()).await;
+    let _guard = engine.keep_fresh();
     let heard = Arc::new(Mutex::new(Vec::new()));
     let notes = heard.clone();
-    core.events().subscribe(move |event| {
+    engine.events().subscribe(move |event| {
         if event.kind == Kind::StoreDegraded {
             notes.lock().expect("nobody panics").push(event.clone());
         }
     });
-    let account = core.account(&"acme".parse().expect("an alias")).await.expect("a store");
+    let account = engine.account(&"acme".parse().expect("an alias")).await.expect("a store");
     let holder = &account.expect("an account").holder;
     // Where the record is to be written lies something that cannot be cleared away.
     let obstacle = home.path().join("store/accounts/.acme.tmp");
     let refresh = async || {
-        let token = core.tokens().token(holder).await.expect("a token");
+        let token = engine.tokens().token(holder).await.expect("a token");
         amazon.state().lwa.expire_access_tokens(None);
-        core.tokens().replace(holder, &token, b"").await.expect("a token");
+        engine.tokens().replace(holder, &token, b"").await.expect("a token");
     };
     refresh().await;
     assert_eq!(heard.lock().expect("nobody panics").len(), 0, "nothing is wrong");
@@ -176,17 +176,17 @@ async fn a_degraded_store_is_told_once_until_it_heals() {
         for _ in 0..3 {
             refresh().await;
         }
-        assert_eq!(core.tokens().unsaved(), 1);
+        assert_eq!(engine.tokens().unsaved(), 1);
         assert_eq!(heard.lock().expect("nobody panics").len(), outage);
         fs::remove_dir(&obstacle).expect("removed");
-        eventually("it is saved", || core.tokens().unsaved() == 0).await;
+        eventually("it is saved", || engine.tokens().unsaved() == 0).await;
     }
     let told = heard.lock().expect("nobody panics")[0].clone();
     assert_eq!((told.account, told.reason), (Some(holder.id().clone()), Some("store_unavailable")));
 }
 
 /// The accounts of a program that has embedded adsproxy, on a store in `home`.
-async fn embedded(amazon: &Emulator, home: &Path) -> Core {
+async fn embedded(amazon: &Emulator, home: &Path) -> Engine {
     let secret = |name: &str, text: &str| {
         write_private(&home.join(name), text);
         format!("{{ file = {:?} }}", home.join(name))
@@ -206,9 +206,10 @@ async fn embedded(amazon: &Emulator, home: &Path) -> Core {
     );
     fs::write(home.join("proxy.toml"), toml).expect("written");
     let options = Options { path: Some(home.join("proxy.toml")), ..Options::default() };
-    let core = Core::embed(load::load(&options).expect("a configuration").config).expect("a core");
-    core.enroll().await.expect("a store");
-    core
+    let engine =
+        Engine::embed(load::load(&options).expect("a configuration").config).expect("an engine");
+    engine.enroll().await.expect("a store");
+    engine
 }
 
 /// Three refreshes that cannot be saved.

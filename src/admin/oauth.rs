@@ -49,7 +49,7 @@ pub(super) enum Route {
 
 impl Oauth {
     pub(super) fn new(logins: Logins, guard: Arc<Guard>) -> Self {
-        let applications = logins.core().config().applications.values();
+        let applications = logins.engine().config().applications.values();
         let paths = applications.filter_map(|application| {
             let uri: Uri = application.redirect_uri.parse().ok()?;
             Some(uri.path().to_owned()).filter(|path| is_callback_path(path))
@@ -103,7 +103,7 @@ impl Oauth {
             Route::Outcome(handle) => outcome(logins, &handle).await,
             Route::Logout => logout(logins, &parts, body).await,
             Route::Refresh => tokens::refresh(logins, &query, &parts, body).await,
-            Route::TokenStatus => tokens::status(self.logins.core(), &query),
+            Route::TokenStatus => tokens::status(self.logins.engine(), &query),
         };
         done.unwrap_or_else(|problem| refuse(&problem, html))
     }
@@ -247,7 +247,7 @@ async fn start(
     let mut wish = wish(&form, if is_ours { "terminal" } else { "admin" })?;
     wish.replace = form.one("replace")?.as_deref() == Some("true");
     let (url, handle) = logins.start_link(&wish).await?;
-    let expires_in = logins.core().config().login.timeout.as_secs();
+    let expires_in = logins.engine().config().login.timeout.as_secs();
     let body = json!({
         "url": url.expose(), "login": handle.expose(), "expires_in": expires_in,
     });

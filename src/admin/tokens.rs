@@ -3,7 +3,7 @@
 use super::{JSON, PROBLEM, arguments::Arguments, oauth::account, respond};
 use crate::{
     account::Account,
-    core::Core,
+    engine::Engine,
     login::{Logins, Problem},
     token::Error,
 };
@@ -23,14 +23,14 @@ pub(super) async fn refresh(
 ) -> Result<Response<Full<Bytes>>, Problem> {
     let form = Arguments::of_body(&parts.headers, body).await?;
     let named = if form.one("account")?.is_some() { &form } else { query };
-    let core = logins.core();
-    let account = find(core, named)?;
+    let engine = logins.engine();
+    let account = find(engine, named)?;
     let id = logins.request_id().as_bytes();
     // The refresh itself is the server's entry, with the same id: here is who wanted it.
     logins.record_refresh(&account.id).await;
-    let (tokens, holder) = (core.tokens(), &account.holder);
+    let (tokens, holder) = (engine.tokens(), &account.holder);
     let before = tokens.status(holder).generation;
-    let done = match tokens.token_at(holder, core.clock().now(), id).await {
+    let done = match tokens.token_at(holder, engine.clock().now(), id).await {
         // One that was fetched just now need not be fetched again.
         Ok(token) if token.generation() > before => Ok(()),
         Ok(token) => tokens
@@ -39,7 +39,7 @@ pub(super) async fn refresh(
             .and_then(|replacement| replacement.failed.map_or(Ok(()), Err)),
         Err(error) => Err(error),
     };
-    let mut answer = describe(core, &account);
+    let mut answer = describe(engine, &account);
     let refreshed = tokens.status(holder).generation > before;
     answer["refreshed"] = refreshed.into();
     answer["success"] = done.is_ok().into();
@@ -50,28 +50,28 @@ pub(super) async fn refresh(
 }
 
 /// Tells how long the token of one account, or of each, lives.
-pub(super) fn status(core: &Core, query: &Arguments) -> Result<Response<Full<Bytes>>, Problem> {
+pub(super) fn status(engine: &Engine, query: &Arguments) -> Result<Response<Full<Bytes>>, Problem> {
     let answer = if query.all("account").is_empty() {
-        let table = core.directory().snapshot();
-        let accounts: Vec<_> = table.values().map(|account| describe(core, account)).collect();
+        let table = engine.directory().snapshot();
+        let accounts: Vec<_> = table.values().map(|account| describe(engine, account)).collect();
         json!({ "accounts": accounts })
     } else {
-        describe(core, &*find(core, query)?)
+        describe(engine, &*find(engine, query)?)
     };
     Ok(respond(StatusCode::OK, JSON, answer.to_string()))
 }
 
-fn find(core: &Core, arguments: &Arguments) -> Result<Arc<Account>, Problem> {
+fn find(engine: &Engine, arguments: &Arguments) -> Result<Arc<Account>, Problem> {
     let id = account(arguments)?;
-    let known = core.directory().snapshot().get(&id).cloned();
+    let known = engine.directory().snapshot().get(&id).cloned();
     known.ok_or_else(|| Problem::UnknownAccount(id.to_string()))
 }
 
-fn describe(core: &Core, account: &Account) -> Value {
-    let status = core.tokens().status(&account.holder);
+fn describe(engine: &Engine, account: &Account) -> Value {
+    let status = engine.tokens().status(&account.holder);
     let left = status.expires_in.filter(|left| !left.is_zero());
     let expires_at = left.and_then(|left| {
-        let at = core.clock().now().wall + left;
+        let at = engine.clock().now().wall + left;
         Some(jiff::Timestamp::from_second(i64::try_from(at.as_secs()).ok()?).ok()?.to_string())
     });
     json!({
@@ -81,7 +81,7 @@ fn describe(core: &Core, account: &Account) -> Value {
         "valid": left.is_some(),
         "expires_at": expires_at,
         "expires_in": left.map(|left| left.as_secs()),
-        "needs_refresh": left.is_none_or(|left| left <= core.config().token.refresh_buffer),
+        "needs_refresh": left.is_none_or(|left| left <= engine.config().token.refresh_buffer),
         "generation": status.generation,
         "region": status.region.as_str(),
         "application": status.application,

@@ -3,7 +3,7 @@
 use crate::{
     admin::{self, Admin, Sources},
     audit::Actor,
-    core::Core,
+    engine::Engine,
     listen::bind::BindError,
     login::Logins,
     proxy::guard::Guard,
@@ -34,11 +34,11 @@ impl Surfaces {
 
     /// Opens the configured listeners, which serve until `stop` is true.
     pub(super) async fn open(
-        core: &Core,
+        engine: &Engine,
         sources: Sources,
         stop: &watch::Sender<bool>,
     ) -> Result<Self, super::Error> {
-        let config = core.config();
+        let config = engine.config();
         let admin = listener(config.listen.admin).await?;
         let address = admin.local_addr()?;
         let health = match config.listen.health {
@@ -55,7 +55,7 @@ impl Surfaces {
             }
         };
         let guard = Guard::new(&config.guard.allowed_hosts);
-        let logins = Logins::new(core.clone(), Actor::admin(None));
+        let logins = Logins::new(engine.clone(), Actor::admin(None));
         let sweeper = logins.clone();
         tokio::spawn(async move { sweeper.run_sweeper().await });
         let admin_service = Admin::guarded(sources, guard).with_logins(logins.clone());

@@ -91,7 +91,7 @@ impl Curl {
         let proxy = PrivateProxy::start(context, Some(&self.alias))?;
         let request = self.request(&proxy, body)?;
         let entry = Entry::new(Actor::cli(), Action::TokenDisclose).account(&self.alias);
-        proxy.app.core().audit().record(&entry.about("curl"))?;
+        proxy.app.engine().audit().record(&entry.about("curl"))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let outcome = runtime.block_on(async {
             let exchange = self.exchange(&proxy, request);

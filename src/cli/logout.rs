@@ -9,7 +9,7 @@ use crate::{
     audit::Actor,
     clock::SystemClock,
     config::{Config, StoreKind},
-    core::Core,
+    engine::Engine,
     id::AccountId,
     login::{Logins, REVOKE_AT},
     metrics::Metrics,
@@ -62,9 +62,9 @@ impl Logout {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let metrics = Metrics::new(&config.metrics, Arc::default());
         let handle = runtime.handle().clone();
-        let core =
-            Core::open(Arc::new(config), Arc::new(SystemClock), metrics, Actor::cli(), handle)?;
-        let done = runtime.block_on(Logins::new(core, Actor::cli()).logout(&self.account))?;
+        let engine =
+            Engine::open(Arc::new(config), Arc::new(SystemClock), metrics, Actor::cli(), handle)?;
+        let done = runtime.block_on(Logins::new(engine, Actor::cli()).logout(&self.account))?;
         Ok(serde_json::to_value(done)?)
     }
 

@@ -43,9 +43,9 @@ impl PrivateProxy {
         let private = Private { account: account.cloned(), key: key.clone() };
         let app = App::start_private(config, private)?;
         if let Some(alias) = account {
-            let table = app.core().directory().snapshot();
+            let table = app.engine().directory().snapshot();
             let Some(account) = table.get(alias) else { bail!(unknown(alias)) };
-            if app.core().tokens().status(&account.holder).reauthorization_required {
+            if app.engine().tokens().status(&account.holder).reauthorization_required {
                 return Err(Failure::ReauthorizationRequired(vec![alias.to_string()]).into());
             }
         }

@@ -10,7 +10,7 @@ use crate::{
     audit::{Action, Actor, Entry},
     clock::{Now, SystemClock},
     config::{Config, LogFormat},
-    core::Core,
+    engine::Engine,
     hooks::Hooks,
     id::AccountId,
     log::{self, Log},
@@ -27,7 +27,7 @@ const FINISH_TIMEOUT: Duration = Duration::from_secs(15);
 /// One account and its token.
 pub(super) struct Session {
     runtime: Runtime,
-    core: Core,
+    engine: Engine,
     account: Arc<Account>,
     /// Whoever is told by LWA that a grant is dead is the only one who tells hooks.
     hooks: Option<Hooks>,
@@ -43,11 +43,11 @@ impl Session {
         let metrics = Metrics::new(&config.metrics, log.dropped());
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let (config, clock) = (Arc::new(config), Arc::new(SystemClock));
-        let core = Core::open(config, clock, metrics, Actor::cli(), runtime.handle().clone())?;
-        let hooks = app::hooks(&core, runtime.handle().clone())?;
-        let account = runtime.block_on(core.account(alias)).context("cannot read the store")?;
+        let engine = Engine::open(config, clock, metrics, Actor::cli(), runtime.handle().clone())?;
+        let hooks = app::hooks(&engine, runtime.handle().clone())?;
+        let account = runtime.block_on(engine.account(alias)).context("cannot read the store")?;
         let Some(account) = account else { bail!(unknown(alias)) };
-        Ok(Self { runtime, core, account, hooks, _log: log })
+        Ok(Self { runtime, engine, account, hooks, _log: log })
     }
 
     /// A token that lives for `least` more where a refresh can bring one. While LWA cannot be
@@ -57,7 +57,7 @@ impl Session {
         least: Duration,
         must: bool,
     ) -> anyhow::Result<Arc<AccessToken>> {
-        let (tokens, holder) = (self.core.tokens(), &self.account.holder);
+        let (tokens, holder) = (self.engine.tokens(), &self.account.holder);
         let hooks = &mut self.hooks;
         let token = self.runtime.block_on(async {
             let token = match tokens.token_for(holder, least).await {
@@ -66,7 +66,7 @@ impl Session {
             };
             let ended = async {
                 tokens.finish().await;
-                self.core.settle_audit().await;
+                self.engine.settle_audit().await;
             };
             let _ = tokio::time::timeout(FINISH_TIMEOUT, ended).await;
             if let Some(hooks) = hooks {
@@ -80,11 +80,11 @@ impl Session {
     /// Writes down that `token` is handed out.
     pub(super) fn record_disclosure(&self, token: &AccessToken) -> anyhow::Result<()> {
         let entry = Entry::new(Actor::cli(), Action::TokenDisclose).account(&self.account.id);
-        Ok(self.core.audit().record(&entry.generation(token.generation()).about("token"))?)
+        Ok(self.engine.audit().record(&entry.generation(token.generation()).about("token"))?)
     }
 
     pub(super) fn now(&self) -> Now {
-        self.core.clock().now()
+        self.engine.clock().now()
     }
 
     pub(super) fn client_id(&self) -> &str {
@@ -92,7 +92,7 @@ impl Session {
     }
 
     fn failure(&self, error: token::Error) -> anyhow::Error {
-        let status = self.core.tokens().status(&self.account.holder);
+        let status = self.engine.tokens().status(&self.account.holder);
         failure(error, &status.account, status.state, status.last_error)
     }
 }

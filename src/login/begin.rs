@@ -126,12 +126,12 @@ impl Logins {
             return Err(Problem::LinkUsed);
         }
         // Each message has a link of its own; the first one that is used ends the others.
-        let record = self.core.store().load(account).await?;
+        let record = self.engine.store().load(account).await?;
         if ticket.is_spent(record.as_ref()) || ticket.opens_until_ms <= self.now_ms() {
             return Err(Problem::LinkUsed);
         }
         // Whoever follows it has the whole time of a login, however late that is.
-        self.extend(&name, self.core.config().login.timeout).await?;
+        self.extend(&name, self.engine.config().login.timeout).await?;
         let mut known = ["terminal", "admin"].into_iter();
         let origin = known.find(|known| *known == ticket.origin).unwrap_or("link");
         let wish = Wish {
@@ -161,12 +161,12 @@ impl Logins {
             origin: wish.origin.to_owned(),
         };
         let name = name_of(state.expose());
-        let expires_in = self.core.config().login.timeout;
+        let expires_in = self.engine.config().login.timeout;
         // Where there are too many, nothing is written at all.
         self.note((NoteKind::Login, &name), &wish.account, &pending, expires_in).await?;
         let entry = self.entry(Action::LoginStarted, &wish.account, wish.origin);
-        if let Err(error) = self.core.audit().write(entry).await {
-            let _ = self.core.store().notes().take(NoteKind::Login, &name).await;
+        if let Err(error) = self.engine.audit().write(entry).await {
+            let _ = self.engine.store().notes().take(NoteKind::Login, &name).await;
             return Err(error.into());
         }
         let redirect: Uri = application.redirect_uri().parse().unwrap_or_default();
@@ -186,7 +186,7 @@ impl Logins {
     /// # Errors
     /// As [`Logins::begin`]; nothing is made for an application that is not configured.
     pub async fn reconnect_link(&self, account: &AccountId) -> Result<Secret, Problem> {
-        let lifetime = self.core.config().login.reconnect_link;
+        let lifetime = self.engine.config().login.reconnect_link;
         Ok(self.link(&Wish::new(account.clone(), "link"), lifetime).await?.0)
     }
 
@@ -196,7 +196,7 @@ impl Logins {
     /// # Errors
     /// As [`Logins::reconnect_link`].
     pub async fn start_link(&self, wish: &Wish) -> Result<(Secret, Secret), Problem> {
-        self.link(wish, self.core.config().login.timeout).await
+        self.link(wish, self.engine.config().login.timeout).await
     }
 
     async fn link(&self, wish: &Wish, lifetime: Duration) -> Result<(Secret, Secret), Problem> {
@@ -208,7 +208,7 @@ impl Logins {
             application: wish.application.clone(),
             replace: wish.replace,
             origin: wish.origin.to_owned(),
-            made_at: self.core.clock().now().unix(),
+            made_at: self.engine.clock().now().unix(),
             opens_until_ms: self.now_ms().saturating_add(milliseconds(lifetime)),
         };
         let name = name_of(secret.expose());
@@ -230,12 +230,12 @@ impl Logins {
 
     /// Which application and region: the configuration says, else the wish, else the record.
     pub(super) async fn target(&self, wish: &Wish) -> Result<Target, Problem> {
-        let configured = self.core.config().accounts.get(&wish.account);
-        let record = self.core.store().load(&wish.account).await?;
+        let configured = self.engine.config().accounts.get(&wish.account);
+        let record = self.engine.store().load(&wish.account).await?;
         let region = self.region(wish, configured, record.as_ref())?;
         let name = self.application_name(wish, configured, record.as_ref())?;
         let application = self.application(&name).ok_or_else(|| {
-            let known: Vec<_> = self.core.config().applications.keys().cloned().collect();
+            let known: Vec<_> = self.engine.config().applications.keys().cloned().collect();
             let known = known.join(", ");
             Problem::BadRequest(format!("there is no application {name:?}; configured: {known}"))
         })?;
@@ -243,7 +243,7 @@ impl Logins {
     }
 
     pub(super) fn application(&self, name: &str) -> Option<Application> {
-        let config: &Arc<config::Config> = self.core.config();
+        let config: &Arc<config::Config> = self.engine.config();
         Some(Application::new(name, config.applications.get(name)?))
     }
 
@@ -291,7 +291,7 @@ impl Logins {
 
     /// `[lwa]`, or the one there is.
     fn only_application(&self) -> String {
-        let applications = &self.core.config().applications;
+        let applications = &self.engine.config().applications;
         match applications.keys().next() {
             Some(only) if applications.len() == 1 => only.clone(),
             _ => DEFAULT_APPLICATION.to_owned(),

@@ -38,7 +38,7 @@ impl Logins {
             let ticket = grant.ticket.clone();
             let entry = this.entry(Action::ReconnectConfirmed, &account, &grant.origin);
             let entry = if yes { entry } else { entry.failed("declined") };
-            let recorded = this.core.audit().write(entry).await;
+            let recorded = this.engine.audit().write(entry).await;
             let done = match yes {
                 true if recorded.is_err() => recorded.map(|()| None).map_err(Problem::from),
                 true => this.keep_confirmed(&account, &name, grant).await.map(Some),
@@ -69,7 +69,7 @@ impl Logins {
             Err(Problem::AccountChanged) => {}
             Err(problem) => {
                 // The same yes may be given again once that is mended.
-                let lifetime = self.core.config().login.confirm_timeout;
+                let lifetime = self.engine.config().login.confirm_timeout;
                 let _ = self.note((NoteKind::Grant, name), account, &grant, lifetime).await;
                 return Err(problem);
             }

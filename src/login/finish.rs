@@ -147,7 +147,7 @@ impl Logins {
             return;
         }
         let entry = self.entry(Action::Login, account, &pending.origin).failed(problem.code());
-        let _ = self.core.audit().write(entry).await;
+        let _ = self.engine.audit().write(entry).await;
     }
 
     /// The login that an answer belongs to, taken: nobody else gets it.
@@ -167,7 +167,7 @@ impl Logins {
             return Err(Problem::StateUnknown);
         }
         let name = name_of(state);
-        let notes = self.core.store().notes();
+        let notes = self.engine.store().notes();
         let seen = notes.look(NoteKind::Login, &name).await?.ok_or(Problem::StateUnknown)?;
         let pending: Pending =
             serde_json::from_str(seen.text.expose()).map_err(|_| Problem::StateUnknown)?;
@@ -212,9 +212,9 @@ impl Logins {
         self.claim_code(account, &code).await?;
         self.ticket_is_good(pending).await?;
 
-        let began = self.core.clock().now();
+        let began = self.engine.clock().now();
         let verifier = Secret::from(pending.verifier.as_str());
-        let granted = self.core.lwa().exchange(&application, &code, &verifier).await;
+        let granted = self.engine.lwa().exchange(&application, &code, &verifier).await;
         let waited = Duration::from_millis(self.now_ms().saturating_sub(pending.begun_at_ms));
         let granted = granted.map_err(|error| lwa_problem(error, waited, &application))?;
         let incomplete = |what| Problem::LwaAnswer(lwa::Error::BadAnswer(what));
@@ -223,8 +223,8 @@ impl Logins {
         allows_all(&application, granted.scope.as_deref())?;
         let bearer = profiles::bearer(&granted.access_token)
             .ok_or_else(|| incomplete("its access token is not one"))?;
-        let (client_id, upstream) = (application.client_id(), &self.core.config().upstream);
-        let now = profiles::of_grant(self.core.http(), upstream, &bearer, client_id);
+        let (client_id, upstream) = (application.client_id(), &self.engine.config().upstream);
+        let now = profiles::of_grant(self.engine.http(), upstream, &bearer, client_id);
         let before = async {
             match pending.replace {
                 true => (Replaces::Anything, None),
@@ -277,7 +277,7 @@ impl Logins {
         grant: NewGrant,
     ) -> Result<Question, Problem> {
         let token = random()?;
-        let lifetime = self.core.config().login.confirm_timeout;
+        let lifetime = self.engine.config().login.confirm_timeout;
         if let Some(ticket) = &grant.ticket {
             self.extend(ticket, lifetime).await?;
         }
@@ -302,7 +302,7 @@ impl Logins {
     /// A link is good for one login that succeeds.
     async fn ticket_is_good(&self, pending: &Pending) -> Result<(), Problem> {
         let Some(ticket) = &pending.ticket else { return Ok(()) };
-        let known = self.core.store().notes().look(NoteKind::Ticket, ticket).await?;
+        let known = self.engine.store().notes().look(NoteKind::Ticket, ticket).await?;
         known.map(drop).ok_or(Problem::LinkUsed)
     }
 }

@@ -63,8 +63,8 @@ impl Logins {
         account: &AccountId,
         grant: &NewGrant,
     ) -> Result<Connected, Problem> {
-        let store = self.core.store();
-        let config = self.core.config().accounts.get(account);
+        let store = self.engine.store();
+        let config = self.engine.config().accounts.get(account);
         let lock = store.lock(account).await?;
         let record = store.load(account).await?;
         if !grant.replaces.fits(record.as_ref(), &**store) {
@@ -87,7 +87,7 @@ impl Logins {
             access_token: None,
             generation: record.as_ref().map_or(0, |record| record.generation),
             consented_at: Some(grant.consented_at),
-            updated_at: self.core.clock().now().unix(),
+            updated_at: self.engine.clock().now().unix(),
             reauthorization_required: false,
             seed: seed.map(|seed| store.fingerprint(seed)),
         };
@@ -100,7 +100,7 @@ impl Logins {
         }
         let entry = self.entry(Action::Login, account, &grant.origin);
         let saved = self.save(&credential);
-        self.core.audit().around(entry, "store_failed", saved).await?;
+        self.engine.audit().around(entry, "store_failed", saved).await?;
         let connected = Connected {
             account: account.to_string(),
             region: region.to_string(),
@@ -119,7 +119,7 @@ impl Logins {
             }
         }
         drop(lock);
-        self.core.follow_now().await;
+        self.engine.follow_now().await;
         info!(account = account.as_str(), region = region.as_str(), "account connected");
         let name = (NoteKind::Profiles, account.as_str());
         let remembered =
@@ -134,7 +134,7 @@ impl Logins {
     /// Amazon gives this refresh token once, so a disk that is busy or full for a moment is asked
     /// again.
     async fn save(&self, credential: &Credential) -> Result<(), Problem> {
-        let store = self.core.store();
+        let store = self.engine.store();
         for pause in SAVE_PAUSES {
             if store.save(credential).await.is_ok() {
                 return Ok(());
@@ -147,7 +147,7 @@ impl Logins {
     /// The grant that is in place, and its profiles: what it says now if it lives, else what it
     /// said when it was connected; an empty answer if nobody knows, none if there is no grant.
     pub(super) async fn known(&self, account: &AccountId) -> (Replaces, Option<Found>) {
-        let store = self.core.store();
+        let store = self.engine.store();
         let record = match store.load(account).await {
             Ok(record) => record.filter(|record| !record.refresh_token.is_empty()),
             // What cannot be read cannot be compared, and is not replaced either.
@@ -169,11 +169,11 @@ impl Logins {
     }
 
     async fn live(&self, account: &AccountId) -> Option<Found> {
-        let known = self.core.account(account).await.ok()??;
-        let token = self.core.tokens().token(&known.holder).await.ok()?;
+        let known = self.engine.account(account).await.ok()??;
+        let token = self.engine.tokens().token(&known.holder).await.ok()?;
         let client_id = known.holder.application().client_id();
-        let upstream = &self.core.config().upstream;
-        let http = self.core.http();
+        let upstream = &self.engine.config().upstream;
+        let http = self.engine.http();
         let found = profiles::of_grant(http, upstream, token.header(), client_id).await;
         (found != Found::default()).then_some(found)
     }

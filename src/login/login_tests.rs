@@ -21,9 +21,9 @@ fn logins() -> (Logins, Arc<ManualClock>) {
     let config = load::parse(Some("t".into()), text, &secrets, &[]).expect("valid").config;
     let clock = Arc::new(ManualClock::new());
     let metrics = Metrics::new(&config.metrics, Arc::default());
-    let core =
-        Core::open(Arc::new(config), clock.clone(), metrics, Actor::Server, Handle::current());
-    (Logins::new(core.expect("a core"), Actor::Server), clock)
+    let engine =
+        Engine::open(Arc::new(config), clock.clone(), metrics, Actor::Server, Handle::current());
+    (Logins::new(engine.expect("an engine"), Actor::Server), clock)
 }
 
 fn wish() -> Wish {
@@ -94,7 +94,7 @@ async fn a_consent_ends_every_link_that_was_made_before_it() {
     let now = clock.now().unix();
     let mut record = crate::store::tests::credential("acme");
     (record.application, record.consented_at) = ("default".into(), Some(now));
-    logins.core().store().save(&record).await.expect("saved");
+    logins.engine().store().save(&record).await.expect("saved");
     let refused = logins.begin_by_link(&acme, &old).await.expect_err("over");
     assert_eq!(refused.code(), "link_used");
     let new = token(logins.reconnect_link(&acme).await.expect("a link")).expect("a token");
@@ -115,7 +115,7 @@ async fn what_is_over_is_swept_away() {
     let (logins, clock) = logins();
     let started = logins.begin(&wish()).await.expect("begun");
     let name = name_of(started.state.expose());
-    let notes = logins.core().store().notes();
+    let notes = logins.engine().store().notes();
     notes.sweep(logins.now_ms()).await.expect("swept");
     assert!(notes.look(NoteKind::Login, &name).await.expect("looked").is_some());
     clock.advance(10 * MINUTE);

@@ -31,8 +31,8 @@ impl Logins {
     /// `UnknownAccount`; `Store` if it cannot be forgotten. A revocation that fails is no error:
     /// what is forgotten here stays forgotten.
     pub async fn logout(&self, account: &AccountId) -> Result<LoggedOut, Problem> {
-        let store = self.core.store();
-        let configured = self.core.config().accounts.get(account);
+        let store = self.engine.store();
+        let configured = self.engine.config().accounts.get(account);
         let lock = store.lock(account).await?;
         let record = match store.load(account).await {
             Ok(record) => record,
@@ -46,9 +46,9 @@ impl Logins {
         }
         let entry = self.entry(Action::Logout, account, "logout");
         let forgotten = self.forget(account, record.as_ref());
-        let done = self.core.audit().around(entry, "store_failed", forgotten).await?;
+        let done = self.engine.audit().around(entry, "store_failed", forgotten).await?;
         drop(lock);
-        self.core.follow_now().await;
+        self.engine.follow_now().await;
         tracing::info!(account = account.as_str(), "account logged out");
         Ok(done)
     }
@@ -59,8 +59,8 @@ impl Logins {
         account: &AccountId,
         record: Option<&Credential>,
     ) -> Result<LoggedOut, Problem> {
-        let store = self.core.store();
-        let configured = self.core.config().accounts.get(account);
+        let store = self.engine.store();
+        let configured = self.engine.config().accounts.get(account);
         // First: what is left of them after a failure could connect the account again.
         store.notes().forget(account).await?;
         let revocation = self.revoke(record).await;
@@ -76,7 +76,7 @@ impl Logins {
                     access_token: None,
                     generation: record.map_or(0, |record| record.generation),
                     consented_at: None,
-                    updated_at: self.core.clock().now().unix(),
+                    updated_at: self.engine.clock().now().unix(),
                     reauthorization_required: true,
                     seed: Some(store.fingerprint(seed)),
                 };
@@ -99,7 +99,7 @@ impl Logins {
         let Some(application) = self.application(&record.application) else {
             return Ok(Revoked::NoEndpoint);
         };
-        let revoked = self.core.lwa().revoke(&application, &record.refresh_token).await;
+        let revoked = self.engine.lwa().revoke(&application, &record.refresh_token).await;
         revoked.map_err(|error| chain(&error))
     }
 }

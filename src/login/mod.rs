@@ -24,7 +24,7 @@ pub use self::{
 
 use crate::{
     audit::{Action, Actor, Entry},
-    core::Core,
+    engine::Engine,
     id::AccountId,
     lwa::authorize,
     secret::Secret,
@@ -52,7 +52,7 @@ const MEMORY: Duration = Duration::from_secs(1200);
 /// Connects accounts. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Logins {
-    core: Core,
+    engine: Engine,
     /// Who does what is done here, for the audit log.
     actor: Actor,
     /// In which request; empty outside one.
@@ -62,10 +62,10 @@ pub struct Logins {
 }
 
 impl Logins {
-    /// Logins into the accounts of `core`; the audit log names `actor`.
+    /// Logins into the accounts of `engine`; the audit log names `actor`.
     #[must_use]
-    pub fn new(core: Core, actor: Actor) -> Self {
-        Self { core, actor, request_id: String::new(), under_way: Arc::default() }
+    pub fn new(engine: Engine, actor: Actor) -> Self {
+        Self { engine, actor, request_id: String::new(), under_way: Arc::default() }
     }
 
     /// The same for what is done in the request `id`.
@@ -84,7 +84,7 @@ impl Logins {
     /// metric tells that this could not be written.
     pub async fn record_refresh(&self, account: &AccountId) {
         let entry = Entry::new(self.actor.clone(), Action::TokenRefresh).account(account).attempt();
-        let _ = self.core.audit().write(self.asked(entry)).await;
+        let _ = self.engine.audit().write(self.asked(entry)).await;
     }
 
     /// Waits until every login that Amazon has answered is at its end; none begins any more while
@@ -120,14 +120,14 @@ impl Logins {
 
     /// The accounts behind it.
     #[must_use]
-    pub fn core(&self) -> &Core {
-        &self.core
+    pub fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// Throws away what is over until dropped: a grant nobody said yes to must not stay.
     pub async fn run_sweeper(&self) {
         loop {
-            if let Err(error) = self.core.store().notes().sweep(self.now_ms()).await {
+            if let Err(error) = self.engine.store().notes().sweep(self.now_ms()).await {
                 tracing::warn!(error = %crate::error_chain::chain(&error), "cannot clear logins away");
             }
             tokio::time::sleep(SWEEP_INTERVAL).await;
@@ -135,7 +135,7 @@ impl Logins {
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.core.clock().now().wall.as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.engine.clock().now().wall.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Keeps `what` under `name` for `lifetime`.
@@ -152,7 +152,7 @@ impl Logins {
         let expires_at_ms = now_ms.saturating_add(lifetime);
         let note = Note { account: account.clone(), expires_at_ms, text };
         let max = match kind {
-            NoteKind::Login | NoteKind::Grant => self.core.config().login.pending_max,
+            NoteKind::Login | NoteKind::Grant => self.engine.config().login.pending_max,
             NoteKind::Ticket
             | NoteKind::Outcome
             | NoteKind::Code
@@ -160,14 +160,14 @@ impl Logins {
             | NoteKind::Reminder => NOTES_MAX,
         };
         let limit = Limit { max, now_ms };
-        Ok(self.core.store().notes().put(kind, name, &note, limit).await?)
+        Ok(self.engine.store().notes().put(kind, name, &note, limit).await?)
     }
 
     /// Keeps the link `ticket`, if it is still good, good for `least` at least.
     async fn extend(&self, ticket: &str, least: Duration) -> Result<(), Problem> {
         let now_ms = self.now_ms();
         let until = now_ms.saturating_add(milliseconds(least));
-        let notes = self.core.store().notes();
+        let notes = self.engine.store().notes();
         match notes.look(NoteKind::Ticket, ticket).await? {
             Some(note) if (now_ms + 1..until).contains(&note.expires_at_ms) => {
                 let (note, max) = (Note { expires_at_ms: until, ..note }, NOTES_MAX);
@@ -183,7 +183,7 @@ impl Logins {
         kind: NoteKind,
         name: &str,
     ) -> Result<Option<(AccountId, T)>, Problem> {
-        let note = self.core.store().notes().look(kind, name).await?;
+        let note = self.engine.store().notes().look(kind, name).await?;
         Ok(note.and_then(|note| self.read(note)))
     }
 
@@ -193,7 +193,7 @@ impl Logins {
         kind: NoteKind,
         name: &str,
     ) -> Result<Option<(AccountId, T)>, Problem> {
-        let note = self.core.store().notes().take(kind, name).await?;
+        let note = self.engine.store().notes().take(kind, name).await?;
         Ok(note.and_then(|note| self.read(note)))
     }
 

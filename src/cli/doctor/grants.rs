@@ -41,7 +41,7 @@ pub(super) fn check(
             return vec![Finding::error("grant", format!("{error:#}")).mend(mend)];
         }
     };
-    let table = proxy.app.core().directory().snapshot();
+    let table = proxy.app.engine().directory().snapshot();
     let mut findings: Vec<Finding> = wanted
         .iter()
         .filter(|alias| !table.contains_key(*alias))
@@ -92,7 +92,7 @@ async fn all(proxy: &Rc<PrivateProxy>, accounts: &[Arc<Account>]) -> Vec<Finding
 
 /// One grant, and if it is alive, its profiles.
 async fn one(proxy: &PrivateProxy, account: &Account) -> Vec<Finding> {
-    let (tokens, alias) = (proxy.app.core().tokens(), &account.id);
+    let (tokens, alias) = (proxy.app.engine().tokens(), &account.id);
     // No token lives that long, so this is always a refresh.
     let refreshed =
         timeout(REQUEST_TIMEOUT, tokens.token_for(&account.holder, Duration::MAX)).await;

@@ -71,7 +71,7 @@ impl Keeper {
             let _ = setsid();
             let proxy = PrivateProxy::start(context, Some(&self.alias))?;
             let entry = Entry::new(Actor::cli(), Action::Exec).account(&self.alias);
-            proxy.app.core().audit().record(&entry.about(&self.program))?;
+            proxy.app.engine().audit().record(&entry.about(&self.program))?;
             Ok((process, proxy))
         });
         let (process, proxy) = match serving {

@@ -5,7 +5,7 @@ use crate::{
     audit::{Action, Actor, Entry},
     cli::print,
     config::Config,
-    core::keys::concluded,
+    engine::keys::concluded,
     error_chain::chain,
     store::{FileStore, rotate::Rotation},
 };

@@ -7,7 +7,7 @@ use crate::{
     cli::wire::{self, Ask},
     clock::SystemClock,
     config::{Config, DEFAULT_APPLICATION, StoreKind},
-    core::Core,
+    engine::Engine,
     login::Logins,
     metrics::Metrics,
     proxy::guard::Guard,
@@ -141,7 +141,7 @@ impl Own {
         let metrics = Metrics::new(&config.metrics, Arc::default());
         let guard = Guard::new(&config.guard.allowed_hosts);
         let handle = runtime.handle().clone();
-        let core = Core::open(
+        let engine = Engine::open(
             Arc::new(config),
             Arc::new(SystemClock),
             metrics.clone(),
@@ -149,8 +149,8 @@ impl Own {
             handle,
         )?;
         let health = Arc::new(Health::new(Vec::new()));
-        let sources = Sources { health, metrics, accounts: Arc::new(core.clone()) };
-        let logins = Logins::new(core, Actor::cli());
+        let sources = Sources { health, metrics, accounts: Arc::new(engine.clone()) };
+        let logins = Logins::new(engine, Actor::cli());
         let sweeper = logins.clone();
         // Where no server runs, nobody else throws away a grant that nobody said yes to.
         runtime.spawn(async move { sweeper.run_sweeper().await });

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::{runtime::Handle, task::JoinHandle};
 
-/// Why a core cannot be opened.
+/// Why an engine cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The store cannot be opened.
@@ -47,7 +47,7 @@ pub enum TokenError {
 
 /// The accounts of a configuration and a store, and a token for each. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Core {
+pub struct Engine {
     config: Arc<Config>,
     clock: Arc<dyn Clock>,
     store: Arc<dyn CredentialStore>,
@@ -60,12 +60,12 @@ pub struct Core {
     tokens: TokenManager,
     enroller: Enroller,
     control: Handle,
-    /// Tells other processes which keys this one has, as long as there is a clone of the core.
+    /// Tells other processes which keys this one has, as long as there is a clone of the engine.
     presence: Arc<Mutex<Option<Presence>>>,
 }
 
-impl Core {
-    /// Opens the configured store; knows no account until [`Core::enroll`] or [`Core::account`].
+impl Engine {
+    /// Opens the configured store; knows no account until [`Engine::enroll`] or [`Engine::account`].
     ///
     /// `control` runs the refreshes and must live as long as they take; the audit log names
     /// `actor` for them.
