@@ -19,6 +19,7 @@ use crate::{
     hooks::{self, Hooks},
     https,
     id::AccountId,
+    inbound::session_key::SessionKey,
     listen::{
         bind::{self, BindError, SocketFile},
         tls::{self, ServerTls},
@@ -26,7 +27,7 @@ use crate::{
     log::{self, Log},
     login::Logins,
     metrics::{AccountStatus, Accounts, Metrics},
-    proxy::{Shared, local_key::LocalKey},
+    proxy::Shared,
     store,
 };
 use seat::Seat;
@@ -86,7 +87,7 @@ pub struct Private {
     /// The only account; none for all of them.
     pub account: Option<AccountId>,
     /// What every request must bring.
-    pub key: LocalKey,
+    pub key: SessionKey,
 }
 
 /// A running adsproxy.
@@ -413,7 +414,7 @@ fn share(engine: &Engine, private: Option<&Private>) -> Result<Arc<Shared>, Erro
         captures: CaptureLimits::new(&config.replay, &config.limits),
         tls: https::client_config(ca, config.upstream.http2)?,
         draining: Arc::new(AtomicBool::new(false)),
-        local_key: private.map(|private| private.key.clone()),
+        session_key: private.map(|private| private.key.clone()),
     }))
 }
 

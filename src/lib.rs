@@ -77,6 +77,7 @@ pub mod audit;
 pub mod engine;
 pub mod forward;
 pub mod hooks;
+pub mod inbound;
 pub mod listen;
 pub mod login;
 pub mod lwa;

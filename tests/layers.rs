@@ -17,19 +17,8 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "admin",
         &[
-            "proxy::guard",
-            "proxy::fields",
-            // One request has one name, on whichever listener.
-            "proxy::request_id",
-            "login",
-            // Which return addresses it can answer.
-            "config",
-            "account",
-            "engine",
-            "token",
-            "metrics",
-            "secret",
-            "id",
+            "inbound", "login", // Which return addresses it can answer.
+            "config", "account", "engine", "token", "metrics", "secret", "id",
         ],
     ),
     // Stands on what the server, the commands and the library share.
@@ -69,6 +58,7 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "proxy",
         &[
+            "inbound",
             "account",
             "forward",
             "token",
@@ -78,11 +68,10 @@ const MODULES: &[(&str, &[&str])] = &[
             "deadline",
             "clock",
             "error_chain",
-            // Of a private listener: its key.
-            "secret",
             "id",
         ],
     ),
+    ("inbound", &["secret", "id"]),
     // An account in the directory carries the holder of its token.
     (
         "account",

@@ -14,13 +14,13 @@ mod tokens;
 pub use serve::serve;
 
 use crate::{
-    login::Logins,
-    metrics::{AccountStatus, Accounts, Metrics},
-    proxy::{
+    inbound::{
         fields::Fields,
-        guard::{Guard, Rejected},
+        guard::{Guard, GuardRejection},
         request_id::{self, REQUEST_ID},
     },
+    login::Logins,
+    metrics::{AccountStatus, Accounts, Metrics},
 };
 use bytes::Bytes;
 use health::Health;
@@ -187,7 +187,7 @@ impl Service<Request<Incoming>> for Admin {
     }
 }
 
-fn refused(rejected: Rejected) -> Response<Full<Bytes>> {
+fn refused(rejected: GuardRejection) -> Response<Full<Bytes>> {
     problem(StatusCode::FORBIDDEN, "caller_rejected", &rejected.to_string())
 }
 

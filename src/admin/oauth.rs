@@ -8,8 +8,11 @@ use super::{
 use crate::{
     config::{CALLBACK_PATH, is_callback_path},
     id::AccountId,
+    inbound::{
+        fields::Fields,
+        guard::{Guard, GuardRejection},
+    },
     login::{Callback, Finished, LOGIN_PATH, Logins, Problem, Started, Wish},
-    proxy::{fields::Fields, guard::Guard},
     secret::Secret,
 };
 use bytes::Bytes;
@@ -114,7 +117,7 @@ impl Oauth {
         route: &Route,
         parts: &Parts,
         query: &Arguments,
-    ) -> Result<(), crate::proxy::guard::Rejected> {
+    ) -> Result<(), GuardRejection> {
         let (version, uri, headers) = (parts.version, &parts.uri, &parts.headers);
         match route {
             // An empty one is none: `Oauth::login` does not take it for a link either.

@@ -4,9 +4,9 @@ use crate::{
     admin::{self, Admin, Sources},
     audit::Actor,
     engine::Engine,
+    inbound::guard::Guard,
     listen::bind::BindError,
     login::Logins,
-    proxy::guard::Guard,
 };
 use std::{net::SocketAddr, time::Duration};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};

@@ -114,7 +114,7 @@ impl Curl {
         body: Option<Vec<u8>>,
     ) -> anyhow::Result<Request<Full<Bytes>>> {
         let region = self.region.map(|region| format!("@{region}")).unwrap_or_default();
-        let target = format!("{}/a/{}{region}{}", proxy.key.mount(), self.alias, self.path);
+        let target = format!("{}/a/{}{region}{}", proxy.key.path_prefix(), self.alias, self.path);
         let method = match &self.request {
             Some(method) => method.clone(),
             None if self.head => Method::HEAD,

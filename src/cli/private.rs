@@ -8,7 +8,7 @@ use crate::{
     app::{App, Private},
     config::load::Loaded,
     id::AccountId,
-    proxy::local_key::LocalKey,
+    inbound::session_key::SessionKey,
 };
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
@@ -28,7 +28,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// A running private data plane.
 pub(super) struct PrivateProxy {
     pub(super) app: App,
-    pub(super) key: LocalKey,
+    pub(super) key: SessionKey,
     /// The variables that hold secrets of the configuration.
     pub(super) secret_variables: BTreeSet<String>,
 }
@@ -39,7 +39,7 @@ impl PrivateProxy {
         let Loaded { mut config, secret_variables, .. } = context.load()?;
         quiet(&mut config);
         config.proxy.drain_timeout = config.proxy.drain_timeout.min(DRAIN_TIMEOUT);
-        let key = LocalKey::generate()?;
+        let key = SessionKey::generate()?;
         let private = Private { account: account.cloned(), key: key.clone() };
         let app = App::start_private(config, private)?;
         if let Some(alias) = account {
@@ -71,7 +71,7 @@ impl PrivateProxy {
     /// The status and the whole body of an answer to `GET`.
     pub(super) async fn get(&self, path: &str) -> anyhow::Result<(u16, Bytes)> {
         let mut request = Request::new(Full::default());
-        *request.uri_mut() = (self.key.mount() + path).parse()?;
+        *request.uri_mut() = (self.key.path_prefix() + path).parse()?;
         request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
         let answer = self.send(request).await?;
         let status = answer.status().as_u16();
@@ -82,6 +82,6 @@ impl PrivateProxy {
 
     /// Scheme, address and mount: what every path is put behind.
     pub(super) fn origin(&self) -> String {
-        format!("http://{}{}", self.address(), self.key.mount())
+        format!("http://{}{}", self.address(), self.key.path_prefix())
     }
 }

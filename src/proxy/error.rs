@@ -3,9 +3,9 @@
 //! Public texts are fixed per code; what went wrong inside goes to the log only. Never a 401:
 //! SDKs refresh and loop on it.
 
-use super::guard::Rejected;
 use crate::{
     forward::{self, body::BodyError, connect::ConnectError},
+    inbound::guard::GuardRejection,
     token,
 };
 use http::StatusCode;
@@ -34,7 +34,7 @@ pub enum Error {
     MethodRefused,
     /// Host or Origin is not accepted.
     #[error("the guard refuses the request")]
-    Guard(#[source] Rejected),
+    Guard(#[source] GuardRejection),
     /// A limit is hit.
     #[error("{0}")]
     Overloaded(&'static str),
@@ -78,11 +78,15 @@ impl Error {
             Self::AccountConflict => "account_conflict",
             Self::UnknownAccount => "unknown_account",
             Self::BadRequest(_) | Self::AmbiguousFraming | Self::MethodRefused => "bad_request",
-            Self::Guard(Rejected::ForeignHost | Rejected::ForeignOrigin | Rejected::LocalKey) => {
-                "caller_rejected"
-            }
             Self::Guard(
-                Rejected::MissingHost | Rejected::DuplicateHost | Rejected::MalformedHost,
+                GuardRejection::ForeignHost
+                | GuardRejection::ForeignOrigin
+                | GuardRejection::SessionKey,
+            ) => "caller_rejected",
+            Self::Guard(
+                GuardRejection::MissingHost
+                | GuardRejection::DuplicateHost
+                | GuardRejection::MalformedHost,
             ) => "bad_request",
             Self::Overloaded(_) => "overloaded",
             Self::Draining => "draining",
@@ -175,10 +179,10 @@ impl Error {
                  or by Transfer-Encoding: chunked."
             }
             Self::MethodRefused => "CONNECT and TRACE are not served.",
-            Self::Guard(Rejected::MissingHost) => "The Host header is missing.",
-            Self::Guard(Rejected::DuplicateHost) => "The Host header was sent twice.",
-            Self::Guard(Rejected::MalformedHost) => "The Host header is malformed.",
-            Self::Guard(Rejected::LocalKey) => {
+            Self::Guard(GuardRejection::MissingHost) => "The Host header is missing.",
+            Self::Guard(GuardRejection::DuplicateHost) => "The Host header was sent twice.",
+            Self::Guard(GuardRejection::MalformedHost) => "The Host header is malformed.",
+            Self::Guard(GuardRejection::SessionKey) => {
                 "This listener is private to one command: use the base URL that it was given."
             }
             Self::Forward(forward::Error::Body(BodyError::Incomplete)) => {
@@ -271,10 +275,10 @@ mod tests {
             (Error::BadRequest("x"), "bad_request", 400),
             (Error::AmbiguousFraming, "bad_request", 400),
             (Error::MethodRefused, "bad_request", 405),
-            (Error::Guard(Rejected::MissingHost), "bad_request", 400),
-            (Error::Guard(Rejected::ForeignHost), "caller_rejected", 403),
-            (Error::Guard(Rejected::ForeignOrigin), "caller_rejected", 403),
-            (Error::Guard(Rejected::LocalKey), "caller_rejected", 403),
+            (Error::Guard(GuardRejection::MissingHost), "bad_request", 400),
+            (Error::Guard(GuardRejection::ForeignHost), "caller_rejected", 403),
+            (Error::Guard(GuardRejection::ForeignOrigin), "caller_rejected", 403),
+            (Error::Guard(GuardRejection::SessionKey), "caller_rejected", 403),
             (Error::UnknownAccount, "unknown_account", 404),
             (Error::Token(token::Error::ReauthorizationRequired), "reauthorization_required", 403),
             (

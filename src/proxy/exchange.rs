@@ -1,8 +1,13 @@
 //! One request from its first byte to the end of its answer: id, clocks, counters, access line.
 
-use super::{Worker, fields::Fields, request_id};
+use super::Worker;
 use crate::{
-    account::Account, clock::Now, forward::body::Capture, id::Region, log::AccessLine,
+    account::Account,
+    clock::Now,
+    forward::body::Capture,
+    id::Region,
+    inbound::{fields::Fields, request_id},
+    log::AccessLine,
     metrics::Limit,
 };
 use http::{HeaderName, HeaderValue, Method, Uri};

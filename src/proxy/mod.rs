@@ -6,10 +6,6 @@
 
 pub mod error;
 mod exchange;
-pub mod fields;
-pub mod guard;
-pub mod local_key;
-pub mod request_id;
 pub mod respond;
 mod select;
 mod shim;
@@ -27,6 +23,12 @@ use crate::{
         connect::ConnectError,
         headers,
     },
+    inbound::{
+        fields::{Field, Fields},
+        guard::{Guard, GuardRejection},
+        request_id,
+        session_key::SessionKey,
+    },
     log::AccessLog,
     metrics::{Limit, ReplayOutcome, Upstream401, WorkerMetrics},
     token::{self, AccessToken, TokenManager},
@@ -34,12 +36,9 @@ use crate::{
 use arc_swap::{ArcSwap, Cache};
 use error::Error;
 use exchange::Exchange;
-use fields::{Field, Fields};
-use guard::{Guard, Rejected};
 use http::{HeaderValue, Request, Response, StatusCode, Version, request::Parts};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use local_key::LocalKey;
 use respond::{Answer, AnswerBody};
 use select::Selection;
 use std::{
@@ -80,7 +79,7 @@ pub struct Shared {
     /// Whether new requests are refused.
     pub draining: Arc<AtomicBool>,
     /// What a request must bring, if the listener is private.
-    pub local_key: Option<LocalKey>,
+    pub session_key: Option<SessionKey>,
 }
 
 /// The data plane of one worker thread.
@@ -162,8 +161,8 @@ impl Worker {
     /// Answers one request, whatever happens.
     pub async fn handle(self: Rc<Self>, request: Request<Incoming>) -> Response<AnswerBody> {
         let (mut head, body) = request.into_parts();
-        let key = self.shared.local_key.as_ref();
-        let opened = key.map_or(Ok(()), |key| key.take_off(&mut head.uri, &head.headers));
+        let key = self.shared.session_key.as_ref();
+        let opened = key.map_or(Ok(()), |key| key.remove_from(&mut head.uri, &head.headers));
         let fields = Fields::of(&head.headers);
         let mut exchange = Exchange::begin(&self, &head.method, &head.uri, &fields);
         let mut body = Some(body);
@@ -317,7 +316,7 @@ impl Worker {
 
     /// Asks the guard. The same Host comes again and again, and is parsed once; a request with a
     /// browser's fields never takes the short way.
-    fn check_host(&self, head: &Parts, fields: &Fields<'_>) -> Result<(), Rejected> {
+    fn check_host(&self, head: &Parts, fields: &Fields<'_>) -> Result<(), GuardRejection> {
         let (Field::One(host), Field::Absent, Field::Absent, None) =
             (fields.host, fields.origin, fields.fetch_site, head.uri.authority())
         else {
@@ -376,9 +375,9 @@ impl Worker {
 
     /// Our prefix of a path, as the caller has to write it.
     fn mounted<'a>(&self, prefix: &'a str) -> Cow<'a, str> {
-        match &self.shared.local_key {
+        match &self.shared.session_key {
             None => Cow::Borrowed(prefix),
-            Some(key) => Cow::Owned(key.mount() + prefix),
+            Some(key) => Cow::Owned(key.path_prefix() + prefix),
         }
     }
 

@@ -1,9 +1,10 @@
 //! What goes back to the caller: Amazon's answer as it came, or one of ours, marked as such.
 
-use super::{error::Error, exchange::Exchange, request_id::REQUEST_ID, triage::Unauthorized};
+use super::{error::Error, exchange::Exchange, triage::Unauthorized};
 use crate::{
     deadline::Timer,
     forward::{headers, upstream},
+    inbound::request_id::REQUEST_ID,
 };
 use bytes::Bytes;
 use http::{

@@ -3,14 +3,12 @@
 //! Selectors that disagree are an error, never a guess; a bearer that names no known account is
 //! no selector, because SDKs send tokens of their own.
 
-use super::{
-    error::Error,
-    fields::{Field, Fields},
-};
+use super::error::Error;
 use crate::{
     account::{Account, Table},
     forward::Service,
     id::{AccountId, Region, placeholder_alias},
+    inbound::fields::{Field, Fields, bearer_text},
 };
 use http::{
     HeaderMap, HeaderValue, Method, Uri, header::AUTHORIZATION, request::Parts, uri::PathAndQuery,
@@ -155,12 +153,6 @@ fn bearers<'a>(
 
 fn placeholder(value: &HeaderValue) -> Option<&str> {
     placeholder_alias(bearer_text(value)?, "Atza")
-}
-
-/// The token of a bearer.
-pub fn bearer_text(value: &HeaderValue) -> Option<&str> {
-    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 impl<'a> Prefix<'a> {

@@ -5,7 +5,6 @@
 
 use super::{
     error::Error,
-    fields::Fields,
     respond::{Answer, token_endpoint},
     select::{header_alias, prefix_alias},
 };
@@ -14,6 +13,7 @@ use crate::{
     deadline::Deadlines,
     forward::body::BodyError,
     id::{AccountId, placeholder_alias},
+    inbound::fields::Fields,
 };
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri, header::CONTENT_TYPE, request::Parts};

@@ -8,9 +8,9 @@ use crate::{
     clock::SystemClock,
     config::{Config, DEFAULT_APPLICATION, StoreKind},
     engine::Engine,
+    inbound::guard::Guard,
     login::Logins,
     metrics::Metrics,
-    proxy::guard::Guard,
 };
 use anyhow::{Context as _, bail};
 use http::Uri;

@@ -99,6 +99,13 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// The token of `Bearer <token>`.
+#[must_use]
+pub fn bearer_text(value: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

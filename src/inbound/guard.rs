@@ -21,7 +21,7 @@ pub struct Guard {
 
 /// Why a request is not heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Rejected {
+pub enum GuardRejection {
     /// Neither Host nor `:authority`.
     #[error("the request names no host")]
     MissingHost,
@@ -39,7 +39,7 @@ pub enum Rejected {
     ForeignOrigin,
     /// The key of a private listener is missing or wrong.
     #[error("the request does not hold the key of this private listener")]
-    LocalKey,
+    SessionKey,
 }
 
 impl Guard {
@@ -61,10 +61,15 @@ impl Guard {
     ///
     /// # Errors
     /// The reason, when the request must not be answered with anything but a refusal.
-    pub fn check(&self, version: Version, uri: &Uri, fields: &Fields<'_>) -> Result<(), Rejected> {
+    pub fn check(
+        &self,
+        version: Version,
+        uri: &Uri,
+        fields: &Fields<'_>,
+    ) -> Result<(), GuardRejection> {
         let host = named_host(version, uri, fields.host)?;
         if !self.answers(host.name) {
-            return Err(Rejected::ForeignHost);
+            return Err(GuardRejection::ForeignHost);
         }
         // `same-site` is refused: another port of localhost is the same site.
         let own_page = match fields.fetch_site {
@@ -77,7 +82,7 @@ impl Guard {
             Field::One(origin) => is_same_origin(origin.as_bytes(), &host),
             Field::Many(_) => false,
         };
-        if own_page && own_origin { Ok(()) } else { Err(Rejected::ForeignOrigin) }
+        if own_page && own_origin { Ok(()) } else { Err(GuardRejection::ForeignOrigin) }
     }
 
     /// As [`Guard::check`], for an address that another site may send a browser to: Amazon's answer
@@ -91,10 +96,10 @@ impl Guard {
         version: Version,
         uri: &Uri,
         headers: &HeaderMap,
-    ) -> Result<(), Rejected> {
+    ) -> Result<(), GuardRejection> {
         let fields = Fields::of(headers);
         if !self.answers(named_host(version, uri, fields.host)?.name) {
-            return Err(Rejected::ForeignHost);
+            return Err(GuardRejection::ForeignHost);
         }
         let is = |name: &str, wanted: &[u8]| {
             let mut values = headers.get_all(name).iter();
@@ -112,7 +117,7 @@ impl Guard {
             Field::One(origin) => origin.as_bytes() == b"null",
             Field::Many(_) => false,
         };
-        if navigates && no_script { Ok(()) } else { Err(Rejected::ForeignOrigin) }
+        if navigates && no_script { Ok(()) } else { Err(GuardRejection::ForeignOrigin) }
     }
 
     /// As [`Guard::check`], for a form on a page of ours that names no referrer: browsers then call
@@ -125,7 +130,7 @@ impl Guard {
         version: Version,
         uri: &Uri,
         headers: &HeaderMap,
-    ) -> Result<(), Rejected> {
+    ) -> Result<(), GuardRejection> {
         let mut fields = Fields::of(headers);
         let one = |field: Field<'_>, text: &[u8]| matches!(field, Field::One(value) if value.as_bytes() == text);
         if one(fields.origin, b"null") && one(fields.fetch_site, b"same-origin") {
@@ -178,24 +183,28 @@ impl Name<'_> {
 }
 
 /// The one host that the request is for.
-fn named_host<'a>(version: Version, uri: &'a Uri, line: Field<'a>) -> Result<Host<'a>, Rejected> {
-    let line = line.single(Rejected::DuplicateHost)?;
+fn named_host<'a>(
+    version: Version,
+    uri: &'a Uri,
+    line: Field<'a>,
+) -> Result<Host<'a>, GuardRejection> {
+    let line = line.single(GuardRejection::DuplicateHost)?;
     let line = line.map(|value| parse_host(value.as_bytes())).transpose()?;
     // HTTP/2 puts the host into `:authority`; HTTP/1 into an absolute target beside Host.
     let target = uri.authority().map(|name| parse_host(name.as_str().as_bytes())).transpose()?;
     match (line, target) {
-        (None, None) => Err(Rejected::MissingHost),
-        (None, Some(_)) if version < Version::HTTP_2 => Err(Rejected::MissingHost),
+        (None, None) => Err(GuardRejection::MissingHost),
+        (None, Some(_)) if version < Version::HTTP_2 => Err(GuardRejection::MissingHost),
         (Some(one), Some(two)) if !one.name.is(two.name) || one.port != two.port => {
-            Err(Rejected::DuplicateHost)
+            Err(GuardRejection::DuplicateHost)
         }
         (Some(host), _) | (None, Some(host)) => Ok(host),
     }
 }
 
 /// Reads `host`, `host:port` or `[address]:port`.
-fn parse_host(bytes: &[u8]) -> Result<Host<'_>, Rejected> {
-    parse(bytes).ok_or(Rejected::MalformedHost)
+fn parse_host(bytes: &[u8]) -> Result<Host<'_>, GuardRejection> {
+    parse(bytes).ok_or(GuardRejection::MalformedHost)
 }
 
 fn parse(bytes: &[u8]) -> Option<Host<'_>> {
@@ -242,7 +251,7 @@ mod tests {
     use super::*;
     use http::{HeaderName, HeaderValue};
 
-    fn check(version: Version, target: &str, lines: &[(&str, &str)]) -> Result<(), Rejected> {
+    fn check(version: Version, target: &str, lines: &[(&str, &str)]) -> Result<(), GuardRejection> {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
             let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
@@ -252,7 +261,7 @@ mod tests {
         Guard::new(&allowed).check(version, &target.parse().unwrap(), &Fields::of(&headers))
     }
 
-    fn host(host: &str) -> Result<(), Rejected> {
+    fn host(host: &str) -> Result<(), GuardRejection> {
         check(Version::HTTP_11, "/", &[("host", host)])
     }
 
@@ -296,7 +305,7 @@ mod tests {
             "[::ffff:127.0.0.1]",
             "[::]",
         ] {
-            assert_eq!(host(name), Err(Rejected::ForeignHost), "{name}");
+            assert_eq!(host(name), Err(GuardRejection::ForeignHost), "{name}");
         }
     }
 
@@ -322,13 +331,13 @@ mod tests {
             "localhost..:1/",
             "löcalhost",
         ] {
-            assert_eq!(host(name), Err(Rejected::MalformedHost), "{name}");
+            assert_eq!(host(name), Err(GuardRejection::MalformedHost), "{name}");
         }
     }
 
     #[test]
     fn wants_exactly_one_host() {
-        use Rejected::{DuplicateHost, MissingHost};
+        use GuardRejection::{DuplicateHost, MissingHost};
         let (one, two) = (("host", "localhost"), ("host", "evil.test"));
         assert_eq!(check(Version::HTTP_11, "/", &[]), Err(MissingHost));
         assert_eq!(check(Version::HTTP_10, "/", &[]), Err(MissingHost));
@@ -344,13 +353,13 @@ mod tests {
         assert_eq!(h2("http://localhost:1/", &[]), Ok(()));
         assert_eq!(h2("http://localhost:1/", &[("host", "LOCALHOST:1")]), Ok(()));
         assert_eq!(h2("/", &[("host", "localhost:1")]), Ok(()));
-        assert_eq!(h2("/", &[]), Err(Rejected::MissingHost));
-        assert_eq!(h2("http://evil.test/", &[]), Err(Rejected::ForeignHost));
+        assert_eq!(h2("/", &[]), Err(GuardRejection::MissingHost));
+        assert_eq!(h2("http://evil.test/", &[]), Err(GuardRejection::ForeignHost));
         let disagreeing = h2("http://localhost:1/", &[("host", "localhost:2")]);
-        assert_eq!(disagreeing, Err(Rejected::DuplicateHost));
+        assert_eq!(disagreeing, Err(GuardRejection::DuplicateHost));
     }
 
-    fn page(host: &str, lines: &[(&str, &str)]) -> Result<(), Rejected> {
+    fn page(host: &str, lines: &[(&str, &str)]) -> Result<(), GuardRejection> {
         check(Version::HTTP_11, "/", &[&[("host", host)], lines].concat())
     }
 
@@ -423,9 +432,9 @@ mod tests {
         headers.insert("host", HeaderValue::from_static("evil.test"));
         let uri = Uri::from_static("/");
         let link = foreign.check_link(Version::HTTP_11, &uri, &headers);
-        assert_eq!(link, Err(Rejected::ForeignHost));
+        assert_eq!(link, Err(GuardRejection::ForeignHost));
         let form = foreign.check_form(Version::HTTP_11, &uri, &headers);
-        assert_eq!(form, Err(Rejected::ForeignHost));
+        assert_eq!(form, Err(GuardRejection::ForeignHost));
     }
 
     #[test]
@@ -446,15 +455,15 @@ mod tests {
             "chrome-extension://localhost:8788",
         ] {
             let answer = page("localhost:8788", &[("origin", origin)]);
-            assert_eq!(answer, Err(Rejected::ForeignOrigin), "{origin}");
+            assert_eq!(answer, Err(GuardRejection::ForeignOrigin), "{origin}");
         }
         let own = ("origin", "http://localhost");
-        assert_eq!(page("localhost", &[own, own]), Err(Rejected::ForeignOrigin));
+        assert_eq!(page("localhost", &[own, own]), Err(GuardRejection::ForeignOrigin));
         for site in ["cross-site", "same-site", "", "none, same-origin"] {
             let answer = page("localhost", &[("sec-fetch-site", site)]);
-            assert_eq!(answer, Err(Rejected::ForeignOrigin), "{site}");
+            assert_eq!(answer, Err(GuardRejection::ForeignOrigin), "{site}");
         }
         let sites = [("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")];
-        assert_eq!(page("localhost", &sites), Err(Rejected::ForeignOrigin));
+        assert_eq!(page("localhost", &sites), Err(GuardRejection::ForeignOrigin));
     }
 }

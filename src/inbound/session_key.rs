@@ -4,7 +4,7 @@
 //! Most SDKs can be told a base URL or a token and nothing else, so the key comes in either: as the
 //! path prefix `/k/<key>` in front of everything, or as the placeholder bearer `Atza|<key>`.
 
-use super::{guard::Rejected, select::bearer_text};
+use super::{fields::bearer_text, guard::GuardRejection};
 use crate::{id::placeholder_alias, secret::Secret};
 use http::{
     HeaderMap, Uri,
@@ -14,14 +14,14 @@ use http::{
 
 /// The key of one private listener. Its `Debug` shows nothing of it.
 #[derive(Debug, Clone)]
-pub struct LocalKey(Secret);
+pub struct SessionKey(Secret);
 
 /// The system gives no random bytes.
 #[derive(Debug, thiserror::Error)]
 #[error("the system's random generator failed")]
 pub struct NoRandom;
 
-impl LocalKey {
+impl SessionKey {
     /// Makes a key that nobody can guess: 128 random bits.
     ///
     /// # Errors
@@ -34,7 +34,7 @@ impl LocalKey {
 
     /// What stands in front of every path: `/k/<key>`.
     #[must_use]
-    pub fn mount(&self) -> String {
+    pub fn path_prefix(&self) -> String {
         format!("/k/{}", self.0.expose())
     }
 
@@ -44,23 +44,26 @@ impl LocalKey {
         format!("Atza|{}", self.0.expose())
     }
 
-    /// Looks for the key and takes it off the target, so that nothing behind this ever sees it.
-    pub(super) fn take_off(&self, uri: &mut Uri, headers: &HeaderMap) -> Result<(), Rejected> {
+    /// Finds the key in `headers` or `uri`, and removes it from `uri`: no later part sees it.
+    ///
+    /// # Errors
+    /// [`GuardRejection::SessionKey`] when the key is missing or wrong.
+    pub fn remove_from(&self, uri: &mut Uri, headers: &HeaderMap) -> Result<(), GuardRejection> {
         let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         if let Some(behind) = whole.strip_prefix("/k/") {
             let end = behind.find(['/', '?']).unwrap_or(behind.len());
             let (key, rest) = behind.split_at(end);
             if !self.is(key) {
-                return Err(Rejected::LocalKey);
+                return Err(GuardRejection::SessionKey);
             }
             let slash = if rest.starts_with('/') { "" } else { "/" };
-            let rest = format!("{slash}{rest}").parse().map_err(|_| Rejected::LocalKey)?;
-            *uri = with_path(uri, rest).ok_or(Rejected::LocalKey)?;
+            let rest = format!("{slash}{rest}").parse().map_err(|_| GuardRejection::SessionKey)?;
+            *uri = with_path(uri, rest).ok_or(GuardRejection::SessionKey)?;
             return Ok(());
         }
         let mut bearers = headers.get_all(AUTHORIZATION).iter().filter_map(bearer_text);
         let is_key = |token| placeholder_alias(token, "Atza").is_some_and(|key| self.is(key));
-        if bearers.any(is_key) { Ok(()) } else { Err(Rejected::LocalKey) }
+        if bearers.any(is_key) { Ok(()) } else { Err(GuardRejection::SessionKey) }
     }
 
     /// Compares in constant time.
@@ -82,13 +85,13 @@ mod tests {
 
     const KEY: &str = "00112233445566778899aabbccddeeff";
 
-    fn take_off(target: &str, authorization: &[&str]) -> Result<String, Rejected> {
+    fn remove_from(target: &str, authorization: &[&str]) -> Result<String, GuardRejection> {
         let mut uri = target.parse().expect("a target");
         let mut headers = HeaderMap::new();
         for value in authorization {
             headers.append(AUTHORIZATION, HeaderValue::from_str(value).expect("a value"));
         }
-        LocalKey(Secret::from(KEY)).take_off(&mut uri, &headers).map(|()| uri.to_string())
+        SessionKey(Secret::from(KEY)).remove_from(&mut uri, &headers).map(|()| uri.to_string())
     }
 
     #[test]
@@ -100,17 +103,17 @@ mod tests {
             ("?q", "/?q"),
             ("/k/other", "/k/other"),
         ] {
-            assert_eq!(take_off(&format!("/k/{KEY}{behind}"), &[]).as_deref(), Ok(rest));
+            assert_eq!(remove_from(&format!("/k/{KEY}{behind}"), &[]).as_deref(), Ok(rest));
         }
         let full = format!("http://localhost:1/k/{KEY}/v2");
-        assert_eq!(take_off(&full, &[]).as_deref(), Ok("http://localhost:1/v2"), "HTTP/2");
+        assert_eq!(remove_from(&full, &[]).as_deref(), Ok("http://localhost:1/v2"), "HTTP/2");
     }
 
     #[test]
     fn the_key_as_placeholder_token_opens_too() {
         for bearer in [format!("Bearer Atza|{KEY}"), format!("bearer  Atza%7C{KEY} ")] {
-            assert_eq!(take_off("/v2/profiles", &[&bearer]).as_deref(), Ok("/v2/profiles"));
-            assert!(take_off("/v2/profiles", &["Basic x", &bearer]).is_ok());
+            assert_eq!(remove_from("/v2/profiles", &[&bearer]).as_deref(), Ok("/v2/profiles"));
+            assert!(remove_from("/v2/profiles", &["Basic x", &bearer]).is_ok());
         }
     }
 
@@ -134,16 +137,16 @@ mod tests {
             ("/v2".to_owned(), Some(KEY)),
         ] {
             let values: Vec<&str> = authorization.into_iter().collect();
-            let refused = take_off(&target, &values);
-            assert_eq!(refused, Err(Rejected::LocalKey), "{target} {authorization:?}");
+            let refused = remove_from(&target, &values);
+            assert_eq!(refused, Err(GuardRejection::SessionKey), "{target} {authorization:?}");
         }
     }
 
     #[test]
     fn keys_differ_and_are_not_shown() {
-        let [one, two] = [(); 2].map(|()| LocalKey::generate().expect("random bytes"));
-        assert_ne!(one.mount(), two.mount());
-        assert_eq!(one.mount().len(), "/k/".len() + 32);
-        assert!(!format!("{one:?}").contains(&one.mount()[3..]));
+        let [one, two] = [(); 2].map(|()| SessionKey::generate().expect("random bytes"));
+        assert_ne!(one.path_prefix(), two.path_prefix());
+        assert_eq!(one.path_prefix().len(), "/k/".len() + 32);
+        assert!(!format!("{one:?}").contains(&one.path_prefix()[3..]));
     }
 }

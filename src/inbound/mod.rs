@@ -1,0 +1,9 @@
+//! What a connection and a request head are: peer, header fields, request id, guard, session key.
+//!
+//! Below the data plane and the admin listener, which judge a request in the same way. Knows no
+//! account, no token and no configuration.
+
+pub mod fields;
+pub mod guard;
+pub mod request_id;
+pub mod session_key;
