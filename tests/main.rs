@@ -98,6 +98,7 @@ mod replay_bodies;
 mod replay_on_401;
 #[cfg(feature = "sandbox")]
 mod response_hygiene;
+mod run_script;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 #[cfg(feature = "sandbox")]

@@ -255,6 +255,17 @@ fn node_fetch_needs_an_address_and_a_header_only() {
     sandbox.tokens_have_expired();
 }
 
+#[test]
+fn axios_and_got_need_an_address_and_a_placeholder_token_only() {
+    let Some(mut node) = extras::node() else { return };
+    let sandbox = Sandbox::start(SHORT_LIFE_SECS);
+    let proxy = sandbox.proxy.to_string();
+    let code = ["--input-type=module", "-e", include_str!("sdk/node_clients.mjs")];
+    let said = node.args(code).args([&proxy, ACCOUNT, CALL_SECS]).output().expect("node");
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    sandbox.tokens_have_expired();
+}
+
 /// The blocks of the README in `language`, with the sandbox's address in place of the default one.
 fn readme(language: &str, sandbox: &Sandbox) -> Vec<String> {
     let readme = include_str!("../README.md").replace("127.0.0.1:8787", &sandbox.proxy.to_string());

@@ -59,6 +59,21 @@ pub fn python() -> Option<Command> {
     Some(command)
 }
 
+/// Node, started in the directory whose `node_modules` has the clients; none if the calling test
+/// is to be left out.
+#[cfg(feature = "sandbox")]
+pub fn node() -> Option<Command> {
+    let Some(modules) = env::var_os("ADSPROXY_NODE_MODULES") else {
+        left_out("ADSPROXY_NODE_MODULES");
+        return None;
+    };
+    let mut command = Command::new("node");
+    // Modules are found from the directory that the program runs in, when it is given with `-e`.
+    command.current_dir(Path::new(&modules).parent().expect("a directory above"));
+    command.env("NO_PROXY", "127.0.0.1").env("no_proxy", "127.0.0.1").env("NODE_PATH", modules);
+    required("node").then_some(command)
+}
+
 fn is_executable(tool: &str) -> bool {
     let may_run = |file: Metadata| file.is_file() && file.permissions().mode() & 0o111 != 0;
     let path = env::var_os("PATH").unwrap_or_default();
