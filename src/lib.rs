@@ -94,6 +94,7 @@ pub mod sandbox;
 pub mod backoff;
 pub mod clock;
 pub mod deadline;
+pub mod durable_file;
 pub mod error_chain;
 pub mod event;
 pub mod executor;

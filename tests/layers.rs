@@ -100,6 +100,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("backoff", &[]),
     ("clock", &[]),
     ("deadline", &[]),
+    ("durable_file", &[]),
     ("error_chain", &[]),
     ("event", &["id"]),
     ("executor", &[]),
