@@ -57,6 +57,7 @@ mod import;
 mod import_served;
 #[cfg(feature = "sandbox")]
 mod import_sources;
+mod import_strange;
 mod key_material;
 #[cfg(feature = "sandbox")]
 mod key_rotation;

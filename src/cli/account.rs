@@ -1,10 +1,9 @@
 //! `adsproxy account`: looks at and changes the accounts in the store. Never shows a secret.
 
-mod consent;
 mod token_input;
 
 use super::{
-    Context, print,
+    Context, day, print, region,
     table::{span, table},
 };
 use crate::{
@@ -55,8 +54,8 @@ pub(super) enum Verb {
 pub(super) struct Add {
     /// The name that callers will use
     alias: AccountId,
-    /// na, eu or fe; needed only for an account that is new
-    #[arg(long)]
+    /// na, eu, fe or a marketplace such as DE; needed only for an account that is new
+    #[arg(long, value_parser = region::flag)]
     region: Option<Region>,
     /// The LWA application that the grant belongs to [default: default]
     #[arg(long, value_name = "NAME")]
@@ -65,7 +64,7 @@ pub(super) struct Add {
     #[arg(long, value_name = "PATH")]
     refresh_token_file: Option<PathBuf>,
     /// The day of consent, as 2026-11-20; the grant ends 365 days later
-    #[arg(long, value_name = "DATE", value_parser = consent::parse)]
+    #[arg(long, value_name = "DATE", value_parser = day::consent)]
     consented_at: Option<u64>,
     /// Replace the refresh token of an account that is there already
     #[arg(long)]

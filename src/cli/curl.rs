@@ -7,7 +7,7 @@
 mod data;
 mod output;
 
-use super::{Context, Failure, duration, private::PrivateProxy};
+use super::{Context, Failure, duration, private::PrivateProxy, region};
 use crate::{
     audit::{Action, Actor, Entry},
     id::{AccountId, Region},
@@ -66,8 +66,8 @@ pub(super) struct Curl {
     /// Give up after this long
     #[arg(short, long, value_name = "DURATION", value_parser = duration::parse)]
     max_time: Option<Duration>,
-    /// Another region than the account's: na, eu or fe
-    #[arg(long)]
+    /// Another region than the account's: na, eu, fe or a marketplace
+    #[arg(long, value_parser = region::flag)]
     region: Option<Region>,
 }
 

@@ -1,6 +1,6 @@
 //! `adsproxy env`: the lines that point a shell's programs at the running server.
 
-use super::{Context, Failure, access::Access, print, wire};
+use super::{Context, Failure, access::Access, print, region, wire};
 use crate::{
     config::{
         ProxyAddress,
@@ -17,8 +17,8 @@ use std::path::Path;
 pub(super) struct Env {
     /// Its alias
     alias: AccountId,
-    /// Another region than the account's: na, eu or fe
-    #[arg(long)]
+    /// Another region than the account's: na, eu, fe or a marketplace
+    #[arg(long, value_parser = region::flag)]
     region: Option<Region>,
     /// Also set AD_API_* of python-amazon-ad-api, with this advertiser profile
     #[arg(long, value_name = "ID")]

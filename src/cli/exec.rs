@@ -10,7 +10,7 @@ mod keeper;
 
 pub(super) use keeper::Keeper;
 
-use super::{Context, Failure, access::Access};
+use super::{Context, Failure, access::Access, region};
 use crate::id::{AccountId, Region};
 use anyhow::{Context as _, anyhow};
 use serde::{Deserialize, Serialize};
@@ -27,8 +27,8 @@ use std::{
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "adsproxy exec [OPTIONS] <ALIAS> -- <COMMAND> [ARGUMENT]...")]
 pub(super) struct Exec {
-    /// Another region than the account's: na, eu or fe
-    #[arg(long)]
+    /// Another region than the account's: na, eu, fe or a marketplace
+    #[arg(long, value_parser = region::flag)]
     region: Option<Region>,
     /// Also set AD_API_* of python-amazon-ad-api, with this advertiser profile
     #[arg(long, value_name = "ID")]

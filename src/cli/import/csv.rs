@@ -37,6 +37,8 @@ pub(super) fn drafts(text: &str) -> anyhow::Result<Vec<Draft>> {
     loop {
         match reader.read_byte_record(&mut row) {
             Ok(false) => return Ok(drafts),
+            // As an empty line, which the reader skips itself.
+            Ok(true) if row.iter().all(|value| value.is_empty()) => {}
             Ok(true) => {
                 // The reader's own number is that of the blank lines before the row.
                 let start = row.position().map_or(0, |at| at.byte() as usize).min(text.len());

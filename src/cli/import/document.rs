@@ -10,8 +10,28 @@ use serde_json::value::RawValue;
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// Under one of these keys some programs put their list.
-const WRAPPERS: [&str; 6] = ["accounts", "records", "tokens", "credentials", "items", "data"];
+/// Under one of these keys some programs put their list or their only record; none is a name.
+const WRAPPERS: [&str; 19] = [
+    "account",
+    "accounts",
+    "auth",
+    "config",
+    "credential",
+    "credentials",
+    "data",
+    "installed",
+    "items",
+    "lwa",
+    "oauth",
+    "oauth2",
+    "record",
+    "records",
+    "response",
+    "result",
+    "token",
+    "tokens",
+    "web",
+];
 
 /// Nobody wraps a list more often; each time it is read once more.
 const WRAPPED_MAX: usize = 4;
@@ -49,9 +69,8 @@ fn records(
     // Beside the list there may be a version, a date, a count.
     let mut containers = members.iter().filter(|(_, member)| member.get().starts_with(['{', '[']));
     if let (Some((name, inner)), None) = (containers.next(), containers.next())
-        && WRAPPERS.contains(&name.as_str())
+        && WRAPPERS.contains(&name.to_ascii_lowercase().as_str())
         && wrapped_max > 0
-        && object(inner).is_none_or(|inner| !is_record(&inner))
     {
         return records(inner, lines, wrapped_max - 1);
     }
@@ -195,7 +214,8 @@ mod tests {
             ),
             ("{\"accounts\": [\n{\"refresh_token\":\"a\"}]}", vec![one(2, None, "a")]),
             ("{\"tokens\": {\"x\": {\"refresh_token\":\"a\"}}}", vec![one(1, Some("x"), "a")]),
-            ("{\"tokens\": {\"refresh_token\":\"a\"}}", vec![one(1, Some("tokens"), "a")]),
+            ("{\"tokens\": {\"refresh_token\":\"a\"}}", vec![one(1, None, "a")]),
+            ("{\"web\": {\"refresh_token\":\"a\"}}", vec![one(1, None, "a")]),
             (
                 "{\"version\": 1, \"accounts\": [\n{\"refresh_token\":\"a\"}], \"at\": \"x\"}",
                 vec![one(2, None, "a")],

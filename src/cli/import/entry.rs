@@ -3,12 +3,11 @@
 use super::{
     fernet::{self, Keys},
     fields::{Draft, Field, Values},
-    name, region,
+    name,
     rejection::Rejection,
-    times,
 };
 use crate::{
-    cli::access::PLACEHOLDER,
+    cli::{access::PLACEHOLDER, day, region},
     id::{AccountId, Region, placeholder_alias},
     secret::Secret,
     store::StoredAccessToken,
@@ -19,8 +18,6 @@ use std::collections::BTreeSet;
 const TOKEN_MAX_BYTES: usize = 8192;
 /// How long Amazon's access tokens live.
 const TOKEN_LIFE_SECS: u64 = 3600;
-/// It may be tomorrow already where the advertiser is, and clocks differ.
-const AHEAD_SECS: u64 = 86_400;
 
 /// How the records of a source are to be read.
 pub(super) struct Reading<'a> {
@@ -28,8 +25,10 @@ pub(super) struct Reading<'a> {
     pub(super) keys: Option<&'a Keys>,
     /// The accounts that the configuration and the store know.
     pub(super) known: &'a BTreeSet<AccountId>,
-    /// The name of a record that has none.
+    /// The name that a flag gives to the only record.
     pub(super) account: Option<&'a AccountId>,
+    /// The name of a record that has none.
+    pub(super) unnamed: Option<&'a AccountId>,
     /// Seconds since 1970.
     pub(super) now: u64,
 }
@@ -80,7 +79,7 @@ impl Reading<'_> {
             Err(why) => return Err(Rejected { line, name: key.filter(|k| shown(k)), why }),
         };
         let name = text(&values, Field::Account).map(str::to_owned).or(key);
-        let name = name.or_else(|| Some(self.account?.to_string()));
+        let name = name.or_else(|| Some(self.account.or(self.unnamed)?.to_string()));
         let Some(name) = name else {
             return Err(Rejected { line, name: None, why: Rejection::NoAccount });
         };
@@ -90,7 +89,12 @@ impl Reading<'_> {
         });
         let checked = match name::alias(&name) {
             Ok(_) if is_secret => Err(Rejection::SecretName),
-            Ok(alias) => self.check(line, &name, alias, &values),
+            Ok(alias) => match self.account {
+                Some(account) if *account != alias => {
+                    Err(Rejection::OtherName(alias, account.clone()))
+                }
+                _ => self.check(line, &name, alias, &values),
+            },
             Err(why) => Err(why),
         };
         checked.map_err(|why| Rejected {
@@ -127,11 +131,11 @@ impl Reading<'_> {
             access_token: self.access_token(values)?,
             region: checked(values, Field::Region, region::parse, Rejection::NotARegion)?,
             application: secret(Field::Application),
-            profile_id: checked(values, Field::ProfileId, profile, Rejection::NotAProfile)?,
+            profile_id: text(values, Field::ProfileId).map(profile).transpose()?,
             consented_at: checked(
                 values,
                 Field::ConsentedAt,
-                |text| times::parse(text).filter(|day| *day <= self.now + AHEAD_SECS),
+                |text| day::consent_at(text, self.now).ok(),
                 Rejection::NotADay,
             )?,
             client_id: secret(Field::ClientId),
@@ -169,7 +173,7 @@ impl Reading<'_> {
         let Some(token) = self.token(values, Field::AccessToken)? else {
             return Ok(AccessToken::Absent);
         };
-        let moment = |field| text(values, field).and_then(times::parse);
+        let moment = |field| text(values, field).and_then(day::moment);
         // A clock that is ahead, or a local time taken for UTC, would make a dead token look good.
         let latest = self.now + TOKEN_LIFE_SECS;
         let expires_at = moment(Field::ExpiresAt).filter(|at| (self.now + 1..=latest).contains(at));
@@ -198,9 +202,14 @@ fn checked<T>(
 }
 
 /// Profile ids are numbers; they may exceed what a double can hold, and stay text.
-fn profile(text: &str) -> Option<String> {
-    let is_number = (1..=20).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
-    is_number.then(|| text.to_owned())
+fn profile(text: &str) -> Result<String, Rejection> {
+    if (1..=20).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(text.to_owned());
+    }
+    // `1.2E+15`, `1234567890.0`: a column that was taken for one of measurements.
+    let is_rounded =
+        text.contains(['e', 'E', '.', ',']) && text.replace(',', ".").parse::<f64>().is_ok();
+    Err(if is_rounded { Rejection::RoundedProfile } else { Rejection::NotAProfile })
 }
 
 /// Whether `name` may be shown.

@@ -16,7 +16,8 @@ fn draft(values: &[(Field, &str)]) -> Draft {
 
 fn read(values: &[(Field, &str)]) -> Result<Entry, Rejected> {
     let known = BTreeSet::from(["shop".parse().expect("an alias")]);
-    Reading { keys: None, known: &known, account: None, now: NOW }.read(draft(values))
+    Reading { keys: None, known: &known, account: None, unnamed: None, now: NOW }
+        .read(draft(values))
 }
 
 /// Reads an account `acme` with a refresh token and `more`.
@@ -51,8 +52,12 @@ fn what_cannot_be_right_is_refused() {
     for (field, text, why) in [
         (Region, "moon", Rejection::NotARegion),
         (ProfileId, "ENTITY1", Rejection::NotAProfile),
+        (ProfileId, "1.2E+15", Rejection::RoundedProfile),
+        (ProfileId, "1234567890.0", Rejection::RoundedProfile),
         (ConsentedAt, "soon", Rejection::NotADay),
         (ConsentedAt, "2026-11-22", Rejection::NotADay),
+        (ConsentedAt, "2012-12-31", Rejection::NotADay),
+        (ConsentedAt, "46346", Rejection::NotADay),
         (TokenType, "mac", Rejection::NotBearer),
         (AccessToken, "two words", Rejection::NotAToken("access_token")),
         (AccessToken, "gAAAAABx", Rejection::Encrypted("access_token")),
@@ -95,11 +100,13 @@ fn a_record_without_a_name_takes_the_one_that_is_given() {
     assert_eq!(read(&record).expect_err("refused").why, Rejection::NoAccount);
     let given = "shop".parse().expect("an alias");
     let known = BTreeSet::new();
-    let reading = Reading { keys: None, known: &known, account: Some(&given), now: NOW };
+    let reading =
+        Reading { keys: None, known: &known, account: Some(&given), unnamed: None, now: NOW };
     assert_eq!(reading.read(draft(&record)).expect("an entry").alias, given);
-    // What the record says itself comes first.
-    let named = draft(&[record[0], (Field::Account, "acme")]);
-    assert_eq!(reading.read(named).expect("an entry").alias.as_str(), "acme");
+    let named = |name| draft(&[record[0], (Field::Account, name)]);
+    assert_eq!(reading.read(named("shop")).expect("an entry").alias, given);
+    let other = reading.read(named("acme")).expect_err("refused").why;
+    assert_eq!(other, Rejection::OtherName("acme".parse().expect("an alias"), given));
 }
 
 #[test]

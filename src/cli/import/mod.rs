@@ -17,15 +17,13 @@ mod input;
 mod name;
 mod progress;
 mod python_ad_api;
-mod region;
 mod rejection;
 mod report;
 mod resolve;
 mod source;
-mod times;
 mod yaml;
 
-use super::{Cli, Context, account::store_to_change, print};
+use super::{Cli, Context, account::store_to_change, print, region};
 use crate::{
     audit::Audit,
     clock::{Clock, SystemClock},
@@ -64,13 +62,13 @@ pub(super) struct Import {
     /// Replace what the store holds where it differs
     #[arg(long)]
     replace: bool,
-    /// na, eu or fe; for accounts that name none
-    #[arg(long)]
+    /// na, eu, fe or a marketplace such as DE; for accounts that name none
+    #[arg(long, value_parser = region::flag)]
     region: Option<Region>,
     /// The application of grants that name none [default: by client id]
     #[arg(long, value_name = "NAME")]
     application: Option<String>,
-    /// The alias of a single account that has no name
+    /// The alias of the only account
     #[arg(long, value_name = "ALIAS")]
     account: Option<AccountId>,
     /// Read the legacy store's keys from this file, not $FERNET_KEY
@@ -193,6 +191,9 @@ impl Import {
         environment: &Environment,
         known: &BTreeSet<AccountId>,
     ) -> anyhow::Result<Vec<Result<Entry, Rejected>>> {
+        if self.account.is_some() && drafts.len() > 1 {
+            bail!("--account is the name of an only record, and here are {}", drafts.len());
+        }
         let keys = match source {
             Source::Legacy => {
                 Some(source::fernet_keys(self.fernet_key_file.as_deref(), environment)?)
@@ -204,9 +205,13 @@ impl Import {
             Source::Env => Some("default".parse()?),
             _ => None,
         };
-        let account = self.account.as_ref().or(unnamed.as_ref());
-        let reading =
-            Reading { keys: keys.as_ref(), known, account, now: SystemClock.now().unix() };
+        let reading = Reading {
+            keys: keys.as_ref(),
+            known,
+            account: self.account.as_ref(),
+            unnamed: unnamed.as_ref(),
+            now: SystemClock.now().unix(),
+        };
         Ok(drafts.into_iter().map(|draft| reading.read(draft)).collect())
     }
 

@@ -26,6 +26,8 @@ pub(super) enum Rejection {
     SecretName,
     #[error("no alias can be made of its account name: use letters, digits, '.', '_', '-'")]
     NoAlias,
+    #[error("it is called {0} here, and {1} by --account: leave --account out, or rename it here")]
+    OtherName(AccountId, AccountId),
     #[error("another record that says other things has the same alias{}: give each its own", place(.0))]
     Collision(Option<usize>),
     #[error("it holds no refresh token")]
@@ -51,10 +53,18 @@ pub(super) enum Rejection {
     NotARegion,
     #[error("it names no region: say --region na, eu or fe")]
     NoRegion,
-    #[error("its consented_at is no day such as 2026-11-20, or one that is still to come")]
+    #[error(
+        "its consented_at is no day such as 2026-11-20, still to come, or before Login with Amazon \
+         began (2013)"
+    )]
     NotADay,
-    #[error("its profile_id is not a number")]
+    #[error("its profile_id is not a number: `GET /v2/profiles` lists the profiles of a grant")]
     NotAProfile,
+    #[error(
+        "its profile_id was turned into a decimal number such as 1.2E+15, as spreadsheets do, which \
+         loses digits: set the column's format to text, enter the number anew, export again"
+    )]
+    RoundedProfile,
     #[error("its application is not configured; configured: {}", .0.join(", "))]
     UnknownApplication(Vec<String>),
     #[error("its client id is not that of application {0:?}")]

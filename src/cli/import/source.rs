@@ -3,9 +3,10 @@
 use super::{
     csv, document, env, fernet,
     fields::{Draft, Field},
-    input, python_ad_api, region,
+    input, python_ad_api,
 };
 use crate::{
+    cli::region,
     config::{environment::Environment, secret_ref::SecretRef},
     id::Region,
     secret::Secret,

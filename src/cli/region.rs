@@ -21,6 +21,11 @@ const HOSTS: [(Region, &str); 3] = [
     (Region::Fe, "advertising-api-fe.amazon.com"),
 ];
 
+/// As [`parse`], for flags.
+pub(super) fn flag(text: &str) -> Result<Region, &'static str> {
+    parse(text).ok_or("a region is na, eu or fe, or a marketplace such as US, DE, JP")
+}
+
 /// The region that `text` means.
 pub(super) fn parse(text: &str) -> Option<Region> {
     if let Ok(region) = text.to_ascii_lowercase().parse() {

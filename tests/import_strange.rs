@@ -1,0 +1,132 @@
+//! Files as spreadsheets, other tools and haste write them: what is clear is taken, the rest is
+//! refused with what to do about it.
+
+use crate::support::importing::{ONE, Scene, TWO, csv, outcomes};
+use serde_json::{Value, json};
+
+/// Imports one record of `values` with a name, a token and a region.
+fn one(scene: &Scene, values: &[(&str, Value)]) -> crate::support::program::Said {
+    let mut record = json!({ "account": "acme", "refresh_token": ONE, "region": "na" });
+    for (key, value) in values {
+        record[*key] = value.clone();
+    }
+    scene.write("one.json", &record.to_string());
+    scene.import("--replace one.json")
+}
+
+#[test]
+fn a_row_of_delimiters_alone_is_an_empty_line() {
+    let scene = Scene::new();
+    scene.write("a.csv", &format!("{},,,\n , ,\n\"\",\"\",\n;\n", csv(ONE, TWO)));
+    let (code, records) = scene.report("a.csv");
+    assert_eq!(records.len(), 3, "{records:?}");
+    assert_eq!(code, Some(1), "`;` is a value in a table with commas");
+    scene.write("a.csv", &format!("{},,,\n , ,\n\"\",\"\",\n", csv(ONE, TWO)));
+    let (code, records) = scene.report("a.csv");
+    let expected = [("acme", "unchanged"), ("shop", "unchanged")];
+    assert_eq!((code, outcomes(&records)), (Some(0), expected.to_vec()));
+}
+
+#[tokio::test]
+async fn a_day_of_consent_is_the_same_day_however_it_is_written() {
+    let scene = Scene::new();
+    for day in [
+        json!("20260815"),
+        json!(20_260_815),
+        json!("2026-08-15"),
+        json!("2026/08/15"),
+        json!(1_786_752_000),
+        json!("1786752000"),
+        json!(1_786_752_000_000_u64),
+        json!("2026-08-15T00:00:00Z"),
+    ] {
+        let said = one(&scene, &[("consented_at", day.clone())]);
+        assert_eq!(said.code, Some(0), "{day}: {said:?}");
+        assert_eq!(scene.record("acme").await.consented_at, Some(1_786_752_000), "{day}");
+        assert_eq!(scene.home.run("account remove acme --yes").code, Some(0));
+    }
+    // The same parser reads the flag.
+    let add = "account add acme --region na --consented-at 20260815";
+    let added = scene.home.run_with_input(add, ONE);
+    assert_eq!(added.code, Some(0), "{added:?}");
+    assert_eq!(scene.record("acme").await.consented_at, Some(1_786_752_000));
+}
+
+#[test]
+fn a_day_before_login_with_amazon_existed_is_refused() {
+    let scene = Scene::new();
+    for day in ["1970-08-23", "2012-12-31", "46249", "0", "15.08.2026", "08/15/2026"] {
+        let said = one(&scene, &[("consented_at", json!(day))]);
+        assert!(said.code == Some(1) && said.out.contains("(2013)"), "{day}: {said:?}");
+        let mut add = scene.home.command("account add acme --region na --consented-at");
+        let said = crate::support::program::said(add.arg(day));
+        assert!(said.code == Some(2) && said.err.contains("2013"), "{day}: {said:?}");
+    }
+}
+
+#[test]
+fn a_profile_id_that_a_spreadsheet_rounded_says_so() {
+    let scene = Scene::new();
+    for profile in ["1.2E+15", "1.2e15", "1234567890.0", "1,2E+15"] {
+        let said = one(&scene, &[("profile_id", json!(profile))]);
+        assert_eq!(said.code, Some(1), "{said:?}");
+        assert!(
+            said.out.contains("as spreadsheets do") && said.out.contains("to text"),
+            "{said:?}"
+        );
+    }
+    let said = one(&scene, &[("profile_id", json!("ENTITY1"))]);
+    assert!(said.code == Some(1) && said.out.contains("/v2/profiles"), "{said:?}");
+    assert_eq!(one(&scene, &[("profile_id", json!("1200000000000000"))]).code, Some(0));
+}
+
+#[test]
+fn the_flag_names_the_only_record_and_a_wrapper_names_none() {
+    let record = json!({ "refresh_token": ONE, "region": "na" });
+    for text in [
+        json!({ "web": record }),
+        json!({ "installed": record }),
+        json!({ "tokens": { "credentials": record } }),
+        json!({ "Token": record, "expires": 3600 }),
+        json!([record]),
+    ] {
+        let scene = Scene::new();
+        scene.write("x.json", &text.to_string());
+        let said = scene.import("x.json");
+        assert!(said.code == Some(1) && said.out.contains("names no account"), "{text}: {said:?}");
+        let (code, records) = scene.report("--account acme x.json");
+        assert_eq!((code, outcomes(&records)), (Some(0), vec![("acme", "added")]), "{text}");
+    }
+}
+
+#[test]
+fn a_flag_that_contradicts_the_records_name_is_refused_with_both() {
+    let scene = Scene::new();
+    for text in [
+        json!({ "shop": { "refresh_token": ONE, "region": "na" } }),
+        json!({ "account": "shop", "refresh_token": ONE, "region": "na" }),
+    ] {
+        scene.write("x.json", &text.to_string());
+        let said = scene.import("--account acme x.json");
+        assert_eq!(said.code, Some(1), "{said:?}");
+        assert!(said.out.contains("called shop") && said.out.contains("acme"), "{said:?}");
+        assert_eq!(scene.import("--dry-run --account shop x.json").code, Some(0));
+    }
+    scene.write("a.csv", &csv(ONE, TWO));
+    let said = scene.import("--account acme a.csv");
+    assert!(said.code == Some(1) && said.err.contains("here are 2"), "{said:?}");
+    assert!(scene.home.run("account list").out.starts_with("no accounts"));
+}
+
+#[test]
+fn a_region_may_be_a_marketplace_wherever_it_is_said() {
+    let scene = Scene::new();
+    for (name, region) in [("US", "na"), ("DE", "eu"), ("jp", "fe"), ("EU", "eu")] {
+        let add = format!("account add acme --replace --region {name}");
+        assert_eq!(scene.home.run_with_input(&add, ONE).code, Some(0), "{name}");
+        let shown = scene.home.run("account list");
+        assert!(shown.out.contains(&format!("connected  {region} ")), "{name}: {shown:?}");
+    }
+    let said = scene.home.run("account add acme --region moon");
+    assert!(said.code == Some(2) && said.err.contains("na, eu or fe"), "{said:?}");
+}
