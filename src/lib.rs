@@ -40,7 +40,7 @@
 //! #     amazon.addr(),
 //! #     secret("grant", adsproxy::sandbox::ACCOUNTS[0].1)?,
 //! # ))?;
-//! // The first of ./proxy.toml, ~/.config/adsproxy/proxy.toml, … unless a path is given.
+//! // The first of ~/.config/adsproxy/proxy.toml and /etc/adsproxy/proxy.toml unless a path is given.
 //! let options = load::Options { path: Some(path), ..load::Options::default() };
 //! let engine = Engine::embed(load::load(&options)?.config)?;
 //!
@@ -102,6 +102,7 @@ pub mod https;
 pub mod id;
 pub mod secret;
 pub mod small_write;
+pub mod trusted_path;
 
 pub use crate::engine::Engine;
 pub use token::TokenManager;

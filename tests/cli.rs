@@ -71,7 +71,7 @@ fn without_configuration_the_next_steps_are_explained() {
         let said = home.run(arguments);
         assert_eq!(said.code, Some(78), "{said:?}");
         for part in [
-            "looked for\n  ./proxy.toml\n",
+            "looked for\n  /",
             ".config/adsproxy/proxy.toml\n  /etc/adsproxy/proxy.toml\n",
             "adsproxy sandbox",
             "adsproxy key init",

@@ -128,12 +128,15 @@ async fn files_that_are_too_open_are_told() {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
     };
     assert_eq!(levels(&examine(&commands, "--offline").1, "modes"), Vec::<&str>::new());
-    let cases = [("proxy.toml", 0o666, "chmod 0644", 0o600), ("store", 0o755, "chmod 0700", 0o700)];
-    for (name, open, mend, closed) in cases {
+    let cases = [
+        ("proxy.toml", 0o666, "config", "chmod go-w", 0o600),
+        ("store", 0o755, "modes", "chmod 0700", 0o700),
+    ];
+    for (name, open, check, mend, closed) in cases {
         chmod(name, open);
         let (well, findings) = examine(&commands, "--offline");
         assert!(!well, "{name}");
-        complains(&findings, "modes", "error", mend);
+        complains(&findings, check, "error", mend);
         chmod(name, closed);
     }
     let record = fs::read_dir(commands.path("store/accounts")).expect("a store");

@@ -170,7 +170,7 @@ fn other_secrets_that_everybody_can_read_are_a_warning() {
     let lwa = LWA.replace("env = \"TEST_SECRET\"", "file = \"~/client\"");
     let tls = "[listen.tls]\ncert_file = \"/dev/null\"\nkey_file = \"tls.key\"\n";
     let acme = "[accounts.acme]\nregion = \"na\"\nrefresh_token = { file = \"token\" }\n";
-    for (mode, warnings) in [(0o600, 0), (0o440, 0), (0o644, 3), (0o602, 3)] {
+    for (mode, warnings) in [(0o600, 0), (0o440, 0), (0o644, 3), (0o604, 3)] {
         let home = Home::new();
         home.write("proxy.toml", &format!("{lwa}{MEMORY}{tls}{acme}"), 0o644)
             .write("client", "CANARY", mode)
@@ -216,6 +216,7 @@ fn files_are_looked_for_in_the_documented_order() {
     let named = |kind: &str| format!("{LWA}{MEMORY}[log]\nfilter = \"{kind}\"\n");
     let effective = |arguments: &str, variables: &[(&str, &str)]| {
         let mut command = home.command(&format!("check-config --print-effective {arguments}"));
+        command.env_remove("ADSPROXY_CONFIG");
         let said = said(command.env("TEST_SECRET", "x").envs(variables.iter().copied()));
         let filter = said.out.split_once("filter = \"").map(|(_, rest)| rest.to_owned());
         filter.and_then(|rest| Some(rest.split_once('"')?.0.to_owned())).unwrap_or(said.err)
@@ -225,7 +226,7 @@ fn files_are_looked_for_in_the_documented_order() {
     home.write("xdg/adsproxy/proxy.toml", &named("xdg=info"), 0o644);
     assert_eq!(effective("", &[("XDG_CONFIG_HOME", "xdg")]), "xdg=info");
     home.write("proxy.toml", &named("here=info"), 0o644);
-    assert_eq!(effective("", &[]), "here=info");
+    assert_eq!(effective("", &[]), "home=info", "the current directory is not searched");
     home.write("env.toml", &named("env=info"), 0o644);
     assert_eq!(effective("", &[("ADSPROXY_CONFIG", "env.toml")]), "env=info");
     home.write("flag.toml", &named("flag=info"), 0o644);

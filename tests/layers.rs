@@ -96,7 +96,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("log", &["config", "id"]),
     ("metrics", &["config", "id"]),
     ("https", &[]),
-    ("config", &["secret", "event", "id"]),
+    ("config", &["secret", "event", "id", "trusted_path"]),
     ("backoff", &[]),
     ("clock", &[]),
     ("deadline", &[]),
@@ -106,6 +106,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("executor", &[]),
     ("secret", &[]),
     ("small_write", &[]),
+    ("trusted_path", &[]),
     ("id", &[]),
 ];
 

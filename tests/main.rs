@@ -46,6 +46,8 @@ mod hooks;
 #[cfg(feature = "sandbox")]
 mod hooks_outbox;
 #[cfg(feature = "sandbox")]
+mod hostile_directory;
+#[cfg(feature = "sandbox")]
 mod http2;
 #[cfg(feature = "sandbox")]
 mod http2_attacks;

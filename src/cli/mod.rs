@@ -112,7 +112,7 @@ enum Verb {
 
 const MORE_HELP: &str = "\
 The configuration is the first of these that exists:
-  --config, $ADSPROXY_CONFIG, ./proxy.toml, $XDG_CONFIG_HOME/adsproxy/proxy.toml,
+  --config, $ADSPROXY_CONFIG, $XDG_CONFIG_HOME/adsproxy/proxy.toml,
   /etc/adsproxy/proxy.toml
 
 Exit codes:
@@ -133,7 +133,7 @@ To try adsproxy without an Amazon account:
 To set it up:
 
   1. Run `adsproxy key init`. It makes the key that seals the stored credentials.
-  2. Write ./proxy.toml, with the lines that `key init` printed:
+  2. Write ~/.config/adsproxy/proxy.toml, with the lines that `key init` printed:
 
        [lwa]
        client_id = \"amzn1.application-oa2-client.example\"

@@ -11,6 +11,7 @@ use super::{
     file::File,
     validate,
 };
+use crate::trusted_path::{self, UntrustedPath};
 use std::{
     collections::BTreeSet,
     fmt,
@@ -19,6 +20,9 @@ use std::{
     path::{Path, PathBuf},
 };
 use toml::de::DeValue;
+
+const FILE_NAME: &str = "proxy.toml";
+const SYSTEM_DIRECTORY: &str = "/etc/adsproxy";
 
 /// A configuration is written by people.
 const FILE_MAX_BYTES: u64 = 1 << 20;
@@ -70,11 +74,13 @@ impl Loaded {
 /// Why there is no configuration.
 #[derive(Debug)]
 pub enum LoadError {
-    /// Nobody configured anything.
+    /// There is no configuration.
     NotFound {
         /// The files that do not exist, in the order they were looked for.
         searched: Vec<PathBuf>,
     },
+    /// Another user could change the file.
+    Untrusted(UntrustedPath),
     /// The file is there, or was asked for, but cannot be read.
     Unreadable {
         /// The file.
@@ -90,7 +96,7 @@ impl std::error::Error for LoadError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Unreadable { source, .. } => Some(source),
-            Self::NotFound { .. } | Self::Invalid(_) => None,
+            Self::NotFound { .. } | Self::Untrusted(_) | Self::Invalid(_) => None,
         }
     }
 }
@@ -100,7 +106,16 @@ impl fmt::Display for LoadError {
         match self {
             Self::NotFound { searched } => {
                 f.write_str("no configuration found; looked for")?;
-                searched.iter().try_for_each(|path| write!(f, "\n  {}", path.display()))
+                searched.iter().try_for_each(|path| write!(f, "\n  {}", path.display()))?;
+                if Path::new(FILE_NAME).symlink_metadata().is_ok() {
+                    let text = "the current directory is not searched; for the proxy.toml in it, \
+                                pass --config proxy.toml";
+                    write!(f, "\n{text}")?;
+                }
+                Ok(())
+            }
+            Self::Untrusted(reason) => {
+                write!(f, "the configuration is refused: {reason}")
             }
             Self::Unreadable { path, .. } => {
                 write!(f, "cannot read the configuration file {}", path.display())
@@ -117,8 +132,8 @@ impl fmt::Display for LoadError {
 /// Reads the configuration.
 ///
 /// # Errors
-/// `NotFound` if no file exists and no variable is a key, `Unreadable` if a file cannot be read,
-/// else `Invalid` with every problem.
+/// `NotFound` if no file exists and no variable is a key, `Untrusted` if another user could change
+/// the file, `Unreadable` if it cannot be read, else `Invalid` with every problem.
 pub fn load(options: &Options) -> Result<Loaded, LoadError> {
     let (source, text) = sources(options)?;
     parse(source, &text, &options.environment, &options.overrides)
@@ -179,7 +194,7 @@ pub struct Addresses {
 /// Without any configuration it is the default address, where the sandbox is found too.
 ///
 /// # Errors
-/// `Unreadable` as with `load`, `Invalid` if the addresses are wrong or the file is no TOML.
+/// `Untrusted` and `Unreadable` as with `load`, `Invalid` if the addresses are wrong or the file is no TOML.
 pub fn addresses(options: &Options) -> Result<Addresses, LoadError> {
     let (source, text) = match sources(options) {
         Err(LoadError::NotFound { .. }) => (None, String::new()),
@@ -243,31 +258,33 @@ fn find(options: &Options) -> Result<Found, LoadError> {
     let environment = &options.environment;
     let named = environment.non_empty("ADSPROXY_CONFIG").map(PathBuf::from);
     if let Some(path) = options.path.clone().or(named) {
-        return match read(&path) {
-            Ok(text) => Ok(Found::File(path, text)),
-            Err(source) => Err(LoadError::Unreadable { path, source }),
-        };
+        return Ok(Found::File(path.clone(), read(&path)?));
     }
-    let mut searched = vec![PathBuf::from("./proxy.toml")];
-    searched.extend(environment.config_directory().map(|directory| directory.join("proxy.toml")));
-    searched.push(PathBuf::from("/etc/adsproxy/proxy.toml"));
+    // Not the current directory: a cloned repository must not name our hosts, hooks and secrets.
+    let directories = environment.config_directory().into_iter().chain([SYSTEM_DIRECTORY.into()]);
+    let searched: Vec<PathBuf> = directories.map(|directory| directory.join(FILE_NAME)).collect();
     for path in &searched {
         match read(path) {
             Ok(text) => return Ok(Found::File(path.clone(), text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(LoadError::Unreadable { path: path.clone(), source }),
+            Err(LoadError::Unreadable { source, .. })
+                if source.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(Found::Nothing(searched))
 }
 
-fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(FILE_MAX_BYTES + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > FILE_MAX_BYTES {
-        return Err(io::Error::other(format!("it is larger than {FILE_MAX_BYTES} bytes")));
-    }
-    Ok(text)
+fn read(path: &Path) -> Result<String, LoadError> {
+    trusted_path::verify(path).map_err(LoadError::Untrusted)?;
+    let text = || {
+        let mut text = String::new();
+        std::fs::File::open(path)?.take(FILE_MAX_BYTES + 1).read_to_string(&mut text)?;
+        if text.len() as u64 > FILE_MAX_BYTES {
+            return Err(io::Error::other(format!("it is larger than {FILE_MAX_BYTES} bytes")));
+        }
+        Ok(text)
+    };
+    text().map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -556,11 +556,7 @@ fn no_configuration_anywhere_lists_where_it_was_looked_for() {
     let searched: Vec<_> = searched.iter().map(|path| path.to_str().unwrap()).collect();
     assert_eq!(
         searched,
-        [
-            "./proxy.toml",
-            "/home/nobody-here/.config/adsproxy/proxy.toml",
-            "/etc/adsproxy/proxy.toml"
-        ],
+        ["/home/nobody-here/.config/adsproxy/proxy.toml", "/etc/adsproxy/proxy.toml"],
     );
 }
 

@@ -1,7 +1,10 @@
 //! Where a secret comes from: an environment variable or a file, never the configuration itself.
 
 use super::load::Environment;
-use crate::secret::Secret;
+use crate::{
+    secret::Secret,
+    trusted_path::{self, Platform, UntrustedPath},
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{
     fmt,
@@ -45,12 +48,14 @@ pub(crate) enum Error {
     EmptyVariable(String),
     #[error("cannot find {0}: `~` needs HOME to be set")]
     NoHome(String),
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}: {source}{}", explanation(.path, .source))]
     Unreadable {
         path: PathBuf,
         #[source]
         source: std::io::Error,
     },
+    #[error(transparent)]
+    Untrusted(#[from] UntrustedPath),
     #[error("{0} is not a file")]
     NotAFile(PathBuf),
     #[error("{0} is empty")]
@@ -63,6 +68,13 @@ pub(crate) enum Error {
     ControlCharacter(String),
 }
 
+/// Whose the file is, where that is why it cannot be read.
+fn explanation(path: &Path, error: &std::io::Error) -> String {
+    let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+    let explained = denied.then(|| trusted_path::explain_unreadable(path)).flatten();
+    explained.map_or(String::new(), |explained| format!("; {explained}"))
+}
+
 /// A secret, and what is wrong with the place it was found at.
 #[derive(Debug)]
 pub(crate) struct Found {
@@ -71,7 +83,7 @@ pub(crate) struct Found {
     pub(crate) exposed: Option<Exposed>,
 }
 
-/// A file that every user of this machine may read or change.
+/// A file that every user of this machine may read.
 #[derive(Debug)]
 pub(crate) struct Exposed {
     path: PathBuf,
@@ -82,7 +94,7 @@ impl Exposed {
     /// Judges the file at `path`. A device or a pipe is no place where a secret lies about.
     pub(crate) fn judge(path: &Path, metadata: &Metadata) -> Option<Self> {
         let mode = metadata.permissions().mode() & 0o7777;
-        let exposed = metadata.is_file() && mode & 0o007 != 0;
+        let exposed = metadata.is_file() && mode & 0o004 != 0;
         exposed.then(|| Self { path: path.to_owned(), mode })
     }
 }
@@ -92,8 +104,8 @@ impl fmt::Display for Exposed {
         let (path, mode) = (self.path.display(), self.mode);
         write!(
             f,
-            "{path} is open to every user of this machine (mode {mode:04o}); run `chmod 600 {path}`, \
-             or for a Kubernetes volume set `defaultMode: 0440` and the pod's `fsGroup`"
+            "{path} is open to every user of this machine (mode {mode:04o}): {}",
+            Platform::here().advice_for_exposed(&self.path)
         )
     }
 }
@@ -135,6 +147,7 @@ impl SecretRef {
 }
 
 fn read(path: PathBuf) -> Result<Found, Error> {
+    trusted_path::verify(&path)?;
     let unreadable = |source| Error::Unreadable { path: path.clone(), source };
     // The mode is asked of the opened file, so that it is the mode of what is read.
     let file = File::open(&path).map_err(unreadable)?;
@@ -314,12 +327,21 @@ mod tests {
 
     #[test]
     fn says_how_to_close_a_file_that_is_open_to_others() {
-        for mode in [0o644, 0o604, 0o602, 0o666] {
+        for mode in [0o644, 0o604] {
             let (_directory, reference) = file(b"CANARY", mode);
             let found = reference.resolve(&environment()).unwrap();
             let text = found.exposed.as_ref().unwrap().to_string();
-            assert!(text.contains("chmod 600") && text.contains("defaultMode"), "{text}");
+            assert!(text.contains("chmod 600"), "{text}");
             assert!(!format!("{text}{found:?}").contains("CANARY"));
+        }
+    }
+
+    #[test]
+    fn refuses_a_file_that_others_may_write() {
+        for mode in [0o602, 0o666] {
+            let (_directory, reference) = file(b"CANARY", mode);
+            let error = resolved(&reference).unwrap_err();
+            assert!(error.contains("chmod go-w") && !error.contains("CANARY"), "{error}");
         }
     }
 

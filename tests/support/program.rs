@@ -37,11 +37,15 @@ impl Home {
         self
     }
 
-    /// The program with `arguments`, separated by spaces.
+    /// The program with `arguments`, separated by spaces; its configuration is `proxy.toml`, once
+    /// that is written.
     pub fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_adsproxy"));
         command.args(arguments.split_whitespace());
         command.current_dir(self.0.path()).env_clear().env("HOME", self.0.path());
+        if self.path("proxy.toml").exists() {
+            command.env("ADSPROXY_CONFIG", "./proxy.toml");
+        }
         command.stdin(Stdio::null());
         command
     }

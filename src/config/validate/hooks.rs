@@ -10,10 +10,11 @@ use crate::{
     event::Kind,
     id::AccountId,
     secret::Secret,
+    trusted_path,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustix::fs::{Access, access};
-use std::{collections::HashSet, os::unix::fs::MetadataExt as _, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 /// What the specification asks of a key, bytes.
 const KEY_MIN_BYTES: usize = 24;
@@ -163,11 +164,11 @@ impl Check<'_> {
                 Ok(_) if access(&path, Access::EXEC_OK).is_err() => {
                     self.fail(&key, format_args!("this user may not run {shown}"));
                 }
-                Ok(file) if file.mode() & 0o002 != 0 => {
-                    let message = format!("every user of this machine may change {shown}");
-                    self.fail_with(&key, message, Some(format!("run `chmod o-w {shown}`")));
+                Ok(_) => {
+                    if let Err(untrusted) = trusted_path::verify(&path) {
+                        self.fail(&key, untrusted);
+                    }
                 }
-                Ok(_) => {}
             }
         }
         let mut line = command.0.clone();

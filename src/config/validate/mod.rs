@@ -17,6 +17,7 @@ use super::{
     load::Addresses,
     problem::Problem,
 };
+use crate::trusted_path;
 use http::Uri;
 use std::{fmt::Display, path::PathBuf, time::Duration};
 
@@ -181,9 +182,13 @@ impl<'a> Check<'a> {
         })
     }
 
-    /// A file that is there and can be read.
+    /// A file that is there, can be read, and cannot be changed by another user.
     fn readable(&mut self, key: &[&str], text: &str) -> PathBuf {
         let path = self.path(key, text);
+        if let Err(untrusted) = trusted_path::verify(&path) {
+            self.fail(key, untrusted);
+            return path;
+        }
         match std::fs::File::open(&path).and_then(|file| file.metadata()) {
             Ok(metadata) if metadata.is_dir() => {
                 self.fail(key, format_args!("{} is not a file", path.display()));
