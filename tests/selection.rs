@@ -5,6 +5,7 @@ use crate::support::{
     socket::Wire,
 };
 use adsproxy::sandbox::{Emulator, Options, Seen, Surface};
+use http::Method;
 use std::sync::Arc;
 
 /// What Amazon saw of API calls.
@@ -262,4 +263,39 @@ async fn bytes_beyond_ascii_in_a_target_are_passed_on_or_refused_but_never_chang
         }
     }
     Wire::open(proxy.addr).ask_honestly("after");
+}
+
+/// MCP clients look for a login at these paths. Amazon has none of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_that_mcp_clients_probe_are_answered_here_without_a_token() {
+    let amazon = amazon().await;
+    let proxy = Proxy::start(&amazon);
+    let reserved = [
+        "/.well-known/oauth-protected-resource",
+        "/.well-known/oauth-protected-resource/a/acme/mcp",
+        "/.well-known/oauth-authorization-server?x",
+        "/.well-known/",
+        "/.well-known",
+        "/register",
+        "/authorize?client_id=x",
+        "/token",
+        "/mcp/.well-known/openid-configuration",
+    ];
+    for path in reserved {
+        for prefix in ["", "/a/acme", "/a/acme@eu", "/a/unknown"] {
+            for method in [Method::GET, Method::POST] {
+                let request = proxy.request(method, &format!("{prefix}{path}"));
+                let answer = proxy.send(request.header("X-Ads-Account", "acme")).await;
+                let told = (answer.status.as_u16(), answer.error());
+                assert_eq!(told, (404, Some("not_found")), "{prefix}{path}");
+            }
+        }
+    }
+    assert!(seen(&amazon).is_empty());
+    for path in
+        ["/registers", "/token/x", "/x/authorize", "/.well-knownx", "/mcp", "/a/acme/v2/token"]
+    {
+        let answer = proxy.get(path).await;
+        assert_ne!(answer.error(), Some("not_found"), "{path}");
+    }
 }

@@ -83,31 +83,31 @@ pub fn of_our_own(bearer: &HeaderValue, client_id: &HeaderValue) -> HeaderMap {
 /// Whether a caller's field never reaches Amazon, whatever its value.
 fn is_removed(name: &HeaderName) -> bool {
     let name = name.as_str();
-    if name.bytes().any(|b| b == b'_') {
-        // Servers exist that read `_` as `-`: a look-alike of a removed field is removed too.
-        let twin = name.replace('_', "-");
-        return is_removed_text(twin.trim_matches('-'));
-    }
-    is_removed_text(name)
+    // Amazon has no field with `_`, and servers exist that read `_` as `-`.
+    is_hop_by_hop(name) || is_credential(name) || name.contains('_')
 }
 
-fn is_removed_text(name: &str) -> bool {
+/// Credentials, selectors, and fields that describe the caller or its connection.
+fn is_credential(name: &str) -> bool {
     match name {
-        "authorization"
+        "amazon-ads-clientid"
         | "amazon-advertising-api-clientid"
-        | "amazon-ads-clientid"
+        | "authorization"
         | "cookie"
+        | "forwarded"
         | "host"
         | "http2-settings"
-        | "keep-alive"
         | "proxy-authenticate"
         | "proxy-authorization"
-        | "trailer" => true,
-        _ => is_hop_by_hop(name) || name.starts_with("x-ads-"),
+        | "trailer"
+        | "x-amz-access-token"
+        | "x-api-key"
+        | "x-auth-token" => true,
+        _ => name.starts_with("x-ads-") || name.starts_with("x-forwarded-"),
     }
 }
 
-/// RFC 9110 section 7.6.1, without what a `Connection` line names.
+/// RFC 9110 section 7.6.1, without the names in `Connection` lines.
 fn is_hop_by_hop(name: &str) -> bool {
     matches!(
         name,
@@ -115,24 +115,49 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
+/// Whether a field of Amazon's never reaches the caller.
+fn is_removed_from_response(name: &str) -> bool {
+    is_hop_by_hop(name)
+        || matches!(name, "clear-site-data" | "proxy-authenticate" | "set-cookie" | "set-cookie2")
+        || name.starts_with("x-ads-proxy-")
+}
+
+/// The most names that the `Connection` lines of one message may hold together: each is compared
+/// with every field.
+const CONNECTION_NAMES_MAX: usize = 16;
+/// The most elements, empty ones included.
+const CONNECTION_ELEMENTS_MAX: usize = 64;
+
+/// Whether the `Connection` lines of `headers` name more fields than a message needs.
+#[must_use]
+pub fn has_too_many_connection_names(headers: &HeaderMap) -> bool {
+    let (mut names, mut elements) = (0, 0);
+    for element in connection_elements(headers) {
+        elements += 1;
+        names += usize::from(!element.is_empty());
+        if names > CONNECTION_NAMES_MAX || elements > CONNECTION_ELEMENTS_MAX {
+            return true;
+        }
+    }
+    false
+}
+
+fn connection_elements(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let lines = headers.get_all(CONNECTION).into_iter();
+    lines.flat_map(|line| line.as_bytes().split(|b| *b == b',')).map(<[u8]>::trim_ascii)
+}
+
 /// The fields named in any `Connection` line.
 struct ConnectionNamed<'a>(Vec<&'a [u8]>);
 
 impl<'a> ConnectionNamed<'a> {
     fn of(headers: &'a HeaderMap) -> Self {
-        let mut named = Vec::new();
-        for line in headers.get_all(CONNECTION) {
-            for token in line.as_bytes().split(|b| *b == b',') {
-                let token = token.trim_ascii();
-                let usual = token.eq_ignore_ascii_case(b"keep-alive")
-                    || token.eq_ignore_ascii_case(b"close")
-                    || token.is_empty();
-                if !usual {
-                    named.push(token);
-                }
-            }
-        }
-        Self(named)
+        let is_option = |token: &&[u8]| {
+            token.eq_ignore_ascii_case(b"keep-alive")
+                || token.eq_ignore_ascii_case(b"close")
+                || token.is_empty()
+        };
+        Self(connection_elements(headers).filter(|token| !is_option(token)).collect())
     }
 
     fn contains(&self, name: &HeaderName) -> bool {
@@ -142,23 +167,43 @@ impl<'a> ConnectionNamed<'a> {
     }
 }
 
-/// Removes from Amazon's answer what belongs to the connection it came on, and anything that only
-/// adsproxy may say.
-pub fn clean_answer(headers: &mut HeaderMap) {
-    let unclean = |name: &HeaderName| {
-        let name = name.as_str();
-        is_hop_by_hop(name) || name == "proxy-authenticate" || name.starts_with("x-ads-proxy-")
-    };
-    if !headers.keys().any(unclean) {
-        return;
+/// What Amazon's fields say about the connection they came on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    /// Nothing speaks against another request on it.
+    Allowed,
+    /// The end of the response can be read in two ways: RFC 9112 section 6.3.
+    Forbidden,
+}
+
+/// Removes from a response what belongs to the connection it came on, and what only adsproxy or
+/// the caller's own server may say.
+///
+/// # Errors
+/// When its `Connection` lines name too many fields.
+pub fn clean_response(headers: &mut HeaderMap) -> Result<Reuse, TooManyConnectionNames> {
+    if !headers.keys().any(|name| is_removed_from_response(name.as_str())) {
+        return Ok(Reuse::Allowed);
+    }
+    if has_too_many_connection_names(headers) {
+        return Err(TooManyConnectionNames);
     }
     let named = ConnectionNamed::of(headers);
-    let doomed: Vec<HeaderName> =
-        headers.keys().filter(|name| unclean(name) || named.contains(name)).cloned().collect();
-    for name in doomed {
+    let is_removed =
+        |name: &&HeaderName| is_removed_from_response(name.as_str()) || named.contains(name);
+    let removed: Vec<HeaderName> = headers.keys().filter(is_removed).cloned().collect();
+    let is_ambiguous =
+        headers.contains_key(TRANSFER_ENCODING) && headers.remove(CONTENT_LENGTH).is_some();
+    for name in removed {
         headers.remove(name);
     }
+    Ok(if is_ambiguous { Reuse::Forbidden } else { Reuse::Allowed })
 }
+
+/// The `Connection` lines of a response name more than 16 fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the response names more than {CONNECTION_NAMES_MAX} fields in Connection")]
+pub struct TooManyConnectionNames;
 
 /// Rewrites a `Location` that points back at the same upstream host, so that a caller that
 /// follows it comes to adsproxy again. Any other one passes as it is.

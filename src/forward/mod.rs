@@ -15,7 +15,7 @@ pub mod upstream;
 use crate::{config, deadline::Deadlines, id::Region, metrics::WorkerMetrics};
 use body::{BodyError, Capture, ContinueGate};
 use connect::{ConnectError, Connector};
-use headers::{Framing, Injection};
+use headers::{Framing, Injection, Reuse};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header::EXPECT};
 use std::{fmt, rc::Rc, sync::Arc, time::Duration};
 use upstream::{Host, Lease, Response};
@@ -47,9 +47,23 @@ pub enum Error {
     /// No answer within `upstream.response_header_timeout_secs`.
     #[error("no answer in time")]
     Timeout,
+    /// The head of the response is not acceptable.
+    #[error("the upstream's response is malformed")]
+    Malformed(#[source] Malformed),
     /// The body was not kept whole.
     #[error("the request cannot be sent again")]
     NotReplayable,
+}
+
+/// Why a response goes no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// No request asks for another protocol.
+    #[error("101 Switching Protocols was not asked for")]
+    SwitchingProtocols,
+    /// See [`headers::clean_response`].
+    #[error(transparent)]
+    Connection(#[from] headers::TooManyConnectionNames),
 }
 
 /// One attempt's parts that stay the same in a replay.
@@ -160,7 +174,13 @@ impl Forward {
                     lease.timed_out(self.header_timeout);
                     return Err(Error::Timeout);
                 }
-                Some(Ok(response)) => return Ok((response, lease)),
+                Some(Ok(mut response)) => {
+                    match clean(&mut response).map_err(Error::Malformed)? {
+                        Reuse::Allowed => {}
+                        Reuse::Forbidden => lease.forbid_reuse(),
+                    }
+                    return Ok((response, lease));
+                }
                 Some(Err(failed)) => {
                     let unwritten = failed.message().is_some();
                     if let Some(error) = attempt.capture.error() {
@@ -203,6 +223,13 @@ impl Forward {
         })
         .await
     }
+}
+
+fn clean(response: &mut Response) -> Result<Reuse, Malformed> {
+    if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Malformed::SwitchingProtocols);
+    }
+    Ok(headers::clean_response(response.headers_mut())?)
 }
 
 fn build(host: &Host, attempt: &Attempt<'_>, http1: bool) -> Option<upstream::Request> {

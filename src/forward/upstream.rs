@@ -122,6 +122,8 @@ pub struct Lease {
     host: Rc<Host>,
     /// Whether it has served a request before.
     reused: bool,
+    /// Whether it may serve another one.
+    is_reusable: bool,
 }
 
 enum Sender {
@@ -232,7 +234,7 @@ impl Host {
     }
 
     fn lease_on(self: &Rc<Self>, sender: Sender, reused: bool) -> Lease {
-        Lease { sender, host: self.clone(), reused }
+        Lease { sender, host: self.clone(), reused, is_reusable: true }
     }
 
     fn ready(self: &Rc<Self>) -> Option<Sender> {
@@ -413,9 +415,17 @@ impl Lease {
         }
     }
 
-    /// Gives the connection back after a whole answer.
+    /// Closes the connection after its response.
+    pub fn forbid_reuse(&mut self) {
+        self.is_reusable = false;
+    }
+
+    /// Gives the connection back after a whole response.
     pub fn release(self) {
         let Sender::Http1(mut connection) = self.sender else { return };
+        if !self.is_reusable {
+            return;
+        }
         connection.driver.hand_back(true);
         if connection.sender.is_ready() {
             self.host.give_back(connection);

@@ -67,6 +67,8 @@ pub struct Fields<'a> {
     pub content_length: Field<'a>,
     /// `Expect`.
     pub expect: Field<'a>,
+    /// `Connection`.
+    pub connection: Field<'a>,
     /// `X-Request-Id`.
     pub request_id: Field<'a>,
     /// Bytes of all lines as they came, give or take the spaces.
@@ -91,6 +93,7 @@ impl<'a> Fields<'a> {
                 "transfer-encoding" => fields.transfer_encoding.add(value),
                 "content-length" => fields.content_length.add(value),
                 "expect" => fields.expect.add(value),
+                "connection" => fields.connection.add(value),
                 "x-request-id" => fields.request_id.add(value),
                 _ => {}
             }

@@ -2,15 +2,26 @@
 
 use std::fmt;
 
-/// Passes text on with every control character (C0, DEL, C1) written as an escape.
+/// Whether a character can change how a line is read: a control character (C0, DEL, C1), a line
+/// or paragraph separator, or a bidirectional control.
 ///
-/// C1 counts because some terminals read U+009B as the start of an escape sequence.
+/// C1 counts because some terminals read U+009B as the start of an escape sequence; bidirectional
+/// controls because they show a line in another order than it has.
+fn is_harmful(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
+}
+
+/// Passes text on with every harmful character written as an escape.
 pub(super) struct Escaping<'a, W>(pub &'a mut W);
 
 impl<W: fmt::Write> fmt::Write for Escaping<'_, W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text;
-        while let Some(at) = rest.find(char::is_control) {
+        while let Some(at) = rest.find(is_harmful) {
             self.0.write_str(&rest[..at])?;
             let control = rest[at..].chars().next().unwrap_or_default();
             write!(self.0, "{}", control.escape_default())?;
@@ -20,7 +31,7 @@ impl<W: fmt::Write> fmt::Write for Escaping<'_, W> {
     }
 }
 
-/// Appends `text` as the inside of a JSON string, controls (C0, DEL, C1) as `\u00XX`.
+/// Appends `text` as the inside of a JSON string, harmful characters as `\uXXXX`.
 pub(super) fn push_json(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
     // Nearly all text needs no escape; written without branches, this check runs many bytes at once.
@@ -28,53 +39,36 @@ pub(super) fn push_json(out: &mut Vec<u8>, text: &str) {
     if bytes.iter().fold(true, |all, &byte| all & plain(byte)) {
         return out.extend_from_slice(bytes);
     }
-    let mut copied = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        let (code, len) = match byte {
-            b'"' | b'\\' => {
-                out.extend_from_slice(&bytes[copied..at]);
-                out.extend_from_slice(&[b'\\', byte]);
-                copied = at + 1;
-                continue;
-            }
-            0..=0x1f | 0x7f => (byte, 1),
-            // U+0080..U+009F are C2 80..C2 9F in UTF-8.
-            0xc2 => match bytes.get(at + 1) {
-                Some(&next) if next < 0xa0 => (next, 2),
-                _ => continue,
-            },
-            _ => continue,
-        };
-        out.extend_from_slice(&bytes[copied..at]);
-        push_code(out, code);
-        copied = at + len;
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => out.extend_from_slice(&[b'\\', character as u8]),
+            _ => push_harmless(out, character),
+        }
     }
-    out.extend_from_slice(&bytes[copied..]);
 }
 
-/// Escapes DEL and C1 in a finished JSON line, which `serde_json` leaves as they are. They can
-/// stand only inside strings, so the line stays valid.
+/// Escapes in a finished JSON line what `serde_json` leaves as it is. Such characters can stand
+/// only inside strings, so the line stays valid.
 pub(super) fn finish_json(line: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(line.len() + 16);
-    let mut bytes = line.iter().copied().peekable();
-    while let Some(byte) = bytes.next() {
-        match (byte, bytes.peek()) {
-            (0x7f, _) => push_code(&mut out, byte),
-            (0xc2, Some(&next)) if next < 0xa0 => {
-                push_code(&mut out, next);
-                bytes.next();
-            }
-            _ => out.push(byte),
+    for character in String::from_utf8_lossy(line).chars() {
+        match character {
+            '\n' => out.push(b'\n'),
+            _ => push_harmless(&mut out, character),
         }
     }
     out
 }
 
-fn push_code(out: &mut Vec<u8>, code: u8) {
+/// Every harmful character is in the basic plane: one `\uXXXX` is enough.
+fn push_harmless(out: &mut Vec<u8>, character: char) {
+    if !is_harmful(character) {
+        return out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+    }
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    out.extend_from_slice(b"\\u00");
-    out.push(HEX[usize::from(code >> 4)]);
-    out.push(HEX[usize::from(code & 15)]);
+    out.extend_from_slice(b"\\u");
+    let code = character as usize;
+    out.extend([12, 8, 4, 0].map(|shift| HEX[(code >> shift) & 15]));
 }
 
 #[cfg(test)]
@@ -82,7 +76,8 @@ mod tests {
     use super::*;
     use std::fmt::Write as _;
 
-    const HOSTILE: &str = "a\"b\\c\n\r\t\0\u{1b}[31m\u{7f}\u{9b}é\u{a0}日";
+    const HOSTILE: &str =
+        "a\"b\\c\n\r\t\0\u{1b}[31m\u{7f}\u{9b}é\u{a0}日\u{202e}gpj\u{2066}\u{200f}\u{2028}";
 
     #[test]
     fn a_json_string_reads_back_as_it_was() {
@@ -101,7 +96,7 @@ mod tests {
         let finished = finish_json(serde_json::to_string(HOSTILE).unwrap().as_bytes());
         assert_eq!(serde_json::from_slice::<String>(&finished).unwrap(), HOSTILE);
         for out in [String::from_utf8(json).unwrap(), text, String::from_utf8(finished).unwrap()] {
-            assert!(!out.contains(char::is_control), "{out:?}");
+            assert!(!out.contains(is_harmful), "{out:?}");
         }
     }
 

@@ -29,9 +29,12 @@ pub enum Error {
     /// The end of the body can be read in more than one way.
     #[error("the framing of the request is ambiguous")]
     AmbiguousFraming,
-    /// `CONNECT` or `TRACE`.
-    #[error("the method is not served")]
+    /// The method is not one of [`METHODS`].
+    #[error("the method is not forwarded")]
     MethodRefused,
+    /// The path is one that MCP clients look for on their own.
+    #[error("the path is reserved")]
+    NotFound,
     /// Host or Origin is not accepted.
     #[error("the guard refuses the request")]
     Guard(#[source] GuardRejection),
@@ -55,6 +58,9 @@ pub enum Error {
     Forward(#[source] forward::Error),
 }
 
+/// The methods that are forwarded, as `Allow` lists them.
+pub const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
 /// Whose fault an error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -77,6 +83,7 @@ impl Error {
             Self::AccountRequired => "account_required",
             Self::AccountConflict => "account_conflict",
             Self::UnknownAccount => "unknown_account",
+            Self::NotFound => "not_found",
             Self::BadRequest(_) | Self::AmbiguousFraming | Self::MethodRefused => "bad_request",
             Self::Guard(
                 GuardRejection::ForeignHost
@@ -114,6 +121,7 @@ impl Error {
                     | ConnectError::ShuttingDown,
                 )
                 | Forward::Broken(_)
+                | Forward::Malformed(_)
                 | Forward::NotReplayable
                 | Forward::Body(BodyError::Superseded | BodyError::Capture),
             ) => "upstream_unreachable",
@@ -178,7 +186,13 @@ impl Error {
                 "The length of the request body must be announced in one way, by Content-Length \
                  or by Transfer-Encoding: chunked."
             }
-            Self::MethodRefused => "CONNECT and TRACE are not served.",
+            Self::MethodRefused => {
+                "The method is not forwarded. Use GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS, \
+                 in capital letters."
+            }
+            Self::Forward(forward::Error::Malformed(_)) => {
+                "The response of the Amazon Ads API is malformed."
+            }
             Self::Guard(GuardRejection::MissingHost) => "The Host header is missing.",
             Self::Guard(GuardRejection::DuplicateHost) => "The Host header was sent twice.",
             Self::Guard(GuardRejection::MalformedHost) => "The Host header is malformed.",
@@ -226,13 +240,19 @@ macro_rules! table {
 
 table! {
     "account_required" BAD_REQUEST Caller "http_request_error"
-        "Name an account: header X-Ads-Account, path /a/<alias>/..., or bearer Atza|<alias>.";
+        "The request names no account. Send the header X-Ads-Account: <alias>, or the placeholder \
+         token Authorization: Bearer Atza|<alias>, which every client can send. A base URL that \
+         ends in /a/<alias> works unless the client drops its path, as some do for paths that \
+         begin with a slash.";
     "account_conflict" BAD_REQUEST Caller "http_request_error"
         "The request names two different accounts.";
     "bad_request" BAD_REQUEST Caller "http_request_error"
         "The request is malformed.";
     "caller_rejected" FORBIDDEN Caller "http_request_denied"
         "The Host or Origin of this request is not accepted (guard.allowed_hosts).";
+    "not_found" NOT_FOUND Proxy "http_request_denied"
+        "adsproxy serves no OAuth endpoint here: it authenticates to Amazon by itself, and needs no \
+         login or client registration.";
     "unknown_account" NOT_FOUND Caller "http_request_denied"
         "There is no such account, or it is not yours to use. See: adsproxy account list.";
     "reauthorization_required" FORBIDDEN Lwa "http_request_denied"
@@ -280,6 +300,12 @@ mod tests {
             (Error::Guard(GuardRejection::ForeignOrigin), "caller_rejected", 403),
             (Error::Guard(GuardRejection::SessionKey), "caller_rejected", 403),
             (Error::UnknownAccount, "unknown_account", 404),
+            (Error::NotFound, "not_found", 404),
+            (
+                Error::Forward(Forward::Malformed(forward::Malformed::SwitchingProtocols)),
+                "upstream_unreachable",
+                502,
+            ),
             (Error::Token(token::Error::ReauthorizationRequired), "reauthorization_required", 403),
             (
                 Error::Token(token::Error::ApplicationRejected { retry_after: after }),

@@ -212,6 +212,9 @@ impl Worker {
         exchange: &mut Exchange,
     ) -> Result<Answer, Error> {
         self.admit(head, fields, body.as_ref())?;
+        if select::is_reserved(&head.uri) {
+            return Err(Error::NotFound);
+        }
         let default = self.shared.config.proxy.default_account.as_ref();
         if shim::is_asked(&head.method, &head.uri) {
             let table = self.shared.directory.snapshot();

@@ -1,11 +1,11 @@
 //! What goes back to the caller: Amazon's answer as it came, or one of ours, marked as such.
 
-use super::{error::Error, exchange::Exchange, triage::Unauthorized};
-use crate::{
-    deadline::Timer,
-    forward::{headers, upstream},
-    inbound::request_id::REQUEST_ID,
+use super::{
+    error::{Error, METHODS},
+    exchange::Exchange,
+    triage::Unauthorized,
 };
+use crate::{deadline::Timer, forward::upstream, inbound::request_id::REQUEST_ID};
 use bytes::Bytes;
 use http::{
     HeaderName, HeaderValue, Response, StatusCode, Version,
@@ -122,7 +122,7 @@ pub fn problem(error: &Error, request_id: &HeaderValue) -> Answer {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if matches!(error, Error::MethodRefused) {
-        headers.insert(http::header::ALLOW, HeaderValue::from_static(ALLOWED));
+        headers.insert(http::header::ALLOW, HeaderValue::from_static(METHODS));
     }
     response
 }
@@ -145,15 +145,10 @@ pub fn refusal(error: &Error, request_id: HeaderValue) -> Vec<u8> {
     text
 }
 
-const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
-
 /// Binds `answer` to its exchange, which ends when the body does.
 pub fn finish(answer: Answer, mut exchange: Box<Exchange>) -> Response<AnswerBody> {
     let (mut head, source) = answer.into_parts();
     exchange.answered(&head);
-    if matches!(source, Source::Amazon(_)) {
-        headers::clean_answer(&mut head.headers);
-    }
     head.version = Version::HTTP_11;
     head.headers.insert(REQUEST_ID.clone(), exchange.request_id().clone());
     Response::from_parts(head, AnswerBody { source, exchange })

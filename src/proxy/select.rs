@@ -6,7 +6,7 @@
 use super::error::Error;
 use crate::{
     account::{Account, Table},
-    forward::Service,
+    forward::{Service, headers::has_too_many_connection_names},
     id::{AccountId, Region, placeholder_alias},
     inbound::fields::{Field, Fields, bearer_text},
 };
@@ -45,14 +45,22 @@ struct Prefix<'a> {
 /// Refuses what no honest client sends: targets that are not in origin form, methods that would
 /// make a tunnel or an echo, bodies framed twice.
 pub fn vet(head: &Parts, fields: &Fields<'_>) -> Result<(), Error> {
-    if head.method == Method::CONNECT || head.method == Method::TRACE {
+    if !is_forwarded(&head.method) {
         return Err(Error::MethodRefused);
     }
     let uri = &head.uri;
     let http2 = head.version >= http::Version::HTTP_2;
     let foreign = !http2 && (uri.scheme().is_some() || uri.authority().is_some());
     if foreign || !uri.path().starts_with('/') {
-        return Err(Error::BadRequest("the request target must be a path"));
+        return Err(Error::BadRequest(if uri.scheme().is_some() {
+            "The request target is a whole URL: use adsproxy as a base URL, not as a proxy \
+             (HTTP_PROXY)."
+        } else {
+            "The request target must be a path."
+        }));
+    }
+    if has_many_connection_names(head, fields) {
+        return Err(Error::BadRequest("The Connection header names more than 16 fields."));
     }
     match (fields.transfer_encoding, fields.content_length) {
         (Field::Absent, Field::Absent | Field::One(_)) => Ok(()),
@@ -63,6 +71,46 @@ pub fn vet(head: &Parts, fields: &Fields<'_>) -> Result<(), Error> {
         }
         _ => Err(Error::AmbiguousFraming),
     }
+}
+
+fn is_forwarded(method: &Method) -> bool {
+    [
+        Method::GET,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::HEAD,
+        Method::OPTIONS,
+    ]
+    .contains(method)
+}
+
+fn has_many_connection_names(head: &Parts, fields: &Fields<'_>) -> bool {
+    match fields.connection {
+        Field::Absent => false,
+        // Too short to hold that many.
+        Field::One(value) if value.len() < 32 => false,
+        Field::One(_) | Field::Many(_) => has_too_many_connection_names(&head.headers),
+    }
+}
+
+/// Whether a path, with or without our prefix, is one that MCP clients look for on their own when
+/// they think that they must log in.
+#[must_use]
+pub fn is_reserved(uri: &Uri) -> bool {
+    let path = uri.path();
+    let path = match path.strip_prefix("/a/") {
+        Some(behind) => behind.find('/').map_or("/", |at| &behind[at..]),
+        None => path,
+    };
+    let well_known = |path: &str| {
+        let rest = path.strip_prefix("/.well-known");
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    matches!(path, "/register" | "/authorize" | "/token")
+        || well_known(path)
+        || path.strip_prefix("/mcp").is_some_and(well_known)
 }
 
 /// Finds the account and everything that depends on the path.
@@ -123,7 +171,7 @@ pub fn prefix_alias(uri: &Uri) -> Result<Option<&str>, Error> {
 
 /// The alias that `X-Ads-Account` names.
 pub fn header_alias<'a>(fields: &Fields<'a>) -> Result<Option<&'a str>, Error> {
-    let refuse = || Error::BadRequest("X-Ads-Account must be sent once and hold one alias");
+    let refuse = || Error::BadRequest("X-Ads-Account must be sent once and hold one alias.");
     let Some(value) = fields.account.single(refuse())? else { return Ok(None) };
     match value.to_str() {
         Ok(alias) if AccountId::is_valid(alias) => Ok(Some(alias)),
@@ -132,7 +180,7 @@ pub fn header_alias<'a>(fields: &Fields<'a>) -> Result<Option<&'a str>, Error> {
 }
 
 fn header_region(fields: &Fields<'_>) -> Result<Option<Region>, Error> {
-    let refuse = || Error::BadRequest("X-Ads-Region must be sent once and be na, eu or fe");
+    let refuse = || Error::BadRequest("X-Ads-Region must be sent once and be na, eu or fe.");
     let Some(value) = fields.region.single(refuse())? else { return Ok(None) };
     let region = value.to_str().ok().and_then(|text| text.parse().ok());
     region.map(Some).ok_or_else(refuse)
@@ -160,7 +208,7 @@ impl<'a> Prefix<'a> {
         let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         let Some(behind) = whole.strip_prefix("/a/") else { return Ok(None) };
         let refuse =
-            Error::BadRequest("the path prefix must be /a/<alias>/ or /a/<alias>@<region>/");
+            Error::BadRequest("The path prefix must be /a/<alias>/ or /a/<alias>@<region>/.");
         let end = behind.find(['/', '?']).unwrap_or(behind.len());
         let (name, rest) = behind.split_at(end);
         let (alias, region) = match name.split_once('@') {
@@ -180,7 +228,7 @@ impl<'a> Prefix<'a> {
         let slash = if self.rest.starts_with('/') { "" } else { "/" };
         PathAndQuery::try_from(format!("{slash}{}", self.rest))
             .map(Uri::from)
-            .map_err(|_| Error::BadRequest("the path behind the prefix is malformed"))
+            .map_err(|_| Error::BadRequest("The path behind the prefix is malformed."))
     }
 }
 
