@@ -54,7 +54,7 @@ pub(super) enum Verb {
 pub(super) struct Add {
     /// The name that callers will use
     alias: AccountId,
-    /// na, eu, fe or a marketplace such as DE; needed only for an account that is new
+    /// na, eu, fe or a marketplace; needed only for a new account
     #[arg(long, value_parser = region::flag)]
     region: Option<Region>,
     /// The LWA application that the grant belongs to [default: default]

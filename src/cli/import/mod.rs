@@ -62,7 +62,7 @@ pub(super) struct Import {
     /// Replace what the store holds where it differs
     #[arg(long)]
     replace: bool,
-    /// na, eu, fe or a marketplace such as DE; for accounts that name none
+    /// na, eu, fe or a marketplace; for accounts that name none
     #[arg(long, value_parser = region::flag)]
     region: Option<Region>,
     /// The application of grants that name none [default: by client id]
