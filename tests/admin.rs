@@ -69,6 +69,46 @@ async fn both_listeners_tell_health_and_metrics_but_only_admin_tells_accounts() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_front_page_lists_every_route_and_each_of_them_is_served() {
+    let amazon = amazon().await;
+    let (proxy, _) = with_health(&amazon, "");
+    let index = get(proxy.admin, "/", LOCAL).1;
+    let routes = adsproxy::admin::route_docs();
+    assert!(routes.len() > 15, "{routes:?}");
+    for route in routes.iter().filter(|route| route.audience != "local") {
+        let line = index.lines().find(|line| {
+            let mut words = line.split_whitespace();
+            (words.next(), words.next()) == (Some(&route.method), Some(route.path))
+        });
+        assert!(line.is_some_and(|line| line.contains(route.audience)), "{index}\n{route:?}");
+        let path = route.path.replace("{id}", "x");
+        let refused = request(proxy.admin, &format!("PATCH {path} HTTP/1.1\r\n{LOCAL}"));
+        let body: serde_json::Value = serde_json::from_str(&refused.1).expect("a document");
+        assert_eq!((refused.0, &body["code"]), (405, &"method_not_allowed".into()), "{route:?}");
+        assert!(body["requestId"].is_string() && body["type"] == "about:blank", "{body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accounts_are_listed_shown_and_deleted_by_their_id() {
+    let amazon = amazon().await;
+    let (proxy, health) = with_health(&amazon, "");
+    let (status, all) = get(proxy.admin, "/api/v1/accounts", LOCAL);
+    assert!(status == 200 && all.contains(r#""account":"acme""#), "{all}");
+    let (status, one) = get(proxy.admin, "/api/v1/accounts/acme", LOCAL);
+    assert!(status == 200 && one.contains(r#""region":"na""#), "{one}");
+    assert_eq!(get(proxy.admin, "/api/v1/accounts/nobody", LOCAL).0, 404);
+    assert_eq!(get(proxy.admin, "/api/v1/accounts/a%20b", LOCAL).0, 400);
+    assert_eq!(get(health, "/api/v1/accounts", LOCAL).0, 404);
+    let foreign =
+        "DELETE /api/v1/accounts/acme HTTP/1.1\r\nHost: localhost\r\nOrigin: http://a.test";
+    assert_eq!(request(proxy.admin, foreign).0, 403);
+    let delete = format!("DELETE /api/v1/accounts/acme HTTP/1.1\r\n{LOCAL}");
+    assert_eq!(request(proxy.admin, &delete).0, 200);
+    assert_eq!(proxy.get("/v2/profiles").await.status, 403, "its grant is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_guard_stands_before_admin_and_not_before_health() {
     let amazon = amazon().await;
     let (proxy, health) = with_health(&amazon, "[guard]\nallowed_hosts = [\"ads.internal\"]");

@@ -1,8 +1,11 @@
 //! Tests of the routes, and of the accept loop over a real socket.
 
 use super::*;
-use crate::{config, id::Region};
+use crate::{config, id::Region, metrics::AccountStatus};
 use health::{Check, Readiness};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http_body_util::Empty;
+use serde_json::{Value, json};
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -41,14 +44,13 @@ fn sources() -> (Sources, Arc<AtomicU64>) {
     (Sources { health, metrics, accounts: Arc::new(Known) }, broken)
 }
 
-fn request(method: &str, path: &str, host: &str) -> Request<()> {
-    Request::builder().method(method).uri(path).header("host", host).body(()).unwrap()
+fn request(method: &str, path: &str, host: &str) -> Request<Empty<Bytes>> {
+    Request::builder().method(method).uri(path).header("host", host).body(Empty::new()).unwrap()
 }
 
 /// Status, content type and body of an answer.
-async fn ask(admin: &Admin, request: &Request<()>) -> (u16, String, String) {
-    use http_body_util::BodyExt;
-    let response = admin.answer(request);
+async fn ask(admin: &Admin, request: &Request<Empty<Bytes>>) -> (u16, String, String) {
+    let response = admin.clone().handle(request.clone()).await;
     assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
     assert_eq!(response.headers()[X_CONTENT_TYPE_OPTIONS], "nosniff");
     let kind = response.headers()[CONTENT_TYPE].to_str().unwrap().to_owned();
@@ -65,7 +67,7 @@ async fn get(admin: &Admin, path: &str) -> (u16, String, String) {
 async fn health_follows_the_life_of_the_process_on_both_listeners() {
     let (sources, broken) = sources();
     let health = Arc::clone(&sources.health);
-    for admin in [Admin::health(sources.clone()), Admin::guarded(sources, Guard::new(&[]))] {
+    for admin in [Admin::health(sources.clone()), Admin::guarded(sources, Guard::new(&[]), None)] {
         let codes = async || {
             let mut codes = Vec::new();
             for path in ["/livez", "/startupz", "/readyz", "/healthz"] {
@@ -94,9 +96,9 @@ async fn health_follows_the_life_of_the_process_on_both_listeners() {
 #[tokio::test]
 async fn status_lists_accounts_on_the_admin_listener_only() {
     let (sources, _) = sources();
-    let admin = Admin::guarded(sources.clone(), Guard::new(&[]));
+    let admin = Admin::guarded(sources.clone(), Guard::new(&[]), None);
     let (code, kind, body) = get(&admin, "/status").await;
-    assert_eq!((code, kind.as_str()), (200, JSON));
+    assert_eq!((code, kind.as_str()), (200, "application/json"));
     let expected = json!({ "version": env!("CARGO_PKG_VERSION"), "store": "ok", "accounts": [{
         "account": "acme", "state": "reauthorization_required", "region": "fe",
         "application": "default", "expires_in_secs": null, "generation": 7,
@@ -109,29 +111,29 @@ async fn status_lists_accounts_on_the_admin_listener_only() {
     assert_eq!(get(&health, "/status").await.0, 404);
     assert_eq!(get(&health, "/").await.0, 404);
     let (code, kind, _) = get(&health, "/metrics").await;
-    assert_eq!((code, kind.as_str()), (200, PROMETHEUS));
+    assert_eq!((code, kind.as_str()), (200, "text/plain; version=0.0.4; charset=utf-8"));
 }
 
 #[tokio::test]
 async fn unknown_paths_and_methods_are_problems() {
-    let admin = Admin::guarded(sources().0, Guard::new(&[]));
+    let admin = Admin::guarded(sources().0, Guard::new(&[]), None);
     for path in ["/nothing", "/livez/", "//livez", "/LIVEZ", "/debug/pprof"] {
         let (code, kind, body) = get(&admin, path).await;
-        assert_eq!((code, kind.as_str()), (404, PROBLEM), "{path}");
+        assert_eq!((code, kind.as_str()), (404, "application/problem+json"), "{path}");
         assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["status"], 404);
     }
     for method in ["POST", "DELETE", "OPTIONS", "TRACE"] {
-        let response = admin.answer(&request(method, "/livez", "localhost"));
+        let response = admin.clone().handle(request(method, "/livez", "localhost")).await;
         assert_eq!(response.status(), 405, "{method}");
         assert_eq!(response.headers()[ALLOW], "GET, HEAD");
     }
-    assert_eq!(admin.answer(&request("HEAD", "/livez", "localhost")).status(), 200);
+    assert_eq!(admin.clone().handle(request("HEAD", "/livez", "localhost")).await.status(), 200);
 }
 
 #[tokio::test]
 async fn the_admin_listener_answers_no_foreign_host_or_site_but_the_health_listener_does() {
     let (sources, _) = sources();
-    let admin = Admin::guarded(sources.clone(), Guard::new(&["ads.internal".into()]));
+    let admin = Admin::guarded(sources.clone(), Guard::new(&["ads.internal".into()]), None);
     let health = Admin::health(sources);
     assert_eq!(ask(&admin, &request("GET", "/livez", "ads.internal:1")).await.0, 200);
     let foreign = request("GET", "/livez", "10.1.2.3:8789");
@@ -140,7 +142,7 @@ async fn the_admin_listener_answers_no_foreign_host_or_site_but_the_health_liste
     let mut browser = request("GET", "/status", "localhost");
     browser.headers_mut().insert("sec-fetch-site", HeaderValue::from_static("cross-site"));
     let (code, kind, body) = ask(&admin, &browser).await;
-    assert_eq!((code, kind.as_str()), (403, PROBLEM));
+    assert_eq!((code, kind.as_str()), (403, "application/problem+json"));
     assert!(body.contains("caller_rejected"), "{body}");
 }
 

@@ -1,10 +1,10 @@
 //! What a request says: arguments of the address or of a small body, cookies.
 
+use super::RequestBody;
 use crate::{login::Problem, secret::Secret};
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use serde_json::Value;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -32,7 +32,7 @@ impl Arguments {
     ///
     /// # Errors
     /// `BadRequest` if it is too long, too slow, or no JSON object.
-    pub(super) async fn of_body(headers: &HeaderMap, body: Incoming) -> Result<Self, Problem> {
+    pub(super) async fn of_body(headers: &HeaderMap, body: RequestBody) -> Result<Self, Problem> {
         let bad = |why: &str| Problem::BadRequest(why.to_owned());
         let read = timeout(BODY_TIMEOUT, Limited::new(body, BODY_MAX_BYTES).collect()).await;
         let read = read.map_err(|_| bad("the body did not arrive in time"))?;

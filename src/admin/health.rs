@@ -3,10 +3,17 @@
 //! Readiness never depends on Amazon or on one account: a sidecar that is not ready takes its
 //! whole pod out of service.
 
+use super::{
+    Sources,
+    respond::{Reply, respond, text},
+};
+use http::StatusCode;
 use std::{
     fmt,
     sync::atomic::{AtomicU8, Ordering},
 };
+
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Where the process is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +111,39 @@ impl Health {
         }
         (ready, text)
     }
+}
+
+pub(super) fn live(_: &Sources, _query: &str) -> Reply {
+    state(true)
+}
+
+pub(super) fn started(sources: &Sources, _query: &str) -> Reply {
+    state(sources.health.has_started())
+}
+
+pub(super) fn ready(sources: &Sources, query: &str) -> Reply {
+    let (ready, report) = sources.health.report();
+    let is_verbose = query.split('&').any(|part| part.split('=').next() == Some("verbose"));
+    if !is_verbose {
+        return state(ready);
+    }
+    let mut response = text(report);
+    *response.status_mut() = state_code(ready);
+    response
+}
+
+pub(super) fn metrics(sources: &Sources, _query: &str) -> Reply {
+    respond(StatusCode::OK, PROMETHEUS, sources.metrics.render(&*sources.accounts))
+}
+
+fn state_code(good: bool) -> StatusCode {
+    if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+fn state(good: bool) -> Reply {
+    let mut response = text(if good { "ok\n" } else { "not ok\n" });
+    *response.status_mut() = state_code(good);
+    response
 }
 
 #[cfg(test)]

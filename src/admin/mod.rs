@@ -1,37 +1,43 @@
-//! The admin and health listeners: who is well, what happened, which accounts there are.
+//! The admin and health listeners and the control socket: who is well, what happened, which
+//! accounts there are.
 //!
-//! A handful of paths, so a `match` instead of a framework. The health listener may stand on any
-//! address (the kubelet asks the pod's) and serves health and metrics only, which change nothing;
-//! the admin listener serves more, logins among it, and is guarded against browsers on other sites.
+//! `routes` is the table of all that is served; each listener serves the audiences it may. The
+//! health listener may have any address (the kubelet asks the pod's) and serves health and metrics
+//! only, which change nothing; the admin listener is guarded against browsers on other sites.
 
+mod accounts;
 mod arguments;
 pub mod health;
 mod oauth;
 mod page;
+mod respond;
+mod routes;
 mod serve;
 mod tokens;
 
+pub use routes::{Audience, RouteDoc, route_docs};
 pub use serve::serve;
 
 use crate::{
+    config::{CALLBACK_PATH, is_callback_path},
     inbound::{
         fields::Fields,
         guard::{Guard, GuardRejection},
         request_id::{self, REQUEST_ID},
     },
     login::Logins,
-    metrics::{AccountStatus, Accounts, Metrics},
+    metrics::{Accounts, Metrics},
 };
+use arguments::Arguments;
 use bytes::Bytes;
 use health::Health;
-use http::{
-    HeaderValue, Method, Request, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
-};
-use http_body_util::Full;
-use hyper::{body::Incoming, service::Service};
-use serde_json::{Value, json};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header::ALLOW, request::Parts};
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use hyper::{body::Body, service::Service};
+use respond::{Reply, problem};
+use routes::{Found, Handler, ROUTES, Route, Site, Surface};
 use std::{
+    collections::BTreeSet,
     convert::Infallible,
     fmt,
     pin::Pin,
@@ -41,26 +47,12 @@ use std::{
     },
 };
 
-const TEXT: &str = "text/plain; charset=utf-8";
-const JSON: &str = "application/json";
-const PROBLEM: &str = "application/problem+json";
-const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+type RequestBody = BoxBody<Bytes, BrokenBody>;
 
-const INDEX: &str = "adsproxy\n\n\
-    /livez     the process runs\n\
-    /readyz    requests are wanted (?verbose lists the checks)\n\
-    /startupz  start-up is over\n\
-    /healthz   the same as /readyz\n\
-    /metrics   for Prometheus\n\
-    /status    accounts and their tokens, JSON\n\n\
-    GET  /api/auth/amazon/login?account=   begins a login: a redirect for browsers, else JSON\n\
-    POST /api/auth/amazon/logins           a link that begins one, for {\"account\": ...}\n\
-    GET  /api/auth/amazon/callback         where Amazon's answer comes to\n\
-    POST /api/auth/refresh                 a new access token for {\"account\": ...}\n\
-    GET  /api/auth/token-status?account=   how long the token lives\n";
-
-/// Answers one path; given the query string.
-type Handler = fn(&Admin, &str) -> Response<Full<Bytes>>;
+/// The rest of a request's body cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("the body broke off")]
+pub(crate) struct BrokenBody;
 
 /// What both listeners show.
 #[derive(Clone)]
@@ -73,183 +65,170 @@ pub struct Sources {
     pub accounts: Arc<dyn Accounts>,
 }
 
-/// The service of one of the two listeners.
+/// The service of one listener. Cheap to clone.
 #[derive(Clone)]
-pub struct Admin {
+pub struct Admin(Arc<Shared>);
+
+struct Shared {
+    surface: Surface,
     sources: Sources,
-    /// Present on the admin listener.
-    guard: Option<Arc<Guard>>,
+    guard: Guard,
     /// Present where accounts can be connected.
-    oauth: Option<Arc<oauth::Oauth>>,
+    logins: Option<Logins>,
+    /// The paths of the configured return addresses.
+    callbacks: BTreeSet<String>,
     /// The number of the next request without an id.
-    next_id: Arc<AtomicU64>,
+    next_id: AtomicU64,
+}
+
+/// A request that its route may handle.
+pub(crate) struct Call {
+    admin: Admin,
+    logins: Logins,
+    parts: Parts,
+    query: Arguments,
+    body: RequestBody,
+    /// The segment that stands for `{id}`.
+    id: String,
 }
 
 impl fmt::Debug for Admin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Admin").field("guard", &self.guard).finish_non_exhaustive()
+        f.debug_struct("Admin").field("surface", &self.0.surface).finish_non_exhaustive()
     }
 }
 
 impl Admin {
-    /// The admin listener's service: everything, for callers that `guard` accepts.
+    /// The admin listener's service, for callers that `guard` accepts; connects accounts by
+    /// `logins`.
     #[must_use]
-    pub fn guarded(sources: Sources, guard: Guard) -> Self {
-        Self::new(sources, Some(Arc::new(guard)))
+    pub fn guarded(sources: Sources, guard: Guard, logins: Option<Logins>) -> Self {
+        Self::new(Surface::Admin, sources, guard, logins)
     }
 
     /// The health listener's service: any Host, health and metrics only.
     #[must_use]
     pub fn health(sources: Sources) -> Self {
-        Self::new(sources, None)
+        Self::new(Surface::Health, sources, Guard::default(), None)
     }
 
-    fn new(sources: Sources, guard: Option<Arc<Guard>>) -> Self {
-        let next_id = Arc::new(AtomicU64::new(request_id::first()));
-        Self { sources, guard, oauth: None, next_id }
-    }
-
-    /// Connects accounts, too; on the guarded listener only.
+    /// The control socket's service: every route, for peers that the listener has let in.
     #[must_use]
-    pub fn with_logins(mut self, logins: Logins) -> Self {
-        if let Some(guard) = &self.guard {
-            self.oauth = Some(Arc::new(oauth::Oauth::new(logins, guard.clone())));
-        }
-        self
+    pub fn control(sources: Sources, logins: Logins) -> Self {
+        Self::new(Surface::Control, sources, Guard::default(), Some(logins))
     }
 
-    async fn handle(self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    fn new(surface: Surface, sources: Sources, guard: Guard, logins: Option<Logins>) -> Self {
+        let applications =
+            logins.iter().flat_map(|logins| logins.engine().config().applications.values());
+        let paths = applications.filter_map(|application| {
+            let uri: Uri = application.redirect_uri.parse().ok()?;
+            Some(uri.path().to_owned()).filter(|path| is_callback_path(path))
+        });
+        let callbacks = paths.collect();
+        let next_id = AtomicU64::new(request_id::first());
+        Self(Arc::new(Shared { surface, sources, guard, logins, callbacks, next_id }))
+    }
+
+    /// Handles one request.
+    pub async fn handle<B>(self, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes> + Send + Sync + 'static,
+    {
         let id = request_id::of(&Fields::of(request.headers()))
-            .unwrap_or_else(|| request_id::fresh(self.next_id.fetch_add(1, Relaxed)));
-        let path = request.uri().path();
-        let route = self.oauth.as_ref().and_then(|oauth| Some((oauth.clone(), oauth.route(path)?)));
-        let mut response = match route {
-            Some((oauth, route)) => oauth.answer(route, request, &id).await,
-            None => self.answer(&request),
+            .unwrap_or_else(|| request_id::fresh(self.0.next_id.fetch_add(1, Relaxed)));
+        let response = self.dispatch(request, &id).await;
+        respond::with_request_id(response, REQUEST_ID.clone(), id)
+    }
+
+    async fn dispatch<B>(self, request: Request<B>, id: &HeaderValue) -> Reply
+    where
+        B: Body<Data = Bytes> + Send + Sync + 'static,
+    {
+        let (parts, body) = request.into_parts();
+        let query = parts.uri.query().unwrap_or_default();
+        let arguments = Arguments::of_form(query);
+        let path = match parts.uri.path() {
+            path if self.0.callbacks.contains(path) => CALLBACK_PATH,
+            path => path,
         };
-        response.headers_mut().insert(REQUEST_ID.clone(), id);
-        response
-    }
-
-    /// Answers a request; its body does not matter.
-    #[must_use]
-    pub fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
-        if let Some(guard) = &self.guard
-            && let Err(rejected) =
-                guard.check(request.version(), request.uri(), &Fields::of(request.headers()))
-        {
-            return refused(rejected);
+        let found = routes::find(ROUTES, self.0.surface, &parts.method, path);
+        if let Err(rejected) = self.accepts(&found, &parts, &arguments) {
+            return problem(StatusCode::FORBIDDEN, "caller_rejected", &rejected.to_string());
         }
-        let Some(answer) = self.route(request.uri().path()) else {
-            return problem(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path");
+        let (handler, segment) = match found {
+            Found::Route(Route { handler, .. }, segment) => (handler, segment),
+            Found::OtherMethod(methods) => return method_not_allowed(&methods),
+            Found::Nothing => return not_found(),
         };
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return method_not_allowed("GET, HEAD");
-        }
-        answer(self, request.uri().query().unwrap_or_default())
+        let act = match (handler, &self.0.logins) {
+            (Handler::Show(show), _) => return show(&self.0.sources, query),
+            (Handler::Act(act), Some(logins)) => {
+                (act, logins.for_request(id.to_str().unwrap_or_default()))
+            }
+            (Handler::Act(_), None) => return not_found(),
+        };
+        let (act, logins) = act;
+        let html = oauth::wants_html(&parts.headers);
+        let body = body.map_err(|_| BrokenBody).boxed();
+        let call = Call { admin: self, logins, parts, query: arguments, body, id: segment };
+        act(call).await.unwrap_or_else(|problem| oauth::refuse(&problem, html))
     }
 
-    fn route(&self, path: &str) -> Option<Handler> {
-        match path {
-            "/livez" => Some(|_, _| state(true)),
-            "/startupz" => Some(|this, _| state(this.sources.health.has_started())),
-            "/readyz" | "/healthz" => Some(Self::ready),
-            "/metrics" => Some(|this, _| {
-                let page = this.sources.metrics.render(&*this.sources.accounts);
-                respond(StatusCode::OK, PROMETHEUS, page)
-            }),
-            "/status" if self.guard.is_some() => Some(|this, _| {
-                respond(StatusCode::OK, JSON, status(&this.sources.accounts.accounts()))
-            }),
-            "/" if self.guard.is_some() => Some(|_, _| respond(StatusCode::OK, TEXT, INDEX)),
-            _ => None,
+    /// Amazon's response to a login and links in mails come from another site; other requests
+    /// must not.
+    fn accepts(
+        &self,
+        found: &Found,
+        parts: &Parts,
+        query: &Arguments,
+    ) -> Result<(), GuardRejection> {
+        if self.0.surface != Surface::Admin {
+            return Ok(());
         }
-    }
-
-    fn ready(&self, query: &str) -> Response<Full<Bytes>> {
-        let (ready, report) = self.sources.health.report();
-        let asked = |part: &str| part.split('=').next() == Some("verbose");
-        if query.split('&').any(asked) {
-            return respond(state_code(ready), TEXT, report);
+        let (guard, version) = (&self.0.guard, parts.version);
+        let (uri, headers) = (&parts.uri, &parts.headers);
+        let own = || guard.check(version, uri, &Fields::of(headers));
+        let site = match found {
+            Found::Route(route, _) => route.site,
+            Found::OtherMethod(_) | Found::Nothing => Site::Own,
+        };
+        match site {
+            Site::LinkWith(argument) if query.all(argument).iter().all(String::is_empty) => own(),
+            // A request from a page of this listener is one of a program.
+            Site::Link | Site::LinkWith(_) => {
+                own().or_else(|_| guard.check_link(version, uri, headers))
+            }
+            Site::Form => guard.check_form(version, uri, headers),
+            Site::Own => own(),
         }
-        state(ready)
     }
 }
 
-impl Service<Request<Incoming>> for Admin {
+impl<B> Service<Request<B>> for Admin
+where
+    B: Body<Data = Bytes> + Send + Sync + 'static,
+{
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<B>) -> Self::Future {
         let this = self.clone();
         Box::pin(async move { Ok(this.handle(request).await) })
     }
 }
 
-fn refused(rejected: GuardRejection) -> Response<Full<Bytes>> {
-    problem(StatusCode::FORBIDDEN, "caller_rejected", &rejected.to_string())
+fn not_found() -> Reply {
+    problem(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path; / lists the paths")
 }
 
-fn method_not_allowed(allowed: &'static str) -> Response<Full<Bytes>> {
-    let detail = format!("only {} is answered", allowed.replace(", ", " and "));
-    let mut refusal = problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &detail);
-    refusal.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
-    refusal
-}
-
-fn status(accounts: &[AccountStatus]) -> String {
-    let accounts: Vec<Value> = accounts
-        .iter()
-        .map(|status| {
-            json!({
-                "account": status.account.as_str(),
-                "state": status.state,
-                "region": status.region.as_str(),
-                "application": status.application,
-                "expires_in_secs": status.expires_in.map(|left| left.as_secs()),
-                "generation": status.generation,
-                "last_error": status.last_error,
-                "reauthorization_required": status.reauthorization_required,
-                "consent_days_left": status.consent_days_left,
-                "unsaved": status.is_unsaved,
-            })
-        })
-        .collect();
-    let degraded = accounts.iter().any(|account| account["unsaved"] == true);
-    let store = if degraded { "degraded" } else { "ok" };
-    json!({ "version": env!("CARGO_PKG_VERSION"), "store": store, "accounts": accounts })
-        .to_string()
-}
-
-fn state_code(good: bool) -> StatusCode {
-    if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
-}
-
-fn state(good: bool) -> Response<Full<Bytes>> {
-    respond(state_code(good), TEXT, if good { "ok\n" } else { "not ok\n" })
-}
-
-fn problem(status: StatusCode, code: &str, detail: &str) -> Response<Full<Bytes>> {
-    let title = status.canonical_reason().unwrap_or_default();
-    let body = json!({
-        "type": "about:blank", "title": title, "status": status.as_u16(),
-        "code": code, "detail": detail,
-    });
-    respond(status, PROBLEM, body.to_string())
-}
-
-fn respond(
-    status: StatusCode,
-    content_type: &'static str,
-    body: impl Into<Bytes>,
-) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+fn method_not_allowed(methods: &str) -> Reply {
+    let detail = format!("this path takes {methods}");
+    let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &detail);
+    if let Ok(methods) = HeaderValue::try_from(methods) {
+        response.headers_mut().insert(ALLOW, methods);
+    }
     response
 }
 

@@ -1,7 +1,7 @@
 //! Pages for people: own HTML, everything that came from elsewhere escaped, nothing loaded, no
 //! script, not to be framed.
 
-use super::respond;
+use super::respond::respond;
 use crate::login::{Connected, Found, Problem, Question, REVOKE_AT, is_deceptive};
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};

@@ -1,30 +1,22 @@
 //! `POST /api/auth/refresh` and `GET /api/auth/token-status`: never the token itself.
 
-use super::{JSON, PROBLEM, arguments::Arguments, oauth::account, respond};
-use crate::{
-    account::Account,
-    engine::Engine,
-    login::{Logins, Problem},
-    token::Error,
+use super::{
+    Call,
+    arguments::Arguments,
+    oauth::account,
+    respond::{Document, Reply, json as respond_json},
 };
-use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header::RETRY_AFTER, request::Parts};
-use http_body_util::Full;
-use hyper::body::Incoming;
+use crate::{account::Account, engine::Engine, id::AccountId, login::Problem, token::Error};
+use http::StatusCode;
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 
 /// Fetches a new access token, at most one per `token.forced_refresh_min_interval_secs`.
-pub(super) async fn refresh(
-    logins: &Logins,
-    query: &Arguments,
-    parts: &Parts,
-    body: Incoming,
-) -> Result<Response<Full<Bytes>>, Problem> {
-    let form = Arguments::of_body(&parts.headers, body).await?;
-    let named = if form.one("account")?.is_some() { &form } else { query };
-    let engine = logins.engine();
-    let account = find(engine, named)?;
+pub(super) async fn refresh(call: Call) -> Result<Reply, Problem> {
+    let form = Arguments::of_body(&call.parts.headers, call.body).await?;
+    let named = if form.one("account")?.is_some() { &form } else { &call.query };
+    let (logins, engine) = (&call.logins, call.logins.engine());
+    let account = find(engine, &account(named)?)?;
     let id = logins.request_id().as_bytes();
     // The refresh itself is the server's entry, with the same id: here is who wanted it.
     logins.record_refresh(&account.id).await;
@@ -39,35 +31,38 @@ pub(super) async fn refresh(
             .and_then(|replacement| replacement.failed.map_or(Ok(()), Err)),
         Err(error) => Err(error),
     };
-    let mut answer = describe(engine, &account);
+    let mut body = describe(engine, &account);
     let refreshed = tokens.status(holder).generation > before;
-    answer["refreshed"] = refreshed.into();
-    answer["success"] = done.is_ok().into();
+    body["refreshed"] = refreshed.into();
+    body["success"] = done.is_ok().into();
     Ok(match done {
-        Ok(()) => respond(StatusCode::OK, JSON, answer.to_string()),
-        Err(error) => failed(error, answer),
+        Ok(()) => respond_json(&body),
+        Err(error) => failed(error, body),
     })
 }
 
-/// Tells how long the token of one account, or of each, lives.
-pub(super) fn status(engine: &Engine, query: &Arguments) -> Result<Response<Full<Bytes>>, Problem> {
-    let answer = if query.all("account").is_empty() {
-        let table = engine.directory().snapshot();
-        let accounts: Vec<_> = table.values().map(|account| describe(engine, account)).collect();
-        json!({ "accounts": accounts })
-    } else {
-        describe(engine, &*find(engine, query)?)
-    };
-    Ok(respond(StatusCode::OK, JSON, answer.to_string()))
+/// Shows how long the token of one account, or of each, lives.
+pub(super) async fn status(call: Call) -> Result<Reply, Problem> {
+    let engine = call.logins.engine();
+    if call.query.all("account").is_empty() {
+        return Ok(respond_json(&all(engine)));
+    }
+    Ok(respond_json(&describe(engine, &*find(engine, &account(&call.query)?)?)))
 }
 
-fn find(engine: &Engine, arguments: &Arguments) -> Result<Arc<Account>, Problem> {
-    let id = account(arguments)?;
-    let known = engine.directory().snapshot().get(&id).cloned();
+/// Every account.
+pub(super) fn all(engine: &Engine) -> Value {
+    let table = engine.directory().snapshot();
+    let accounts: Vec<_> = table.values().map(|account| describe(engine, account)).collect();
+    json!({ "accounts": accounts })
+}
+
+pub(super) fn find(engine: &Engine, id: &AccountId) -> Result<Arc<Account>, Problem> {
+    let known = engine.directory().snapshot().get(id).cloned();
     known.ok_or_else(|| Problem::UnknownAccount(id.to_string()))
 }
 
-fn describe(engine: &Engine, account: &Account) -> Value {
+pub(super) fn describe(engine: &Engine, account: &Account) -> Value {
     let status = engine.tokens().status(&account.holder);
     let left = status.expires_in.filter(|left| !left.is_zero());
     let expires_at = left.and_then(|left| {
@@ -91,7 +86,7 @@ fn describe(engine: &Engine, account: &Account) -> Value {
     })
 }
 
-fn failed(error: Error, mut answer: Value) -> Response<Full<Bytes>> {
+fn failed(error: Error, body: Value) -> Reply {
     let (status, code, retry_after) = match error {
         Error::ReauthorizationRequired => (StatusCode::FORBIDDEN, "reauthorization_required", None),
         Error::ApplicationRejected { retry_after } => {
@@ -104,19 +99,13 @@ fn failed(error: Error, mut answer: Value) -> Response<Full<Bytes>> {
             (StatusCode::SERVICE_UNAVAILABLE, "overloaded", Some(Duration::from_secs(1)))
         }
     };
-    for (name, value) in [
-        ("type", "about:blank".into()),
-        ("title", status.canonical_reason().unwrap_or_default().into()),
-        ("status", Value::from(status.as_u16())),
-        ("code", code.into()),
-        ("detail", error.to_string().into()),
-    ] {
-        answer[name] = value;
-    }
-    let mut response = respond(status, PROBLEM, answer.to_string());
-    if let Some(seconds) = retry_after {
-        let seconds = HeaderValue::from(seconds.as_secs().max(1));
-        response.headers_mut().insert(RETRY_AFTER, seconds);
-    }
-    response
+    let document = Document {
+        status,
+        code,
+        title: "",
+        detail: &error.to_string(),
+        more: Some(body),
+        retry_after_secs: retry_after.map(|after| after.as_secs()),
+    };
+    document.respond()
 }

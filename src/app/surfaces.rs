@@ -58,7 +58,7 @@ impl Surfaces {
         let logins = Logins::new(engine.clone(), Actor::admin(None));
         let sweeper = logins.clone();
         tokio::spawn(async move { sweeper.run_sweeper().await });
-        let admin_service = Admin::guarded(sources, guard).with_logins(logins.clone());
+        let admin_service = Admin::guarded(sources, guard, Some(logins.clone()));
         let serving = tokio::spawn(admin::serve(admin, admin_service, stop.subscribe()));
         Ok(Self { admin: address, health, logins: Some((logins, serving)) })
     }

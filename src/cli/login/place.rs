@@ -154,7 +154,7 @@ impl Own {
         let sweeper = logins.clone();
         // Where no server runs, nobody else throws away a grant that nobody said yes to.
         runtime.spawn(async move { sweeper.run_sweeper().await });
-        let service = Admin::guarded(sources, guard).with_logins(logins);
+        let service = Admin::guarded(sources, guard, Some(logins));
         let stop = watch::Sender::new(false);
         let (serving, address) = runtime.block_on(async {
             let v4 = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
