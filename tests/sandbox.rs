@@ -543,6 +543,24 @@ async fn mcp_answers_json_and_streams_calls() {
 }
 
 #[tokio::test]
+async fn progress_goes_to_the_token_that_the_caller_sent_and_to_no_other() {
+    let amazon = Amazon::start().await;
+    let token = amazon.access_token().await;
+    amazon.emulator.state().api.configure(|settings| settings.mcp_interval = Duration::ZERO);
+    for progress_token in [json!("mine"), json!(7)] {
+        let meta = json!({ "_meta": { "progressToken": progress_token } });
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": meta });
+        let call = amazon.api("POST", "/mcp", &token);
+        let events = amazon.send(call, &body.to_string()).await.text().to_owned();
+        let echoed = format!("\"progressToken\":{progress_token}");
+        assert_eq!(events.matches(&echoed).count(), 3, "{events}");
+    }
+    let silent = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call" }).to_string();
+    let events = amazon.send(amazon.api("POST", "/mcp", &token), &silent).await.text().to_owned();
+    assert!(!events.contains("notifications/progress"), "{events}");
+}
+
+#[tokio::test]
 async fn the_test_aids_show_what_arrived() {
     let amazon = Amazon::start().await;
     let token = amazon.access_token().await;

@@ -1,16 +1,15 @@
 //! Real clients, unmodified, against the sandbox: the whole binary behind its own emulator.
 
-use crate::support::{extras, proxy::eventually};
-use std::{
-    fs::{self, File},
-    io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    path::{Path, PathBuf},
-    process::{Child, Command, Output},
-    thread,
-    time::{Duration, Instant},
+use crate::support::{
+    extras,
+    proxy::eventually,
+    sandbox::{Sandbox, get},
 };
-use tempfile::TempDir;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// One of the sandbox's demo accounts.
 const ACCOUNT: &str = "acme";
@@ -21,111 +20,10 @@ const SHORT_LIFE_SECS: u32 = 2;
 /// How long a client calls on: several lives of a token.
 const CALL_SECS: &str = "5";
 
-const START_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// A running `adsproxy sandbox`; it ends with the test.
-struct Sandbox {
-    child: Child,
-    proxy: SocketAddr,
-    admin: SocketAddr,
-    directory: TempDir,
-}
-
-impl Sandbox {
-    fn start(token_lifetime_secs: u32) -> Self {
-        Self::start_with(token_lifetime_secs, &[], &[])
-    }
-
-    fn start_with(
-        token_lifetime_secs: u32,
-        arguments: &[&str],
-        variables: &[(&str, &str)],
-    ) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let log = File::create(directory.path().join("log")).expect("a log file");
-        let [proxy, admin, emulator] = free_ports();
-        let child = Command::new(env!("CARGO_BIN_EXE_adsproxy"))
-            .arg("sandbox")
-            .args(["--port", &proxy.port().to_string()])
-            .args(["--admin-port", &admin.port().to_string()])
-            .args(["--emulator-port", &emulator.port().to_string()])
-            .args(["--token-lifetime-secs", &token_lifetime_secs.to_string()])
-            .args(arguments)
-            .current_dir(directory.path())
-            .envs(variables.iter().copied())
-            .stdout(log.try_clone().expect("a second handle"))
-            .stderr(log)
-            .spawn()
-            .expect("the binary of this build");
-        let mut sandbox = Self { child, proxy, admin, directory };
-        sandbox.wait_until_ready();
-        sandbox
-    }
-
-    fn wait_until_ready(&mut self) {
-        let deadline = Instant::now() + START_TIMEOUT;
-        while get(self.admin, "/readyz").is_none_or(|(status, _)| status != 200) {
-            let ended = self.child.try_wait().expect("a child of ours");
-            assert!(ended.is_none(), "the sandbox ended: {ended:?}\n{}", self.log());
-            assert!(Instant::now() < deadline, "the sandbox is not ready\n{}", self.log());
-            // Another process: there is nothing to wait on but its answer.
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// How many access tokens the account has had.
-    fn generation(&self) -> u64 {
-        let (_, body) = get(self.admin, "/status").expect("an answer");
-        let status: serde_json::Value = serde_json::from_str(&body).expect("JSON");
-        let accounts = status["accounts"].as_array().expect("a list");
-        let account = accounts.iter().find(|account| account["account"] == ACCOUNT);
-        account.and_then(|account| account["generation"].as_u64()).expect("a number")
-    }
-
-    /// The client has outlived tokens, or it has shown nothing.
-    fn tokens_have_expired(&self) {
-        let generation = self.generation();
-        assert!(generation > 2, "only {generation} tokens were needed\n{}", self.log());
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
-    }
-
-    /// Runs a client and gives back what it printed.
-    fn run(&self, command: &mut Command) -> String {
-        let Output { status, stdout, stderr } =
-            command.current_dir(self.directory.path()).output().expect("a program that is here");
-        let stdout = String::from_utf8_lossy(&stdout).into_owned();
-        let stderr = String::from_utf8_lossy(&stderr);
-        assert!(status.success(), "{command:?}\n{stdout}\n{stderr}\nsandbox:\n{}", self.log());
-        stdout
-    }
-}
-
-impl Drop for Sandbox {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-/// Three different ports that were free a moment ago.
-fn free_ports() -> [SocketAddr; 3] {
-    let listeners =
-        [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"));
-    listeners.map(|listener| listener.local_addr().expect("a bound address"))
-}
-
-/// Status and body of a small answer; none if nobody answers.
-fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+/// The client has outlived tokens, or it has shown nothing.
+fn tokens_have_expired(sandbox: &Sandbox) {
+    let generation = sandbox.generation(ACCOUNT);
+    assert!(generation > 2, "only {generation} tokens were needed\n{}", sandbox.log_end());
 }
 
 fn script(name: &str) -> PathBuf {
@@ -140,7 +38,7 @@ fn ad_api_client_works(way: &str) {
     for line in ["profiles 2\n", "campaigns 1\n", "report rows 10\n"] {
         assert!(said.contains(line), "{said}");
     }
-    sandbox.tokens_have_expired();
+    tokens_have_expired(&sandbox);
 }
 
 #[test]
@@ -180,7 +78,7 @@ fn requests_and_httpx_never_meet_an_expired_token() {
     let sandbox = Sandbox::start(SHORT_LIFE_SECS);
     let proxy = sandbox.proxy.to_string();
     sandbox.run(python.arg(script("plain_clients.py")).args([&proxy, ACCOUNT, CALL_SECS]));
-    sandbox.tokens_have_expired();
+    tokens_have_expired(&sandbox);
 }
 
 #[test]
@@ -199,7 +97,7 @@ fn curl_needs_an_address_and_a_header_only() {
         curl(&format!("http://{proxy}/v2/profiles"), &format!("X-Ads-Account: {ACCOUNT}"));
     let by_prefix = curl(&format!("http://{proxy}/a/{ACCOUNT}/v2/profiles"), "Accept: */*");
     let mut commands = [by_header, by_prefix];
-    while sandbox.generation() <= 2 {
+    while sandbox.generation(ACCOUNT) <= 2 {
         for command in &mut commands {
             assert!(sandbox.run(command).contains("profileId"));
         }
@@ -229,7 +127,7 @@ fn the_sandbox_needs_neither_the_egress_proxy_nor_the_variables_of_this_machine(
     );
     let (status, profiles) =
         get(sandbox.proxy, &format!("/a/{ACCOUNT}/v2/profiles")).expect("an answer");
-    assert_eq!(status, 200, "{profiles}\n{}", sandbox.log());
+    assert_eq!(status, 200, "{profiles}\n{}", sandbox.log_end());
 }
 
 #[tokio::test]
@@ -252,7 +150,7 @@ fn node_fetch_needs_an_address_and_a_header_only() {
     let sandbox = Sandbox::start(SHORT_LIFE_SECS);
     let proxy = sandbox.proxy.to_string();
     sandbox.run(Command::new("node").arg(script("fetch.mjs")).args([&proxy, ACCOUNT, CALL_SECS]));
-    sandbox.tokens_have_expired();
+    tokens_have_expired(&sandbox);
 }
 
 #[test]
@@ -263,7 +161,7 @@ fn axios_and_got_need_an_address_and_a_placeholder_token_only() {
     let code = ["--input-type=module", "-e", include_str!("sdk/node_clients.mjs")];
     let said = node.args(code).args([&proxy, ACCOUNT, CALL_SECS]).output().expect("node");
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
-    sandbox.tokens_have_expired();
+    tokens_have_expired(&sandbox);
 }
 
 /// The blocks of the README in `language`, with the sandbox's address in place of the default one.

@@ -4,6 +4,7 @@ use super::{
     ads::{Call, classic, only},
     answer::{Body, json},
     form::random_uuid,
+    moment::iso,
     reports::presigned,
 };
 use http::{HeaderName, Method, Response, StatusCode};
@@ -31,7 +32,7 @@ pub(super) fn answer(call: &Call<'_>, path: &[&str]) -> Response<Body> {
             let body = json!({
                 "workflowExecutionId": random_uuid(),
                 "status": "PENDING",
-                "createTime": "2026-11-20T00:00:00Z",
+                "createTime": iso(call.context.now().wall),
             });
             json(StatusCode::OK, &body)
         }

@@ -1,7 +1,11 @@
 //! What `adsproxy sandbox` prints: addresses, command lines that work, switches.
 
-use super::{ACCOUNTS, control};
-use std::{fmt::Write, net::SocketAddr, time::Duration};
+use super::{
+    ACCOUNTS, control,
+    moment::{days_ago, iso_date},
+};
+use crate::clock::{Clock, SystemClock};
+use std::{fmt::Write, net::SocketAddr, path::Path, time::Duration};
 
 /// Titles and command lines of requests through the proxy at `proxy`.
 #[must_use]
@@ -13,6 +17,8 @@ pub fn requests(proxy: &str) -> Vec<(&'static str, String)> {
         format!("{scope} -H 'Content-Type: application/vnd.createasyncreportrequest.v3+json'");
     let mcp = "-H 'Content-Type: application/json' \
          -H 'Accept: application/json, text/event-stream'";
+    let now = SystemClock.now();
+    let (start, end) = (iso_date(days_ago(now, 10)), iso_date(days_ago(now, 1)));
     vec![
         (
             "Profiles, the account named by a header, by the path, by a placeholder token",
@@ -33,8 +39,8 @@ pub fn requests(proxy: &str) -> Vec<(&'static str, String)> {
         (
             "A report from request to download (PENDING at the first look, then COMPLETED)",
             format!(
-                "id=$(curl -s {acme}/reporting/reports {report} -d '{{\"name\":\"mine\",\
-                 \"startDate\":\"2026-11-01\",\"endDate\":\"2026-11-10\",\"configuration\":{{\
+                "id=$(curl -s {acme}/reporting/reports {report} -d '{{\"name\":\"mine '$(date +%s%N)'\",\
+                 \"startDate\":\"{start}\",\"endDate\":\"{end}\",\"configuration\":{{\
                  \"reportTypeId\":\"spCampaigns\",\"format\":\"GZIP_JSON\"}}}}' \
                  | sed 's/.*\"reportId\":\"\\([^\"]*\\).*/\\1/')\n\
                  curl -s {acme}/reporting/reports/$id {scope}\n\
@@ -45,7 +51,8 @@ pub fn requests(proxy: &str) -> Vec<(&'static str, String)> {
             "MCP: a call answered as an event stream",
             format!(
                 "curl -sN {acme}/mcp {mcp} -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\
-                 \"tools/call\",\"params\":{{\"name\":\"campaign_management-query_campaign\"}}}}'"
+                 \"tools/call\",\"params\":{{\"name\":\"campaign_management-query_campaign\",\
+                 \"_meta\":{{\"progressToken\":\"mine\"}}}}}}'"
             ),
         ),
     ]
@@ -63,11 +70,11 @@ pub fn faults(proxy: &str, emulator: SocketAddr) -> Vec<(&'static str, String)> 
             format!("{} && curl -si {acme}/v2/profiles", switch("expire")),
         ),
         (
-            "The advertiser takes the grant back: 403 reauthorization_required until the sandbox restarts",
+            "The advertiser takes the grant back: 403 reauthorization_required until a new login",
             format!("{} && curl -si {globex}/v2/profiles", switch("revoke?account=globex")),
         ),
         (
-            "LWA is down: nobody notices while the token lives",
+            "LWA is down: requests go on while the token lives",
             format!(
                 "{} && curl -si {acme}/v2/profiles\n{}",
                 switch("lwa?fault=down&times=forever"),
@@ -83,6 +90,7 @@ pub(super) fn banner(
     admin: SocketAddr,
     emulator: SocketAddr,
     lifetime: Duration,
+    config: &Path,
 ) -> String {
     let mut text = format!(
         "adsproxy sandbox: the real proxy in front of an emulated Amazon\n\n\
@@ -100,7 +108,7 @@ pub(super) fn banner(
     }
     let port = admin.port();
     add(&format!(
-        "\n# A login: open this in a browser, and choose whom you are\n\
+        "\n# A login: open this in a browser, and choose one of the two advertisers\n\
          http://localhost:{port}/api/auth/amazon/login?account=initech"
     ));
     add(&format!("\nSwitches (curl -X POST 'http://{emulator}…')"));
@@ -108,5 +116,9 @@ pub(super) fn banner(
         add(&format!("  {what:<50} {why}"));
     }
     add("\nCtrl-C stops it.");
+    add(
+        "\n# In another shell: curl, token, exec, login, account, audit, hooks, key, doctor, status",
+    );
+    text.push_str(&format!("export ADSPROXY_CONFIG='{}'", config.display()));
     text
 }

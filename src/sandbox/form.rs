@@ -66,20 +66,22 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// `size` random bytes as unpadded base64url.
-pub(super) fn random_text(size: usize) -> String {
+/// `size` random bytes.
+pub(super) fn random_bytes(size: usize) -> Vec<u8> {
     let mut bytes = vec![0; size];
     aws_lc_rs::rand::fill(&mut bytes).expect("the system has a random number generator");
-    BASE64_URL_SAFE_NO_PAD.encode(bytes)
+    bytes
+}
+
+/// `size` random bytes as unpadded base64url.
+pub(super) fn random_text(size: usize) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(random_bytes(size))
 }
 
 /// A random identifier in the spelling of a UUID.
 pub(super) fn random_uuid() -> String {
-    let mut bytes = [0; 16];
-    aws_lc_rs::rand::fill(&mut bytes).expect("the system has a random number generator");
-    let text = hex(&bytes);
-    let part = |from, to| &text[from..to];
-    [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-")
+    let text = hex(&random_bytes(16));
+    [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]].join("-")
 }
 
 fn decode(text: &str) -> String {

@@ -140,6 +140,11 @@ impl Lwa {
         self.inner.lock().settings.clone()
     }
 
+    /// The time that expiry is decided by.
+    pub(super) fn now(&self) -> Now {
+        self.clock.now()
+    }
+
     /// Registers an application, or replaces its secrets.
     pub fn add_application(&self, client_id: &str, secrets: &[&str]) {
         let secrets = secrets.iter().map(|&secret| secret.to_owned()).collect();

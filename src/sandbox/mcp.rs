@@ -56,7 +56,7 @@ fn initialized(message: &Value) -> Value {
     let version = message["params"]["protocolVersion"].as_str().unwrap_or("2025-06-18");
     json!({
         "protocolVersion": version,
-        "capabilities": { "tools": { "listChanged": false } },
+        "capabilities": { "logging": {}, "tools": { "listChanged": false } },
         "serverInfo": { "name": "amazon-ads-sandbox", "version": env!("CARGO_PKG_VERSION") },
     })
 }
@@ -72,7 +72,9 @@ fn tool() -> Value {
 /// Progress at the configured pace; a call ends with its result.
 fn stream(call: &Call<'_>, message: Option<&Value>) -> Response<Body> {
     let total = call.settings.mcp_events;
-    let mut texts: Vec<_> = (1..=total).map(|step| progress(step, total).to_string()).collect();
+    let token = message.and_then(|message| message.pointer("/params/_meta/progressToken"));
+    let notice = |step| notification(token, step, total).to_string();
+    let mut texts: Vec<_> = (1..=total).map(notice).collect();
     if let Some(message) = message {
         let content = json!([{ "type": "text", "text": "Sandbox campaign" }]);
         let result = json!({ "content": content, "isError": false });
@@ -81,7 +83,17 @@ fn stream(call: &Call<'_>, message: Option<&Value>) -> Response<Body> {
     events(texts, call.settings.mcp_interval)
 }
 
-fn progress(step: u64, total: u64) -> Value {
-    let params = json!({ "progressToken": "sandbox", "progress": step, "total": total });
-    json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": params })
+/// Progress for the caller that asked for it by a token; a log message for others.
+fn notification(token: Option<&Value>, step: u64, total: u64) -> Value {
+    let (method, params) = match token {
+        Some(token) => {
+            let params = json!({ "progressToken": token, "progress": step, "total": total });
+            ("notifications/progress", params)
+        }
+        None => {
+            let params = json!({ "level": "info", "data": format!("step {step} of {total}") });
+            ("notifications/message", params)
+        }
+    };
+    json!({ "jsonrpc": "2.0", "method": method, "params": params })
 }

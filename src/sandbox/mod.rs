@@ -21,9 +21,11 @@ pub mod fault;
 mod form;
 pub mod gate;
 pub mod grants;
+mod home;
 mod listener;
 mod lwa;
 mod mcp;
+mod moment;
 pub mod profiles;
 pub mod record;
 mod reports;
@@ -45,7 +47,7 @@ use self::{
     answer::{Answer, Hangup},
     record::Received,
 };
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, Now, SystemClock};
 use http::{Method, Request, request::Parts};
 use hyper::body::Incoming;
 use std::{
@@ -205,6 +207,10 @@ struct Context {
 }
 
 impl Context {
+    fn now(&self) -> Now {
+        self.state.lwa.now()
+    }
+
     /// Answers one request and takes it down.
     async fn serve(&self, request: Request<Incoming>) -> Answer {
         let (parts, body) = request.into_parts();
@@ -224,7 +230,7 @@ impl Context {
             }
             Surface::S3 => {
                 let body = self.receive(&parts, number, body).await?;
-                reports::stored(&parts, &body)
+                reports::stored(&parts, &body, self.now())
             }
             Surface::Consent => consent::page(&self.state, parts.uri.query().unwrap_or_default()),
             Surface::Control => control::answer(&self.state, &parts),

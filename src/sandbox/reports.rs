@@ -5,13 +5,15 @@ use super::{
     ads::{Call, gzip, refuse_type},
     answer::{Body, json, set, whole},
     form::{Form, encode, random_uuid},
+    moment::{compact, days_ago, iso, iso_date},
     record::Received,
 };
+use crate::clock::Now;
 use bytes::Bytes;
 use http::{Response, StatusCode, header, request::Parts};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 /// The documented type, and the one that python-amazon-ad-api sends.
 const REQUEST_TYPES: [&str; 2] =
@@ -32,6 +34,7 @@ struct Report {
     request: Value,
     body_sha256: String,
     polls: u32,
+    created: Duration,
 }
 
 impl Reports {
@@ -79,7 +82,7 @@ pub(super) fn request(call: &Call<'_>) -> Response<Body> {
     let polls = call.settings.report_polls;
     match call.context.state.api.reports.add(new_report(call, wanted.clone()), polls) {
         Ok(id) => {
-            let body = view(&id, &wanted, None);
+            let body = view(&id, &new_report(call, wanted), call.context.now(), None);
             whole(StatusCode::OK, REQUESTED_TYPE, body.to_string())
         }
         Err(id) => {
@@ -98,7 +101,7 @@ pub(super) fn status(call: &Call<'_>, id: &str) -> Response<Body> {
     match call.context.state.api.reports.look(&call.account, id, polls) {
         Some((report, is_complete)) => {
             let url = is_complete.then(|| presigned(call.context, id));
-            let body = view(id, &report.request, url);
+            let body = view(id, &report, call.context.now(), url);
             whole(StatusCode::OK, STATUS_TYPE, body.to_string())
         }
         None => not_found(id),
@@ -132,7 +135,7 @@ pub(super) fn status_v2(call: &Call<'_>, id: &str) -> Response<Body> {
                 "status": "SUCCESS",
                 "statusDetails": "Report successfully generated",
                 "location": format!("https://advertising-api.amazon.com/v2/reports/{id}/download"),
-                "fileSize": file().len(),
+                "fileSize": file(call.context.now()).len(),
             });
             json(StatusCode::OK, &body)
         }
@@ -151,7 +154,7 @@ pub(super) fn download_v2(call: &Call<'_>, id: &str) -> Response<Body> {
 }
 
 /// The presigned host: it takes the signature in the query or a header, never both.
-pub(super) fn stored(parts: &Parts, body: &Received) -> Response<Body> {
+pub(super) fn stored(parts: &Parts, body: &Received, now: Now) -> Response<Body> {
     let query = Form::parse(parts.uri.query().unwrap_or_default());
     if let Some(sent) = parts.headers.get(header::AUTHORIZATION) {
         // S3 repeats the header it refuses: this is how bearer tokens leak.
@@ -170,29 +173,34 @@ pub(super) fn stored(parts: &Parts, body: &Received) -> Response<Body> {
     if body.len > 0 {
         return refusal(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "Not allowed", "");
     }
-    whole(StatusCode::OK, "application/octet-stream", file())
+    whole(StatusCode::OK, "application/octet-stream", file(now))
 }
 
 /// An address that looks like S3's; the emulator serves it under another host name than the API,
 /// as a presigned address is never on Amazon's API host.
 pub(super) fn presigned(context: &Context, id: &str) -> String {
+    let date = compact(context.now().wall);
+    let day = date.get(..8).unwrap_or_default();
     format!(
         "http://{}/_s3/offline-report-storage-us-east-1-prod/{id}/report-{id}.json.gz\
-         ?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Date=20261120T000000Z&X-Amz-SignedHeaders=host\
+         ?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Date={date}&X-Amz-SignedHeaders=host\
          &X-Amz-Expires=3600&X-Amz-Credential={}&X-Amz-Signature={}",
         context.s3_authority,
-        encode("SANDBOX/20261120/us-east-1/s3/aws4_request"),
+        encode(&format!("SANDBOX/{day}/us-east-1/s3/aws4_request")),
         "0".repeat(64),
     )
 }
 
 fn new_report(call: &Call<'_>, request: Value) -> Report {
     let body_sha256 = call.body.sha256.clone();
-    Report { account: call.account.clone(), request, body_sha256, polls: 0 }
+    let created = call.context.now().wall;
+    Report { account: call.account.clone(), request, body_sha256, polls: 0, created }
 }
 
-fn view(id: &str, request: &Value, url: Option<String>) -> Value {
+fn view(id: &str, report: &Report, now: Now, url: Option<String>) -> Value {
     let is_complete = url.is_some();
+    let request = &report.request;
+    let expires = now.plus(Duration::from_secs(3600)).wall;
     json!({
         "reportId": id,
         "name": request["name"],
@@ -200,21 +208,21 @@ fn view(id: &str, request: &Value, url: Option<String>) -> Value {
         "endDate": request["endDate"],
         "configuration": request["configuration"],
         "status": if is_complete { "COMPLETED" } else { "PENDING" },
-        "createdAt": "2026-11-20T00:00:00.000Z",
-        "updatedAt": "2026-11-20T00:00:30.000Z",
-        "generatedAt": is_complete.then_some("2026-11-20T00:00:30.000Z"),
+        "createdAt": iso(report.created),
+        "updatedAt": iso(now.wall),
+        "generatedAt": is_complete.then(|| iso(now.wall)),
         "failureReason": null,
-        "fileSize": is_complete.then(|| file().len()),
+        "fileSize": is_complete.then(|| file(now).len()),
         "url": url,
-        "urlExpiresAt": is_complete.then_some("2026-11-20T01:00:30.000Z"),
+        "urlExpiresAt": is_complete.then(|| iso(expires)),
     })
 }
 
-/// The report itself: `GZIP_JSON`.
-fn file() -> Bytes {
-    let row = |day: u32| {
+/// The report itself, `GZIP_JSON`: the ten days before today.
+fn file(now: Now) -> Bytes {
+    let row = |day: u64| {
         json!({
-            "date": format!("2026-11-{day:02}"),
+            "date": iso_date(days_ago(now, 11 - day)),
             "campaignName": "Sandbox campaign",
             "impressions": 1000 + day,
             "clicks": 10 + day,

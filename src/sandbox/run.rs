@@ -1,17 +1,16 @@
 //! `adsproxy sandbox`: the emulator with the real proxy in front of it.
 
-use super::{ACCOUNTS, CLIENT_ID, CLIENT_SECRET, Emulator, LwaSettings, Options, banner::banner};
-use crate::{
-    app::App,
-    config::{
-        Config,
-        load::{self, Override},
-    },
+use super::{
+    Emulator, LwaSettings, Options,
+    banner::banner,
+    home::{Addresses, Home},
 };
+use crate::{app::App, config::load::Override};
 use anyhow::Context;
 use std::{
     io::{self, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::PathBuf,
     time::Duration,
 };
 use tokio::runtime::Runtime;
@@ -37,9 +36,10 @@ pub struct RunOptions {
 /// The running sandbox.
 #[derive(Debug)]
 pub struct Sandbox {
-    // In this order: the proxy goes before what it talks to.
+    // Dropped in this order: the proxy before what it uses.
     app: App,
     emulator: Emulator,
+    home: Home,
     _runtime: Runtime,
 }
 
@@ -50,8 +50,8 @@ impl Sandbox {
     /// # Errors
     /// When a port is taken, or the proxy does not start.
     pub fn start(options: &RunOptions, overrides: &[Override]) -> anyhow::Result<Self> {
-        let proxy = free_port(options.port, "--port")?;
-        // Known before the server starts: Amazon sends browsers back to it.
+        // Known before the server starts: both are in the configuration.
+        let proxy = chosen(free_port(options.port, "--port")?)?;
         let admin = chosen(free_port(options.admin_port, "--admin-port")?)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -60,9 +60,17 @@ impl Sandbox {
             .build()
             .context("cannot start a runtime for the emulator")?;
         let emulator = runtime.block_on(start(options))?;
-        let config = config(proxy, admin, emulator.addr(), lifetime(options), overrides)?;
+        let home = Home::create().context("cannot create a temporary directory")?;
+        let addresses = Addresses { proxy, admin, emulator: emulator.addr() };
+        let config = home.configure(addresses, lifetime(options), overrides)?;
         let app = App::start(config).context("cannot start the proxy")?;
-        Ok(Self { app, emulator, _runtime: runtime })
+        Ok(Self { app, emulator, home, _runtime: runtime })
+    }
+
+    /// The configuration of the proxy, for commands beside it.
+    #[must_use]
+    pub fn config_path(&self) -> PathBuf {
+        self.home.config_path()
     }
 
     /// The proxy's address.
@@ -85,7 +93,8 @@ impl Sandbox {
 pub fn run(options: &RunOptions, overrides: &[Override]) -> anyhow::Result<()> {
     let sandbox = Sandbox::start(options, overrides)?;
     let (admin, emulator) = (sandbox.app.admin_address(), sandbox.emulator.addr());
-    let text = banner(sandbox.proxy_address(), admin, emulator, lifetime(options));
+    let config = sandbox.config_path();
+    let text = banner(sandbox.proxy_address(), admin, emulator, lifetime(options), &config);
     // A reader that went away, such as `head`, is no reason to stop.
     let _ = writeln!(io::stdout().lock(), "{text}");
     // What was cut off at the end does not matter here.
@@ -128,93 +137,4 @@ fn taken(port: u16, flag: &str) -> String {
 
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
-}
-
-/// The proxy's configuration: everything at its default but where Amazon is, and what a short token
-/// life asks for. Neither files nor the process's variables have a say: it always works.
-fn config(
-    proxy: SocketAddr,
-    admin: SocketAddr,
-    emulator: SocketAddr,
-    lifetime: Duration,
-    overrides: &[Override],
-) -> anyhow::Result<Config> {
-    let secrets = [("client_secret", CLIENT_SECRET)];
-    let secrets = secrets.into_iter().chain(ACCOUNTS.map(|(alias, refresh, _)| (alias, refresh)));
-    let secrets = secrets.map(|(name, secret)| (name.to_owned(), secret.to_owned())).collect();
-    let text = text(proxy, admin, emulator, lifetime);
-    let loaded = load::parse(Some("sandbox".into()), &text, &secrets, overrides);
-    Ok(loaded.context("cannot configure the proxy")?.config)
-}
-
-fn text(proxy: SocketAddr, admin: SocketAddr, emulator: SocketAddr, lifetime: Duration) -> String {
-    let mut text = format!(
-        r#"
-[listen]
-proxy = ["{proxy}"]
-admin = "{admin}"
-
-[lwa]
-client_id = "{CLIENT_ID}"
-client_secret = {{ env = "client_secret" }}
-token_url = "http://{emulator}/auth/o2/token"
-authorize_url = "http://{emulator}/ap/oa"
-redirect_uri = "http://localhost:{callback}/api/auth/amazon/callback"
-
-[token]
-# A quarter and a half of the lifetime: with Amazon's hour the defaults are 5 and 15 minutes.
-refresh_buffer_secs = {buffer}
-background_lead_secs = {lead}
-# Short, so that `expire` can be tried again and again.
-forced_refresh_min_interval_secs = 1
-
-[store]
-kind = "memory"
-
-[upstream]
-"#,
-        callback = admin.port(),
-        buffer = lifetime.as_secs_f64() / 4.0,
-        lead = lifetime.as_secs_f64() / 2.0,
-    );
-    for host in ["na", "eu", "fe", "mcp_na", "mcp_eu", "mcp_fe"] {
-        text.push_str(&format!("{host} = \"http://{emulator}\"\n"));
-    }
-    for ((alias, ..), region) in ACCOUNTS.into_iter().zip(["na", "eu"]) {
-        let token = format!("refresh_token = {{ env = \"{alias}\" }}");
-        text.push_str(&format!("[accounts.{alias}]\nregion = \"{region}\"\n{token}\n"));
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_proxy_has_the_products_defaults_whatever_a_token_lives() {
-        let (proxy, admin, emulator) = (loopback(1), loopback(2), loopback(3));
-        let secret = [("S".to_owned(), "s".to_owned())].into_iter().collect();
-        let least =
-            "lwa = { client_id = 'c', client_secret = { env = 'S' } }\nstore.kind = 'memory'";
-        let product = load::parse(Some("p".into()), least, &secret, &[]).expect("valid").config;
-        for secs in [1, 2, 120, 86_400] {
-            let lifetime = Duration::from_secs(secs);
-            let config = config(proxy, admin, emulator, lifetime, &[]).expect("valid");
-            assert_eq!(format!("{:?}", config.limits), format!("{:?}", product.limits));
-            assert_eq!(format!("{:?}", config.replay), format!("{:?}", product.replay));
-            assert_eq!(format!("{:?}", config.guard), format!("{:?}", product.guard));
-            assert_eq!(config.proxy.drain_timeout, product.proxy.drain_timeout);
-            assert_eq!(config.token.background_lead, lifetime / 2);
-        }
-    }
-
-    #[test]
-    fn a_flag_goes_before_the_sandboxs_own_configuration() {
-        let format =
-            Override { flag: "--log-format", key: &["log", "format"], value: "json".to_owned() };
-        let (proxy, admin, emulator) = (loopback(1), loopback(2), loopback(3));
-        let config = config(proxy, admin, emulator, Duration::from_secs(60), &[format]);
-        assert_eq!(config.expect("valid").log.format, Some(crate::config::LogFormat::Json));
-    }
 }

@@ -21,6 +21,8 @@ pub mod proxy;
 #[cfg(feature = "sandbox")]
 pub mod receiver;
 #[cfg(feature = "sandbox")]
+pub mod sandbox;
+#[cfg(feature = "sandbox")]
 pub mod secure;
 #[cfg(feature = "sandbox")]
 pub mod socket;

@@ -1,0 +1,177 @@
+//! The sandbox's temporary directory: a complete configuration, its secrets, and the store.
+
+use super::{ACCOUNTS, CLIENT_ID, CLIENT_SECRET, form::random_bytes};
+use crate::config::{
+    Config,
+    load::{self, Environment, Override},
+};
+use anyhow::Context;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use std::{
+    fs::{self, Permissions},
+    io::{self, Write},
+    net::SocketAddr,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tempfile::TempDir;
+
+/// The directory. It is removed when the sandbox ends.
+#[derive(Debug)]
+pub(super) struct Home(TempDir);
+
+/// Where the parts of the sandbox listen.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Addresses {
+    pub(super) proxy: SocketAddr,
+    pub(super) admin: SocketAddr,
+    pub(super) emulator: SocketAddr,
+}
+
+impl Home {
+    /// Creates the directory, with the key of the store and the secrets of the demo accounts.
+    pub(super) fn create() -> io::Result<Self> {
+        let mode = Permissions::from_mode(0o700);
+        let home = tempfile::Builder::new().prefix("adsproxy-sandbox-").permissions(mode).tempdir();
+        let home = Self(home?);
+        home.write("key", &BASE64_STANDARD.encode(random_bytes(32)))?;
+        home.write("client-secret", CLIENT_SECRET)?;
+        for (alias, refresh_token, _) in ACCOUNTS {
+            home.write(&format!("{alias}.refresh-token"), refresh_token)?;
+        }
+        Ok(home)
+    }
+
+    /// The file for `$ADSPROXY_CONFIG`.
+    pub(super) fn config_path(&self) -> PathBuf {
+        self.0.path().join("proxy.toml")
+    }
+
+    /// Writes the configuration and reads it as the server does. Neither other files nor the
+    /// process's variables take part: the sandbox starts wherever it is run.
+    pub(super) fn configure(
+        &self,
+        addresses: Addresses,
+        token_lifetime: Duration,
+        overrides: &[Override],
+    ) -> anyhow::Result<Config> {
+        let text = text(self.0.path(), addresses, token_lifetime);
+        self.write("proxy.toml", &text).context("cannot write the configuration")?;
+        let environment = Environment::default();
+        let loaded = load::parse(Some(self.config_path()), &text, &environment, overrides);
+        Ok(loaded.context("cannot configure the proxy")?.config)
+    }
+
+    fn write(&self, name: &str, text: &str) -> io::Result<()> {
+        let mut options = fs::OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).mode(0o600);
+        file.open(self.0.path().join(name))?.write_all(text.as_bytes())
+    }
+}
+
+/// Everything at its default but where Amazon is, and what a short token life asks for.
+fn text(home: &Path, addresses: Addresses, token_lifetime: Duration) -> String {
+    let Addresses { proxy, admin, emulator } = addresses;
+    let path = |name: &str| toml::Value::from(home.join(name).to_string_lossy().as_ref());
+    let mut text = format!(
+        r#"# Made by `adsproxy sandbox`, removed when it ends.
+[listen]
+proxy = ["{proxy}"]
+admin = "{admin}"
+
+[lwa]
+client_id = "{CLIENT_ID}"
+client_secret = {{ file = {client_secret} }}
+token_url = "http://{emulator}/auth/o2/token"
+authorize_url = "http://{emulator}/ap/oa"
+revocation_url = "http://{emulator}/auth/o2/revoke"
+redirect_uri = "http://localhost:{callback}/api/auth/amazon/callback"
+
+[token]
+# A quarter and a half of the lifetime: with Amazon's hour the defaults are 5 and 15 minutes.
+refresh_buffer_secs = {buffer}
+background_lead_secs = {lead}
+# Short, so that `expire` can be tried again and again.
+forced_refresh_min_interval_secs = 1
+
+[store]
+kind = "file"
+path = {store}
+
+[encryption]
+keys = [{{ id = "sandbox", secret = {{ file = {key} }} }}]
+
+# Every event goes to a file in this directory.
+[[hooks]]
+name = "log"
+command = ["/usr/bin/tee", "-a", {events}]
+
+[upstream]
+"#,
+        client_secret = path("client-secret"),
+        callback = admin.port(),
+        buffer = token_lifetime.as_secs_f64() / 4.0,
+        lead = token_lifetime.as_secs_f64() / 2.0,
+        store = path("store"),
+        key = path("key"),
+        events = path("events.jsonl"),
+    );
+    for host in ["na", "eu", "fe", "mcp_na", "mcp_eu", "mcp_fe"] {
+        text.push_str(&format!("{host} = \"http://{emulator}\"\n"));
+    }
+    for ((alias, ..), region) in ACCOUNTS.into_iter().zip(["na", "eu"]) {
+        let token = path(&format!("{alias}.refresh-token"));
+        text.push_str(&format!(
+            "\n[accounts.{alias}]\nregion = \"{region}\"\nrefresh_token = {{ file = {token} }}\n"
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configured(token_lifetime: Duration, overrides: &[Override]) -> Config {
+        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let addresses = Addresses { proxy: loopback(1), admin: loopback(2), emulator: loopback(3) };
+        let home = Home::create().expect("a directory");
+        home.configure(addresses, token_lifetime, overrides).expect("valid")
+    }
+
+    #[test]
+    fn the_proxy_has_the_products_defaults_whatever_a_token_lives() {
+        let secret = [("S".to_owned(), "s".to_owned())].into_iter().collect();
+        let least =
+            "lwa = { client_id = 'c', client_secret = { env = 'S' } }\nstore.kind = 'memory'";
+        let product = load::parse(Some("p".into()), least, &secret, &[]).expect("valid").config;
+        for secs in [1, 2, 120, 86_400] {
+            let lifetime = Duration::from_secs(secs);
+            let config = configured(lifetime, &[]);
+            assert_eq!(format!("{:?}", config.limits), format!("{:?}", product.limits));
+            assert_eq!(format!("{:?}", config.replay), format!("{:?}", product.replay));
+            assert_eq!(format!("{:?}", config.guard), format!("{:?}", product.guard));
+            assert_eq!(config.proxy.drain_timeout, product.proxy.drain_timeout);
+            assert_eq!(config.token.background_lead, lifetime / 2);
+        }
+    }
+
+    #[test]
+    fn a_flag_goes_before_the_sandboxs_own_configuration() {
+        let format =
+            Override { flag: "--log-format", key: &["log", "format"], value: "json".to_owned() };
+        let config = configured(Duration::from_secs(60), &[format]);
+        assert_eq!(config.log.format, Some(crate::config::LogFormat::Json));
+    }
+
+    #[test]
+    fn only_the_owner_can_read_the_directory_and_it_goes_with_the_sandbox() {
+        let home = Home::create().expect("a directory");
+        let path = home.0.path().to_owned();
+        let mode = |path: &Path| path.metadata().expect("it is there").permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(&path.join("key"))), (0o700, 0o600));
+        drop(home);
+        assert!(!path.exists());
+    }
+}
