@@ -13,7 +13,7 @@ use crate::{
     },
     audit::{Action, Actor, Entry},
     clock::{Clock, SystemClock},
-    config::{Config, ProxyAddress, load::Problem},
+    config::{Config, ProxyAddress, Store, load::Problem},
     engine::{self, Engine, KeepFresh},
     forward::body::CaptureLimits,
     hooks::{self, Hooks},
@@ -161,6 +161,9 @@ impl App {
     ) -> Result<Self, Error> {
         let config = Arc::new(config);
         let log = log::init(&config.log)?;
+        if private.is_none() {
+            log_start(&config);
+        }
         let metrics = Metrics::new(&config.metrics, log.dropped());
         let control = Builder::new_multi_thread()
             .worker_threads(2)
@@ -238,7 +241,7 @@ impl App {
         };
         let Surfaces { admin, health, .. } = &app.surfaces;
         let health = health.map(tracing::field::display);
-        info!(proxy = ?app.addresses, %admin, health, "listening");
+        info!(proxy = app.addresses.join(", "), %admin, health, "listening");
         if app.is_private {
             return Ok(app);
         }
@@ -401,6 +404,16 @@ pub(crate) fn hooks(engine: &Engine, control: Handle) -> Result<Option<Hooks>, h
         control,
     };
     Hooks::start(engine.config(), with)
+}
+
+/// The first line of a server's log: which program, which configuration, which store.
+fn log_start(config: &Config) {
+    let source = config.source.as_ref().map(|path| path.display().to_string());
+    let source = source.as_deref().unwrap_or("environment");
+    let Store { kind, path } = &config.store;
+    let path = kind.seals().then(|| tracing::field::display(path.display()));
+    let version = env!("CARGO_PKG_VERSION");
+    info!(version, config = source, store = kind.as_str(), path, "adsproxy starts");
 }
 
 fn share(engine: &Engine, private: Option<&Private>) -> Result<Arc<Shared>, Error> {

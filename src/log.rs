@@ -1,31 +1,35 @@
 //! What is written to standard error: events of the program and one access line per request.
 //!
-//! Everything goes through one bounded queue to one writer thread. A full queue drops lines and
+//! All lines go through one bounded queue to one writer thread. A full queue drops lines and
 //! counts them ([`Log::dropped`]): a slow terminal or a stuck pipe never holds up a request.
-//! Text from outside is escaped in both formats, so that nobody writes to an operator's terminal
-//! or forges a line. Query strings, header values and bodies never come here.
+//! Text from outside is escaped in both formats, so that no caller writes to an operator's terminal
+//! or forges a line. Query strings, header values and bodies are never logged.
 
 mod access;
 mod escape;
+mod fields;
 mod sink;
 
 pub use access::{AccessLine, AccessLog};
 
-use crate::config::{self, LogFormat};
+use crate::{
+    clock::{Clock, SystemClock},
+    config::{self, LogFormat, log_filter},
+};
+use access::Stamp;
 use arc_swap::ArcSwapOption;
-use escape::Escaping;
+use fields::TextFields;
 use sink::{Sink, Writer};
 use std::{
-    fmt::{self, Write as _},
+    fmt,
     io::{self, IsTerminal},
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, OnceLock, atomic::AtomicU64},
 };
-use tracing::field::Field;
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
-    field::MakeExt,
-    fmt::{MakeWriter, format},
+    fmt::{MakeWriter, format, time::FormatTime},
     layer::SubscriberExt,
+    reload,
 };
 
 /// The filter used when neither `RUST_LOG` nor `log.filter` can be read.
@@ -39,6 +43,9 @@ const PINNED: [&str; 2] = ["h2::server=warn", "h2::frame::headers=warn"];
 /// later `init` takes over.
 static CURRENT: ArcSwapOption<Sink> = ArcSwapOption::const_empty();
 
+/// The filter of the installed subscriber.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
 /// Keeps the writer thread running; flushes and ends it when dropped.
 #[derive(Debug)]
 pub struct Log {
@@ -49,7 +56,7 @@ pub struct Log {
 
 /// Starts logging to standard error: text on a terminal, JSON otherwise, unless told.
 ///
-/// `RUST_LOG` goes before `log.filter`. A later call in the same process moves the output but
+/// `RUST_LOG` takes precedence over `log.filter`. A later call in the same process moves the output but
 /// keeps the first call's filter and event format.
 ///
 /// # Errors
@@ -82,14 +89,14 @@ fn start(
     let (sink, writer) = sink::spawn(out, format)?;
     CURRENT.store(Some(Arc::clone(&sink)));
     let (filter, complaint) = filter(config);
-    let filter = PINNED.iter().fold(filter, |filter, directive| {
-        filter.add_directive(directive.parse().expect("a constant that a test parses"))
-    });
+    let (filter, handle) = reload::Layer::new(filter);
     let layer = events_layer(format, color).with_filter(filter);
     // Fails when a subscriber is there already: that one writes to `CURRENT` too.
-    let installed = tracing::subscriber::set_global_default(Registry::default().with(layer));
-    if let (Ok(()), Some(error)) = (installed, complaint) {
-        tracing::warn!(%error, "RUST_LOG cannot be read and is ignored");
+    if tracing::subscriber::set_global_default(Registry::default().with(layer)).is_ok() {
+        let _ = FILTER.set(handle);
+        if let Some(error) = complaint {
+            tracing::warn!("RUST_LOG is ignored: {error}");
+        }
     }
     Ok(Log { sink, writer, access: config.access })
 }
@@ -121,35 +128,46 @@ impl Drop for Log {
     }
 }
 
+/// Makes the filter of `config` that of the running process.
+pub fn set_filter(config: &config::Log) {
+    if let Some(handle) = FILTER.get() {
+        // Fails once the subscriber is gone, with the process.
+        let _ = handle.reload(filter(config).0);
+    }
+}
+
 /// The filter, and why `RUST_LOG` was not used although it is set.
 fn filter(config: &config::Log) -> (EnvFilter, Option<String>) {
-    let configured =
-        || EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new(FALLBACK_FILTER));
-    match std::env::var("RUST_LOG") {
-        Ok(text) if !text.is_empty() => match EnvFilter::try_new(&text) {
-            Ok(filter) => (filter, None),
-            Err(error) => (configured(), Some(error.to_string())),
-        },
-        _ => (configured(), None),
-    }
+    let variable = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
+    let checked = variable.as_ref().map(|text| log_filter::check(text));
+    let (text, complaint) = match (&variable, checked) {
+        (Some(text), Some(Ok(()))) => (text, None),
+        (_, checked) => (&config.filter, checked.and_then(Result::err)),
+    };
+    let filter = EnvFilter::try_new(text).unwrap_or_else(|_| EnvFilter::new(FALLBACK_FILTER));
+    let filter = PINNED.iter().fold(filter, |filter, directive| {
+        filter.add_directive(directive.parse().expect("a constant that a test parses"))
+    });
+    (filter, complaint)
 }
 
 fn events_layer(format: LogFormat, color: bool) -> Box<dyn Layer<Registry> + Send + Sync> {
-    let layer = tracing_subscriber::fmt::layer().with_writer(ToCurrent);
+    let layer = tracing_subscriber::fmt::layer().with_writer(ToCurrent).with_timer(Milliseconds);
     match format {
         LogFormat::Json => layer.json().flatten_event(true).with_current_span(false).boxed(),
-        // The library escapes the message only, not `%fields`: hence our own field formatter.
-        LogFormat::Text => {
-            layer.with_ansi(color).fmt_fields(format::debug_fn(write_field).delimited(" ")).boxed()
-        }
+        LogFormat::Text => layer.with_ansi(color).fmt_fields(TextFields).boxed(),
     }
 }
 
-fn write_field(out: &mut format::Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
-    if field.name() != "message" {
-        write!(out, "{}=", field.name())?;
+/// Times as the access lines have them.
+struct Milliseconds;
+
+impl FormatTime for Milliseconds {
+    fn format_time(&self, out: &mut format::Writer<'_>) -> fmt::Result {
+        let mut text = Vec::new();
+        Stamp::default().push(&mut text, SystemClock.now().wall);
+        out.write_str(&String::from_utf8_lossy(&text))
     }
-    write!(Escaping(out), "{value:?}")
 }
 
 /// Hands each event to whatever sink is current.

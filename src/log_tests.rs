@@ -133,6 +133,37 @@ fn events_of_both_formats_are_escaped_and_follow_the_latest_init() {
 }
 
 #[test]
+fn a_field_looks_the_same_however_it_is_passed() {
+    let _turn = TURN.lock();
+    let (log, output) = log(LogFormat::Text, true);
+    let subscriber = Registry::default().with(events_layer(LogFormat::Text, false));
+    tracing::subscriber::with_default(subscriber, || {
+        let (acme, path) = ("acme", std::path::Path::new("/a b"));
+        tracing::info!(account = acme, again = %acme, path = %path.display(), n = 3, "said");
+    });
+    log.shutdown();
+    let text = output.text();
+    assert!(text.ends_with("said account=acme again=acme path=\"/a b\" n=3\n"), "{text}");
+}
+
+#[test]
+fn events_and_access_lines_have_times_of_one_precision() {
+    for format in [LogFormat::Json, LogFormat::Text] {
+        let _turn = TURN.lock();
+        let (log, output) = log(format, true);
+        let subscriber = Registry::default().with(events_layer(format, false));
+        tracing::subscriber::with_default(subscriber, || tracing::info!("said"));
+        log.access().write(&LINE);
+        log.shutdown();
+        for line in output.text().lines() {
+            let from = line.find("20").expect("a year");
+            let time = &line[from..=from + line[from..].find('Z').expect("UTC")];
+            assert_eq!(time.len(), "2026-11-20T00:00:00.007Z".len(), "{line}");
+        }
+    }
+}
+
+#[test]
 fn a_second_init_takes_over_and_an_ended_one_is_silent() {
     let _turn = TURN.lock();
     let (first, first_output) = log(LogFormat::Json, true);

@@ -267,6 +267,22 @@ fn the_server_starts_with_secrets_that_everybody_can_read_and_says_so_once() {
 }
 
 #[test]
+fn the_first_line_of_the_log_says_what_runs_with_what() {
+    let home = home_with_store();
+    let log = home.path("log");
+    let server = serve_logging(&home, "", Stdio::from(fs::File::create(&log).unwrap()));
+    let log = wait_for(&log, "listening");
+    drop(server);
+    let first: serde_json::Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+    assert_eq!(first["message"], "adsproxy starts");
+    assert_eq!(first["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!((&first["config"], &first["store"]), (&"./proxy.toml".into(), &"file".into()));
+    assert!(first["path"].as_str().unwrap().ends_with(".local/state/adsproxy"), "{first}");
+    let listening = log.lines().find(|line| line.contains("\"listening\"")).unwrap();
+    assert!(listening.contains("\"proxy\":\"127.0.0.1:"), "{listening}");
+}
+
+#[test]
 fn an_account_needs_a_region_and_an_application_that_exists() {
     let home = home_with_store();
     let said = home.run_with_input("account add acme", "Atzr|x");

@@ -109,6 +109,35 @@ fn a_misspelt_variable_is_named_with_the_right_one() {
 }
 
 #[test]
+fn a_filter_that_would_silence_the_log_is_refused_wherever_it_comes_from() {
+    let error = refused(&format!("{LWA}{MEMORY}[log]\nfilter = \"inof\"\n"));
+    assert!(error.contains(":7:10: log.filter: ") && error.contains("`info`?"), "{error}");
+    for name in ["ADSPROXY_LOG", "ADSPROXY_LOG__FILTER"] {
+        let said = check(&format!("{LWA}{MEMORY}"), &[(name, "inof")]);
+        assert!(said.code == Some(78) && said.err.contains("`info`?"), "{said:?}");
+        assert!(said.err.contains(&format!("environment variable {name}: log.filter")), "{said:?}");
+        let said = check(&format!("{LWA}{MEMORY}"), &[(name, "warn,adsproxy::token=debug")]);
+        assert!(said.out.contains("filter = \"warn,adsproxy::token=debug\""), "{said:?}");
+    }
+}
+
+#[test]
+fn a_variable_that_means_nothing_is_a_warning() {
+    let home = Home::new();
+    home.write("proxy.toml", &format!("{LWA}{MEMORY}"), 0o644);
+    let check =
+        |name: &str| said(home.command("check-config").env("TEST_SECRET", "x").env(name, "x")).err;
+    for name in ["ADSPROXY_LISTEN", "ADSPROXY_LOG_FILTER", "ADSPROXY_CONFIGURATION"] {
+        let warned = check(name);
+        assert!(warned.contains(&format!("{name} is unknown and not used")), "{warned}");
+    }
+    // Kubernetes sets them for a service called adsproxy.
+    for name in ["ADSPROXY_SERVICE_HOST", "ADSPROXY_PORT_8787_TCP", "ADSPROXY_EVENT"] {
+        assert_eq!(check(name), "", "{name}");
+    }
+}
+
+#[test]
 fn the_environment_alone_is_enough() {
     let variables = [
         ("AMAZON_CLIENT_ID", "amzn1.application-oa2-client.test"),
@@ -221,16 +250,16 @@ fn files_are_looked_for_in_the_documented_order() {
         let filter = said.out.split_once("filter = \"").map(|(_, rest)| rest.to_owned());
         filter.and_then(|rest| Some(rest.split_once('"')?.0.to_owned())).unwrap_or(said.err)
     };
-    home.write(".config/adsproxy/proxy.toml", &named("home=info"), 0o644);
-    assert_eq!(effective("", &[]), "home=info");
-    home.write("xdg/adsproxy/proxy.toml", &named("xdg=info"), 0o644);
-    assert_eq!(effective("", &[("XDG_CONFIG_HOME", "xdg")]), "xdg=info");
-    home.write("proxy.toml", &named("here=info"), 0o644);
-    assert_eq!(effective("", &[]), "home=info", "the current directory is not searched");
-    home.write("env.toml", &named("env=info"), 0o644);
-    assert_eq!(effective("", &[("ADSPROXY_CONFIG", "env.toml")]), "env=info");
-    home.write("flag.toml", &named("flag=info"), 0o644);
-    assert_eq!(effective("--config flag.toml", &[("ADSPROXY_CONFIG", "env.toml")]), "flag=info");
+    home.write(".config/adsproxy/proxy.toml", &named("error"), 0o644);
+    assert_eq!(effective("", &[]), "error");
+    home.write("xdg/adsproxy/proxy.toml", &named("warn"), 0o644);
+    assert_eq!(effective("", &[("XDG_CONFIG_HOME", "xdg")]), "warn");
+    home.write("proxy.toml", &named("off"), 0o644);
+    assert_eq!(effective("", &[]), "error", "the current directory is not searched");
+    home.write("env.toml", &named("debug"), 0o644);
+    assert_eq!(effective("", &[("ADSPROXY_CONFIG", "env.toml")]), "debug");
+    home.write("flag.toml", &named("trace"), 0o644);
+    assert_eq!(effective("--config flag.toml", &[("ADSPROXY_CONFIG", "env.toml")]), "trace");
     let missing = effective("--config none.toml", &[]);
     assert!(missing.contains("cannot read the configuration file none.toml"), "{missing}");
 }

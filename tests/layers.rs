@@ -93,7 +93,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("forward", &["metrics", "config", "deadline", "executor", "id", "small_write"]),
     // Is handed a service; does not know what is behind it.
     ("listen", &["metrics", "config", "executor", "small_write"]),
-    ("log", &["config", "id"]),
+    ("log", &["config", "clock", "id"]),
     ("metrics", &["config", "id"]),
     ("https", &[]),
     ("config", &["secret", "event", "id", "trusted_path"]),

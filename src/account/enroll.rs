@@ -318,6 +318,7 @@ impl Enroller {
         let _lock = self.lock(id).await?;
         let record = self.store.load(id).await?;
         let fingerprint = self.store.fingerprint(seed);
+        let replaces = record.is_some();
         if let Some(record) = &record
             && record
                 .seed
@@ -351,7 +352,10 @@ impl Enroller {
             let refused = Refused { record: seeded, stored: record, error };
             return Ok(Found::Refused(Box::new(refused)));
         }
-        info!(account = id.as_str(), "refresh token taken from the configuration");
+        // At the first start the line about all accounts is enough.
+        if replaces {
+            info!(account = id.as_str(), "refresh token taken from the configuration");
+        }
         Ok(Found::Stored(Some(seeded)))
     }
 

@@ -312,16 +312,16 @@ impl Inner {
         if let Some(metrics) = &self.metrics {
             metrics.audit_write(count, written.is_ok());
         }
-        let log = &self.writer.files.current;
+        let log = self.writer.files.current.display();
         match written {
             Ok(appended) => {
                 if self.is_failing.swap(false, Relaxed) {
-                    info!(?log, "the audit log takes entries again");
+                    info!(%log, "the audit log takes entries again");
                 }
                 if let Some(damage) = appended.damage
                     && !self.is_damaged.swap(true, Relaxed)
                 {
-                    error!(?log, damage, "the audit log was changed: run `adsproxy audit verify`");
+                    error!(%log, damage, "the audit log was changed: run `adsproxy audit verify`");
                 }
                 Ok(())
             }

@@ -22,7 +22,7 @@ pub(crate) type KeyPath = Vec<String>;
 const PROBLEMS_MAX: usize = 50;
 
 /// How alike two keys must be for one to be taken for a misspelling of the other.
-const ALIKE: f64 = 0.8;
+pub(crate) const ALIKE: f64 = 0.8;
 
 /// Stands for the index of an item that was taken out of a list: the next one has its index now.
 const ITEM: &str = "";
@@ -66,6 +66,11 @@ impl<'i> Document<'i> {
         });
         let problems = problems.collect();
         (document, problems)
+    }
+
+    /// The file.
+    pub(crate) fn source(&self) -> Option<&PathBuf> {
+        self.path.as_ref()
     }
 
     /// Puts `value` at `keys`, in place of what is there. Does nothing if a key on the way is no

@@ -13,6 +13,20 @@ use toml::{
 const PREFIX: &str = "ADSPROXY_";
 const SEPARATOR: &str = "__";
 
+/// Short for `ADSPROXY_LOG__FILTER`.
+const LOG: &str = "ADSPROXY_LOG";
+
+/// The variables that are no keys.
+const KNOWN: [&str; 6] = [
+    "ADSPROXY_CONFIG",
+    "ADSPROXY_PASSPHRASE",
+    "ADSPROXY_PASSPHRASE_FILE",
+    LOG,
+    // For programs that a hook or `exec` runs.
+    "ADSPROXY_ACCOUNT",
+    "ADSPROXY_EVENT",
+];
+
 /// The name of the key that comes from `ADSPROXY_ENCRYPTION__KEYS` or `ADSPROXY_PASSPHRASE`.
 const KEY_ID: &str = "default";
 
@@ -86,7 +100,29 @@ impl Environment {
         }
         self.lay_amazon_over(document);
         self.lay_passphrase_over(document);
+        if let Some(filter) = self.non_empty(LOG)
+            && self.get("ADSPROXY_LOG__FILTER").is_none()
+        {
+            let keys = ["log".to_owned(), "filter".to_owned()];
+            document.insert(&keys, text(filter.to_owned()), Place::Variable(LOG.to_owned()));
+        }
         problems
+    }
+
+    /// Variables that look like ours and mean nothing.
+    pub(crate) fn unknown(&self) -> Vec<Problem> {
+        let known = |name: &str| is_key(name) || KNOWN.contains(&name) || is_of_a_service(name);
+        let unknown = self.0.keys().filter(|name| name.starts_with(PREFIX) && !known(name));
+        unknown
+            .map(|name| Problem {
+                place: Place::Whole(None),
+                message: format!(
+                    "environment variable {name} is unknown and not used: a key is written \
+                     ADSPROXY_SECTION__KEY"
+                ),
+                help: None,
+            })
+            .collect()
     }
 
     /// A passphrase alone is a key, for those who configure none.
@@ -202,6 +238,12 @@ fn plain<'i>(value: &'i str, keys: &[String]) -> DeValue<'i> {
 
 fn is_key(name: &str) -> bool {
     name.strip_prefix(PREFIX).is_some_and(|rest| rest.contains(SEPARATOR))
+}
+
+/// Says whether Kubernetes sets `name` in every pod beside a service called `adsproxy…`.
+fn is_of_a_service(name: &str) -> bool {
+    ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"].iter().any(|part| name.ends_with(part))
+        || ["_SERVICE_PORT_", "_PORT_"].iter().any(|part| name.contains(part))
 }
 
 /// Says whether `keys` is one that holds a secret.

@@ -162,6 +162,7 @@ pub fn parse(
         let mut verdict = validate::validate(&file, &document, environment, removed);
         problems.extend(verdict.problems);
         if let Some(config) = verdict.config.filter(|_| problems.is_empty()) {
+            verdict.warnings.extend(environment.unknown());
             verdict.warnings.sort_by(|a, b| a.place.cmp(&b.place));
             let secret_variables = document.secret_variables();
             return Ok(Loaded {

@@ -9,6 +9,7 @@ mod document;
 pub mod environment;
 pub mod file;
 pub mod load;
+pub mod log_filter;
 pub mod problem;
 pub mod secret_ref;
 mod validate;
@@ -24,6 +25,8 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 /// Everything adsproxy was told.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// The file it came from, if there was one.
+    pub source: Option<PathBuf>,
     /// Where we listen.
     pub listen: Listen,
     /// The data plane's shape.
@@ -268,6 +271,16 @@ impl StoreKind {
         match self {
             Self::Memory => false,
             Self::File | Self::Keyring => true,
+        }
+    }
+
+    /// As it is configured.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::File => "file",
+            Self::Keyring => "keyring",
         }
     }
 }

@@ -101,14 +101,14 @@ impl State {
 
 /// Renders times; the text of the current second is kept.
 #[derive(Debug, Default)]
-struct Stamp {
+pub(super) struct Stamp {
     second: Option<u64>,
     text: String,
 }
 
 impl Stamp {
     /// Appends `wall` as RFC 3339 with milliseconds, `2026-11-20T00:00:00.123Z`.
-    fn push(&mut self, out: &mut Vec<u8>, wall: Duration) {
+    pub(super) fn push(&mut self, out: &mut Vec<u8>, wall: Duration) {
         if self.second != Some(wall.as_secs()) {
             self.second = Some(wall.as_secs());
             let time = i64::try_from(wall.as_secs())
@@ -195,7 +195,7 @@ fn push_text_line(out: &mut Vec<u8>, stamp: &mut Stamp, line: &AccessLine<'_>) {
 }
 
 /// Appends a value of the text format: quoted if it could be taken for more than one word.
-fn push_word(out: &mut Vec<u8>, value: &str) {
+pub(super) fn push_word(out: &mut Vec<u8>, value: &str) {
     let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
     if !value.is_empty() && value.bytes().all(plain) {
         out.extend_from_slice(value.as_bytes());

@@ -80,12 +80,15 @@ impl Check<'_> {
 
     /// Whoever reaches these listeners uses the advertisers' grants.
     fn stay_private(&mut self, key: &[&str], address: SocketAddr, allowed: bool) {
-        if allowed || address.ip().to_canonical().is_loopback() {
+        if address.ip().to_canonical().is_loopback() {
             return;
         }
         let message = format!(
             "{address} can be reached from other machines, and callers are not authenticated"
         );
+        if allowed {
+            return self.warn(key, message);
+        }
         let help = "listen on 127.0.0.1, or, if something else keeps strangers out, add:\n\
                     [listen]\n\
                     unsafe_allow_unauthenticated = true\n\

@@ -15,6 +15,7 @@ use super::{
     environment::Environment,
     file::{self, File, Seconds},
     load::Addresses,
+    log_filter,
     problem::Problem,
 };
 use crate::trusted_path;
@@ -60,6 +61,7 @@ pub(super) fn validate(
         ),
     };
     let config = listen.map(|listen| Config {
+        source: document.source().cloned(),
         listen,
         proxy,
         guard: Guard { allowed_hosts },
@@ -353,8 +355,8 @@ impl<'a> Check<'a> {
     }
 
     fn log(&mut self, file: &file::Log) -> Log {
-        if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&file.filter) {
-            self.fail(&["log", "filter"], format_args!("{:?}: {error}", file.filter));
+        if let Err(error) = log_filter::check(&file.filter) {
+            self.fail(&["log", "filter"], error);
         }
         let format = file.format.as_deref().and_then(|format| match format {
             "text" => Some(LogFormat::Text),
