@@ -208,6 +208,9 @@ impl Metrics {
             let value = sum(&|worker| &worker.replays[outcome as usize]);
             page.sample(&[("outcome", outcome.as_str())], value);
         }
+        let name = "adsproxy_redacted_responses_total";
+        page.family(name, "Error responses that quoted an access token.", Kind::Counter);
+        page.sample(&[], sum(&|worker| &worker.redacted));
         page.family("adsproxy_limit_hits_total", "How often a limit was hit.", Kind::Counter);
         for &limit in Limit::ALL {
             let value = sum(&|worker| &worker.limits[limit as usize]);

@@ -190,6 +190,29 @@ async fn lengths_that_do_not_match_the_data_never_pass_for_whole() {
     assert_eq!(seen(&amazon)[0].body_len, 5);
 }
 
+/// Over HTTP/1.1 such a request would go out as an empty one before its data come.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_length_of_zero_is_forwarded_only_once_the_stream_has_ended() {
+    let amazon = amazon().await;
+    let toml = "[proxy]\nworkers = 1\n".to_owned();
+    let proxy = Proxy::with(&amazon, Setup { toml, ..Setup::default() });
+    for (data, is_whole) in [(&b""[..], true), (b"12345", false)] {
+        for expect in [&[][..], &[("expect", "100-continue")]] {
+            let list = [&HONEST[..], &[("content-length", "0")], expect].concat();
+            let mut raw = Raw::open(proxy.addr);
+            raw.send(&frame(HEADERS, END_HEADERS, 1, &fields(&list))).expect("written");
+            // The same worker has answered this one, and so has read that one's head.
+            Wire::open(proxy.addr).ask_honestly("meanwhile");
+            assert!(seen(&amazon).iter().all(|seen| seen.method != "POST"), "it did not wait");
+            raw.send(&frame(DATA, END_STREAM, 1, data)).expect("written");
+            assert_eq!(!raw.is_refused(1), is_whole, "{data:?}");
+            let posts = seen(&amazon).iter().filter(|seen| seen.method == "POST").count();
+            assert_eq!(posts, usize::from(is_whole), "{data:?}");
+            amazon.state().record.clear();
+        }
+    }
+}
+
 /// What became of a flood.
 #[derive(Debug)]
 struct Flooded {

@@ -5,6 +5,11 @@ use crate::support::{
     socket::{Act, Upstream, Wire, assert_own, honest},
 };
 use adsproxy::sandbox::Emulator;
+use flate2::{
+    Compression,
+    write::{GzEncoder, ZlibEncoder},
+};
+use std::io::Write;
 
 fn get(target: &str, lines: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nX-Ads-Account: acme\r\n{lines}\r\n")
@@ -212,4 +217,103 @@ async fn bytes_behind_an_answer_reach_no_other_request() {
     wire.send(format!("{}{}", get("/glued/3", ""), honest("pipelined")));
     assert_eq!(wire.answer().body, b"ok");
     assert_own(&wire.answer(), "pipelined");
+}
+
+/// Amazon's gateway repeats an `Authorization` that it does not understand.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_that_quotes_our_token_reaches_the_caller_without_it() {
+    let amazon = amazon().await;
+    let (proxy, _upstream) = scripted(&amazon, |head| {
+        let token = head.split("authorization: ").nth(1).expect("a token");
+        let token = token.split("\r\n").next().expect("a line");
+        let target = head.split(' ').nth(1).expect("a target");
+        let percent = token.replace('|', "%7C");
+        let json = token.replace('|', "\\u007c");
+        let text = format!("{{\"message\":\"'{token}' and '{percent}' and '{json}'\"}}");
+        Act::Say(quoting(target, &text))
+    });
+    let targets =
+        ["/400/plain", "/401/plain", "/403/chunked", "/404/gzip", "/422/deflate", "/403/field"];
+    let mut redacted = 0.0;
+    for target in targets {
+        let mut wire = Wire::open(proxy.addr);
+        let answer = wire.send(get(target, "")).answer();
+        assert_eq!(answer.status.as_str(), &target[1..4]);
+        let shown = format!("{:?} {}", answer.headers, answer.text());
+        assert!(shown.contains("'Bearer [redacted]'"), "{target}: {shown}");
+        for start in ["Atza%7C", "Atza\\u007c", "Atza|"] {
+            assert!(!shown.contains(&format!("{start}Iw")), "{target}: {shown}");
+        }
+        assert!(!answer.headers.contains_key("content-encoding"), "{target}");
+        let before =
+            std::mem::replace(&mut redacted, proxy.metric("adsproxy_redacted_responses_total"));
+        assert!(redacted > before, "{target} is not counted");
+        // The connection serves on.
+        wire.ask_honestly("after");
+    }
+}
+
+fn quoting(target: &str, text: &str) -> Vec<u8> {
+    let mut parts = target[1..].split('/');
+    let (status, form) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let head = format!("HTTP/1.1 {status} No\r\nContent-Type: application/json\r\n");
+    let with = |line: &str, body: &[u8]| {
+        let head = format!("{head}{line}Content-Length: {}\r\n\r\n", body.len());
+        [head.as_bytes(), body].concat()
+    };
+    match form {
+        "plain" => with("", text.as_bytes()),
+        "field" => with(&format!("X-Amzn-ErrorMessage: {text}\r\n"), b"{}"),
+        "chunked" => {
+            let chunks = text.as_bytes().chunks(7);
+            let chunks = chunks.flat_map(|chunk| {
+                [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat()
+            });
+            let head = format!("{head}Transfer-Encoding: chunked\r\n\r\n").into_bytes();
+            head.into_iter().chain(chunks).chain(*b"0\r\n\r\n").collect()
+        }
+        "gzip" => {
+            let mut zip = GzEncoder::new(Vec::new(), Compression::default());
+            zip.write_all(text.as_bytes()).expect("memory");
+            with("Content-Encoding: gzip\r\n", &zip.finish().expect("memory"))
+        }
+        "deflate" => {
+            let mut zip = ZlibEncoder::new(Vec::new(), Compression::default());
+            zip.write_all(text.as_bytes()).expect("memory");
+            with("Content-Encoding: deflate\r\n", &zip.finish().expect("memory"))
+        }
+        _ => own(target),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_that_quotes_no_token_stays_as_it_came_trailers_included() {
+    let amazon = amazon().await;
+    let mut zip = GzEncoder::new(Vec::new(), Compression::default());
+    zip.write_all(b"{\"message\":\"'Atza|other'\"}").expect("memory");
+    let zipped = zip.finish().expect("memory");
+    let body = zipped.clone();
+    let (proxy, _upstream) = scripted(&amazon, move |head| {
+        if head.starts_with("GET /trailers") {
+            let answer = "HTTP/1.1 400 No\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n\
+                2\r\nno\r\n0\r\nx-sum: 7\r\n\r\n";
+            return Act::Say(answer.into());
+        }
+        let head = format!(
+            "HTTP/1.1 400 No\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        Act::Say([head.as_bytes(), &body].concat())
+    });
+    let answer = Wire::open(proxy.addr).send(get("/", "")).answer();
+    assert_eq!(
+        (answer.headers["content-encoding"].as_bytes(), answer.body),
+        (&b"gzip"[..], zipped)
+    );
+    let lines = "TE: trailers\r\nConnection: close\r\n";
+    let answer = Wire::open(proxy.addr).send(get("/trailers", lines)).rest();
+    let answer = String::from_utf8(answer).expect("text");
+    assert!(answer.ends_with("2\r\nno\r\n0\r\nx-sum: 7\r\n\r\n"), "{answer}");
+    let counted = proxy.metric("adsproxy_redacted_responses_total");
+    assert!(counted < 0.5, "{counted}");
 }

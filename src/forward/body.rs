@@ -173,16 +173,23 @@ impl Capture {
     /// Receives what has arrived of a small body, before any of it is sent.
     ///
     /// A body that is here already goes out in one piece with its header, and one that was broken
-    /// off leaves no half request with Amazon. What has not arrived streams later. For HTTP/1.1
-    /// callers only: their bodies come through the task that runs this.
+    /// off leaves no half request with Amazon. What has not arrived streams later. For callers of
+    /// `http1` only, whose bodies come through the task that runs this; over HTTP/2 it waits for the
+    /// end of a body of length zero, behind which data would be lost.
     ///
     /// # Errors
-    /// When the caller has broken off.
+    /// When the caller has broken off, or sends more than it announced.
     ///
     /// # Cancel safety
     /// Safe: what was received stays captured.
-    pub async fn gather(&self) -> Result<(), BodyError> {
+    pub async fn gather(&self, http1: bool) -> Result<(), BodyError> {
         let Some(shared) = &self.0 else { return Ok(()) };
+        if !http1 {
+            return match shared.size.exact() {
+                Some(0) => Box::pin(shared.ended_empty()).await,
+                _ => Ok(()),
+            };
+        }
         let most = GATHER_MAX_BYTES.min(shared.context.limits.replay.memory_max_bytes);
         let small = shared.size.exact().filter(|size| *size <= most);
         // Without a place under the budget nothing may be taken: it could not be kept.
@@ -390,6 +397,16 @@ impl Shared {
             self.drop_kept(state);
         }
         Poll::Ready(())
+    }
+
+    /// Waits for the end of a body that was announced as empty.
+    async fn ended_empty(&self) -> Result<(), BodyError> {
+        while let Some(data) = poll_fn(|cx| self.poll_source(cx)).await {
+            if !data?.is_empty() {
+                return Err(self.fail(BodyError::Incomplete));
+            }
+        }
+        Ok(())
     }
 
     fn fail(&self, error: BodyError) -> BodyError {

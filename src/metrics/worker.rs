@@ -115,6 +115,7 @@ pub struct WorkerMetrics {
     pub(super) upstream_401: [AtomicU64; Upstream401::COUNT],
     pub(super) replays: [AtomicU64; ReplayOutcome::COUNT],
     pub(super) limits: [AtomicU64; Limit::COUNT],
+    pub(super) redacted: AtomicU64,
 }
 
 impl WorkerMetrics {
@@ -146,6 +147,11 @@ impl WorkerMetrics {
     /// Counts a replay, or one that could not be.
     pub fn replay(&self, outcome: ReplayOutcome) {
         bump(&self.replays[outcome as usize]);
+    }
+
+    /// Counts a response that quoted an access token.
+    pub fn response_redacted(&self) {
+        bump(&self.redacted);
     }
 
     /// Counts a limit that was hit.

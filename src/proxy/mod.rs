@@ -4,12 +4,15 @@
 //! read-mostly tables. Decisions live in `answer`; the functions below it are straight lines. This
 //! module never looks into a token and never picks a host.
 
+mod classify_401;
+mod content;
 pub mod error;
 mod exchange;
+mod redact;
 pub mod respond;
 mod select;
 mod shim;
-mod triage;
+mod upstream_body;
 
 use crate::{
     account::{Directory, Table},
@@ -18,10 +21,11 @@ use crate::{
     deadline::{Deadlines, Timer},
     error_chain::chain,
     forward::{
-        self, Attempt, Forward,
+        self, Attempt, Forward, Service,
         body::{Capture, CaptureContext, CaptureLimits},
         connect::ConnectError,
         headers,
+        upstream::Host,
     },
     inbound::{
         fields::{Field, Fields},
@@ -34,12 +38,13 @@ use crate::{
     token::{self, AccessToken, TokenManager},
 };
 use arc_swap::{ArcSwap, Cache};
+use classify_401::classify_401;
 use error::Error;
 use exchange::Exchange;
 use http::{HeaderValue, Request, Response, StatusCode, Version, request::Parts};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use respond::{Answer, AnswerBody};
+use respond::{Answer, AnswerBody, Source};
 use select::Selection;
 use std::{
     borrow::Cow,
@@ -53,7 +58,7 @@ use std::{
     time::Duration,
 };
 use tokio::task::spawn_local;
-use triage::Unauthorized;
+use upstream_body::UpstreamBody;
 
 /// How long the rest of a refused request is read.
 const LINGER: Duration = Duration::from_secs(5);
@@ -238,51 +243,67 @@ impl Worker {
             .map_err(Error::Token)?;
         let capture = Capture::new(body.take(), &self.captures);
         exchange.uploads(&capture);
-        if head.version < Version::HTTP_2 && fields.expect.first().is_none() {
-            let gathered = capture.gather().await;
+        let http1 = head.version < Version::HTTP_2;
+        if !http1 || fields.expect.first().is_none() {
+            let gathered = capture.gather(http1).await;
             gathered.map_err(forward::Error::Body).map_err(Error::Forward)?;
         }
-        let mut unmended = None;
+        let mut refresh_error = None;
         for replays in 0.. {
             let attempt = attempt(head, &selection, &capture, &token);
-            let sent = self.forward.send(host, &attempt).await;
-            let (response, lease) = sent
-                .inspect_err(|_| self.replayed(replays, ReplayOutcome::Failed))
-                .map_err(Error::Forward)?;
+            let mut response = self.send(host, &attempt, replays).await?;
             if response.status() != StatusCode::UNAUTHORIZED {
                 self.replayed(replays, ReplayOutcome::Succeeded);
-                let mut answer = respond::amazon(response, lease, self.silence());
                 let prefix = self.mounted(&selection.prefix);
-                headers::rewrite_location(answer.headers_mut(), host.uri(), &prefix);
-                return Ok(answer);
+                headers::rewrite_location(response.headers_mut(), host.uri(), &prefix);
+                return Ok(response.map(Source::Amazon));
             }
-            let refused = Box::pin(triage::read(response, lease, &self.deadlines)).await;
-            self.metrics.upstream_401(refused.class);
-            if self.stands(&refused, &capture, replays).await {
-                if refused.class != Upstream401::Permission {
+            let class = classify_401(response.headers(), response.body().peeked());
+            self.metrics.upstream_401(class);
+            if self.is_final(class, &capture, replays).await {
+                if class != Upstream401::Permission {
                     // Too late for this request, in time for the next.
                     tokens.reject(holder, &token, exchange.request_id().as_bytes());
                     self.replayed(replays, ReplayOutcome::StillUnauthorized);
-                }
-                // Where no better token could be had, that is the truth to tell, not the 401; a
-                // lack of permission is Amazon's to tell, whatever became of the token.
-                return match unmended {
-                    Some(error) if refused.class != Upstream401::Permission => {
-                        Err(Error::Token(error))
+                    // No better token could be had: that is the cause, not the 401.
+                    if let Some(error) = refresh_error {
+                        return Err(Error::Token(error));
                     }
-                    _ => Ok(respond::unauthorized(refused, self.silence())),
-                };
+                }
+                return Ok(unauthorized(response, &selection, exchange));
             }
-            refused.discard();
+            drop(response);
             let replacement =
                 Box::pin(tokens.replace(holder, &token, exchange.request_id().as_bytes())).await;
             let replacement = replacement
                 .inspect_err(|_| self.metrics.replay(ReplayOutcome::Failed))
                 .map_err(Error::Token)?;
-            (token, unmended) = (replacement.token, replacement.failed);
+            (token, refresh_error) = (replacement.token, replacement.failed);
             exchange.replayed();
         }
         unreachable!("a request is replayed a bounded number of times")
+    }
+
+    /// Sends one attempt. The start of an error response is read before it goes on, so that a 401
+    /// can be classified and no token is passed on.
+    async fn send(
+        &self,
+        host: &Rc<Host>,
+        attempt: &Attempt<'_>,
+        replays: u32,
+    ) -> Result<Response<UpstreamBody>, Error> {
+        let sent = self.forward.send(host, attempt).await;
+        let (response, lease) = sent
+            .inspect_err(|_| self.replayed(replays, ReplayOutcome::Failed))
+            .map_err(Error::Forward)?;
+        let mut response = UpstreamBody::of(response, lease, self.idle_timer());
+        if response.status().is_client_error() {
+            Box::pin(response.body_mut().peek(&self.deadlines)).await;
+            if redact::redact(&mut response, attempt.bearer) {
+                self.metrics.response_redacted();
+            }
+        }
+        Ok(response)
     }
 
     /// Refuses what must not go further, before anything is read of the body.
@@ -333,9 +354,9 @@ impl Worker {
     }
 
     /// Whether a 401 is Amazon's last word on this request.
-    async fn stands(&self, refused: &Unauthorized, capture: &Capture, replays: u32) -> bool {
+    async fn is_final(&self, class: Upstream401, capture: &Capture, replays: u32) -> bool {
         let is_last = replays >= self.shared.config.replay.max_replays;
-        if is_last || refused.class == Upstream401::Permission {
+        if is_last || class == Upstream401::Permission {
             return true;
         }
         let is_kept = capture.is_kept().await;
@@ -384,7 +405,7 @@ impl Worker {
         }
     }
 
-    fn silence(&self) -> (Timer, Duration) {
+    fn idle_timer(&self) -> (Timer, Duration) {
         (self.deadlines.timer(), self.shared.config.upstream.response_idle_timeout)
     }
 
@@ -393,6 +414,20 @@ impl Worker {
         self.request_ids.set(number.wrapping_add(1));
         request_id::fresh(number)
     }
+}
+
+/// Amazon's last word on a request.
+fn unauthorized(
+    response: Response<UpstreamBody>,
+    selection: &Selection,
+    exchange: &mut Exchange,
+) -> Answer {
+    let mut response = response.map(Source::Amazon);
+    if selection.service == Service::Mcp {
+        respond::mark_unauthorized(&mut response);
+        exchange.failed(respond::UNAUTHORIZED);
+    }
+    response
 }
 
 fn attempt<'a>(

@@ -3,26 +3,27 @@
 use super::{
     error::{Error, METHODS},
     exchange::Exchange,
-    triage::Unauthorized,
+    upstream_body::UpstreamBody,
 };
-use crate::{deadline::Timer, forward::upstream, inbound::request_id::REQUEST_ID};
+use crate::inbound::request_id::REQUEST_ID;
 use bytes::Bytes;
 use http::{
     HeaderName, HeaderValue, Response, StatusCode, Version,
-    header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER},
+    header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use serde_json::json;
 use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 static ERROR: HeaderName = HeaderName::from_static("x-ads-proxy-error");
 static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// The code that marks a 401 of Amazon's which goes on as a 403.
+pub const UNAUTHORIZED: &str = "upstream_unauthorized";
 
 /// An answer before it is bound to its exchange.
 pub type Answer = Response<Source>;
@@ -33,50 +34,18 @@ pub enum Source {
     /// From us.
     Ours(Bytes),
     /// From Amazon.
-    Amazon(AmazonBody),
+    Amazon(UpstreamBody),
 }
 
-/// Amazon's body, and the connection it comes on.
-#[derive(Debug)]
-pub struct AmazonBody {
-    /// Read already, to be given out first.
-    peeked: Bytes,
-    incoming: Incoming,
-    /// How it broke off while it was looked at; the caller is to see that, too.
-    cut: Option<hyper::Error>,
-    /// Given back when the body has ended; dropped, and so closed, when it is left before.
-    lease: Option<upstream::Lease>,
-    /// Cuts a body that falls silent; none for event streams.
-    silence: Option<(Timer, Duration)>,
-}
-
-/// Amazon's answer, untouched but for what belongs to the connection it came on.
-pub fn amazon(
-    response: upstream::Response,
-    lease: upstream::Lease,
-    silence: (Timer, Duration),
-) -> Answer {
-    let (head, incoming) = response.into_parts();
-    let stream = head
-        .headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-    let silence = (!stream).then_some(silence);
-    let body =
-        AmazonBody { peeked: Bytes::new(), incoming, cut: None, lease: Some(lease), silence };
-    Response::from_parts(head, Source::Amazon(body))
-}
-
-/// A 401 that was looked at and stands.
-pub fn unauthorized(answer: Unauthorized, silence: (Timer, Duration)) -> Answer {
-    let body = AmazonBody {
-        peeked: answer.peeked,
-        incoming: answer.rest,
-        cut: answer.cut,
-        lease: Some(answer.lease),
-        silence: Some(silence),
-    };
-    Response::from_parts(answer.head, Source::Amazon(body))
+/// Marks a 401 of Amazon's on `/mcp` that no new token can fix. It goes on as a 403 with its body,
+/// because MCP clients begin a login at a 401 and never come back.
+pub fn mark_unauthorized(response: &mut Answer) {
+    *response.status_mut() = StatusCode::FORBIDDEN;
+    let headers = response.headers_mut();
+    headers.remove(WWW_AUTHENTICATE);
+    headers.insert(ERROR.clone(), HeaderValue::from_static(UNAUTHORIZED));
+    let status = "adsproxy; error=http_request_denied; received-status=401";
+    headers.insert(PROXY_STATUS.clone(), HeaderValue::from_static(status));
 }
 
 /// The LWA shim's answer.
@@ -194,86 +163,6 @@ impl Body for AnswerBody {
         match &self.source {
             Source::Ours(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Amazon(body) => body.size_hint(),
-        }
-    }
-}
-
-impl AmazonBody {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if !self.peeked.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.peeked)))));
-        }
-        let polled = match self.cut.take() {
-            Some(error) => Poll::Ready(Some(Err(error))),
-            None => match &self.lease {
-                Some(lease) => lease.poll_frame(&mut self.incoming, cx),
-                None => Pin::new(&mut self.incoming).poll_frame(cx),
-            },
-        };
-        let Poll::Ready(frame) = polled else {
-            if let Some((timer, limit)) = &mut self.silence {
-                ready!(timer.poll_after(*limit, cx));
-                self.lease = None;
-                return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
-            }
-            return Poll::Pending;
-        };
-        if let Some((timer, _)) = &mut self.silence {
-            timer.disarm();
-        }
-        match frame {
-            // The connection is free as soon as the last byte is here, not when it is passed on.
-            Some(Ok(frame)) => {
-                if self.incoming.is_end_stream() {
-                    self.release();
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Some(Err(error)) => {
-                self.lease = None;
-                Poll::Ready(Some(Err(io::Error::other(error))))
-            }
-            None => {
-                self.release();
-                Poll::Ready(None)
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.peeked.is_empty() && self.cut.is_none() && self.incoming.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let rest = self.incoming.size_hint();
-        let peeked = self.peeked.len() as u64;
-        match rest.exact() {
-            Some(rest) => SizeHint::with_exact(rest + peeked),
-            None => SizeHint::default(),
-        }
-    }
-
-    fn release(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.release();
-        }
-    }
-}
-
-impl Drop for AmazonBody {
-    fn drop(&mut self) {
-        // hyper drops a body without asking again once it knows that it has ended.
-        if self.cut.is_none() && self.incoming.is_end_stream() {
-            self.release();
-        }
-    }
-}
-
-impl Unauthorized {
-    /// Leaves the answer for a replay. Its connection serves on if the body has ended.
-    pub fn discard(self) {
-        if self.cut.is_none() && self.rest.is_end_stream() {
-            self.lease.release();
         }
     }
 }

@@ -1,0 +1,117 @@
+//! Removes our access token from an error response that quotes it.
+//!
+//! Amazon's gateway repeats an `Authorization` that it does not understand in its error text. Such
+//! a response would hand the token to the caller, which must never hold one.
+
+use super::{
+    content::decoded,
+    upstream_body::{PEEK_MAX_BYTES, UpstreamBody},
+};
+use http::{
+    HeaderValue, Response,
+    header::{CONTENT_ENCODING, CONTENT_LENGTH},
+};
+
+const MASK: &[u8] = b"[redacted]";
+/// The least length of a part of a token that is taken for it, bytes.
+const PART_MIN_BYTES: usize = 16;
+
+/// Replaces what `response` quotes of `authorization`, in its fields and in a body that was peeked
+/// whole. Returns whether there was any; a response without it stays as it came.
+pub fn redact(response: &mut Response<UpstreamBody>, authorization: &HeaderValue) -> bool {
+    let secret = authorization.as_bytes();
+    let token = secret.strip_prefix(b"Bearer ").unwrap_or(secret);
+    let in_fields = redact_fields(response, token);
+    redact_body(response, token) || in_fields
+}
+
+fn redact_fields(response: &mut Response<UpstreamBody>, token: &[u8]) -> bool {
+    let mut found = false;
+    for value in response.headers_mut().values_mut() {
+        if let Some(clean) = mask(value.as_bytes(), token)
+            && let Ok(clean) = HeaderValue::from_bytes(&clean)
+        {
+            *value = clean;
+            found = true;
+        }
+    }
+    found
+}
+
+fn redact_body(response: &mut Response<UpstreamBody>, token: &[u8]) -> bool {
+    let body = response.body();
+    if body.peeked().len() > PEEK_MAX_BYTES || !body.is_peeked_whole() {
+        return false;
+    }
+    let text = decoded(response.headers(), body.peeked());
+    let Some(clean) = text.and_then(|text| mask(&text, token)) else { return false };
+    let headers = response.headers_mut();
+    headers.remove(CONTENT_ENCODING);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(clean.len()));
+    response.body_mut().replace_peeked(clean.into());
+    true
+}
+
+/// `text` with `token` masked; none if it is not in there.
+///
+/// An escape (`%7C`, `\u007c`, `&#124;`) changes only separators, so that the long parts between
+/// them are looked for as well.
+fn mask(text: &[u8], token: &[u8]) -> Option<Vec<u8>> {
+    let parts = token.split(|b| !(b.is_ascii_alphanumeric() || b"-_.~".contains(b)));
+    let parts = parts.filter(|part| part.len() >= PART_MIN_BYTES);
+    let whole = (!token.is_empty()).then_some(token);
+    let mut clean: Option<Vec<u8>> = None;
+    for needle in whole.into_iter().chain(parts) {
+        if let Some(replaced) = replaced(clean.as_deref().unwrap_or(text), needle) {
+            clean = Some(replaced);
+        }
+    }
+    clean
+}
+
+fn replaced(text: &[u8], needle: &[u8]) -> Option<Vec<u8>> {
+    let find = |text: &[u8]| text.windows(needle.len()).position(|window| window == needle);
+    let mut at = find(text)?;
+    let (mut out, mut rest) = (Vec::with_capacity(text.len()), text);
+    loop {
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(MASK);
+        rest = &rest[at + needle.len()..];
+        match find(rest) {
+            Some(next) => at = next,
+            None => break,
+        }
+    }
+    out.extend_from_slice(rest);
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "Atza|IwEBIAbcdefghijklmnop-_qrstuv/WXYZ0123456789wxyz+short";
+
+    fn masked(text: &str) -> Option<String> {
+        mask(text.as_bytes(), TOKEN.as_bytes()).map(|text| String::from_utf8(text).expect("text"))
+    }
+
+    #[test]
+    fn every_quotation_is_masked_however_its_separators_are_written() {
+        let quoted = masked(&format!("'Bearer {TOKEN}' is not {TOKEN}."));
+        assert_eq!(quoted.as_deref(), Some("'Bearer [redacted]' is not [redacted]."));
+        for bar in ["%7C", "%7c", r"\u007c", "&#124;", " "] {
+            let text = TOKEN.replace('|', bar).replace('/', "%2F");
+            let clean = masked(&text).expect("a quotation");
+            assert!(!clean.contains("IwEBIA") && !clean.contains("WXYZ"), "{clean}");
+        }
+    }
+
+    #[test]
+    fn other_text_is_not_touched() {
+        for text in ["", "Atza|", "Atza|another", "IwEBIA", r#"{"message":"Unauthorized"}"#] {
+            assert_eq!(masked(text), None, "{text}");
+        }
+        assert_eq!(mask(b"text", b""), None);
+    }
+}
