@@ -1,5 +1,9 @@
 //! A text that must never be shown: masked `Debug`, no `Display`, wiped on drop.
 
+mod refresh_token;
+
+pub use refresh_token::{InvalidRefreshToken, RefreshToken};
+
 use std::fmt;
 use zeroize::Zeroizing;
 
@@ -12,6 +16,13 @@ impl Secret {
     #[must_use]
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
+    }
+
+    /// Takes what a variable, a file or standard input held: a byte order mark before it and line
+    /// ends after it are no part of the secret.
+    #[must_use]
+    pub fn from_source(text: &str) -> Self {
+        Self::from(text.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']))
     }
 
     /// The text itself. Every use of this is a place to review.
@@ -57,6 +68,15 @@ mod tests {
     fn debug_shows_nothing_of_the_secret() {
         let shown = format!("{:?} {:#?}", Secret::from("CANARY"), Some(Secret::from("CANARY")));
         assert!(shown.contains("[redacted]") && !shown.contains("CANARY"));
+    }
+
+    #[test]
+    fn the_ends_of_a_source_are_no_part_of_its_secret() {
+        for text in ["s", "s\n", "s\r\n", "s\n\n\r\n", "\u{feff}s", "\u{feff}s\n"] {
+            assert_eq!(Secret::from_source(text).expose(), "s");
+        }
+        assert_eq!(Secret::from_source(" a\nb \n").expose(), " a\nb ");
+        assert!(Secret::from_source("\n").is_empty());
     }
 
     #[test]

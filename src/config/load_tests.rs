@@ -252,6 +252,30 @@ fn a_placeholder_of_our_own_is_no_refresh_token() {
 }
 
 #[test]
+fn what_cannot_be_a_refresh_token_is_an_error_and_what_is_odd_a_warning() {
+    let more = "[accounts.b]\nregion = \"na\"\nrefresh_token = { env = \"OTHER\" }\n";
+    let with = |token: &str| load_with(&format!("{MINIMAL}{more}"), &[("OTHER", token)]);
+    for (token, part) in [
+        ("\"Atzr|CANARY\"", "remove the quotes"),
+        ("Atza|CANARY", "this is an access token"),
+        ("amzn1.oa2-cs.v1.CANARY", "belongs to the application"),
+        ("Atzr|CAN ARY", "visible ASCII"),
+    ] {
+        let error = with(token).unwrap_err().to_string();
+        assert!(error.contains("p.toml:11:17: accounts.b.refresh_token: "), "{error}");
+        assert!(error.contains(part) && !error.contains("CANARY"), "{error}");
+    }
+    let warnings = |token: &str| -> Vec<String> {
+        let warnings = with(token).unwrap().warnings;
+        let mut texts: Vec<_> = warnings.into_iter().map(|warning| warning.message).collect();
+        texts.retain(|text| text.starts_with("accounts.b"));
+        texts
+    };
+    assert!(warnings("unusual-token")[0].contains("does not begin with `Atzr|`"));
+    assert_eq!(warnings("\u{feff}Atzr|usual\n"), Vec::<String>::new());
+}
+
+#[test]
 fn several_live_secrets_keep_their_order() {
     let text = MINIMAL.replace(
         "{ env = \"TEST_SECRET\" }",

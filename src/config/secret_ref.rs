@@ -26,7 +26,7 @@ const FILE_MAX_BYTES: u64 = 64 * 1024;
 pub(crate) enum SecretRef {
     /// The value of an environment variable.
     Env(String),
-    /// The content of a file, without its last line end.
+    /// The content of a file.
     File(String),
 }
 
@@ -127,10 +127,12 @@ impl SecretRef {
         let (found, place) = match self {
             Self::Env(name) => match environment.get(name) {
                 None => return Err(Error::Unset(name.clone())),
-                Some("") => return Err(Error::EmptyVariable(name.clone())),
                 Some(value) => {
-                    let found = Found { secret: Secret::from(value), exposed: None };
-                    (found, format!("environment variable {name}"))
+                    let secret = Secret::from_source(value);
+                    if secret.is_empty() {
+                        return Err(Error::EmptyVariable(name.clone()));
+                    }
+                    (Found { secret, exposed: None }, format!("environment variable {name}"))
                 }
             },
             Self::File(path) => {
@@ -163,12 +165,11 @@ fn read(path: PathBuf) -> Result<Found, Error> {
         return Err(Error::TooLong(path));
     }
     let Ok(text) = std::str::from_utf8(&bytes) else { return Err(Error::NotText(path)) };
-    let text = text.strip_suffix('\n').unwrap_or(text);
-    let text = text.strip_suffix('\r').unwrap_or(text);
-    if text.is_empty() {
+    let secret = Secret::from_source(text);
+    if secret.is_empty() {
         return Err(Error::EmptyFile(path));
     }
-    Ok(Found { secret: Secret::from(text), exposed })
+    Ok(Found { secret, exposed })
 }
 
 impl Serialize for Secrets {
@@ -266,7 +267,13 @@ mod tests {
     use std::fs;
 
     fn environment() -> Environment {
-        let variables = [("SECRET", "s3cret"), ("EMPTY", ""), ("LINES", "a\nb")];
+        let variables = [
+            ("SECRET", "s3cret"),
+            ("ENDED", "s3cret\r\n"),
+            ("MARKED", "\u{feff}s3cret"),
+            ("EMPTY", "\n"),
+            ("LINES", "a\nb\n"),
+        ];
         variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
@@ -287,8 +294,14 @@ mod tests {
     }
 
     #[test]
-    fn reads_a_variable_as_it_stands() {
-        assert_eq!(resolved(&SecretRef::Env("SECRET".into())).unwrap(), "s3cret");
+    fn line_ends_and_byte_order_marks_never_count() {
+        for (name, secret) in [("SECRET", "s3cret"), ("ENDED", "s3cret"), ("MARKED", "s3cret")] {
+            assert_eq!(resolved(&SecretRef::Env(name.into())).unwrap(), secret);
+        }
+        for content in ["s3cret", "s3cret\n", "s3cret\r\n", "s3cret\n\n", "\u{feff}s3cret\n"] {
+            let (_directory, reference) = file(content.as_bytes(), 0o600);
+            assert_eq!(resolved(&reference).unwrap(), "s3cret");
+        }
     }
 
     #[test]
@@ -296,16 +309,6 @@ mod tests {
         for (name, part) in [("NONE", "not set"), ("EMPTY", "is empty"), ("LINES", "line break")] {
             let error = resolved(&SecretRef::Env(name.into())).unwrap_err();
             assert!(error.contains(name) && error.contains(part), "{error}");
-        }
-    }
-
-    #[test]
-    fn drops_the_last_line_end_of_a_file_and_nothing_else() {
-        for (content, secret) in
-            [("s3cret", "s3cret"), ("s3cret\n", "s3cret"), ("s3cret\r\n", "s3cret"), (" s ", " s ")]
-        {
-            let (_directory, reference) = file(content.as_bytes(), 0o600);
-            assert_eq!(resolved(&reference).unwrap(), secret);
         }
     }
 

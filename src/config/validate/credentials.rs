@@ -10,7 +10,7 @@ use crate::{
         secret_ref::{Found, Secrets},
     },
     id::{AccountId, placeholder_alias},
-    secret::Secret,
+    secret::{RefreshToken, Secret},
 };
 use base64::{Engine, engine::general_purpose};
 use http::{HeaderName, HeaderValue, header};
@@ -217,7 +217,7 @@ impl Check<'_> {
         }
         let refresh_token = account.refresh_token.as_ref();
         let refresh_token =
-            refresh_token.and_then(|secrets| self.secret(&key("refresh_token"), secrets));
+            refresh_token.and_then(|secrets| self.refresh_token(&key("refresh_token"), secrets));
         // Taken for a new one, it would replace the real one in the store.
         let named = refresh_token.as_ref().and_then(|t| placeholder_alias(t.expose(), "Atzr"));
         if named.is_some_and(|named| named == alias || file.accounts.contains_key(named)) {
@@ -227,6 +227,22 @@ impl Check<'_> {
         }
         let headers = self.headers(alias, &account.headers);
         Some(Account { region: region?, application: application.clone(), refresh_token, headers })
+    }
+
+    fn refresh_token(&mut self, key: &[&str], secrets: &Secrets) -> Option<Secret> {
+        let secret = self.secret(key, secrets)?;
+        match RefreshToken::parse(&secret) {
+            Ok(token) => {
+                if !token.is_usual {
+                    self.warn(key, RefreshToken::UNUSUAL);
+                }
+                Some(token.secret)
+            }
+            Err(error) => {
+                self.fail(key, error);
+                None
+            }
+        }
     }
 
     fn headers(
