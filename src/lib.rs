@@ -92,6 +92,7 @@ pub mod metrics;
 pub mod sandbox;
 
 pub mod backoff;
+pub mod caller_body;
 pub mod clock;
 pub mod deadline;
 pub mod durable_file;

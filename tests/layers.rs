@@ -59,6 +59,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "proxy",
         &[
             "inbound",
+            "caller_body",
             "account",
             "forward",
             "token",
@@ -71,7 +72,6 @@ const MODULES: &[(&str, &[&str])] = &[
             "id",
         ],
     ),
-    ("inbound", &["secret", "id"]),
     // An account in the directory carries the holder of its token.
     (
         "account",
@@ -90,14 +90,16 @@ const MODULES: &[(&str, &[&str])] = &[
         "hooks",
         &["metrics", "https", "config", "secret", "backoff", "clock", "error_chain", "event", "id"],
     ),
-    ("forward", &["metrics", "config", "deadline", "executor", "id", "small_write"]),
+    ("forward", &["caller_body", "metrics", "config", "deadline", "executor", "id", "small_write"]),
     // Is handed a service; does not know what is behind it.
-    ("listen", &["metrics", "config", "executor", "small_write"]),
+    ("listen", &["inbound::peer", "caller_body", "metrics", "config", "executor", "small_write"]),
+    ("inbound", &["secret", "id"]),
     ("log", &["config", "clock", "id"]),
     ("metrics", &["config", "id"]),
     ("https", &[]),
     ("config", &["secret", "event", "id", "trusted_path"]),
     ("backoff", &[]),
+    ("caller_body", &[]),
     ("clock", &[]),
     ("deadline", &[]),
     ("durable_file", &[]),

@@ -34,6 +34,8 @@ mod deploy;
 #[cfg(feature = "sandbox")]
 mod drain;
 #[cfg(feature = "sandbox")]
+mod early_responses;
+#[cfg(feature = "sandbox")]
 mod egress_proxy;
 #[cfg(feature = "sandbox")]
 mod fallbacks;

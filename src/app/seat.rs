@@ -2,7 +2,7 @@
 
 use crate::{
     deadline::TICK,
-    listen::{Acceptor, LINGER, bind::Bound, refusal::Refused, tls::ServerTls},
+    listen::{Acceptor, IDLE_GRACE, bind::Bound, refusal::Refused, tls::ServerTls},
     log::AccessLog,
     metrics::Metrics,
     proxy::{self, Shared, Worker},
@@ -53,7 +53,7 @@ impl Seat {
         let worker = Worker::new(self.shared, metrics.clone(), self.access);
         let service = {
             let worker = worker.clone();
-            move |request| worker.clone().handle(request)
+            move |request, _: &_| worker.clone().handle(request)
         };
         let refuse = {
             let worker = worker.clone();
@@ -80,7 +80,7 @@ impl Seat {
                 }
             }
             let Some(since) = draining.map(|began| began.elapsed()) else { continue };
-            if since >= LINGER {
+            if since >= IDLE_GRACE {
                 // Requests that were on their way have come by now; others are refused.
                 late.store(true, Ordering::Relaxed);
             }

@@ -10,6 +10,7 @@ mod reader;
 mod spill;
 
 use crate::{
+    caller_body::CallerBody,
     config,
     deadline::{Deadlines, TICK, Timer},
     metrics::{Limit, WorkerMetrics},
@@ -18,7 +19,6 @@ use bytes::Bytes;
 use frames::Frames;
 pub use gate::ContinueGate;
 use http_body::{Body, SizeHint};
-use hyper::body::Incoming;
 pub use reader::RequestBody;
 use spill::Spill;
 use std::{
@@ -32,7 +32,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -117,13 +117,17 @@ struct Shared {
     waiting_for_caller: Cell<bool>,
     /// Whether Amazon's answer is final, so that nothing needs to be kept any longer.
     answered: Cell<bool>,
+    /// Whether the rest of the body was given up: its response is out.
+    abandoned: Cell<bool>,
     gate: RefCell<Option<Arc<ContinueGate>>>,
     error: Cell<Option<BodyError>>,
 }
 
 struct State {
-    source: Incoming,
-    source_ended: bool,
+    /// None once it has ended, or is not wanted any more.
+    source: Option<CallerBody>,
+    /// Wakes the reader that waits for the caller.
+    reader: Option<Waker>,
     kept: Kept,
     kept_bytes: u64,
     /// What of the common budget this capture holds: at least `kept_bytes`.
@@ -142,15 +146,15 @@ enum Kept {
 impl Capture {
     /// Begins to capture `source`. A request without a body needs no capture at all.
     #[must_use]
-    pub fn new(source: Option<Incoming>, context: &Rc<CaptureContext>) -> Self {
+    pub fn new(source: Option<CallerBody>, context: &Rc<CaptureContext>) -> Self {
         let Some(source) = source.filter(|source| !source.is_end_stream()) else {
             return Self(None);
         };
         Self(Some(Rc::new(Shared {
             size: source.size_hint(),
             state: RefCell::new(State {
-                source,
-                source_ended: false,
+                source: Some(source),
+                reader: None,
                 kept: Kept::Memory(Frames::default()),
                 kept_bytes: 0,
                 charged: 0,
@@ -164,6 +168,7 @@ impl Capture {
             finished: Cell::new(false),
             waiting_for_caller: Cell::new(false),
             answered: Cell::new(false),
+            abandoned: Cell::new(false),
             gate: RefCell::new(None),
             error: Cell::new(None),
             context: context.clone(),
@@ -289,21 +294,24 @@ impl Capture {
         self.0.as_ref().is_some_and(|shared| shared.size.exact().is_none())
     }
 
-    /// Forgets what was captured: Amazon has answered for good. A replay that still reads it
-    /// reads on to its end.
-    pub fn answered(&self) {
-        if let Some(shared) = &self.0 {
-            shared.answered.set(true);
-            shared.forget_what_is_read(&mut shared.state.borrow_mut());
+    /// Drops what was captured: the response is final. A replay that still reads it reads on to
+    /// its end. After an `error` the upload goes no further.
+    pub fn answered(&self, error: bool) {
+        let Some(shared) = &self.0 else { return };
+        shared.answered.set(true);
+        shared.forget_what_is_read(&mut shared.state.borrow_mut());
+        if error {
+            shared.abandon();
         }
     }
 
-    /// Ends a body that Amazon never asked for: its whole answer came instead of a
-    /// `100 Continue`.
+    /// Ends the upload: the whole response is out.
     pub fn over(&self) {
-        if let Some(gate) = self.0.as_ref().and_then(|shared| shared.gate.take()) {
+        let Some(shared) = &self.0 else { return };
+        if let Some(gate) = shared.gate.take() {
             gate.shut();
         }
+        shared.abandon();
     }
 }
 
@@ -369,6 +377,18 @@ impl Shared {
         }
     }
 
+    /// Gives what the caller still sends back to its connection.
+    fn abandon(&self) {
+        let mut state = self.state.borrow_mut();
+        if let Some(source) = state.source.take_if(|source| !source.is_end_stream()) {
+            self.abandoned.set(true);
+            drop(source);
+            if let Some(reader) = state.reader.take() {
+                reader.wake();
+            }
+        }
+    }
+
     /// Ends the current attempt; returns the number of the next.
     fn supersede(&self) -> u32 {
         self.reader.set(self.reader.get() + 1);
@@ -421,14 +441,18 @@ impl Shared {
         let state = &mut *state;
         ready!(self.poll_room(state, cx));
         loop {
-            if state.source_ended {
-                return Poll::Ready(None);
+            if self.abandoned.get() {
+                return Poll::Ready(Some(Err(BodyError::Superseded)));
             }
-            let polled = Pin::new(&mut state.source).poll_frame(cx);
+            let Some(source) = &mut state.source else { return Poll::Ready(None) };
+            let polled = Pin::new(source).poll_frame(cx);
             let now = self.context.deadlines.now();
             let Poll::Ready(frame) = polled else {
                 if !self.waiting_for_caller.replace(true) {
                     state.waiting_since = now;
+                }
+                if !state.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
+                    state.reader = Some(cx.waker().clone());
                 }
                 ready!(state.slow.poll_after(self.context.limits.body_timeout, cx));
                 self.context.metrics.limit(Limit::BodyTimeout);
@@ -443,7 +467,7 @@ impl Shared {
                 }
             }
             match frame {
-                None => state.source_ended = true,
+                None => state.source = None,
                 Some(Err(_)) => {
                     return Poll::Ready(Some(Err(self.fail(BodyError::Incomplete))));
                 }

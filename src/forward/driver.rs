@@ -184,6 +184,15 @@ impl Driver {
         polled
     }
 
+    /// Ends the connection at once, also while it waits to send the rest of an upload.
+    pub(super) fn end(&self) {
+        let connection = self.connection.take();
+        drop(connection);
+        if let Some(task) = &*self.task.borrow() {
+            task.wake_by_ref();
+        }
+    }
+
     /// The connection's own task takes over again, if a request ran it. `finish` runs it once more
     /// first, which is cheaper than the task where nothing else is left to do.
     pub(super) fn hand_back(&self, finish: bool) {

@@ -437,6 +437,8 @@ impl Lease {
                 let ready = deadlines.within(Duration::from_secs(5), ready).await;
                 if matches!(ready, Some(Ok(()))) {
                     host.give_back(connection);
+                } else {
+                    connection.driver.end();
                 }
             });
         }

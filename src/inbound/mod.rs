@@ -5,5 +5,6 @@
 
 pub mod fields;
 pub mod guard;
+pub mod peer;
 pub mod request_id;
 pub mod session_key;

@@ -7,15 +7,25 @@
 //! such a request, so the stream, which knows that none is in flight, puts a full answer there.
 
 use super::refusal::{Refuse, Refused};
-use crate::small_write;
-use hyper::rt::{Read, ReadBufCursor, Write};
+use crate::{caller_body::UnreadBody, inbound::peer::Peer, small_write};
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use std::{
     cell::{Cell, RefCell},
     fmt, io,
+    mem::MaybeUninit,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
 };
+
+/// How long a closing connection may take to read on after its last byte was written.
+const LINGERING_SECS: u32 = 1;
+/// What a caller may have sent behind a whole request whose response announced the end, bytes.
+const PIPELINED_MAX_BYTES: u64 = 64 * 1024;
+/// How long an unread rest of a request body may pause.
+const DISCARD_PAUSE_SECS: u32 = 5;
+/// A rest up to this size is read and discarded, and the connection goes on, bytes.
+const DISCARD_MAX_BYTES: u64 = 256 * 1024;
 
 /// How a connection is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +52,14 @@ enum Answer {
 /// One open connection. Times are seconds of the worker's sweep.
 #[derive(Debug)]
 pub struct Connection {
-    pub(super) http2: bool,
+    http2: Cell<bool>,
+    pub(super) peer: Peer,
+    pub(super) unread: Rc<UnreadBody>,
+    /// Since when a rest of a request body is discarded, and when something of it came last.
+    discarding: Cell<Option<(u32, u32)>>,
+    /// How many bytes may still be read once the writing side is shut.
+    lingering_bytes: Cell<u64>,
+    lingering_since: Cell<Option<u32>>,
     requests: Cell<u32>,
     idle_since: Cell<u32>,
     first_byte: Cell<Option<u32>>,
@@ -53,27 +70,41 @@ pub struct Connection {
     /// Whether every answer begun has been written out.
     settled: Cell<bool>,
     close: Cell<Close>,
-    waker: RefCell<Option<Waker>>,
     clock: Rc<Cell<u32>>,
 }
 
 impl Connection {
     /// A connection just accepted.
-    pub(super) fn new(http2: bool, clock: &Rc<Cell<u32>>) -> Rc<Self> {
+    pub(super) fn new(peer: Peer, clock: &Rc<Cell<u32>>) -> Rc<Self> {
         Rc::new(Self {
-            http2,
+            http2: Cell::new(false),
+            peer,
+            unread: Rc::default(),
+            discarding: Cell::new(None),
+            lingering_bytes: Cell::new(0),
+            lingering_since: Cell::new(None),
             requests: Cell::new(0),
             idle_since: Cell::new(clock.get()),
-            // It was not handed over before its first byte had come.
-            first_byte: Cell::new(Some(clock.get())),
+            first_byte: Cell::new(None),
             write_blocked_since: Cell::new(None),
             answers: RefCell::default(),
             served: Cell::new(false),
             settled: Cell::new(true),
             close: Cell::new(Close::Open),
-            waker: RefCell::new(None),
             clock: clock.clone(),
         })
+    }
+
+    /// The first byte has come, and says what the caller speaks.
+    pub(super) fn begin(&self, http2: bool) {
+        self.http2.set(http2);
+        self.idle_since.set(self.clock.get());
+        self.first_byte.set(Some(self.clock.get()));
+    }
+
+    /// Whether the caller speaks HTTP/2.
+    pub(super) fn is_http2(&self) -> bool {
+        self.http2.get()
     }
 
     /// A request begins; it is in flight until the guard is dropped.
@@ -107,9 +138,7 @@ impl Connection {
         if self.close.replace(how) == how {
             return;
         }
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
-        }
+        self.unread.wake();
     }
 
     pub(super) fn closing(&self) -> Close {
@@ -118,22 +147,73 @@ impl Connection {
 
     /// Remembers how to wake the connection's task.
     pub(super) fn register(&self, waker: &Waker) {
-        let mut known = self.waker.borrow_mut();
-        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            *known = Some(waker.clone());
+        self.unread.register(waker);
+    }
+
+    /// Whether the response to the current request must announce the end of the connection: so
+    /// much of the request's body is still to come that its end is not waited for.
+    pub(super) fn must_announce_end(&self) -> bool {
+        self.unread.remaining().is_some_and(|remaining| remaining > DISCARD_MAX_BYTES)
+    }
+
+    /// The end of the connection was announced.
+    pub(super) fn announced_end(&self) {
+        let is_unread = self.unread.remaining().is_some();
+        self.lingering_bytes.set(if is_unread { u64::MAX } else { PIPELINED_MAX_BYTES });
+    }
+
+    /// Reads what has come of an unread rest of a request body.
+    pub(super) fn poll_discard(&self, cx: &mut Context<'_>) {
+        let has_come = self.unread.poll_discard(cx);
+        if !self.unread.is_discarding() {
+            if self.discarding.take().is_some() || has_come {
+                let most = self.lingering_bytes.get().min(PIPELINED_MAX_BYTES);
+                self.lingering_bytes.set(most);
+            }
+            return;
         }
+        let now = self.clock.get();
+        let (since, last) = self.discarding.get().unwrap_or((now, now));
+        self.discarding.set(Some((since, if has_come { now } else { last })));
+    }
+
+    /// Reads no more of an unread rest, so that the connection ends.
+    pub(super) fn abandon_rest(&self) {
+        self.lingering_bytes.set(u64::MAX);
+        self.unread.abandon();
+    }
+
+    /// Whether an unread rest has paused for too long, or has been coming for more than `limit`.
+    pub(super) fn discards_too_long(&self, limit: u64) -> bool {
+        self.discarding.get().is_some_and(|(since, last)| {
+            self.since(Some(last)) > DISCARD_PAUSE_SECS
+                || u64::from(self.since(Some(since))) > limit
+        })
+    }
+
+    /// Whether the last byte was written long enough ago to close.
+    pub(super) fn lingers_too_long(&self) -> bool {
+        self.since(self.lingering_since.get()) > LINGERING_SECS
+    }
+
+    /// Whether nothing of a response is left to write.
+    pub(super) fn has_responded(&self) -> bool {
+        !self.is_busy() && self.settled.get()
     }
 
     /// For how long a request's header has been arriving.
     pub(super) fn header_secs(&self) -> u32 {
+        if self.unread.is_discarding() {
+            return 0;
+        }
         // Between requests HTTP/2 sends frames of its own, which are no header.
-        let between = self.http2 && self.served.get();
+        let between = self.http2.get() && self.served.get();
         self.since(self.first_byte.get().filter(|_| !self.is_busy() && !between))
     }
 
     /// For how long there has been no request at all.
     pub(super) fn idle_secs(&self) -> u32 {
-        let idle = !self.is_busy() && (self.http2 || self.first_byte.get().is_none());
+        let idle = !self.is_busy() && (self.http2.get() || self.first_byte.get().is_none());
         self.since(Some(self.idle_since.get()).filter(|_| idle))
     }
 
@@ -215,7 +295,11 @@ impl<T: Read + Unpin> Read for Watched<T> {
     ) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
         let connection = &self.connection;
-        if polled.is_ready() && !connection.is_busy() && connection.first_byte.get().is_none() {
+        if polled.is_ready()
+            && !connection.is_busy()
+            && connection.first_byte.get().is_none()
+            && !connection.unread.is_discarding()
+        {
             connection.first_byte.set(Some(connection.clock.get()));
         }
         polled
@@ -235,6 +319,36 @@ impl<T: Write + Unpin> Watched<T> {
         polled
     }
 
+    /// Reads on until the caller has closed, too.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>
+    where
+        T: Read,
+    {
+        let connection = self.connection.clone();
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        while connection.lingering_bytes.get() > 0 {
+            if connection.lingering_since.get().is_none() {
+                connection.lingering_since.set(Some(connection.clock.get()));
+            }
+            let mut buffer = ReadBuf::uninit(&mut buffer);
+            // How the connection ends makes no difference now.
+            let Ok(()) = ready!(Pin::new(&mut self.io).poll_read(cx, buffer.unfilled())) else {
+                return Poll::Ready(Ok(()));
+            };
+            let read = buffer.filled().len() as u64;
+            if read == 0 {
+                break;
+            }
+            let left = connection.lingering_bytes.get();
+            connection.lingering_bytes.set(if left == u64::MAX {
+                left
+            } else {
+                left.saturating_sub(read)
+            });
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Writes all of `answer` in the place of `instead_of` bytes.
     fn poll_answer(&mut self, instead_of: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         while let Some(answer) = self.answer.as_mut().filter(|answer| !answer.is_empty()) {
@@ -249,7 +363,7 @@ impl<T: Write + Unpin> Watched<T> {
     }
 }
 
-impl<T: Write + Unpin> Write for Watched<T> {
+impl<T: Read + Write + Unpin> Write for Watched<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -259,6 +373,10 @@ impl<T: Write + Unpin> Write for Watched<T> {
         // What is written before the last answer is settled belongs to that answer.
         if this.connection.settled.get() && this.answer.is_none() {
             this.answer = Refused::by_parser(buf).map(|refused| (this.refuse)(refused));
+            if this.answer.is_some() {
+                // What is behind a head that cannot be read is unknown.
+                this.connection.lingering_bytes.set(u64::MAX);
+            }
         }
         let polled = if this.answer.is_some() {
             this.poll_answer(buf.len(), cx)
@@ -292,7 +410,10 @@ impl<T: Write + Unpin> Write for Watched<T> {
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
+    /// Closes in stages where the caller may still send: its bytes would reset the connection, and
+    /// the response could be lost. Source: RFC 9112 section 9.6.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
+        self.poll_linger(cx)
     }
 }

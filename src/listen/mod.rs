@@ -12,15 +12,20 @@ pub mod refusal;
 pub mod tls;
 
 use crate::{
+    caller_body::CallerBody,
     config,
     executor::LocalExecutor,
+    inbound::peer::{Peer, UnixPeer},
     metrics::{Limit, WorkerMetrics},
 };
 use bind::Bound;
 use connection::{Close, Connection, Watched};
 use first_byte::{Peek, begins_http2};
 use guarded::Guarded;
-use http::{HeaderValue, Request, Response, header::CONNECTION};
+use http::{
+    HeaderValue, Request, Response,
+    header::{CONNECTION, EXPECT},
+};
 use hyper::{
     body::{Body, Incoming},
     rt::{Read, Write},
@@ -45,15 +50,15 @@ use std::{
 };
 use tls::ServerTls;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
-    net::{TcpListener, TcpStream, UnixListener},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::Notify,
     task::spawn_local,
     time::{sleep, timeout},
 };
 
 /// A draining worker keeps idle HTTP/1.1 connections for so long: a request may be on its way.
-pub const LINGER: Duration = Duration::from_secs(1);
+pub const IDLE_GRACE: Duration = Duration::from_millis(500);
 /// How many header lines hyper takes unless told.
 const HYPERS_HEADERS_MAX: usize = 100;
 /// Beyond the limit this many are told so at once; the others are just closed.
@@ -86,7 +91,7 @@ impl<S> fmt::Debug for Acceptor<S> {
 
 impl<S, F, B> Acceptor<S>
 where
-    S: Fn(Request<Incoming>) -> F + 'static,
+    S: Fn(Request<CallerBody>, &Peer) -> F + 'static,
     F: Future<Output = Response<B>> + 'static,
     B: Body + Unpin + 'static,
     B::Data: Send,
@@ -143,14 +148,15 @@ where
     async fn accept_tcp(self: Rc<Self>, listener: TcpListener) {
         while let Some(accepted) = self.next(listener.accept()).await {
             match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, address)) => {
                     // Without it small answers wait for acknowledgements; failing costs only that.
                     let _ = stream.set_nodelay(true);
                     match self.place() {
                         Some(place) => {
                             let this = self.clone();
+                            let connection = Connection::new(Peer::Tcp(address), &self.clock);
                             spawn_local(async move {
-                                this.serve_tcp(stream).await;
+                                this.serve_tcp(stream, connection).await;
                                 drop(place);
                             });
                         }
@@ -168,8 +174,10 @@ where
                 Ok((stream, _)) => match self.place() {
                     Some(place) => {
                         let this = self.clone();
+                        let Some(peer) = unix_peer(&stream) else { continue };
+                        let connection = Connection::new(peer, &self.clock);
                         spawn_local(async move {
-                            this.serve_plain(stream).await;
+                            this.serve_plain(stream, connection).await;
                             drop(place);
                         });
                     }
@@ -214,7 +222,7 @@ where
     }
 
     /// Tells a caller beyond the limit why, without reading from it.
-    fn refuse<T: AsyncWrite + Unpin + 'static>(self: &Rc<Self>, mut stream: T) {
+    fn refuse<T: AsyncRead + AsyncWrite + Unpin + 'static>(self: &Rc<Self>, mut stream: T) {
         if self.tls.is_some() || self.refusals.get() >= REFUSALS_MAX {
             return;
         }
@@ -222,51 +230,56 @@ where
         let this = self.clone();
         let refusal = (self.refuse)(Refused::Connections);
         spawn_local(async move {
-            let told = async {
+            let written = async {
                 stream.write_all(&refusal).await?;
                 stream.shutdown().await?;
-                // Closing with unread bytes would reset the connection and lose the answer.
-                sleep(Duration::from_millis(500)).await;
+                // Closing with unread bytes would reset the connection, and lose the response.
+                while stream.read(&mut [0; 1024]).await? > 0 {}
                 io::Result::Ok(())
             };
-            let _ = timeout(Duration::from_secs(2), told).await;
+            let _ = timeout(Duration::from_secs(2), written).await;
             this.refusals.set(this.refusals.get() - 1);
         });
     }
 
-    async fn serve_tcp(self: Rc<Self>, stream: TcpStream) {
+    async fn serve_tcp(self: Rc<Self>, stream: TcpStream, connection: Rc<Connection>) {
         match self.tls.clone() {
-            None => self.serve_plain(stream).await,
+            None => self.serve_plain(stream, connection).await,
             // Boxed: a handshake is larger than all that a plain connection needs.
-            Some(tls) => Box::pin(self.serve_tls(stream, tls)).await,
+            Some(tls) => Box::pin(self.serve_tls(stream, connection, tls)).await,
         }
     }
 
-    async fn serve_tls(self: Rc<Self>, stream: TcpStream, tls: Arc<ServerTls>) {
+    async fn serve_tls(
+        self: Rc<Self>,
+        stream: TcpStream,
+        connection: Rc<Connection>,
+        tls: Arc<ServerTls>,
+    ) {
         let handshake = tokio_rustls::TlsAcceptor::from(tls.current()).accept(stream);
         match timeout(self.limits.handshake_timeout, handshake).await {
             Ok(Ok(stream)) => {
                 let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                self.serve(stream, http2).await;
+                self.serve(stream, connection, http2).await;
             }
             Ok(Err(error)) => tracing::debug!(%error, "TLS handshake with a caller failed"),
             Err(_) => self.metrics.limit(Limit::HandshakeTimeout),
         }
     }
 
-    async fn serve_plain<T: Peek>(self: Rc<Self>, stream: T) {
+    async fn serve_plain<T: Peek>(self: Rc<Self>, stream: T, connection: Rc<Connection>) {
         match timeout(self.limits.first_byte_timeout, begins_http2(&stream)).await {
-            Ok(Ok(http2)) => self.serve(stream, http2).await,
+            Ok(Ok(http2)) => self.serve(stream, connection, http2).await,
             Ok(Err(_)) => {}
             Err(_) => self.metrics.limit(Limit::FirstByteTimeout),
         }
     }
 
-    async fn serve<T>(self: Rc<Self>, stream: T, http2: bool)
+    async fn serve<T>(self: Rc<Self>, stream: T, connection: Rc<Connection>, http2: bool)
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let connection = Connection::new(http2, &self.clock);
+        connection.begin(http2);
         let key = self.next.replace(self.next.get() + 1);
         self.connections.borrow_mut().insert(key, connection.clone());
         if self.draining.get() && http2 {
@@ -343,9 +356,15 @@ where
         request: Request<Incoming>,
     ) -> Result<Response<Guarded<B>>, std::convert::Infallible> {
         let in_flight = connection.request();
-        let mut response = (self.service)(request).await;
-        if self.draining.get() && !connection.http2 {
+        // HTTP/2 ends a stream alone.
+        let rest = (!connection.is_http2()).then_some(&connection.unread);
+        let (head, body) = request.into_parts();
+        let is_held_back = !body.is_end_stream() && head.headers.contains_key(EXPECT);
+        let request = Request::from_parts(head, CallerBody::new(body, rest, is_held_back));
+        let mut response = (self.service)(request, &connection.peer).await;
+        if !connection.is_http2() && (self.draining.get() || connection.must_announce_end()) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            connection.announced_end();
         }
         Ok(response.map(|body| Guarded::new(body, in_flight)))
     }
@@ -367,6 +386,12 @@ where
                 // The usual end of a kept-alive connection: nothing to count.
                 connection.close(Close::Gracefully);
                 continue;
+            } else if connection.discards_too_long(limits.body_timeout.as_secs()) {
+                connection.abandon_rest();
+                continue;
+            } else if connection.lingers_too_long() {
+                connection.close(Close::Now);
+                continue;
             } else {
                 continue;
             };
@@ -383,7 +408,7 @@ where
     pub fn drain(&self) {
         self.draining.set(true);
         self.stop.notify_waiters();
-        for connection in self.connections.borrow().values().filter(|one| one.http2) {
+        for connection in self.connections.borrow().values().filter(|one| one.is_http2()) {
             connection.close(Close::Gracefully);
         }
     }
@@ -391,12 +416,14 @@ where
     /// Says whether every connection has ended, `since` the drain began. To be asked again and
     /// again: it also closes those that are idle for too long.
     pub fn has_drained(&self, since: Duration) -> bool {
-        if since < LINGER {
+        if since < IDLE_GRACE {
             return self.accepted.get() == 0;
         }
         let connections = self.connections.borrow();
         for connection in connections.values() {
-            connection.close(Close::Gracefully);
+            // The rest of a body whose response is out is not waited for.
+            let how = if connection.has_responded() { Close::Now } else { Close::Gracefully };
+            connection.close(how);
         }
         connections.is_empty()
     }
@@ -413,10 +440,17 @@ async fn drive(watch: &Connection, mut poll: impl FnMut(&mut Context<'_>, bool) 
         let tell = close == Close::Gracefully && !told;
         told |= tell;
         let polled = poll(cx, tell);
+        watch.poll_discard(cx);
         watch.register(cx.waker());
         polled
     })
     .await;
+}
+
+/// The process at the other end of a Unix socket; none if it has left already.
+fn unix_peer(stream: &UnixStream) -> Option<Peer> {
+    let peer = stream.peer_cred().ok()?;
+    Some(Peer::Unix(UnixPeer { pid: peer.pid(), uid: peer.uid(), gid: peer.gid() }))
 }
 
 /// A place under the connection limit.
@@ -439,17 +473,18 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use http_body_util::Full;
+    use std::future::{Ready, ready};
 
-    async fn empty(_: Request<Incoming>) -> Response<Full<Bytes>> {
-        Response::default()
+    fn empty(_: Request<CallerBody>, _: &Peer) -> Ready<Response<Full<Bytes>>> {
+        ready(Response::default())
     }
 
     fn size_of_task<S, F>(_: S) -> usize
     where
-        S: Fn(Request<Incoming>) -> F + 'static,
+        S: Fn(Request<CallerBody>, &Peer) -> F + 'static,
         F: Future<Output = Response<Full<Bytes>>> + 'static,
     {
-        fn returned<A, B, R>(_: impl Fn(A, B) -> R) -> usize {
+        fn returned<A, B, C, R>(_: impl Fn(A, B, C) -> R) -> usize {
             size_of::<R>()
         }
         returned(Acceptor::<S>::serve_tcp)

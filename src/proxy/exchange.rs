@@ -99,7 +99,7 @@ impl Exchange {
             self.amazon_request_id = ids.filter_map(|name| head.headers.get(name)).next().cloned();
         }
         if let Some(capture) = &self.capture {
-            capture.answered();
+            capture.answered(head.status.is_client_error() || head.status.is_server_error());
         }
     }
 

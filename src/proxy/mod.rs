@@ -16,6 +16,7 @@ mod upstream_body;
 
 use crate::{
     account::{Directory, Table},
+    caller_body::CallerBody,
     clock::{Clock, Now},
     config::Config,
     deadline::{Deadlines, Timer},
@@ -42,8 +43,7 @@ use classify_401::classify_401;
 use error::Error;
 use exchange::Exchange;
 use http::{HeaderValue, Request, Response, StatusCode, Version, request::Parts};
-use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use respond::{Answer, AnswerBody, Source};
 use select::Selection;
 use std::{
@@ -57,11 +57,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::task::spawn_local;
 use upstream_body::UpstreamBody;
-
-/// How long the rest of a refused request is read.
-const LINGER: Duration = Duration::from_secs(5);
 
 /// By how much the clocks differ after the machine was suspended.
 const SUSPENDED: Duration = Duration::from_secs(5);
@@ -164,7 +160,7 @@ impl Worker {
     }
 
     /// Answers one request, whatever happens.
-    pub async fn handle(self: Rc<Self>, request: Request<Incoming>) -> Response<AnswerBody> {
+    pub async fn handle(self: Rc<Self>, request: Request<CallerBody>) -> Response<AnswerBody> {
         let (mut head, body) = request.into_parts();
         let key = self.shared.session_key.as_ref();
         let opened = key.map_or(Ok(()), |key| key.remove_from(&mut head.uri, &head.headers));
@@ -175,28 +171,14 @@ impl Worker {
             Ok(()) => self.answer(&head, &fields, &mut body, &mut exchange).await,
             Err(rejected) => Err(Error::Guard(rejected)),
         };
+        // What was not read is discarded by the connection.
+        drop(body);
         let answer = answered.unwrap_or_else(|error| {
             exchange.failed(error.code());
             self.report(&error, exchange.request_id());
-            self.linger(&head, &fields, body);
             respond::problem(&error, exchange.request_id())
         });
         respond::finish(answer, exchange)
-    }
-
-    /// Reads on for a moment what a refused caller still sends. Closing with bytes unread would
-    /// reset the connection, and the refusal could be lost on its way.
-    fn linger(&self, head: &Parts, fields: &Fields<'_>, body: Option<Incoming>) {
-        let Some(mut body) = body.filter(|body| !body.is_end_stream()) else { return };
-        // HTTP/2 ends a stream alone; whoever expects a 100 has not begun to send.
-        if head.version >= Version::HTTP_2 || fields.expect.first().is_some() {
-            return;
-        }
-        let deadlines = self.deadlines.clone();
-        spawn_local(async move {
-            let rest = async { while let Some(Ok(_)) = body.frame().await {} };
-            deadlines.within(LINGER, rest).await
-        });
     }
 
     /// Writes the whole answer to what never became a request, and ends its connection.
@@ -213,7 +195,7 @@ impl Worker {
         &self,
         head: &Parts,
         fields: &Fields<'_>,
-        body: &mut Option<Incoming>,
+        body: &mut Option<CallerBody>,
         exchange: &mut Exchange,
     ) -> Result<Answer, Error> {
         self.admit(head, fields, body.as_ref())?;
@@ -311,7 +293,7 @@ impl Worker {
         &self,
         head: &Parts,
         fields: &Fields<'_>,
-        body: Option<&Incoming>,
+        body: Option<&CallerBody>,
     ) -> Result<(), Error> {
         select::vet(head, fields)?;
         self.check_host(head, fields).map_err(Error::Guard)?;

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     account::Table,
+    caller_body::CallerBody,
     deadline::Deadlines,
     forward::body::BodyError,
     id::{AccountId, placeholder_alias},
@@ -18,7 +19,6 @@ use crate::{
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri, header::CONTENT_TYPE, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use serde_json::{Value, json};
 use std::{rc::Rc, time::Duration};
 
@@ -46,7 +46,7 @@ pub fn is_asked(method: &Method, uri: &Uri) -> bool {
 pub async fn answer(
     head: &Parts,
     fields: &Fields<'_>,
-    body: &mut Option<Incoming>,
+    body: &mut Option<CallerBody>,
     table: &Table,
     default: Option<&AccountId>,
     deadlines: &Rc<Deadlines>,

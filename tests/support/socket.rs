@@ -101,6 +101,11 @@ impl Wire {
         }
     }
 
+    /// Whether the connection ends without a reset and without another byte.
+    pub fn ends_in_order(&mut self) -> bool {
+        matches!(self.fill(), Ok(false)) && self.buffer.is_empty()
+    }
+
     /// Takes about as many bytes off the socket, for later.
     pub fn read_some(&mut self, bytes: usize) {
         let enough = self.buffer.len() + bytes;
