@@ -7,6 +7,7 @@
 mod frames;
 mod gate;
 mod reader;
+mod settled;
 mod spill;
 
 use crate::{
@@ -293,26 +294,6 @@ impl Capture {
     pub fn is_of_unknown_size(&self) -> bool {
         self.0.as_ref().is_some_and(|shared| shared.size.exact().is_none())
     }
-
-    /// Drops what was captured: the response is final. A replay that still reads it reads on to
-    /// its end. After an `error` the upload goes no further.
-    pub fn answered(&self, error: bool) {
-        let Some(shared) = &self.0 else { return };
-        shared.answered.set(true);
-        shared.forget_what_is_read(&mut shared.state.borrow_mut());
-        if error {
-            shared.abandon();
-        }
-    }
-
-    /// Ends the upload: the whole response is out.
-    pub fn over(&self) {
-        let Some(shared) = &self.0 else { return };
-        if let Some(gate) = shared.gate.take() {
-            gate.shut();
-        }
-        shared.abandon();
-    }
 }
 
 impl Shared {
@@ -374,18 +355,6 @@ impl Shared {
     fn forget_what_is_read(&self, state: &mut State) {
         if self.answered.get() && self.given.get() >= state.kept_bytes {
             self.drop_kept(state);
-        }
-    }
-
-    /// Gives what the caller still sends back to its connection.
-    fn abandon(&self) {
-        let mut state = self.state.borrow_mut();
-        if let Some(source) = state.source.take_if(|source| !source.is_end_stream()) {
-            self.abandoned.set(true);
-            drop(source);
-            if let Some(reader) = state.reader.take() {
-                reader.wake();
-            }
         }
     }
 

@@ -1,0 +1,40 @@
+//! What becomes of a request body once the response is final.
+
+use super::{Capture, Shared};
+use hyper::body::Body as _;
+
+impl Capture {
+    /// Drops what was captured: the response is final. A replay that still reads it reads on to
+    /// its end. After an `error` the upload goes no further.
+    pub fn answered(&self, error: bool) {
+        let Some(shared) = &self.0 else { return };
+        shared.answered.set(true);
+        shared.forget_what_is_read(&mut shared.state.borrow_mut());
+        if error {
+            shared.abandon();
+        }
+    }
+
+    /// Ends the upload: the whole response is out.
+    pub fn over(&self) {
+        let Some(shared) = &self.0 else { return };
+        if let Some(gate) = shared.gate.take() {
+            gate.shut();
+        }
+        shared.abandon();
+    }
+}
+
+impl Shared {
+    /// Gives what the caller still sends back to its connection.
+    fn abandon(&self) {
+        let mut state = self.state.borrow_mut();
+        if let Some(source) = state.source.take_if(|source| !source.is_end_stream()) {
+            self.abandoned.set(true);
+            drop(source);
+            if let Some(reader) = state.reader.take() {
+                reader.wake();
+            }
+        }
+    }
+}
