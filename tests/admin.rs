@@ -232,18 +232,19 @@ async fn every_metric_has_the_right_value_after_real_traffic() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_readme_names_every_metric_and_no_other() {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
-    let readme = readme.expect("a file of ours");
-    let rows = readme.lines().filter_map(|line| line.strip_prefix("| `adsproxy_"));
-    let mut told: Vec<_> = rows.filter_map(|row| row.split(['`', '{']).next()).collect();
+async fn the_page_of_metrics_names_every_metric_and_no_other() {
+    let page_text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md"));
+    let page_text = page_text.expect("a file of ours");
+    let rows = page_text.lines().filter_map(|line| line.strip_prefix("| `adsproxy_"));
+    let mut listed: Vec<_> = rows.filter_map(|row| row.split(['`', '{']).next()).collect();
     let amazon = amazon().await;
     let page = Proxy::start(&amazon).metrics();
     let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE adsproxy_"));
     let mut served: Vec<_> = families.filter_map(|line| line.split(' ').next()).collect();
-    told.sort_unstable();
+    listed.sort_unstable();
     served.sort_unstable();
-    assert_eq!(told, served);
+    assert_eq!(listed, served);
 }
 
 #[tokio::test(flavor = "multi_thread")]

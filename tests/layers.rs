@@ -1,4 +1,4 @@
-//! The structure: who may use whom, what only one file may do, and that the README tells the same.
+//! The structure: who may use whom, and what only one file may do.
 
 use std::{
     fs,
@@ -301,45 +301,4 @@ fn every_file_says_its_job_first_and_has_one_only() {
         let lines = text.lines().count();
         assert!(lines < LINES_MAX || path.ends_with("_tests.rs"), "{path} has {lines} lines");
     }
-}
-
-/// One column of the README's table below the heading `section`, its heading included.
-fn readme_cells(section: &str, column: usize) -> Vec<String> {
-    let readme = read("README.md");
-    let (_, text) = readme.split_once(&format!("\n## {section}\n")).expect("the section");
-    let text = text.split("\n## ").next().expect("a first part");
-    let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| ---"));
-    rows.filter_map(|row| Some(row.split(" | ").nth(column)?.trim_matches(['|', ' ']).to_owned()))
-        .collect()
-}
-
-#[test]
-fn the_readme_lists_the_modules_in_reading_order() {
-    let lib = read("src/lib.rs");
-    let modules = lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
-    let told = readme_cells("Architecture", 0).join(" ");
-    let mut rest = told.as_str();
-    for module in modules {
-        let Some((_, after)) = rest.split_once(&format!("`{module}`")) else {
-            panic!("{module} is missing in the README, or not in the order of src/lib.rs");
-        };
-        rest = after;
-    }
-}
-
-#[test]
-fn the_readme_has_the_whole_table_of_errors_and_no_other() {
-    let statuses = readme_cells("Errors", 0);
-    let codes = readme_cells("Errors", 1);
-    let mut told: Vec<_> = statuses
-        .into_iter()
-        .zip(codes.iter().map(|code| code.trim_matches('`').to_owned()))
-        .skip(1)
-        .collect();
-    let table = adsproxy::proxy::error::TABLE.iter();
-    let mut table: Vec<_> =
-        table.map(|entry| (entry.status.as_str().to_owned(), entry.code.to_owned())).collect();
-    told.sort();
-    table.sort();
-    assert_eq!(told, table);
 }

@@ -25,12 +25,15 @@ mod cmd_exec;
 mod cmd_status;
 #[cfg(feature = "sandbox")]
 mod cmd_token;
+#[cfg(feature = "sandbox")]
+mod commands_page;
 mod config;
 #[cfg(feature = "sandbox")]
 mod connection_in_request;
 #[cfg(feature = "sandbox")]
 mod crash_points;
 mod deploy;
+mod docs;
 #[cfg(feature = "sandbox")]
 mod drain;
 #[cfg(feature = "sandbox")]

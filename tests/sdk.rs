@@ -164,13 +164,15 @@ fn axios_and_got_need_an_address_and_a_placeholder_token_only() {
     tokens_have_expired(&sandbox);
 }
 
-/// The blocks of the README in `language`, with the sandbox's address in place of the default one.
-fn readme(language: &str, sandbox: &Sandbox) -> Vec<String> {
-    let readme = include_str!("../README.md").replace("127.0.0.1:8787", &sandbox.proxy.to_string());
+/// The blocks in `language` of a page, with the sandbox's address in place of the default one.
+fn blocks(page: &str, language: &str, sandbox: &Sandbox) -> Vec<String> {
+    let page = page.replace("127.0.0.1:8787", &sandbox.proxy.to_string());
     let fence = format!("```{language}\n");
-    let blocks = readme.split(&fence).skip(1);
+    let blocks = page.split(&fence).skip(1);
     blocks.map(|rest| rest.split_once("```").expect("the block ends").0.to_owned()).collect()
 }
+
+const README: &str = include_str!("../README.md");
 
 /// A message as a receiver gets it.
 const SIGNED: &str = r#"
@@ -185,18 +187,18 @@ request_headers = {
 "#;
 
 #[test]
-fn the_readmes_python_works_as_it_stands() {
+fn the_python_of_the_pages_works_as_it_stands() {
     let sandbox = Sandbox::start(60);
-    let snippets = readme("python", &sandbox);
-    assert_eq!(snippets.len(), 3, "a new snippet needs its line here");
-    let Some(mut python) = extras::python() else { return };
-    let verifies = snippets[2].replace("whsec_…", "whsec_c2VjcmV0");
-    let code = format!("{SIGNED}\n{verifies}\nassert event == {{'type': 'grant.recovered'}}");
-    sandbox.run(python.args(["-c", &code]));
-    for (snippet, result) in snippets.iter().zip(["profiles", "answer.json()"]) {
+    for (page, check) in [
+        (README, "assert response.json()[0]['profileId']"),
+        (include_str!("../docs/languages.md"), "assert profiles[0]['profileId']"),
+        (include_str!("../docs/hooks.md"), "assert event == {'type': 'grant.recovered'}"),
+    ] {
+        let snippets = blocks(page, "python", &sandbox);
+        assert_eq!(snippets.len(), 1, "a new snippet needs its line here");
         let Some(mut python) = extras::python() else { return };
-        let code = format!("{snippet}\nassert {result}[0]['profileId']");
-        sandbox.run(python.args(["-c", &code]));
+        let snippet = snippets[0].replace("whsec_…", "whsec_c2VjcmV0");
+        sandbox.run(python.args(["-c", &format!("{SIGNED}\n{snippet}\n{check}")]));
     }
 }
 
@@ -206,10 +208,31 @@ fn the_readmes_javascript_works_as_it_stands() {
         return;
     }
     let sandbox = Sandbox::start(60);
-    let snippets = readme("js", &sandbox);
+    let snippets = blocks(README, "js", &sandbox);
     assert_eq!(snippets.len(), 1, "a new snippet needs its line here");
-    let code = format!("{}\nif (!(await answer.json())[0].profileId) throw answer;", snippets[0]);
+    let code =
+        format!("{}\nif (!(await response.json())[0].profileId) throw response;", snippets[0]);
     sandbox.run(Command::new("node").args(["--input-type=module", "-e", &code]));
+}
+
+#[test]
+fn the_readmes_java_works_as_it_stands() {
+    if !extras::required("java") {
+        return;
+    }
+    let sandbox = Sandbox::start(60);
+    let snippets = blocks(README, "java", &sandbox);
+    assert_eq!(snippets.len(), 1, "a new snippet needs its line here");
+    let code = format!(
+        "import java.net.URI;\nimport java.net.http.*;\nimport java.net.http.HttpResponse.BodyHandlers;\n\
+         public class First {{\n  public static void main(String[] args) throws Exception {{\n{}\n\
+         if (!response.body().contains(\"profileId\")) throw new Exception(response.body());\n}}\n}}\n",
+        snippets[0]
+    );
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("First.java");
+    fs::write(&file, code).expect("a file");
+    sandbox.run(Command::new("java").arg(file));
 }
 
 #[test]
@@ -218,14 +241,9 @@ fn the_readmes_curl_lines_work_as_they_stand() {
         return;
     }
     let sandbox = Sandbox::start(60);
-    let readme = include_str!("../README.md").replace("127.0.0.1:8787", &sandbox.proxy.to_string());
-    let proxy = format!("http://{}/", sandbox.proxy);
-    let lines = readme.lines().filter_map(|line| {
-        let command = &line[line.find("curl ")?..];
-        command.contains(&proxy).then(|| command.split('`').next().unwrap_or(command))
-    });
-    let lines: Vec<&str> = lines.collect();
-    assert_eq!(lines.len(), 2, "{lines:?}");
+    let lines = blocks(README, "sh", &sandbox).join("\n");
+    let lines: Vec<_> = lines.lines().filter(|line| line.starts_with("curl ")).collect();
+    assert_eq!(lines.len(), 3, "{lines:?}");
     for line in lines {
         let said = sandbox.run(Command::new("sh").args(["-c", line]).env("NO_PROXY", "127.0.0.1"));
         assert!(said.contains("profileId"), "{line}\n{said}");

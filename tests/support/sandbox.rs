@@ -32,6 +32,23 @@ impl Sandbox {
 
     /// With further arguments and variables.
     pub fn start_with(token_lifetime_secs: u32, arguments: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut log = String::new();
+        // Ports are chosen before they are bound: another process may take one in between.
+        for _ in 0..5 {
+            match Self::try_start(token_lifetime_secs, arguments, env) {
+                Ok(sandbox) => return sandbox,
+                Err(said) if said.contains("Address already in use") => log = said,
+                Err(said) => panic!("the sandbox ended:\n{said}"),
+            }
+        }
+        panic!("no free port:\n{log}")
+    }
+
+    fn try_start(
+        token_lifetime_secs: u32,
+        arguments: &[&str],
+        env: &[(&str, &str)],
+    ) -> Result<Self, String> {
         let directory = memory().expect("a temporary directory");
         let file = |name| File::create(directory.path().join(name)).expect("a file");
         let mut child = Command::new(env!("CARGO_BIN_EXE_adsproxy"))
@@ -49,8 +66,9 @@ impl Sandbox {
         let deadline = Instant::now() + START_TIMEOUT;
         let read = |name| fs::read_to_string(directory.path().join(name)).unwrap_or_default();
         while !read("banner").contains("export ADSPROXY_CONFIG='") {
-            let ended = child.try_wait().expect("a child of ours");
-            assert!(ended.is_none(), "the sandbox ended: {ended:?}\n{}", read("log"));
+            if child.try_wait().expect("a child of ours").is_some() {
+                return Err(read("log"));
+            }
             assert!(Instant::now() < deadline, "the sandbox does not start\n{}", read("log"));
             // Another process: there is nothing to wait on but its output.
             thread::sleep(Duration::from_millis(20));
@@ -64,7 +82,7 @@ impl Sandbox {
         let (_, config) = banner.split_once("export ADSPROXY_CONFIG='").expect("the last line");
         let config = config.trim_end().trim_end_matches('\'').into();
         let (proxy, admin) = (address("proxy"), address("admin"));
-        Self { child, proxy, admin, emulator: address("emulator"), config, directory }
+        Ok(Self { child, proxy, admin, emulator: address("emulator"), config, directory })
     }
 
     pub fn banner(&self) -> String {
@@ -113,7 +131,7 @@ impl Sandbox {
 
     /// Lines for a shell beside the sandbox.
     pub fn shell(&self, lines: &str) -> Said {
-        said(self.beside(Command::new("sh").args(["-c", lines])))
+        said(self.beside(Command::new("timeout").args(["60", "sh", "-c", lines])))
     }
 
     /// Runs a client that must succeed; returns what it printed.
