@@ -3,6 +3,7 @@
 //! Threads: one single-threaded runtime per worker for the data plane, and one control runtime
 //! for refreshes, the store, the admin and health listeners.
 
+pub(crate) mod control;
 mod seat;
 mod surfaces;
 
@@ -34,6 +35,7 @@ use seat::Seat;
 use std::{
     fmt, io,
     net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize},
@@ -88,6 +90,8 @@ pub struct Private {
     pub account: Option<AccountId>,
     /// What every request must bring.
     pub key: SessionKey,
+    /// The control socket of the running server, which tokens come from.
+    pub server: Option<PathBuf>,
 }
 
 /// A running adsproxy.
@@ -170,7 +174,9 @@ impl App {
             .thread_name("control")
             .enable_all()
             .build()?;
-        let engine = Engine::open(
+        let socket = private.as_ref().and_then(|private| private.server.as_deref());
+        let engine = Engine::open_over(
+            socket,
             config.clone(),
             clock,
             metrics.clone(),

@@ -17,7 +17,7 @@ use crate::{
     token::{self, AccessToken, Surroundings, TokenManager},
 };
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 use tokio::{runtime::Handle, task::JoinHandle};
 
 /// Why an engine cannot be opened.
@@ -79,12 +79,27 @@ impl Engine {
         actor: Actor,
         control: Handle,
     ) -> Result<Self, Error> {
+        Self::open_over(None, config, clock, metrics, actor, control)
+    }
+
+    /// As [`Engine::open`]; tokens come over the control socket `socket` of a running server.
+    pub(crate) fn open_over(
+        socket: Option<&Path>,
+        config: Arc<Config>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        actor: Actor,
+        control: Handle,
+    ) -> Result<Self, Error> {
         let store = store::open(&config.store, &config.encryption)?;
         // Before anything is sealed.
         let presence = Arc::new(Mutex::new(keys::announce(&*store)));
         let tls = https::client_config(config.upstream.ca_file.as_deref(), true)?;
         let token = &config.token;
-        let http = LwaHttp::new(&tls, token.lwa_connect_timeout, token.lwa_timeout)?;
+        let http = match socket {
+            Some(path) => LwaHttp::over_socket(&tls, path, token.lwa_timeout)?,
+            None => LwaHttp::new(&tls, token.lwa_connect_timeout, token.lwa_timeout)?,
+        };
         let lwa = LwaClient::new(http.clone());
         let events = Events::default();
         let audit = Audit::beside(&*store, &config, clock.clone())?.counted(metrics.clone());

@@ -95,6 +95,23 @@ impl LwaHttp {
         Ok(Self { remote: builder().build()?, local: builder().no_proxy().build()? })
     }
 
+    /// Calls the program that listens on the Unix socket `path` in place of every host; `timeout`
+    /// is for a whole call.
+    ///
+    /// # Errors
+    /// As [`LwaHttp::new`].
+    pub fn over_socket(tls: &ClientConfig, path: &Path, timeout: Duration) -> Result<Self, Error> {
+        let builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls.clone())
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .user_agent(USER_AGENT)
+            .timeout(timeout)
+            .unix_socket(path);
+        let client = builder.build()?;
+        Ok(Self { remote: client.clone(), local: client })
+    }
+
     /// The client for `url`. Plain HTTP is for loopback only, which no egress proxy can reach; for
     /// the rest `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` are honoured.
     #[must_use]

@@ -339,7 +339,7 @@ fn healthcheck_asks_the_health_listener_first() {
         });
         let said = home.run("healthcheck");
         assert_eq!(said.code, Some(code), "{said:?}");
-        assert!(server.join().unwrap().starts_with("GET /readyz HTTP/1.0\r\n"));
+        assert!(server.join().unwrap().starts_with("GET /readyz HTTP/1.1\r\n"));
     }
 }
 

@@ -23,7 +23,7 @@ const COMMANDS: [&str; 27] = [
     "serve",
     "check-config",
     "login acme",
-    "logout acme",
+    "logout acme --yes",
     "account list",
     "account show acme",
     "account add other --region na",

@@ -18,7 +18,8 @@ const MODULES: &[(&str, &[&str])] = &[
         "admin",
         &[
             "inbound", "login", // Which return addresses it can answer.
-            "config", "account", "engine", "token", "metrics", "secret", "id",
+            // What commands are given over the control socket is recorded.
+            "audit", "config", "account", "engine", "token", "metrics", "secret", "id",
         ],
     ),
     // Stands on what the server, the commands and the library share.

@@ -30,6 +30,7 @@ mod commands_page;
 mod config;
 #[cfg(feature = "sandbox")]
 mod connection_in_request;
+mod control_socket;
 #[cfg(feature = "sandbox")]
 mod crash_points;
 mod deploy;

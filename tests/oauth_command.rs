@@ -292,7 +292,7 @@ async fn login_says_what_is_in_its_way() {
     let memory = Alone::with(Setup::default()).await;
     let said: Said = memory.command("login acme --no-browser").output().expect("it runs").into();
     assert!(said.err.contains("store.kind = \"memory\""), "{said:?}");
-    let said: Said = memory.command("logout acme").output().expect("it runs").into();
+    let said: Said = memory.command("logout acme --yes").output().expect("it runs").into();
     assert_eq!(said.code, Some(69), "{said:?}");
 }
 
@@ -304,7 +304,7 @@ async fn logout_forgets_within_two_seconds_in_the_running_server() {
     crate::support::login::log_in(proxy.admin, INITECH, INITECH).await;
     served(&proxy, INITECH, INITECH_PROFILE).await;
     for (account, note) in [(INITECH, false), ("acme", true)] {
-        let mut command = command(proxy.dir.path(), &format!("logout {account}"));
+        let mut command = command(proxy.dir.path(), &format!("logout {account} --yes"));
         let said: Said = command.output().expect("it runs").into();
         let began = std::time::Instant::now();
         assert_eq!(said.code, Some(0), "{said:?}");
@@ -320,7 +320,8 @@ async fn logout_forgets_within_two_seconds_in_the_running_server() {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     }
-    let said: Said = command(proxy.dir.path(), "logout nobody").output().expect("it runs").into();
+    let said: Said =
+        command(proxy.dir.path(), "logout nobody --yes").output().expect("it runs").into();
     assert!(said.code == Some(1) && said.err.contains("there is no account nobody"), "{said:?}");
 }
 
@@ -329,7 +330,8 @@ async fn logout_asks_the_server_where_it_alone_has_the_grant() {
     let amazon = amazon().await;
     let proxy = crate::support::login::proxy(&amazon, Setup::default());
     served(&proxy, "acme", ACME_PROFILE).await;
-    let said: Said = command(proxy.dir.path(), "logout acme").output().expect("it runs").into();
+    let said: Said =
+        command(proxy.dir.path(), "logout acme --yes").output().expect("it runs").into();
     assert_eq!(said.code, Some(0), "{said:?}");
     assert!(said.err.contains("at the next start"), "{said:?}");
     let answer = proxy.get("/v2/profiles").await;

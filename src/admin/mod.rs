@@ -8,6 +8,7 @@
 mod accounts;
 mod arguments;
 pub mod health;
+mod local;
 mod oauth;
 mod page;
 mod respond;
@@ -15,10 +16,12 @@ mod routes;
 mod serve;
 mod tokens;
 
+pub use local::TOKEN_PATH;
 pub use routes::{Audience, RouteDoc, route_docs};
 pub use serve::serve;
 
 use crate::{
+    audit::Actor,
     config::{CALLBACK_PATH, is_callback_path},
     inbound::{
         fields::Fields,
@@ -65,9 +68,9 @@ pub struct Sources {
     pub accounts: Arc<dyn Accounts>,
 }
 
-/// The service of one listener. Cheap to clone.
+/// The service of one listener, and the user of its peer where that is known. Cheap to clone.
 #[derive(Clone)]
-pub struct Admin(Arc<Shared>);
+pub struct Admin(Arc<Shared>, Option<u32>);
 
 struct Shared {
     surface: Surface,
@@ -118,6 +121,12 @@ impl Admin {
         Self::new(Surface::Control, sources, Guard::default(), Some(logins))
     }
 
+    /// The same for a connection of the user `uid`, whom the audit log names.
+    #[must_use]
+    pub fn of_user(&self, uid: u32) -> Self {
+        Self(self.0.clone(), Some(uid))
+    }
+
     fn new(surface: Surface, sources: Sources, guard: Guard, logins: Option<Logins>) -> Self {
         let applications =
             logins.iter().flat_map(|logins| logins.engine().config().applications.values());
@@ -127,7 +136,7 @@ impl Admin {
         });
         let callbacks = paths.collect();
         let next_id = AtomicU64::new(request_id::first());
-        Self(Arc::new(Shared { surface, sources, guard, logins, callbacks, next_id }))
+        Self(Arc::new(Shared { surface, sources, guard, logins, callbacks, next_id }), None)
     }
 
     /// Handles one request.
@@ -164,7 +173,11 @@ impl Admin {
         let act = match (handler, &self.0.logins) {
             (Handler::Show(show), _) => return show(&self.0.sources, query),
             (Handler::Act(act), Some(logins)) => {
-                (act, logins.for_request(id.to_str().unwrap_or_default()))
+                let logins = logins.for_request(id.to_str().unwrap_or_default());
+                (
+                    act,
+                    self.1.into_iter().fold(logins, |logins, uid| logins.by(Actor::cli_user(uid))),
+                )
             }
             (Handler::Act(_), None) => return not_found(),
         };

@@ -1,6 +1,6 @@
 //! The one table of routes: dispatch, 404 and 405, the front page and the documentation come from it.
 
-use super::{accounts, health, oauth, page, respond::Reply, tokens};
+use super::{accounts, health, local, oauth, page, respond::Reply, tokens};
 use crate::{
     admin::{Call, Sources},
     config::CALLBACK_PATH,
@@ -156,6 +156,13 @@ table! {
     GET "/api/v1/accounts/{id}", Operate, Site::Own, act(accounts::show), "one account";
     DELETE "/api/v1/accounts/{id}", Operate, Site::Own, act(accounts::delete),
         "forgets the grant of an account";
+    GET "/api/v1/server", Local, Site::Own, act(local::server), "which server this is";
+    POST "/api/v1/accounts/{id}/token", Local, Site::Own, act(local::token),
+        "returns an access token, for `adsproxy token`";
+    POST "/api/v1/accounts/{id}/disclosures", Local, Site::Own, act(local::disclosure),
+        "records what an access token is used for";
+    POST local::TOKEN_PATH, Local, Site::Own, act(local::oauth_token),
+        "tokens for the private data planes of commands";
 }
 
 /// What the table says about a path on a listener.

@@ -86,7 +86,7 @@ pub(super) fn describe(engine: &Engine, account: &Account) -> Value {
     })
 }
 
-fn failed(error: Error, body: Value) -> Reply {
+pub(super) fn failed(error: Error, body: Value) -> Reply {
     let (status, code, retry_after) = match error {
         Error::ReauthorizationRequired => (StatusCode::FORBIDDEN, "reauthorization_required", None),
         Error::ApplicationRejected { retry_after } => {

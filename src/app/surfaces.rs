@@ -1,15 +1,21 @@
 //! The listeners beside the data plane: admin, with its logins, and health.
 
+use super::control;
 use crate::{
     admin::{self, Admin, Sources},
     audit::Actor,
     engine::Engine,
     inbound::guard::Guard,
-    listen::bind::BindError,
+    listen::bind::{BindError, SocketFile},
     login::Logins,
 };
 use std::{net::SocketAddr, time::Duration};
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::watch,
+    task::JoinHandle,
+    time::timeout,
+};
 use tracing::warn;
 
 /// How long a login that Amazon has answered may take to its end: to ask for a token and, in three
@@ -22,14 +28,21 @@ pub(super) struct Surfaces {
     pub(super) admin: SocketAddr,
     /// The health listener's address as bound.
     pub(super) health: Option<SocketAddr>,
-    /// The logins of the admin listener, and the listener.
-    logins: Option<(Logins, JoinHandle<()>)>,
+    /// The logins of the admin listener and the control socket, and these listeners.
+    logins: Option<(Logins, Vec<JoinHandle<()>>)>,
+    /// The control socket's place; unlinked at the end.
+    _control: Option<SocketFile>,
 }
 
 impl Surfaces {
     /// No listener at all.
     pub(super) fn none() -> Self {
-        Self { admin: SocketAddr::from(([127, 0, 0, 1], 0)), health: None, logins: None }
+        Self {
+            admin: SocketAddr::from(([127, 0, 0, 1], 0)),
+            health: None,
+            logins: None,
+            _control: None,
+        }
     }
 
     /// Opens the configured listeners, which serve until `stop` is true.
@@ -58,16 +71,28 @@ impl Surfaces {
         let logins = Logins::new(engine.clone(), Actor::admin(None));
         let sweeper = logins.clone();
         tokio::spawn(async move { sweeper.run_sweeper().await });
-        let admin_service = Admin::guarded(sources, guard, Some(logins.clone()));
-        let serving = tokio::spawn(admin::serve(admin, admin_service, stop.subscribe()));
-        Ok(Self { admin: address, health, logins: Some((logins, serving)) })
+        let admin_service = Admin::guarded(sources.clone(), guard, Some(logins.clone()));
+        let mut serving = vec![tokio::spawn(admin::serve(admin, admin_service, stop.subscribe()))];
+        let control = control::bind(config);
+        let file = match control {
+            None => None,
+            Some((listener, file)) => {
+                let listener = UnixListener::from_std(listener)?;
+                let service = Admin::control(sources, logins.clone());
+                serving.push(tokio::spawn(control::serve(listener, service, stop.subscribe())));
+                Some(file)
+            }
+        };
+        Ok(Self { admin: address, health, logins: Some((logins, serving)), _control: file })
     }
 
     /// Waits, for a while, until the logins that Amazon has answered are at their end and told.
     pub(super) async fn finish_logins(&mut self) {
         let Some((logins, serving)) = self.logins.take() else { return };
         let finished = async {
-            let _ = serving.await;
+            for listener in serving {
+                let _ = listener.await;
+            }
             logins.finish_all().await;
         };
         if timeout(LOGINS_TIMEOUT, finished).await.is_err() {

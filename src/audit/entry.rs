@@ -119,7 +119,12 @@ impl Actor {
     /// The user who runs this process.
     #[must_use]
     pub fn cli() -> Self {
-        let uid = rustix::process::getuid().as_raw();
+        Self::cli_user(rustix::process::getuid().as_raw())
+    }
+
+    /// The user `uid` at the command line.
+    #[must_use]
+    pub fn cli_user(uid: u32) -> Self {
         Self::Cli { uid, user: user_name(uid).map(|name| Name::new(&name)) }
     }
 

@@ -3,7 +3,7 @@
 mod token_input;
 
 use super::{
-    Context, day, print, region,
+    Context, confirmed, day, print, region,
     table::{span, table},
 };
 use crate::{
@@ -17,12 +17,7 @@ use crate::{
 };
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
-use std::{
-    collections::BTreeSet,
-    io::{self, BufRead, IsTerminal},
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Verb {
@@ -320,14 +315,4 @@ async fn remove(config: &Config, alias: &AccountId, yes: bool) -> anyhow::Result
         format!("it is still in the configuration as accounts.{alias}; remove it there too\n")
     });
     print(format!("account {alias} removed\n{}", again.unwrap_or_default()))
-}
-
-fn confirmed(alias: &AccountId) -> anyhow::Result<bool> {
-    if !io::stdin().is_terminal() {
-        bail!("say --yes to remove account {alias} without being asked");
-    }
-    eprint!("Forget the refresh token of account {alias}? Amazon cannot give it back. [y/N] ");
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

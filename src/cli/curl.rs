@@ -9,7 +9,7 @@ mod output;
 
 use super::{Context, Failure, duration, private::PrivateProxy, region};
 use crate::{
-    audit::{Action, Actor, Entry},
+    audit::Action,
     id::{AccountId, Region},
 };
 use anyhow::{Context as _, anyhow, bail};
@@ -90,8 +90,7 @@ impl Curl {
         let body = self.data.read()?;
         let proxy = PrivateProxy::start(context, Some(&self.alias))?;
         let request = self.request(&proxy, body)?;
-        let entry = Entry::new(Actor::cli(), Action::TokenDisclose).account(&self.alias);
-        proxy.app.engine().audit().record(&entry.about("curl"))?;
+        proxy.record(&self.alias, Action::TokenDisclose, "curl")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let outcome = runtime.block_on(async {
             let exchange = self.exchange(&proxy, request);
@@ -103,6 +102,8 @@ impl Curl {
                 }),
             }
         });
+        // Closes the connection, which the drain would wait for.
+        drop(runtime);
         // A token that was fetched for this is kept for the next.
         let _ = proxy.app.drain();
         outcome

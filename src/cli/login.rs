@@ -48,7 +48,7 @@ pub(super) struct Login {
 impl Login {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
         let config = context.load()?.config;
-        let place = Place::find(config, self)?;
+        let place = Place::find(context, config, self)?;
         let outcome = if self.paste { self.paste(&place)? } else { self.browse(&place)? };
         match outcome["state"].as_str() {
             Some("connected") => print(show::connected(&outcome)),
@@ -140,7 +140,7 @@ impl Question {
 }
 
 /// A line from standard input: is it a yes?
-fn read_yes() -> bool {
+pub(super) fn read_yes() -> bool {
     let mut line = String::new();
     let read = io::stdin().lock().read_line(&mut line);
     read.is_ok() && matches!(line.trim(), "y" | "Y" | "yes")

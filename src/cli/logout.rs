@@ -1,9 +1,9 @@
 //! `adsproxy logout`: forgets an account's grant here, and says where Amazon forgets it.
 
 use super::{
-    Context, print,
+    Context, confirmed, print,
     table::plain,
-    wire::{self, Ask},
+    wire::{Ask, Server},
 };
 use crate::{
     audit::Actor,
@@ -14,7 +14,7 @@ use crate::{
     login::{Logins, REVOKE_AT},
     metrics::Metrics,
 };
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 
@@ -26,13 +26,24 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) struct Logout {
     /// The account's alias
     account: AccountId,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
 }
 
 impl Logout {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
         let config = context.load()?.config;
+        if !self.yes && !confirmed(&self.account)? {
+            bail!("nothing was changed");
+        }
         let is_memory = config.store.kind == StoreKind::Memory;
-        let done = if is_memory { self.by_server(&config)? } else { self.here(config)? };
+        let server = Server::find(context, &config)?;
+        let server = server.or(is_memory.then_some(Server::Listener(config.listen.admin)));
+        let done = match server {
+            Some(server) => self.by_server(&server)?,
+            None => self.here(config)?,
+        };
         let account = &self.account;
         let mut text = format!("account {account} logged out; a running server forgets it, too\n");
         if done["revoked"] == true {
@@ -68,21 +79,13 @@ impl Logout {
         Ok(serde_json::to_value(done)?)
     }
 
-    /// In the server, which alone has it.
-    fn by_server(&self, config: &Config) -> anyhow::Result<Value> {
-        let address = config.listen.admin;
-        let ask = Ask {
+    /// In the running server.
+    fn by_server(&self, server: &Server) -> anyhow::Result<Value> {
+        server.json(&Ask {
             json: Some(json!({ "account": self.account.as_str() }).to_string()),
             path: "/api/auth/amazon/logout",
             patience: Some(PATIENCE),
             ..Ask::default()
-        };
-        let answer = wire::send(address, &ask)
-            .map_err(|source| super::Failure::NoServer { address, source })?;
-        let said: Value = serde_json::from_str(&answer.body).context("the server's answer")?;
-        if answer.status != 200 {
-            bail!("{}", plain(said["detail"].as_str().unwrap_or("the server refused")));
-        }
-        Ok(said)
+        })
     }
 }

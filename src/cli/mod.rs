@@ -32,12 +32,13 @@ use crate::{
         LogFormat,
         load::{self, Environment, LoadError, Loaded, Options, Override},
     },
+    id::AccountId,
 };
+use anyhow::bail;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use std::{
-    io::{self, Write},
-    net::SocketAddr,
+    io::{self, IsTerminal, Write},
     path::PathBuf,
 };
 
@@ -159,13 +160,13 @@ pub enum Failure {
     /// A wrong configuration.
     #[error(transparent)]
     Config(#[from] LoadError),
-    /// Nobody answers where the server should be.
+    /// No server responds where it should be.
     #[error(
         "no adsproxy answers at {address} (is `adsproxy serve` running? `adsproxy status --offline` reads the store)"
     )]
     NoServer {
         /// Where it was looked for.
-        address: SocketAddr,
+        address: String,
         /// What the system said.
         #[source]
         source: io::Error,
@@ -293,6 +294,17 @@ impl Context {
     }
 }
 
+/// Asks on the terminal whether to forget the grant of `alias`.
+fn confirmed(alias: &AccountId) -> anyhow::Result<bool> {
+    if !io::stdin().is_terminal() {
+        bail!(
+            "standard input is no terminal: confirm with --yes that account {alias} is forgotten"
+        );
+    }
+    eprint!("Forget the refresh token of account {alias}? Amazon does not show it again. [y/N] ");
+    Ok(login::read_yes())
+}
+
 /// Writes to standard output. A reader that went away, such as `head`, is no failure.
 fn print(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
@@ -343,7 +355,7 @@ mod tests {
     #[test]
     fn exit_codes_tell_failures_apart() {
         let config = || LoadError::Invalid(Vec::new());
-        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let address = "127.0.0.1:1".to_owned();
         let source = io::Error::from(io::ErrorKind::ConnectionRefused);
         for (error, code) in [
             (Failure::Config(config()).into(), 78),

@@ -2,27 +2,33 @@
 
 use super::{
     Context, Failure,
+    access::PLACEHOLDER,
     session::{quiet, unknown},
+    wire::{self, Ask, Server},
 };
 use crate::{
+    admin::TOKEN_PATH,
     app::{App, Private},
-    config::load::Loaded,
+    audit::{Action, Actor, Entry},
+    config::{self, Config, StoreKind, load::Loaded},
     id::AccountId,
     inbound::session_key::SessionKey,
+    listen::bind::ShortPath,
+    secret::Secret,
 };
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header::HOST};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{body::Incoming, client::conn::http1};
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
+use serde_json::json;
 use std::{collections::BTreeSet, time::Duration};
 use tokio::net::TcpStream;
 
 /// Five thousand profiles have two megabytes.
 const ANSWER_MAX_BYTES: usize = 16 << 20;
 
-/// Nobody is left to read the answers when the command has ended.
+/// When the command has ended, its responses are not read any more.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A running private data plane.
@@ -31,16 +37,27 @@ pub(super) struct PrivateProxy {
     pub(super) key: SessionKey,
     /// The variables that hold secrets of the configuration.
     pub(super) secret_variables: BTreeSet<String>,
+    /// The running server, which tokens come from.
+    server: Option<Server>,
+    /// Its control socket's path, valid as long as this.
+    _socket: Option<ShortPath>,
 }
 
 impl PrivateProxy {
-    /// Starts one for `account`, or for all accounts.
+    /// Starts one for `account`, or for all accounts. Beside a running server it takes tokens from
+    /// that, and touches neither store nor audit log.
     pub(super) fn start(context: &Context, account: Option<&AccountId>) -> anyhow::Result<Self> {
         let Loaded { mut config, secret_variables, .. } = context.load()?;
         quiet(&mut config);
         config.proxy.drain_timeout = config.proxy.drain_timeout.min(DRAIN_TIMEOUT);
+        let server = Server::find(context, &config)?;
+        let socket = match &server {
+            Some(server) => Some(server.serve_tokens_to(&mut config, account)?),
+            None => None,
+        };
         let key = SessionKey::generate()?;
-        let private = Private { account: account.cloned(), key: key.clone() };
+        let path = socket.as_ref().map(|socket| socket.path().to_owned());
+        let private = Private { account: account.cloned(), key: key.clone(), server: path };
         let app = App::start_private(config, private)?;
         if let Some(alias) = account {
             let table = app.engine().directory().snapshot();
@@ -49,7 +66,23 @@ impl PrivateProxy {
                 return Err(Failure::ReauthorizationRequired(vec![alias.to_string()]).into());
             }
         }
-        Ok(Self { app, key, secret_variables })
+        Ok(Self { app, key, secret_variables, server, _socket: socket })
+    }
+
+    /// Records in the audit log that `about` is given access to `account`.
+    pub(super) fn record(
+        &self,
+        account: &AccountId,
+        action: Action,
+        about: &str,
+    ) -> anyhow::Result<()> {
+        let Some(server) = &self.server else {
+            let entry = Entry::new(Actor::cli(), action).account(account).about(about);
+            return Ok(self.app.engine().audit().record(&entry)?);
+        };
+        let path = format!("/api/v1/accounts/{account}/disclosures");
+        let json = Some(json!({ "action": action.as_str(), "about": about }).to_string());
+        server.json(&Ask { json, path: &path, ..Ask::default() }).map(drop)
     }
 
     /// Where it listens: `127.0.0.1:34567`.
@@ -63,9 +96,7 @@ impl PrivateProxy {
         request: Request<Full<Bytes>>,
     ) -> anyhow::Result<Response<Incoming>> {
         let stream = TcpStream::connect(self.address()).await?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        sender.send_request(request).await.context("the request failed")
+        wire::exchange(stream, request).await.context("the request failed")
     }
 
     /// The status and the whole body of an answer to `GET`.
@@ -83,5 +114,46 @@ impl PrivateProxy {
     /// Scheme, address and mount: what every path is put behind.
     pub(super) fn origin(&self) -> String {
         format!("http://{}{}", self.address(), self.key.path_prefix())
+    }
+}
+
+impl Server {
+    /// Makes `config` one whose accounts, or the one `account`, are this server's: their tokens
+    /// come over its control socket, whose path is returned.
+    fn serve_tokens_to(
+        &self,
+        config: &mut Config,
+        account: Option<&AccountId>,
+    ) -> anyhow::Result<ShortPath> {
+        let Self::Control(path) = self else { bail!("tokens come over the control socket only") };
+        let one = account.map(|account| format!("/api/v1/accounts/{account}"));
+        let path_of_list = one.as_deref().unwrap_or("/api/v1/accounts");
+        let said = self.json(&Ask { path: path_of_list, ..Ask::default() })?;
+        let accounts = said["accounts"].as_array().cloned().unwrap_or_else(|| vec![said]);
+        let configured = std::mem::take(&mut config.accounts);
+        for said in &accounts {
+            let text = |name: &str| said[name].as_str().unwrap_or_default();
+            let id: AccountId = text("account").parse()?;
+            if account.is_some() && said["reauthorization_required"] == true {
+                return Err(Failure::ReauthorizationRequired(vec![id.to_string()]).into());
+            }
+            let account = config::Account {
+                region: text("region").parse()?,
+                application: text("application").to_owned(),
+                refresh_token: Some(Secret::new(format!("Atzr|{id}"))),
+                headers: configured.get(&id).map(|known| known.headers.clone()).unwrap_or_default(),
+            };
+            config.accounts.insert(id, account);
+        }
+        for application in config.applications.values_mut() {
+            application.token_url = format!("http://localhost{TOKEN_PATH}").parse()?;
+            application.fallback_token_urls.clear();
+            application.client_secrets = vec![Secret::from(PLACEHOLDER)];
+        }
+        // The server keeps grants, writes the audit log and calls hooks.
+        config.store.kind = StoreKind::Memory;
+        config.audit.path = None;
+        config.hooks.clear();
+        Ok(ShortPath::of(path)?)
     }
 }

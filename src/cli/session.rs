@@ -1,42 +1,114 @@
-//! What commands that need a token share: one account, opened in this process.
+//! One account for one command: its token comes from the running server, over the control socket,
+//! or, where none runs, from the store, opened in this process.
 //!
-//! The lock of the store makes this safe beside a running server: whoever comes second finds the
-//! token that the first one fetched. What a refresh has to save is saved before the process ends.
+//! Without a server, the lock of the store makes this safe beside other processes: the one that
+//! comes second finds the token that the first one fetched. What a refresh has to save is saved
+//! before the process ends.
 
-use super::{Context, Failure};
+use super::{
+    Context, Failure,
+    wire::{Ask, Server, send},
+};
 use crate::{
     account::Account,
     app,
     audit::{Action, Actor, Entry},
-    clock::{Now, SystemClock},
+    clock::{Clock, SystemClock},
     config::{Config, LogFormat},
     engine::Engine,
     hooks::Hooks,
     id::AccountId,
     log::{self, Log},
     metrics::Metrics,
-    token::{self, AccessToken},
+    secret::Secret,
+    token,
 };
 use anyhow::{Context as _, anyhow, bail};
+use serde_json::json;
 use std::{sync::Arc, time::Duration};
 use tokio::runtime::{Builder, Runtime};
 
 /// How long refreshes under way may take at the end.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the server may take to fetch a token.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// One account and its token.
-pub(super) struct Session {
+/// A token as a command needs it.
+#[derive(Debug)]
+pub(super) struct HandedToken {
+    pub(super) secret: Secret,
+    pub(super) expires_in: Duration,
+    pub(super) generation: u64,
+    pub(super) client_id: String,
+}
+
+/// How long a token should live, and whether another one will do while LWA cannot be reached.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wish {
+    pub(super) least: Duration,
+    pub(super) must: bool,
+    /// It is handed out, which is recorded, unless it is shorter than it must be.
+    pub(super) discloses: bool,
+}
+
+/// Returns a token of `alias`, from the running server if there is one.
+pub(super) fn token(
+    context: &Context,
+    alias: &AccountId,
+    wish: Wish,
+) -> anyhow::Result<HandedToken> {
+    let config = context.load()?.config;
+    match Server::find(context, &config)? {
+        Some(server) => from_server(&server, alias, wish),
+        None => Session::open(context, alias)?.token(wish),
+    }
+}
+
+fn from_server(server: &Server, alias: &AccountId, wish: Wish) -> anyhow::Result<HandedToken> {
+    let mut body = json!({ "min_ttl_secs": wish.least.as_secs(), "must": wish.must });
+    if wish.discloses {
+        body["purpose"] = "token".into();
+    }
+    let path = format!("/api/v1/accounts/{alias}/token");
+    let patience = Some(SERVER_TIMEOUT);
+    let ask = Ask { json: Some(body.to_string()), path: &path, patience, ..Ask::default() };
+    let answer = send(server, &ask)
+        .map_err(|source| Failure::NoServer { address: server.to_string(), source })?;
+    let said = answer.json();
+    let text = |name: &str| said[name].as_str().unwrap_or_default();
+    if answer.status == 200 {
+        return Ok(HandedToken {
+            secret: Secret::from(text("access_token")),
+            expires_in: Duration::from_secs(said["expires_in_secs"].as_u64().unwrap_or(0)),
+            generation: said["generation"].as_u64().unwrap_or(0),
+            client_id: text("client_id").to_owned(),
+        });
+    }
+    let retry_after = Duration::from_secs(1);
+    let error = match text("code") {
+        "unknown_account" => bail!(unknown(alias)),
+        "reauthorization_required" => token::Error::ReauthorizationRequired,
+        "application_rejected" => token::Error::ApplicationRejected { retry_after },
+        "overloaded" => token::Error::TooManyWaiters,
+        "token_unavailable" => token::Error::Unavailable { retry_after },
+        _ => bail!("{}", super::table::plain(text("detail"))),
+    };
+    let last_error = said["last_error"].as_str().map(super::table::plain);
+    Err(failure(error, alias, text("state"), last_error))
+}
+
+/// One account and its token, without a server.
+struct Session {
     runtime: Runtime,
     engine: Engine,
     account: Arc<Account>,
-    /// Whoever is told by LWA that a grant is dead is the only one who tells hooks.
+    /// The process that LWA refuses a dead grant is the only one to send hooks.
     hooks: Option<Hooks>,
     _log: Log,
 }
 
 impl Session {
-    /// Opens the store and the account in it.
-    pub(super) fn open(context: &Context, alias: &AccountId) -> anyhow::Result<Self> {
+    fn open(context: &Context, alias: &AccountId) -> anyhow::Result<Self> {
         let mut config = context.load()?.config;
         quiet(&mut config);
         let log = log::init(&config.log)?;
@@ -50,18 +122,12 @@ impl Session {
         Ok(Self { runtime, engine, account, hooks, _log: log })
     }
 
-    /// A token that lives for `least` more where a refresh can bring one. While LWA cannot be
-    /// reached, the one there is will do, unless it `must` be so long.
-    pub(super) fn token(
-        &mut self,
-        least: Duration,
-        must: bool,
-    ) -> anyhow::Result<Arc<AccessToken>> {
+    fn token(mut self, wish: Wish) -> anyhow::Result<HandedToken> {
         let (tokens, holder) = (self.engine.tokens(), &self.account.holder);
         let hooks = &mut self.hooks;
         let token = self.runtime.block_on(async {
-            let token = match tokens.token_for(holder, least).await {
-                Err(token::Error::Unavailable { .. }) if !must => tokens.token(holder).await,
+            let token = match tokens.token_for(holder, wish.least).await {
+                Err(token::Error::Unavailable { .. }) if !wish.must => tokens.token(holder).await,
                 outcome => outcome,
             };
             let ended = async {
@@ -74,26 +140,22 @@ impl Session {
             }
             token
         });
-        token.map_err(|error| self.failure(error))
-    }
-
-    /// Writes down that `token` is handed out.
-    pub(super) fn record_disclosure(&self, token: &AccessToken) -> anyhow::Result<()> {
-        let entry = Entry::new(Actor::cli(), Action::TokenDisclose).account(&self.account.id);
-        Ok(self.engine.audit().record(&entry.generation(token.generation()).about("token"))?)
-    }
-
-    pub(super) fn now(&self) -> Now {
-        self.engine.clock().now()
-    }
-
-    pub(super) fn client_id(&self) -> &str {
-        self.account.holder.application().client_id()
-    }
-
-    fn failure(&self, error: token::Error) -> anyhow::Error {
-        let status = self.engine.tokens().status(&self.account.holder);
-        failure(error, &status.account, status.state, status.last_error)
+        let token = token.map_err(|error| {
+            let status = self.engine.tokens().status(&self.account.holder);
+            failure(error, &status.account, status.state, status.last_error)
+        })?;
+        let expires_in = token.expires_in(SystemClock.now());
+        if wish.discloses && !(wish.must && expires_in < wish.least) {
+            let entry = Entry::new(Actor::cli(), Action::TokenDisclose).account(&self.account.id);
+            let entry = entry.generation(token.generation()).about("token");
+            self.engine.audit().record(&entry)?;
+        }
+        Ok(HandedToken {
+            secret: Secret::from(token.expose()),
+            expires_in,
+            generation: token.generation(),
+            client_id: self.account.holder.application().client_id().to_owned(),
+        })
     }
 }
 
@@ -123,10 +185,10 @@ pub(super) fn failure(
 }
 
 pub(super) fn unknown(alias: &AccountId) -> String {
-    format!("there is no account {alias}; `adsproxy account list` shows those there are")
+    format!("there is no account {alias}; `adsproxy account list` lists the accounts")
 }
 
-/// A command says what went wrong by itself; of the log only errors are of interest.
+/// A command reports by itself what failed; of the log only errors are of interest.
 pub(super) fn quiet(config: &mut Config) {
     "error".clone_into(&mut config.log.filter);
     config.log.access = false;

@@ -2,14 +2,16 @@
 
 mod layout;
 
-use super::{Context, Failure, account, duration, print, table::plain, wire};
+use super::{
+    Context, Failure, account, duration, print,
+    table::plain,
+    wire::{Ask, Server},
+};
 use crate::config::load;
-use anyhow::{Context as _, bail};
 use layout::{Look, text};
 use serde_json::Value;
 use std::{
     io::{self, IsTerminal},
-    net::SocketAddr,
     thread,
     time::Duration,
 };
@@ -37,12 +39,12 @@ impl Status {
         if self.offline {
             return account::Verb::List { json: self.json }.run(context);
         }
-        let address = load::addresses(&context.options()).map_err(Failure::from)?.admin;
+        let server = server(context)?;
         let terminal = io::stdout().is_terminal();
         let no_color = context.environment.non_empty("NO_COLOR").is_some();
         let look = |width| Look { coloured: terminal && !no_color, width };
         let Some(interval) = self.watch else {
-            let answer = ask(address)?;
+            let answer = ask(&server)?;
             self.show(&answer, &look(width()))?;
             let dead = dead(&answer);
             let all_well = dead.is_empty();
@@ -56,7 +58,7 @@ impl Status {
             let clear = if terminal && !self.json { CLEAR } else { "" };
             print(clear)?;
             // A server that restarts is no reason to stop looking.
-            match ask(address) {
+            match ask(&server) {
                 Ok(answer) => self.show(&answer, &look(width()))?,
                 Err(error) => eprintln!("{error:#}"),
             }
@@ -74,14 +76,19 @@ impl Status {
     }
 }
 
-fn ask(address: SocketAddr) -> anyhow::Result<Value> {
-    let (status, body) =
-        wire::get(address, "/status").map_err(|source| Failure::NoServer { address, source })?;
-    if status != 200 {
-        bail!("adsproxy at {address} answered {status}");
+/// The control socket of the running server, else its admin listener. This needs no secret of the
+/// configuration.
+fn server(context: &Context) -> anyhow::Result<Server> {
+    let control = context.load().ok().and_then(|loaded| Server::find(context, &loaded.config).ok());
+    if let Some(server) = control.flatten() {
+        return Ok(server);
     }
-    serde_json::from_str(&body)
-        .with_context(|| format!("{address} answered something that is no status"))
+    let addresses = load::addresses(&context.options()).map_err(Failure::from)?;
+    Ok(Server::Listener(addresses.admin))
+}
+
+fn ask(server: &Server) -> anyhow::Result<Value> {
+    server.json(&Ask { path: "/status", ..Ask::default() })
 }
 
 /// The terminal's width; none if this is none.

@@ -1,7 +1,13 @@
 //! `adsproxy token`: hands out an account's access token, on standard output and nowhere else.
 
-use super::{Context, duration, print, session::Session};
-use crate::{id::AccountId, token::AccessToken};
+use super::{
+    Context, duration, print,
+    session::{self, HandedToken, Wish},
+};
+use crate::{
+    clock::{Clock, SystemClock},
+    id::AccountId,
+};
 use anyhow::bail;
 use serde_json::json;
 use std::{
@@ -13,7 +19,7 @@ use zeroize::Zeroizing;
 /// Of the JSON; it goes up when a field changes its meaning or goes away.
 const VERSION: u32 = 1;
 
-/// What is wished for where nobody asks for more: enough for a command or two.
+/// What is wished for without `--min-ttl`: enough for a command or two.
 const WISHED: Duration = Duration::from_secs(300);
 
 /// Print an access token of an account; for tools that cannot use the proxy
@@ -37,37 +43,36 @@ pub(super) struct Token {
 
 impl Token {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
-        let mut session = Session::open(context, &self.alias)?;
-        let token = session.token(self.min_ttl.unwrap_or(WISHED), self.min_ttl.is_some())?;
-        let left = token.expires_in(session.now());
-        if let Some(least) = self.min_ttl.filter(|least| left < *least) {
+        let least = self.min_ttl.unwrap_or(WISHED);
+        let wish = Wish { least, must: self.min_ttl.is_some(), discloses: !self.check };
+        let token = session::token(context, &self.alias, wish)?;
+        if let Some(least) = self.min_ttl.filter(|least| token.expires_in < *least) {
             bail!(
                 "the access token of {} lives for {} s more, which is less than {} s: Amazon's \
                  live an hour at most, and a refresh brings no longer one",
                 self.alias,
-                left.as_secs(),
+                token.expires_in.as_secs(),
                 least.as_secs()
             );
         }
         if self.check {
             return Ok(());
         }
-        session.record_disclosure(&token)?;
         if io::stdout().is_terminal() {
-            eprintln!("warning: this is a secret; whoever sees it can act for the advertiser");
+            eprintln!("warning: this is a secret, good for acting for the advertiser");
         }
-        print(&*self.show(&token, left, &session))
+        print(&*self.show(&token))
     }
 
-    fn show(&self, token: &AccessToken, left: Duration, session: &Session) -> Zeroizing<String> {
-        let bare = token.expose();
+    fn show(&self, token: &HandedToken) -> Zeroizing<String> {
+        let bare = token.secret.expose();
         if self.header {
             return Zeroizing::new(format!("Authorization: Bearer {bare}\n"));
         }
         if !self.json {
             return Zeroizing::new(format!("{bare}\n"));
         }
-        let expires_at = session.now().plus(left).unix();
+        let expires_at = SystemClock.now().plus(token.expires_in).unix();
         let expires_at = i64::try_from(expires_at).ok();
         let expires_at = expires_at.and_then(|unix| jiff::Timestamp::from_second(unix).ok());
         let object = json!({
@@ -76,9 +81,9 @@ impl Token {
             "access_token": bare,
             "token_type": "bearer",
             "expires_at": expires_at.map(|time| time.to_string()),
-            "expires_in_secs": left.as_secs(),
-            "generation": token.generation(),
-            "client_id": session.client_id(),
+            "expires_in_secs": token.expires_in.as_secs(),
+            "generation": token.generation,
+            "client_id": token.client_id,
         });
         Zeroizing::new(format!("{object:#}\n"))
     }

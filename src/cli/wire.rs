@@ -1,102 +1,205 @@
-//! Asks the running server: one request over a connection of its own.
+//! The running server, reached by its control socket or one of its listeners: one HTTP client for
+//! all commands, one request over a connection of its own.
 
+use super::{Context, Failure};
+use crate::{app::control, config::Config, secret::Secret};
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response,
+    header::{ACCEPT, CONTENT_TYPE, COOKIE, HOST},
+};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use std::{
-    io::{self, Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
-    time::{Duration, Instant},
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    runtime::Runtime,
+    time::timeout,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// An answer about 10,000 accounts has a few megabytes.
-const ANSWER_MAX_BYTES: usize = 64 << 20;
+/// A response about 10,000 accounts has a few megabytes.
+const RESPONSE_MAX_BYTES: usize = 64 << 20;
 
-const PART_BYTES: usize = 64 << 10;
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Server {
+    /// Its control socket.
+    Control(PathBuf),
+    /// Its admin or health listener.
+    Listener(SocketAddr),
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Control(path) => write!(f, "{}", path.display()),
+            Self::Listener(address) => write!(f, "{address}"),
+        }
+    }
+}
 
 /// A request to the admin API.
 #[derive(Debug, Default)]
 pub(super) struct Ask<'a> {
-    /// `GET` where there is no body, else `POST`.
+    /// None: `GET` without a body, else `POST`.
+    pub(super) method: Option<Method>,
     pub(super) json: Option<String>,
     /// Path and query.
     pub(super) path: &'a str,
     /// The value of `Cookie`.
     pub(super) cookie: Option<&'a str>,
-    /// How long the answer may take.
+    /// How long the response may take.
     pub(super) patience: Option<Duration>,
 }
 
 /// What came back.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
-    head: String,
-    pub(super) body: String,
+    pub(super) headers: HeaderMap,
+    /// May hold an access token.
+    pub(super) body: Secret,
 }
 
 impl Answer {
-    /// The first value of a field.
-    pub(super) fn field(&self, name: &str) -> Option<&str> {
-        let lines = self.head.split("\r\n").skip(1);
-        let mut fields = lines.filter_map(|line| line.split_once(':'));
-        fields.find(|(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    /// The body as JSON; null if it is none.
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_str(self.body.expose()).unwrap_or_default()
+    }
+}
+
+impl Server {
+    /// The running server of `config`, by its control socket; none if none runs.
+    ///
+    /// # Errors
+    /// When one runs that this user may not use: a command must not work on the store behind it.
+    pub(super) fn find(context: &Context, config: &Config) -> anyhow::Result<Option<Self>> {
+        let runtime = context.environment.get("XDG_RUNTIME_DIR").map(Path::new);
+        for place in control::places(config, runtime) {
+            let server = Self::Control(place.path);
+            if server.is_listening()? && (place.is_of_store || server.is_of(config)) {
+                return Ok(Some(server));
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_listening(&self) -> anyhow::Result<bool> {
+        let Self::Control(path) = self else { return Ok(true) };
+        let connected = block_on(async { control::connect(path).await })?;
+        match connected {
+            Ok(stream) => Ok(stream.is_some()),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => bail!(
+                "a server runs, and {self} does not let this user in ({error}): run the command as \
+                 the server's user or as root"
+            ),
+            Err(error) => Err(error).with_context(|| format!("cannot connect to {self}")),
+        }
+    }
+
+    /// Whether a server whose socket is in a directory of many programs is the one of `config`.
+    fn is_of(&self, config: &Config) -> bool {
+        let Ok(answer) = send(self, &Ask { path: "/api/v1/server", ..Ask::default() }) else {
+            return false;
+        };
+        let said = answer.json();
+        let has_store = config.store.kind != crate::config::StoreKind::Memory;
+        let store = has_store.then(|| config.store.path.to_string_lossy());
+        said["store"].as_str() == store.as_deref()
+            && said["admin"] == config.listen.admin.to_string()
+    }
+
+    /// The JSON of a successful response, else what the server says instead.
+    ///
+    /// # Errors
+    /// `NoServer` if there is no response; the detail of a problem document.
+    pub(super) fn json(&self, ask: &Ask<'_>) -> anyhow::Result<Value> {
+        let answer = send(self, ask)
+            .map_err(|source| Failure::NoServer { address: self.to_string(), source })?;
+        let said = answer.json();
+        if answer.status >= 300 || said.is_null() {
+            let detail = said["detail"].as_str().map(super::table::plain);
+            let status = answer.status;
+            bail!(detail.unwrap_or_else(|| format!("adsproxy at {self} responds with {status}")));
+        }
+        Ok(said)
     }
 }
 
 /// Returns the status and the body.
 pub(super) fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
-    let answer = send(address, &Ask { path, ..Ask::default() })?;
-    Ok((answer.status, answer.body))
+    let answer = send(&Server::Listener(address), &Ask { path, ..Ask::default() })?;
+    Ok((answer.status, answer.body.expose().to_owned()))
 }
 
-/// Sends a request and returns what comes back.
-pub(super) fn send(address: SocketAddr, ask: &Ask<'_>) -> io::Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&reachable(address), TIMEOUT)?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
-    // Version 1.0: the answer is never in chunks, and the connection ends with it. The host is a
-    // name that the server accepts from this machine, whatever address it listens on.
-    let method = if ask.json.is_some() { "POST" } else { "GET" };
-    let cookie = ask.cookie.map(|cookie| format!("Cookie: {cookie}\r\n")).unwrap_or_default();
-    let body = ask.json.as_deref().unwrap_or_default();
-    let length = match ask.json {
-        Some(_) => {
-            format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len())
+/// Sends a request and returns what comes back, whole and within its time.
+pub(super) fn send(server: &Server, ask: &Ask<'_>) -> io::Result<Answer> {
+    block_on(async {
+        let whole = timeout(ask.patience.unwrap_or(TIMEOUT), send_to(server, ask));
+        whole.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    })?
+}
+
+async fn send_to(server: &Server, ask: &Ask<'_>) -> io::Result<Answer> {
+    let request = request(ask).map_err(io::Error::other)?;
+    let response = match server {
+        Server::Listener(address) => {
+            exchange(TcpStream::connect(reachable(*address)).await?, request).await?
         }
-        None => String::new(),
+        Server::Control(path) => {
+            let stream = control::connect(path).await?;
+            exchange(stream.ok_or(io::ErrorKind::ConnectionRefused)?, request).await?
+        }
     };
-    let request = format!(
-        "{method} {} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n\
-         {cookie}{length}\r\n{body}",
-        ask.path
-    );
-    // In one piece: a server that has read enough may answer and close at once.
-    stream.write_all(request.as_bytes())?;
-    let answer = read_until(&mut stream, Instant::now() + ask.patience.unwrap_or(TIMEOUT))?;
-    let answer = String::from_utf8(answer).unwrap_or_default();
-    parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "this is no HTTP"))
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, RESPONSE_MAX_BYTES).collect().await.map_err(io::Error::other)?;
+    let body = String::from_utf8(body.to_bytes().into()).unwrap_or_default();
+    Ok(Answer { status: head.status.as_u16(), headers: head.headers, body: Secret::new(body) })
 }
 
-/// Reads to the end, which must come before `deadline`: whoever else has the port may send a byte
-/// now and then for ever.
-fn read_until(stream: &mut TcpStream, deadline: Instant) -> io::Result<Vec<u8>> {
-    let mut answer = Vec::new();
-    let mut part = vec![0; PART_BYTES];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the answer takes too long"));
-        }
-        stream.set_read_timeout(Some(left))?;
-        match stream.read(&mut part) {
-            Ok(0) => return Ok(answer),
-            Ok(read) => answer.extend_from_slice(&part[..read]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-        if answer.len() > ANSWER_MAX_BYTES {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is too long"));
-        }
+fn request(ask: &Ask<'_>) -> Result<Request<Full<Bytes>>, http::Error> {
+    let json = ask.json.as_deref();
+    let method = if json.is_some() { Method::POST } else { Method::GET };
+    let mut request = Request::builder()
+        .method(ask.method.clone().unwrap_or(method))
+        .uri(ask.path)
+        // A name that the server accepts from this machine, whatever address it listens on.
+        .header(HOST, HeaderValue::from_static("localhost"))
+        .header(ACCEPT, HeaderValue::from_static("application/json"));
+    if json.is_some() {
+        request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
+    if let Some(cookie) = ask.cookie {
+        request = request.header(COOKIE, cookie);
+    }
+    request.body(Full::from(json.unwrap_or_default().to_owned()))
+}
+
+/// Sends `request` over `stream`, a connection of its own.
+pub(super) async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+) -> io::Result<Response<Incoming>> {
+    let handshake = http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.map_err(io::Error::other)?;
+    tokio::spawn(connection);
+    sender.send_request(request).await.map_err(io::Error::other)
+}
+
+fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
+    let runtime: Runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(future))
 }
 
 /// A listener on every address is reached on this machine's own.
@@ -109,49 +212,61 @@ pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-fn parse(answer: &str) -> Option<Answer> {
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.split("\r\n").next()?;
-    Some(Answer { status: status.parse().ok()?, head: head.to_owned(), body: body.to_owned() })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+        thread,
+    };
 
-    #[test]
-    fn reads_status_and_body() {
-        let answer = "HTTP/1.1 503 Service Unavailable\r\na: b\r\n\r\nnot\r\n\r\nok";
-        let read = parse(answer).unwrap();
-        assert_eq!((read.status, read.body.as_str()), (503, "not\r\n\r\nok"));
-        assert_eq!((read.field("A"), read.field("b")), (Some("b"), None));
-        let read = parse("HTTP/1.0 200\r\na: b\r\n\r\n").unwrap();
-        assert_eq!((read.status, read.body.as_str()), (200, ""));
-    }
-
-    #[test]
-    fn who_sends_a_byte_now_and_then_is_not_waited_for() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (mut other, _) = listener.accept().unwrap();
-        std::thread::spawn(move || {
-            while other.write_all(b"x").is_ok() {
-                std::thread::sleep(Duration::from_millis(5));
+    /// A program that sends `parts`, 5 ms apart, to its one client.
+    fn program(parts: impl Iterator<Item = &'static str> + Send + 'static) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = Server::Listener(listener.local_addr().unwrap());
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            for part in parts {
+                if stream.write_all(part.as_bytes()).is_err() {
+                    return;
+                }
+                thread::sleep(Duration::from_millis(5));
             }
         });
-        let deadline = Instant::now() + Duration::from_millis(100);
-        assert!(read_until(&mut stream, deadline).is_err());
+        server
+    }
+
+    fn ask(server: &Server, patience: u64) -> io::Result<Answer> {
+        let patience = Some(Duration::from_millis(patience));
+        send(server, &Ask { path: "/", patience, ..Ask::default() })
     }
 
     #[test]
-    fn what_is_no_http_is_no_answer() {
-        for answer in ["", "SSH-2.0-x\r\n\r\n", "HTTP/1.1 abc x\r\n\r\n", "HTTP/1.1 200 OK\r\n"] {
-            assert_eq!(parse(answer), None, "{answer}");
+    fn reads_status_fields_and_body() {
+        let text = "HTTP/1.1 503 Service Unavailable\r\na: b\r\n\r\n{\"x\":1}";
+        let answer = ask(&program([text].into_iter()), 5000).unwrap();
+        assert_eq!((answer.status, answer.headers["A"].as_bytes()), (503, b"b".as_slice()));
+        assert_eq!(answer.json()["x"], 1);
+    }
+
+    #[test]
+    fn a_program_that_sends_a_byte_now_and_then_is_not_waited_for() {
+        let head = ["HTTP/1.1 200 OK\r\n\r\n"].into_iter();
+        let server = program(head.chain(std::iter::repeat("x")));
+        assert_eq!(ask(&server, 100).unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn what_is_no_http_is_an_error() {
+        for text in ["SSH-2.0-x\r\n\r\n", "HTTP/1.1 abc x\r\n\r\n", "HTTP/1.1 200 OK\r\n"] {
+            assert!(ask(&program([text].into_iter()), 5000).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn listeners_on_every_address_are_asked_on_loopback() {
+    fn listeners_on_every_address_are_reached_on_loopback() {
         for (listens, asked) in
             [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.0.0.1:1", "10.0.0.1:1")]
         {

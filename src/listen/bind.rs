@@ -1,20 +1,24 @@
 //! Binds the data plane's addresses, once per worker.
 
 use crate::config::ProxyAddress;
-use rustix::fs::{FileType, Mode};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::{
     fmt, io,
     net::SocketAddr,
-    os::unix::{
-        fs::MetadataExt,
-        net::{UnixListener, UnixStream},
+    os::unix::net::{UnixListener, UnixStream},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::MetadataExt,
     },
     path::{Path, PathBuf},
 };
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 4096;
+
+/// The longest path of a Unix socket's address, bytes; the zero at its end not counted.
+const ADDRESS_MAX_BYTES: usize = 107;
 
 /// An address that cannot be bound.
 #[derive(Debug, thiserror::Error)]
@@ -148,27 +152,77 @@ fn listening(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 
 /// One socket that all workers accept from.
 fn unix(path: &Path, sockets: &mut Sockets) -> io::Result<()> {
-    remove_stale(path)?;
-    // The mode must hold from the first moment; a chmod after bind would leave a gap.
-    let before = rustix::process::umask(Mode::from_raw_mode(0o117));
-    let bound = UnixListener::bind(path);
-    rustix::process::umask(before);
-    let listener = bound?;
-    sockets.files.push(SocketFile::new(path)?);
-    listener.set_nonblocking(true)?;
+    let (listener, file) = unix_listener(path, Mode::from_raw_mode(0o660))?;
+    sockets.files.push(file);
     for worker in &mut sockets.workers {
         worker.push(Bound::Unix(listener.try_clone()?));
     }
     Ok(())
 }
 
-/// Removes a socket that nobody answers on any more. Anything else at the path stays.
-fn remove_stale(path: &Path) -> io::Result<()> {
+/// A socket at `path`, of `mode`, in place of one that no process listens on any more.
+///
+/// # Errors
+/// `AddrInUse` if a process listens there; else what the system says.
+pub fn unix_listener(path: &Path, mode: Mode) -> io::Result<(UnixListener, SocketFile)> {
+    let short = ShortPath::of(path)?;
+    // Two that start at once must not each remove the other's socket as stale.
+    let directory = open_directory(path)?;
+    rustix::fs::flock(&directory, FlockOperation::LockExclusive)?;
+    remove_stale(path, &short)?;
+    // The mode must hold from the first moment; a chmod after bind would leave a gap.
+    let before = rustix::process::umask(mode.complement());
+    let bound = UnixListener::bind(short.path());
+    rustix::process::umask(before);
+    let listener = bound?;
+    let file = SocketFile::new(path)?;
+    listener.set_nonblocking(true)?;
+    Ok((listener, file))
+}
+
+/// The path of a socket, however long: an address has room for 107 bytes only.
+#[derive(Debug)]
+pub struct ShortPath {
+    path: PathBuf,
+    /// Keeps the path valid.
+    _directory: Option<OwnedFd>,
+}
+
+impl ShortPath {
+    /// The same place by a path that fits an address.
+    ///
+    /// # Errors
+    /// When the directory is not there.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        if path.as_os_str().len() <= ADDRESS_MAX_BYTES {
+            return Ok(Self { path: path.to_owned(), _directory: None });
+        }
+        let directory = open_directory(path)?;
+        let name = path.file_name().unwrap_or_default();
+        let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
+        Ok(Self { path: short, _directory: Some(directory) })
+    }
+
+    /// The path, valid as long as this value.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(directory.unwrap_or(Path::new(".")), flags, Mode::empty())?)
+}
+
+/// Removes a socket that no process listens on any more. Anything else at the path stays.
+fn remove_stale(path: &Path, short: &ShortPath) -> io::Result<()> {
     let Ok(found) = rustix::fs::lstat(path) else { return Ok(()) };
     if FileType::from_raw_mode(found.st_mode) != FileType::Socket {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file at this path"));
     }
-    match UnixStream::connect(path) {
+    match UnixStream::connect(short.path()) {
         Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path)

@@ -74,6 +74,18 @@ impl Logins {
         Self { request_id: id.to_owned(), ..self.clone() }
     }
 
+    /// The same for what `actor` does.
+    #[must_use]
+    pub fn by(self, actor: Actor) -> Self {
+        Self { actor, ..self }
+    }
+
+    /// Who does what is done here, for the audit log.
+    #[must_use]
+    pub fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
     /// The request it is done in; empty outside one.
     #[must_use]
     pub fn request_id(&self) -> &str {

@@ -3,7 +3,7 @@
 use super::Report;
 use crate::{
     app,
-    audit::{Action, Actor, Entry},
+    audit::Action,
     cli::{Context, exit_code, private::PrivateProxy},
     id::AccountId,
 };
@@ -70,8 +70,7 @@ impl Keeper {
             // Ctrl-C and the end of the terminal are the command's business.
             let _ = setsid();
             let proxy = PrivateProxy::start(context, Some(&self.alias))?;
-            let entry = Entry::new(Actor::cli(), Action::Exec).account(&self.alias);
-            proxy.app.engine().audit().record(&entry.about(&self.program))?;
+            proxy.record(&self.alias, Action::Exec, &self.program)?;
             Ok((process, proxy))
         });
         let (process, proxy) = match serving {

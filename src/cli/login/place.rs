@@ -4,7 +4,10 @@ use super::{FINISH_PATIENCE, Login, Refused, failure};
 use crate::{
     admin::{self, Admin, Sources, health::Health},
     audit::Actor,
-    cli::wire::{self, Ask},
+    cli::{
+        Context,
+        wire::{self, Ask, Server},
+    },
     clock::SystemClock,
     config::{Config, DEFAULT_APPLICATION, StoreKind},
     engine::Engine,
@@ -13,7 +16,7 @@ use crate::{
     metrics::Metrics,
 };
 use anyhow::{Context as _, bail};
-use http::Uri;
+use http::{Uri, header::SET_COOKIE};
 use serde_json::{Value, json};
 use std::{
     io,
@@ -25,7 +28,7 @@ use tokio::{net::TcpListener, runtime::Runtime, sync::watch, task::JoinHandle};
 
 /// Who takes the answer.
 pub(super) struct Place {
-    address: SocketAddr,
+    server: Server,
     redirect_uri: String,
     confirm_timeout: Duration,
     _own: Option<Own>,
@@ -51,7 +54,7 @@ impl Drop for Own {
 impl Place {
     /// The running server if the answer comes to it; else a listener of our own on the return
     /// address, or anywhere if the answer is pasted.
-    pub(super) fn find(config: Config, login: &Login) -> anyhow::Result<Self> {
+    pub(super) fn find(context: &Context, config: Config, login: &Login) -> anyhow::Result<Self> {
         let redirect_uri = redirect_uri(&config, login)?;
         let uri: Uri = redirect_uri.parse().context("lwa.redirect_uri is no address")?;
         let host = uri.host().unwrap_or_default();
@@ -59,7 +62,9 @@ impl Place {
         let port = uri.port_u16().unwrap_or(default);
         let is_here = is_loopback(host) && uri.scheme_str() == Some("http");
         let admin = config.listen.admin;
-        let serves = runs(admin) && (login.paste || !is_here || admin.port() == port);
+        let control = Server::find(context, &config)?;
+        let serves =
+            (control.is_some() || runs(admin)) && (login.paste || !is_here || admin.port() == port);
         let confirm_timeout = config.login.confirm_timeout;
         if serves {
             let reaches = login.paste || is_here || answers(&config, host);
@@ -69,7 +74,8 @@ impl Place {
                      add its host to guard.allowed_hosts"
                 );
             }
-            return Ok(Self { address: admin, redirect_uri, confirm_timeout, _own: None });
+            let server = control.unwrap_or(Server::Listener(admin));
+            return Ok(Self { server, redirect_uri, confirm_timeout, _own: None });
         }
         if config.store.kind == StoreKind::Memory {
             bail!(
@@ -84,7 +90,12 @@ impl Place {
             );
         }
         let (own, address) = Own::start(config, if login.paste { 0 } else { port })?;
-        Ok(Self { address, redirect_uri, confirm_timeout, _own: Some(own) })
+        Ok(Self {
+            server: Server::Listener(address),
+            redirect_uri,
+            confirm_timeout,
+            _own: Some(own),
+        })
     }
 
     /// What to do where Amazon refuses before it comes back.
@@ -119,17 +130,18 @@ impl Place {
 
     /// The answer and the cookie that came with it.
     pub(super) fn send(&self, ask: &Ask<'_>) -> anyhow::Result<(Value, Option<String>)> {
-        let answer = wire::send(self.address, ask)
-            .with_context(|| format!("no adsproxy answers at {}", self.address))?;
-        let said: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+        let answer = wire::send(&self.server, ask)
+            .with_context(|| format!("no adsproxy responds at {}", self.server))?;
+        let said = answer.json();
         if answer.status >= 300 {
             return Err(if said.is_null() {
-                Refused(format!("{} answered {}", self.address, answer.status)).into()
+                Refused(format!("{} responds with {}", self.server, answer.status)).into()
             } else {
                 failure(&said)
             });
         }
-        let cookie = answer.field("set-cookie").and_then(|cookie| cookie.split(';').next());
+        let cookie = answer.headers.get(SET_COOKIE).and_then(|cookie| cookie.to_str().ok());
+        let cookie = cookie.and_then(|cookie| cookie.split(';').next());
         Ok((said, cookie.map(str::to_owned)))
     }
 }

@@ -1,0 +1,170 @@
+//! What only commands of the server's own user and of root may do, over the control socket: read
+//! which server this is, take access tokens, and have it recorded what they are for.
+
+use super::{
+    Call,
+    arguments::Arguments,
+    respond::{Reply, json as respond_json},
+    tokens,
+};
+use crate::{
+    account::Account,
+    audit::{Action, Entry},
+    config::StoreKind,
+    engine::Engine,
+    id::AccountId,
+    login::Problem,
+    token::{AccessToken, Error},
+};
+use http::StatusCode;
+use serde_json::json;
+use std::{sync::Arc, time::Duration};
+
+/// Where commands with a data plane of their own take tokens, as from Login with Amazon.
+pub const TOKEN_PATH: &str = "/auth/o2/token";
+
+/// Names the store and the admin listener: by these a command knows its own server.
+pub(super) async fn server(call: Call) -> Result<Reply, Problem> {
+    let config = call.logins.engine().config();
+    let path = (config.store.kind != StoreKind::Memory).then_some(&config.store.path);
+    Ok(respond_json(&json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "store": path,
+        "admin": config.listen.admin.to_string(),
+    })))
+}
+
+/// An access token that lives for `min_ttl_secs` more, or the one there is unless it `must`.
+pub(super) async fn token(call: Call) -> Result<Reply, Problem> {
+    let account = account(&call)?;
+    let form = Arguments::of_body(&call.parts.headers, call.body).await?;
+    let seconds = form.one("min_ttl_secs")?.and_then(|text| text.parse().ok()).unwrap_or(0);
+    let must = form.one("must")?.as_deref() == Some("true");
+    let engine = call.logins.engine();
+    let token = match engine.tokens().token_for(&account.holder, Duration::from_secs(seconds)).await
+    {
+        Err(Error::Unavailable { .. }) if !must => engine.tokens().token(&account.holder).await,
+        outcome => outcome,
+    };
+    let token = match token {
+        Ok(token) => token,
+        Err(error) => return Ok(tokens::failed(error, tokens::describe(engine, &account))),
+    };
+    if let Some(purpose) = form.one("purpose")? {
+        let generation = token.generation();
+        record(&call.logins, &account.id, Action::TokenDisclose, |entry| {
+            entry.generation(generation).about(&purpose)
+        })
+        .await?;
+    }
+    Ok(respond_json(&json!({
+        "account": account.id.as_str(),
+        "access_token": token.expose(),
+        "expires_in_secs": token.expires_in(engine.clock().now()).as_secs(),
+        "generation": token.generation(),
+        "client_id": account.holder.application().client_id(),
+    })))
+}
+
+/// Records that a program is given access to an account.
+pub(super) async fn disclosure(call: Call) -> Result<Reply, Problem> {
+    let account = account(&call)?;
+    let form = Arguments::of_body(&call.parts.headers, call.body).await?;
+    let action = match form.one("action")?.as_deref() {
+        Some("exec") => Action::Exec,
+        Some("token.disclose") => Action::TokenDisclose,
+        _ => return Err(Problem::BadRequest("action is exec or token.disclose".to_owned())),
+    };
+    let about = form.one("about")?.unwrap_or_default();
+    record(&call.logins, &account.id, action, |entry| entry.about(&about)).await?;
+    Ok(respond_json(&json!({})))
+}
+
+async fn record(
+    logins: &crate::login::Logins,
+    account: &AccountId,
+    action: Action,
+    more: impl FnOnce(Entry) -> Entry,
+) -> Result<(), Problem> {
+    let entry = more(Entry::new(logins.actor().clone(), action).account(account));
+    Ok(logins.engine().audit().write(entry).await?)
+}
+
+/// Login with Amazon's token endpoint for the data plane of a command: its refresh token is
+/// `Atzr|<account>`, and `Atzr|<account>|<generation>` once it has had the token of that generation,
+/// which a further request rejects.
+pub(super) async fn oauth_token(call: Call) -> Result<Reply, Problem> {
+    let form = Arguments::of_body(&call.parts.headers, call.body).await?;
+    let named = form.one("refresh_token")?.unwrap_or_default();
+    let (alias, rejected) = parse(&named);
+    let engine = call.logins.engine();
+    let account = alias.parse().ok().and_then(|id: AccountId| tokens::find(engine, &id).ok());
+    let Some(account) = account else {
+        return Ok(refused(StatusCode::BAD_REQUEST, "invalid_grant"));
+    };
+    let id = call.logins.request_id().as_bytes();
+    Ok(match exchange(engine, &account, rejected, id).await {
+        Ok(token) => respond_json(&json!({
+            "access_token": token.expose(),
+            "refresh_token": format!("Atzr|{}|{}", account.id, token.generation()),
+            "token_type": "bearer",
+            "expires_in": token.expires_in(engine.clock().now()).as_secs(),
+        })),
+        Err(Error::ReauthorizationRequired) => refused(StatusCode::BAD_REQUEST, "invalid_grant"),
+        Err(Error::ApplicationRejected { .. }) => {
+            refused(StatusCode::UNAUTHORIZED, "invalid_client")
+        }
+        Err(error @ (Error::Unavailable { .. } | Error::TooManyWaiters)) => {
+            tokens::failed(error, json!({ "error": "temporarily_unavailable" }))
+        }
+    })
+}
+
+fn parse(refresh_token: &str) -> (&str, Option<u64>) {
+    let named = refresh_token.strip_prefix("Atzr|").unwrap_or_default();
+    match named.split_once('|') {
+        Some((alias, generation)) => (alias, generation.parse().ok()),
+        None => (named, None),
+    }
+}
+
+async fn exchange(
+    engine: &Engine,
+    account: &Account,
+    rejected: Option<u64>,
+    request_id: &[u8],
+) -> Result<Arc<AccessToken>, Error> {
+    let (tokens, holder) = (engine.tokens(), &account.holder);
+    let token = tokens.token_at(holder, engine.clock().now(), request_id).await?;
+    if rejected != Some(token.generation()) {
+        return Ok(token);
+    }
+    let replacement = tokens.replace(holder, &token, request_id).await?;
+    replacement.failed.map_or(Ok(replacement.token), Err)
+}
+
+/// An error as Login with Amazon words it.
+fn refused(status: StatusCode, error: &str) -> Reply {
+    let mut response = respond_json(&json!({ "error": error }));
+    *response.status_mut() = status;
+    response
+}
+
+fn account(call: &Call) -> Result<Arc<Account>, Problem> {
+    let id = call.id.parse().map_err(|error| Problem::BadRequest(format!("{error}")))?;
+    tokens::find(call.logins.engine(), &id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commands_refresh_token_names_the_account_and_the_token_it_rejects() {
+        assert_eq!(parse("Atzr|acme"), ("acme", None));
+        assert_eq!(parse("Atzr|acme|7"), ("acme", Some(7)));
+        assert_eq!(parse("Atzr|a.c-m_e|x"), ("a.c-m_e", None));
+        assert_eq!(parse("Atza|acme").0, "");
+    }
+}
