@@ -308,6 +308,7 @@ fn inject(home: &Home, inject: &str) -> (Said, bool) {
     command.arg("-e").arg(format!("inject={inject}"));
     command.arg(plain.get_program()).args(plain.get_args());
     command.current_dir(home.path("")).env("HOME", home.path("")).env("SECRET", "x");
+    command.env("ADSPROXY_CONFIG", home.path("proxy.toml"));
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -203,7 +203,7 @@ fn other_secrets_that_everybody_can_read_are_a_warning() {
         let home = Home::new();
         home.write("proxy.toml", &format!("{lwa}{MEMORY}{tls}{acme}"), 0o644)
             .write("client", "CANARY", mode)
-            .write("token", "CANARY", mode)
+            .write("token", "Atzr|CANARY", mode)
             .write("tls.key", "CANARY", mode);
         let said = home.run("check-config");
         assert_eq!(said.code, Some(0), "{mode:o} {said:?}");

@@ -227,6 +227,7 @@ fn a_terminal_gets_a_progress_bar_and_a_pipe_gets_none() {
     let mut script = Command::new("script");
     script.args(["-qec", &format!("{program} import --dry-run a.csv"), "/dev/null"]);
     script.current_dir(scene.home.path("")).env("HOME", scene.home.path("")).stdin(Stdio::null());
+    script.env("ADSPROXY_CONFIG", "proxy.toml");
     let said = scene.judge(said(&mut script));
     assert!(said.out.contains("#] 2/2") && said.out.contains("\r\u{1b}[K"), "{said:?}");
     let piped = scene.import("--dry-run a.csv");

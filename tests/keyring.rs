@@ -58,6 +58,7 @@ fn session(home: &Home, script: &str) -> Said {
     command.args(["--", "sh", "-c", &script]).current_dir(home.path("."));
     command.env_clear().env("HOME", home.path(".")).env("XDG_RUNTIME_DIR", home.path("run"));
     command.env("PATH", std::env::var_os("PATH").expect("a path"));
+    command.env("ADSPROXY_CONFIG", "proxy.toml");
     command.env("A", env!("CARGO_BIN_EXE_adsproxy"));
     let said = said(&mut command);
     assert!(!format!("{said:?}").contains("CANARY"));
