@@ -3,6 +3,10 @@
 //! The machine's roots are honoured (corporate authorities, `SSL_CERT_FILE`), Mozilla's are added
 //! because an image built from nothing has none, and `upstream.ca_file` adds its own.
 
+mod egress;
+
+pub use egress::{Egress, EgressError};
+
 use http::Uri;
 use rustls::{
     ClientConfig,
@@ -35,6 +39,9 @@ pub enum Error {
     /// A root or the setup is refused.
     #[error("the TLS client cannot be set up")]
     Tls(#[from] rustls::Error),
+    /// The environment names a proxy that cannot be used.
+    #[error("the egress proxy")]
+    Egress(#[from] EgressError),
     /// The HTTP client is refused.
     #[error("the HTTP client cannot be set up")]
     Client(#[from] reqwest::Error),
@@ -76,7 +83,8 @@ impl LwaHttp {
     /// Builds it over `tls`; `timeout` is for a whole call, its body included.
     ///
     /// # Errors
-    /// When it cannot be built, for instance because it and `tls` use two rustls versions.
+    /// When it cannot be built, for instance because it and `tls` use two rustls versions, or the
+    /// environment names a proxy that cannot be used.
     pub fn new(
         tls: &ClientConfig,
         connect_timeout: Duration,
@@ -92,7 +100,8 @@ impl LwaHttp {
                 .connect_timeout(connect_timeout)
                 .timeout(timeout)
         };
-        Ok(Self { remote: builder().build()?, local: builder().no_proxy().build()? })
+        let remote = Egress::from_env()?.apply(builder())?;
+        Ok(Self { remote: remote.build()?, local: builder().no_proxy().build()? })
     }
 
     /// Calls the program that listens on the Unix socket `path` in place of every host; `timeout`
@@ -107,13 +116,13 @@ impl LwaHttp {
             .retry(reqwest::retry::never())
             .user_agent(USER_AGENT)
             .timeout(timeout)
+            .no_proxy()
             .unix_socket(path);
         let client = builder.build()?;
         Ok(Self { remote: client.clone(), local: client })
     }
 
-    /// The client for `url`. Plain HTTP is for loopback only, which no egress proxy can reach; for
-    /// the rest `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` are honoured.
+    /// The client for `url`: by [`Egress`], but for plain HTTP, which is for loopback only.
     #[must_use]
     pub fn client(&self, url: &Uri) -> &reqwest::Client {
         if url.scheme_str() == Some("https") { &self.remote } else { &self.local }

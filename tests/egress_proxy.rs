@@ -2,22 +2,24 @@
 
 use crate::support::{
     proxy::{Proxy, Setup, eventually, upstream},
-    secure::{secure_amazon, secure_url},
+    secure::{secure_amazon, secure_url, server_tls},
     wire::field,
 };
-use adsproxy::sandbox::Emulator;
+use adsproxy::sandbox::{Emulator, Options};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use parking_lot::Mutex;
+use rustls::ServerConfig;
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
 };
 use tempfile::NamedTempFile;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
+use tokio_rustls::TlsAcceptor;
 
 /// The API over TLS, LWA at `token_url`.
 fn setup(amazon: &Emulator, ca: &NamedTempFile, token_url: &str, env: &[(&str, &str)]) -> Setup {
@@ -38,8 +40,21 @@ struct Egress {
 }
 
 impl Egress {
-    /// Connects whoever sends `credentials` if there are any; `refuses` all else.
+    /// Connects callers that send `credentials` if there are any; `refuses` all else.
     async fn start(credentials: Option<&'static str>, refuses: bool) -> Self {
+        Self::listen(credentials, refuses, None).await
+    }
+
+    /// As `start`, over TLS.
+    async fn secure(credentials: &'static str, tls: Arc<ServerConfig>) -> Self {
+        Self::listen(Some(credentials), false, Some(TlsAcceptor::from(tls))).await
+    }
+
+    async fn listen(
+        credentials: Option<&'static str>,
+        refuses: bool,
+        tls: Option<TlsAcceptor>,
+    ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let addr = listener.local_addr().expect("an address");
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -47,7 +62,17 @@ impl Egress {
         serving.spawn(async move {
             let mut tunnels = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                tunnels.spawn(tunnel(stream, heads.clone(), credentials, refuses));
+                let (heads, tls) = (heads.clone(), tls.clone());
+                tunnels.spawn(async move {
+                    match tls {
+                        None => tunnel(stream, heads, credentials, refuses).await,
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                tunnel(stream, heads, credentials, refuses).await;
+                            }
+                        }
+                    }
+                });
             }
         });
         Self { addr, asked, _serving: serving }
@@ -60,7 +85,7 @@ impl Egress {
 }
 
 async fn tunnel(
-    mut stream: TcpStream,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
     heads: Arc<Mutex<Vec<String>>>,
     credentials: Option<&str>,
     refuses: bool,
@@ -185,4 +210,49 @@ async fn an_upstream_that_nobody_vouches_for_is_not_spoken_to() {
     let answer = proxy.post("/_echo", "body").await;
     assert_eq!((answer.status.as_u16(), answer.error()), (502, Some("upstream_unreachable")));
     assert_eq!(amazon.state().record.counts().api_calls, 0);
+}
+
+/// What listens there speaks TLS only: a `CONNECT` in clear would reach nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_https_proxy_is_spoken_to_by_tls_for_the_api_and_for_lwa() {
+    let (tls, ca) = server_tls(false);
+    let options = Options { tls: Some(tls.clone()), ..Options::default() };
+    let amazon = Emulator::start(options).await.expect("the emulator starts");
+    let egress = Egress::secure("clerk:s3cret", tls).await;
+    let secure = secure_url(&amazon);
+    let url = format!("https://clerk:s3cret@localhost:{}", egress.addr.port());
+    let proxy = Proxy::with(&amazon, setup(&amazon, &ca, &secure, &[("HTTPS_PROXY", &url)]));
+    let answer = proxy.post("/_echo", "body").await;
+    assert_eq!(answer.status, 200, "{}", proxy.log());
+    assert_eq!(egress.targets().len(), 2, "one tunnel for LWA, one for the API");
+    assert!(!proxy.log().contains("s3cret"));
+}
+
+/// Some programs take `REQUEST_METHOD` for a sign that the environment is a web request's.
+#[tokio::test(flavor = "multi_thread")]
+async fn request_method_in_the_environment_does_not_switch_the_egress_proxy_off() {
+    let (amazon, ca) = secure_amazon(true).await;
+    let egress = Egress::start(None, false).await;
+    let url = format!("http://{}", egress.addr);
+    let env = [("HTTPS_PROXY", url.as_str()), ("REQUEST_METHOD", "GET")];
+    let proxy = Proxy::with(&amazon, setup(&amazon, &ca, &secure_url(&amazon), &env));
+    assert_eq!(proxy.get("/v2/profiles").await.status, 200, "{}", proxy.log());
+    assert_eq!(egress.targets().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_cannot_be_used_is_refused_at_start_by_name() {
+    let (amazon, ca) = secure_amazon(true).await;
+    let secure = secure_url(&amazon);
+    for (variable, url, said) in [
+        ("HTTPS_PROXY", "socks5://clerk:s3cret@127.0.0.1:1080", "socks5"),
+        ("ALL_PROXY", "socks5h://clerk:s3cret@127.0.0.1:1080", "socks5h"),
+        ("https_proxy", "http://clerk:s3cret@", "is not the URL of a proxy"),
+    ] {
+        let setup = setup(&amazon, &ca, &secure, &[(variable, url)]);
+        let (code, log) = Proxy::refused(&amazon, &setup);
+        assert_eq!(code, 78, "{log}");
+        assert!(log.contains(variable) && log.contains(said), "{log}");
+        assert!(!log.contains("s3cret"), "{log}");
+    }
 }

@@ -91,7 +91,10 @@ const MODULES: &[(&str, &[&str])] = &[
         "hooks",
         &["metrics", "https", "config", "secret", "backoff", "clock", "error_chain", "event", "id"],
     ),
-    ("forward", &["caller_body", "metrics", "config", "deadline", "executor", "id", "small_write"]),
+    (
+        "forward",
+        &["caller_body", "metrics", "https", "config", "deadline", "executor", "id", "small_write"],
+    ),
     // Is handed a service; does not know what is behind it.
     ("listen", &["inbound::peer", "caller_body", "metrics", "config", "executor", "small_write"]),
     ("inbound", &["secret", "id"]),

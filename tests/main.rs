@@ -119,6 +119,8 @@ mod secrets;
 #[cfg(feature = "sandbox")]
 mod selection;
 #[cfg(feature = "sandbox")]
+mod sent_again;
+#[cfg(feature = "sandbox")]
 mod smuggling;
 #[cfg(feature = "sandbox")]
 mod store_crash;

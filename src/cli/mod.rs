@@ -32,6 +32,7 @@ use crate::{
         LogFormat,
         load::{self, Environment, LoadError, Loaded, Options, Override},
     },
+    https::EgressError,
     id::AccountId,
 };
 use anyhow::bail;
@@ -211,6 +212,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         Some(Failure::HttpStatus(_)) => 22,
         Some(Failure::Reported { code, .. } | Failure::Silent(code)) => *code,
         Some(Failure::ReauthorizationRequired(_)) => 77,
+        None if error.chain().any(|cause| cause.is::<EgressError>()) => 78,
         None => 1,
     }
 }

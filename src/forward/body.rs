@@ -262,6 +262,12 @@ impl Capture {
         self.0.as_ref().is_none_or(|shared| shared.finished.get())
     }
 
+    /// Whether the request has no body.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Whether there is a body, and all of it is in memory.
     #[must_use]
     pub fn is_here(&self) -> bool {

@@ -1,13 +1,9 @@
 //! Opens one connection to an upstream: name lookup, egress proxy, TCP, TLS.
 
+use super::hop::{Hop, HopConnector};
+use crate::https::{Egress, EgressError};
 use http::Uri;
-use hyper_util::{
-    client::{
-        legacy::connect::{HttpConnector, proxy::Tunnel},
-        proxy::matcher::Matcher,
-    },
-    rt::TokioIo,
-};
+use hyper_util::client::legacy::connect::{HttpConnector, proxy::Tunnel};
 use rustls::pki_types::ServerName;
 use std::{error::Error as StdError, fmt, io, sync::Arc, time::Duration};
 use tokio::{net::TcpStream, time::timeout};
@@ -20,6 +16,9 @@ pub enum ConnectError {
     /// The name does not resolve, or nobody listens there, or the egress proxy refuses.
     #[error("cannot connect")]
     Connect(#[source] Box<dyn StdError + Send + Sync>),
+    /// The environment names an egress proxy that cannot be used.
+    #[error("the egress proxy")]
+    Egress(#[source] EgressError),
     /// The TLS handshake failed.
     #[error("TLS handshake failed")]
     Tls(#[source] io::Error),
@@ -39,16 +38,18 @@ pub enum ConnectError {
 
 /// An open connection.
 pub(super) enum Io {
-    Plain(TokioIo<TcpStream>),
-    Tls(TokioIo<TlsStream<TcpStream>>),
-    TlsHttp2(TokioIo<TlsStream<TcpStream>>),
+    Plain(TcpStream),
+    Tls(TlsStream<Hop>),
+    TlsHttp2(TlsStream<Hop>),
 }
 
 /// Opens connections for one worker.
 pub struct Connector {
     tcp: HttpConnector,
+    /// To an egress proxy: HTTP/1.1 only.
+    hop: HopConnector,
     tls: TlsConnector,
-    egress: Matcher,
+    egress: Result<Egress, EgressError>,
     timeout: Duration,
 }
 
@@ -59,7 +60,7 @@ impl fmt::Debug for Connector {
 }
 
 impl Connector {
-    /// A connector that honours `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`.
+    /// A connector that takes the way that [`Egress`] names.
     #[must_use]
     pub fn new(tls: Arc<rustls::ClientConfig>, timeout: Duration) -> Self {
         let mut tcp = HttpConnector::new();
@@ -69,7 +70,8 @@ impl Connector {
         tcp.set_keepalive_interval(Some(Duration::from_secs(15)));
         tcp.set_keepalive_retries(Some(4));
         tcp.enforce_http(false);
-        Self { tcp, tls: TlsConnector::from(tls), egress: Matcher::from_env(), timeout }
+        let hop = HopConnector::new(tcp.clone(), &tls);
+        Self { tcp, hop, tls: TlsConnector::from(tls), egress: Egress::from_env(), timeout }
     }
 
     /// Opens a connection to `uri`'s host and closes it again.
@@ -89,31 +91,39 @@ impl Connector {
         // Plain HTTP is for loopback upstreams only, which no egress proxy can reach.
         if uri.scheme_str() != Some("https") {
             let io = self.tcp.clone().call(uri.clone()).await;
-            return io.map(Io::Plain).map_err(|error| ConnectError::Connect(error.into()));
+            return io
+                .map(|io| Io::Plain(io.into_inner()))
+                .map_err(|error| ConnectError::Connect(error.into()));
         }
-        let host = uri.host().unwrap_or_default();
-        let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
-            .map_err(ConnectError::ServerName)?;
-        let tcp = self.tcp_or_tunnel(uri).await.map_err(ConnectError::Connect)?;
-        let tls = self.tls.connect(name, tcp).await.map_err(ConnectError::Tls)?;
+        let name = server_name(uri).map_err(ConnectError::ServerName)?;
+        let egress = self.egress.as_ref().map_err(|error| ConnectError::Egress(error.clone()))?;
+        let hop = self.hop(uri, egress).await.map_err(ConnectError::Connect)?;
+        let tls = self.tls.connect(name, hop).await.map_err(ConnectError::Tls)?;
         let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-        let io = TokioIo::new(tls);
-        Ok(if http2 { Io::TlsHttp2(io) } else { Io::Tls(io) })
+        Ok(if http2 { Io::TlsHttp2(tls) } else { Io::Tls(tls) })
     }
 
-    async fn tcp_or_tunnel(&self, uri: &Uri) -> Result<TcpStream, Box<dyn StdError + Send + Sync>> {
-        let io = match self.egress.intercept(uri) {
-            None => self.tcp.clone().call(uri.clone()).await?,
-            Some(proxy) => {
-                let mut tunnel = Tunnel::new(proxy.uri().clone(), self.tcp.clone());
-                if let Some(credentials) = proxy.basic_auth() {
-                    tunnel = tunnel.with_auth(credentials.clone());
-                }
-                tunnel.call(with_port(uri)?).await?
-            }
+    async fn hop(
+        &self,
+        uri: &Uri,
+        egress: &Egress,
+    ) -> Result<Hop, Box<dyn StdError + Send + Sync>> {
+        let Some(proxy) = egress.proxy_for(uri) else {
+            return Ok(Hop::Tcp(self.tcp.clone().call(uri.clone()).await?.into_inner()));
         };
-        Ok(io.into_inner())
+        let mut tunnel = Tunnel::new(proxy.uri().clone(), self.hop.clone());
+        if let Some(credentials) = proxy.basic_auth() {
+            tunnel = tunnel.with_auth(credentials.clone());
+        }
+        Ok(tunnel.call(with_port(uri)?).await?.into_inner())
     }
+}
+
+/// The name that a server's certificate must hold.
+pub(super) fn server_name(
+    uri: &Uri,
+) -> Result<ServerName<'static>, rustls::pki_types::InvalidDnsNameError> {
+    ServerName::try_from(uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned())
 }
 
 /// `CONNECT` names a port always.

@@ -8,6 +8,7 @@ pub mod body;
 pub mod connect;
 mod driver;
 pub mod headers;
+mod hop;
 mod multiplex;
 mod patient;
 pub mod upstream;
@@ -87,6 +88,14 @@ pub struct Attempt<'a> {
     pub names_ads_client: bool,
 }
 
+impl Attempt<'_> {
+    /// Whether sending it twice does no more than sending it once, whatever Amazon has read.
+    fn is_safe_and_bodiless(&self) -> bool {
+        self.capture.is_absent()
+            && [Method::GET, Method::HEAD, Method::OPTIONS].contains(self.method)
+    }
+}
+
 /// One worker's way to Amazon.
 pub struct Forward {
     api: [Rc<Host>; 3],
@@ -147,7 +156,9 @@ impl Forward {
     /// Sends one attempt and waits for the head of the answer.
     ///
     /// A pooled connection that died before one byte was written costs nothing: the request goes
-    /// out again on another. Any other failure is final, because Amazon may have acted on it.
+    /// out again on another. So does once, by RFC 9110 section 9.2.2, a safe request without a body
+    /// for which the connection died without a byte of a response. Any other failure is final,
+    /// because Amazon may have acted on the request.
     ///
     /// # Errors
     /// See [`Error`].
@@ -159,7 +170,7 @@ impl Forward {
         host: &Rc<Host>,
         attempt: &Attempt<'_>,
     ) -> Result<(Response, Lease), Error> {
-        let mut fresh = false;
+        let (mut fresh, mut is_sent_again) = (false, false);
         for _ in 0..3 {
             let mut lease = self
                 .deadlines
@@ -186,9 +197,12 @@ impl Forward {
                     if let Some(error) = attempt.capture.error() {
                         return Err(Error::Body(error));
                     }
-                    if !unwritten || !lease.is_reused() {
+                    let died_unheard =
+                        !is_sent_again && attempt.is_safe_and_bodiless() && lease.died_unheard();
+                    if !lease.is_reused() || !(unwritten || died_unheard) {
                         return Err(Error::Broken(failed.into_error()));
                     }
+                    is_sent_again |= !unwritten;
                     fresh = true;
                 }
             }

@@ -90,6 +90,11 @@ impl Multiplex {
             && !self.sender.borrow().is_closed()
     }
 
+    /// Whether it has ended.
+    pub(super) fn is_dead(&self) -> bool {
+        self.sender.borrow().is_closed()
+    }
+
     /// Whether it serves a request, or did since `tick`.
     pub(super) fn is_used_since(&self, tick: u64) -> bool {
         self.streams.get() > 0 || self.released.get() >= tick

@@ -1,26 +1,31 @@
 //! A stream whose broken writing side does not hide what can still be read.
 //!
 //! Amazon may answer before it has read a request's body, and close. The next write then fails
-//! while the answer lies in our receive buffer; hyper would give up without looking at it.
+//! while the response lies in our receive buffer; hyper would give up without looking at it.
 
 use crate::small_write;
-use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
 use std::{
+    cell::Cell,
     io,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll},
 };
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Once a write has failed, writes rest and the reading side says how the connection ended: with
-/// an answer, or with the end of the stream.
+/// a response, or with the end of the stream.
 pub(super) struct Patient<T> {
     io: T,
     is_broken: bool,
+    /// Set once a byte has been read.
+    heard: Rc<Cell<bool>>,
 }
 
 impl<T> Patient<T> {
-    pub(super) fn new(io: T) -> Self {
-        Self { io, is_broken: false }
+    pub(super) fn new(io: T, heard: Rc<Cell<bool>>) -> Self {
+        Self { io, is_broken: false, heard }
     }
 
     fn note<R>(&mut self, polled: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
@@ -39,17 +44,22 @@ fn is_hangup(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
-impl<T: Read + Unpin> Read for Patient<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for Patient<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
+        buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.heard.set(true);
+        }
+        polled
     }
 }
 
-impl<T: Write + Unpin> Write for Patient<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Patient<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -70,7 +80,7 @@ impl<T: Write + Unpin> Write for Patient<T> {
         if self.is_broken {
             return Poll::Pending;
         }
-        let polled = small_write::poll_write(&mut self.io, cx, bufs);
+        let polled = small_write::poll_write(&mut TokioIo::new(&mut self.io), cx, bufs);
         self.note(polled)
     }
 

@@ -22,8 +22,8 @@ use http_body::{Body as _, Frame};
 use hyper::{
     body::Incoming,
     client::conn::{TrySendError, http1},
-    rt::{Read, Write},
 };
+use hyper_util::rt::TokioIo;
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
@@ -36,6 +36,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     sync::{Notify, oneshot},
     task::spawn_local,
 };
@@ -73,6 +74,8 @@ struct Idle {
 struct Http1 {
     sender: http1::SendRequest<RequestBody>,
     driver: Rc<Driver>,
+    /// Whether a byte has come since the last request was sent.
+    heard: Rc<Cell<bool>>,
 }
 
 impl Drop for Http1 {
@@ -325,24 +328,26 @@ impl Connector {
 
 async fn http1_on<T>(io: T, place: Place) -> Result<Sender, ConnectError>
 where
-    T: Read + Write + Unpin + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
+    let heard = Rc::new(Cell::new(false));
+    let io = TokioIo::new(Patient::new(io, heard.clone()));
     let (sender, connection) =
-        http1::Builder::new().handshake(Patient::new(io)).await.map_err(ConnectError::Http)?;
+        http1::Builder::new().handshake(io).await.map_err(ConnectError::Http)?;
     let driver = Driver::spawn(async move {
-        // An error reaches the request that waits for the answer; without one it is no news.
+        // An error reaches the request that waits for the response; without one it changes nothing.
         let _ = connection.await;
         drop(place);
     });
-    Ok(Sender::Http1(Http1 { sender, driver }))
+    Ok(Sender::Http1(Http1 { sender, driver, heard }))
 }
 
 async fn http2_on<T>(io: T, place: Place) -> Result<Sender, ConnectError>
 where
-    T: Read + Write + Unpin + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let host = place.0.clone();
-    let connection = Multiplex::open(io, place).await?;
+    let connection = Multiplex::open(TokioIo::new(io), place).await?;
     let stream = Stream::take(&connection, &host);
     host.http2.borrow_mut().push(connection.clone());
     host.hand_out(&connection);
@@ -355,6 +360,15 @@ impl Lease {
     #[must_use]
     pub fn is_reused(&self) -> bool {
         self.reused
+    }
+
+    /// Whether it has ended without a byte of a response to the request that was sent on it.
+    #[must_use]
+    pub fn died_unheard(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(connection) => !connection.heard.get(),
+            Sender::Http2(stream) => stream.connection().is_dead(),
+        }
     }
 
     /// Whether requests on it need HTTP/1.1's framing.
@@ -374,7 +388,8 @@ impl Lease {
         is_here: bool,
     ) -> Result<Response, TrySendError<Request>> {
         match &mut self.sender {
-            Sender::Http1(Http1 { sender, driver }) => {
+            Sender::Http1(Http1 { sender, driver, heard }) => {
+                heard.set(false);
                 let driver = is_here.then_some(&**driver);
                 let send = || sender.try_send_request(request);
                 // One future for both ways: it is large, and every request has room for it.

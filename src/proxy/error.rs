@@ -115,6 +115,7 @@ impl Error {
             Self::Forward(
                 Forward::Connect(
                     ConnectError::Connect(_)
+                    | ConnectError::Egress(_)
                     | ConnectError::Tls(_)
                     | ConnectError::ServerName(_)
                     | ConnectError::Http(_)

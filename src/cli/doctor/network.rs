@@ -6,10 +6,9 @@ use crate::{
     config::{Config, load::Environment},
     error_chain::chain,
     forward::connect::Connector,
-    https::{self, LwaHttp},
+    https::{self, Egress, LwaHttp},
 };
 use http::{Uri, header::DATE};
-use hyper_util::client::proxy::matcher::Matcher;
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 use tokio::{net::lookup_host, task::JoinSet, time::timeout};
 
@@ -60,10 +59,13 @@ fn egress<'a>(
     hosts: impl Iterator<Item = &'a Uri> + Clone,
     environment: &Environment,
 ) -> Vec<Finding> {
-    let matcher = Matcher::from_env();
+    let egress = match Egress::from_env() {
+        Ok(egress) => egress,
+        Err(error) => return vec![Finding::error("egress", error.to_string())],
+    };
     let https = hosts.filter(|uri| uri.scheme_str() == Some("https"));
     let mut used: BTreeMap<String, usize> = BTreeMap::new();
-    for proxy in https.clone().filter_map(|uri| matcher.intercept(uri)) {
+    for proxy in https.clone().filter_map(|uri| egress.proxy_for(uri)) {
         let uri = proxy.uri();
         let port = uri.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
         *used.entry(format!("{}{port}", uri.host().unwrap_or_default())).or_default() += 1;
@@ -90,8 +92,7 @@ fn egress<'a>(
 /// Looks the name up, connects, shakes hands.
 async fn reach(host: &str, uri: &Uri, tls: Arc<rustls::ClientConfig>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let over_proxy =
-        uri.scheme_str() == Some("https") && Matcher::from_env().intercept(uri).is_some();
+    let over_proxy = Egress::from_env().is_ok_and(|egress| egress.proxy_for(uri).is_some());
     let name = uri.host().unwrap_or_default();
     let is_address = name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
     if !over_proxy && !is_address {
