@@ -112,7 +112,7 @@ fn a_source_that_cannot_be_used_is_refused_without_being_quoted() {
     for (arguments, code, part) in [
         ("", 2, "say what to import"),
         ("--from csv", 2, "say which FILE"),
-        ("--from env a.csv", 2, "reads no file"),
+        ("--from env text", 1, "line 1 is no NAME=value"),
         ("--from xml a.csv", 2, "--from"),
         ("none.csv", 1, "cannot open none.csv"),
         ("no-heading.csv", 1, "must be a heading"),

@@ -1,17 +1,15 @@
 //! What becomes of an account: every mix of what the store holds and what is imported.
 
 use super::*;
-use crate::{
-    cli::import::entry::Entry,
-    store::{MemoryStore, StoredAccessToken},
-};
+use crate::store::{MemoryStore, StoredAccessToken};
 
 const NOW: u64 = 1_795_132_800;
 
 fn importer(replace: bool) -> Importer {
     Importer {
         store: Arc::new(MemoryStore::new()),
-        journal: Journal::new(Audit::off()),
+        audit: Audit::off(),
+        unrecorded: Mutex::default(),
         applications: vec!["default".to_owned(), "second".to_owned()],
         seeds: BTreeMap::new(),
         replace,
@@ -20,14 +18,32 @@ fn importer(replace: bool) -> Importer {
     }
 }
 
+/// An entry with its place.
+#[derive(Clone)]
+struct Plan {
+    entry: Entry,
+    region: Option<Region>,
+    application: Option<String>,
+}
+
+impl Importer {
+    fn decide_on(&self, plan: &Plan, existing: Option<&Credential>) -> Result<Applied, Rejection> {
+        self.decide(&plan.entry, plan.region, plan.application.clone(), existing)
+    }
+
+    async fn apply_plan(&self, plan: &Plan) -> Result<Applied, Rejection> {
+        self.apply(&plan.entry, plan.region, plan.application.clone()).await
+    }
+}
+
 fn plan(token: &str) -> Plan {
     Plan {
         entry: Entry {
             line: None,
-            name: "acme".to_owned(),
             alias: "acme".parse().expect("an alias"),
             refresh_token: Secret::from(token),
-            access_token: AccessToken::Absent,
+            access_token: None,
+            had_access_token: false,
             region: None,
             application: None,
             profile_id: None,
@@ -62,25 +78,26 @@ fn access_token() -> StoredAccessToken {
 }
 
 fn decided(replace: bool, plan: &Plan, existing: &Credential) -> Applied {
-    importer(replace).decide(plan, Some(existing)).expect("decided")
+    importer(replace).decide_on(plan, Some(existing)).expect("decided")
 }
 
 #[test]
 fn a_new_account_is_added_with_the_access_token_that_lives() {
     let mut plan = plan("one");
-    plan.entry.access_token = AccessToken::Valid(access_token());
+    (plan.entry.access_token, plan.entry.had_access_token) = (Some(access_token()), true);
     plan.entry.consented_at = Some(3);
     let importer = importer(false);
-    let applied = importer.decide(&plan, None).expect("decided");
+    let applied = importer.decide_on(&plan, None).expect("decided");
     let record = applied.record.expect("a record");
     assert_eq!(applied.outcome, Outcome::Added);
     assert_eq!((record.access_token, record.generation), (Some(access_token()), 1));
     assert_eq!((record.consented_at, record.updated_at), (Some(3), NOW));
     assert!(importer.store.fingerprint_matches(&record.seed.expect("a seed"), &"one".into()));
 
-    plan.entry.access_token = AccessToken::Expired;
-    let record = importer.decide(&plan, None).expect("decided").record.expect("a record");
+    plan.entry.access_token = None;
+    let record = importer.decide_on(&plan, None).expect("decided").record.expect("a record");
     assert_eq!((record.access_token, record.generation), (None, 0));
+    assert_eq!(importer.decide_on(&plan, None).expect("decided").notes.len(), 1, "it had one");
 }
 
 #[test]
@@ -88,7 +105,7 @@ fn the_seed_is_the_configured_token_where_there_is_one() {
     let mut importer = importer(false);
     let alias: AccountId = "acme".parse().expect("an alias");
     importer.seeds.insert(alias, Secret::from("configured"));
-    let record = importer.decide(&plan("one"), None).expect("decided").record.expect("a record");
+    let record = importer.decide_on(&plan("one"), None).expect("decided").record.expect("a record");
     let seed = record.seed.expect("a seed");
     assert!(importer.store.fingerprint_matches(&seed, &"configured".into()));
 }
@@ -98,11 +115,11 @@ fn the_same_grant_is_unchanged_however_often_it_was_rotated() {
     let importer = importer(true);
     let mut existing = existing("one");
     for token in ["one", "older"] {
-        let applied = importer.decide(&plan(token), Some(&existing)).expect("decided");
+        let applied = importer.decide_on(&plan(token), Some(&existing)).expect("decided");
         assert_eq!((applied.outcome, applied.record), (Outcome::Unchanged, None), "{token}");
     }
     existing.seed = Some(importer.store.fingerprint(&"first".into()));
-    let applied = importer.decide(&plan("first"), Some(&existing)).expect("decided");
+    let applied = importer.decide_on(&plan("first"), Some(&existing)).expect("decided");
     assert_eq!((applied.outcome, applied.record), (Outcome::Unchanged, None));
 }
 
@@ -125,7 +142,7 @@ fn what_differs_is_kept_and_named() {
 #[test]
 fn another_grant_replaces_and_keeps_the_old_one_to_fall_back_on() {
     let mut other = plan("two");
-    other.entry.access_token = AccessToken::Valid(access_token());
+    other.entry.access_token = Some(access_token());
     let record = decided(true, &other, &existing("one")).record.expect("a record");
     assert_eq!(record.refresh_token, "two".into());
     assert_eq!(record.previous_refresh_token, Some("one".into()));
@@ -164,24 +181,25 @@ fn to_move_a_grant_takes_no_newer_token_from_it() {
 fn an_account_without_a_region_or_application_is_refused_unless_the_store_knows() {
     let importer = importer(false);
     let nowhere = Plan { region: None, ..plan("one") };
-    assert_eq!(importer.decide(&nowhere, None), Err(Rejection::NoRegion));
-    let applied = importer.decide(&nowhere, Some(&existing("one"))).expect("decided");
+    assert_eq!(
+        importer.decide_on(&nowhere, None),
+        Err("it names no region: say --region na, eu or fe".into())
+    );
+    let applied = importer.decide_on(&nowhere, Some(&existing("one"))).expect("decided");
     assert_eq!((applied.outcome, applied.region), (Outcome::Unchanged, Region::Na));
     let third = Credential { application: "third".to_owned(), ..existing("one") };
-    assert!(matches!(
-        importer.decide(&plan("one"), Some(&third)),
-        Err(Rejection::UnknownApplication(_))
-    ));
+    let error = importer.decide_on(&plan("one"), Some(&third)).expect_err("refused");
+    assert!(error.ends_with("configured: default, second"), "{error}");
 }
 
 #[tokio::test]
 async fn a_dry_run_saves_nothing() {
     let mut importer = importer(false);
     importer.dry_run = true;
-    let applied = importer.apply(&plan("one")).await.expect("applied");
+    let applied = importer.apply_plan(&plan("one")).await.expect("applied");
     assert_eq!(applied.outcome, Outcome::Added);
     assert!(importer.store.list().await.expect("listed").is_empty());
     importer.dry_run = false;
-    importer.apply(&plan("one")).await.expect("applied");
+    importer.apply_plan(&plan("one")).await.expect("applied");
     assert_eq!(importer.store.list().await.expect("listed").len(), 1);
 }

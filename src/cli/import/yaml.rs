@@ -31,6 +31,10 @@ pub(super) enum Value {
 }
 
 impl Node {
+    pub(super) fn is_scalar(&self) -> bool {
+        matches!(self.value, Value::Scalar(..))
+    }
+
     /// The text of a scalar; none for `null`.
     pub(super) fn text(&self) -> Option<&str> {
         match &self.value {

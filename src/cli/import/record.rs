@@ -1,0 +1,355 @@
+//! One record: its values as a source has them, and the checks that make an account of them.
+
+use super::{
+    fernet::{self, Keys},
+    report::{Outcome, Row},
+};
+use crate::{
+    cli::{access::PLACEHOLDER, day, region},
+    id::{AccountId, Region, placeholder_alias},
+    secret::{RefreshToken, Secret},
+    store::StoredAccessToken,
+};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
+
+/// The life of Amazon's access tokens.
+const TOKEN_LIFE_SECS: u64 = 3600;
+/// Longer than any name that a person gave.
+const NAME_MAX_CHARS: usize = 128;
+/// What Amazon's tokens, client ids and secrets begin with, and Fernet's.
+const SECRET_PREFIXES: [&str; 5] = ["Atza", "Atzr", "amzn1.", "eyJ", fernet::PREFIX];
+const CLIENT_ID_PREFIX: &str = "amzn1.application-oa2-client.";
+
+/// Every field with its further spellings, in small letters and digits alone.
+const FIELDS: [(&str, &[&str]); 12] = [
+    ("account", &["alias", "accountname", "accountalias", "name"]),
+    ("refresh_token", &["refreshtoken"]),
+    ("access_token", &["accesstoken"]),
+    ("expires_at", &["expiresat", "expiry", "accesstokenexpiresat"]),
+    ("updated_at", &["updatedat"]),
+    ("token_type", &["tokentype"]),
+    ("region", &["apiregion", "marketplace", "defaultmarketplace", "endpoint"]),
+    ("application", &["app"]),
+    ("profile_id", &["profileid", "profile", "amazonadvertisingapiscope"]),
+    ("consented_at", &["consentedat", "consentdate", "consent", "authorizedat"]),
+    ("client_id", &["clientid", "clientidentifier"]),
+    ("client_secret", &["clientsecret"]),
+];
+
+/// Names of tools and protocols that may precede the name of a field, longest first.
+const TOOLS: [&str; 12] = [
+    "amazonadvertisingapi",
+    "amazonadvertising",
+    "loginwithamazon",
+    "amazonads",
+    "amazon",
+    "adsapi",
+    "oauth2",
+    "adapi",
+    "oauth",
+    "lwa",
+    "ads",
+    "app",
+];
+/// The fields that may follow them; `app_name` is no account.
+const OF_TOOLS: [&str; 7] = [
+    "refresh_token",
+    "access_token",
+    "expires_at",
+    "region",
+    "profile_id",
+    "client_id",
+    "client_secret",
+];
+
+/// Why a record is not imported: a clause that quotes nothing of the record but checked names.
+pub(super) type Rejection = Cow<'static, str>;
+
+/// The field that `name` means, however it is written: `Refresh Token`, `lwaRefreshToken`, …
+pub(super) fn field(name: &str) -> Option<&'static str> {
+    let plain = name.chars().filter(char::is_ascii_alphanumeric);
+    let plain: String = plain.map(|c| c.to_ascii_lowercase()).collect();
+    let known = |plain: &str| {
+        let found = FIELDS.iter().find(|(field, more)| *field == plain || more.contains(&plain));
+        found.map(|(field, _)| *field)
+    };
+    let of_tool = |tool: &&str| {
+        let rest = plain.strip_prefix(*tool)?;
+        TOOLS.iter().find_map(|tool| known(rest.strip_prefix(tool)?)).or_else(|| known(rest))
+    };
+    known(&plain).or_else(|| TOOLS.iter().find_map(of_tool).filter(|f| OF_TOOLS.contains(f)))
+}
+
+/// One record as a source has it. All values are secrets: a column may hold what its name denies.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Raw {
+    /// Where it begins, counted from 1; none in a source without lines.
+    pub(super) line: Option<usize>,
+    /// The key above it.
+    pub(super) key: Option<String>,
+    values: BTreeMap<&'static str, Secret>,
+    /// Names that mean nothing here.
+    pub(super) unused: BTreeSet<String>,
+    /// Why it cannot be read.
+    pub(super) broken: Option<Rejection>,
+}
+
+impl Raw {
+    pub(super) fn at(line: usize, key: Option<String>) -> Self {
+        Self { line: Some(line), key, ..Self::default() }
+    }
+
+    /// Takes a value; nothing, and what databases write for nothing, is left out.
+    pub(super) fn add(&mut self, name: &str, text: &str) {
+        let text = text.trim();
+        if matches!(text, "" | "null" | "NULL" | "None") {
+            return;
+        }
+        let by_value = text.starts_with(CLIENT_ID_PREFIX).then_some("client_id");
+        let Some(field) = field(name).or(by_value) else {
+            self.unused.insert(name.to_owned());
+            return;
+        };
+        let other = self.values.insert(field, Secret::from(text));
+        if other.is_some_and(|other| other.expose() != text) {
+            self.broken = Some(format!("{field} is there twice").into());
+        }
+    }
+
+    /// Takes a value that is neither text nor a number.
+    pub(super) fn add_other(&mut self, name: &str) {
+        match field(name) {
+            Some(field) => {
+                self.broken = Some(format!("{field} is neither text nor a number").into())
+            }
+            None => drop(self.unused.insert(name.to_owned())),
+        }
+    }
+
+    /// Takes a value of an object within the record: `lwa.client_id`, `client.id`.
+    pub(super) fn add_below(&mut self, outer: &str, name: &str, text: &str) {
+        let joined = format!("{outer}.{name}");
+        let name = if field(&joined).is_none() && field(name).is_some() { name } else { &joined };
+        self.add(name, text);
+    }
+
+    /// Takes what `outer` says of all its records, unless the record says it itself.
+    pub(super) fn inherit(&mut self, outer: &Self, is_only: bool) {
+        for (field, value) in &outer.values {
+            if is_only || *field != "account" {
+                self.values.entry(field).or_insert_with(|| value.clone());
+            }
+        }
+    }
+
+    pub(super) fn text(&self, field: &str) -> Option<&str> {
+        self.values.get(field).map(Secret::expose)
+    }
+}
+
+/// One account, every value checked.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) line: Option<usize>,
+    pub(super) alias: AccountId,
+    pub(super) refresh_token: Secret,
+    /// Present if it lives.
+    pub(super) access_token: Option<StoredAccessToken>,
+    pub(super) had_access_token: bool,
+    pub(super) region: Option<Region>,
+    pub(super) application: Option<Secret>,
+    pub(super) profile_id: Option<String>,
+    pub(super) consented_at: Option<u64>,
+    pub(super) client_id: Option<Secret>,
+    pub(super) client_secret: Option<Secret>,
+}
+
+/// How the records of a source are to be read.
+pub(super) struct Reading<'a> {
+    /// Opens the tokens of a source that has them encrypted.
+    pub(super) keys: Option<&'a Keys>,
+    /// The accounts of the configuration and the store.
+    pub(super) known: &'a BTreeSet<AccountId>,
+    /// The name that a flag gives to the only record.
+    pub(super) account: Option<&'a AccountId>,
+    /// The name of a record that has none.
+    pub(super) unnamed: Option<&'a str>,
+    /// Seconds since 1970.
+    pub(super) now: u64,
+}
+
+impl Reading<'_> {
+    /// Checks one record: its row, and the account unless it is rejected.
+    pub(super) fn read(&self, raw: &Raw) -> (Row, Option<Entry>) {
+        let flag = self.account.map(AccountId::as_str);
+        let name = raw.text("account").or(raw.key.as_deref()).or(flag).or(self.unnamed);
+        let mut row = Row { line: raw.line, name: name.map(str::to_owned), ..Row::default() };
+        let read = match name {
+            _ if raw.broken.is_some() => Err(raw.broken.clone().unwrap_or_default()),
+            None => Err("it names no account: say --account ALIAS if it is the only record".into()),
+            Some(name) => self.named(raw, name),
+        };
+        // A name that is a secret in the wrong column is shown with no complaint at all.
+        if name.is_some_and(|name| is_secret(raw, name)) {
+            row.name = None;
+        }
+        match read {
+            Ok(entry) => {
+                row.account = Some(entry.alias.to_string());
+                row.profile_id.clone_from(&entry.profile_id);
+                (row, Some(entry))
+            }
+            Err(why) => {
+                row.note = why.into_owned();
+                row.outcome = Outcome::Rejected;
+                (row, None)
+            }
+        }
+    }
+
+    fn named(&self, raw: &Raw, name: &str) -> Result<Entry, Rejection> {
+        if is_secret(raw, name) {
+            let why =
+                "its account name looks like a secret, and is not shown: are columns swapped?";
+            return Err(why.into());
+        }
+        let alias = alias(name).ok_or(
+            "no alias can be made of its account name: use letters, digits, '.', '_', '-'",
+        )?;
+        if let Some(account) = self.account.filter(|account| **account != alias) {
+            return Err(format!(
+                "it is called {alias} here, and {account} by --account: leave --account out, or \
+                 rename it here"
+            )
+            .into());
+        }
+        if raw.text("token_type").is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
+            return Err("its token_type is not bearer".into());
+        }
+        let refresh_token = self.token(raw, "refresh_token")?.ok_or("it holds no refresh token")?;
+        let refresh_token = RefreshToken::parse(&refresh_token)
+            .map_err(|why| format!("its refresh_token cannot be one: {why}"))?
+            .secret;
+        if self.is_placeholder(&alias, &refresh_token, raw) {
+            return Err("its refresh_token is a placeholder of adsproxy's own, which `exec` and \
+                        `env` set: take the real one, from a shell without these variables"
+                .into());
+        }
+        let access_token = self.token(raw, "access_token")?;
+        let is_token = |token: &Secret| token.expose().bytes().all(|byte| byte.is_ascii_graphic());
+        if !access_token.as_ref().is_none_or(is_token) {
+            return Err("its access_token is no token: it has blanks or other characters".into());
+        }
+        let region = raw.text("region").map(|text| {
+            region::parse(text)
+                .ok_or("its region is none of na, eu, fe, nor a marketplace such as US, DE, JP")
+        });
+        let consented_at = raw.text("consented_at").map(|text| {
+            day::consent_at(text, self.now).map_err(|_| {
+                "its consented_at is no day such as 2026-11-20, still to come, or before Login with \
+                 Amazon began (2013)"
+            })
+        });
+        let secret = |field| raw.values.get(field).cloned();
+        Ok(Entry {
+            line: raw.line,
+            alias,
+            refresh_token,
+            had_access_token: access_token.is_some(),
+            access_token: access_token.and_then(|token| self.living(raw, token)),
+            region: region.transpose()?,
+            application: secret("application"),
+            profile_id: raw.text("profile_id").map(profile).transpose()?,
+            consented_at: consented_at.transpose()?,
+            client_id: secret("client_id"),
+            client_secret: secret("client_secret"),
+        })
+    }
+
+    /// Whether this is what `exec` and `env` put where an SDK looks for credentials.
+    fn is_placeholder(&self, alias: &AccountId, token: &Secret, raw: &Raw) -> bool {
+        let named = placeholder_alias(token.expose(), "Atzr").and_then(|named| named.parse().ok());
+        named.is_some_and(|named: AccountId| named == *alias || self.known.contains(&named))
+            || raw.text("client_id") == Some(PLACEHOLDER)
+    }
+
+    fn token(&self, raw: &Raw, field: &'static str) -> Result<Option<Secret>, Rejection> {
+        let Some(value) = raw.values.get(field) else { return Ok(None) };
+        let is_fernet = value.expose().starts_with(fernet::PREFIX);
+        let token = match self.keys {
+            None if is_fernet => {
+                return Err(format!("its {field} looks Fernet-encrypted: say --from legacy").into());
+            }
+            None => value.clone(),
+            Some(_) if value.expose().starts_with("Atz") => {
+                return Err(format!("its {field} is not encrypted: say --from json").into());
+            }
+            Some(keys) => keys
+                .open(value.expose())
+                .map_err(|cause| format!("its {field} cannot be decrypted: {cause}"))?,
+        };
+        Ok(Some(token).filter(|token| !token.is_empty()))
+    }
+
+    fn living(&self, raw: &Raw, token: Secret) -> Option<StoredAccessToken> {
+        let moment = |field| raw.text(field).and_then(day::moment);
+        // A clock that is ahead, or a local time taken for UTC, would make a dead token look good.
+        let latest = self.now + TOKEN_LIFE_SECS;
+        let expires_at = moment("expires_at").filter(|at| (self.now + 1..=latest).contains(at))?;
+        let earliest = expires_at.saturating_sub(TOKEN_LIFE_SECS);
+        let issued_at = moment("updated_at").filter(|at| (earliest..=self.now).contains(at));
+        Some(StoredAccessToken { token, issued_at: issued_at.unwrap_or(earliest), expires_at })
+    }
+}
+
+/// Profile ids are numbers; they may exceed what a double can hold, and stay text.
+fn profile(text: &str) -> Result<String, Rejection> {
+    if (1..=20).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(text.to_owned());
+    }
+    // `1.2E+15`, `1234567890.0`: a column that was taken for one of measurements.
+    let is_number = text.replace(',', ".").parse::<f64>().is_ok();
+    Err(match is_number && text.contains(['e', 'E', '.', ',']) {
+        true => {
+            "its profile_id was turned into a decimal number such as 1.2E+15, as spreadsheets do, \
+             which loses digits: set the column's format to text, enter the number anew, export again"
+        }
+        false => "its profile_id is not a number: `GET /v2/profiles` lists the profiles of a grant",
+    }
+    .into())
+}
+
+/// Whether `name` must not be shown.
+pub(super) fn looks_secret(name: &str) -> bool {
+    name.chars().count() > NAME_MAX_CHARS || SECRET_PREFIXES.iter().any(|p| name.starts_with(p))
+}
+
+fn is_secret(raw: &Raw, name: &str) -> bool {
+    let mut others = raw.values.iter().filter(|(field, _)| **field != "account");
+    let stands_elsewhere = name.len() > 16 && others.any(|(_, value)| value.expose() == name);
+    looks_secret(name) || stands_elsewhere
+}
+
+/// The alias for `name`: the name itself if it is one, else with `-` for every run of other
+/// characters, from the first letter or digit on, cut at the longest alias.
+fn alias(name: &str) -> Option<AccountId> {
+    let mut text = String::new();
+    for c in name.chars() {
+        if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') {
+            text.push(c);
+        } else if !text.ends_with('-') {
+            text.push('-');
+        }
+    }
+    let text = text.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
+    let text = &text[..text.len().min(AccountId::MAX_LEN)];
+    let text = if text == name { text } else { text.trim_end_matches('-') };
+    text.parse().ok()
+}
+
+#[cfg(test)]
+#[path = "record_tests.rs"]
+mod tests;
