@@ -6,6 +6,7 @@
 
 mod data;
 mod output;
+mod refused;
 
 use super::{Context, Failure, duration, private::PrivateProxy, region};
 use crate::{
@@ -17,12 +18,16 @@ use bytes::Bytes;
 use data::Data;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response,
-    header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT},
+    header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, REFERER, USER_AGENT},
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use output::Output;
-use std::{path::PathBuf, time::Duration};
+use output::{Output, Written};
+use refused::Refused;
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 /// A problem document of ours has a few hundred bytes.
 const PROBLEM_MAX_BYTES: usize = 64 * 1024;
@@ -32,8 +37,12 @@ const PROBLEM_MAX_BYTES: usize = 64 * 1024;
 pub(super) struct Curl {
     /// Its alias
     alias: AccountId,
-    /// What is asked for, such as /v2/profiles
-    path: String,
+    /// What is asked for, such as /v2/profiles; also as the whole URL at one of Amazon's hosts
+    #[arg(value_name = "PATH", required_unless_present = "url")]
+    path: Option<String>,
+    /// As PATH
+    #[arg(long, hide = true, conflicts_with = "path")]
+    url: Option<String>,
     /// The method [default: GET, or POST with data]
     #[arg(short = 'X', long, value_name = "METHOD")]
     request: Option<Method>,
@@ -42,25 +51,43 @@ pub(super) struct Curl {
     header: Vec<String>,
     #[command(flatten)]
     data: Data,
-    /// Show the status and the headers of the answer too
+    /// Show the status and the headers of the response too
     #[arg(short, long)]
     include: bool,
+    /// Show both heads on standard error
+    #[arg(short, long)]
+    verbose: bool,
+    /// Ask for a compressed response, and decompress it
+    #[arg(long)]
+    compressed: bool,
+    /// No effect: a redirect would take the account's token along
+    #[arg(short = 'L', long)]
+    location: bool,
+    /// The User-Agent
+    #[arg(short = 'A', long, value_name = "TEXT")]
+    user_agent: Option<HeaderValue>,
+    /// The Referer
+    #[arg(short = 'e', long, value_name = "URL")]
+    referer: Option<HeaderValue>,
     /// Ask for the headers alone
     #[arg(short = 'I', long)]
     head: bool,
-    /// Write the answer to this file
+    /// Write the response to this file
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Do not say what went wrong
+    /// At the end print this; knows %{http_code}, %{size_download}, …
+    #[arg(short, long, value_name = "FORMAT")]
+    write_out: Option<String>,
+    /// Print no errors
     #[arg(short, long)]
     silent: bool,
-    /// With --silent: say it all the same
+    /// With --silent: print errors all the same
     #[arg(short = 'S', long)]
     show_error: bool,
-    /// Exit with 22, and without the answer, if its status is 400 or higher
+    /// Exit with 22, without the response, if its status is 400 or higher
     #[arg(short, long)]
     fail: bool,
-    /// As --fail, but with the answer
+    /// As --fail, but with the response
     #[arg(long)]
     fail_with_body: bool,
     /// Give up after this long
@@ -69,6 +96,8 @@ pub(super) struct Curl {
     /// Another region than the account's: na, eu, fe or a marketplace
     #[arg(long, value_parser = region::flag)]
     region: Option<Region>,
+    #[command(flatten)]
+    refused: Refused,
 }
 
 impl Curl {
@@ -81,76 +110,98 @@ impl Curl {
     }
 
     fn run_aloud(&self, context: &Context) -> anyhow::Result<()> {
-        if !self.path.starts_with('/') {
-            bail!(
-                "{:?} is no path: say what stands behind the host, such as /v2/profiles",
-                self.path
-            );
-        }
+        self.refused.check()?;
         let body = self.data.read()?;
+        let (target, region) = self.target(body.as_deref())?;
+        let body = body.filter(|_| !self.data.is_query());
+        let request = self.request(body)?;
         let proxy = PrivateProxy::start(context, Some(&self.alias))?;
-        let request = self.request(&proxy, body)?;
         proxy.record(&self.alias, Action::TokenDisclose, "curl")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let outcome = runtime.block_on(async {
-            let exchange = self.exchange(&proxy, request);
+            let exchange = self.exchange(&proxy, request, &target, region);
             match self.max_time {
                 None => exchange.await,
                 Some(time) => tokio::time::timeout(time, exchange).await.unwrap_or_else(|_| {
-                    let what = format!("the answer was not complete within {time:?}");
+                    let what = format!("the response was not complete within {time:?}");
                     Err(Failure::Unavailable(what).into())
                 }),
             }
         });
-        // Closes the connection, which the drain would wait for.
+        // The connection goes with it; the drain would wait for its next request.
         drop(runtime);
         // A token that was fetched for this is kept for the next.
         let _ = proxy.app.drain();
         outcome
     }
 
-    fn request(
-        &self,
-        proxy: &PrivateProxy,
-        body: Option<Vec<u8>>,
-    ) -> anyhow::Result<Request<Full<Bytes>>> {
-        let region = self.region.map(|region| format!("@{region}")).unwrap_or_default();
-        let target = format!("{}/a/{}{region}{}", proxy.key.path_prefix(), self.alias, self.path);
+    /// Path and query, and the region that a whole URL names.
+    fn target(&self, body: Option<&[u8]>) -> anyhow::Result<(String, Option<Region>)> {
+        let given = self.path.as_ref().or(self.url.as_ref()).map_or("", String::as_str);
+        let (path, region) = match given.strip_prefix("https://") {
+            None => (given, None),
+            Some(rest) => {
+                let (host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+                let region = region::of_host(host).with_context(|| {
+                    format!("{given:?} is not at one of Amazon's hosts: give a path such as /v2/profiles")
+                })?;
+                (if path.is_empty() { "/" } else { path }, Some(region))
+            }
+        };
+        if !path.starts_with('/') {
+            bail!("{given:?} is no path: write what follows the host, such as /v2/profiles");
+        }
+        let query = body.filter(|_| self.data.is_query()).map(String::from_utf8_lossy);
+        let path = path.split('#').next().unwrap_or_default();
+        let target = match query {
+            None => path.to_owned(),
+            Some(query) if path.contains('?') => format!("{path}&{query}"),
+            Some(query) => format!("{path}?{query}"),
+        };
+        Ok((target, self.region.or(region)))
+    }
+
+    fn request(&self, body: Option<Vec<u8>>) -> anyhow::Result<Request<Full<Bytes>>> {
         let method = match &self.request {
             Some(method) => method.clone(),
             None if self.head => Method::HEAD,
             None if body.is_some() => Method::POST,
             None => Method::GET,
         };
+        let headers = self.headers(body.is_some())?;
         let mut request = Request::new(Full::from(body.unwrap_or_default()));
         *request.method_mut() = method;
-        // Not the parser's words: they would quote the key.
-        *request.uri_mut() =
-            target.parse().map_err(|_| anyhow!("{:?} is no path of a URL", self.path))?;
-        *request.headers_mut() = self.headers()?;
+        *request.headers_mut() = headers;
         Ok(request)
     }
 
-    /// curl's own headers, changed as told.
-    fn headers(&self) -> anyhow::Result<HeaderMap> {
+    /// curl's own headers, changed by flags.
+    fn headers(&self, has_body: bool) -> anyhow::Result<HeaderMap> {
         let mut headers = HeaderMap::new();
         let agent = concat!("adsproxy/", env!("CARGO_PKG_VERSION"));
-        headers.insert(USER_AGENT, HeaderValue::from_static(agent));
+        let agent = self.user_agent.clone().unwrap_or(HeaderValue::from_static(agent));
+        headers.insert(USER_AGENT, agent);
         headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
-        if self.data.is_any() {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.extend(self.referer.clone().map(|referer| (REFERER, referer)));
+        if has_body {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.data.content_type()));
         }
-        let mut told = HeaderMap::new();
+        if self.compressed {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        let mut given = HeaderMap::new();
         for line in &self.header {
             let (name, value) = split(line)
                 .with_context(|| format!("{line:?} is no header; write it as 'Name: value'"))?;
             headers.remove(&name);
             match value {
-                Some(value) => drop(told.append(name, value)),
-                None => drop(told.remove(name)),
+                Some(value) => drop(given.append(name, value)),
+                None => drop(given.remove(name)),
             }
         }
-        headers.extend(told);
+        headers.extend(given);
+        // An exported line may have the length of another body.
+        headers.remove(CONTENT_LENGTH);
         headers.insert(HOST, HeaderValue::from_static("localhost"));
         Ok(headers)
     }
@@ -158,35 +209,59 @@ impl Curl {
     async fn exchange(
         &self,
         proxy: &PrivateProxy,
-        request: Request<Full<Bytes>>,
+        mut request: Request<Full<Bytes>>,
+        target: &str,
+        region: Option<Region>,
     ) -> anyhow::Result<()> {
+        let started = Instant::now();
+        if self.verbose {
+            eprint!("{}", output::request_head(&request, target));
+        }
+        let region = region.map(|region| format!("@{region}")).unwrap_or_default();
+        let uri = format!("{}/a/{}{region}{target}", proxy.key.path_prefix(), self.alias);
+        // Not the parser's words: they would quote the key.
+        *request.uri_mut() = uri.parse().map_err(|_| anyhow!("{target:?} is no path of a URL"))?;
         let response = proxy.send(request).await?;
+        if self.verbose {
+            eprint!("{}", output::response_head(&response, "< "));
+        }
         if response.headers().contains_key("x-ads-proxy-error") {
             return Err(own_problem(&self.alias, response).await);
         }
         let status = response.status();
+        if self.location && status.is_redirection() {
+            eprintln!(
+                "note: the redirect is not followed, it would take the account's token along; ask \
+                 for its Location yourself (-i shows it)"
+            );
+        }
         let failed = status.is_client_error() || status.is_server_error();
-        if failed && self.fail {
-            return Err(Failure::HttpStatus(status).into());
-        }
-        let mut output = Output::open(self.output.as_deref())?;
-        if self.include || self.head {
-            output.head(&response)?;
-        }
-        let mut body = response.into_body();
-        while let Some(frame) = body.frame().await {
-            let frame = frame.context("the answer broke off")?;
-            if let Some(data) = frame.data_ref()
-                && !output.write(data)?
-            {
-                // Nobody reads on.
-                return Ok(());
+        let mut written = Written::new(&response, started);
+        if !(failed && self.fail) {
+            let mut output = Output::open(self.output.as_deref(), self.compressed, &response)?;
+            if self.include || self.head {
+                output.head(&response)?;
             }
+            let mut body = response.into_body();
+            while let Some(frame) = body.frame().await {
+                let frame = frame.context("the response broke off")?;
+                if let Some(data) = frame.data_ref() {
+                    written.size += data.len();
+                    if !output.write(data)? {
+                        // The reader went away.
+                        return Ok(());
+                    }
+                }
+            }
+            output.finish()?;
         }
-        if failed && self.fail_with_body {
-            return Err(Failure::HttpStatus(status).into());
+        if let Some(format) = &self.write_out {
+            super::print(written.show(format))?;
         }
-        Ok(())
+        match failed && (self.fail || self.fail_with_body) {
+            true => Err(Failure::HttpStatus(status).into()),
+            false => Ok(()),
+        }
     }
 }
 

@@ -15,15 +15,25 @@ const MARKETPLACES: [(Region, &[&str]); 3] = [
     (Region::Fe, &["JP", "AU", "SG"]),
 ];
 
-const HOSTS: [(Region, &str); 3] = [
+const HOSTS: [(Region, &str); 6] = [
     (Region::Na, "advertising-api.amazon.com"),
     (Region::Eu, "advertising-api-eu.amazon.com"),
     (Region::Fe, "advertising-api-fe.amazon.com"),
+    (Region::Na, "advertising-ai.amazon.com"),
+    (Region::Eu, "advertising-ai-eu.amazon.com"),
+    (Region::Fe, "advertising-ai-fe.amazon.com"),
 ];
 
 /// As [`parse`], for flags.
 pub(super) fn flag(text: &str) -> Result<Region, &'static str> {
     parse(text).ok_or("a region is na, eu or fe, or a marketplace such as US, DE, JP")
+}
+
+/// The region whose API or MCP host this is.
+pub(super) fn of_host(host: &str) -> Option<Region> {
+    let host = host.strip_suffix(":443").unwrap_or(host);
+    let known = HOSTS.iter().find(|(_, known)| host.eq_ignore_ascii_case(known));
+    known.map(|(region, _)| *region)
 }
 
 /// The region that `text` means.
@@ -32,8 +42,8 @@ pub(super) fn parse(text: &str) -> Option<Region> {
         return Some(region);
     }
     let host = text.trim_start_matches("https://").trim_end_matches('/');
-    if let Some((region, _)) = HOSTS.iter().find(|(_, known)| host.eq_ignore_ascii_case(known)) {
-        return Some(*region);
+    if let Some(region) = of_host(host) {
+        return Some(region);
     }
     let is_marketplace = |names: &[&str]| names.iter().any(|name| text.eq_ignore_ascii_case(name));
     MARKETPLACES.iter().find(|(_, names)| is_marketplace(names)).map(|(region, _)| *region)

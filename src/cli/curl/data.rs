@@ -1,10 +1,11 @@
 //! What `adsproxy curl` sends: `-d` and its relatives.
 
+use crate::lwa::percent_encode;
 use anyhow::Context as _;
 use std::io::Read;
 
 /// The flags, as curl has them.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(super) struct Data {
     /// Send this, as JSON unless -H says otherwise; @FILE and @- are read
     #[arg(short, long, value_name = "DATA")]
@@ -18,11 +19,31 @@ pub(super) struct Data {
     /// As --data-binary
     #[arg(long, value_name = "DATA")]
     json: Vec<String>,
+    /// Send this as a form, percent-encoded; NAME=DATA keeps the name
+    #[arg(long, value_name = "DATA")]
+    data_urlencode: Vec<String>,
+    /// Put the data into the query
+    #[arg(short = 'G', long)]
+    get: bool,
 }
 
 impl Data {
-    pub(super) fn is_any(&self) -> bool {
-        [&self.data, &self.data_binary, &self.data_raw, &self.json].iter().any(|d| !d.is_empty())
+    fn is_any(&self) -> bool {
+        let all = [&self.data, &self.data_binary, &self.data_raw, &self.json, &self.data_urlencode];
+        all.iter().any(|data| !data.is_empty())
+    }
+
+    /// Whether the data belongs into the query.
+    pub(super) fn is_query(&self) -> bool {
+        self.get
+    }
+
+    /// What the data is, unless a header says it.
+    pub(super) fn content_type(&self) -> &'static str {
+        match self.data_urlencode.is_empty() {
+            true => "application/json",
+            false => "application/x-www-form-urlencoded",
+        }
     }
 
     /// Everything, with `&` between several as curl has it; none if nothing is to be sent.
@@ -42,8 +63,17 @@ impl Data {
             parts.push(content(text)?);
         }
         parts.extend(self.data_raw.iter().map(|text| text.clone().into_bytes()));
+        parts.extend(self.data_urlencode.iter().map(|text| encoded(text).into_bytes()));
         Ok(Some(parts.join(&b'&')))
     }
+}
+
+/// `NAME=DATA`, `=DATA` or `DATA`, with the data percent-encoded.
+fn encoded(text: &str) -> String {
+    let (name, data) = text.split_once('=').unwrap_or(("", text));
+    let mut encoded = if name.is_empty() { String::new() } else { format!("{name}=") };
+    percent_encode(data, &mut encoded);
+    encoded
 }
 
 fn content(text: &str) -> anyhow::Result<Vec<u8>> {
@@ -67,7 +97,12 @@ mod tests {
 
     fn data(data: &[&str], binary: &[&str], raw: &[&str]) -> Data {
         let owned = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
-        Data { data: owned(data), data_binary: owned(binary), data_raw: owned(raw), json: vec![] }
+        Data {
+            data: owned(data),
+            data_binary: owned(binary),
+            data_raw: owned(raw),
+            ..Data::default()
+        }
     }
 
     #[test]
@@ -80,6 +115,13 @@ mod tests {
         assert_eq!(read(data(&[], &[&at], &[])), b"{\r\n1}\n");
         assert_eq!(read(data(&[], &[], &[&at])), at.as_bytes());
         assert_eq!(read(data(&["a\n", "b"], &[], &[])), b"a\n&b");
+    }
+
+    #[test]
+    fn forms_are_encoded_as_curl_encodes_them() {
+        for (text, expected) in [("a=b c", "a=b%20c"), ("=b&c", "b%26c"), ("b/c", "b%2Fc")] {
+            assert_eq!(encoded(text), expected);
+        }
     }
 
     #[test]
