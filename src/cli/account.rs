@@ -1,6 +1,7 @@
 //! `adsproxy account`: looks at and changes the accounts in the store. Never shows a secret.
 
 mod token_input;
+mod verify;
 
 use super::{
     Context, confirmed, day, print, region,
@@ -64,6 +65,12 @@ pub(super) struct Add {
     /// Replace the refresh token of an account that is there already
     #[arg(long)]
     replace: bool,
+    /// Try the token before it is stored [default: on a terminal]
+    #[arg(long, overrides_with = "no_verify")]
+    verify: bool,
+    /// Do not try it [default: without a terminal]
+    #[arg(long)]
+    no_verify: bool,
 }
 
 impl Verb {
@@ -214,7 +221,7 @@ impl Add {
         // Looked at twice: before a person types a token for nothing, and under the lock, which is
         // not held while they do.
         let existing = self.existing(&*store).await?;
-        self.region_and_application(config, existing.as_ref())?;
+        let (_, application) = self.region_and_application(config, existing.as_ref())?;
         let refresh_token = token_input::read(self.refresh_token_file.as_deref(), context)?;
         if let Some(named) = placeholder_alias(refresh_token.expose(), "Atzr")
             && let Ok(named) = named.parse::<AccountId>()
@@ -227,6 +234,15 @@ impl Add {
                  token: give the one that Amazon issued"
             );
         }
+        let wants_verification = self.verify || (!self.no_verify && io::stderr().is_terminal());
+        let verified = match wants_verification {
+            true => Some(verify::verify(config, &application, &refresh_token).await?),
+            false => None,
+        };
+        let (refresh_token, access_token) = match verified {
+            Some(verified) => (verified.refresh_token, Some(verified.access_token)),
+            None => (refresh_token, None),
+        };
         let _lock = store.lock(&self.alias).await?;
         let existing = self.existing(&*store).await?;
         let (region, application) = self.region_and_application(config, existing.as_ref())?;
@@ -238,8 +254,9 @@ impl Add {
             region,
             refresh_token,
             previous_refresh_token: None,
-            access_token: None,
-            generation: existing.as_ref().map_or(0, |record| record.generation),
+            // A running server knows by its absence that another grant was put there.
+            access_token: access_token.filter(|_| existing.is_none()),
+            generation: existing.as_ref().map_or(u64::from(wants_verification), |r| r.generation),
             consented_at: self.consented_at,
             updated_at: SystemClock.now().unix(),
             reauthorization_required: false,
@@ -250,7 +267,12 @@ impl Add {
         let audit = Audit::beside(&*store, config, Arc::new(SystemClock))?;
         let saved = async { anyhow::Ok(store.save(&record).await?) };
         audit.around(entry, "store_failed", saved).await?;
-        let done = if existing.is_some() { "replaced" } else { "added" };
+        let done = match (existing.is_some(), wants_verification) {
+            (true, false) => "replaced",
+            (false, false) => "added",
+            (true, true) => "replaced: Login with Amazon accepts its grant",
+            (false, true) => "added: Login with Amazon accepts its grant",
+        };
         print(format!("account {} {done}; a running server notices by itself\n", self.alias))
     }
 

@@ -1,6 +1,10 @@
 //! Reads a refresh token from a file or standard input, and not from where others can see it.
 
-use crate::{cli::Context, config::secret_ref::SecretRef, secret::Secret};
+use crate::{
+    cli::Context,
+    config::secret_ref::SecretRef,
+    secret::{RefreshToken, Secret},
+};
 use anyhow::{Context as _, bail};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::{
@@ -9,14 +13,15 @@ use std::{
 };
 use zeroize::Zeroizing;
 
-/// Amazon's documented maximum is 2048.
-const TOKEN_MAX_BYTES: usize = 8192;
+/// Longer than any token, so that a longer input is refused and not cut.
+const INPUT_MAX_BYTES: usize = 16 * 1024;
 
-/// What Amazon's refresh tokens begin with.
-const TOKEN_PREFIX: &str = "Atzr|";
+/// A shorter text that does not even begin as a token does is a slip.
+const UNUSUAL_MIN_BYTES: usize = 16;
 
+/// Reads the token and refuses what can be none.
 pub(super) fn read(file: Option<&Path>, context: &Context) -> anyhow::Result<Secret> {
-    let token = match file {
+    let given = match file {
         Some(path) => {
             let path = path.to_str().context("the path of the refresh token is not UTF-8")?;
             let found = SecretRef::File(path.to_owned()).resolve(&context.environment)?;
@@ -27,24 +32,24 @@ pub(super) fn read(file: Option<&Path>, context: &Context) -> anyhow::Result<Sec
         }
         None => from_stdin().context("cannot read the refresh token from standard input")?,
     };
-    let text = token.expose().trim();
-    if text.is_empty() {
-        bail!("the refresh token is empty; give it on standard input or by --refresh-token-file");
+    let token = RefreshToken::parse(&given)
+        .context("give the refresh token on standard input or by --refresh-token-file")?;
+    let text = token.secret.expose();
+    if text.starts_with(['{', '[']) {
+        bail!("this is JSON and no refresh token: `adsproxy import` reads such files");
     }
-    if text.len() > TOKEN_MAX_BYTES || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        bail!(
-            "this is no refresh token: it must be one line of at most {TOKEN_MAX_BYTES} visible characters"
-        );
+    if !token.is_usual && text.len() < UNUSUAL_MIN_BYTES {
+        bail!("this is no refresh token: {}, and it is too short", RefreshToken::UNUSUAL);
     }
-    if !text.starts_with(TOKEN_PREFIX) {
-        eprintln!("note: Amazon's refresh tokens begin with {TOKEN_PREFIX}, this one does not");
+    if !token.is_usual {
+        eprintln!("warning: the token {}", RefreshToken::UNUSUAL);
     }
-    Ok(Secret::from(text))
+    Ok(token.secret)
 }
 
 fn from_stdin() -> io::Result<Secret> {
     let stdin = io::stdin();
-    let mut text = Zeroizing::new(String::with_capacity(TOKEN_MAX_BYTES + 2));
+    let mut text = Zeroizing::new(String::with_capacity(INPUT_MAX_BYTES));
     if stdin.is_terminal() {
         eprint!("Refresh token (not shown): ");
         let echo = EchoOff::new(&stdin)?;
@@ -52,7 +57,7 @@ fn from_stdin() -> io::Result<Secret> {
         drop(echo);
         eprintln!();
     } else {
-        stdin.lock().take(TOKEN_MAX_BYTES as u64 + 2).read_to_string(&mut text)?;
+        stdin.lock().take(INPUT_MAX_BYTES as u64).read_to_string(&mut text)?;
     }
     Ok(Secret::from(text.as_str()))
 }
@@ -75,7 +80,7 @@ impl<'a> EchoOff<'a> {
 
 impl Drop for EchoOff<'_> {
     fn drop(&mut self) {
-        // The terminal went away with its window, then.
+        // A terminal that is gone needs no echo.
         let _ = tcsetattr(self.terminal, OptionalActions::Flush, &self.before);
     }
 }
