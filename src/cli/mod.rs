@@ -87,7 +87,7 @@ enum Verb {
     /// Bring accounts over from what you run now
     Import(import::Import),
     Token(token::Token),
-    Curl(curl::Curl),
+    Curl(Box<curl::Curl>),
     Env(env::Env),
     Exec(exec::Exec),
     #[command(hide = true)]
