@@ -18,7 +18,12 @@ use crate::{
 };
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    io::{self, IsTerminal},
+    path::PathBuf,
+    sync::Arc,
+};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Verb {
