@@ -424,14 +424,13 @@ fn log_start(config: &Config) {
 
 fn share(engine: &Engine, private: Option<&Private>) -> Result<Arc<Shared>, Error> {
     let config = engine.config();
-    let ca = config.upstream.ca_file.as_deref();
     Ok(Arc::new(Shared {
         config: config.clone(),
         directory: engine.directory().clone(),
         tokens: engine.tokens().clone(),
         clock: engine.clock().clone(),
         captures: CaptureLimits::new(&config.replay, &config.limits),
-        tls: https::client_config(ca, config.upstream.http2)?,
+        tls: https::client_config(config.upstream_roots(), config.upstream.http2)?,
         draining: Arc::new(AtomicBool::new(false)),
         session_key: private.map(|private| private.key.clone()),
     }))

@@ -94,7 +94,7 @@ impl Engine {
         let store = store::open(&config.store, &config.encryption)?;
         // Before anything is sealed.
         let presence = Arc::new(Mutex::new(keys::announce(&*store)));
-        let tls = https::client_config(config.upstream.ca_file.as_deref(), true)?;
+        let tls = https::client_config(config.other_roots(), true)?;
         let token = &config.token;
         let http = match socket {
             Some(path) => LwaHttp::over_socket(&tls, path, token.lwa_timeout)?,

@@ -1,7 +1,7 @@
 //! TLS for everything we call: one verifier, one crypto provider, small clients for LWA and hooks.
 //!
 //! The machine's roots are honoured (corporate authorities, `SSL_CERT_FILE`), Mozilla's are added
-//! because an image built from nothing has none, and `upstream.ca_file` adds its own.
+//! because an image built from nothing has none, and `tls.ca_file` and `upstream.ca_file` add theirs.
 
 mod egress;
 
@@ -28,7 +28,7 @@ const USER_AGENT: &str = concat!("adsproxy/", env!("CARGO_PKG_VERSION"));
 /// Why no TLS client can be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// `upstream.ca_file` cannot be read or holds no certificate.
+    /// A file of roots cannot be read or holds no certificate.
     #[error("cannot read certificates from {path}", path = path.display())]
     CaFile {
         /// The file.
@@ -52,10 +52,13 @@ pub enum Error {
 /// Sessions are resumed among all users of one returned value.
 ///
 /// # Errors
-/// When `ca_file` (PEM) cannot be used.
-pub fn client_config(ca_file: Option<&Path>, alpn_h2: bool) -> Result<Arc<ClientConfig>, Error> {
+/// When one of `ca_files` (PEM) cannot be used.
+pub fn client_config<'a>(
+    ca_files: impl IntoIterator<Item = &'a Path>,
+    alpn_h2: bool,
+) -> Result<Arc<ClientConfig>, Error> {
     let mut roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec();
-    if let Some(path) = ca_file {
+    for path in ca_files {
         roots.extend(read_roots(path)?);
     }
     let provider = Arc::new(default_provider());
@@ -231,10 +234,10 @@ mod tests {
     #[tokio::test]
     async fn trusts_the_authority_of_the_ca_file_and_resumes_sessions() {
         let (ca, server) = authority();
-        let config = client_config(Some(ca.path()), true).unwrap();
+        let config = client_config([ca.path()], true).unwrap();
         assert_eq!(handshake(&config, &server).await.unwrap(), (b"h2".to_vec(), false));
         assert_eq!(handshake(&config, &server).await.unwrap(), (b"h2".to_vec(), true));
-        let config = client_config(Some(ca.path()), false).unwrap();
+        let config = client_config([ca.path()], false).unwrap();
         assert_eq!(handshake(&config, &server).await.unwrap().0, b"http/1.1");
     }
 
@@ -252,7 +255,7 @@ mod tests {
     fn a_ca_file_without_certificates_is_an_error_not_silence() {
         let empty = NamedTempFile::new().unwrap();
         for path in [empty.path(), Path::new("/nonexistent/ca.pem")] {
-            assert!(matches!(client_config(Some(path), true), Err(Error::CaFile { .. })));
+            assert!(matches!(client_config([path], true), Err(Error::CaFile { .. })));
         }
     }
 
@@ -281,7 +284,7 @@ mod tests {
     #[tokio::test]
     async fn the_lwa_client_is_built_names_itself_and_follows_no_redirect() {
         let (ca, server) = authority();
-        let config = client_config(Some(ca.path()), false).unwrap();
+        let config = client_config([ca.path()], false).unwrap();
         let http = LwaHttp::new(&config, SECONDS, SECONDS).unwrap();
         let answer =
             "HTTP/1.1 307 x\r\nlocation: https://localhost:1/\r\ncontent-length: 0\r\n\r\n";

@@ -273,7 +273,7 @@ async fn certificates_and_the_egress_proxy_are_looked_at() {
     let toml = upstream(&url, "");
     let commands = Commands::new(&amazon, &Setup { toml, ..Setup::default() });
     let (_, findings) = examine(&commands, "nobody");
-    complains(&findings, "tls", "error", "upstream.ca_file");
+    complains(&findings, "tls", "error", "tls.ca_file");
 
     let mut command = commands.command("doctor --json nobody");
     command.env("HTTPS_PROXY", "http://user:CANARY-password@127.0.0.1:9");

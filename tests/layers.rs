@@ -97,7 +97,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
     // Is handed a service; does not know what is behind it.
     ("listen", &["inbound::peer", "caller_body", "metrics", "config", "executor", "small_write"]),
-    ("inbound", &["secret", "id"]),
+    ("inbound", &["config", "secret", "id"]),
     ("log", &["config", "clock", "id"]),
     ("metrics", &["config", "id"]),
     ("https", &[]),

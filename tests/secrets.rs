@@ -99,7 +99,7 @@ async fn scene(tls: bool) -> Scene {
     if tls {
         let url = format!("https://localhost:{}", amazon.tls_addr().expect("TLS").port());
         setup.token_url = Some(format!("{url}/auth/o2/token"));
-        setup.toml += &format!("\n{}", upstream(&url, &format!("ca_file = {ca_file:?}")));
+        setup.toml += &format!("\n{}", upstream(&url, &format!("[tls]\nca_file = {ca_file:?}")));
     }
     let proxy = Proxy::with(&amazon, setup);
     let client = || reqwest::Client::builder().no_proxy();

@@ -67,7 +67,7 @@ async fn get(admin: &Admin, path: &str) -> (u16, String, String) {
 async fn health_follows_the_life_of_the_process_on_both_listeners() {
     let (sources, broken) = sources();
     let health = Arc::clone(&sources.health);
-    for admin in [Admin::health(sources.clone()), Admin::guarded(sources, Guard::new(&[]), None)] {
+    for admin in [Admin::health(sources.clone()), Admin::guarded(sources, Guard::default(), None)] {
         let codes = async || {
             let mut codes = Vec::new();
             for path in ["/livez", "/startupz", "/readyz", "/healthz"] {
@@ -96,7 +96,7 @@ async fn health_follows_the_life_of_the_process_on_both_listeners() {
 #[tokio::test]
 async fn status_lists_accounts_on_the_admin_listener_only() {
     let (sources, _) = sources();
-    let admin = Admin::guarded(sources.clone(), Guard::new(&[]), None);
+    let admin = Admin::guarded(sources.clone(), Guard::default(), None);
     let (code, kind, body) = get(&admin, "/status").await;
     assert_eq!((code, kind.as_str()), (200, "application/json"));
     let expected = json!({ "version": env!("CARGO_PKG_VERSION"), "store": "ok", "accounts": [{
@@ -116,7 +116,7 @@ async fn status_lists_accounts_on_the_admin_listener_only() {
 
 #[tokio::test]
 async fn unknown_paths_and_methods_are_problems() {
-    let admin = Admin::guarded(sources().0, Guard::new(&[]), None);
+    let admin = Admin::guarded(sources().0, Guard::default(), None);
     for path in ["/nothing", "/livez/", "//livez", "/LIVEZ", "/debug/pprof"] {
         let (code, kind, body) = get(&admin, path).await;
         assert_eq!((code, kind.as_str()), (404, "application/problem+json"), "{path}");
@@ -133,7 +133,14 @@ async fn unknown_paths_and_methods_are_problems() {
 #[tokio::test]
 async fn the_admin_listener_answers_no_foreign_host_or_site_but_the_health_listener_does() {
     let (sources, _) = sources();
-    let admin = Admin::guarded(sources.clone(), Guard::new(&["ads.internal".into()]), None);
+    let admin = Admin::guarded(
+        sources.clone(),
+        Guard::new(&crate::config::Guard {
+            allowed_hosts: vec!["ads.internal".into()],
+            ..Default::default()
+        }),
+        None,
+    );
     let health = Admin::health(sources);
     assert_eq!(ask(&admin, &request("GET", "/livez", "ads.internal:1")).await.0, 200);
     let foreign = request("GET", "/livez", "10.1.2.3:8789");

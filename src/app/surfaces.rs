@@ -67,7 +67,7 @@ impl Surfaces {
                 Some(bound)
             }
         };
-        let guard = Guard::new(&config.guard.allowed_hosts);
+        let guard = Guard::new(&config.guard);
         let logins = Logins::new(engine.clone(), Actor::admin(None));
         let sweeper = logins.clone();
         tokio::spawn(async move { sweeper.run_sweeper().await });

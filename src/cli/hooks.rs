@@ -153,7 +153,7 @@ fn test(config: &Config, name: &str) -> anyhow::Result<()> {
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         bail!("there is no hook {name:?}; configured: {known}");
     };
-    let tls = https::client_config(config.upstream.ca_file.as_deref(), false)?;
+    let tls = https::client_config(config.other_roots(), false)?;
     let now = SystemClock.now();
     let message = Message::test(name, now)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -2,7 +2,7 @@
 
 use super::{
     document::{Document, fits},
-    problem::{Place, Problem},
+    problem::{Place, Problem, is_secret_name},
 };
 use std::{borrow::Cow, collections::BTreeMap, fmt, path::PathBuf};
 use toml::{
@@ -15,6 +15,20 @@ const SEPARATOR: &str = "__";
 
 /// Short for `ADSPROXY_LOG__FILTER`.
 const LOG: &str = "ADSPROXY_LOG";
+
+/// Secrets that are read under a name that the configuration need not have: our own, Amazon's, and
+/// those of the clients that `import --from env` knows.
+const SECRETS: [&str; 9] = [
+    "ADSPROXY_PASSPHRASE",
+    "AMAZON_CLIENT_SECRET",
+    "AMAZON_REFRESH_TOKEN",
+    "AD_API_CLIENT_SECRET",
+    "AD_API_REFRESH_TOKEN",
+    "AMAZON_ADS_CLIENT_SECRET",
+    "AMAZON_ADS_REFRESH_TOKEN",
+    "AMAZON_ADS_ACCESS_TOKEN",
+    "AMAZON_ACCESS_TOKEN",
+];
 
 /// The variables that are no keys.
 const KNOWN: [&str; 6] = [
@@ -83,6 +97,19 @@ impl Environment {
         self.0.keys().any(|name| is_key(name))
             || (self.get("AMAZON_CLIENT_ID").is_some()
                 && self.get("AMAZON_CLIENT_SECRET").is_some())
+    }
+
+    /// The variables, in use or not, that this program reads as secrets under their own name.
+    pub(crate) fn secret_names(&self) -> impl Iterator<Item = String> {
+        let is_secret_key = |name: &str| {
+            is_key(name)
+                && name.split("__").last().is_some_and(|key| {
+                    let key = key.to_ascii_lowercase();
+                    is_secret_name(&key) || key.starts_with("keys")
+                })
+        };
+        let names = self.0.keys();
+        names.filter(move |name| SECRETS.contains(&name.as_str()) || is_secret_key(name)).cloned()
     }
 
     /// Lays the variables that are keys over `document`.

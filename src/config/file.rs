@@ -19,8 +19,8 @@ pub(crate) const AUTHORIZE_URL: &str = "https://www.amazon.com/ap/oa";
 pub(crate) const REDIRECT_URI: &str = "http://localhost:8788/api/auth/amazon/callback";
 /// What is asked of an advertiser.
 pub(crate) const SCOPE: &str = "advertising::campaign_management";
-/// The data plane's address.
-pub(crate) const PROXY_ADDRESS: &str = "127.0.0.1:8787";
+/// The data plane's address: both loopback addresses.
+pub(crate) const PROXY_ADDRESS: &str = "localhost:8787";
 /// The admin listener's address.
 pub(crate) const ADMIN_ADDRESS: &str = "127.0.0.1:8788";
 
@@ -69,6 +69,7 @@ section! {
         lwa: Option<Application> = None,
         applications: BTreeMap<String, Application> = BTreeMap::new(),
         upstream: Upstream = Upstream::default(),
+        tls: Tls = Tls::default(),
         token: Token = Token::default(),
         replay: Replay = Replay::default(),
         limits: Limits = Limits::default(),
@@ -116,6 +117,7 @@ section! {
     /// `[guard]`
     Guard {
         allowed_hosts: List = List::of(&[]),
+        allowed_origins: List = List::of(&[]),
     }
 }
 
@@ -149,6 +151,13 @@ section! {
         idle_timeout_secs: Seconds = Seconds::of(50),
         connections_max: u64 = 2048,
         http2: bool = true,
+    }
+}
+
+section! {
+    /// `[tls]`
+    Tls {
+        ca_file: Option<String> = None,
     }
 }
 

@@ -66,6 +66,7 @@ fn example_with_every_key_uncommented_holds_exactly_the_defaults() {
     assert!(file.listen.health.take().is_some());
     assert!(file.proxy.default_account.take().is_some());
     assert!(file.upstream.ca_file.take().is_some());
+    assert!(file.tls.ca_file.take().is_some());
     assert!(file.replay.directory.take().is_some());
     assert!(file.log.format.take().is_some());
     assert!(file.audit.path.take().is_some());
@@ -84,13 +85,14 @@ fn example_with_every_key_uncommented_holds_exactly_the_defaults() {
 
 #[test]
 fn example_has_every_key_once_and_no_other() {
-    let sections: [(&str, &[&str]); 18] = [
+    let sections: [(&str, &[&str]); 19] = [
         ("listen", Listen::KEYS),
         ("listen.tls", ListenTls::KEYS),
         ("proxy", Proxy::KEYS),
         ("guard", Guard::KEYS),
         ("lwa", Application::KEYS),
         ("upstream", Upstream::KEYS),
+        ("tls", Tls::KEYS),
         ("token", Token::KEYS),
         ("replay", Replay::KEYS),
         ("limits", Limits::KEYS),
@@ -191,6 +193,7 @@ fn example_says_of_every_absent_default_that_there_is_none() {
         "lwa.client_secret",
         "upstream.ca_file",
         "replay.directory",
+        "tls.ca_file",
         "encryption.keys",
         "audit.path",
         "accounts.acme.region",

@@ -58,9 +58,10 @@ pub struct Loaded {
     pub source: Option<PathBuf>,
     /// What is not wrong but unwise, in the order of the file.
     pub warnings: Vec<Problem>,
-    /// The environment variables that secrets came from.
+    /// The environment variables that hold secrets, in use or not: no program that we start
+    /// inherits them.
     pub secret_variables: BTreeSet<String>,
-    file: File,
+    pub(super) file: File,
 }
 
 impl Loaded {
@@ -164,7 +165,8 @@ pub fn parse(
         if let Some(config) = verdict.config.filter(|_| problems.is_empty()) {
             verdict.warnings.extend(environment.unknown());
             verdict.warnings.sort_by(|a, b| a.place.cmp(&b.place));
-            let secret_variables = document.secret_variables();
+            let mut secret_variables = document.secret_variables();
+            secret_variables.extend(environment.secret_names());
             return Ok(Loaded {
                 config,
                 source,

@@ -60,7 +60,7 @@ fn error(more: &str) -> String {
 fn minimal_file_is_enough_and_the_rest_is_default() {
     let loaded = load_with(MINIMAL, &[]).unwrap();
     let config = loaded.config;
-    assert_eq!(config.listen.proxy, [ProxyAddress::Tcp("127.0.0.1:8787".parse().unwrap())]);
+    assert_eq!(config.listen.proxy[0], ProxyAddress::Tcp("127.0.0.1:8787".parse().unwrap()));
     assert_eq!(config.listen.admin, "127.0.0.1:8788".parse().unwrap());
     assert!(config.proxy.workers >= 1);
     assert_eq!(config.store.kind, StoreKind::Memory);
@@ -308,6 +308,63 @@ fn loopback_unix_and_health_listeners_need_none() {
                   admin = \"[::1]:0\"\nhealth = \"0.0.0.0:0\"\n";
     let config = load_with(&format!("{MINIMAL}{listen}"), &[]).unwrap().config;
     assert_eq!(config.listen.proxy[3], ProxyAddress::Unix("/run/a.sock".into()));
+}
+
+#[test]
+fn hosts_and_origins_are_compared_whole_so_patterns_are_refused() {
+    for (wrong, part) in [
+        ("allowed_hosts = [\"*.example.com\"]", "no patterns, list every host"),
+        ("allowed_hosts = [\"https://a.example\"]", "without scheme"),
+        ("allowed_origins = [\"https://*.example.com\"]", "a pattern: list every origin"),
+        ("allowed_origins = [\"app.example.com\"]", "no origin such as"),
+        ("allowed_origins = [\"null\"]", "no origin such as"),
+        ("allowed_origins = [\"https://a.example/\"]", "without a path"),
+        ("allowed_origins = [\"https://me@a.example\"]", "without a path"),
+    ] {
+        let text = error(&format!("[guard]\n{wrong}\n"));
+        assert!(text.contains(part), "{text}");
+    }
+    let good =
+        "[guard]\nallowed_origins = [\"https://App.example.com:443\", \"http://[::1]:3000\"]\n";
+    let config = load_with(&format!("{MINIMAL}{good}"), &[]).unwrap().config;
+    assert_eq!(config.guard.allowed_origins, ["https://app.example.com", "http://[::1]:3000"]);
+}
+
+#[test]
+fn every_name_of_a_secret_is_known_in_use_or_not() {
+    let variables = [
+        ("ADSPROXY_PASSPHRASE", "correct horse battery"),
+        ("AMAZON_CLIENT_SECRET", "x"),
+        ("AMAZON_REFRESH_TOKEN", "x"),
+        ("ADSPROXY_ACCOUNTS__B__REFRESH_TOKEN", "Atzr|x"),
+        ("ADSPROXY_ACCOUNTS__B__REGION", "eu"),
+        ("ADSPROXY_LOG__FILTER", "info"),
+        ("HOME", "/home/x"),
+    ];
+    let names = load_with(MINIMAL, &variables).unwrap().secret_variables;
+    let expected = [
+        "ADSPROXY_ACCOUNTS__B__REFRESH_TOKEN",
+        "ADSPROXY_PASSPHRASE",
+        "AMAZON_CLIENT_SECRET",
+        "AMAZON_REFRESH_TOKEN",
+        "TEST_SECRET",
+        "TEST_TOKEN",
+    ];
+    assert!(names.iter().eq(expected), "{names:?}");
+}
+
+#[test]
+fn localhost_is_both_loopback_addresses() {
+    let tcp = |text: &str| ProxyAddress::Tcp(text.parse().unwrap());
+    let ipv6 = std::net::UdpSocket::bind("[::1]:0").is_ok();
+    let listen = |text: &str| load_with(&format!("{MINIMAL}{text}"), &[]).unwrap().config.listen;
+    let proxy = listen("[listen]\nproxy = [\"localhost:9999\", \"127.0.0.1:1\"]\n").proxy;
+    let second = ipv6.then(|| tcp("[::1]:9999"));
+    let expected = [tcp("127.0.0.1:9999")].into_iter().chain(second).chain([tcp("127.0.0.1:1")]);
+    assert!(proxy.iter().cloned().eq(expected), "{proxy:?}");
+    assert_eq!(listen("").proxy.len(), 1 + usize::from(ipv6), "so is the default");
+    assert_eq!(listen("[listen]\nproxy = [\"localhost:0\"]\n").proxy, [tcp("127.0.0.1:0")]);
+    assert_eq!(listen("[listen]\nadmin = \"localhost:8\"\n").admin.to_string(), "127.0.0.1:8");
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub mod file;
 pub mod load;
 pub mod log_filter;
 pub mod problem;
+pub mod reload;
 pub mod secret_ref;
 mod validate;
 
@@ -20,7 +21,12 @@ use crate::{
     secret::Secret,
 };
 use http::{HeaderName, HeaderValue, Uri};
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Everything adsproxy was told.
 #[derive(Debug, Clone)]
@@ -37,6 +43,8 @@ pub struct Config {
     pub applications: BTreeMap<String, Application>,
     /// Amazon's API hosts and how we speak to them.
     pub upstream: Upstream,
+    /// TLS connections to every destination.
+    pub tls: Tls,
     /// When tokens are refreshed.
     pub token: Token,
     /// How much of a request is kept for a replay.
@@ -111,10 +119,12 @@ pub struct Proxy {
 }
 
 /// `[guard]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Guard {
-    /// Host names (lower case, without port) answered beside the loopback names.
+    /// Host names (lower case, without port) accepted beside the loopback names.
     pub allowed_hosts: Vec<String>,
+    /// Origins of pages, as a browser sends them, accepted beside our own.
+    pub allowed_origins: Vec<String>,
 }
 
 /// `[lwa]` or `[applications.<name>]`: one LWA security profile.
@@ -157,7 +167,7 @@ pub struct Upstream {
     pub api: [Uri; 3],
     /// MCP hosts by region: scheme and authority only.
     pub mcp: [Uri; 3],
-    /// Extra roots, PEM.
+    /// Roots trusted for these hosts alone, PEM.
     pub ca_file: Option<PathBuf>,
     /// TCP connect, egress proxy and TLS handshake together.
     pub connect_timeout: Duration,
@@ -171,6 +181,27 @@ pub struct Upstream {
     pub connections_max: usize,
     /// Offer HTTP/2 to TLS upstreams by ALPN.
     pub http2: bool,
+}
+
+/// `[tls]`
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// Roots trusted for every connection that we open, PEM.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Config {
+    /// The files of extra roots for Amazon's API hosts.
+    #[must_use]
+    pub fn upstream_roots(&self) -> Vec<&Path> {
+        self.tls.ca_file.iter().chain(&self.upstream.ca_file).map(PathBuf::as_path).collect()
+    }
+
+    /// The files of extra roots for Login with Amazon and for hooks.
+    #[must_use]
+    pub fn other_roots(&self) -> Vec<&Path> {
+        self.tls.ca_file.iter().map(PathBuf::as_path).collect()
+    }
 }
 
 /// `[token]`

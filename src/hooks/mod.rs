@@ -82,7 +82,7 @@ impl Hooks {
         if config.hooks.is_empty() {
             return Ok(None);
         }
-        let tls = https::client_config(config.upstream.ca_file.as_deref(), false)?;
+        let tls = https::client_config(config.other_roots(), false)?;
         let targets = config.hooks.iter().map(|hook| Target::new(hook, &tls));
         let targets = targets.collect::<Result<Vec<_>, _>>()?;
         let outbox = directory(&config.store).and_then(|path| match Outbox::open(&path) {

@@ -6,6 +6,7 @@
 //! page of ours. Pure functions, no allocation: this runs for every request.
 
 use super::fields::{Field, Fields};
+use crate::config;
 use http::{HeaderMap, Uri, Version};
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
@@ -17,6 +18,8 @@ use std::{
 pub struct Guard {
     names: Box<[Box<str>]>,
     v6: Box<[Ipv6Addr]>,
+    /// Pages of other sites that may ask, as a browser names them.
+    origins: Box<[Box<str>]>,
 }
 
 /// Why a request is not heard.
@@ -43,18 +46,19 @@ pub enum GuardRejection {
 }
 
 impl Guard {
-    /// Answers loopback names and `allowed` (names or addresses, without port).
+    /// Accepts loopback names, and the hosts and origins of `config`.
     #[must_use]
-    pub fn new(allowed: &[String]) -> Self {
+    pub fn new(config: &config::Guard) -> Self {
         let (mut names, mut v6) = (Vec::new(), Vec::new());
-        for host in allowed {
+        for host in &config.allowed_hosts {
             let bare = host.trim_start_matches('[').trim_end_matches([']', '.']);
             match bare.parse() {
                 Ok(address) => v6.push(address),
                 Err(_) => names.push(bare.into()),
             }
         }
-        Self { names: names.into(), v6: v6.into() }
+        let origins = config.allowed_origins.iter().map(|origin| origin.as_str().into());
+        Self { names: names.into(), v6: v6.into(), origins: origins.collect() }
     }
 
     /// Judges a request by its head.
@@ -70,6 +74,11 @@ impl Guard {
         let host = named_host(version, uri, fields.host)?;
         if !self.answers(host.name) {
             return Err(GuardRejection::ForeignHost);
+        }
+        if let Field::One(origin) = fields.origin
+            && self.origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes())
+        {
+            return Ok(());
         }
         // `same-site` is refused: another port of localhost is the same site.
         let own_page = match fields.fetch_site {
@@ -257,8 +266,11 @@ mod tests {
             let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
             headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value);
         }
-        let allowed = ["ads.internal", "10.0.0.5", "[fd00::1]"].map(String::from);
-        Guard::new(&allowed).check(version, &target.parse().unwrap(), &Fields::of(&headers))
+        let config = config::Guard {
+            allowed_hosts: ["ads.internal", "10.0.0.5", "[fd00::1]"].map(String::from).to_vec(),
+            allowed_origins: vec!["https://app.example.com".to_owned()],
+        };
+        Guard::new(&config).check(version, &target.parse().unwrap(), &Fields::of(&headers))
     }
 
     fn host(host: &str) -> Result<(), GuardRejection> {
@@ -283,6 +295,24 @@ mod tests {
             "[FD00:0::1]:1",
         ] {
             assert_eq!(host(name), Ok(()), "{name}");
+        }
+    }
+
+    #[test]
+    fn accepts_the_pages_of_configured_origins_and_of_no_other() {
+        let from = |origin: &str| {
+            let lines =
+                [("host", "localhost"), ("origin", origin), ("sec-fetch-site", "cross-site")];
+            check(Version::HTTP_11, "/", &lines)
+        };
+        assert_eq!(from("https://app.example.com"), Ok(()));
+        for other in [
+            "http://app.example.com",
+            "https://app.example.com:8443",
+            "https://app.example.com.evil.test",
+            "null",
+        ] {
+            assert_eq!(from(other), Err(GuardRejection::ForeignOrigin), "{other}");
         }
     }
 
@@ -387,7 +417,7 @@ mod tests {
             let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
             headers.append(name, HeaderValue::from_str(value).unwrap());
         }
-        let (guard, uri) = (Guard::new(&[]), Uri::from_static("/"));
+        let (guard, uri) = (Guard::default(), Uri::from_static("/"));
         [
             guard.check(Version::HTTP_11, &uri, &Fields::of(&headers)).is_ok(),
             guard.check_link(Version::HTTP_11, &uri, &headers).is_ok(),
@@ -427,7 +457,7 @@ mod tests {
         assert!(
             !entry(&[null])[2] && !entry(&[null, null, own])[2] && !entry(&[null, own, own])[2]
         );
-        let foreign = Guard::new(&[]);
+        let foreign = Guard::default();
         let mut headers = HeaderMap::new();
         headers.insert("host", HeaderValue::from_static("evil.test"));
         let uri = Uri::from_static("/");

@@ -115,7 +115,7 @@ impl Worker {
         let workers = config.proxy.workers;
         let deadlines = Deadlines::new();
         Rc::new(Self {
-            guard: Guard::new(&config.guard.allowed_hosts),
+            guard: Guard::new(&config.guard),
             known_host: RefCell::default(),
             table: RefCell::new(Cache::new(shared.directory.shared())),
             forward: Forward::new(

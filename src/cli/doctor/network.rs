@@ -24,10 +24,12 @@ const SKEW_MAX: Duration = Duration::from_secs(300);
 const VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
 pub(super) async fn check(config: &Config, environment: &Environment) -> Vec<Finding> {
-    let tls = match https::client_config(config.upstream.ca_file.as_deref(), true) {
-        Ok(tls) => tls,
+    let upstream = https::client_config(config.upstream_roots(), true);
+    let other = https::client_config(config.other_roots(), true);
+    let (upstream, other) = match upstream.and_then(|upstream| Ok((upstream, other?))) {
+        Ok(both) => both,
         Err(error) => {
-            let mend = "look at upstream.ca_file: a PEM file with certificates";
+            let mend = "look at upstream.ca_file and tls.ca_file: PEM files with certificates";
             return vec![Finding::error("tls", chain(&error)).mend(mend)];
         }
     };
@@ -35,10 +37,12 @@ pub(super) async fn check(config: &Config, environment: &Environment) -> Vec<Fin
     let mut findings = egress(hosts.values(), environment);
     let mut checks = JoinSet::new();
     for (place, (host, uri)) in hosts.into_iter().enumerate() {
-        let tls = tls.clone();
+        let is_upstream =
+            config.upstream.api.iter().chain(&config.upstream.mcp).any(|known| *known == uri);
+        let tls = if is_upstream { upstream.clone() } else { other.clone() };
         checks.spawn(async move { (place, reach(&host, &uri, tls).await) });
     }
-    let (mut reached, clock) = tokio::join!(checks.join_all(), clock(config, &tls));
+    let (mut reached, clock) = tokio::join!(checks.join_all(), clock(config, &other));
     reached.sort_by_key(|(place, _)| *place);
     findings.extend(reached.into_iter().flat_map(|(_, found)| found));
     findings.push(clock);
@@ -118,7 +122,7 @@ async fn reach(host: &str, uri: &Uri, tls: Arc<rustls::ClientConfig>) -> Vec<Fin
 
 fn mend_connection(error: &str, over_proxy: bool) -> &'static str {
     if error.contains("certificate") {
-        "if a company's proxy opens TLS, put its authority into upstream.ca_file; else look at the \
+        "if a company's proxy opens TLS, put its authority into tls.ca_file; else look at the \
          clock and the machine's certificates"
     } else if over_proxy {
         "look at HTTPS_PROXY and whether that proxy lets CONNECT to this host through"

@@ -151,7 +151,7 @@ impl Own {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let metrics = Metrics::new(&config.metrics, Arc::default());
-        let guard = Guard::new(&config.guard.allowed_hosts);
+        let guard = Guard::new(&config.guard);
         let handle = runtime.handle().clone();
         let engine = Engine::open(
             Arc::new(config),
@@ -225,7 +225,7 @@ fn runs(address: SocketAddr) -> bool {
 }
 
 fn answers(config: &Config, host: &str) -> bool {
-    Guard::new(&config.guard.allowed_hosts).answers_host(host)
+    Guard::new(&config.guard).answers_host(host)
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -1,8 +1,13 @@
 //! Who can reach us: listeners, workers, accepted host names.
 
 use super::Check;
-use crate::config::{Listen, ListenTls, Proxy, ProxyAddress, file, secret_ref::Exposed};
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, thread};
+use crate::config::{Guard, Listen, ListenTls, Proxy, ProxyAddress, file, secret_ref::Exposed};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    num::NonZeroUsize,
+    path::PathBuf,
+    thread,
+};
 
 const WORKERS_MAX: u64 = 1024;
 
@@ -15,15 +20,16 @@ impl Check<'_> {
         for (index, text) in file.proxy.0.iter().enumerate() {
             let index = index.to_string();
             let key = ["listen", "proxy", index.as_str()];
-            let Some(address) = self.proxy_address(&key, text) else { continue };
-            if let ProxyAddress::Tcp(tcp) = address {
-                self.stay_private(&key, tcp, file.unsafe_allow_unauthenticated);
+            for address in self.proxy_address(&key, text) {
+                if let ProxyAddress::Tcp(tcp) = address {
+                    self.stay_private(&key, tcp, file.unsafe_allow_unauthenticated);
+                }
+                let is_any = matches!(address, ProxyAddress::Tcp(tcp) if tcp.port() == 0);
+                if proxy.contains(&address) && !is_any {
+                    self.fail(&key, format_args!("{text} is listed twice"));
+                }
+                proxy.push(address);
             }
-            if proxy.contains(&address) && !matches!(address, ProxyAddress::Tcp(a) if a.port() == 0)
-            {
-                self.fail(&key, format_args!("{text} is listed twice"));
-            }
-            proxy.push(address);
         }
         if file.proxy.0.is_empty() {
             self.lacks(&["listen", "proxy"], "needs at least one address", None);
@@ -47,15 +53,20 @@ impl Check<'_> {
 
     /// The addresses alone, for those who only want to be told them.
     pub(super) fn proxy_addresses(&mut self, file: &file::Listen) -> Vec<ProxyAddress> {
-        let addresses = file.proxy.0.iter().enumerate().filter_map(|(index, text)| {
+        let addresses = file.proxy.0.iter().enumerate().flat_map(|(index, text)| {
             self.proxy_address(&["listen", "proxy", index.to_string().as_str()], text)
         });
         addresses.collect()
     }
 
-    fn proxy_address(&mut self, key: &[&str], text: &str) -> Option<ProxyAddress> {
+    fn proxy_address(&mut self, key: &[&str], text: &str) -> Vec<ProxyAddress> {
         let Some(path) = text.strip_prefix("unix:") else {
-            return self.socket_address(key, text).map(ProxyAddress::Tcp);
+            let first = self.socket_address(key, text);
+            let second = first.filter(|address| is_localhost(text) && address.port() != 0);
+            let second =
+                second.map(|address| SocketAddr::from((Ipv6Addr::LOCALHOST, address.port())));
+            let both = first.into_iter().chain(second.filter(|_| has_ipv6_loopback()));
+            return both.map(ProxyAddress::Tcp).collect();
         };
         let path = self.path(key, path);
         if path.is_relative() {
@@ -64,15 +75,16 @@ impl Check<'_> {
             let message = format!("the path of a Unix socket has at most {SOCKET_PATH_MAX} bytes");
             self.fail(key, message);
         }
-        Some(ProxyAddress::Unix(path))
+        vec![ProxyAddress::Unix(path)]
     }
 
     pub(super) fn socket_address(&mut self, key: &[&str], text: &str) -> Option<SocketAddr> {
-        let address = text.parse().ok();
+        let port = text.strip_prefix("localhost:").and_then(|port| port.parse::<u16>().ok());
+        let localhost = port.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let address = localhost.or_else(|| text.parse().ok());
         if address.is_none() {
             let unix = if key[1] == "proxy" { " or unix:/path" } else { "" };
-            let message =
-                format!("{text:?} is no address such as 127.0.0.1:8787, [::1]:8787{unix}");
+            let message = format!("{text:?} is no address such as localhost:8787, [::]:8787{unix}");
             self.fail(key, message);
         }
         address
@@ -154,18 +166,58 @@ impl Check<'_> {
         }
     }
 
-    /// Host names in the form the guard compares with: lower case and without a port.
-    pub(super) fn allowed_hosts(&mut self, file: &file::Guard) -> Vec<String> {
+    pub(super) fn guard(&mut self, file: &file::Guard) -> Guard {
         for (index, host) in file.allowed_hosts.0.iter().enumerate() {
-            let index = index.to_string();
-            let key = ["guard", "allowed_hosts", index.as_str()];
+            let key = ["guard", "allowed_hosts", &index.to_string()];
             let authority = host.parse::<http::uri::Authority>();
-            if !authority.is_ok_and(|authority| authority.host() == host) {
+            if host.contains('*') {
+                self.fail(&key, format_args!("{host:?}: there are no patterns, list every host"));
+            } else if !authority.is_ok_and(|authority| authority.host() == host) {
                 let message =
                     format!("{host:?} is no host name: write it without scheme, port and path");
                 self.fail(&key, message);
             }
         }
-        file.allowed_hosts.0.iter().map(|host| host.to_ascii_lowercase()).collect()
+        let mut allowed_origins = Vec::new();
+        for (index, text) in file.allowed_origins.0.iter().enumerate() {
+            match parse_origin(text) {
+                Ok(origin) => allowed_origins.push(origin),
+                Err(message) => {
+                    let key = ["guard", "allowed_origins", &index.to_string()];
+                    self.fail(&key, format_args!("{text:?} {message}"));
+                }
+            }
+        }
+        // As the guard compares them.
+        let hosts = file.allowed_hosts.0.iter().map(|host| host.to_ascii_lowercase());
+        Guard { allowed_hosts: hosts.collect(), allowed_origins }
+    }
+}
+
+fn is_localhost(text: &str) -> bool {
+    text.starts_with("localhost:")
+}
+
+/// Says whether this machine has `::1`, which containers often lack.
+fn has_ipv6_loopback() -> bool {
+    UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
+}
+
+/// `text` as a browser sends it: lower case, without the default port.
+fn parse_origin(text: &str) -> Result<String, &'static str> {
+    let text = text.to_ascii_lowercase();
+    let (rest, default_port) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
+        (Some(rest), _) => (rest, ":443"),
+        (_, Some(rest)) => (rest, ":80"),
+        _ => return Err("is no origin such as https://app.example.com"),
+    };
+    if rest.contains('*') {
+        return Err("is a pattern: list every origin");
+    }
+    match rest.parse::<http::uri::Authority>() {
+        Ok(authority) if !authority.as_str().contains('@') && !authority.host().is_empty() => {
+            Ok(text.strip_suffix(default_port).unwrap_or(&text).to_owned())
+        }
+        _ => Err("is no origin: write scheme, host and port, without a path"),
     }
 }

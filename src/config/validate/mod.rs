@@ -10,7 +10,7 @@ mod listen;
 mod login;
 
 use super::{
-    Config, Guard, Limits, Log, LogFormat, Metrics, Replay, Store, StoreKind, Token, Upstream,
+    Config, Limits, Log, LogFormat, Metrics, Replay, Store, StoreKind, Tls, Token, Upstream,
     document::{Document, KeyPath, show},
     environment::Environment,
     file::{self, File, Seconds},
@@ -39,8 +39,10 @@ pub(super) fn validate(
     let mut check = Check::new(document, environment, removed);
     let listen = check.listen(&file.listen);
     let proxy = check.proxy(&file.proxy);
-    let allowed_hosts = check.allowed_hosts(&file.guard);
+    let guard = check.guard(&file.guard);
     let upstream = check.upstream(&file.upstream);
+    let ca_file = file.tls.ca_file.as_ref();
+    let tls = Tls { ca_file: ca_file.map(|path| check.readable(&["tls", "ca_file"], path)) };
     let token = check.token(&file.token);
     let replay = check.replay(&file.replay);
     let limits = check.limits(&file.limits);
@@ -64,9 +66,10 @@ pub(super) fn validate(
         source: document.source().cloned(),
         listen,
         proxy,
-        guard: Guard { allowed_hosts },
+        guard,
         applications,
         upstream,
+        tls,
         token,
         replay,
         limits,
