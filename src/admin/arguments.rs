@@ -21,11 +21,7 @@ pub(super) struct Arguments(Vec<(String, String)>);
 impl Arguments {
     /// Reads a query string or a form.
     pub(super) fn of_form(text: &str) -> Self {
-        let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(name), decode(value))
-        });
-        Self(pairs.collect())
+        Self(form_urlencoded::parse(text.as_bytes()).into_owned().collect())
     }
 
     /// Reads a body: JSON if it says so, else a form. Texts, booleans and numbers count.
@@ -77,30 +73,6 @@ pub(super) fn cookies(headers: &HeaderMap) -> Vec<(String, Secret)> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.split_once('='));
     pairs.map(|(name, value)| (name.trim().to_owned(), Secret::from(value.trim()))).collect()
-}
-
-/// Undoes percent escapes and plus signs; a broken escape stays as it is.
-fn decode(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let escaped = bytes.get(at + 1..at + 3).and_then(|digits| {
-            let digits = std::str::from_utf8(digits).ok()?;
-            let hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-            (bytes[at] == b'%' && hex).then(|| u8::from_str_radix(digits, 16).ok()).flatten()
-        });
-        match (bytes[at], escaped) {
-            (_, Some(byte)) => {
-                out.push(byte);
-                at += 2;
-            }
-            (b'+', None) => out.push(b' '),
-            (byte, None) => out.push(byte),
-        }
-        at += 1;
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 #[cfg(test)]

@@ -13,7 +13,12 @@ use crate::{config, error_chain, https};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use reqwest::{Client, Url};
 use rustls::ClientConfig;
-use std::{error::Error as _, fmt, sync::Arc, time::Duration};
+use std::{
+    error::Error as _,
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 use zeroize::Zeroizing;
 
 /// A receiver that is reached over HTTPS.
@@ -95,14 +100,11 @@ fn judge(status: StatusCode, headers: &HeaderMap, now: u64) -> Result<(), Failed
 /// `Retry-After` in either of its forms.
 fn retry_after(value: &HeaderValue, now: u64) -> Option<Duration> {
     let text = value.to_str().ok()?;
-    let seconds = match text.parse::<u64>() {
-        Ok(seconds) => seconds,
-        Err(_) => {
-            let time = jiff::fmt::rfc2822::parse(text).ok()?.timestamp().as_second();
-            u64::try_from(time).ok()?.saturating_sub(now)
-        }
-    };
-    Some(Duration::from_secs(seconds))
+    let until = |time: SystemTime| time.duration_since(UNIX_EPOCH + Duration::from_secs(now));
+    match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => Some(until(httpdate::parse_http_date(text).ok()?).unwrap_or_default()),
+    }
 }
 
 /// The URL is no part of it: some receivers' URLs are secrets.

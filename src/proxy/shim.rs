@@ -140,39 +140,15 @@ impl Form {
             form.refresh_token = text("refresh_token");
             return form;
         }
-        for pair in body.split(|b| *b == b'&') {
-            let mut halves = pair.splitn(2, |b| *b == b'=');
-            let name = halves.next().unwrap_or_default();
-            let value = || Some(percent_decode(halves.next().unwrap_or_default()));
-            match name {
-                b"grant_type" => form.grant_type = { value }(),
-                b"refresh_token" => form.refresh_token = { value }(),
+        for (name, value) in form_urlencoded::parse(body) {
+            match &*name {
+                "grant_type" => form.grant_type = Some(value.into_owned()),
+                "refresh_token" => form.refresh_token = Some(value.into_owned()),
                 _ => {}
             }
         }
         form
     }
-}
-
-fn percent_decode(text: &[u8]) -> String {
-    let hex = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        match (byte, tail) {
-            (b'+', _) => out.push(b' '),
-            (b'%', [high, low, after @ ..]) => match (hex(*high), hex(*low)) {
-                (Some(high), Some(low)) => {
-                    out.push(high << 4 | low);
-                    rest = after;
-                }
-                _ => out.push(byte),
-            },
-            _ => out.push(byte),
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 #[cfg(test)]

@@ -1,7 +1,11 @@
 //! Reads `application/x-www-form-urlencoded` text and query strings.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::fmt::Write;
+
+/// Everything but RFC 3986's unreserved characters.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The pairs of a form or of a query, in order.
 #[derive(Debug, Default)]
@@ -10,11 +14,7 @@ pub(super) struct Form(Vec<(String, String)>);
 impl Form {
     /// Reads `a=1&b=%7C+x`; broken escapes stay as they are.
     pub(super) fn parse(text: &str) -> Self {
-        let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(name), decode(value))
-        });
-        Self(pairs.collect())
+        Self(form_urlencoded::parse(text.as_bytes()).into_owned().collect())
     }
 
     /// Reads a flat JSON object of texts.
@@ -48,14 +48,7 @@ impl Form {
 
 /// Percent-encodes everything but unreserved characters.
 pub(super) fn encode(text: &str) -> String {
-    text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            write!(out, "%{byte:02X}").expect("writing to a String cannot fail");
-        }
-        out
-    })
+    utf8_percent_encode(text, ESCAPED).to_string()
 }
 
 /// Lower-case hexadecimal.
@@ -84,28 +77,6 @@ pub(super) fn random_uuid() -> String {
     [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]].join("-")
 }
 
-fn decode(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let escaped = bytes.get(at + 1..at + 3).and_then(|digits| {
-            let digits = std::str::from_utf8(digits).ok()?;
-            (bytes[at] == b'%').then(|| u8::from_str_radix(digits, 16).ok()).flatten()
-        });
-        match (bytes[at], escaped) {
-            (_, Some(byte)) => {
-                out.push(byte);
-                at += 2;
-            }
-            (b'+', None) => out.push(b' '),
-            (byte, None) => out.push(byte),
-        }
-        at += 1;
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,6 +93,6 @@ mod tests {
     #[test]
     fn encoding_is_undone_by_reading() {
         let text = "a b|c/%é&=+";
-        assert_eq!(decode(&encode(text)), text);
+        assert_eq!(Form::parse(&format!("a={}", encode(text))).get("a"), Some(text));
     }
 }
