@@ -1,7 +1,7 @@
 //! How long to wait before the next try: doubling intervals with jitter between two bounds.
 //!
 //! The only place that uses the `backoff` crate, and only its arithmetic: the loop, the overall
-//! deadline and `Retry-After` belong to whoever tries again.
+//! deadline and `Retry-After` belong to the caller.
 
 use ::backoff::{ExponentialBackoff, backoff::Backoff as _};
 use std::time::Duration;

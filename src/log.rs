@@ -54,7 +54,7 @@ pub struct Log {
     access: bool,
 }
 
-/// Starts logging to standard error: text on a terminal, JSON otherwise, unless told.
+/// Starts logging to standard error: text on a terminal, JSON otherwise, unless configured.
 ///
 /// `RUST_LOG` takes precedence over `log.filter`. A later call in the same process moves the output but
 /// keeps the first call's filter and event format.

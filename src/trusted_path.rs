@@ -118,7 +118,7 @@ pub fn explain_unreadable(path: &Path) -> Option<String> {
     })
 }
 
-/// Checks that only we, root and those whom root trusts can change what `path` leads to.
+/// Checks that only this user, root and the owners that root trusts can change what `path` leads to.
 ///
 /// What does not exist, or cannot be looked at, is no error here: opening it has the better one.
 ///
@@ -194,7 +194,7 @@ impl Walk {
             });
         }
         let is_open = match kind {
-            // The mode of a symlink says nothing, and a device is no place where data lies.
+            // The mode of a symlink has no meaning, and a device keeps no data.
             FileType::Symlink | FileType::CharacterDevice => false,
             FileType::Directory if mode & STICKY != 0 => false,
             FileType::Directory if root_mounted => false,
@@ -279,7 +279,7 @@ mod tests {
         chmod(&file, 0o600);
         chmod(&sub, 0o777);
         assert!(verify(&file).unwrap_err().to_string().contains("sub (mode 0777)"));
-        // In a sticky directory nobody else can replace our file.
+        // In a sticky directory no other user can replace our file.
         chmod(&sub, 0o1777);
         verify(&file).unwrap();
     }

@@ -81,7 +81,7 @@ enum Verb {
     /// Look at and change the accounts in the store
     #[command(subcommand)]
     Account(account::Verb),
-    /// Show the audit log, check that nobody changed it
+    /// Show the audit log, check that it was not changed
     #[command(subcommand)]
     Audit(audit::Verb),
     /// Bring accounts over from what you run now
@@ -122,11 +122,11 @@ Exit codes:
   1   failure
   2   wrong usage
   22  `curl --fail`: the status is 400 or higher
-  69  no server or upstream answers
+  69  no server or upstream responds
   77  an account must be connected again
   78  wrong configuration";
 
-/// What somebody does who starts adsproxy for the first time.
+/// The first steps with adsproxy.
 const NEXT_STEPS: &str = "\
 To try adsproxy without an Amazon account:
 
@@ -172,24 +172,24 @@ pub enum Failure {
         #[source]
         source: io::Error,
     },
-    /// Somebody who is needed cannot be reached now.
+    /// A service that is needed cannot be reached now.
     #[error("{0}")]
     Unavailable(String),
     /// `curl --fail`.
-    #[error("the answer has status {0}")]
+    #[error("the response has status {0}")]
     HttpStatus(http::StatusCode),
     /// What another process of ours failed with.
     #[error("{error}")]
     Reported {
-        /// In its own words.
+        /// Its text.
         error: String,
         /// What it would have exited with.
         code: u8,
     },
-    /// A failure that nobody wants to read, with its exit code.
+    /// A failure without a text, with its exit code.
     #[error("")]
     Silent(u8),
-    /// Accounts that only a person can bring back.
+    /// Accounts that must be connected again in a browser.
     #[error("{}", reauthorization(.0))]
     ReauthorizationRequired(Vec<String>),
 }

@@ -18,7 +18,7 @@ use toml::{
 /// The names on the way to a value; a list's items are named by their index.
 pub(crate) type KeyPath = Vec<String>;
 
-/// Nobody reads more than this, and finding each costs a pass over the tree.
+/// More than anyone fixes at once; finding each costs a pass over the tree.
 const PROBLEMS_MAX: usize = 50;
 
 /// How alike two keys must be for one to be taken for a misspelling of the other.
@@ -103,14 +103,14 @@ impl<'i> Document<'i> {
         table.into_iter().flat_map(DeTable::keys).map(|key| key.get_ref().as_ref())
     }
 
-    /// The variables that references such as `{ env = "NAME" }` name, wherever they stand.
+    /// The variables that references such as `{ env = "NAME" }` name, in any key.
     pub(crate) fn secret_variables(&self) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
         self.root.values().for_each(|value| note_references(value.get_ref(), &mut found));
         found
     }
 
-    /// Where the value at `keys` stands; if there is none, the innermost table it would be in.
+    /// The place of the value at `keys`; if there is none, of the innermost table it would be in.
     pub(crate) fn place(&self, keys: &[&str]) -> Place {
         let secret = |keys: &[&str]| {
             keys.first() != Some(&"token") && keys.iter().any(|key| is_secret_name(key))
@@ -226,7 +226,7 @@ fn put<'i>(table: &mut DeTable<'i>, keys: &[String], value: Spanned<DeValue<'i>>
     let span = value.span();
     let key = || Spanned::new(span.clone(), Cow::Owned(first.clone()));
     if rest.is_empty() {
-        // The key must go too: an error about the key is then told of the new source.
+        // The key is replaced too, so that an error about it names the new source.
         table.remove(first.as_str());
         table.insert(key(), value);
         return;

@@ -168,7 +168,7 @@ impl Environment {
         document.insert(&path, keys, Place::Variable(name.to_owned()));
     }
 
-    /// Which key `name` stands for, and how `value` is to be taken.
+    /// The key that `name` means, and how `value` is to be taken.
     fn key_and_value<'i>(
         &self,
         name: &str,
@@ -202,7 +202,7 @@ impl Environment {
     fn lay_amazon_over(&self, document: &mut Document<'_>) {
         let names = ["AMAZON_CLIENT_ID", "AMAZON_CLIENT_SECRET"];
         let both = names.iter().all(|name| self.non_empty(name).is_some());
-        // Half an application that nobody asked for would only be an error.
+        // Half an application that is not configured would only be an error.
         if !both && !document.contains(&["lwa"]) {
             return;
         }
@@ -285,7 +285,7 @@ fn is_secret(keys: &[String]) -> bool {
     )
 }
 
-/// A variable's name has no case, dot or hyphen to tell aliases apart by.
+/// A variable's name distinguishes neither case nor `.`, `-` and `_`.
 fn same_in_a_variable(alias: &str, segment: &str) -> bool {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
     alias.chars().map(plain).eq(segment.chars().map(plain))

@@ -24,7 +24,7 @@ pub(crate) const PROXY_ADDRESS: &str = "localhost:8787";
 /// The admin listener's address.
 pub(crate) const ADMIN_ADDRESS: &str = "127.0.0.1:8788";
 
-/// What a hook is told: everything but the refreshes that go well.
+/// The default events of a hook: all but successful refreshes.
 pub(crate) const HOOK_EVENTS: [&str; 6] = [
     "token.refresh_failed",
     "grant.reauthorization_required",
@@ -303,7 +303,7 @@ section! {
 
 impl File {
     /// Fills in the one default that depends on another key: other LWA hosts are a fallback for
-    /// Amazon's endpoint, never for an endpoint somebody chose.
+    /// Amazon's endpoint, never for a configured endpoint.
     pub(crate) fn settle(&mut self) {
         for application in self.lwa.iter_mut().chain(self.applications.values_mut()) {
             let amazon = application.token_url == TOKEN_URL;
@@ -314,7 +314,7 @@ impl File {
     }
 }
 
-/// A list of texts; one text stands for a list, its commas separate the items (for the
+/// A list of texts; one text is read as a list, its commas separate the items (for the
 /// environment, where a list is awkward to write).
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(transparent)]

@@ -24,7 +24,7 @@ use toml::de::DeValue;
 const FILE_NAME: &str = "proxy.toml";
 const SYSTEM_DIRECTORY: &str = "/etc/adsproxy";
 
-/// A configuration is written by people.
+/// Far above any configuration written by hand.
 const FILE_MAX_BYTES: u64 = 1 << 20;
 
 /// Where to look.
@@ -34,11 +34,11 @@ pub struct Options {
     pub path: Option<PathBuf>,
     /// The variables to read.
     pub environment: Environment,
-    /// Flags that stand for a key.
+    /// Flags that set a key.
     pub overrides: Vec<Override>,
 }
 
-/// A flag that stands for a key.
+/// A flag that sets a key.
 #[derive(Debug, Clone)]
 pub struct Override {
     /// The flag as it is typed.
@@ -155,7 +155,7 @@ pub fn parse(
 
     let Reading { file, problems: misfits, removed } = document.read();
     problems.extend(misfits.into_iter().filter(|misfit| !on_a_line_of(&syntax, misfit)));
-    // What is missing may stand in a part that could not be read.
+    // What is missing may be in a part that could not be read.
     let file = file.filter(|_| syntax.is_empty());
     problems.extend(syntax);
     if let Some(mut file) = file {

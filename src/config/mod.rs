@@ -28,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-/// Everything adsproxy was told.
+/// The whole configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The file it came from, if there was one.
@@ -37,7 +37,7 @@ pub struct Config {
     pub listen: Listen,
     /// The data plane's shape.
     pub proxy: Proxy,
-    /// What a request must look like to be heard at all.
+    /// Which hosts and origins are accepted.
     pub guard: Guard,
     /// LWA applications by name; `[lwa]` is the one named `default`.
     pub applications: BTreeMap<String, Application>,
@@ -59,9 +59,9 @@ pub struct Config {
     pub audit: Audit,
     /// Accounts named in the configuration.
     pub accounts: BTreeMap<AccountId, Account>,
-    /// Who is told what happens to grants and tokens.
+    /// Receivers of events about grants and tokens.
     pub hooks: Vec<Hook>,
-    /// What waits to be told.
+    /// Events that wait for their delivery.
     pub outbox: Outbox,
     /// How accounts are connected.
     pub login: Login,
@@ -148,11 +148,10 @@ pub struct Application {
     pub revocation_url: Option<Uri>,
 }
 
-/// Where Amazon's answer comes to, unless a return address says otherwise.
+/// The path that consent returns to, unless `redirect_uri` has another.
 pub const CALLBACK_PATH: &str = "/api/auth/amazon/callback";
 
-/// Whether the admin listener can answer a return address with `path`: it takes the place of none
-/// of its own pages.
+/// Whether `path` can be that of a return address: the admin listener has no page of its own there.
 #[must_use]
 pub fn is_callback_path(path: &str) -> bool {
     const PAGES: [&str; 7] =
@@ -171,9 +170,9 @@ pub struct Upstream {
     pub ca_file: Option<PathBuf>,
     /// TCP connect, egress proxy and TLS handshake together.
     pub connect_timeout: Duration,
-    /// From the last byte of the request to the head of the answer.
+    /// From the last byte of the request to the head of the response.
     pub response_header_timeout: Duration,
-    /// Longest silence inside an answer's body that is no event stream.
+    /// The longest gap inside the body of a response that is no event stream.
     pub response_idle_timeout: Duration,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
@@ -271,7 +270,7 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// Slowest acceptable upload while we wait for the caller.
     pub body_min_bytes_per_sec: u64,
-    /// How long a caller may leave our answer unread.
+    /// How long a caller may leave a response unread.
     pub write_timeout: Duration,
 }
 
@@ -375,20 +374,20 @@ pub struct Account {
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// One of `[[hooks]]`: somebody who is told what happens.
+/// One of `[[hooks]]`: a receiver of events.
 #[derive(Debug, Clone)]
 pub struct Hook {
     /// Names it in the log, in the outbox and for commands; no two are alike.
     pub name: String,
-    /// How it is told.
+    /// How events are delivered.
     pub target: HookTarget,
-    /// What it is told; at least one.
+    /// The events it receives; at least one.
     pub events: Vec<Kind>,
     /// The longest one attempt may take.
     pub timeout: Duration,
 }
 
-/// How a hook is told.
+/// How a hook's events are delivered.
 #[derive(Debug, Clone)]
 pub enum HookTarget {
     /// By an HTTPS request.
@@ -430,7 +429,7 @@ pub struct Outbox {
 pub struct Login {
     /// How long a person may take to consent.
     pub timeout: Duration,
-    /// How long the question whether to replace an account waits for its answer.
+    /// How long the question whether to replace an account waits for its confirmation.
     pub confirm_timeout: Duration,
     /// How long a reconnect link works.
     pub reconnect_link: Duration,
@@ -443,7 +442,7 @@ pub struct Login {
 pub struct Log {
     /// `tracing` filter directives.
     pub filter: String,
-    /// Text for people or JSON for machines; by the kind of standard error if none.
+    /// Text or JSON; if none, text on a terminal and JSON otherwise.
     pub format: Option<LogFormat>,
     /// One line per request.
     pub access: bool,

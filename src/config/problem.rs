@@ -1,11 +1,11 @@
-//! One thing wrong with the configuration, shown with the line it stands on and without secrets.
+//! One thing wrong with the configuration, shown with its line and without secrets.
 
 use std::{fmt, path::PathBuf};
 
 /// One thing wrong with the configuration.
 #[derive(Debug, Clone)]
 pub struct Problem {
-    /// Where it stands.
+    /// Where it is.
     pub place: Place,
     /// What is wrong; never holds a secret.
     pub message: String,
@@ -26,7 +26,7 @@ pub enum Place {
     Whole(Option<PathBuf>),
 }
 
-/// A place in a file, and the line it stands on with secrets masked.
+/// A place in a file, and its line with secrets masked.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Excerpt {
     /// The file.
@@ -172,7 +172,7 @@ impl fmt::Display for Problem {
         if let Place::Line(at) = &self.place {
             let number = at.line.to_string();
             let gutter = " ".repeat(number.len());
-            // Tabs are kept, so that the caret stands where the terminal shows the value.
+            // Tabs are kept, so that the caret is below the value on a terminal.
             let indent: String = at.text.chars().take(at.caret).map(keep_tab).collect();
             write!(f, "\n{gutter} |\n{number} | {}", at.text)?;
             write!(f, "\n{gutter} | {indent}{}", "^".repeat(at.width))?;

@@ -91,7 +91,7 @@ pub(crate) struct Exposed {
 }
 
 impl Exposed {
-    /// Judges the file at `path`. A device or a pipe is no place where a secret lies about.
+    /// Judges the file at `path`. Devices and pipes are not checked: they keep no data.
     pub(crate) fn judge(path: &Path, metadata: &Metadata) -> Option<Self> {
         let mode = metadata.permissions().mode() & 0o7777;
         let exposed = metadata.is_file() && mode & 0o004 != 0;

@@ -19,7 +19,7 @@ pub struct AccessLine<'a> {
     pub method: &'a str,
     /// The path without its query string.
     pub path: &'a str,
-    /// What we answered.
+    /// The status of the response.
     pub status: u16,
     /// The account, once it was known.
     pub account: Option<&'a str>,
@@ -29,7 +29,7 @@ pub struct AccessLine<'a> {
     pub request_id: &'a str,
     /// Amazon's request id.
     pub amazon_request_id: Option<&'a str>,
-    /// From the request's head to the end of the answer.
+    /// From the request's head to the end of the response.
     pub duration: Duration,
     /// Bytes of the request body.
     pub bytes_in: u64,
@@ -37,7 +37,7 @@ pub struct AccessLine<'a> {
     pub bytes_out: u64,
     /// How often the request was sent again.
     pub replays: u32,
-    /// The code of our own error, if the answer is ours or was cut off.
+    /// The code of our own error, if the response is ours or was cut off.
     pub error: Option<&'static str>,
 }
 

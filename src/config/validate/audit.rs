@@ -4,11 +4,11 @@ use super::{COUNT_MAX, Check};
 use crate::config::{Audit, Store, file};
 use std::path::PathBuf;
 
-/// Room for some entries: a file for each of them would help nobody.
+/// Room for some entries: fewer would make a file of each.
 const MIN_BYTES: u64 = 4096;
 
 impl Check<'_> {
-    /// By default the log lies in the store's directory; a store without one has none.
+    /// By default the log is in the store's directory; a store without one has none.
     pub(super) fn audit(&mut self, file: &file::Audit, store: &Store, has_keys: bool) -> Audit {
         let path = match &file.path {
             Some(text) => Some(self.audit_path(text, has_keys)),

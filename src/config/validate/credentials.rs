@@ -23,7 +23,7 @@ const CLIENT_ID_MAX_BYTES: usize = 100;
 /// The key size of XChaCha20-Poly1305.
 const KEY_BYTES: usize = 32;
 
-/// Whoever copies the store can try as many passphrases as they have time for.
+/// A stolen copy of the store allows any number of guesses.
 const PASSPHRASE_MIN_CHARS: usize = 12;
 
 /// Headers an account must not set: adsproxy writes or removes them itself.

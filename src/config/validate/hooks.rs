@@ -1,4 +1,4 @@
-//! Who is told what happens, and what waits to be told.
+//! Receivers of events, and the queue of events that wait for delivery.
 
 use super::{COUNT_MAX, Check, is_loopback, parse_url};
 use crate::{
@@ -19,7 +19,7 @@ use std::{collections::HashSet, time::Duration};
 /// What the specification asks of a key, bytes.
 const KEY_MIN_BYTES: usize = 24;
 
-/// A slot for deliveries that nobody may hold for longer.
+/// The longest that one delivery may hold its slot.
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
 
 impl Check<'_> {

@@ -1,4 +1,4 @@
-//! Who can reach us: listeners, workers, accepted host names.
+//! How requests arrive: listeners, workers, accepted host names.
 
 use super::Check;
 use crate::config::{Guard, Listen, ListenTls, Proxy, ProxyAddress, file, secret_ref::Exposed};
@@ -51,7 +51,7 @@ impl Check<'_> {
         })
     }
 
-    /// The addresses alone, for those who only want to be told them.
+    /// The addresses alone, without the rules for listening on them.
     pub(super) fn proxy_addresses(&mut self, file: &file::Listen) -> Vec<ProxyAddress> {
         let addresses = file.proxy.0.iter().enumerate().flat_map(|(index, text)| {
             self.proxy_address(&["listen", "proxy", index.to_string().as_str()], text)
@@ -90,7 +90,7 @@ impl Check<'_> {
         address
     }
 
-    /// Whoever reaches these listeners uses the advertisers' grants.
+    /// A caller that reaches these listeners uses the advertisers' grants.
     fn stay_private(&mut self, key: &[&str], address: SocketAddr, allowed: bool) {
         if address.ip().to_canonical().is_loopback() {
             return;

@@ -1,7 +1,7 @@
-//! `File` to `Config`: every rule beyond the kind of a value, and every breach of them at once.
+//! `File` to `Config`: every rule beyond the kind of a value, all violations at once.
 //!
-//! Each section has a function that returns its part. Where a value is wrong, the breach is noted
-//! and some other value goes on in its place; the caller throws the result away.
+//! Each section has a function that returns its part. A wrong value is reported and
+//! replaced by some other one; the caller discards the result.
 
 mod audit;
 mod credentials;
@@ -117,7 +117,7 @@ pub(super) fn addresses(
     }
 }
 
-/// The breaches so far, and what is needed to find more.
+/// The violations so far, and what is needed to find more.
 struct Check<'a> {
     document: &'a Document<'a>,
     environment: &'a Environment,
