@@ -5,6 +5,8 @@
 
 pub(crate) mod control;
 mod seat;
+mod serve;
+mod signals;
 mod surfaces;
 
 use crate::{
@@ -14,7 +16,7 @@ use crate::{
     },
     audit::{Action, Actor, Entry},
     clock::{Clock, SystemClock},
-    config::{Config, ProxyAddress, Store, load::Problem},
+    config::{Config, ProxyAddress, Store},
     engine::{self, Engine, KeepFresh},
     forward::body::CaptureLimits,
     hooks::{self, Hooks},
@@ -32,6 +34,8 @@ use crate::{
     store,
 };
 use seat::Seat;
+pub use serve::serve;
+pub(crate) use serve::{forbid_dumps, harden};
 use std::{
     fmt, io,
     net::SocketAddr,
@@ -174,6 +178,10 @@ impl App {
             .thread_name("control")
             .enable_all()
             .build()?;
+        if private.is_none() {
+            let _context = control.enter();
+            signals::survive()?;
+        }
         let socket = private.as_ref().and_then(|private| private.server.as_deref());
         let engine = Engine::open_over(
             socket,
@@ -287,11 +295,16 @@ impl App {
     /// signal ends the process at once.
     #[must_use]
     pub fn wait_for_signal_and_drain(self) -> bool {
+        self.serve_until_signal(|| warn!("restart to apply a changed configuration"))
+    }
+
+    /// The same; SIGHUP calls `reload`.
+    fn serve_until_signal(self, reload: impl FnMut()) -> bool {
         if let Some(control) = &self.control {
-            control.block_on(signal());
-            // Whoever asks twice does not want to wait.
+            control.block_on(signals::stop(reload));
+            // A second signal asks not to wait.
             control.spawn(async {
-                signal().await;
+                signals::stop(|| ()).await;
                 std::process::exit(1);
             });
         }
@@ -434,48 +447,4 @@ fn share(engine: &Engine, private: Option<&Private>) -> Result<Arc<Shared>, Erro
         draining: Arc::new(AtomicBool::new(false)),
         session_key: private.map(|private| private.key.clone()),
     }))
-}
-
-async fn signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        // Without handlers the signals keep their usual effect: the process ends at once.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-}
-
-/// Runs `serve`: hardens the process, starts, logs `warnings`, and blocks until drained.
-///
-/// # Errors
-/// When it cannot start, or had to cut requests off at the end.
-pub fn serve(config: Config, warnings: &[Problem]) -> anyhow::Result<()> {
-    harden();
-    let app = App::start(config)?;
-    for warning in warnings {
-        warn!("{}", warning.message);
-    }
-    let drained = app.wait_for_signal_and_drain();
-    anyhow::ensure!(drained, "stopped before everything under way was finished");
-    Ok(())
-}
-
-/// No core dumps, also of what we start, and as many file descriptors as are allowed.
-pub(crate) fn harden() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    forbid_dumps();
-    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-    let files = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files });
-}
-
-/// Lets nobody but root dump or read the memory of this process, which holds tokens.
-pub(crate) fn forbid_dumps() {
-    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }

@@ -25,7 +25,7 @@ use tokio_rustls::TlsAcceptor;
 fn setup(amazon: &Emulator, ca: &NamedTempFile, token_url: &str, env: &[(&str, &str)]) -> Setup {
     let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     Setup {
-        toml: upstream(&secure_url(amazon), &format!("ca_file = {:?}", ca.path())),
+        toml: upstream(&secure_url(amazon), &format!("[tls]\nca_file = {:?}", ca.path())),
         token_url: Some(format!("{token_url}/auth/o2/token")),
         env: env.iter().map(own).collect(),
         ..Setup::default()

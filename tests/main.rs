@@ -122,6 +122,8 @@ mod selection;
 #[cfg(feature = "sandbox")]
 mod sent_again;
 #[cfg(feature = "sandbox")]
+mod signals;
+#[cfg(feature = "sandbox")]
 mod smuggling;
 #[cfg(feature = "sandbox")]
 mod store_crash;

@@ -225,10 +225,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
     app::forbid_dumps();
     let context = Context { global: cli.global, environment: Environment::of_process() };
     match cli.verb.unwrap_or(Verb::Serve) {
-        Verb::Serve => {
-            let Loaded { config, warnings, .. } = context.load()?;
-            app::serve(config, &warnings)
-        }
+        Verb::Serve => app::serve(context.load()?, &context.options()),
         #[cfg(feature = "sandbox")]
         Verb::Sandbox(_) if context.global.config.is_some() => Cli::command()
             .error(

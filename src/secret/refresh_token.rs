@@ -61,7 +61,9 @@ impl RefreshToken {
         if quoted('"') || quoted('\'') || quoted('`') {
             return Err(InvalidRefreshToken::Quoted);
         }
-        if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        // RFC 6749 A.17 allows blanks; without Amazon's beginning they make it some other text.
+        let is_usual = token.starts_with(PREFIX);
+        if !token.bytes().all(|byte| byte.is_ascii_graphic() || (is_usual && byte == b' ')) {
             return Err(InvalidRefreshToken::Characters);
         }
         if token.starts_with("Atza|") {
@@ -70,7 +72,7 @@ impl RefreshToken {
         if token.starts_with("amzn1.") {
             return Err(InvalidRefreshToken::Application);
         }
-        Ok(Self { secret: Secret::from(token), is_usual: token.starts_with(PREFIX) })
+        Ok(Self { secret: Secret::from(token), is_usual })
     }
 }
 
@@ -83,6 +85,7 @@ mod tests {
         for (text, token, is_usual) in [
             ("Atzr|abc", "Atzr|abc", true),
             ("\u{feff} Atzr|abc \r\n", "Atzr|abc", true),
+            ("Atzr|a \"b\" c", "Atzr|a \"b\" c", true),
             ("some-other-token", "some-other-token", false),
         ] {
             let parsed = RefreshToken::parse(&Secret::from(text)).unwrap();
@@ -98,7 +101,8 @@ mod tests {
             (&long, InvalidRefreshToken::TooLong),
             ("\"Atzr|CANARY\"", InvalidRefreshToken::Quoted),
             ("Atzr|CANARY'", InvalidRefreshToken::Quoted),
-            ("Atzr|CAN ARY", InvalidRefreshToken::Characters),
+            ("two words", InvalidRefreshToken::Characters),
+            ("Atzr|CAN\nARY", InvalidRefreshToken::Characters),
             ("Atzr|CANARY…", InvalidRefreshToken::Characters),
             ("Atza|CANARY", InvalidRefreshToken::AccessToken),
             ("amzn1.oa2-cs.v1.CANARY", InvalidRefreshToken::Application),

@@ -214,7 +214,7 @@ impl Proxy {
         let log = self.log();
         let line = log.lines().find(|line| line.contains(r#""message":"listening""#));
         let line: serde_json::Value = serde_json::from_str(line.expect("a line")).expect("JSON");
-        serde_json::from_str(line["proxy"].as_str().expect("addresses")).expect("a list")
+        line["proxy"].as_str().expect("addresses").split(", ").map(str::to_owned).collect()
     }
 
     /// What was logged so far.
@@ -436,7 +436,7 @@ fn addresses(child: &mut Child, log: &Mutex<String>) -> Option<(SocketAddr, Sock
         if let Some(line) = listening {
             let line: serde_json::Value = serde_json::from_str(line).expect("a JSON line");
             let proxy = line["proxy"].as_str().expect("addresses");
-            let proxy = proxy.split('"').find_map(|address| address.parse().ok());
+            let proxy = proxy.split(", ").find_map(|address| address.parse().ok());
             let admin = line["admin"].as_str().and_then(|address| address.parse().ok());
             let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
             return Some((proxy.unwrap_or(nowhere), admin.expect("an address")));

@@ -1,0 +1,59 @@
+//! `adsproxy serve`: a hardened process that runs until a signal, and reloads on another.
+
+use super::App;
+use crate::{
+    config::load::{Loaded, Options},
+    log,
+};
+use tracing::{info, warn};
+
+/// Runs `serve`: hardens the process, starts, logs the warnings, and blocks until drained. SIGHUP
+/// reads `options` again.
+///
+/// # Errors
+/// When it cannot start, or had to cut requests off at the end.
+pub fn serve(mut loaded: Loaded, options: &Options) -> anyhow::Result<()> {
+    harden();
+    let app = App::start(loaded.config.clone())?;
+    for warning in &loaded.warnings {
+        warn!("{}", warning.message);
+    }
+    let drained = app.serve_until_signal(|| reload(&mut loaded, options));
+    anyhow::ensure!(drained, "stopped before everything under way was finished");
+    Ok(())
+}
+
+/// Applies what can be changed at run time, and names the rest.
+fn reload(loaded: &mut Loaded, options: &Options) {
+    let (newer, changed) = match loaded.reload(options) {
+        Ok(reloaded) => reloaded,
+        Err(error) => {
+            return warn!(%error, "configuration not reloaded; run `adsproxy check-config`");
+        }
+    };
+    log::set_filter(&newer.config.log);
+    let (applied, left): (Vec<_>, Vec<_>) =
+        changed.into_iter().partition(|key| key == "log.filter");
+    info!(applied = applied.join(", "), "configuration reloaded");
+    if left.is_empty() {
+        *loaded = newer;
+    } else {
+        // Compared again at the next signal.
+        warn!(changed = left.join(", "), "restart to apply these keys");
+    }
+}
+
+/// No core dumps, also of what we start, and as many file descriptors as are allowed.
+pub(crate) fn harden() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    forbid_dumps();
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let files = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files });
+}
+
+/// Lets nobody but root dump or read the memory of this process, which holds tokens.
+pub(crate) fn forbid_dumps() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}

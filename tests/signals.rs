@@ -1,0 +1,50 @@
+//! Signals: only those that ask a server to stop stop it; HUP reads the configuration again.
+
+use crate::support::proxy::{Proxy, Setup, amazon, eventually};
+use std::fs;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_that_ask_for_nothing_end_no_server() {
+    let amazon = amazon().await;
+    let mut proxy = Proxy::start(&amazon);
+    for name in ["HUP", "USR1", "USR2", "ALRM", "IO"] {
+        proxy.signal(name);
+    }
+    eventually("the reload is logged", || proxy.log().contains("configuration reloaded")).await;
+    assert_eq!(proxy.get("/a/acme/v2/profiles").await.status, 200);
+    assert!(!proxy.has_ended());
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hup_applies_the_log_filter_and_names_what_needs_a_restart() {
+    let amazon = amazon().await;
+    let toml = "[log]\nfilter = \"info\"\n".to_owned();
+    let proxy = Proxy::with(&amazon, Setup { toml, ..Setup::default() });
+    let path = proxy.dir.path().join("proxy.toml");
+    let before = fs::read_to_string(&path).expect("a configuration");
+    let with = |filter: &str, more: &str| {
+        let text = before.replace("filter = \"info\"", &format!("filter = \"{filter}\""));
+        fs::write(&path, text + more).expect("written");
+    };
+
+    with("inof", "");
+    proxy.signal("HUP");
+    eventually("a wrong file changes nothing", || {
+        let log = proxy.log();
+        log.contains("configuration not reloaded") && log.contains("`info`?")
+    })
+    .await;
+
+    with("debug", "[login]\npending_max = 7\n");
+    proxy.signal("HUP");
+    eventually("the change is named", || {
+        let log = proxy.log();
+        log.contains(r#""applied":"log.filter""#)
+            && log.contains(r#""changed":"login.pending_max""#)
+    })
+    .await;
+    assert_eq!(proxy.get("/a/acme/v2/profiles").await.status, 200);
+    eventually("debug lines", || proxy.log().contains(r#""level":"DEBUG""#)).await;
+}
