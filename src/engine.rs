@@ -13,7 +13,7 @@ use crate::{
     id::AccountId,
     lwa::LwaClient,
     metrics::Metrics,
-    store::{self, CredentialStore, Presence},
+    store::{self, CredentialStore, Instance},
     token::{self, AccessToken, Surroundings, TokenManager},
 };
 use parking_lot::Mutex;
@@ -60,8 +60,8 @@ pub struct Engine {
     tokens: TokenManager,
     enroller: Enroller,
     control: Handle,
-    /// Tells other processes which keys this one has, as long as there is a clone of the engine.
-    presence: Arc<Mutex<Option<Presence>>>,
+    /// Registers the keys of this process, as long as there is a clone of the engine.
+    instance: Arc<Mutex<Option<Instance>>>,
 }
 
 impl Engine {
@@ -93,7 +93,7 @@ impl Engine {
     ) -> Result<Self, Error> {
         let store = store::open(&config.store, &config.encryption)?;
         // Before anything is sealed.
-        let presence = Arc::new(Mutex::new(keys::announce(&*store)));
+        let instance = Arc::new(Mutex::new(keys::register(store.store())));
         let tls = https::client_config(config.other_roots(), true)?;
         let token = &config.token;
         let http = match socket {
@@ -133,7 +133,7 @@ impl Engine {
             tokens,
             enroller,
             control,
-            presence,
+            instance,
         })
     }
 
@@ -204,10 +204,9 @@ impl Engine {
         let (enroller, tokens) = (self.enroller.clone(), self.tokens.clone());
         KeepFresh([
             self.control.spawn(keys::look_after(
-                self.store.clone(),
-                self.config.clone(),
+                self.store.store().clone(),
                 self.audit.clone(),
-                self.presence.clone(),
+                self.instance.clone(),
             )),
             self.control.spawn(async move { enroller.follow().await }),
             self.control.spawn(async move { tokens.run_background().await }),

@@ -10,7 +10,7 @@ use adsproxy::{
     lwa::{Application, LwaClient},
     metrics::Metrics,
     sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator, Options},
-    store::{Credential, CredentialStore, MemoryStore},
+    store::{Credential, CredentialStore, Store},
     token::{AccessToken, Authority, Holder, Surroundings, TokenManager},
 };
 use std::{sync::Arc, time::Duration};
@@ -24,7 +24,7 @@ struct World {
     amazon: Emulator,
     truth: Arc<ManualClock>,
     machine: Arc<ManualClock>,
-    store: Arc<MemoryStore>,
+    store: Arc<Store>,
     tokens: TokenManager,
     holder: Arc<Holder>,
 }
@@ -35,7 +35,7 @@ impl World {
         let options = Options { clock: truth.clone(), ..Options::default() };
         let amazon = Emulator::start(options).await.expect("the emulator starts");
         let machine = Arc::new(ManualClock::new());
-        let store = Arc::new(MemoryStore::new());
+        let store = Arc::new(Store::memory().expect("a store"));
         store.save(&grant()).await.expect("saved");
         let (tokens, holder) = boot(&amazon, &machine, &store);
         Self { amazon, truth, machine, store, tokens, holder }
@@ -200,7 +200,7 @@ async fn days_of_use_cost_about_one_refresh_an_hour() {
 fn boot(
     amazon: &Emulator,
     clock: &Arc<ManualClock>,
-    store: &Arc<MemoryStore>,
+    store: &Arc<Store>,
 ) -> (TokenManager, Arc<Holder>) {
     let metrics = Metrics::new(&config::Metrics { account_labels_max: 10 }, Arc::default());
     let tls = https::client_config(None, false).expect("TLS");
@@ -229,6 +229,7 @@ fn client() -> reqwest::Client {
 
 fn grant() -> Credential {
     Credential {
+        epoch: adsproxy::store::Epoch::random(),
         account: "acme".parse().expect("an alias"),
         application: config::DEFAULT_APPLICATION.to_owned(),
         region: Region::Na,

@@ -78,13 +78,25 @@ const MODULES: &[(&str, &[&str])] = &[
         "account",
         &["token", "store", "lwa", "config", "secret", "clock", "error_chain", "event", "id"],
     ),
-    // Its keys come from the key ring.
+    // Its keys are kept in the store.
     ("audit", &["store", "metrics", "config", "clock", "backoff", "error_chain", "event", "id"]),
     (
         "token",
         &["lwa", "store", "metrics", "config", "secret", "clock", "error_chain", "event", "id"],
     ),
-    ("store", &["config", "secret", "backoff", "id"]),
+    (
+        "store",
+        &[
+            "config",
+            "secret",
+            "clock",
+            "backoff",
+            "durable_file",
+            "error_chain",
+            "id",
+            "trusted_path",
+        ],
+    ),
     ("lwa", &["https", "config", "secret", "backoff", "id"]),
     // Is told what happens by events; knows neither tokens nor the store.
     (

@@ -126,6 +126,7 @@ mod signals;
 #[cfg(feature = "sandbox")]
 mod smuggling;
 #[cfg(feature = "sandbox")]
+mod store_behaviour;
 mod store_crash;
 #[cfg(feature = "sandbox")]
 mod store_faults;

@@ -6,7 +6,7 @@ use adsproxy::{
     config::{Encryption, EncryptionKey},
     id::Region,
     secret::Secret,
-    store::{Credential, CredentialStore, FileStore, StoredAccessToken, seal::KeyRing},
+    store::{Credential, CredentialStore, Store, StoredAccessToken},
 };
 use std::{
     fs::{self, File},
@@ -27,6 +27,7 @@ async fn a_removed_account_leaves_no_refresh_token_in_memory() {
     let canary = format!("CANARY-in-memory-{}", "x".repeat(300));
     let (store, now) = (open_store(&proxy), SystemClock.now().unix());
     let shop = Credential {
+        epoch: adsproxy::store::Epoch::random(),
         account: "shop".parse().expect("an alias"),
         application: "default".to_owned(),
         region: Region::Na,
@@ -54,12 +55,15 @@ async fn a_removed_account_leaves_no_refresh_token_in_memory() {
     assert_eq!(count(&proxy, &canary), 0, "{held} while it was held");
 }
 
-fn open_store(proxy: &Proxy) -> FileStore {
+fn open_store(proxy: &Proxy) -> Store {
     let key = fs::read_to_string(proxy.dir.path().join("key")).expect("the key");
     let keys = vec![EncryptionKey::new("k1", Secret::new(key))];
     let directory = proxy.dir.path().join("store");
-    let ring = KeyRing::fetch(&Encryption { keys }, &directory).expect("a ring");
-    FileStore::open(&directory, ring).expect("it opens")
+    let store = adsproxy::config::Store {
+        kind: adsproxy::config::StoreKind::File,
+        path: directory.to_owned(),
+    };
+    Store::open(&store, &Encryption { keys }).expect("opens")
 }
 
 /// How often `text` is in the memory of the process.

@@ -11,7 +11,7 @@ use crate::support::{
 use adsproxy::{
     sandbox::{ApiFault, Emulator, LwaFault, Times},
     secret::Secret,
-    store::{Credential, CredentialStore, FileStore, notes::NoteKind},
+    store::{Credential, CredentialStore, Store, notes::NoteKind},
 };
 use http::Method;
 use serde_json::Value;
@@ -172,22 +172,22 @@ async fn a_sealed_account_is_not_replaced_and_its_problem_says_how_to_mend_it() 
     assert_eq!(log_in(proxy.admin, "shop", INITECH).await.json()["state"], "connected");
 }
 
-fn open_store(proxy: &Proxy) -> FileStore {
+fn open_store(proxy: &Proxy) -> Store {
     let key = std::fs::read_to_string(proxy.dir.path().join("key")).expect("the key");
     sealed_with(proxy, "k1", &key)
 }
 
 /// The proxy's store with the key `id` of 43 characters, or of one that is repeated.
-fn sealed_with(proxy: &Proxy, id: &str, key: &str) -> FileStore {
-    use adsproxy::{
-        config::{Encryption, EncryptionKey},
-        store::seal::KeyRing,
-    };
+fn sealed_with(proxy: &Proxy, id: &str, key: &str) -> Store {
+    use adsproxy::config::{Encryption, EncryptionKey};
     let key = if key.len() == 1 { key.repeat(42) + "E=" } else { key.to_owned() };
     let keys = vec![EncryptionKey::new(id, Secret::new(key))];
     let directory = proxy.dir.path().join("store");
-    let ring = KeyRing::fetch(&Encryption { keys }, &directory).expect("a ring");
-    FileStore::open(&directory, ring).expect("opens")
+    let store = adsproxy::config::Store {
+        kind: adsproxy::config::StoreKind::File,
+        path: directory.to_owned(),
+    };
+    Store::open(&store, &Encryption { keys }).expect("opens")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -304,7 +304,7 @@ async fn another_server_on_the_same_store_may_finish_a_login() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_on_disk_is_sealed() {
     let login = Answered::new().await;
-    let notes = login.proxy.dir.path().join("store/notes/login");
+    let notes = login.proxy.dir.path().join("store/logins");
     let files: Vec<_> =
         std::fs::read_dir(notes).expect("notes").map(|file| file.unwrap().path()).collect();
     assert_eq!(files.len(), 1);

@@ -407,6 +407,7 @@ async fn debug_shows_no_secret_of_any_type_that_holds_one() {
     let clock = Arc::new(SystemClock);
     let now = clock.now().unix();
     let record = Credential {
+        epoch: adsproxy::store::Epoch::random(),
         account: "acme".parse().expect("an alias"),
         application: "default".into(),
         region: adsproxy::id::Region::Na,

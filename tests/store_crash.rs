@@ -6,6 +6,7 @@ use crate::support::proxy::{
 use adsproxy::sandbox::{CLIENT_SECRET, Emulator, LwaFault, Rotation, Surface, Times};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -175,22 +176,52 @@ async fn a_retired_key_does_not_bring_the_seed_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_key_leaves_the_record_as_it_is() {
+async fn a_wrong_key_is_refused_at_start_and_by_every_command_and_nothing_is_written() {
     let amazon = amazon().await;
     let mut proxy = Proxy::with(&amazon, every_401_refreshes());
     assert_eq!(proxy.get("/v2/profiles").await.status, 200);
     let dir = proxy.dir.path().to_owned();
-    let record = fs::read(dir.join("store/accounts/acme.json")).expect("a record");
     let key = fs::read_to_string(dir.join("key")).expect("the key");
     proxy.kill();
+    // As another process leaves it: what ends with a process is gone.
+    let before = contents(&dir.join("store"));
+    assert!(before.keys().any(|path| path.ends_with("audit.jsonl")), "{:?}", before.keys());
     write_private(&dir.join("key"), &STANDARD.encode([9; 32]));
-    let proxy = proxy.restart();
-    let answer = proxy.get("/v2/profiles").await;
-    assert_eq!((answer.status.as_u16(), answer.error()), (503, Some("token_unavailable")));
-    assert_eq!(fs::read(dir.join("store/accounts/acme.json")).expect("a record"), record);
+    for command in [
+        "serve",
+        "account list",
+        "account remove acme --yes",
+        "token acme",
+        "key status",
+        "key rotate",
+        "audit verify",
+        "status",
+    ] {
+        let refused = Command::new(env!("CARGO_BIN_EXE_adsproxy"))
+            .args(command.split(' '))
+            .arg("--config")
+            .arg(dir.join("proxy.toml"))
+            .env("CLIENT_SECRET", CLIENT_SECRET)
+            .env("ACME_REFRESH", ACME_REFRESH)
+            .env("GLOBEX_REFRESH", GLOBEX_REFRESH)
+            .output()
+            .expect("it runs");
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        // Without a server, `status` has nobody to ask and opens no store.
+        let expected = if command == "status" { 69 } else { 78 };
+        assert_eq!(refused.status.code(), Some(expected), "{command}: {said}");
+        assert!(command == "status" || said.contains("under this id"), "{command}: {said}");
+        assert_eq!(contents(&dir.join("store")), before, "{command}");
+    }
     write_private(&dir.join("key"), &key);
     assert_eq!(proxy.restart().get("/v2/profiles").await.status, 200);
     assert_eq!(amazon.state().record.counts().token_calls, 1);
+}
+
+/// Every file below `directory` and what is in it.
+fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = below(directory).into_iter().filter(|path| path.is_file());
+    files.map(|path| (path.clone(), fs::read(&path).expect("readable"))).collect()
 }
 
 fn holds_only_private_and_sealed_files(amazon: &Emulator, proxy: &Proxy) {
@@ -220,7 +251,7 @@ fn holds_only_private_and_sealed_files(amazon: &Emulator, proxy: &Proxy) {
             }
         }
     }
-    assert!(files >= 4, "two records and two locks: {files}");
+    assert!(files >= 5, "two records, the store's id, a key's check, a server: {files}");
 }
 
 /// Every file and directory below `directory`, itself included.

@@ -12,7 +12,7 @@ use crate::support::{
 };
 use adsproxy::{
     config,
-    store::{Credential, CredentialStore, FileStore, seal::KeyRing},
+    store::{Credential, CredentialStore, Store},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use std::{fs, path::Path};
@@ -32,13 +32,13 @@ enum Step {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_power_cut_leaves_the_old_record_or_the_new_one() {
-    let Some((old, steps)) = recorded().await else { return };
+    let Some((old, steps, identity)) = recorded().await else { return };
     use Step::{Create, Rename, SyncDirectory, SyncFile, Write};
     assert!(matches!(&steps[..], [Create, Write(_), SyncFile, Rename, SyncDirectory]), "{steps:?}");
     let mut states = 0;
     for cut in 0..=steps.len() {
         for state in disks(&old, &steps[..cut]) {
-            let generation = generation(&state).await.expect("a record");
+            let generation = generation(&state, &identity).await.expect("a record");
             let saved = cut == steps.len();
             assert!(generation == 2 || (generation == 1 && !saved), "{cut}: {generation}");
             states += 1;
@@ -49,12 +49,12 @@ async fn a_power_cut_leaves_the_old_record_or_the_new_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_save_without_its_syncs_would_be_seen_to_fail() {
-    let Some((old, steps)) = recorded().await else { return };
+    let Some((old, steps, identity)) = recorded().await else { return };
     for (left_out, harm) in [(Step::SyncFile, "damaged"), (Step::SyncDirectory, "old")] {
         let steps: Vec<Step> = steps.iter().filter(|step| **step != left_out).cloned().collect();
         let mut seen = Vec::new();
         for state in disks(&old, &steps) {
-            seen.push(match generation(&state).await {
+            seen.push(match generation(&state, &identity).await {
                 None => "damaged",
                 Some(1) => "old",
                 Some(_) => "new",
@@ -64,8 +64,8 @@ async fn a_save_without_its_syncs_would_be_seen_to_fail() {
     }
 }
 
-/// The record before a refresh, and what the refresh did to the directory.
-async fn recorded() -> Option<(Vec<u8>, Vec<Step>)> {
+/// The record before a refresh, what the refresh did to the directory, and the store's id.
+async fn recorded() -> Option<(Vec<u8>, Vec<Step>, Vec<u8>)> {
     if !extras::required("strace") || !extras::root() {
         return None;
     }
@@ -85,7 +85,8 @@ async fn recorded() -> Option<(Vec<u8>, Vec<Step>)> {
     let steps: Vec<Step> = calls(&log).iter().filter_map(|call| step(call, &accounts)).collect();
     let new = fs::read(accounts.join(RECORD)).expect("a record");
     assert!(steps.contains(&Step::Write(new)), "what was recorded is what was written");
-    Some((old, steps))
+    let identity = fs::read(proxy.dir.path().join("store/meta/store.json")).expect("an id");
+    Some((old, steps, identity))
 }
 
 fn step(call: &Call, accounts: &Path) -> Option<Step> {
@@ -161,9 +162,13 @@ fn disks(old: &[u8], steps: &[Step]) -> Vec<Vec<(&'static str, Vec<u8>)>> {
 }
 
 /// Opens a store on `files`; the generation of the record, if it opens and can be saved again.
-async fn generation(files: &[(&str, Vec<u8>)]) -> Option<u64> {
+async fn generation(files: &[(&str, Vec<u8>)], identity: &[u8]) -> Option<u64> {
     let dir = tempfile::tempdir().expect("a directory");
-    let store = FileStore::open(dir.path(), ring()).expect("opens");
+    for space in ["meta", "accounts"] {
+        fs::create_dir(dir.path().join(space)).expect("made");
+    }
+    fs::write(dir.path().join("meta/store.json"), identity).expect("written");
+    let store = open(dir.path());
     for (name, content) in files {
         fs::write(dir.path().join("accounts").join(name), content).expect("written");
     }
@@ -176,10 +181,10 @@ async fn generation(files: &[(&str, Vec<u8>)]) -> Option<u64> {
     Some(record.generation)
 }
 
-/// The key that `Proxy` configures.
-fn ring() -> KeyRing {
+/// With the key that `Proxy` configures.
+fn open(directory: &Path) -> Store {
     let secret = STANDARD.encode([7; 32]).as_str().into();
-    let key = config::EncryptionKey::new("k1", secret);
-    KeyRing::fetch(&config::Encryption { keys: vec![key] }, Path::new("/nowhere"))
-        .expect("a key ring")
+    let keys = vec![config::EncryptionKey::new("k1", secret)];
+    let store = config::Store { kind: config::StoreKind::File, path: directory.to_owned() };
+    Store::open(&store, &config::Encryption { keys }).expect("opens")
 }

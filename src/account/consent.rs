@@ -117,7 +117,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_another_process_told_today_is_not_told_again() {
-        let store = crate::store::MemoryStore::default();
+        let store = crate::store::Store::memory().expect("a store");
         let id: AccountId = "acme".parse().unwrap();
         let now = 1_795_132_800;
         assert!(!is_remembered(&store, &id, 30).await);

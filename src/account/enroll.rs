@@ -334,6 +334,7 @@ impl Enroller {
                 && !record.refresh_token.is_empty()
         });
         let mut seeded = Credential {
+            epoch: crate::store::Epoch::random(),
             account: id.clone(),
             application: config.application.clone(),
             region: config.region,

@@ -1,15 +1,15 @@
 //! The lines of the log: each authenticated with a key, and bound to the line before it.
 //!
-//! A line is one JSON object whose last member is `mac`: an HMAC-SHA256, by a key derived from the
-//! master key that the line names, over the MAC of the line before and all that stands before
+//! A line is one JSON object whose last member is `mac`: an HMAC-SHA256, by the log's key
+//! that the line names, over the MAC of the line before and all that stands before
 //! `,"mac"` in this one. The bytes themselves are authenticated: nothing depends on how a JSON
 //! writer orders or escapes.
 
-use super::entry::{Action, Actor, Entry};
-use crate::{
-    id::AccountId,
-    store::seal::{AUDIT_MAC_BYTES, KeyRing, NotOpened},
+use super::{
+    entry::{Action, Actor, Entry},
+    keys::{AuditKeys, MAC_BYTES, Unverified},
 };
+use crate::id::AccountId;
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD as BASE64};
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, time::Duration};
@@ -19,10 +19,10 @@ pub(super) const VERSION: u32 = 1;
 /// No line is longer; so much of a file's end holds a whole one.
 pub(super) const LINE_MAX_BYTES: usize = 4096;
 /// What comes before the first line.
-pub(super) const START: Mac = [0; AUDIT_MAC_BYTES];
+pub(super) const START: Mac = [0; MAC_BYTES];
 
 /// What binds a line to all before it.
-pub(super) type Mac = [u8; AUDIT_MAC_BYTES];
+pub(super) type Mac = [u8; MAC_BYTES];
 
 /// The members of a line, in their order, but for `mac`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,18 +53,12 @@ pub(super) struct Body<'a> {
     pub(super) about: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) count: Option<u64>,
-    /// Of `audit.begin`, `audit.expire` and `audit.anchor`: the number of a file.
+    /// Of `audit.begin` and `audit.expire`: the number of a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) segment: Option<u64>,
     /// Of `audit.begin`: the MAC of the line before, which is in another file.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub(super) prev: Option<Cow<'a, str>>,
-    /// Of `audit.anchor`: how many lines of the file it protects.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) lines: Option<u64>,
-    /// Of `audit.anchor`: their SHA-256.
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    pub(super) digest: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(super) key: Cow<'a, str>,
 }
@@ -89,8 +83,6 @@ impl<'a> Body<'a> {
             count: entry.count,
             segment: None,
             prev: None,
-            lines: None,
-            digest: None,
             key: key.into(),
         }
     }
@@ -126,8 +118,8 @@ impl<'a> Line<'a> {
     }
 
     /// Checks it with the key it names, as the line after the one with the MAC `prev`.
-    pub(super) fn verify(&self, ring: &KeyRing, prev: &Mac) -> Result<(), NotOpened> {
-        ring.verify_audit_mac(&self.body.key, &protected(Kind::Line, prev, self.text), &self.mac)
+    pub(super) fn verify(&self, keys: &AuditKeys, prev: &Mac) -> Result<(), Unverified> {
+        keys.verify(&self.body.key, &protected(Kind::Line, prev, self.text), &self.mac)
     }
 
     /// The MAC that the first line of a file says it follows.
@@ -137,9 +129,14 @@ impl<'a> Line<'a> {
 }
 
 /// Appends the line of `body` to `lines` and returns its MAC.
-pub(super) fn write_line(body: &Body<'_>, prev: &Mac, ring: &KeyRing, lines: &mut Vec<u8>) -> Mac {
+pub(super) fn write_line(
+    body: &Body<'_>,
+    prev: &Mac,
+    keys: &AuditKeys,
+    lines: &mut Vec<u8>,
+) -> Mac {
     let text = serde_json::to_vec(body).expect("texts and numbers are JSON");
-    let mac = finish(Kind::Line, prev, text, ring, lines);
+    let mac = finish(Kind::Line, prev, text, keys, lines);
     lines.push(b'\n');
     mac
 }
@@ -156,11 +153,11 @@ pub(super) fn finish(
     kind: Kind,
     prev: &Mac,
     mut text: Vec<u8>,
-    ring: &KeyRing,
+    keys: &AuditKeys,
     out: &mut Vec<u8>,
 ) -> Mac {
     text.pop();
-    let mac = ring.audit_mac(&protected(kind, prev, &text));
+    let mac = keys.sign(&protected(kind, prev, &text));
     out.extend_from_slice(&text);
     out.extend_from_slice(MAC_PREFIX);
     out.extend_from_slice(encode_mac(&mac).as_bytes());
@@ -200,12 +197,12 @@ const MAC_TEXT_BYTES: usize = 43;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::tests::ring;
+    use crate::audit::tests::keys;
 
     fn line(entry: &Entry, prev: &Mac) -> (Vec<u8>, Mac) {
         let body = Body::new(entry, 7, Duration::from_millis(1_795_132_800_123), "k1");
         let mut lines = Vec::new();
-        let mac = write_line(&body, prev, &ring(&["k1"]), &mut lines);
+        let mac = write_line(&body, prev, &keys(&["k1"]), &mut lines);
         lines.pop();
         (lines, mac)
     }
@@ -232,19 +229,19 @@ mod tests {
     fn a_line_verifies_after_its_predecessor_only_and_with_its_key_only() {
         let (bytes, _) = line(&entry(), &[1; 32]);
         let line = Line::parse(&bytes).expect("a line");
-        assert_eq!(line.verify(&ring(&["k0", "k1"]), &[1; 32]), Ok(()));
-        assert_eq!(line.verify(&ring(&["k1"]), &[2; 32]), Err(NotOpened::Refused));
-        assert_eq!(line.verify(&ring(&["k0"]), &[1; 32]), Err(NotOpened::KeyMissing));
+        assert_eq!(line.verify(&keys(&["k0", "k1"]), &[1; 32]), Ok(()));
+        assert_eq!(line.verify(&keys(&["k1"]), &[2; 32]), Err(Unverified::Refused));
+        assert_eq!(line.verify(&keys(&["k0"]), &[1; 32]), Err(Unverified::KeyMissing));
     }
 
     #[test]
     fn every_flipped_bit_is_found() {
         let (bytes, _) = line(&entry(), &START);
-        let ring = ring(&["k1"]);
+        let keys = keys(&["k1"]);
         for bit in 0..bytes.len() * 8 {
             let mut changed = bytes.clone();
             changed[bit / 8] ^= 1 << (bit % 8);
-            let verified = Line::parse(&changed).map(|line| line.verify(&ring, &START));
+            let verified = Line::parse(&changed).map(|line| line.verify(&keys, &START));
             assert_ne!(verified, Some(Ok(())), "bit {bit}");
         }
     }

@@ -273,8 +273,6 @@ actions! {
     AuditLost = "audit.lost",
     /// The log was found changed by somebody else than adsproxy.
     AuditDamage = "audit.damage",
-    /// What another key protects was verified and is from now on protected by this entry too.
-    AuditAnchor = "audit.anchor",
 }
 
 /// A short word: 1 to 64 letters, digits, `.`, `_`, `-`, `:`, `@`, `/`, `+` or `=`.

@@ -4,11 +4,11 @@
 //! or changes a credential records it first and gives up if that fails; a refresh goes on without
 //! and raises an alarm. It decides nothing about either: it only writes down, and says if it could.
 
-mod anchor;
 mod chain;
 pub mod entry;
 mod files;
 mod head;
+mod keys;
 mod recorder;
 pub mod report;
 mod snapshot;
@@ -17,6 +17,7 @@ mod verify;
 mod writer;
 
 pub use entry::{Action, Actor, Entry, Name, Outcome};
+pub use keys::AuditKeys;
 pub use recorder::Recorder;
 pub use report::Report;
 
@@ -25,12 +26,12 @@ use crate::{
     config::{self, Config},
     error_chain::chain as error_chain,
     metrics::Metrics,
-    store::{self, CredentialStore, seal::KeyRing},
+    store::{self, CredentialStore, Store},
 };
 use files::Files;
+use keys::KeySource;
 use snapshot::{Segment, Snapshot};
 use std::{
-    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
     sync::{
@@ -40,8 +41,7 @@ use std::{
     time::Duration,
 };
 use tracing::{error, info};
-use verify::Verified;
-use writer::{Appended, Own, Writer};
+use writer::{Appended, Writer};
 
 /// The audit log. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -85,12 +85,9 @@ pub enum Error {
         /// How long we waited.
         waited: Duration,
     },
-    /// What was changed must not be vouched for.
-    #[error(
-        "the audit log is not as adsproxy wrote it, so no new key was put to it: run \
-         `adsproxy audit verify`"
-    )]
-    Changed,
+    /// The log's key.
+    #[error("the key of the audit log cannot be had from the store")]
+    Key(#[from] store::Error),
     /// The task that wrote ended before it was done.
     #[error("the audit log could not be written: adsproxy is going down")]
     Stopped,
@@ -110,41 +107,40 @@ impl Audit {
         Self(None)
     }
 
-    /// The configured log; off if none is configured. Touches no file.
+    /// The configured log; off if none is configured. Touches no file of the log.
     ///
     /// # Errors
-    /// `Key` if the key ring cannot be used.
+    /// As [`Store::open`].
     pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, store::Error> {
-        if config.audit.path.is_none() {
-            return Ok(Self::off());
+        match config.audit.path {
+            Some(_) => {
+                let store = Store::open(&config.store, &config.encryption)?;
+                Ok(Self::of_store(&store, &config.audit, clock))
+            }
+            None => Ok(Self::off()),
         }
-        let ring = Arc::new(KeyRing::fetch(&config.encryption, &config.store.path)?);
-        Ok(Self::with_keys(&config.audit, ring, clock))
     }
 
-    /// As [`Audit::new`], with the keys of `store` if it has some: to make one of a passphrase
-    /// takes a while, and a keyring may ask a person.
+    /// As [`Audit::new`], with the keys of `store`.
     ///
     /// # Errors
-    /// As [`Audit::new`].
+    /// None.
     pub fn beside(
         store: &dyn CredentialStore,
         config: &Config,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, store::Error> {
-        match store.sealed() {
-            Some(sealed) => {
-                let ring = Arc::new(sealed.ring().clone());
-                Ok(Self::with_keys(&config.audit, ring, clock))
-            }
-            None => Self::new(config, clock),
-        }
+        Ok(Self::of_store(store.store(), &config.audit, clock))
     }
 
-    /// As [`Audit::new`], with keys that were derived already.
+    /// The log of `config`, whose keys are in `store`: they are made with its first entry.
     #[must_use]
-    pub fn with_keys(audit: &config::Audit, ring: Arc<KeyRing>, clock: Arc<dyn Clock>) -> Self {
-        let writer = |path: &PathBuf| Writer::new(Files::new(path), audit, ring, clock);
+    pub fn of_store(store: &Store, config: &config::Audit, clock: Arc<dyn Clock>) -> Self {
+        Self::with_keys(config, KeySource::of_store(store.clone()), clock)
+    }
+
+    fn with_keys(audit: &config::Audit, keys: KeySource, clock: Arc<dyn Clock>) -> Self {
+        let writer = |path: &PathBuf| Writer::new(Files::new(path), audit, Arc::new(keys), clock);
         Self(audit.path.as_ref().map(writer).map(|writer| Arc::new(Inner::new(writer, None))))
     }
 
@@ -252,50 +248,24 @@ impl Audit {
     /// `Io` or `Locked`; what is wrong with the log is no error but in the report.
     pub fn verify(&self) -> Result<Report, Error> {
         let Some(inner) = &self.0 else { return Ok(Report::default()) };
-        Ok(inner.verify()?.report)
+        inner.verify()
     }
 
     /// Checks one file of a log on its own, such as an older one that lies elsewhere.
     ///
     /// # Errors
     /// `Io`.
-    pub fn verify_part(path: &Path, ring: &KeyRing) -> Result<Report, Error> {
+    pub fn verify_part(path: &Path, keys: &AuditKeys) -> Result<Report, Error> {
         let segment = Segment::open(None, path)?;
         let missing = || Error::io("open", path)(io::ErrorKind::NotFound.into());
-        verify::verify_part(&segment.ok_or_else(missing)?, ring)
-    }
-
-    /// The ids of the keys without which the log cannot be checked: such a key cannot be retired.
-    ///
-    /// # Errors
-    /// As [`Audit::verify`].
-    pub fn keys_needed(&self) -> Result<BTreeSet<String>, Error> {
-        Ok(self.verify()?.keys)
-    }
-
-    /// Checks the log and puts it under the protection of the first key, so that the others can
-    /// be retired: part of `key rotate`. Says how many files needed it.
-    ///
-    /// # Errors
-    /// `Changed` if the log is not as adsproxy wrote it, else as [`Audit::record`].
-    pub fn reanchor(&self) -> Result<usize, Error> {
-        let Some(inner) = &self.0 else { return Ok(0) };
-        let Verified { report, to_anchor } = inner.verify()?;
-        if !report.is_clean() {
-            return Err(Error::Changed);
-        }
-        for own in &to_anchor {
-            let entry = Entry::new(Actor::Audit, Action::AuditAnchor);
-            inner.told(1, inner.writer.append(&[entry], own.clone()))?;
-        }
-        Ok(to_anchor.len())
+        verify::verify_part(&segment.ok_or_else(missing)?, keys)
     }
 }
 
 impl Inner {
-    fn verify(&self) -> Result<Verified, Error> {
-        let snapshot = Snapshot::take(&self.writer.files, &self.writer.ring)?;
-        verify::verify(&snapshot, &self.writer.ring)
+    fn verify(&self) -> Result<Report, Error> {
+        let keys = self.writer.keys.to_verify()?;
+        verify::verify(&Snapshot::take(&self.writer.files, &keys)?, &keys)
     }
 
     fn new(writer: Writer, metrics: Option<Arc<Metrics>>) -> Self {
@@ -304,7 +274,7 @@ impl Inner {
     }
 
     fn record(&self, entries: &[Entry]) -> Result<(), Error> {
-        self.told(entries.len(), self.writer.append(entries, Own::default()))
+        self.told(entries.len(), self.writer.append(entries))
     }
 
     /// Counts a write and logs what a person should know of it, once.
@@ -339,23 +309,21 @@ impl Inner {
 pub(crate) mod tests {
     use super::*;
     use crate::clock::ManualClock;
-    use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-    /// A ring of keys that follow from their ids.
-    pub(crate) fn ring(ids: &[&str]) -> KeyRing {
+    /// Keys that follow from their ids.
+    pub(crate) fn keys(ids: &[&str]) -> AuditKeys {
         let key = |id: &&str| {
-            let mut bytes = [0; 32];
+            let mut bytes = zeroize::Zeroizing::new([0; 32]);
             bytes[..id.len()].copy_from_slice(id.as_bytes());
-            config::EncryptionKey::new(id, crate::secret::Secret::new(STANDARD.encode(bytes)))
+            ((*id).to_owned(), bytes)
         };
-        let encryption = config::Encryption { keys: ids.iter().map(key).collect() };
-        KeyRing::fetch(&encryption, Path::new("/nowhere")).expect("keys")
+        AuditKeys::new(&ids.iter().map(key).collect())
     }
 
     /// A log in `directory` with its own view of the keys, as another process would have.
-    pub(crate) fn audit(directory: &Path, keys: &[&str], max_bytes: u64, keep: usize) -> Audit {
+    pub(crate) fn audit(directory: &Path, ids: &[&str], max_bytes: u64, keep: usize) -> Audit {
         let path = Some(directory.join("audit.jsonl"));
         let config = config::Audit { path, max_bytes, keep };
-        Audit::with_keys(&config, Arc::new(ring(keys)), Arc::new(ManualClock::new()))
+        Audit::with_keys(&config, KeySource::fixed(keys(ids)), Arc::new(ManualClock::new()))
     }
 }

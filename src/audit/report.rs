@@ -77,8 +77,6 @@ impl fmt::Display for Finding {
 pub enum Kind {
     /// The line is not as it was written, or not written by adsproxy.
     Changed,
-    /// As `Changed`, somewhere up to the line; its key is gone, so it cannot be said where.
-    ChangedUpTo,
     /// The line is no entry.
     NoEntry,
     /// Entries of these numbers are missing before the line.
@@ -99,13 +97,13 @@ pub enum Kind {
     HeadMissing,
     /// The head was changed.
     HeadChanged,
-    /// The key of the head is not configured.
+    /// The key of the head is missing.
     HeadKeyMissing,
     /// The head and the log are not of one time, or not of one log.
     HeadOfAnotherLog,
     /// adsproxy itself found the log changed as it wrote this line; the reason it gave.
     Told(String),
-    /// The key of this id is not configured: nothing can be said of the line, and maybe more.
+    /// The key of this id is missing: nothing can be said of the line, and maybe more.
     KeyMissing(String),
     /// An unfinished entry of so many bytes; the next entry clears it away. Only ever a note.
     Unfinished(usize),
@@ -118,7 +116,7 @@ impl Kind {
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
-            Self::Changed | Self::ChangedUpTo => "changed",
+            Self::Changed => "changed",
             Self::NoEntry => "no_entry",
             Self::Missing(..) => "missing",
             Self::NoBeginning => "no_beginning",
@@ -143,10 +141,6 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Changed => f.write_str("changed, or not written by adsproxy"),
-            Self::ChangedUpTo => f.write_str(
-                "something up to this line was changed; its key is not configured any more, so \
-                 it cannot be said which line",
-            ),
             Self::NoEntry => f.write_str("not an entry"),
             Self::Missing(first, last) => write!(f, "{} missing before it", entries(*first, *last)),
             Self::NoBeginning => f.write_str("the first line of the file is missing"),
@@ -166,17 +160,15 @@ impl fmt::Display for Kind {
                 f.write_str("missing, so it cannot be said whether the end of the log is")
             }
             Self::HeadChanged => f.write_str("changed, or not written by adsproxy"),
-            Self::HeadKeyMissing => {
-                f.write_str("cannot be checked: its key is not in encryption.keys")
-            }
+            Self::HeadKeyMissing => f.write_str("cannot be checked: its key is not in the store"),
             Self::HeadOfAnotherLog => f.write_str("does not fit the log: one of them was replaced"),
             Self::Told(reason) => {
                 write!(f, "adsproxy found the log changed when it wrote this ({reason})")
             }
             Self::KeyMissing(key) => write!(
                 f,
-                "cannot be checked: the key {key:?} is not in encryption.keys; so it is with \
-                 every line of that key",
+                "cannot be checked: the key {key:?} is not in the store, or not opened by \
+                 encryption.keys; so it is with every line of that key",
             ),
             Self::Unfinished(bytes) => write!(
                 f,

@@ -5,8 +5,8 @@ use super::{
     chain::Line,
     files::Files,
     head::{self, Found},
+    keys::AuditKeys,
 };
-use crate::store::seal::KeyRing;
 use std::{
     fs::File,
     io,
@@ -37,9 +37,9 @@ pub(super) struct Segment {
 
 impl Snapshot {
     /// Opens all files with nobody writing meanwhile; what is appended later is not looked at.
-    pub(super) fn take(files: &Files, ring: &KeyRing) -> Result<Self, Error> {
+    pub(super) fn take(files: &Files, keys: &AuditKeys) -> Result<Self, Error> {
         let lock = files.lock_to_read(LOCK_TIMEOUT)?;
-        let head = lock.as_ref().map(|file| head::read(file, ring)).transpose();
+        let head = lock.as_ref().map(|file| head::read(file, keys)).transpose();
         let head = head.map_err(Error::io("read", &files.head))?;
         let mut segments = Vec::new();
         for number in files.segments()? {

@@ -5,69 +5,39 @@
 //! changed itself).
 
 use super::{
-    anchor::{self, Anchor, Anchors},
     chain::{Line, START},
     entry::Action,
     head::{Found, Head},
+    keys::{AuditKeys, Unverified},
     report::{Finding, Kind, Report},
     snapshot::{Segment, Snapshot},
-    writer::Own,
 };
-use crate::{
-    audit::Error,
-    store::seal::{KeyRing, NotOpened},
-};
+use crate::audit::Error;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::RangeInclusive,
     path::PathBuf,
 };
 
-/// A report, and what is needed to protect the log by another key.
-pub(super) struct Verified {
-    pub(super) report: Report,
-    /// What to say of each file with lines that only a key other than the first protects.
-    pub(super) to_anchor: Vec<Own>,
-}
-
 /// Checks a whole log.
-pub(super) fn verify(snapshot: &Snapshot, ring: &KeyRing) -> Result<Verified, Error> {
-    let none = Anchors::default();
-    let first = Check::new(ring, snapshot.head, &none).all(snapshot)?;
-    // Anchors matter only where another key than the first was used.
-    if first.anchors.is_empty() {
-        return Ok(first.done());
-    }
-    let anchors = Anchors::settle(&first.anchors, &snapshot.segments)?;
-    let mut second = Check::new(ring, snapshot.head, &anchors).all(snapshot)?;
-    for anchor in anchors.broken() {
-        let kind = Kind::ChangedUpTo;
-        second.report.findings.push(Finding { file: anchor.0, line: anchor.1, kind });
-    }
-    Ok(second.done())
+pub(super) fn verify(snapshot: &Snapshot, keys: &AuditKeys) -> Result<Report, Error> {
+    Ok(Check::new(keys, snapshot.head).all(snapshot)?.report)
 }
 
 /// Checks one file of a log on its own.
-pub(super) fn verify_part(segment: &Segment, ring: &KeyRing) -> Result<Report, Error> {
-    let anchors = Anchors::default();
-    let mut check = Check::new(ring, None, &anchors);
+pub(super) fn verify_part(segment: &Segment, keys: &AuditKeys) -> Result<Report, Error> {
+    let mut check = Check::new(keys, None);
     check.is_part = true;
     check.segment(segment, &segment.read()?);
-    let mut report = check.done().report;
+    let mut report = check.report;
     report.notes.push(Finding { file: segment.path.clone(), line: 0, kind: Kind::OnItsOwn });
     Ok(report)
 }
 
 /// A check under way.
 struct Check<'a> {
-    ring: &'a KeyRing,
+    keys: &'a AuditKeys,
     report: Report,
-    trusted: &'a Anchors,
-    /// Anchors that were come across.
-    anchors: Vec<Anchor>,
-    to_anchor: Vec<Own>,
-    /// The file has a line that only a key other than the first protects.
-    needs_anchor: bool,
     is_part: bool,
     /// The last line that is as it was written.
     good: Head,
@@ -90,19 +60,15 @@ struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
-    fn new(ring: &'a KeyRing, head: Option<Found>, trusted: &'a Anchors) -> Self {
+    fn new(keys: &'a AuditKeys, head: Option<Found>) -> Self {
         let start = Head { seq: 0, mac: START };
         let head = match head {
             Some(Found::Valid(head)) => Some(head),
             _ => None,
         };
         Self {
-            ring,
+            keys,
             report: Report::default(),
-            trusted,
-            anchors: Vec::new(),
-            to_anchor: Vec::new(),
-            needs_anchor: false,
             is_part: false,
             good: start,
             seen: start,
@@ -121,21 +87,11 @@ impl<'a> Check<'a> {
     fn all(mut self, snapshot: &Snapshot) -> Result<Self, Error> {
         for segment in &snapshot.segments {
             let bytes = segment.read()?;
-            self.needs_anchor = false;
             self.segment(segment, &bytes);
-            if self.needs_anchor {
-                // Of the very bytes that were checked: what somebody changes from now on must not
-                // be vouched for.
-                self.to_anchor.push(anchor::of_file(self.number, &bytes));
-            }
         }
         self.expired();
         self.head(snapshot);
         Ok(self)
-    }
-
-    fn done(self) -> Verified {
-        Verified { report: self.report, to_anchor: self.to_anchor }
     }
 
     fn find(&mut self, kind: Kind) {
@@ -191,8 +147,8 @@ impl<'a> Check<'a> {
         };
         let before = Head { seq: line.body.seq.saturating_sub(1), mac: prev };
         let continues = before == self.good || before == self.seen;
-        let verified = line.verify(self.ring, &prev);
-        if verified == Err(NotOpened::Refused) {
+        let verified = line.verify(self.keys, &prev);
+        if verified == Err(Unverified::Refused) {
             self.number = segment.number.unwrap_or(self.number + 1);
             self.count(line);
             self.refused(line);
@@ -230,36 +186,28 @@ impl<'a> Check<'a> {
     fn line(&mut self, line: &Line<'_>) {
         self.count(line);
         let follows = |before: Head| match line.body.seq == before.seq.wrapping_add(1) {
-            true => line.verify(self.ring, &before.mac),
-            false => Err(NotOpened::Refused),
+            true => line.verify(self.keys, &before.mac),
+            false => Err(Unverified::Refused),
         };
         let verified = match follows(self.good) {
-            Err(NotOpened::Refused) if self.seen != self.good => follows(self.seen),
+            Err(Unverified::Refused) if self.seen != self.good => follows(self.seen),
             verified => verified,
         };
         match verified {
             Ok(()) => self.accept(line),
-            Err(NotOpened::KeyMissing | NotOpened::WrongPassphrase) => self.unchecked(line),
-            Err(NotOpened::Refused) => self.refused(line),
+            Err(Unverified::KeyMissing) => self.unchecked(line),
+            Err(Unverified::Refused) => self.refused(line),
         }
     }
 
     /// Notes what is so whatever the line is worth.
     fn count(&mut self, line: &Line<'_>) {
         self.report.entries += 1;
-        if !self.trusted.cover(self.number, self.at.1) {
-            if line.body.key != self.ring.sealing_key_id() {
-                self.needs_anchor = true;
-            }
-            if !self.report.keys.contains(&*line.body.key) {
-                self.report.keys.insert(line.body.key.to_string());
-            }
+        if !self.report.keys.contains(&*line.body.key) {
+            self.report.keys.insert(line.body.key.to_string());
         }
         let this = Head { seq: line.body.seq, mac: line.mac };
         self.head_is_met |= self.head == Some(this);
-        if line.body.is(Action::AuditAnchor) {
-            self.anchors.extend(Anchor::of(line, self.number, self.at.clone()));
-        }
     }
 
     /// The line is as it was written, and follows one that is.
@@ -272,11 +220,6 @@ impl<'a> Check<'a> {
             return;
         }
         (self.good, self.seen) = (this, this);
-        if let Some(anchor) = self.anchors.last_mut()
-            && anchor.at == self.at
-        {
-            anchor.is_verified = true;
-        }
         if line.body.is(Action::AuditExpire) {
             self.expired_through = self.expired_through.max(line.body.segment.unwrap_or(0));
         }
@@ -285,11 +228,8 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// The line's key is not configured. An anchor may vouch for it.
+    /// The line's key is missing.
     fn unchecked(&mut self, line: &Line<'_>) {
-        if self.trusted.cover(self.number, self.at.1) {
-            return self.accept(line);
-        }
         if self.keys_missing.insert(line.body.key.to_string()) {
             self.find(Kind::KeyMissing(line.body.key.to_string()));
         }

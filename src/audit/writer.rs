@@ -10,9 +10,10 @@ use super::{
     entry::{Action, Actor, Entry},
     files::{self, Files},
     head::{self, Found, Head},
+    keys::{AuditKeys, KeySource},
     snapshot::Segment,
 };
-use crate::{clock::Clock, config, store::seal::KeyRing};
+use crate::{clock::Clock, config};
 use parking_lot::Mutex;
 use std::{
     fs::{self, File},
@@ -29,7 +30,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) files: Files,
-    pub(super) ring: Arc<KeyRing>,
+    pub(super) keys: Arc<KeySource>,
     clock: Arc<dyn Clock>,
     max_bytes: u64,
     keep: usize,
@@ -39,11 +40,9 @@ pub(super) struct Writer {
 
 /// What the log's own entries say beyond other entries.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Own {
-    pub(super) segment: Option<u64>,
-    pub(super) prev: Option<Mac>,
-    pub(super) lines: Option<u64>,
-    pub(super) digest: Option<Mac>,
+struct Own {
+    segment: Option<u64>,
+    prev: Option<Mac>,
 }
 
 /// What an append found.
@@ -70,41 +69,39 @@ impl Writer {
     pub(super) fn new(
         files: Files,
         audit: &config::Audit,
-        ring: Arc<KeyRing>,
+        keys: Arc<KeySource>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let (max_bytes, keep) = (audit.max_bytes, audit.keep);
-        Self { files, ring, clock, max_bytes, keep, turn: Mutex::new(()) }
+        Self { files, keys, clock, max_bytes, keep, turn: Mutex::new(()) }
     }
 
     /// Another one for the same log.
     pub(super) fn same(&self) -> Self {
         Self {
             files: self.files.clone(),
-            ring: self.ring.clone(),
+            keys: self.keys.clone(),
             clock: self.clock.clone(),
             turn: Mutex::new(()),
             ..*self
         }
     }
 
-    /// Appends `entries`, of which each says `own` too; durable when it returns `Ok`.
-    pub(super) fn append(&self, entries: &[Entry], own: Own) -> Result<Appended, Error> {
+    /// Appends `entries`; durable when it returns `Ok`.
+    pub(super) fn append(&self, entries: &[Entry]) -> Result<Appended, Error> {
         let locked = || Error::Locked { path: self.files.head.clone(), waited: LOCK_TIMEOUT };
         let _turn = self.turn.try_lock_for(LOCK_TIMEOUT).ok_or_else(locked)?;
         let head = self.files.lock_to_write(LOCK_TIMEOUT)?;
-        // Another process must not take the end for damaged because it lacks the newest key.
-        let this = Self { ring: Arc::new(self.ring.agreed()), ..self.same() };
-        let end = this.end(&head)?;
+        let keys = self.keys.to_sign()?;
+        let end = self.end(&head, &keys)?;
         let damage = end.damage;
-        this.append_after(end, &head, entries, own)?;
+        self.append_after(end, &head, entries, &keys)?;
         Ok(Appended { damage })
     }
 
     /// Finds the end of the log and holds it against the head.
-    fn end(&self, head_file: &File) -> Result<End, Error> {
-        let found =
-            head::read(head_file, &self.ring).map_err(Error::io("read", &self.files.head))?;
+    fn end(&self, head_file: &File, keys: &AuditKeys) -> Result<End, Error> {
+        let found = head::read(head_file, keys).map_err(Error::io("read", &self.files.head))?;
         let current = self.files.open_current()?;
         let (bytes, len) = match &current {
             Some(file) => self.tail(file)?,
@@ -119,12 +116,12 @@ impl Writer {
         // Before the first entry, the head is made to last: from then on it needs no space.
         if found == Found::Blank && newest == Newest::None {
             let first = Head { seq: 0, mac: START };
-            head::write(head_file, first, &self.ring)
+            head::write(head_file, first, keys)
                 .and_then(|()| head_file.sync_all())
                 .map_err(Error::io("write", &self.files.head))?;
             self.files.sync_directory()?;
         }
-        let (last, mut damage) = self.judge(found, newest)?;
+        let (last, mut damage) = self.judge(found, newest, keys)?;
         if torn_bytes as usize > LINE_MAX_BYTES {
             damage = damage.or(Some("end_unreadable"));
         }
@@ -149,7 +146,12 @@ impl Writer {
     }
 
     /// Where the log goes on, and what is wrong with its end.
-    fn judge(&self, found: Found, newest: Newest) -> Result<(Head, Option<&'static str>), Error> {
+    fn judge(
+        &self,
+        found: Found,
+        newest: Newest,
+        keys: &AuditKeys,
+    ) -> Result<(Head, Option<&'static str>), Error> {
         let start = Head { seq: 0, mac: START };
         let there = match newest {
             Newest::Line(last) => Some(last),
@@ -158,7 +160,7 @@ impl Writer {
         Ok(match found {
             Found::Valid(head) => match there {
                 Some(last) if last == head => (head, None),
-                Some(last) if last.seq > head.seq && self.leads_from(head)? => (last, None),
+                Some(last) if last.seq > head.seq && self.leads_from(head, keys)? => (last, None),
                 Some(last) if last.seq > head.seq => (head, Some("end_forged")),
                 Some(last) if last.seq == head.seq => (head, Some("end_replaced")),
                 None if newest == Newest::None && head == start => (head, None),
@@ -174,7 +176,7 @@ impl Writer {
 
     /// Says whether the log goes on from `head` to its end line by line: entries that were
     /// written but not acknowledged, by a crash between the two.
-    fn leads_from(&self, head: Head) -> Result<bool, Error> {
+    fn leads_from(&self, head: Head, keys: &AuditKeys) -> Result<bool, Error> {
         let mut bytes = files::read(&self.files.current)?.unwrap_or_default();
         let begins_after = |bytes: &[u8]| {
             let first = bytes.split(|&byte| byte == b'\n').next().and_then(Line::parse);
@@ -195,8 +197,7 @@ impl Writer {
             at = match (at, line) {
                 (None, _) => this.filter(|this| *this == head),
                 (Some(at), Some(line)) => {
-                    let follows =
-                        line.body.seq == at.seq + 1 && line.verify(&self.ring, &at.mac).is_ok();
+                    let follows = line.body.seq == at.seq + 1 && line.verify(keys, &at.mac).is_ok();
                     if !follows {
                         return Ok(false);
                     }
@@ -214,10 +215,10 @@ impl Writer {
         end: End,
         head_file: &File,
         entries: &[Entry],
-        own: Own,
+        keys: &AuditKeys,
     ) -> Result<(), Error> {
         let End { current, complete_bytes, torn_bytes, last, damage } = end;
-        let mut batch = Batch { writer: self, last, lines: Vec::new() };
+        let mut batch = Batch { clock: &*self.clock, keys, last, lines: Vec::new() };
         let is_full = self.max_bytes > 0 && complete_bytes + batch.len(entries) > self.max_bytes;
         let begins = complete_bytes == 0 || is_full || damage.is_some();
         let mut expired = Vec::new();
@@ -233,7 +234,7 @@ impl Writer {
             batch.entry(&repair.count(torn_bytes));
         }
         for entry in entries {
-            batch.line(entry, own.clone());
+            batch.entry(entry);
         }
         let Batch { last, lines, .. } = batch;
 
@@ -246,7 +247,7 @@ impl Writer {
         if begins {
             self.files.sync_directory()?;
         }
-        head::write(head_file, last, &self.ring).map_err(Error::io("write", &self.files.head))?;
+        head::write(head_file, last, keys).map_err(Error::io("write", &self.files.head))?;
         // What remains of them is tried again as the next file begins.
         for segment in expired {
             let _ = fs::remove_file(self.files.archived(segment));
@@ -268,7 +269,7 @@ impl Writer {
             segment += 1;
         }
         let (segment, prev) = (Some(segment), Some(batch.last.mac));
-        batch.own(Action::AuditBegin, Own { segment, prev, ..Own::default() });
+        batch.own(Action::AuditBegin, Own { segment, prev });
         if self.keep == 0 || older.len() <= self.keep {
             return Ok(Vec::new());
         }
@@ -302,7 +303,8 @@ impl Writer {
 
 /// Lines that are about to be written together.
 struct Batch<'a> {
-    writer: &'a Writer,
+    clock: &'a dyn Clock,
+    keys: &'a AuditKeys,
     last: Head,
     lines: Vec<u8>,
 }
@@ -310,7 +312,7 @@ struct Batch<'a> {
 impl Batch<'_> {
     /// How long the lines of `entries` will be.
     fn len(&self, entries: &[Entry]) -> u64 {
-        let mut trial = Batch { writer: self.writer, last: self.last, lines: Vec::new() };
+        let mut trial = Batch { lines: Vec::new(), ..*self };
         entries.iter().for_each(|entry| trial.entry(entry));
         trial.lines.len() as u64
     }
@@ -324,15 +326,12 @@ impl Batch<'_> {
     }
 
     fn line(&mut self, entry: &Entry, own: Own) {
-        let ring = &self.writer.ring;
         let seq = self.last.seq + 1;
-        let wall = self.writer.clock.now().wall;
-        let mut body = Body::new(entry, seq, wall, ring.sealing_key_id());
+        let wall = self.clock.now().wall;
+        let mut body = Body::new(entry, seq, wall, self.keys.signing_id());
         body.segment = own.segment;
         body.prev = own.prev.map(|mac| chain::encode_mac(&mac).into());
-        body.lines = own.lines;
-        body.digest = own.digest.map(|digest| chain::encode_mac(&digest).into());
-        let mac = chain::write_line(&body, &self.last.mac, ring, &mut self.lines);
+        let mac = chain::write_line(&body, &self.last.mac, self.keys, &mut self.lines);
         self.last = Head { seq, mac };
     }
 }

@@ -44,7 +44,7 @@ fn entries_follow_each_other_and_are_private() {
         let line = Line::parse(line.as_bytes()).expect("a line");
         assert_eq!(line.body.seq, index as u64 + 1);
         assert_eq!(line.body.count.unwrap_or(0), index as u64);
-        line.verify(&crate::audit::tests::ring(&["k1"]), &prev).expect("in the chain");
+        line.verify(&crate::audit::tests::keys(&["k1"]), &prev).expect("in the chain");
         prev = line.mac;
     }
     assert_eq!(text.lines().count(), 5);

@@ -254,6 +254,7 @@ impl Add {
         // Without this, the server would seed the record anew from the configuration.
         let seed = config.accounts.get(&self.alias).and_then(|known| known.refresh_token.as_ref());
         let record = Credential {
+            epoch: crate::store::Epoch::random(),
             account: self.alias.clone(),
             application,
             region,

@@ -6,13 +6,13 @@ use super::{
 };
 use crate::{
     audit::{
-        Audit, Report,
+        Audit, AuditKeys, Report,
         tail::{Shown, Tail},
     },
     clock::SystemClock,
     config::Config,
     id::AccountId,
-    store::seal::KeyRing,
+    store::Store,
 };
 use anyhow::{Context as _, bail};
 use serde_json::Value;
@@ -144,9 +144,9 @@ fn check(config: &Config, path: Option<&Path>) -> anyhow::Result<Report> {
     // A log has its head beside it. One of its files alone has not, and is checked as far as it
     // goes; the configured log is never taken for such a file.
     if !is_configured && !path.with_extension("head").exists() {
-        let ring = KeyRing::fetch(&config.encryption, &config.store.path);
-        let ring = ring.context("cannot use encryption.keys")?;
-        return Ok(Audit::verify_part(path, &ring)?);
+        let store = Store::open(&config.store, &config.encryption);
+        let keys = store.context("cannot open the store")?.audit_keys(false)?;
+        return Ok(Audit::verify_part(path, &AuditKeys::new(&keys))?);
     }
     let mut config = config.clone();
     config.audit.path = Some(path.to_owned());

@@ -9,9 +9,9 @@ use crate::{
     audit::Audit,
     clock::SystemClock,
     config::{Config, load::Loaded},
-    store::{self, FileStore},
+    store::Store,
 };
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use std::sync::Arc;
 
 #[derive(Debug, clap::Subcommand)]
@@ -44,8 +44,8 @@ impl Verb {
                 runtime.block_on(rotate::run(&config, &store))
             }
             Self::Status { json } => {
-                let (config, store) = sealed_store(context)?;
-                runtime.block_on(status::run(&config, &store, *json))
+                let (_, store) = sealed_store(context)?;
+                runtime.block_on(status::run(&store, *json))
             }
             Self::Retire { id } => {
                 let (config, store) = sealed_store(context)?;
@@ -55,16 +55,15 @@ impl Verb {
     }
 }
 
-fn sealed_store(context: &Context) -> anyhow::Result<(Config, FileStore)> {
+fn sealed_store(context: &Context) -> anyhow::Result<(Config, Store)> {
     let Loaded { config, .. } = context.load()?;
-    let store = store::open_sealed(&config.store, &config.encryption);
-    let store = store.context("cannot open the store")?;
-    let store =
-        store.context("store.kind = \"memory\" seals nothing: there is no key to look after")?;
+    if !config.store.kind.seals() {
+        bail!("store.kind = \"memory\" seals nothing: there is no key to look after");
+    }
+    let store = Store::open(&config.store, &config.encryption).context("cannot open the store")?;
     Ok((config, store))
 }
 
-/// The audit log, with the keys that `store` has fetched already.
-fn audit(config: &Config, store: &FileStore) -> anyhow::Result<Audit> {
-    Ok(Audit::beside(store, config, Arc::new(SystemClock))?)
+fn audit(config: &Config, store: &Store) -> Audit {
+    Audit::of_store(store, &config.audit, Arc::new(SystemClock))
 }

@@ -34,6 +34,8 @@ use crate::{
     },
     https::EgressError,
     id::AccountId,
+    store::KeyError,
+    trusted_path::UntrustedPath,
 };
 use anyhow::bail;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -212,9 +214,18 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         Some(Failure::HttpStatus(_)) => 22,
         Some(Failure::Reported { code, .. } | Failure::Silent(code)) => *code,
         Some(Failure::ReauthorizationRequired(_)) => 77,
-        None if error.chain().any(|cause| cause.is::<EgressError>()) => 78,
+        None if error.chain().any(is_configuration) => 78,
         None => 1,
     }
+}
+
+/// Whether a cause lies in the configuration, or in who can change the store.
+fn is_configuration(cause: &(dyn std::error::Error + 'static)) -> bool {
+    // A keyring that is locked is no mistake in the configuration.
+    let key = cause.downcast_ref::<KeyError>();
+    key.is_some_and(|key| !matches!(key, KeyError::Keyring(..)))
+        || cause.is::<UntrustedPath>()
+        || cause.is::<EgressError>()
 }
 
 /// Does what the command line says.

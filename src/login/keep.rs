@@ -78,6 +78,7 @@ impl Logins {
         // Without this, the server would seed the record anew from the configuration.
         let seed = config.and_then(|config| config.refresh_token.as_ref());
         let credential = Credential {
+            epoch: crate::store::Epoch::random(),
             account: account.clone(),
             application: grant.application.clone(),
             region,

@@ -68,6 +68,7 @@ impl Logins {
         match (configured, seed) {
             (Some(config), Some(seed)) => {
                 let spent = Credential {
+                    epoch: crate::store::Epoch::random(),
                     account: account.clone(),
                     application: config.application.clone(),
                     region: config.region,

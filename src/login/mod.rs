@@ -165,11 +165,7 @@ impl Logins {
         let note = Note { account: account.clone(), expires_at_ms, text };
         let max = match kind {
             NoteKind::Login | NoteKind::Grant => self.engine.config().login.pending_max,
-            NoteKind::Ticket
-            | NoteKind::Outcome
-            | NoteKind::Code
-            | NoteKind::Profiles
-            | NoteKind::Reminder => NOTES_MAX,
+            _ => NOTES_MAX,
         };
         let limit = Limit { max, now_ms };
         Ok(self.engine.store().notes().put(kind, name, &note, limit).await?)

@@ -1,7 +1,7 @@
 //! Who may work on an account: one task of one process at a time.
 
 use super::{BoxFuture, Error};
-use crate::{backoff::Backoff, id::AccountId};
+use crate::{backoff::Backoff, durable_file, id::AccountId};
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
@@ -118,6 +118,8 @@ pub(super) fn open_private(path: &Path) -> Result<File, Error> {
 /// Opens an account's lock file. On a disk that takes nothing new, one that is there can still be
 /// locked; one that is not there stands for nobody, because no other process can make it either.
 fn open_lock(path: &Path) -> Result<Option<File>, Error> {
+    // A disk that refuses says so below.
+    let _ = durable_file::make_directory(durable_file::parent(path));
     let refused = match open_private(path) {
         Err(Error::Io { source, .. }) if takes_nothing(&source) => source,
         opened => return opened.map(Some),

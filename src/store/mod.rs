@@ -1,393 +1,320 @@
-//! Keeps grants: what an account was granted outlives the process, sealed and bound to its owner.
+//! Keeps every durable thing, sealed and bound to its place: grants, logins under way, keys' check
+//! values, instances, the outbox.
 //!
-//! Only this module sees ciphertext. A record that cannot be opened is an error and stays where
-//! it is: nothing here ever clears what it cannot read. It knows neither Login with Amazon nor
-//! when a token is due; who changes a record holds its lock and decides what goes into it.
+//! Two layers: a [`backend`] keeps opaque entries, the [`Store`] above seals and opens them and
+//! knows no backend. Only this module sees ciphertext. What cannot be opened is an error and stays
+//! where it is: nothing here ever clears what it cannot read. It knows neither Login with Amazon
+//! nor when a token is due. A new kind of durable thing is one line in [`Space`].
 
-mod file;
+pub mod backend;
+mod credential;
+mod entries;
+mod envelope;
+mod error;
+mod grants;
+mod instances;
 pub mod keyring;
+mod legacy;
 mod lock;
-mod master;
-mod memory;
-pub mod notes;
 mod passphrase;
-mod processes;
-mod record;
+pub mod ring;
 pub mod rotate;
 pub mod seal;
 
 pub use self::{
-    file::FileStore,
+    backend::{Expected, Version},
+    credential::{Credential, Epoch, StoredAccessToken},
+    entries::{Entries, Item, Limit, Space},
+    error::{Damage, Error},
+    grants::{Began, Lease, Versioned},
+    instances::{Instance, InstanceInfo},
+    legacy::{BoxFuture, CredentialStore, notes, open},
     lock::Lock,
-    master::generate as generate_key,
-    memory::MemoryStore,
-    passphrase::prepare as prepare_passphrase,
-    processes::{Presence, Process},
-    record::KeyUse,
+    ring::{KeyError, KeyRing, NotOpened, generate_key},
 };
 
 use crate::{
+    clock::{Clock as _, SystemClock},
     config,
-    id::{AccountId, Region},
     secret::Secret,
 };
-use std::{
-    collections::BTreeMap,
-    fmt::Debug,
-    io,
-    path::{Path, PathBuf},
-    pin::Pin,
-    sync::Arc,
-    time::Duration,
-};
+use backend::{Backend, Files, Memory, Write};
+use parking_lot::Mutex;
+use ring::KeyRecord;
+use serde::{Deserialize, Serialize};
+use std::{collections::HashSet, fmt::Write as _, path::PathBuf, sync::Arc};
+use zeroize::Zeroizing;
 
-/// One account's grant and the newest access token made from it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Credential {
-    /// Whose it is.
-    pub account: AccountId,
-    /// Which LWA application it was granted to.
-    pub application: String,
-    /// The account's API region.
-    pub region: Region,
-    /// The grant itself.
-    pub refresh_token: Secret,
-    /// The grant before the last rotation.
-    pub previous_refresh_token: Option<Secret>,
-    /// The newest access token, so that a restart needs no refresh.
-    pub access_token: Option<StoredAccessToken>,
-    /// The number of the access token in the account's history.
-    pub generation: u64,
-    /// When the advertiser consented, in seconds since 1970, if known.
-    pub consented_at: Option<u64>,
-    /// When this record was last changed, in seconds since 1970.
-    pub updated_at: u64,
-    /// The grant is dead; a person must consent again.
-    pub reauthorization_required: bool,
-    /// Fingerprint of the configured refresh token that this record began with.
-    pub seed: Option<String>,
+/// Keeps every durable thing. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    backend: Box<dyn Backend>,
+    ring: KeyRing,
+    /// The store's id, once it is known.
+    id: Mutex<Option<Arc<str>>>,
+    /// Keys that the store is known to know.
+    recorded: Mutex<HashSet<String>>,
+    counts: Mutex<entries::Counts>,
+    /// Of a store that is not kept: the keys of its audit log.
+    audit_keys: Option<AuditSecrets>,
+    /// Until its callers lease: where they lock.
+    locks: Option<PathBuf>,
+    turns: lock::Turns,
 }
 
-/// An access token as it is kept, with times in seconds since 1970.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredAccessToken {
-    /// The token.
-    pub token: Secret,
-    /// When it was issued.
-    pub issued_at: u64,
-    /// When it stops being accepted.
-    pub expires_at: u64,
+/// Ids and keys for the audit log; the first signs.
+pub type AuditSecrets = Vec<(String, Zeroizing<[u8; 32]>)>;
+
+/// What is kept of the store itself.
+#[derive(Serialize, Deserialize)]
+struct Identity {
+    id: String,
 }
 
-/// A boxed future, so that the store can be a trait object.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// A place that keeps credentials.
-pub trait CredentialStore: Send + Sync + Debug {
-    /// Returns the account's credential, or none if nothing is kept for it.
+impl Store {
+    /// Opens the configured store and checks its keys; makes its directory if there is none.
     ///
     /// # Errors
-    /// `Sealed`, `Corrupt` or `Io`; the record is untouched in each case.
-    fn load<'a>(
-        &'a self,
-        account: &'a AccountId,
-    ) -> BoxFuture<'a, Result<Option<Credential>, Error>>;
-
-    /// Replaces the account's record as a whole; durable when it returns `Ok`.
-    ///
-    /// Hold the account's lock from the load to the save, or the last writer wins.
-    ///
-    /// # Errors
-    /// `Io` above all; what was kept before is then still there.
-    ///
-    /// # Cancel safety
-    /// Never leaves half a record, but a dropped future does not stop a write that has begun.
-    fn save<'a>(&'a self, credential: &'a Credential) -> BoxFuture<'a, Result<(), Error>>;
-
-    /// Forgets the account; `false` if nothing was kept for it. Works on a record that cannot be
-    /// opened, too.
-    ///
-    /// # Errors
-    /// `Io`.
-    fn remove<'a>(&'a self, account: &'a AccountId) -> BoxFuture<'a, Result<bool, Error>>;
-
-    /// Lists the accounts that have a record, sorted, without opening any.
-    ///
-    /// # Errors
-    /// `Io`.
-    fn list(&self) -> BoxFuture<'_, Result<Vec<AccountId>, Error>>;
-
-    /// Lists the accounts that have a record with a number that changes when the record does,
-    /// without opening any: cheap enough to look for changes all the time.
-    ///
-    /// # Errors
-    /// `Io`.
-    fn versions(&self) -> BoxFuture<'_, Result<BTreeMap<AccountId, u64>, Error>>;
-
-    /// Waits until nobody else, in this process or another, holds the account's lock.
-    ///
-    /// # Errors
-    /// `Locked` after the deadline, `Io`.
-    ///
-    /// # Cancel safety
-    /// Safe: a waiter that leaves gives up its place.
-    fn lock<'a>(&'a self, account: &'a AccountId) -> BoxFuture<'a, Result<Lock, Error>>;
-
-    /// Returns a fingerprint, to be kept in a record: tells whether two secrets are the same.
-    fn fingerprint(&self, secret: &Secret) -> String;
-
-    /// Says whether `stored` is a fingerprint of `secret`.
-    fn fingerprint_matches(&self, stored: &str, secret: &Secret) -> bool;
-
-    /// The store behind it if it seals what it keeps.
-    fn sealed(&self) -> Option<&FileStore> {
-        None
+    /// `Untrusted` if other users can change it, `Key` if the key ring cannot be used, before
+    /// anything is written; `Io` if its directory cannot be made.
+    pub fn open(store: &config::Store, encryption: &config::Encryption) -> Result<Self, Error> {
+        if !store.kind.seals() {
+            // An error is reported where an audit log is wanted.
+            let audit_keys = ring::derived_audit_keys(encryption).unwrap_or_default();
+            let backend = Box::new(Memory::default());
+            return Self::with(backend, KeyRing::ephemeral()?, Some(audit_keys), None);
+        }
+        let backend = Files::open(&store.path)?;
+        let ring = KeyRing::fetch(encryption, &backend)?;
+        backend.prepare()?;
+        Self::with(Box::new(backend), ring, None, Some(store.path.join("locks")))
     }
 
-    /// The notes beside the records.
-    fn notes(&self) -> &dyn notes::Notes;
-}
-
-/// Opens the configured store; makes its directory if there is none.
-///
-/// # Errors
-/// `Key` if the key ring cannot be used (the memory store needs none), `Io` if the directory
-/// cannot be made.
-pub fn open(
-    store: &config::Store,
-    encryption: &config::Encryption,
-) -> Result<Arc<dyn CredentialStore>, Error> {
-    Ok(match open_sealed(store, encryption)? {
-        Some(sealed) => Arc::new(sealed),
-        None => Arc::new(MemoryStore::new()),
-    })
-}
-
-/// Opens the configured store if it is one that seals.
-///
-/// # Errors
-/// As [`open`].
-pub fn open_sealed(
-    store: &config::Store,
-    encryption: &config::Encryption,
-) -> Result<Option<FileStore>, Error> {
-    if !store.kind.seals() {
-        return Ok(None);
+    /// Checks what [`Store::open`] checks, and changes nothing.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn check(store: &config::Store, encryption: &config::Encryption) -> Result<(), Error> {
+        match store.kind.seals() {
+            true => KeyRing::fetch(encryption, &Files::open(&store.path)?).map(|_| ()),
+            false => Ok(()),
+        }
     }
-    let ring = seal::KeyRing::fetch(encryption, &store.path)?;
-    FileStore::open(&store.path, ring).map(Some)
-}
 
-/// Why a credential could not be read, kept or locked.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A record is there but no key opens it.
-    #[error(
-        "the stored record of account {account}, sealed with key {key_id:?}, cannot be opened \
-         and was left as it is: put the right key back under that id in encryption.keys, or \
-         restore the record"
-    )]
-    Sealed {
-        /// Whose record.
-        account: AccountId,
-        /// The key that the record names.
-        key_id: String,
-        /// Whether the key is missing or refused.
-        #[source]
-        cause: seal::NotOpened,
-    },
-    /// What is there is not a record of this account.
-    #[error(
-        "the stored record of account {account} is damaged and was left as it is: restore it \
-         from a backup, or remove the account and connect it again"
-    )]
-    Corrupt {
-        /// Whose record.
-        account: AccountId,
-        /// What is wrong with it.
-        #[source]
-        cause: Damage,
-    },
-    /// The system refused.
-    #[error("cannot {action} {path}: check that it is writable for this user and has free space")]
-    Io {
-        /// What was tried: a verb.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// Somebody else holds the account's lock.
-    #[error(
-        "account {account} was in use elsewhere for more than {waited:?}: try again, and look \
-         for another process that works on this store"
-    )]
-    Locked {
-        /// Whose lock.
-        account: AccountId,
-        /// How long we waited.
-        waited: Duration,
-    },
-    /// Another process wrote the record with a key of its own.
-    #[error(
-        "account {account} was not sealed with key {key_id:?}, which a server lacks that has just \
-         started: restart that server with the new list of keys, then rotate again"
-    )]
-    OldKey {
-        /// Whose record.
-        account: AccountId,
-        /// The key that should have sealed it.
-        key_id: String,
-    },
-    /// The key ring cannot be used.
-    #[error("encryption.keys cannot be used")]
-    Key(#[from] seal::KeyError),
-    /// The system gave no random bytes.
-    #[error("the system's random generator failed: nothing was written")]
-    Random,
-    /// As many notes as there may be.
-    #[error("there are as many of these as there may be: try again later")]
-    Full,
-}
+    /// A store in `backend` that seals with `ring`.
+    ///
+    /// # Errors
+    /// `Io` if the store's id cannot be read.
+    pub fn new(backend: Box<dyn Backend>, ring: KeyRing) -> Result<Self, Error> {
+        Self::with(backend, ring, None, None)
+    }
 
-impl Error {
-    /// Says whether a record is there that will open again once its key is back.
+    /// A store that ends with the process.
+    ///
+    /// # Errors
+    /// `Random`.
+    pub fn memory() -> Result<Self, Error> {
+        Self::new(Box::new(Memory::default()), KeyRing::ephemeral()?)
+    }
+
+    fn with(
+        backend: Box<dyn Backend>,
+        ring: KeyRing,
+        audit_keys: Option<AuditSecrets>,
+        locks: Option<PathBuf>,
+    ) -> Result<Self, Error> {
+        let inner = Inner {
+            backend,
+            ring,
+            id: Mutex::default(),
+            recorded: Mutex::default(),
+            counts: Mutex::default(),
+            audit_keys,
+            locks,
+            turns: lock::Turns::default(),
+        };
+        inner.known_id()?;
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// Makes the store of the configuration ready for key `id` to be made of `passphrase`; false
+    /// if it was ready before.
+    ///
+    /// # Errors
+    /// `Untrusted`, `Io`, `Random`, or `Key` if what the store keeps of the key is damaged.
+    pub fn prepare_passphrase(
+        store: &config::Store,
+        id: &str,
+        passphrase: &Secret,
+    ) -> Result<bool, Error> {
+        passphrase::prepare(&Files::open(&store.path)?, id, passphrase)
+    }
+
+    /// Its keys.
     #[must_use]
-    pub fn is_sealed(&self) -> bool {
-        matches!(self, Self::Sealed { .. })
+    pub fn ring(&self) -> &KeyRing {
+        &self.0.ring
     }
 
-    /// Says whether the record itself is at fault, so that to try again brings the same.
+    /// Tells whether two secrets are the same: a text to be kept in a record.
     #[must_use]
-    pub fn is_lasting(&self) -> bool {
-        matches!(self, Self::Sealed { .. } | Self::Corrupt { .. })
+    pub fn fingerprint(&self, secret: &Secret) -> String {
+        seal::fingerprint(secret)
     }
 
-    /// Wraps what the system said about `action` on `path`.
-    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { action, path: path.to_owned(), source }
+    /// The keys of the audit log; `make`: one is made if none is there or can be opened. Blocks.
+    ///
+    /// # Errors
+    /// `Io`, `Random`; `Key` for a store that keeps nothing, if no encryption key is configured.
+    pub fn audit_keys(&self, make: bool) -> Result<AuditSecrets, Error> {
+        self.0.audit_keys(make)
+    }
+
+    /// Runs blocking `work` off the async threads. Once begun it runs to its end, also if its
+    /// caller leaves.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let inner = self.0.clone();
+        // A panic, or a runtime that is going down: for the caller, work that did not happen.
+        tokio::task::spawn_blocking(move || work(&inner)).await.unwrap_or_else(|error| {
+            let (action, path) = ("finish the work on", PathBuf::from("the store"));
+            Err(Error::Io { action, path, source: std::io::Error::other(error) })
+        })
     }
 }
 
-/// What is wrong with a damaged record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Damage {
-    /// Not the JSON of a record. The parser's own words are left out: they quote the content.
-    #[error("not a record: line {line}, column {column}")]
-    Syntax {
-        /// Counted from 1.
-        line: usize,
-        /// Counted from 1.
-        column: usize,
-    },
-    /// Written by a newer adsproxy, or damaged.
-    #[error("format version {0} is not known to this version of adsproxy")]
-    Version(u64),
-    /// A record moved here from another account.
-    #[error("it belongs to another account")]
-    OtherAccount,
-    /// A field that cannot be right.
-    #[error("its field {0} cannot be right")]
-    Field(&'static str),
-    /// Too long for a record.
-    #[error("longer than a record can be")]
-    TooLong,
+impl Inner {
+    fn now_ms() -> u64 {
+        u64::try_from(SystemClock.now().wall.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The store's id; none if nothing was kept yet.
+    fn known_id(&self) -> Result<Option<Arc<str>>, Error> {
+        let mut id = self.id.lock();
+        if id.is_none()
+            && let Some(entry) = self.backend.get(Space::Meta.as_str(), IDENTITY)?
+        {
+            let damaged = |_| Error::Damaged { path: "meta/store.json".into() };
+            let identity: Identity = serde_json::from_slice(&entry.bytes).map_err(damaged)?;
+            *id = Some(identity.id.into());
+        }
+        Ok(id.clone())
+    }
+
+    /// The store's id, which is made with the first thing that is kept.
+    fn id(&self) -> Result<Arc<str>, Error> {
+        if let Some(id) = self.known_id()? {
+            return Ok(id);
+        }
+        let id = random_hex()?;
+        self.put_new(Space::Meta, IDENTITY, &Identity { id })?;
+        // The one that came first.
+        Ok(self.known_id()?.expect("it was made"))
+    }
+
+    /// Keeps `value` in the clear, unless something is there; says whether it was kept.
+    fn put_new(&self, space: Space, key: &str, value: &impl Serialize) -> Result<bool, Error> {
+        match self.put_clear(space, key, value, Expected::Absent) {
+            Ok(_) => Ok(true),
+            Err(backend::Error::Conflict) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn put_clear(
+        &self,
+        space: Space,
+        key: &str,
+        value: &impl Serialize,
+        expected: Expected,
+    ) -> Result<Version, backend::Error> {
+        let mut bytes = serde_json::to_vec(value).expect("texts and numbers are JSON");
+        bytes.push(b'\n');
+        let write = Write { bytes: &bytes, expires_at_ms: None, expected, fence: None };
+        self.backend.put(space.as_str(), key, &write)
+    }
+
+    /// The ring that seals: the first key in front that every running instance has. Without one,
+    /// or if that cannot be said, the first: what is sealed with a key that others lack can be had
+    /// again with that key, what is not kept is lost.
+    fn sealing_ring(&self) -> Result<KeyRing, Error> {
+        let ring = match self.instances() {
+            Ok(others) => self.ring.led_by(|id, check| others.iter().all(|o| o.has(id, check))),
+            Err(_) => self.ring.clone(),
+        };
+        self.record_key(&ring)?;
+        Ok(ring)
+    }
+
+    /// Keeps the check value of the key that seals, before it does so for the first time.
+    fn record_key(&self, ring: &KeyRing) -> Result<(), Error> {
+        let id = ring.sealing_key_id();
+        if self.recorded.lock().contains(id) {
+            return Ok(());
+        }
+        let record = ring.sealing_record();
+        if !self.put_new(Space::Keys, id, &record)? {
+            let known: Option<KeyRecord> = ring::known(&*self.backend, id)?;
+            if known.is_some_and(|known| known.check != record.check) {
+                return Err(KeyError::Wrong(id.to_owned()).into());
+            }
+        }
+        self.recorded.lock().insert(id.to_owned());
+        Ok(())
+    }
+
+    fn audit_keys(&self, make: bool) -> Result<AuditSecrets, Error> {
+        match &self.audit_keys {
+            Some(keys) if keys.is_empty() => return Err(KeyError::None.into()),
+            Some(keys) => return Ok(keys.clone()),
+            None => {}
+        }
+        // Newest first.
+        let mut names: Vec<u64> =
+            self.names(Space::AuditKeys)?.iter().filter_map(|name| name.parse().ok()).collect();
+        names.sort_unstable_by(|one, other| other.cmp(one));
+        let mut keys = Vec::new();
+        for name in names.iter().map(u64::to_string) {
+            let item = self.entry(Space::AuditKeys, &name)?;
+            let bytes = item.and_then(|item| parse_hex(item.text.expose()));
+            keys.extend(bytes.map(|bytes| (name, bytes)));
+        }
+        if keys.is_empty() && make {
+            let name = names.first().map_or(1, |newest| newest + 1).to_string();
+            let text = Secret::new(random_hex()? + &random_hex()?);
+            let item = Item { account: None, expires_at_ms: None, text };
+            self.put_entry(Space::AuditKeys, &name, &item, Expected::Absent)?;
+            return self.audit_keys(false);
+        }
+        Ok(keys)
+    }
 }
 
-/// How long `lock` waits.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(15);
+/// 16 random bytes, hexadecimal.
+fn random_hex() -> Result<String, Error> {
+    let mut bytes = Zeroizing::new([0_u8; 16]);
+    aws_lc_rs::rand::fill(&mut *bytes).map_err(|_| Error::Random)?;
+    Ok(bytes.iter().fold(String::with_capacity(32), |mut hex, byte| {
+        write!(hex, "{byte:02x}").expect("writing to a String cannot fail");
+        hex
+    }))
+}
+
+fn parse_hex(text: &str) -> Option<Zeroizing<[u8; 32]>> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+const IDENTITY: &str = "store";
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    /// A credential with every field set, its secrets marked as canaries.
-    pub(crate) fn credential(alias: &str) -> Credential {
-        Credential {
-            account: alias.parse().expect("an alias"),
-            application: "default".to_owned(),
-            region: Region::Eu,
-            refresh_token: Secret::new(format!("Atzr|CANARY-refresh-{alias}")),
-            previous_refresh_token: Some(Secret::new(format!("Atzr|CANARY-previous-{alias}"))),
-            access_token: Some(StoredAccessToken {
-                token: Secret::new(format!("Atza|CANARY-access-{alias}")),
-                issued_at: 1_795_132_800,
-                expires_at: 1_795_136_400,
-            }),
-            generation: 7,
-            consented_at: Some(1_790_000_000),
-            updated_at: 1_795_132_801,
-            reauthorization_required: false,
-            seed: Some("k1:c2VlZA".to_owned()),
-        }
-    }
-
-    /// Every mix of absent and present, empty and extreme.
-    pub(crate) fn credentials() -> Vec<Credential> {
-        let full = credential("acme");
-        let bare = Credential {
-            previous_refresh_token: None,
-            access_token: None,
-            consented_at: None,
-            seed: None,
-            ..full.clone()
-        };
-        let odd = Credential {
-            account: "A".repeat(AccountId::MAX_LEN).parse().expect("an alias"),
-            application: "ünïcode \"quoted\" \\ \n".to_owned(),
-            region: Region::Fe,
-            refresh_token: Secret::from(""),
-            previous_refresh_token: Some(Secret::from("\u{0}\u{1f600}")),
-            access_token: Some(StoredAccessToken {
-                token: Secret::new("t".repeat(8192)),
-                issued_at: 0,
-                expires_at: u64::MAX,
-            }),
-            generation: u64::MAX,
-            consented_at: Some(0),
-            updated_at: u64::MAX,
-            reauthorization_required: true,
-            seed: Some(String::new()),
-        };
-        let dead = Credential { reauthorization_required: true, ..bare.clone() };
-        vec![full, bare, odd, dead]
-    }
-
-    #[test]
-    fn debug_shows_no_secret_of_a_credential() {
-        let shown = format!("{:?} {:#?}", credential("acme"), credential("acme"));
-        assert!(shown.contains("[redacted]") && shown.contains("acme"));
-        assert!(!shown.contains("CANARY"), "{shown}");
-    }
-
-    #[test]
-    fn only_a_sealed_record_is_called_sealed() {
-        let account: AccountId = "acme".parse().expect("an alias");
-        let cause = seal::NotOpened::KeyMissing;
-        let sealed = Error::Sealed { account: account.clone(), key_id: "k1".to_owned(), cause };
-        assert!(sealed.is_sealed());
-        let text = sealed.to_string();
-        assert!(text.contains("acme") && text.contains("k1") && text.contains("encryption.keys"));
-        for other in [
-            Error::Corrupt { account: account.clone(), cause: Damage::OtherAccount },
-            Error::Locked { account, waited: LOCK_TIMEOUT },
-            Error::Key(seal::KeyError::None),
-            Error::Random,
-        ] {
-            assert!(!other.is_sealed(), "{other}");
-        }
-    }
-
-    #[test]
-    fn the_memory_store_needs_no_key_and_the_file_store_does() {
-        let none = config::Encryption { keys: Vec::new() };
-        let dir = tempfile::tempdir().expect("a directory");
-        let at = |kind| config::Store { kind, path: dir.path().join("store") };
-        open(&at(config::StoreKind::Memory), &none).expect("opens");
-        let error = open(&at(config::StoreKind::File), &none).expect_err("no key");
-        assert!(matches!(error, Error::Key(seal::KeyError::None)), "{error}");
-        assert!(!dir.path().join("store").exists());
-    }
-}
+#[path = "store_tests.rs"]
+pub(crate) mod tests;

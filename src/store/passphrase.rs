@@ -1,62 +1,53 @@
 //! Makes a master key of a passphrase: Argon2id with a salt that is kept with what it opens.
 //!
-//! The recipe (salt and costs, nothing secret) lies in `keys/<id>.json` of the store, and in every
-//! record that the key sealed. So no file of its own can be lost: where there is a record, there
-//! is its recipe.
+//! The parameters (salt and costs, nothing secret) lie in the store's entry of the key, and in
+//! whatever the key sealed: where there is a record, there are its parameters.
 
 use super::{
-    Error, file,
-    record::{self, KeyUse},
-    seal::{self, KeyError, MASTER_KEY_BYTES},
+    Error, Space,
+    backend::{Backend, Expected, Write},
+    envelope::Envelope,
+    ring::{KeyError, KeyRecord, MASTER_KEY_BYTES, known},
+    seal,
 };
 use crate::secret::Secret;
 use argon2::{Algorithm, Argon2, Params, Version};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
-use std::{
-    fs,
-    io::ErrorKind,
-    path::{Path, PathBuf},
-};
 use zeroize::Zeroizing;
 
-/// How a master key is made of a passphrase.
-#[derive(Debug, Serialize, Deserialize)]
+/// How a master key is made of a passphrase, and what tells the right passphrase.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Recipe {
-    version: u64,
+pub(super) struct KdfParameters {
     memory_kib: u32,
     passes: u32,
     lanes: u32,
     /// Base64.
     salt: String,
-    /// Tells a wrong passphrase from an altered record.
-    pub(super) check: String,
+    /// That of the key it makes.
+    check: String,
 }
 
-impl Recipe {
-    /// A recipe with a new salt, for `passphrase`.
+impl KdfParameters {
+    /// Parameters with a new salt, for `passphrase`.
     fn new(passphrase: &Secret) -> Result<Self, Error> {
         let mut salt = [0; SALT_BYTES];
         aws_lc_rs::rand::fill(&mut salt).map_err(|_| Error::Random)?;
         let salt = STANDARD.encode(salt);
         let (memory_kib, passes, lanes) = (MEMORY_KIB, PASSES, LANES);
-        let check = String::new();
-        let mut recipe = Self { version: 1, memory_kib, passes, lanes, salt, check };
-        recipe.check = seal::check(&recipe.derive(passphrase));
-        Ok(recipe)
+        let mut made = Self { memory_kib, passes, lanes, salt, check: String::new() };
+        made.check = seal::check(&made.derive(passphrase));
+        Ok(made)
     }
 
-    /// Reads a recipe. Costs far from ours are refused: too low ones give the passphrase away,
-    /// too high ones the machine.
-    fn parse(text: &str) -> Option<Self> {
-        let recipe: Self = serde_json::from_str(text).ok()?;
-        let sane = recipe.version == 1
-            && (MEMORY_KIB / 4..=MEMORY_KIB * 16).contains(&recipe.memory_kib)
-            && (1..=64).contains(&recipe.passes)
-            && (1..=16).contains(&recipe.lanes)
-            && STANDARD.decode(&recipe.salt).is_ok_and(|salt| salt.len() == SALT_BYTES);
-        sane.then_some(recipe)
+    /// Costs far from ours are refused: too low ones give the passphrase away, too high ones the
+    /// machine.
+    fn are_sane(&self) -> bool {
+        (MEMORY_KIB / 4..=MEMORY_KIB * 16).contains(&self.memory_kib)
+            && (1..=64).contains(&self.passes)
+            && (1..=16).contains(&self.lanes)
+            && STANDARD.decode(&self.salt).is_ok_and(|salt| salt.len() == SALT_BYTES)
     }
 
     /// The master key: takes some tenths of a second and `memory_kib` of memory.
@@ -72,68 +63,56 @@ impl Recipe {
     }
 }
 
-/// Finds the recipe of key `id` in the store at `directory`, and its text.
+/// The parameters of key `id`: `known` to the store, else those that a sealed record keeps.
 ///
 /// # Errors
-/// `Key` if there is none, or it is damaged; `Io`.
-pub(super) fn find(directory: &Path, id: &str) -> Result<(Recipe, String), Error> {
-    let path = path(directory, id);
-    let text = match fs::read(&path) {
-        Ok(text) => Some(String::from_utf8_lossy(&text).trim().to_owned()),
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => return Err(Error::io("read", &path)(error)),
-    };
-    let damaged = || KeyError::Recipe(id.to_owned());
-    if let Some(text) = &text
-        && let Some(recipe) = Recipe::parse(text)
-    {
-        return Ok((recipe, text.clone()));
+/// `Key` if there are none, or they are damaged; `Io`.
+pub(super) fn find(
+    backend: &dyn Backend,
+    id: &str,
+    known: Result<Option<KeyRecord>, Error>,
+) -> Result<KeyRecord, Error> {
+    let sane = |record: &KeyRecord| record.kdf.as_ref().is_some_and(KdfParameters::are_sane);
+    match known {
+        Ok(Some(record)) if sane(&record) => return Ok(record),
+        Ok(_) | Err(Error::Key(KeyError::Damaged(_))) => {}
+        Err(error) => return Err(error),
     }
-    let kept = of_a_record(directory, id)?;
-    let text = kept.ok_or_else(|| match text {
-        Some(_) => damaged(),
-        None => KeyError::NoRecipe(id.to_owned()),
-    })?;
-    let recipe = Recipe::parse(&text).ok_or_else(damaged)?;
-    Ok((recipe, text))
-}
-
-/// The recipe that a record keeps which key `id` sealed.
-fn of_a_record(directory: &Path, id: &str) -> Result<Option<String>, Error> {
-    let accounts = directory.join("accounts");
-    if !accounts.is_dir() {
-        return Ok(None);
-    }
-    for account in file::list(&accounts)? {
-        let text = file::read(&accounts.join(format!("{account}{}", file::RECORD_SUFFIX)))?;
-        let found = text.and_then(|text| record::key_use(&account, &text).ok());
-        if let Some(KeyUse { key_id, recipe: Some(recipe), .. }) = found
+    let is_there = !matches!(known, Ok(None));
+    for listed in backend.list(Space::Accounts.as_str())? {
+        let entry = backend.get(Space::Accounts.as_str(), &listed.key).ok().flatten();
+        let envelope = entry.and_then(|entry| Envelope::from_bytes(&entry.bytes).ok());
+        if let Some(Envelope { key_id, kdf: Some(kdf), .. }) = envelope
             && key_id == id
+            && kdf.are_sane()
         {
-            return Ok(Some(recipe));
+            return Ok(KeyRecord { check: kdf.check.clone(), kdf: Some(kdf) });
         }
     }
-    Ok(None)
+    match is_there {
+        true => Err(KeyError::Damaged(id.to_owned()).into()),
+        false => Err(KeyError::NoKdf(id.to_owned()).into()),
+    }
 }
 
-/// Makes ready for key `id` to be made of `passphrase`; false if the store has its recipe already.
+/// Makes ready for key `id` to be made of `passphrase`; false if the store has its parameters
+/// already.
 ///
 /// # Errors
-/// `Io`, `Random`, or `Key` if there is one that is damaged.
-pub fn prepare(directory: &Path, id: &str, passphrase: &Secret) -> Result<bool, Error> {
-    match find(directory, id) {
-        Err(Error::Key(KeyError::NoRecipe(_))) => {}
+/// `Io`, `Random`, or `Key` if there are some that are damaged.
+pub(super) fn prepare(backend: &dyn Backend, id: &str, passphrase: &Secret) -> Result<bool, Error> {
+    match find(backend, id, known(backend, id)) {
+        Err(Error::Key(KeyError::NoKdf(_))) => {}
         found => return found.map(|_| false),
     }
-    let path = path(directory, id);
-    file::make_directory(path.parent().expect("it is in the directory of keys"))?;
-    let recipe = serde_json::to_string(&Recipe::new(passphrase)?).expect("a recipe is plain JSON");
-    file::write_new(&path, format!("{recipe}\n").as_bytes())?;
+    backend.prepare()?;
+    let kdf = KdfParameters::new(passphrase)?;
+    let record = KeyRecord { check: kdf.check.clone(), kdf: Some(kdf) };
+    let bytes = serde_json::to_vec(&record).expect("texts and numbers are JSON");
+    let expected = Expected::Absent;
+    let write = Write { bytes: &bytes, expires_at_ms: None, expected, fence: None };
+    backend.put(Space::Keys.as_str(), id, &write)?;
     Ok(true)
-}
-
-fn path(directory: &Path, id: &str) -> PathBuf {
-    directory.join("keys").join(format!("{id}.json"))
 }
 
 /// 64 MiB: RFC 9106's second choice, for machines that have no 2 GiB to spare.

@@ -1,35 +1,28 @@
-//! Seals every record anew with the first key, one at a time, while others work on the store.
+//! Seals every entry anew with the first key, one at a time, while others work on the store.
 //!
-//! Each record is replaced as a whole under its account's lock, so at every moment it opens with
-//! one of the keys. A marker in the store says that a rotation is under way; as long as it is
-//! there, the next start of a server, or the next `key rotate`, goes on with it.
+//! Each entry is replaced as a whole, and only if it is still as it was read, so at every moment it
+//! opens with one of the keys. A marker in the store says that a rotation is under way; as long as
+//! it is there, the next start of a server, or the next `key rotate`, goes on with it.
 
-use super::{
-    CredentialStore as _, Error, FileStore, Process, file,
-    lock::{blocking, open_private, try_lock},
-};
-use crate::{config, id::AccountId};
+use super::{Error, Expected, Inner, InstanceInfo, Space, Store, backend, entries::sealed_entries};
+use crate::{error_chain::chain, id::AccountId};
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::BTreeMap,
-    fs::{self, File},
-    io::ErrorKind,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 /// Why a rotation does not begin.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub enum RotationRefused {
     /// Running servers would take what it seals for unreadable.
     #[error(
         "key {key:?} is not known to running server(s) {}: give every server on this store the new \
          list of keys and restart it, then rotate; nothing was changed",
-        pids(.processes)
+        pids(.instances)
     )]
     NotKnown {
         /// The key that would seal.
         key: String,
         /// Who lacks it.
-        processes: Vec<Process>,
+        instances: Vec<InstanceInfo>,
     },
     /// One at a time.
     #[error("another rotation is under way on this store")]
@@ -39,14 +32,14 @@ pub enum Refusal {
     Store(#[from] Error),
 }
 
-fn pids(processes: &[Process]) -> String {
-    let pids: Vec<String> = processes.iter().map(|process| process.pid.to_string()).collect();
+fn pids(instances: &[InstanceInfo]) -> String {
+    let pids: Vec<String> = instances.iter().map(|instance| instance.pid.to_string()).collect();
     format!("with process id {}", pids.join(", "))
 }
 
 /// What a rotation did.
 #[derive(Debug, Default)]
-pub struct Report {
+pub struct RotationReport {
     /// Records there are.
     pub records: usize,
     /// Records sealed anew.
@@ -55,7 +48,27 @@ pub struct Report {
     pub failed: Vec<(AccountId, Error)>,
 }
 
-/// What is written down while a rotation is under way.
+/// What is sealed with one key.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct KeyUse {
+    /// Accounts whose grants it sealed.
+    pub accounts: Vec<AccountId>,
+    /// How many other entries it sealed.
+    pub entries: usize,
+}
+
+/// Everything that is sealed.
+#[derive(Debug, Default)]
+pub struct KeyUses {
+    /// By key id.
+    pub keys: BTreeMap<String, KeyUse>,
+    /// Accounts whose records do not open, and why.
+    pub unreadable: Vec<(AccountId, String)>,
+    /// The key of a rotation that was begun and not finished.
+    pub unfinished_rotation: Option<String>,
+}
+
+/// What is kept while a rotation is under way.
 #[derive(Serialize, Deserialize)]
 struct Marker {
     to: String,
@@ -63,55 +76,64 @@ struct Marker {
 
 /// The right to rotate, checked and not begun yet.
 #[derive(Debug)]
-pub struct Rotation<'a> {
-    store: &'a FileStore,
-    _lock: File,
+pub struct Rotation {
+    store: Store,
+    fence: u64,
 }
 
-impl<'a> Rotation<'a> {
+impl Drop for Rotation {
+    fn drop(&mut self) {
+        let _ = self.store.0.backend.release(META, super::IDENTITY, self.fence);
+    }
+}
+
+impl Rotation {
     /// Checks that a rotation may begin; changes nothing yet.
     ///
     /// # Errors
-    /// See [`Refusal`].
-    pub async fn prepare(store: &'a FileStore) -> Result<Self, Refusal> {
-        let path = store.directory().join("rotation.lock");
-        let lock = blocking(&path, |path| {
-            let file = open_private(path)?;
-            Ok(try_lock(&file, path)?.then_some(file))
-        })
-        .await?
-        .ok_or(Refusal::Busy)?;
+    /// See [`RotationRefused`].
+    pub async fn prepare(store: &Store) -> Result<Self, RotationRefused> {
         let (key, check) = store.ring().sealing_check();
-        let mut processes = store.processes().await?;
-        processes.retain(|process| !process.has(key, check));
-        if !processes.is_empty() {
-            return Err(Refusal::NotKnown { key: key.to_owned(), processes });
+        let mut instances = store.instances().await?;
+        instances.retain(|instance| !instance.has(key, check));
+        if !instances.is_empty() {
+            return Err(RotationRefused::NotKnown { key: key.to_owned(), instances });
         }
-        Ok(Self { store, _lock: lock })
+        let lease = |inner: &Inner| {
+            inner.id()?;
+            let now_ms = Inner::now_ms();
+            match inner.backend.lease(META, super::IDENTITY, now_ms, LEASE) {
+                Err(backend::Error::Held { .. }) => Ok(None),
+                granted => Ok(Some(granted?.fence)),
+            }
+        };
+        let fence = store.run(lease).await?.ok_or(RotationRefused::Busy)?;
+        Ok(Self { store: store.clone(), fence })
     }
 
-    /// Seals what is not sealed with the first key. `accounts` are those of the configuration;
-    /// `progress` hears how many records of how many were looked at.
+    /// Seals what is not sealed with the first key. `progress` is called with how many records of
+    /// how many were looked at.
     ///
     /// # Errors
     /// `Io` if the store cannot be listed or the marker not be written. A record that cannot be
     /// sealed anew is part of the report.
     ///
     /// # Cancel safety
-    /// Safe: what was sealed stays so, and the marker stays for whoever goes on.
+    /// Safe: what was sealed stays so, and the marker stays for the next rotation.
     pub async fn run(
         &self,
-        accounts: &BTreeMap<AccountId, config::Account>,
         mut progress: impl FnMut(usize, usize),
-    ) -> Result<Report, Error> {
-        self.store.mark_rotation().await?;
-        let mut report = Report::default();
+    ) -> Result<RotationReport, Error> {
+        let store = &self.store;
+        store.run(Inner::mark_rotation).await?;
+        let mut report = RotationReport::default();
         for pass in 0..PASSES_MAX {
-            let all = self.store.list().await?;
+            let all = store.grants().await?;
             let before = report.resealed;
             (report.records, report.failed) = (all.len(), Vec::new());
             for (place, account) in all.iter().enumerate() {
-                match self.store.reseal(account, accounts.get(account)).await {
+                let name = account.clone();
+                match store.run(move |inner| inner.reseal_grant(&name)).await {
                     Ok(resealed) => report.resealed += usize::from(resealed),
                     Err(error) => report.failed.push((account.clone(), error)),
                 }
@@ -121,67 +143,27 @@ impl<'a> Rotation<'a> {
             }
             // A command with an older list of keys may have written meanwhile.
             let again = report.failed.iter().any(|(_, error)| !error.is_lasting());
-            let notes = self.store.reseal_notes().await?;
-            if report.resealed == before && notes == 0 && !again {
+            let entries = store.run(Inner::reseal_entries).await?;
+            if report.resealed == before && entries == 0 && !again {
                 break;
             }
         }
         // What does not open is no work left over: no later start could do it either.
         if report.failed.iter().all(|(_, error)| error.is_lasting()) {
-            self.store.unmark_rotation().await?;
+            let unmark = |inner: &Inner| Ok(inner.backend.delete(META, MARKER, Expected::Any)?);
+            store.run(unmark).await?;
         }
         Ok(report)
     }
 }
 
-impl FileStore {
-    /// Seals the account's record anew, if it is not sealed with the first key; says whether it
-    /// was.
-    async fn reseal(
-        &self,
-        account: &AccountId,
-        config: Option<&config::Account>,
-    ) -> Result<bool, Error> {
-        if self.is_settled(account).await? {
-            return Ok(false);
-        }
-        let _lock = self.lock(account).await?;
-        let Some(mut record) = self.load(account).await? else { return Ok(false) };
-        let configured = config.and_then(|config| config.refresh_token.as_ref());
-        if let (Some(seed), Some(secret)) = (record.seed.as_mut(), configured)
-            && self.fingerprint_matches(seed, secret)
-        {
-            *seed = self.fingerprint(secret);
-        }
-        self.save(&record).await?;
-        let key_id = self.key_use(account).await?.map(|found| found.key_id);
-        let ours = self.ring().sealing_key_id();
-        if key_id.as_deref().is_some_and(|id| id != ours) {
-            return Err(Error::OldKey { account: account.clone(), key_id: ours.to_owned() });
-        }
-        Ok(true)
-    }
-
-    /// Says whether there is nothing to seal anew.
-    async fn is_settled(&self, account: &AccountId) -> Result<bool, Error> {
-        let found = self.key_use(account).await?;
-        Ok(found.is_none_or(|found| found.key_id == self.ring().sealing_key_id()))
-    }
-
+impl Store {
     /// The key of a rotation that was begun and not finished.
     ///
     /// # Errors
     /// `Io`.
     pub async fn unfinished_rotation(&self) -> Result<Option<String>, Error> {
-        blocking(&self.directory().join(MARKER), |path| match fs::read(path) {
-            // Whatever it says, something was begun.
-            Ok(text) => Ok(Some(
-                serde_json::from_slice(&text).map_or_else(|_| String::new(), |m: Marker| m.to),
-            )),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io("read", path)(error)),
-        })
-        .await
+        self.run(Inner::unfinished_rotation).await
     }
 
     /// Says whether a rotation to this ring's first key was begun and not finished.
@@ -193,26 +175,65 @@ impl FileStore {
         Ok(to.is_some_and(|to| to == self.ring().sealing_key_id()))
     }
 
-    async fn mark_rotation(&self) -> Result<(), Error> {
-        let marker = Marker { to: self.ring().sealing_key_id().to_owned() };
-        let text = serde_json::to_vec(&marker).expect("plain JSON");
-        blocking(&self.directory().join(MARKER), move |path| file::write_over(path, &text)).await
-    }
-
-    async fn unmark_rotation(&self) -> Result<(), Error> {
-        blocking(&self.directory().join(MARKER), |path| match fs::remove_file(path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(Error::io("remove", path)(error))
-            }
-            _ => file::sync_directory(file::parent(path)),
-        })
-        .await
+    /// What is sealed with which key.
+    ///
+    /// # Errors
+    /// `Io`. A record that does not open is part of the result.
+    pub async fn key_uses(&self) -> Result<KeyUses, Error> {
+        self.run(Inner::key_uses).await
     }
 }
 
-const MARKER: &str = "rotation.json";
+impl Inner {
+    fn key_uses(&self) -> Result<KeyUses, Error> {
+        let mut found = KeyUses::default();
+        for name in self.names(Space::Accounts)? {
+            let Ok(account) = name.parse::<AccountId>() else { continue };
+            match self.grant_key(&account) {
+                Ok(None) => continue,
+                Ok(Some(id)) => found.keys.entry(id).or_default().accounts.push(account.clone()),
+                // Below, it does not open either.
+                Err(error) if error.is_lasting() => {}
+                Err(error) => return Err(error),
+            }
+            if let Err(error) = self.grant(&account) {
+                found.unreadable.push((account, chain(&error)));
+            }
+        }
+        for space in sealed_entries() {
+            for name in self.names(space)? {
+                if let Some(envelope) = self.envelope(space, &name)? {
+                    found.keys.entry(envelope.key_id).or_default().entries += 1;
+                }
+            }
+        }
+        found.unfinished_rotation = self.unfinished_rotation()?;
+        Ok(found)
+    }
 
-/// The second pass finds what was locked in the first, or came meanwhile.
+    fn unfinished_rotation(&self) -> Result<Option<String>, Error> {
+        match self.backend.get(META, MARKER) {
+            // Whatever it says, something was begun.
+            Err(backend::Error::Damaged { .. }) => Ok(Some(String::new())),
+            entry => Ok(entry?.map(|entry| {
+                let marker = serde_json::from_slice(&entry.bytes);
+                marker.map_or_else(|_| String::new(), |marker: Marker| marker.to)
+            })),
+        }
+    }
+
+    fn mark_rotation(&self) -> Result<(), Error> {
+        let marker = Marker { to: self.ring.sealing_key_id().to_owned() };
+        self.put_clear(Space::Meta, MARKER, &marker, Expected::Any)?;
+        Ok(())
+    }
+}
+
+const META: &str = Space::Meta.as_str();
+const MARKER: &str = "rotation";
+/// Longer than any rotation takes; one that was killed ends with its process.
+const LEASE: Duration = Duration::from_secs(3600);
+/// The second pass finds what changed in the first, or came meanwhile.
 const PASSES_MAX: usize = 3;
 
 #[cfg(test)]

@@ -1,26 +1,13 @@
 //! Tests of rotation: what it changes, what it leaves, and where it may be cut off.
 
 use super::*;
-use crate::{
-    config::{Encryption, EncryptionKey},
-    id::Region,
-    secret::Secret,
-    store::{
-        Credential,
-        seal::{self, KeyRing},
-        tests::credential,
-    },
+use crate::store::{
+    Credential,
+    tests::{credential, open},
 };
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use std::path::Path;
+use std::{fs, path::Path};
 
-fn open(directory: &Path, keys: &[(&str, u8)]) -> FileStore {
-    let secret = |byte| Secret::new(STANDARD.encode([byte; 32]));
-    let keys = keys.iter().map(|&(id, byte)| EncryptionKey::new(id, secret(byte))).collect();
-    let ring = KeyRing::fetch(&Encryption { keys }, directory).expect("a ring");
-    FileStore::open(directory, ring).expect("opens")
-}
-
+const ANY: Expected = Expected::Any;
 const OLD: &[(&str, u8)] = &[("old", 1)];
 const BOTH: &[(&str, u8)] = &[("new", 2), ("old", 1)];
 const NEW: &[(&str, u8)] = &[("new", 2)];
@@ -31,19 +18,20 @@ async fn filled(directory: &Path, accounts: usize) -> Vec<Credential> {
     for number in 0..accounts {
         let seed = store.fingerprint(&format!("configured-{number}").as_str().into());
         kept.push(Credential { seed: Some(seed), ..credential(&format!("a{number}")) });
-        store.save(&kept[number]).await.expect("saves");
+        store.put_grant(&kept[number], ANY).await.expect("kept");
     }
     kept
 }
 
-async fn rotate(store: &FileStore) -> Report {
+async fn rotate(store: &Store) -> RotationReport {
     let rotation = Rotation::prepare(store).await.expect("may begin");
-    rotation.run(&BTreeMap::new(), |_, _| ()).await.expect("runs")
+    rotation.run(|_, _| ()).await.expect("runs")
 }
 
-async fn assert_all(store: &FileStore, kept: &[Credential]) {
+async fn assert_all(store: &Store, kept: &[Credential]) {
     for record in kept {
-        assert_eq!(store.load(&record.account).await.expect("loads").as_ref(), Some(record));
+        let found = store.grant(&record.account).await.expect("read");
+        assert_eq!(found.map(|found| found.value).as_ref(), Some(record));
     }
 }
 
@@ -52,7 +40,7 @@ async fn every_record_is_sealed_anew_and_the_old_key_is_not_needed_any_more() {
     let directory = tempfile::tempdir().expect("a directory");
     let kept = filled(directory.path(), 5).await;
     let both = open(directory.path(), BOTH);
-    both.save(&kept[0]).await.expect("saves");
+    both.put_grant(&kept[0], ANY).await.expect("kept");
     let report = rotate(&both).await;
     assert_eq!((report.records, report.resealed, report.failed.len()), (5, 4, 0));
     let new = open(directory.path(), NEW);
@@ -68,7 +56,7 @@ async fn a_record_that_does_not_open_is_named_and_left_as_it_is() {
     let directory = tempfile::tempdir().expect("a directory");
     let kept = filled(directory.path(), 3).await;
     let stranger = open(directory.path(), &[("lost", 9)]);
-    stranger.save(&credential("stranger")).await.expect("saves");
+    stranger.put_grant(&credential("stranger"), ANY).await.expect("kept");
     let paths =
         ["stranger", "a1"].map(|name| directory.path().join(format!("accounts/{name}.json")));
     fs::write(&paths[1], "{").expect("written");
@@ -88,17 +76,17 @@ async fn it_does_not_begin_while_a_server_lacks_the_new_key() {
     let directory = tempfile::tempdir().expect("a directory");
     let kept = filled(directory.path(), 2).await;
     let (old, both) = (open(directory.path(), OLD), open(directory.path(), BOTH));
-    let presence = old.announce().expect("announced");
+    let instance = old.register().expect("registered");
     match Rotation::prepare(&both).await.expect_err("refused") {
-        Refusal::NotKnown { key, processes } => {
-            assert_eq!((key.as_str(), processes.len()), ("new", 1));
+        RotationRefused::NotKnown { key, instances } => {
+            assert_eq!((key.as_str(), instances.len()), ("new", 1));
         }
         other => panic!("{other}"),
     }
     // And what is saved meanwhile is sealed so that the other server can read it.
-    both.save(&kept[0]).await.expect("saves");
+    both.put_grant(&kept[0], ANY).await.expect("kept");
     assert_all(&old, &kept).await;
-    drop(presence);
+    drop(instance);
     assert_eq!(rotate(&both).await.resealed, 2);
 }
 
@@ -108,7 +96,7 @@ async fn two_do_not_rotate_at_once() {
     filled(directory.path(), 1).await;
     let (one, two) = (open(directory.path(), BOTH), open(directory.path(), BOTH));
     let rotation = Rotation::prepare(&one).await.expect("may begin");
-    assert!(matches!(Rotation::prepare(&two).await, Err(Refusal::Busy)));
+    assert!(matches!(Rotation::prepare(&two).await, Err(RotationRefused::Busy)));
     drop(rotation);
     assert_eq!(rotate(&two).await.resealed, 1);
 }
@@ -120,9 +108,9 @@ async fn a_rotation_cut_off_at_any_record_is_finished_later() {
         let kept = filled(directory.path(), 4).await;
         let both = open(directory.path(), BOTH);
         // As far as a killed process comes: the marker, and some of the records.
-        both.mark_rotation().await.expect("marked");
+        both.run(Inner::mark_rotation).await.expect("marked");
         for record in &kept[..cut] {
-            both.reseal(&record.account, None).await.expect("sealed");
+            both.0.reseal_grant(&record.account).expect("sealed");
         }
         assert_all(&both, &kept).await;
         let found = both.unfinished_rotation().await.expect("looks");
@@ -138,54 +126,47 @@ async fn a_rotation_cut_off_at_any_record_is_finished_later() {
 }
 
 #[tokio::test]
-async fn an_account_that_is_in_use_is_waited_for() {
+async fn a_refresh_meanwhile_is_neither_lost_nor_left_with_the_old_key() {
     let directory = tempfile::tempdir().expect("a directory");
     let kept = filled(directory.path(), 2).await;
     let (server, both) = (open(directory.path(), BOTH), open(directory.path(), BOTH));
-    let lock = server.lock(&kept[0].account).await.expect("locked");
-    let rotating = rotate(&both);
-    let refreshing = async {
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        let refreshed = Credential { generation: 8, ..kept[0].clone() };
-        server.save(&refreshed).await.expect("saves");
-        drop(lock);
-        refreshed
-    };
-    let (report, refreshed) = tokio::join!(rotating, refreshing);
-    assert_eq!((report.records, report.failed.len()), (2, 0));
+    let acme = &kept[0].account;
+    let brief = Duration::from_secs(5);
+    let lease = server.lease_grant(acme, brief, brief).await.expect("leased");
+    let began = server.grant(acme).await.expect("read").expect("a grant").began();
+    assert_eq!(rotate(&both).await.resealed, 2, "a lease does not hold up a rotation");
+    let refreshed = Credential { generation: 8, ..kept[0].clone() };
+    server.update_grant(&refreshed, began, Some(&lease)).await.expect("no conflict");
     assert_all(&open(directory.path(), NEW), &[refreshed, kept[1].clone()]).await;
+    // Without a lease, the same is one.
+    let error = server.update_grant(&kept[0], began, None).await.expect_err("superseded");
+    assert!(matches!(error, Error::Superseded { .. }), "{error}");
 }
 
 #[tokio::test]
-async fn a_fingerprint_of_the_first_version_is_made_anew_where_the_configuration_has_the_token() {
+async fn every_kind_of_entry_is_sealed_anew_and_lives_as_long_as_before() {
+    use crate::store::{Item, Limit};
+    const UNTIL: u64 = 4_000_000_000_000;
     let directory = tempfile::tempdir().expect("a directory");
     let old = open(directory.path(), OLD);
-    let configured = Secret::from("Atzr|configured");
-    let dated = seal::dated_fingerprint(&[1; 32], "old", &configured);
-    // Of `globex` the configuration says nothing, or nothing that matches.
-    let kept = ["acme", "globex"]
-        .map(|alias| Credential { seed: Some(dated.clone()), ..credential(alias) });
-    for record in &kept {
-        old.save(record).await.expect("saves");
-        let needed = old.key_use(&record.account).await.expect("reads").expect("a record");
-        assert_eq!(needed.fingerprint_key_id.as_deref(), Some("old"));
-    }
-    let account = config::Account {
-        region: Region::Eu,
-        application: "default".to_owned(),
-        refresh_token: Some(configured.clone()),
-        headers: Vec::new(),
+    let item = |text: &str| Item {
+        account: Some("acme".parse().expect("an alias")),
+        expires_at_ms: Some(UNTIL),
+        text: text.into(),
     };
-    let other = config::Account { refresh_token: Some("Atzr|x".into()), ..account.clone() };
-    let accounts = kept.clone().map(|record| record.account).into_iter().zip([account, other]);
-    let both = open(directory.path(), BOTH);
-    let rotation = Rotation::prepare(&both).await.expect("may begin");
-    rotation.run(&accounts.collect(), |_, _| ()).await.expect("runs");
+    for space in sealed_entries() {
+        let put = old.entries(space);
+        put.put("n", &item(space.as_str()), Limit { max: 9, now_ms: 0 }).await.expect("kept");
+    }
+    let spaces = sealed_entries().count();
+    assert_eq!(old.key_uses().await.expect("counted").keys["old"].entries, spaces);
+    rotate(&open(directory.path(), BOTH)).await;
     let new = open(directory.path(), NEW);
-    let acme = new.load(&kept[0].account).await.expect("loads").expect("a record");
-    assert!(new.fingerprint_matches(&acme.seed.expect("kept"), &configured));
-    // It is kept as it is, and still needs its key.
-    let globex = both.key_use(&kept[1].account).await.expect("reads").expect("a record");
-    assert_eq!(globex.key_id, "new");
-    assert_eq!(globex.fingerprint_key_id.as_deref(), Some("old"));
+    let uses = new.key_uses().await.expect("counted").keys;
+    assert_eq!((uses.len(), uses["new"].entries), (1, spaces));
+    new.purge_expired(UNTIL - 1).await.expect("purged");
+    for space in sealed_entries() {
+        let found = new.entries(space).take("n").await.expect("read");
+        assert_eq!(found, Some(item(space.as_str())));
+    }
 }

@@ -159,6 +159,7 @@ impl Importer {
         // know that what they have is this grant, however often it was rotated since.
         let seed = self.seeds.get(&entry.alias).unwrap_or(&entry.refresh_token);
         Credential {
+            epoch: crate::store::Epoch::random(),
             account: entry.alias.clone(),
             application: application.to_owned(),
             region,

@@ -1,13 +1,13 @@
 //! What becomes of an account: every mix of what the store holds and what is imported.
 
 use super::*;
-use crate::store::{MemoryStore, StoredAccessToken};
+use crate::store::{Store, StoredAccessToken};
 
 const NOW: u64 = 1_795_132_800;
 
 fn importer(replace: bool) -> Importer {
     Importer {
-        store: Arc::new(MemoryStore::new()),
+        store: Arc::new(Store::memory().expect("a store")),
         audit: Audit::off(),
         unrecorded: Mutex::default(),
         applications: vec!["default".to_owned(), "second".to_owned()],
@@ -59,6 +59,7 @@ fn plan(token: &str) -> Plan {
 /// What the store holds: `token`, refreshed before.
 fn existing(token: &str) -> Credential {
     Credential {
+        epoch: crate::store::Epoch::random(),
         account: "acme".parse().expect("an alias"),
         application: "default".to_owned(),
         region: Region::Na,
@@ -173,7 +174,8 @@ fn to_move_a_grant_takes_no_newer_token_from_it() {
     let mut plan = plan("older");
     plan.region = Some(Region::Eu);
     let applied = decided(true, &plan, &existing("one"));
-    let expected = Credential { region: Region::Eu, updated_at: NOW, ..existing("one") };
+    let mut expected = Credential { region: Region::Eu, updated_at: NOW, ..existing("one") };
+    expected.epoch = applied.record.as_ref().expect("a record").epoch;
     assert_eq!((applied.outcome, applied.record), (Outcome::Replaced, Some(expected)));
 }
 

@@ -125,9 +125,8 @@ impl Import {
         if !self.dry_run || !config.store.kind.seals() || config.store.path.exists() {
             return store_to_change(config);
         }
-        store::seal::KeyRing::fetch(&config.encryption, &config.store.path)
-            .context("cannot open the store")?;
-        Ok(Arc::new(store::MemoryStore::new()))
+        store::Store::check(&config.store, &config.encryption).context("cannot open the store")?;
+        Ok(Arc::new(store::Store::memory()?))
     }
 
     async fn import(

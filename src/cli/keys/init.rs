@@ -6,7 +6,7 @@ use crate::{
     clock::{Clock, SystemClock},
     config::{EncryptionKey, Material, StoreKind},
     secret::Secret,
-    store,
+    store::{self, Store},
 };
 use anyhow::{Context as _, bail};
 use std::{
@@ -144,7 +144,7 @@ fn prepare_passphrases(context: &Context) -> anyhow::Result<()> {
         let id = &key.id;
         let entry = Entry::new(Actor::cli(), Action::KeyInit).about(id);
         record(context, &entry.clone().attempt()).context("no key was made")?;
-        done += &match store::prepare_passphrase(&config.store.path, id, passphrase)? {
+        done += &match Store::prepare_passphrase(&config.store, id, passphrase)? {
             true => {
                 // If it is the first one, the log could not be protected before.
                 record(context, &entry).context(UNRECORDED)?;

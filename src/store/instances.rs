@@ -1,0 +1,98 @@
+//! Which servers run on a store, and which keys each of them has.
+//!
+//! A record must not be sealed with a key that another running server lacks: it would take the
+//! account for sealed. So every server registers its keys as long as it lives.
+
+use super::{Error, Expected, Inner, KeyRing, Space, Store};
+use serde::{Deserialize, Serialize};
+
+/// A server that runs on the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceInfo {
+    /// Its number, in its own namespace.
+    pub pid: u32,
+    keys: Vec<KeyName>,
+}
+
+/// A key that an instance has. The check tells keys of one id apart and gives none of them away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct KeyName {
+    id: String,
+    check: String,
+}
+
+impl InstanceInfo {
+    /// This process, with the keys of `ring`.
+    pub(super) fn of(ring: &KeyRing) -> Self {
+        let name = |(id, check): (&str, &str)| KeyName { id: id.into(), check: check.into() };
+        Self { pid: std::process::id(), keys: ring.checks().map(name).collect() }
+    }
+
+    /// Says whether the key `id` is its first one.
+    #[must_use]
+    pub fn seals_with(&self, id: &str) -> bool {
+        self.keys.first().is_some_and(|key| key.id == id)
+    }
+
+    /// Says whether it has this very key.
+    #[must_use]
+    pub fn has(&self, id: &str, check: &str) -> bool {
+        self.keys.iter().any(|key| key.id == id && key.check == check)
+    }
+}
+
+/// Registers this process with the store, until it is dropped or the process ends.
+#[derive(Debug)]
+pub struct Instance {
+    store: Store,
+    owner: String,
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // An entry that stays is removed by the next process that looks.
+        let backend = &self.store.0.backend;
+        let _ = backend.delete(Space::Instances.as_str(), &self.owner, Expected::Any);
+    }
+}
+
+impl Store {
+    /// Registers this process and its keys, for as long as the result lives. A server does so,
+    /// since others may write what it must be able to read. Blocks.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn register(&self) -> Result<Instance, Error> {
+        let owner = self.0.backend.owner()?;
+        let info = InstanceInfo::of(self.ring());
+        self.0.put_clear(Space::Instances, &owner, &info, Expected::Any)?;
+        Ok(Instance { store: self.clone(), owner })
+    }
+
+    /// The servers that run on the store, this one included if it has registered.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn instances(&self) -> Result<Vec<InstanceInfo>, Error> {
+        self.run(Inner::instances).await
+    }
+}
+
+impl Inner {
+    /// The live instances. Removes those of processes that were killed.
+    pub(super) fn instances(&self) -> Result<Vec<InstanceInfo>, Error> {
+        let space = Space::Instances;
+        let mut found = Vec::new();
+        for owner in self.names(space)? {
+            if !self.backend.is_alive(&owner)? {
+                // A disk that takes nothing is no reason to count it.
+                let _ = self.backend.delete(space.as_str(), &owner, Expected::Any);
+                continue;
+            }
+            let entry = self.backend.get(space.as_str(), &owner)?;
+            // One of another version cannot be judged.
+            found.extend(entry.and_then(|entry| serde_json::from_slice(&entry.bytes).ok()));
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,284 @@
+//! The configured keys: the first seals, all open. Each is checked against what the store knows of
+//! its id before anything is written.
+
+use super::{
+    Error, Space,
+    backend::{self, Backend},
+    keyring,
+    passphrase::{self, KdfParameters},
+    seal::{self, Key, Place},
+};
+use crate::{
+    config::{self, EncryptionKey, Material},
+    secret::Secret,
+};
+use base64::{
+    Engine as _, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD},
+};
+use serde::{Deserialize, Serialize};
+use std::{collections::HashSet, sync::Arc};
+use zeroize::Zeroizing;
+
+/// The master keys in their configured order: the first seals, all open. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct KeyRing(Vec<Arc<Key>>);
+
+/// What the store keeps of each key, in the clear, from the first time it seals.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct KeyRecord {
+    /// Tells the key from all others.
+    pub(super) check: String,
+    /// How it is made of a passphrase, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) kdf: Option<KdfParameters>,
+}
+
+/// Why something sealed did not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum NotOpened {
+    /// The ring holds no key of that id.
+    #[error("no configured key has this id")]
+    KeyMissing,
+    /// The key of that id refuses it.
+    #[error("the key of this id does not open it: the record was altered or moved here")]
+    Refused,
+}
+
+/// Why a key ring cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The list is empty.
+    #[error("no encryption key is configured: make one with `adsproxy key init`")]
+    None,
+    /// An id that is no id.
+    #[error("a key id is 1 to 64 visible ASCII characters, unlike {0:?}")]
+    Id(String),
+    /// Two keys of one id.
+    #[error("two keys have the id {0:?}: give each its own")]
+    Duplicate(String),
+    /// Not 32 bytes in base64. What it was instead is not shown.
+    #[error("key {0:?} is not 32 bytes in base64: make one with `adsproxy key init`")]
+    Material(String),
+    /// A passphrase that has no parameters in the store.
+    #[error(
+        "key {0:?} comes from a passphrase, and this store has no salt for it: make one with \
+         `adsproxy key init --passphrase`, or restore keys/{0}.json from a backup of the store"
+    )]
+    NoKdf(String),
+    /// What the store keeps of the key is damaged.
+    #[error("keys/{0}.json in the store is damaged: restore it from a backup")]
+    Damaged(String),
+    /// Another key than the one that the store knows under this id.
+    #[error(
+        "key {0:?} is not the key that this store knows under this id: nothing was changed; \
+         configure the right key, or give a new key an id of its own"
+    )]
+    Wrong(String),
+    /// Another passphrase than the key was made with.
+    #[error("the passphrase of key {0:?} is wrong: nothing was changed")]
+    WrongPassphrase(String),
+    /// The keyring of the operating system.
+    #[error("key {0:?} cannot be had from the keyring of the operating system")]
+    Keyring(String, #[source] keyring::Error),
+}
+
+impl KeyRing {
+    /// Fetches the configured keys and checks each against what the store in `backend` knows.
+    ///
+    /// # Errors
+    /// `Key` if there is none, an id is malformed or used twice, or a key cannot be had or is
+    /// another than the store knows; `Io`.
+    pub fn fetch(encryption: &config::Encryption, backend: &dyn Backend) -> Result<Self, Error> {
+        let mut ids = HashSet::new();
+        for config::EncryptionKey { id, .. } in &encryption.keys {
+            if !is_key_id(id) {
+                return Err(KeyError::Id(id.clone()).into());
+            }
+            if !ids.insert(id) {
+                return Err(KeyError::Duplicate(id.clone()).into());
+            }
+        }
+        if encryption.keys.is_empty() {
+            return Err(KeyError::None.into());
+        }
+        let keys = encryption.keys.iter().map(|key| fetch(key, backend).map(Arc::new));
+        keys.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// A ring of one new key that is kept nowhere.
+    ///
+    /// # Errors
+    /// `Random`.
+    pub fn ephemeral() -> Result<Self, Error> {
+        let key = Key::derive("ephemeral".to_owned(), &*random()?, None);
+        Ok(Self(vec![Arc::new(key)]))
+    }
+
+    /// The id of the key that seals.
+    #[must_use]
+    pub fn sealing_key_id(&self) -> &str {
+        &self.first().id
+    }
+
+    /// The ids of all keys, in their order.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|key| key.id.as_str())
+    }
+
+    /// Says whether it has a key of this id.
+    #[must_use]
+    pub fn has(&self, id: &str) -> bool {
+        self.ids().any(|known| known == id)
+    }
+
+    /// The ids of the keys, each with a text that tells the key from all others.
+    pub(super) fn checks(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|key| (key.id.as_str(), key.check.as_str()))
+    }
+
+    /// The id and check of the key that seals.
+    #[must_use]
+    pub fn sealing_check(&self) -> (&str, &str) {
+        let key = self.first();
+        (&key.id, &key.check)
+    }
+
+    /// The ring with the first key that `accepts` (an id and its check) in front; as it is if
+    /// there is none.
+    pub(super) fn led_by(&self, accepts: impl Fn(&str, &str) -> bool) -> Self {
+        let mut ring = self.clone();
+        if let Some(found) = ring.0.iter().position(|key| accepts(&key.id, &key.check)) {
+            let first = ring.0.remove(found);
+            ring.0.insert(0, first);
+        }
+        ring
+    }
+
+    /// How the key that seals is made of a passphrase, if it is.
+    pub(super) fn kdf(&self) -> Option<&KdfParameters> {
+        self.first().kdf.as_ref()
+    }
+
+    /// What the store keeps of the key that seals.
+    pub(super) fn sealing_record(&self) -> KeyRecord {
+        let key = self.first();
+        KeyRecord { check: key.check.clone(), kdf: key.kdf.clone() }
+    }
+
+    /// Seals `plaintext` for `place` with the first key: base64 of nonce and ciphertext.
+    ///
+    /// # Errors
+    /// `Random`.
+    pub fn seal(&self, place: Place<'_>, plaintext: &[u8]) -> Result<String, Error> {
+        self.first().seal(place, plaintext)
+    }
+
+    /// Opens what `seal` made for the same place with the key `key_id`.
+    ///
+    /// # Errors
+    /// `KeyMissing` if the ring has no such key, `Refused` for anything else.
+    pub fn open(
+        &self,
+        place: Place<'_>,
+        key_id: &str,
+        sealed: &str,
+    ) -> Result<Zeroizing<Vec<u8>>, NotOpened> {
+        let key = self.0.iter().find(|key| key.id == key_id).ok_or(NotOpened::KeyMissing)?;
+        key.open(place, sealed)
+    }
+
+    fn first(&self) -> &Key {
+        self.0.first().expect("a ring has a key")
+    }
+}
+
+/// Fetches `key`, which must be the one that the store knows under its id, if it knows one.
+fn fetch(key: &EncryptionKey, backend: &dyn Backend) -> Result<Key, Error> {
+    let id = &key.id;
+    let known = known(backend, id);
+    let (master, kdf) = match &key.material {
+        Material::Secret(secret) => (decode(id, secret)?, None),
+        Material::Keyring => (decode(id, &from_keyring(id)?)?, None),
+        Material::Passphrase(passphrase) => {
+            let record = passphrase::find(backend, id, known)?;
+            let kdf = record.kdf.expect("it was found");
+            let master = kdf.derive(passphrase);
+            if seal::check(&master) != record.check {
+                return Err(KeyError::WrongPassphrase(id.clone()).into());
+            }
+            return Ok(Key::derive(id.clone(), &master, Some(kdf)));
+        }
+    };
+    match known? {
+        Some(known) if known.check != seal::check(&master) => {
+            Err(KeyError::Wrong(id.clone()).into())
+        }
+        _ => Ok(Key::derive(id.clone(), &master, kdf)),
+    }
+}
+
+/// What the store keeps of the key `id`.
+pub(super) fn known(backend: &dyn Backend, id: &str) -> Result<Option<KeyRecord>, Error> {
+    let entry = match backend.get(Space::Keys.as_str(), id) {
+        Err(backend::Error::Damaged { .. }) => return Err(KeyError::Damaged(id.to_owned()).into()),
+        entry => entry?,
+    };
+    let damaged = |_| KeyError::Damaged(id.to_owned()).into();
+    entry.map(|entry| serde_json::from_slice(&entry.bytes).map_err(damaged)).transpose()
+}
+
+/// The keys for the audit log of a process that has no store to keep them in, one per configured
+/// key.
+pub(super) fn derived_audit_keys(
+    encryption: &config::Encryption,
+) -> Result<super::AuditSecrets, Error> {
+    let keys = encryption.keys.iter().map(|key| {
+        let master = match &key.material {
+            Material::Secret(secret) => decode(&key.id, secret)?,
+            Material::Keyring => decode(&key.id, &from_keyring(&key.id)?)?,
+            // A passphrase needs a salt, which only a store keeps.
+            Material::Passphrase(_) => return Err(KeyError::NoKdf(key.id.clone()).into()),
+        };
+        Ok((key.id.clone(), seal::subkey(&master, b"audit")))
+    });
+    keys.collect()
+}
+
+fn from_keyring(id: &str) -> Result<Secret, Error> {
+    Ok(keyring::fetch(id).map_err(|error| KeyError::Keyring(id.to_owned(), error))?)
+}
+
+/// Makes a new master key: 32 random bytes, base64.
+///
+/// # Errors
+/// `Random`.
+pub fn generate_key() -> Result<Secret, Error> {
+    Ok(Secret::new(STANDARD.encode(*random()?)))
+}
+
+fn random() -> Result<Zeroizing<[u8; MASTER_KEY_BYTES]>, Error> {
+    let mut bytes = Zeroizing::new([0; MASTER_KEY_BYTES]);
+    aws_lc_rs::rand::fill(&mut *bytes).map_err(|_| Error::Random)?;
+    Ok(bytes)
+}
+
+/// Reads 32 bytes of base64, with or without padding and the newline that ends a file.
+fn decode(id: &str, secret: &Secret) -> Result<Zeroizing<[u8; MASTER_KEY_BYTES]>, Error> {
+    let decoded = TOLERANT.decode(secret.expose().trim()).map(Zeroizing::new).ok();
+    let bytes = decoded.and_then(|bytes| <[u8; MASTER_KEY_BYTES]>::try_from(&bytes[..]).ok());
+    bytes.map(Zeroizing::new).ok_or_else(|| KeyError::Material(id.to_owned()).into())
+}
+
+const TOLERANT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Says whether `id` can name a key.
+fn is_key_id(id: &str) -> bool {
+    (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// The size of a master key.
+pub(super) const MASTER_KEY_BYTES: usize = 32;
