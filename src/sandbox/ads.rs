@@ -1,16 +1,15 @@
-//! The Ads API: who may call, which operation, what every answer has in common.
+//! The Ads API: who may call, which operation, what every response has in common.
 
 use super::{
-    Context, aids, amc,
-    answer::{Answer, Body, Hangup, feed, json, set, whole},
-    campaigns,
+    Context, aids, amc, campaigns,
     fault::{ApiFault, Faults},
     form::{Form, random_text},
     gate::Gate,
-    grants::{Grant, Holder},
+    grants::{Grant, TokenOwner},
     lwa, mcp,
     record::Received,
     reports,
+    response::{Body, HandlerResult, Hangup, feed, json, set, whole},
 };
 use crate::id::Region;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -49,9 +48,9 @@ pub struct ApiSettings {
     pub region: Option<Region>,
     /// Fills `GET /v2/profiles` up to this many (Amazon's most is 5000).
     pub profiles_min: usize,
-    /// JSON answers of at least this size are compressed for those who accept gzip.
+    /// JSON responses of at least this size are compressed for those who accept gzip.
     pub gzip_min_bytes: usize,
-    /// Answers refusals and faults before the request's body was read.
+    /// Responds with refusals and faults before the request's body was read.
     pub answers_before_body: bool,
     /// How often a report is looked at before it is complete.
     pub report_polls: u32,
@@ -88,7 +87,7 @@ impl Api {
     }
 }
 
-/// A request that was let in.
+/// A request that was accepted.
 pub(super) struct Call<'a> {
     pub(super) context: &'a Context,
     pub(super) parts: &'a Parts,
@@ -100,7 +99,7 @@ pub(super) struct Call<'a> {
 }
 
 /// The refusal or fault a request meets before its body counts; none lets it in.
-pub(super) async fn meet(context: &Context, parts: &Parts) -> Result<Holder, Answer> {
+pub(super) async fn meet(context: &Context, parts: &Parts) -> Result<TokenOwner, HandlerResult> {
     let state = &context.state;
     state.api.gate.pass().await;
     if let Some(fault) = state.api.faults.take() {
@@ -114,25 +113,25 @@ pub(super) async fn meet(context: &Context, parts: &Parts) -> Result<Holder, Ans
     authenticate(context, parts).ok_or_else(|| Ok(unauthorized("Authentication failed")))
 }
 
-/// Answers a request that was let in.
-pub(super) async fn answer(
+/// Responds to a request that was accepted.
+pub(super) async fn respond(
     context: &Context,
     parts: &Parts,
     body: &Received,
-    holder: Holder,
-) -> Answer {
-    let Some(grant) = context.state.lwa.grant(&holder.account) else {
+    owner: TokenOwner,
+) -> HandlerResult {
+    let Some(grant) = context.state.lwa.grant(&owner.account) else {
         return Ok(unauthorized("Authentication failed"));
     };
     let query = Form::parse(parts.uri.query().unwrap_or_default());
     let settings = context.state.api.settings();
-    let call = Call { context, parts, query, body, account: holder.account, grant, settings };
+    let call = Call { context, parts, query, body, account: owner.account, grant, settings };
     // Amazon's own guide calls `//sp/campaigns/list`: empty segments do not count.
     let path: Vec<_> = parts.uri.path().split('/').filter(|part| !part.is_empty()).collect();
     route(&call, &path).await
 }
 
-async fn route(call: &Call<'_>, path: &[&str]) -> Answer {
+async fn route(call: &Call<'_>, path: &[&str]) -> HandlerResult {
     let is_get = call.parts.method == Method::GET;
     let is_post = call.parts.method == Method::POST;
     Ok(match path {
@@ -145,15 +144,15 @@ async fn route(call: &Call<'_>, path: &[&str]) -> Answer {
         ["sd", _, "report"] if is_post => reports::request_v2(call),
         ["v2", "reports", id] if is_get => reports::status_v2(call, id),
         ["v2", "reports", id, "download"] if is_get => reports::download_v2(call, id),
-        ["amc", rest @ ..] => amc::answer(call, rest),
-        ["mcp"] | ["mcp", "lite"] => mcp::answer(call),
-        [aid] if aid.starts_with('_') => return aids::answer(call, aid, None).await,
-        [aid, value] if aid.starts_with('_') => return aids::answer(call, aid, Some(value)).await,
+        ["amc", rest @ ..] => amc::respond(call, rest),
+        ["mcp"] | ["mcp", "lite"] => mcp::respond(call),
+        [aid] if aid.starts_with('_') => return aids::respond(call, aid, None).await,
+        [aid, value] if aid.starts_with('_') => return aids::respond(call, aid, Some(value)).await,
         _ => wrong_path(call.parts),
     })
 }
 
-/// What all answers of the API have in common.
+/// What all responses of the API have in common.
 pub(super) async fn finish(
     parts: &Parts,
     settings: &ApiSettings,
@@ -208,12 +207,12 @@ pub(super) fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a 
     values.next().is_none().then_some(value)
 }
 
-fn authenticate(context: &Context, parts: &Parts) -> Option<Holder> {
-    let holder = context.state.lwa.holder(bearer(&parts.headers)?)?;
+fn authenticate(context: &Context, parts: &Parts) -> Option<TokenOwner> {
+    let owner = context.state.lwa.owner(bearer(&parts.headers)?)?;
     let path = parts.uri.path().trim_start_matches('/');
     let needs_v1 = path.starts_with("adsApi/") || path == "mcp" || path.starts_with("mcp/");
-    let is_good = |name: HeaderName| only(&parts.headers, &name) == Some(&holder.client_id);
-    (is_good(CLIENT_ID) && (!needs_v1 || is_good(CLIENT_ID_V1))).then_some(holder)
+    let is_good = |name: HeaderName| only(&parts.headers, &name) == Some(&owner.client_id);
+    (is_good(CLIENT_ID) && (!needs_v1 || is_good(CLIENT_ID_V1))).then_some(owner)
 }
 
 /// Amazon's 401.
@@ -301,7 +300,7 @@ fn wrong_path(parts: &Parts) -> Response<Body> {
     json(StatusCode::FORBIDDEN, &json!({ "message": text }))
 }
 
-/// The answer that takes the place of the real one.
+/// The response that takes the place of the real one.
 fn instead(fault: &ApiFault) -> Response<Body> {
     match fault {
         ApiFault::AuthenticationFailed => unauthorized("Authentication failed"),

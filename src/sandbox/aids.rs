@@ -1,13 +1,13 @@
 //! Operations that Amazon does not have, for tests of what lies in between.
 //!
-//! `ANY /_echo` shows the request, `/_sink` only takes it, `/_bytes/{n}` answers n bytes,
+//! `ANY /_echo` shows the request, `/_sink` only takes it, `/_bytes/{n}` returns n bytes,
 //! `/_sse?events=&interval_ms=` an event stream, `/_slow?ms=&body_ms=` late, `/_trailers` with
 //! trailers, `/_status/{code}` with that status.
 
 use super::{
     ads::{Call, classic},
-    answer::{Answer, Body, feed, json, send_bytes, set, whole},
     record::{header_pairs, target},
+    response::{Body, HandlerResult, feed, json, send_bytes, set, whole},
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
@@ -16,8 +16,8 @@ use serde_json::json;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// Answers the test aid called `aid`.
-pub(super) async fn answer(call: &Call<'_>, aid: &str, value: Option<&str>) -> Answer {
+/// Responds with the test aid called `aid`.
+pub(super) async fn respond(call: &Call<'_>, aid: &str, value: Option<&str>) -> HandlerResult {
     let number = value.and_then(|value| value.parse::<u64>().ok());
     Ok(match (aid, number) {
         ("_echo", _) => echo(call),
@@ -58,7 +58,7 @@ pub(super) fn events(texts: Vec<String>, interval: Duration) -> Response<Body> {
 fn echo(call: &Call<'_>) -> Response<Body> {
     let mut headers = header_pairs(&call.parts.headers);
     for (_, value) in headers.iter_mut().filter(|(name, _)| name == "authorization") {
-        // Enough to tell what kind of token it was; whoever sees the echo must not have it.
+        // Enough to tell what kind of token it was; the echo must not disclose the token.
         *value = value.chars().take("Bearer Atza|".len()).chain(['\u{2026}']).collect();
     }
     let body = json!({
@@ -86,7 +86,7 @@ fn slow_body(pause: Duration) -> Response<Body> {
     feed(StatusCode::OK, "text/plain", move |sender| async move {
         if sender.send(Ok(Frame::data(Bytes::from_static(b"slow")))).await.is_ok() {
             sleep(pause).await;
-            // A reader that gave up has dropped the body: nobody is left to tell.
+            // A reader that gave up has dropped the body: there is nothing left to send.
             drop(sender.send(Ok(Frame::data(Bytes::from_static(b"ly\n")))).await);
         }
     })

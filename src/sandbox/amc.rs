@@ -2,10 +2,10 @@
 
 use super::{
     ads::{Call, classic, only},
-    answer::{Body, json},
     form::random_uuid,
     moment::iso,
     reports::presigned,
+    response::{Body, json},
 };
 use http::{HeaderName, Method, Response, StatusCode};
 use serde_json::json;
@@ -13,8 +13,8 @@ use serde_json::json;
 const MARKETPLACE: HeaderName = HeaderName::from_static("amazon-advertising-api-marketplaceid");
 const ADVERTISER: HeaderName = HeaderName::from_static("amazon-advertising-api-advertiserid");
 
-/// Answers what lies below `/amc/`.
-pub(super) fn answer(call: &Call<'_>, path: &[&str]) -> Response<Body> {
+/// Responds to what lies below `/amc/`.
+pub(super) fn respond(call: &Call<'_>, path: &[&str]) -> Response<Body> {
     let is_get = call.parts.method == Method::GET;
     let is_post = call.parts.method == Method::POST;
     if matches!(path, ["accounts"]) && is_get {

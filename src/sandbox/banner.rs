@@ -48,7 +48,7 @@ pub fn requests(proxy: &str) -> Vec<(&'static str, String)> {
             ),
         ),
         (
-            "MCP: a call answered as an event stream",
+            "MCP: a call whose response is an event stream",
             format!(
                 "curl -sN {acme}/mcp {mcp} -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\
                  \"tools/call\",\"params\":{{\"name\":\"campaign_management-query_campaign\",\
@@ -66,7 +66,7 @@ pub fn faults(proxy: &str, emulator: SocketAddr) -> Vec<(&'static str, String)> 
     let (acme, globex) = (format!("http://{proxy}/a/acme"), format!("http://{proxy}/a/globex"));
     vec![
         (
-            "All access tokens die; the next call still answers 200",
+            "All access tokens die; the next call still returns 200",
             format!("{} && curl -si {acme}/v2/profiles", switch("expire")),
         ),
         (

@@ -2,7 +2,7 @@
 
 use super::{
     ads::{Call, classic, only, refuse_type},
-    answer::{Body, whole},
+    response::{Body, whole},
 };
 use http::{HeaderName, Response, StatusCode};
 use parking_lot::Mutex;
@@ -97,7 +97,7 @@ pub(super) fn query(call: &Call<'_>) -> Response<Body> {
     let profile = call.scope().unwrap_or(first);
     let campaigns = call.context.state.api.campaigns.of(profile);
     let campaigns: Vec<_> = campaigns.iter().map(as_v1).collect();
-    super::answer::json(StatusCode::OK, &json!({ "campaigns": campaigns, "nextToken": null }))
+    super::response::json(StatusCode::OK, &json!({ "campaigns": campaigns, "nextToken": null }))
 }
 
 fn as_v1(campaign: &Value) -> Value {

@@ -2,9 +2,9 @@
 
 use super::{
     State,
-    answer::{Body, set, whole},
     form::{Form, encode},
     grants::Challenge,
+    response::{Body, set, whole},
 };
 use bytes::Bytes;
 use http::{Response, StatusCode, Uri, header};
@@ -23,7 +23,7 @@ pub(super) fn page(state: &State, query: &str) -> Response<Body> {
             .as_ref()
             .is_none_or(|urls| urls.iter().any(|url| url == redirect_uri))
     {
-        // Amazon answers a wrong return address with a page of its own and never redirects there.
+        // Amazon responds to a wrong return address with a page of its own and never redirects there.
         let text = "lwa-invalid-parameter-bad-redirect-uri-vendor";
         return whole(StatusCode::BAD_REQUEST, "text/html; charset=utf-8", text);
     }

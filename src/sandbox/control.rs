@@ -2,10 +2,10 @@
 
 use super::{
     State,
-    answer::{Body, json},
-    fault::{API_FAULTS, ApiFault, LWA_FAULTS, LwaFault, times},
+    fault::{self, API_FAULTS, LWA_FAULTS},
     form::Form,
     gate::Gate,
+    response::{Body, json},
     settings::Rotation,
 };
 use http::{HeaderMap, Method, Response, StatusCode, header, request::Parts};
@@ -33,8 +33,8 @@ pub const HELP: &[(&str, &str)] = &[
     ("POST /_sandbox/release?gate=lwa", "lets them go on"),
 ];
 
-/// Answers a control request.
-pub(super) fn answer(state: &State, parts: &Parts) -> Response<Body> {
+/// Responds to a control request.
+pub(super) fn respond(state: &State, parts: &Parts) -> Response<Body> {
     if !is_local(&parts.headers) {
         let body = json!({ "error": "only programs on this machine may turn the switches" });
         return json(StatusCode::FORBIDDEN, &body);
@@ -70,14 +70,8 @@ fn turn(state: &State, switch: &str, query: &Form) -> Result<(), String> {
         "expire" => state.lwa.expire_access_tokens(account),
         "revoke" => known(state.lwa.revoke(named()?))?,
         "reconnect" => known(state.lwa.reconnect(named()?))?,
-        "api" => {
-            let fault = ApiFault::parse(query).ok_or_else(|| choices(API_FAULTS))?;
-            state.api.faults.add(fault, times(query).ok_or("times is a number or forever")?);
-        }
-        "lwa" => {
-            let fault = LwaFault::parse(query).ok_or_else(|| choices(LWA_FAULTS))?;
-            state.lwa.faults.add(fault, times(query).ok_or("times is a number or forever")?);
-        }
+        "api" => fault::add(&state.api.faults, API_FAULTS, query)?,
+        "lwa" => fault::add(&state.lwa.faults, LWA_FAULTS, query)?,
         "clear" => {
             state.api.faults.clear();
             state.lwa.faults.clear();
@@ -102,10 +96,6 @@ fn turn(state: &State, switch: &str, query: &Form) -> Result<(), String> {
 
 fn known(is_known: bool) -> Result<(), String> {
     if is_known { Ok(()) } else { Err("no such account".to_owned()) }
-}
-
-fn choices(names: &[&str]) -> String {
-    format!("fault is one of {}", names.join(", "))
 }
 
 fn rotation(query: &Form) -> Result<Rotation, String> {
@@ -157,7 +147,7 @@ fn show(state: &State) -> Value {
         "api": { "faults": state.api.faults.describe(), "waiting": state.api.gate.waiting() },
         "counts": state.record.counts().to_json(),
         "switches": help,
-        "api_faults": API_FAULTS,
-        "lwa_faults": LWA_FAULTS,
+        "api_faults": fault::names(API_FAULTS),
+        "lwa_faults": fault::names(LWA_FAULTS),
     })
 }

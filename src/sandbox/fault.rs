@@ -1,4 +1,4 @@
-//! Faults that the emulated services show when told to.
+//! Faults that the emulated services show when switched on.
 
 use super::form::Form;
 use bytes::Bytes;
@@ -58,7 +58,7 @@ impl<F: Clone + std::fmt::Debug> Faults<F> {
     }
 }
 
-/// An answer spelled out by a test.
+/// A response spelled out by a test.
 #[derive(Debug, Clone)]
 pub struct Scripted {
     /// The status.
@@ -94,13 +94,13 @@ pub enum LwaFault {
     },
     /// 400 whose `error_description` repeats what was sent: token or code, verifier, client secret.
     Echo,
-    /// Takes the request and never answers.
+    /// Takes the request and sends no response.
     Hang,
-    /// Answers properly, but late.
+    /// Responds with properly, but late.
     Slow(Duration),
     /// Closes the connection before anything is issued.
     Drop,
-    /// Issues (and rotates), then closes the connection: the answer is lost.
+    /// Issues (and rotates), then closes the connection: the response is lost.
     LoseAnswer,
     /// 307 to this place.
     Redirect(String),
@@ -110,7 +110,7 @@ pub enum LwaFault {
     CrlfInToken,
     /// 200 without an access token.
     NoToken,
-    /// Any other answer.
+    /// Any other response.
     Answer(Scripted),
 }
 
@@ -132,15 +132,15 @@ pub enum ApiFault {
     ServerError,
     /// 503.
     Unavailable,
-    /// Takes the request and never answers.
+    /// Takes the request and sends no response.
     Hang,
-    /// Answers properly, but late.
+    /// Responds with properly, but late.
     Slow(Duration),
-    /// Closes the connection without an answer.
+    /// Closes the connection without a response.
     Drop,
     /// Announces a body of 1,000 bytes, sends half of it, closes the connection.
     Truncate,
-    /// Any other answer.
+    /// Any other response.
     Answer(Scripted),
 }
 
@@ -151,7 +151,7 @@ pub enum Permission {
     ScopeMissing,
     /// The scope is no profile at all.
     NoAdvertiser,
-    /// The scope is a profile of somebody else.
+    /// The scope is a profile of another advertiser.
     ScopeDenied,
     /// A write by a person who may only look.
     ViewerRole,
@@ -177,123 +177,73 @@ impl Permission {
     }
 }
 
-/// Names of the token endpoint's faults over HTTP.
-pub(super) const LWA_FAULTS: &[&str] = &[
-    "down",
-    "throttled",
-    "server-error",
-    "invalid-grant",
-    "invalid-client",
-    "unsupported-grant-type",
-    "unauthorized-client",
-    "echo",
-    "hang",
-    "slow",
-    "drop",
-    "lose-answer",
-    "redirect",
-    "oversized",
-    "crlf-in-token",
-    "no-token",
+/// The token endpoint's faults by their names over HTTP.
+pub(super) const LWA_FAULTS: Named<LwaFault> = &[
+    ("down", |query| LwaFault::Unavailable { retry_after: retry_after(query) }),
+    ("throttled", |query| LwaFault::Throttled { retry_after: retry_after(query) }),
+    ("server-error", |_| LwaFault::ServerError),
+    ("invalid-grant", |_| LwaFault::InvalidGrant),
+    ("invalid-client", |_| LwaFault::InvalidClient),
+    ("unsupported-grant-type", |_| LwaFault::UnsupportedGrantType),
+    ("unauthorized-client", |_| LwaFault::UnauthorizedClient),
+    ("echo", |_| LwaFault::Echo),
+    ("hang", |_| LwaFault::Hang),
+    ("slow", |query| LwaFault::Slow(delay(query))),
+    ("drop", |_| LwaFault::Drop),
+    ("lose-answer", |_| LwaFault::LoseAnswer),
+    ("redirect", |query| LwaFault::Redirect(query.get("to").unwrap_or("/_elsewhere").to_owned())),
+    ("oversized", |_| LwaFault::Oversized),
+    ("crlf-in-token", |_| LwaFault::CrlfInToken),
+    ("no-token", |_| LwaFault::NoToken),
 ];
 
-/// Names of the API's faults over HTTP.
-pub(super) const API_FAULTS: &[&str] = &[
-    "spurious-401",
-    "authentication-failed",
-    "scope-missing",
-    "no-advertiser",
-    "scope-denied",
-    "viewer-role",
-    "throttled",
-    "server-error",
-    "unavailable",
-    "hang",
-    "slow",
-    "drop",
-    "truncate",
+/// The API's faults by their names over HTTP.
+pub(super) const API_FAULTS: Named<ApiFault> = &[
+    ("spurious-401", |_| ApiFault::SpuriousUnauthorized),
+    ("authentication-failed", |_| ApiFault::AuthenticationFailed),
+    ("scope-missing", |_| ApiFault::Permission(Permission::ScopeMissing)),
+    ("no-advertiser", |_| ApiFault::Permission(Permission::NoAdvertiser)),
+    ("scope-denied", |_| ApiFault::Permission(Permission::ScopeDenied)),
+    ("viewer-role", |_| ApiFault::Permission(Permission::ViewerRole)),
+    ("throttled", |query| ApiFault::Throttled { retry_after: retry_after(query) }),
+    ("server-error", |_| ApiFault::ServerError),
+    ("unavailable", |_| ApiFault::Unavailable),
+    ("hang", |_| ApiFault::Hang),
+    ("slow", |query| ApiFault::Slow(delay(query))),
+    ("drop", |_| ApiFault::Drop),
+    ("truncate", |_| ApiFault::Truncate),
 ];
 
-/// Reads `times` of a control request: a number, `forever`, or nothing for once.
-pub(super) fn times(query: &Form) -> Option<Times> {
-    match query.get("times") {
-        None => Some(Times::Next(1)),
-        Some("forever") => Some(Times::Forever),
-        Some(number) => number.parse().ok().map(Times::Next),
-    }
+/// Faults by name; what else a control request says about one is in its query.
+pub(super) type Named<F> = &'static [(&'static str, fn(&Form) -> F)];
+
+/// The names of `faults`.
+pub(super) fn names<F>(faults: Named<F>) -> Vec<&'static str> {
+    faults.iter().map(|(name, _)| *name).collect()
 }
 
-impl LwaFault {
-    /// Reads the fault a control request names.
-    pub(super) fn parse(query: &Form) -> Option<Self> {
-        let retry_after = query.get("retry_after").and_then(|text| text.parse().ok());
-        Some(match query.get("fault")? {
-            "down" => Self::Unavailable { retry_after },
-            "throttled" => Self::Throttled { retry_after },
-            "server-error" => Self::ServerError,
-            "invalid-grant" => Self::InvalidGrant,
-            "invalid-client" => Self::InvalidClient,
-            "unsupported-grant-type" => Self::UnsupportedGrantType,
-            "unauthorized-client" => Self::UnauthorizedClient,
-            "echo" => Self::Echo,
-            "hang" => Self::Hang,
-            "slow" => Self::Slow(Duration::from_millis(query.number("ms", 2000))),
-            "drop" => Self::Drop,
-            "lose-answer" => Self::LoseAnswer,
-            "redirect" => Self::Redirect(query.get("to").unwrap_or("/_elsewhere").to_owned()),
-            "oversized" => Self::Oversized,
-            "crlf-in-token" => Self::CrlfInToken,
-            "no-token" => Self::NoToken,
-            _ => return None,
-        })
-    }
+/// Queues the fault that a control request names.
+pub(super) fn add<F: Clone + std::fmt::Debug>(
+    queue: &Faults<F>,
+    faults: Named<F>,
+    query: &Form,
+) -> Result<(), String> {
+    let fault = faults.iter().find(|(name, _)| query.get("fault") == Some(name));
+    let (_, fault) =
+        fault.ok_or_else(|| format!("fault is one of {}", names(faults).join(", ")))?;
+    let times = match query.get("times") {
+        None => Times::Next(1),
+        Some("forever") => Times::Forever,
+        Some(number) => Times::Next(number.parse().map_err(|_| "times is a number or forever")?),
+    };
+    queue.add(fault(query), times);
+    Ok(())
 }
 
-impl ApiFault {
-    /// Reads the fault a control request names.
-    pub(super) fn parse(query: &Form) -> Option<Self> {
-        let retry_after = query.get("retry_after").and_then(|text| text.parse().ok());
-        Some(match query.get("fault")? {
-            "spurious-401" => Self::SpuriousUnauthorized,
-            "authentication-failed" => Self::AuthenticationFailed,
-            "scope-missing" => Self::Permission(Permission::ScopeMissing),
-            "no-advertiser" => Self::Permission(Permission::NoAdvertiser),
-            "scope-denied" => Self::Permission(Permission::ScopeDenied),
-            "viewer-role" => Self::Permission(Permission::ViewerRole),
-            "throttled" => Self::Throttled { retry_after },
-            "server-error" => Self::ServerError,
-            "unavailable" => Self::Unavailable,
-            "hang" => Self::Hang,
-            "slow" => Self::Slow(Duration::from_millis(query.number("ms", 2000))),
-            "drop" => Self::Drop,
-            "truncate" => Self::Truncate,
-            _ => return None,
-        })
-    }
+fn retry_after(query: &Form) -> Option<u64> {
+    query.get("retry_after").and_then(|text| text.parse().ok())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_listed_name_is_a_fault_and_no_other_is() {
-        let query = |name: &str| Form::parse(&format!("fault={name}"));
-        assert!(LWA_FAULTS.iter().all(|name| LwaFault::parse(&query(name)).is_some()));
-        assert!(API_FAULTS.iter().all(|name| ApiFault::parse(&query(name)).is_some()));
-        assert!(LwaFault::parse(&query("spurious-401")).is_none());
-        assert!(ApiFault::parse(&query("")).is_none());
-    }
-
-    #[test]
-    fn faults_show_in_order_and_wear_off() {
-        let faults = Faults::default();
-        faults.add('a', Times::Next(2));
-        faults.add('z', Times::Next(0));
-        faults.add('b', Times::Forever);
-        let met: Vec<_> = (0..5).filter_map(|_| faults.take()).collect();
-        assert_eq!(met, ['a', 'a', 'b', 'b', 'b']);
-        faults.clear();
-        assert_eq!(faults.take(), None);
-    }
+fn delay(query: &Form) -> Duration {
+    Duration::from_millis(query.number("ms", 2000))
 }

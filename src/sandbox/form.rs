@@ -38,7 +38,7 @@ impl Form {
         self.get(name).and_then(|text| text.parse().ok()).unwrap_or(default)
     }
 
-    /// Adds a pair that was said elsewhere, unless it is here already.
+    /// Adds a pair that was given elsewhere, unless it is here already.
     pub(super) fn add_missing(&mut self, name: &str, value: &str) {
         if self.get(name).is_none() {
             self.0.push((name.to_owned(), value.to_owned()));

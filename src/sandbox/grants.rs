@@ -15,7 +15,7 @@ use std::{
     sync::Arc,
 };
 
-/// Access tokens remembered, dead ones included (they tell the generation of a late request).
+/// Access tokens remembered, dead ones included (they have the generation of a late request).
 const TOKENS_MAX: usize = 20_000;
 
 /// The emulated token service.
@@ -23,7 +23,7 @@ const TOKENS_MAX: usize = 20_000;
 pub struct Lwa {
     /// Parks token requests before anything is decided.
     pub gate: Gate,
-    /// Parks the answers to token requests: what they tell is true already.
+    /// Parks the responses to token requests: the tokens in them live already.
     pub answers: Gate,
     /// Makes token requests fail.
     pub faults: Faults<LwaFault>,
@@ -63,7 +63,7 @@ pub struct Grant {
 struct RefreshToken {
     text: String,
     dies: Option<Now>,
-    /// The generation of the access token in the same answer.
+    /// The generation of the access token in the same response.
     came_with: u64,
 }
 
@@ -92,7 +92,7 @@ struct Issued {
 
 /// Who sent a live access token.
 #[derive(Debug, Clone)]
-pub(super) struct Holder {
+pub(super) struct TokenOwner {
     pub(super) account: String,
     pub(super) client_id: String,
 }
@@ -107,7 +107,7 @@ pub(super) struct Tokens {
 
 /// Why a token request gets nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum TokenRejection {
     Client,
     RefreshToken,
     Code,
@@ -115,7 +115,7 @@ pub(super) enum Refused {
 }
 
 impl Lwa {
-    /// A service that knows nobody yet.
+    /// A service without applications and grants.
     pub(super) fn new(clock: Arc<dyn Clock>, settings: LwaSettings) -> Self {
         let inner = Inner {
             settings,
@@ -207,7 +207,7 @@ impl Lwa {
         Some(refresh)
     }
 
-    /// Kills the access tokens of one account, or of all; their holders are not told.
+    /// Kills the access tokens of one account, or of all; without notice to their owners.
     pub fn expire_access_tokens(&self, account: Option<&str>) {
         self.inner.lock().kill_tokens(account);
     }
@@ -225,8 +225,8 @@ impl Lwa {
         inner.tokens.get(access).map(|issued| (issued.account.clone(), issued.generation))
     }
 
-    /// The holder of a live access token.
-    pub(super) fn holder(&self, access: &str) -> Option<Holder> {
+    /// The owner of a live access token.
+    pub(super) fn owner(&self, access: &str) -> Option<TokenOwner> {
         let now = self.clock.now();
         let inner = &mut *self.inner.lock();
         let issued = inner.tokens.get(access).filter(|issued| issued.is_live(now))?;
@@ -234,7 +234,7 @@ impl Lwa {
         if inner.settings.rotation == Rotation::OldDiesOnceUsed {
             grant.used(issued.generation, now);
         }
-        Some(Holder { account: issued.account.clone(), client_id: grant.client_id.clone() })
+        Some(TokenOwner { account: issued.account.clone(), client_id: grant.client_id.clone() })
     }
 
     /// Says whether the application and one of its secrets match.
@@ -250,14 +250,14 @@ impl Lwa {
     }
 
     /// The refresh grant.
-    pub(super) fn refresh(&self, client_id: &str, refresh: &str) -> Result<Tokens, Refused> {
+    pub(super) fn refresh(&self, client_id: &str, refresh: &str) -> Result<Tokens, TokenRejection> {
         let now = self.clock.now();
         let mut inner = self.inner.lock();
         let settings = inner.settings.clone();
-        let holder = inner.grants.iter_mut().find(|(_, grant)| {
+        let owner = inner.grants.iter_mut().find(|(_, grant)| {
             grant.client_id == client_id && !grant.is_revoked && grant.accepts(refresh, now)
         });
-        let (account, grant) = holder.ok_or(Refused::RefreshToken)?;
+        let (account, grant) = owner.ok_or(TokenRejection::RefreshToken)?;
         if settings.rotation == Rotation::OldDiesOnceUsed {
             let used = grant.refresh_tokens.iter().find(|token| token.text == refresh);
             let came_with = used.map_or(0, |token| token.came_with);
@@ -296,20 +296,20 @@ impl Lwa {
         redirect_uri: &str,
         proves: impl Fn(&Challenge) -> bool,
         is_public: bool,
-    ) -> Result<Tokens, Refused> {
+    ) -> Result<Tokens, TokenRejection> {
         let now = self.clock.now();
         let mut inner = self.inner.lock();
         // A code works once, also when the rest of the request is wrong.
-        let code = inner.codes.remove(code).ok_or(Refused::Code)?;
+        let code = inner.codes.remove(code).ok_or(TokenRejection::Code)?;
         let is_proven = code.challenge.as_ref().map_or(!is_public, proves);
         if now.mono >= code.expires.mono {
-            return Err(Refused::LateCode);
+            return Err(TokenRejection::LateCode);
         }
         if code.redirect_uri != redirect_uri || !is_proven {
-            return Err(Refused::Code);
+            return Err(TokenRejection::Code);
         }
         let refresh = new_refresh_token();
-        let grant = inner.grants.get_mut(&code.account).ok_or(Refused::Code)?;
+        let grant = inner.grants.get_mut(&code.account).ok_or(TokenRejection::Code)?;
         grant.is_revoked = false;
         if !is_public {
             grant.refresh_tokens.push(RefreshToken::new(&refresh, grant.generation + 1));
@@ -346,7 +346,7 @@ impl Grant {
         self.refresh_tokens.push(RefreshToken::new(&new_refresh_token(), self.generation + 1));
     }
 
-    /// The answer with the access token of `generation` arrived: what came before it is dead.
+    /// The response with the access token of `generation` arrived: what came before it is dead.
     fn used(&mut self, generation: u64, now: Now) {
         if self.refresh_tokens.iter().any(|token| token.came_with == generation) {
             let older = self.refresh_tokens.iter_mut();
@@ -396,7 +396,7 @@ impl Inner {
 }
 
 impl Issued {
-    /// Either clock may say that it is over, as with the real tokens' holders.
+    /// Either clock may say that it is over, as with the real tokens' owners.
     fn is_live(&self, now: Now) -> bool {
         self.expires.is_some_and(|expires| now.mono < expires.mono && now.wall < expires.wall)
     }

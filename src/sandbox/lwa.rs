@@ -1,14 +1,14 @@
 //! `POST /auth/o2/token`: Login with Amazon's token endpoint, its errors and its faults.
 //!
 //! Source: Amazon's LWA documentation (access token and authorization code grant pages) and
-//! answers quoted in public issues.
+//! responses quoted in public issues.
 
 use super::{
     State,
-    answer::{Answer, Body, Hangup, json, send_bytes, set, whole},
     fault::{LwaFault, Scripted},
     form::{Form, random_uuid},
-    grants::{Challenge, Refused, Tokens},
+    grants::{Challenge, TokenRejection, Tokens},
+    response::{Body, HandlerResult, Hangup, json, send_bytes, set, whole},
 };
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{
@@ -24,8 +24,8 @@ const OVERSIZED_BYTES: u64 = 64 * 1024 * 1024;
 const INVALID_REFRESH_TOKEN: &str = "The request has an invalid grant parameter : refresh_token. \
      User may have revoked or didn't grant the permission.";
 
-/// Answers a token request.
-pub(super) async fn token(state: &State, parts: &Parts, body: &Bytes) -> Answer {
+/// Responds to a token request.
+pub(super) async fn token(state: &State, parts: &Parts, body: &Bytes) -> HandlerResult {
     state.lwa.gate.pass().await;
     let Some(form) = read(parts, body) else { return Ok(unsupported_grant_type()) };
     let fault = state.lwa.faults.take();
@@ -34,15 +34,15 @@ pub(super) async fn token(state: &State, parts: &Parts, body: &Bytes) -> Answer 
         Some(LwaFault::Slow(delay)) => tokio::time::sleep(*delay).await,
         Some(LwaFault::Drop) => return Err(Hangup),
         Some(fault) => {
-            if let Some(answer) = instead(fault, &form) {
-                return Ok(answer);
+            if let Some(response) = instead(fault, &form) {
+                return Ok(response);
             }
         }
         None => {}
     }
     let mut tokens = match issue(state, &form) {
         Ok(tokens) => tokens,
-        Err(answer) => return Ok(*answer),
+        Err(response) => return Ok(*response),
     };
     state.record.issued();
     state.lwa.answers.pass().await;
@@ -55,7 +55,7 @@ pub(super) async fn token(state: &State, parts: &Parts, body: &Bytes) -> Answer 
     Ok(issued(&tokens))
 }
 
-/// Answers a revocation (RFC 7009): 200 also for a token that is not known.
+/// Responds to a revocation (RFC 7009): 200 also for a token that is not known.
 pub(super) fn revoke(state: &State, parts: &Parts, body: &Bytes) -> Response<Body> {
     let Some(form) = read(parts, body) else { return unsupported_grant_type() };
     let said = |name| form.get(name).unwrap_or_default();
@@ -93,10 +93,12 @@ fn issue(state: &State, form: &Form) -> Result<Tokens, Box<Response<Body>>> {
     let required = |name| form.get(name).ok_or_else(|| Box::new(missing(name)));
     let refused = |refused| {
         Box::new(match refused {
-            Refused::Client => invalid_client(),
-            Refused::RefreshToken => invalid_grant(INVALID_REFRESH_TOKEN),
-            Refused::Code => invalid_grant("The request has an invalid grant parameter : code"),
-            Refused::LateCode => {
+            TokenRejection::Client => invalid_client(),
+            TokenRejection::RefreshToken => invalid_grant(INVALID_REFRESH_TOKEN),
+            TokenRejection::Code => {
+                invalid_grant("The request has an invalid grant parameter : code")
+            }
+            TokenRejection::LateCode => {
                 let text = "The request has an invalid parameter : code";
                 error(StatusCode::BAD_REQUEST, "invalid_request", text)
             }
@@ -112,7 +114,7 @@ fn issue(state: &State, form: &Form) -> Result<Tokens, Box<Response<Body>>> {
         None => is_public && state.lwa.is_application(client_id),
     };
     if !is_known {
-        return Err(refused(Refused::Client));
+        return Err(refused(TokenRejection::Client));
     }
     match grant_type {
         "refresh_token" => {
@@ -138,7 +140,7 @@ fn is_proof(verifier: Option<&str>, challenge: &Challenge) -> bool {
     })
 }
 
-/// The answer that takes the place of the real one; none for faults that act elsewhere.
+/// The response that takes the place of the real one; none for faults that act elsewhere.
 fn instead(fault: &LwaFault, form: &Form) -> Option<Response<Body>> {
     Some(match fault {
         LwaFault::InvalidGrant => invalid_grant(INVALID_REFRESH_TOKEN),
@@ -186,7 +188,7 @@ fn instead(fault: &LwaFault, form: &Form) -> Option<Response<Body>> {
     })
 }
 
-/// The answer a test spelled out.
+/// The response a test spelled out.
 pub(super) fn scripted(scripted: &Scripted) -> Response<Body> {
     let mut response = whole(scripted.status, "", scripted.body.clone());
     for (name, value) in &scripted.headers {
@@ -261,11 +263,11 @@ fn unavailable(retry_after: Option<u64>) -> Response<Body> {
 }
 
 fn oversized() -> Response<Body> {
-    super::answer::feed(StatusCode::OK, "application/json", |sender| async move {
+    super::response::feed(StatusCode::OK, "application/json", |sender| async move {
         let start = Bytes::from_static(b"{\"expires_in\":3600,\"access_token\":\"Atza|");
         if sender.send(Ok(Frame::data(start))).await.is_ok() {
             send_bytes(&sender, b'A', OVERSIZED_BYTES).await;
-            // A reader that gave up has dropped the body: nobody is left to tell.
+            // A reader that gave up has dropped the body: there is nothing left to send.
             drop(sender.send(Ok(Frame::data(Bytes::from_static(b"\"}")))).await);
         }
     })

@@ -1,17 +1,17 @@
-//! The MCP server: JSON-RPC over Streamable HTTP, calls answered as event streams.
+//! The MCP server: JSON-RPC over Streamable HTTP, calls served as event streams.
 
 use super::{
     ads::{Call, classic},
     aids::events,
-    answer::{Body, json, set, whole},
     form::random_uuid,
+    response::{Body, json, set, whole},
 };
 use bytes::Bytes;
 use http::{HeaderName, Method, Response, StatusCode};
 use serde_json::{Value, json};
 
-/// Answers `/mcp` and `/mcp/lite`.
-pub(super) fn answer(call: &Call<'_>) -> Response<Body> {
+/// Responds with `/mcp` and `/mcp/lite`.
+pub(super) fn respond(call: &Call<'_>) -> Response<Body> {
     match call.parts.method {
         Method::GET => stream(call, None),
         Method::POST => message(call),

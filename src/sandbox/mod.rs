@@ -3,7 +3,7 @@
 //! It is the only fake there is: behind `adsproxy sandbox`, in our tests, in users' CI. One
 //! listener serves the token endpoint, the consent page, the API of all regions, the MCP server
 //! and the presigned download host; a second one may serve the same over TLS. HTTP/1.1 and
-//! HTTP/2 (by prior knowledge or ALPN) are told apart by the first bytes.
+//! HTTP/2 (by prior knowledge or ALPN) are distinguished by the first bytes.
 //!
 //! [`State`] is the way to script and to inspect it in-process; `/_sandbox` (see
 //! [`control::HELP`]) does the same over HTTP. It never leaves loopback, holds no real secret and
@@ -12,7 +12,6 @@
 pub mod ads;
 mod aids;
 mod amc;
-mod answer;
 pub mod banner;
 mod campaigns;
 mod consent;
@@ -29,6 +28,7 @@ mod moment;
 pub mod profiles;
 pub mod record;
 mod reports;
+mod response;
 pub mod run;
 pub mod settings;
 
@@ -44,8 +44,8 @@ pub use self::{
 };
 
 use self::{
-    answer::{Answer, Hangup},
     record::Received,
+    response::{HandlerResult, Hangup},
 };
 use crate::clock::{Clock, Now, SystemClock};
 use http::{Method, Request, request::Parts};
@@ -199,7 +199,7 @@ impl Emulator {
     }
 }
 
-/// What every request is answered from.
+/// What every request is served from.
 #[derive(Debug)]
 struct Context {
     state: Arc<State>,
@@ -211,8 +211,8 @@ impl Context {
         self.state.lwa.now()
     }
 
-    /// Answers one request and takes it down.
-    async fn serve(&self, request: Request<Incoming>) -> Answer {
+    /// Responds to one request and takes it down.
+    async fn serve(&self, request: Request<Incoming>) -> HandlerResult {
         let (parts, body) = request.into_parts();
         let surface = surface(&parts);
         let token = ads::bearer(&parts.headers);
@@ -233,23 +233,23 @@ impl Context {
                 reports::stored(&parts, &body, self.now())
             }
             Surface::Consent => consent::page(&self.state, parts.uri.query().unwrap_or_default()),
-            Surface::Control => control::answer(&self.state, &parts),
+            Surface::Control => control::respond(&self.state, &parts),
         };
-        self.state.record.answered(number, surface, response.status());
+        self.state.record.responded(number, surface, response.status());
         Ok(response)
     }
 
-    async fn api(&self, parts: &Parts, body: Incoming, number: u64) -> Answer {
+    async fn api(&self, parts: &Parts, body: Incoming, number: u64) -> HandlerResult {
         let settings = self.state.api.settings();
         let (met, body) = if settings.answers_before_body {
             match ads::meet(self, parts).await {
-                Ok(holder) => (Ok(holder), self.receive(parts, number, body).await?),
-                Err(answer) => {
-                    let mut answer = ads::finish(parts, &settings, answer?).await;
+                Ok(owner) => (Ok(owner), self.receive(parts, number, body).await?),
+                Err(response) => {
+                    let mut response = ads::finish(parts, &settings, response?).await;
                     // As servers do that leave a body unread: the connection is of no more use.
                     let close = http::HeaderValue::from_static("close");
-                    answer.headers_mut().insert(http::header::CONNECTION, close);
-                    return Ok(answer);
+                    response.headers_mut().insert(http::header::CONNECTION, close);
+                    return Ok(response);
                 }
             }
         } else {
@@ -257,13 +257,13 @@ impl Context {
             (ads::meet(self, parts).await, body)
         };
         let response = match met {
-            Ok(holder) => ads::answer(self, parts, &body, holder).await?,
-            Err(answer) => answer?,
+            Ok(owner) => ads::respond(self, parts, &body, owner).await?,
+            Err(response) => response?,
         };
         Ok(ads::finish(parts, &settings, response).await)
     }
 
-    /// Reads the body to its end; a broken one gets no answer.
+    /// Reads the body to its end; a broken one gets no response.
     async fn receive(
         &self,
         parts: &Parts,

@@ -60,7 +60,7 @@ pub struct Seen {
     pub account: Option<String>,
     /// The number of that token in its account's history, from 1.
     pub generation: Option<u64>,
-    /// What was answered; none while it is under way or if the connection was dropped.
+    /// The status sent; none while it is under way or if the connection was dropped.
     pub status: Option<u16>,
 }
 
@@ -86,7 +86,7 @@ pub struct Counts {
     pub api_calls_by_path: BTreeMap<String, u64>,
     /// Downloads from the presigned host.
     pub s3_calls: u64,
-    /// 401s the API answered.
+    /// 401s the API sent.
     pub unauthorized_sent: u64,
     /// Request bodies that broke off.
     pub bodies_broken: u64,
@@ -143,7 +143,7 @@ impl Record {
         &self,
         surface: Surface,
         parts: &Parts,
-        holder: Option<(String, u64)>,
+        owner: Option<(String, u64)>,
     ) -> u64 {
         let mut inner = self.inner.lock();
         inner.counts.count(surface, parts.uri.path());
@@ -153,7 +153,7 @@ impl Record {
             inner.last.pop_front();
         }
         if self.max > 0 {
-            inner.last.push_back(head(number, surface, parts, holder));
+            inner.last.push_back(head(number, surface, parts, owner));
         }
         number
     }
@@ -173,8 +173,8 @@ impl Record {
         }
     }
 
-    /// Adds what was answered.
-    pub(super) fn answered(&self, number: u64, surface: Surface, status: StatusCode) {
+    /// Adds the status sent.
+    pub(super) fn responded(&self, number: u64, surface: Surface, status: StatusCode) {
         let mut inner = self.inner.lock();
         let unauthorized = surface == Surface::Api && status == StatusCode::UNAUTHORIZED;
         inner.counts.unauthorized_sent += u64::from(unauthorized);
@@ -281,8 +281,8 @@ pub(super) fn target(parts: &Parts) -> String {
     }
 }
 
-fn head(number: u64, surface: Surface, parts: &Parts, holder: Option<(String, u64)>) -> Seen {
-    let (account, generation) = holder.unzip();
+fn head(number: u64, surface: Surface, parts: &Parts, owner: Option<(String, u64)>) -> Seen {
+    let (account, generation) = owner.unzip();
     Seen {
         number,
         surface,

@@ -3,10 +3,10 @@
 use super::{
     Context,
     ads::{Call, gzip, refuse_type},
-    answer::{Body, json, set, whole},
     form::{Form, encode, random_uuid},
     moment::{compact, days_ago, iso, iso_date},
     record::Received,
+    response::{Body, json, set, whole},
 };
 use crate::clock::Now;
 use bytes::Bytes;

@@ -86,7 +86,7 @@ impl Sandbox {
     }
 }
 
-/// Runs the sandbox until it is told to stop.
+/// Runs the sandbox until a signal stops it.
 ///
 /// # Errors
 /// As [`Sandbox::start`].

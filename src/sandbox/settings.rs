@@ -20,7 +20,7 @@ pub struct LwaSettings {
     pub expires_in: ExpiresIn,
     /// Whether a refresh changes the refresh token.
     pub rotation: Rotation,
-    /// Leaves the refresh token out of the answer to a refresh.
+    /// Leaves the refresh token out of the response to a refresh.
     pub omit_refresh_token: bool,
     /// How long an authorization code can be redeemed.
     pub code_lifetime: Duration,
@@ -30,7 +30,7 @@ pub struct LwaSettings {
     pub return_urls: Option<Vec<String>>,
     /// Whether the applications were approved for authorization codes.
     pub is_approved: bool,
-    /// What the consent page tells was consented to; what was asked for if none.
+    /// The scope that the consent page returns; the requested one if none.
     pub granted_scope: Option<String>,
 }
 

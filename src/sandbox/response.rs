@@ -1,4 +1,4 @@
-//! Builds answers: whole bodies, streams fed by a future, and hanging up.
+//! Builds responses: whole bodies, streams fed by a future, and hanging up.
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
@@ -12,21 +12,21 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// The body of every answer.
+/// The body of every response.
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// What a handler returns.
-pub(super) type Answer = Result<Response<Body>, Hangup>;
+pub(super) type HandlerResult = Result<Response<Body>, Hangup>;
 
 /// Where the future behind [`feed`] puts its frames.
 pub(super) type Sender = mpsc::Sender<Result<Frame<Bytes>, io::Error>>;
 
-/// Ends the connection (HTTP/2: the stream) without an answer.
+/// Ends the connection (HTTP/2: the stream) without a response.
 #[derive(Debug, thiserror::Error)]
 #[error("the emulator hangs up")]
 pub(super) struct Hangup;
 
-/// An answer with a whole body.
+/// A response with a whole body.
 pub(super) fn whole(
     status: StatusCode,
     content_type: &'static str,
@@ -36,12 +36,12 @@ pub(super) fn whole(
     with_type(status, content_type, body)
 }
 
-/// A JSON answer.
+/// A JSON response.
 pub(super) fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
     whole(status, "application/json", value.to_string())
 }
 
-/// An answer whose body is written by `make`'s future while it is read.
+/// A response whose body is written by `make`'s future while it is read.
 pub(super) fn feed<F>(
     status: StatusCode,
     content_type: &'static str,
@@ -55,7 +55,7 @@ where
     with_type(status, content_type, body.boxed_unsync())
 }
 
-/// Answers with `body`, and `Content-Type` unless that is empty.
+/// Responds with with `body`, and `Content-Type` unless that is empty.
 fn with_type(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
