@@ -1,8 +1,9 @@
 //! HTTP/2: by prior knowledge from callers, and by ALPN to Amazon.
 
 use crate::support::{
+    bodies::Frames,
     proxy::{Answer, Proxy, Setup, amazon, eventually, judge, upstream},
-    secure::{secure_amazon, secure_url},
+    secure::{behind_tls, secure_amazon, secure_url},
     socket::{Act, Upstream, Wire, honest},
 };
 use adsproxy::sandbox::{ApiFault, Emulator, Seen, Surface, Times};
@@ -13,14 +14,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, combinators::BoxBody};
 use hyper::{body::Incoming, client::conn::http2::SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use std::{
-    collections::VecDeque,
-    convert::Infallible,
-    net::SocketAddr,
-    pin::Pin,
-    task::{Context, Poll},
-};
-use tempfile::NamedTempFile;
+use std::{collections::VecDeque, convert::Infallible, net::SocketAddr};
 
 type Body = BoxBody<Bytes, Infallible>;
 
@@ -228,7 +222,7 @@ async fn bodies_and_trailers_pass_and_request_trailers_do_not() {
     let mut frames: VecDeque<_> =
         body.chunks(70_000).map(|chunk| Frame::data(Bytes::copy_from_slice(chunk))).collect();
     frames.push_back(Frame::trailers(trailers));
-    let stream = Frames(frames).boxed();
+    let stream = Frames::whole(frames).boxed();
     assert_eq!(send(&sender, post().body(stream).expect("a request")).await.status, 200);
     // A 401 in between costs a replay, not the body.
     amazon.state().api.faults.add(ApiFault::SpuriousUnauthorized, Times::Next(1));
@@ -265,32 +259,10 @@ async fn trailers_of_an_http_1_answer_become_those_of_a_stream() {
     assert_eq!((answer.text().as_str(), trailers.expect("trailers")["x-sum"].len()), ("body", 1));
 }
 
-/// A body of these frames, of a length that nobody announces.
-struct Frames(VecDeque<Frame<Bytes>>);
-
-impl http_body::Body for Frames {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.0.pop_front().map(Ok))
-    }
-}
-
-/// A proxy in front of `amazon` over TLS.
-fn over_tls(amazon: &Emulator, ca: &NamedTempFile, keys: &str) -> Proxy {
-    let keys = format!("ca_file = {:?}\n{keys}", ca.path());
-    let toml = upstream(&secure_url(amazon), &keys);
-    Proxy::with(amazon, Setup { toml, ..Setup::default() })
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn amazon_is_spoken_to_in_http_2_where_it_offers_it() {
     let (amazon, ca) = secure_amazon(true).await;
-    let proxy = over_tls(&amazon, &ca, "");
+    let proxy = behind_tls(&ca, &amazon, &secure_url(&amazon), "");
     let before = amazon.state().connections.accepted();
     for number in 0..20 {
         Wire::open(proxy.addr).ask_honestly(&number.to_string());
@@ -332,7 +304,7 @@ async fn amazon_is_spoken_to_in_http_2_where_it_offers_it() {
 async fn http_1_1_is_kept_to_where_amazon_or_the_configuration_wants_it() {
     for (offers_http2, keys) in [(true, "http2 = false"), (false, "")] {
         let (amazon, ca) = secure_amazon(offers_http2).await;
-        let proxy = over_tls(&amazon, &ca, keys);
+        let proxy = behind_tls(&ca, &amazon, &secure_url(&amazon), keys);
         Wire::open(proxy.addr).ask_honestly("one");
         assert_eq!(seen(&amazon)[0].version, Version::HTTP_11, "{offers_http2} {keys}");
     }

@@ -2,8 +2,9 @@
 //! peer's may stop the others.
 
 use crate::support::{
-    proxy::{Proxy, Setup, amazon, eventually, upstream},
-    secure::{secure_amazon, secure_url, server_tls},
+    bodies::Frames,
+    proxy::{Proxy, Setup, amazon, eventually},
+    secure::{behind_tls, secure_amazon, secure_url, server_tls},
     socket::{Act, Upstream, Wire},
 };
 use adsproxy::{
@@ -14,19 +15,16 @@ use adsproxy::{
 };
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::{
     convert::Infallible,
-    pin::Pin,
     rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 use tempfile::NamedTempFile;
@@ -37,13 +35,6 @@ use tokio::{
     task::LocalSet,
 };
 
-/// A proxy with one worker in front of `url`.
-fn one_worker(amazon: &Emulator, ca: &NamedTempFile, url: &str, keys: &str) -> Proxy {
-    let keys = format!("ca_file = {:?}\n{keys}", ca.path());
-    let toml = format!("[proxy]\nworkers = 1\n{}", upstream(url, &keys));
-    Proxy::with(amazon, Setup { toml, ..Setup::default() })
-}
-
 fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nX-Ads-Account: acme\r\n\r\n")
 }
@@ -51,7 +42,7 @@ fn get(target: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_that_do_not_read_stop_nobody_else() {
     let (amazon, ca) = secure_amazon(true).await;
-    let proxy = one_worker(&amazon, &ca, &secure_url(&amazon), "");
+    let proxy = behind_tls(&ca, &amazon, &secure_url(&amazon), "");
     let mut slow = Vec::new();
     for _ in 0..12 {
         let mut wire = Wire::open(proxy.addr);
@@ -70,7 +61,7 @@ async fn callers_that_do_not_read_stop_nobody_else() {
 async fn streams_that_use_up_the_peers_limit_get_a_second_connection_opened() {
     let origin = Origin::start(4).await;
     let amazon = amazon().await;
-    let proxy = one_worker(&amazon, &origin.ca, &origin.url, "response_header_timeout_secs = 3\n");
+    let proxy = behind_tls(&origin.ca, &amazon, &origin.url, "response_header_timeout_secs = 3\n");
     // The peer tells its limit with its first answer.
     for _ in 0..2 {
         assert_eq!(proxy.get("/one").await.text(), "ok");
@@ -98,7 +89,7 @@ async fn a_request_that_waits_is_given_the_next_stream_that_ends() {
     let origin = Origin::start(2).await;
     let amazon = amazon().await;
     let keys = "response_header_timeout_secs = 10\nconnections_max = 1\n";
-    let proxy = one_worker(&amazon, &origin.ca, &origin.url, keys);
+    let proxy = behind_tls(&origin.ca, &amazon, &origin.url, keys);
     for _ in 0..2 {
         assert_eq!(proxy.get("/one").await.text(), "ok");
     }
@@ -123,7 +114,7 @@ async fn a_cold_burst_shares_the_first_connection() {
     for most in [1, 2] {
         let (amazon, ca) = secure_amazon(true).await;
         let keys = format!("response_header_timeout_secs = 5\nconnections_max = {most}\n");
-        let proxy = Arc::new(one_worker(&amazon, &ca, &secure_url(&amazon), &keys));
+        let proxy = Arc::new(behind_tls(&ca, &amazon, &secure_url(&amazon), &keys));
         let asked: Vec<_> = (0..8)
             .map(|size| {
                 let proxy = proxy.clone();
@@ -142,7 +133,7 @@ async fn a_connection_that_idled_too_long_is_not_used_again() {
     for http2 in [true, false] {
         let (amazon, ca) = secure_amazon(http2).await;
         let nat = Nat::start(&amazon).await;
-        let proxy = one_worker(&amazon, &ca, &nat.url, "idle_timeout_secs = 1\n");
+        let proxy = behind_tls(&ca, &amazon, &nat.url, "idle_timeout_secs = 1\n");
         assert_eq!(proxy.get("/_sink").await.status, 200);
         eventually("it is closed", || nat.open.load(Ordering::SeqCst) == 0).await;
         assert_eq!(proxy.get("/_sink").await.status, 200, "HTTP/2: {http2}");
@@ -154,7 +145,7 @@ async fn a_connection_that_idled_too_long_is_not_used_again() {
 async fn a_connection_with_an_answer_on_its_way_does_not_idle() {
     let origin = Origin::start(100).await;
     let amazon = amazon().await;
-    let proxy = one_worker(&amazon, &origin.ca, &origin.url, "idle_timeout_secs = 1\n");
+    let proxy = behind_tls(&origin.ca, &amazon, &origin.url, "idle_timeout_secs = 1\n");
     let mut held = Wire::open(proxy.addr);
     held.send(get("/hold"));
     held.read_some(1);
@@ -168,7 +159,7 @@ async fn a_connection_that_brings_no_answers_gets_no_more_requests() {
     for http2 in [true, false] {
         let (amazon, ca) = secure_amazon(http2).await;
         let nat = Nat::start(&amazon).await;
-        let proxy = one_worker(&amazon, &ca, &nat.url, "response_header_timeout_secs = 1\n");
+        let proxy = behind_tls(&ca, &amazon, &nat.url, "response_header_timeout_secs = 1\n");
         for _ in 0..2 {
             assert_eq!(proxy.get("/_sink").await.status, 200);
         }
@@ -183,7 +174,7 @@ async fn a_connection_that_brings_no_answers_gets_no_more_requests() {
 async fn one_slow_answer_does_not_cost_the_connection_of_the_others() {
     let origin = Origin::start(100).await;
     let amazon = amazon().await;
-    let proxy = one_worker(&amazon, &origin.ca, &origin.url, "response_header_timeout_secs = 2\n");
+    let proxy = behind_tls(&origin.ca, &amazon, &origin.url, "response_header_timeout_secs = 2\n");
     assert_eq!(proxy.get("/one").await.text(), "ok");
     let mut slow = Wire::open(proxy.addr);
     slow.send(get("/silence"));
@@ -292,7 +283,7 @@ async fn serve(
 ) -> Result<Response<BoxBody<Bytes, Infallible>>, Infallible> {
     match request.uri().path() {
         "/silence" => std::future::pending().await,
-        "/hold" => Ok(Response::new(Endless(Some(Bytes::from_static(b"x"))).boxed())),
+        "/hold" => Ok(Response::new(Frames::endless(b"x").boxed())),
         _ => Ok(Response::new(Full::from("ok").boxed())),
     }
 }
@@ -334,23 +325,5 @@ impl Nat {
             }
         });
         nat
-    }
-}
-
-/// One frame, and no end.
-struct Endless(Option<Bytes>);
-
-impl Body for Endless {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match self.0.take() {
-            Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
-            None => Poll::Pending,
-        }
     }
 }

@@ -4,6 +4,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     pin::Pin,
     task::{Context, Poll},
@@ -69,6 +70,39 @@ impl http_body::Body for Streamed {
     fn size_hint(&self) -> SizeHint {
         let part = self.left.last().map_or(0, Bytes::len) as u64;
         if self.is_sized { SizeHint::with_exact(part * self.repeat) } else { SizeHint::default() }
+    }
+}
+
+/// A body of these frames, of a length that is not announced.
+pub struct Frames {
+    left: VecDeque<Frame<Bytes>>,
+    ends: bool,
+}
+
+impl Frames {
+    /// These, and then the end.
+    pub fn whole(left: VecDeque<Frame<Bytes>>) -> Self {
+        Self { left, ends: true }
+    }
+
+    /// One, and no end.
+    pub fn endless(data: &'static [u8]) -> Self {
+        Self { left: [Frame::data(Bytes::from_static(data))].into(), ends: false }
+    }
+}
+
+impl http_body::Body for Frames {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.left.pop_front() {
+            None if !self.ends => Poll::Pending,
+            frame => Poll::Ready(frame.map(Ok)),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The emulator over TLS, with an authority of its own.
 
+use super::proxy::{Proxy, Setup, upstream};
 use adsproxy::sandbox::{Emulator, Options};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{ServerConfig, crypto::aws_lc_rs::default_provider, pki_types::PrivatePkcs8KeyDer};
@@ -38,6 +39,13 @@ pub fn server_tls(http2: bool) -> (Arc<ServerConfig>, NamedTempFile) {
     let mut ca_file = NamedTempFile::new().expect("a file");
     ca_file.write_all(issuer.pem().as_bytes()).expect("written");
     (Arc::new(tls), ca_file)
+}
+
+/// A proxy with one worker in front of `url`, which `ca` vouches for.
+pub fn behind_tls(ca: &NamedTempFile, amazon: &Emulator, url: &str, keys: &str) -> Proxy {
+    let keys = format!("ca_file = {:?}\n{keys}", ca.path());
+    let toml = format!("[proxy]\nworkers = 1\n{}", upstream(url, &keys));
+    Proxy::with(amazon, Setup { toml, ..Setup::default() })
 }
 
 /// Where it is.
