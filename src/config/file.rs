@@ -4,9 +4,13 @@
 //! default are `Option`s, so that serde never complains about an absence: `validate` knows better
 //! which absences matter and can name them all.
 
-use super::secret_ref::{MASK, Secrets};
+use super::{
+    secret_ref::{MASK, Secrets},
+    sections::{Limits, Login, Metrics, Outbox, Replay, Token},
+    value::Seconds,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt};
 
 /// LWA's token endpoint in North America, which serves every region.
 pub(crate) const TOKEN_URL: &str = "https://api.amazon.com/auth/o2/token";
@@ -34,8 +38,7 @@ pub(crate) const HOOK_EVENTS: [&str; 6] = [
     "store.degraded",
 ];
 
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 
 /// One table of the file: its keys, their types and their defaults in one place.
 macro_rules! section {
@@ -162,52 +165,6 @@ section! {
 }
 
 section! {
-    /// `[token]`
-    Token {
-        refresh_buffer_secs: Seconds = Seconds::of(300),
-        background_lead_secs: Seconds = Seconds::of(900),
-        background_concurrency: u64 = 8,
-        forced_refresh_min_interval_secs: Seconds = Seconds::of(30),
-        wait_timeout_secs: Seconds = Seconds::of(30),
-        waiters_max: u64 = 16384,
-        lwa_concurrency: u64 = 16,
-        lwa_connect_timeout_secs: Seconds = Seconds::of(5),
-        lwa_timeout_secs: Seconds = Seconds::of(10),
-        lwa_attempts_max: u64 = 3,
-    }
-}
-
-section! {
-    /// `[replay]`
-    Replay {
-        max_replays: u64 = 2,
-        memory_max_bytes: u64 = MIB,
-        disk_max_bytes: u64 = 64 * MIB,
-        total_max_bytes: u64 = 256 * MIB,
-        directory: Option<String> = None,
-    }
-}
-
-section! {
-    /// `[limits]`
-    Limits {
-        connections_max: u64 = 16384,
-        in_flight_max: u64 = 16384,
-        header_max_bytes: u64 = 64 * KIB,
-        headers_max: u64 = 100,
-        body_max_bytes: u64 = 0,
-        http2_streams_max: u64 = 128,
-        handshake_timeout_secs: Seconds = Seconds::of(10),
-        first_byte_timeout_secs: Seconds = Seconds::of(30),
-        header_timeout_secs: Seconds = Seconds::of(30),
-        idle_timeout_secs: Seconds = Seconds::of(75),
-        body_timeout_secs: Seconds = Seconds::of(60),
-        body_min_bytes_per_sec: u64 = 500,
-        write_timeout_secs: Seconds = Seconds::of(60),
-    }
-}
-
-section! {
     /// `[store]`
     Store {
         kind: String = "file".to_owned(),
@@ -264,40 +221,11 @@ section! {
 }
 
 section! {
-    /// `[outbox]`
-    Outbox {
-        messages_max: u64 = 10_000,
-        dead_letters_max: u64 = 1_000,
-        retry_min_secs: Seconds = Seconds::of(5),
-        retry_max_secs: Seconds = Seconds::of(3600),
-        attempts_max: u64 = 40,
-        give_up_after_secs: Seconds = Seconds::of(86_400),
-    }
-}
-
-section! {
-    /// `[login]`
-    Login {
-        timeout_secs: Seconds = Seconds::of(600),
-        confirm_timeout_secs: Seconds = Seconds::of(600),
-        reconnect_link_secs: Seconds = Seconds::of(604_800),
-        pending_max: u64 = 3000,
-    }
-}
-
-section! {
     /// `[log]`
     Log {
         filter: String = "info".to_owned(),
         format: Option<String> = None,
         access: bool = true,
-    }
-}
-
-section! {
-    /// `[metrics]`
-    Metrics {
-        account_labels_max: u64 = 200,
     }
 }
 
@@ -347,58 +275,6 @@ impl<'de> Deserialize<'de> for List {
                     items.push(item);
                 }
                 Ok(List(items))
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
-/// A length of time in seconds; fractions are accepted.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Seconds(pub(crate) Duration);
-
-impl Seconds {
-    /// A bound that keeps sums of deadlines representable.
-    const MAX: f64 = 1e9;
-
-    const fn of(seconds: u64) -> Self {
-        Self(Duration::from_secs(seconds))
-    }
-}
-
-impl Serialize for Seconds {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.0.subsec_nanos() == 0 {
-            serializer.serialize_u64(self.0.as_secs())
-        } else {
-            serializer.serialize_f64(self.0.as_secs_f64())
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Seconds {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl de::Visitor<'_> for Visitor {
-            type Value = Seconds;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number of seconds (0 to 1000000000)")
-            }
-
-            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Seconds, E> {
-                if (0.0..=Seconds::MAX).contains(&value) {
-                    Ok(Seconds(Duration::from_secs_f64(value)))
-                } else {
-                    Err(E::invalid_value(de::Unexpected::Float(value), &self))
-                }
-            }
-
-            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Seconds, E> {
-                match u64::try_from(value) {
-                    Ok(seconds) if seconds <= Seconds::MAX as u64 => Ok(Seconds::of(seconds)),
-                    _ => Err(E::invalid_value(de::Unexpected::Signed(value), &self)),
-                }
             }
         }
         deserializer.deserialize_any(Visitor)

@@ -2,6 +2,7 @@
 
 use super::*;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 const EXAMPLE: &str = include_str!("../../proxy.example.toml");
 

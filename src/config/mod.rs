@@ -13,7 +13,11 @@ pub mod log_filter;
 pub mod problem;
 pub mod reload;
 pub mod secret_ref;
+mod sections;
 mod validate;
+mod value;
+
+pub use sections::{Limits, Login, Metrics, Outbox, Replay, Token};
 
 use crate::{
     event::Kind,
@@ -203,77 +207,6 @@ impl Config {
     }
 }
 
-/// `[token]`
-#[derive(Debug, Clone)]
-pub struct Token {
-    /// How long before expiry a request starts a refresh.
-    pub refresh_buffer: Duration,
-    /// How long before expiry the background refresher acts.
-    pub background_lead: Duration,
-    /// Background refreshes under way at once.
-    pub background_concurrency: usize,
-    /// The least time between two forced refreshes of one account.
-    pub forced_refresh_min_interval: Duration,
-    /// The longest a request waits for a token.
-    pub wait_timeout: Duration,
-    /// Requests of one account that may wait for a token at once.
-    pub waiters_max: usize,
-    /// Calls to LWA under way at once.
-    pub lwa_concurrency: usize,
-    /// LWA: connecting.
-    pub lwa_connect_timeout: Duration,
-    /// LWA: one whole call.
-    pub lwa_timeout: Duration,
-    /// LWA: attempts per refresh.
-    pub lwa_attempts_max: u32,
-}
-
-/// `[replay]`
-#[derive(Debug, Clone)]
-pub struct Replay {
-    /// Replays after a 401.
-    pub max_replays: u32,
-    /// Captured in memory per request, bytes.
-    pub memory_max_bytes: u64,
-    /// Captured per request in all, bytes; beyond `memory_max_bytes` in an unlinked file.
-    pub disk_max_bytes: u64,
-    /// All captures together, bytes.
-    pub total_max_bytes: u64,
-    /// Where capture files are made; the system's temporary directory if none.
-    pub directory: Option<PathBuf>,
-}
-
-/// `[limits]`
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Open caller connections.
-    pub connections_max: usize,
-    /// Requests in flight, all workers together; shared out evenly, rounded up.
-    pub in_flight_max: usize,
-    /// Request line and header lines together, bytes.
-    pub header_max_bytes: usize,
-    /// Header lines.
-    pub headers_max: usize,
-    /// A request body, bytes; 0 for no cap.
-    pub body_max_bytes: u64,
-    /// Streams at once on one HTTP/2 connection.
-    pub http2_streams_max: u32,
-    /// The TLS handshake of a caller.
-    pub handshake_timeout: Duration,
-    /// From accept to the first byte of a request.
-    pub first_byte_timeout: Duration,
-    /// From a request's first byte to the end of its header.
-    pub header_timeout: Duration,
-    /// Between two requests on one connection.
-    pub idle_timeout: Duration,
-    /// Grace before `body_min_bytes_per_sec` is asked of a caller that keeps us waiting.
-    pub body_timeout: Duration,
-    /// Slowest acceptable upload while we wait for the caller.
-    pub body_min_bytes_per_sec: u64,
-    /// How long a caller may leave a response unread.
-    pub write_timeout: Duration,
-}
-
 /// `[store]`
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -407,36 +340,6 @@ pub struct Webhook {
     pub unsafe_allow_private_addresses: bool,
 }
 
-/// `[outbox]`
-#[derive(Debug, Clone)]
-pub struct Outbox {
-    /// Messages that wait for their delivery.
-    pub messages_max: usize,
-    /// Messages that were given up and are kept.
-    pub dead_letters_max: usize,
-    /// The least time before a failed delivery is tried again.
-    pub retry_min: Duration,
-    /// The longest such time.
-    pub retry_max: Duration,
-    /// Attempts at one message before it is given up.
-    pub attempts_max: u32,
-    /// How old a message may become before it is given up.
-    pub give_up: Duration,
-}
-
-/// `[login]`
-#[derive(Debug, Clone)]
-pub struct Login {
-    /// How long a person may take to consent.
-    pub timeout: Duration,
-    /// How long the question whether to replace an account waits for its confirmation.
-    pub confirm_timeout: Duration,
-    /// How long a reconnect link works.
-    pub reconnect_link: Duration,
-    /// Logins under way at once.
-    pub pending_max: usize,
-}
-
 /// `[log]`
 #[derive(Debug, Clone)]
 pub struct Log {
@@ -466,11 +369,4 @@ impl LogFormat {
             Self::Json => "json",
         }
     }
-}
-
-/// `[metrics]`
-#[derive(Debug, Clone)]
-pub struct Metrics {
-    /// Accounts with series of their own; the rest are only counted.
-    pub account_labels_max: usize,
 }

@@ -192,28 +192,6 @@ struct Written {
 
 const EXPECTED: &str = "a reference such as { env = \"NAME\" } or { file = \"/path\" }";
 
-impl<'de> Deserialize<'de> for SecretRef {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = SecretRef;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(EXPECTED)
-            }
-
-            fn visit_str<E: de::Error>(self, _: &str) -> Result<SecretRef, E> {
-                Err(inline())
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<SecretRef, A::Error> {
-                from_map(map)
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
 impl<'de> Deserialize<'de> for Secrets {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
@@ -234,8 +212,11 @@ impl<'de> Deserialize<'de> for Secrets {
 
             fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Secrets, A::Error> {
                 let mut refs = Vec::new();
-                while let Some(item) = seq.next_element()? {
-                    refs.push(item);
+                while let Some(item) = seq.next_element::<Secrets>()? {
+                    if item.listed {
+                        return Err(de::Error::custom("is a list inside of a list"));
+                    }
+                    refs.extend(item.refs);
                 }
                 Ok(Secrets { refs, listed: true })
             }

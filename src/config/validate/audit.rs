@@ -1,7 +1,10 @@
 //! The rules of `[audit]`.
 
 use super::{COUNT_MAX, Check};
-use crate::config::{Audit, Store, file};
+use crate::{
+    config::{Audit, Store, file},
+    trusted_path,
+};
 use std::path::PathBuf;
 
 /// Room for some entries: fewer would make a file of each.
@@ -30,6 +33,9 @@ impl Check<'_> {
         }
         if path.extension().is_some_and(|extension| extension == "head") {
             self.fail(&key, "must not end in .head, which is where the end of the log is noted");
+        }
+        if let Err(untrusted) = trusted_path::verify(&path) {
+            self.fail(&key, untrusted);
         }
         if !has_keys {
             let help = "run `adsproxy key init`, which makes a key and prints the lines to add";

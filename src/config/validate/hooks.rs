@@ -1,6 +1,6 @@
 //! Receivers of events, and the queue of events that wait for delivery.
 
-use super::{COUNT_MAX, Check, is_loopback, parse_url};
+use super::{Check, is_loopback, parse_url};
 use crate::{
     config::{
         Hook, HookTarget, Outbox, Webhook,
@@ -176,25 +176,9 @@ impl Check<'_> {
         Some(line)
     }
 
-    pub(super) fn outbox(&mut self, file: &file::Outbox) -> Outbox {
-        let mut count = |key: &str, value, most| self.count(&["outbox", key], value, 1..=most);
-        let messages_max = count("messages_max", file.messages_max, COUNT_MAX);
-        let dead_letters_max = count("dead_letters_max", file.dead_letters_max, COUNT_MAX);
-        let attempts_max = count("attempts_max", file.attempts_max, 1000);
-        let mut timeout = |key: &str, value| self.timeout(&["outbox", key], value);
-        let retry_min = timeout("retry_min_secs", file.retry_min_secs);
-        let retry_max = timeout("retry_max_secs", file.retry_max_secs);
-        let give_up = timeout("give_up_after_secs", file.give_up_after_secs);
-        if retry_max < retry_min {
+    pub(super) fn outbox(&mut self, outbox: &Outbox) {
+        if outbox.retry_max < outbox.retry_min {
             self.fail(&["outbox", "retry_max_secs"], "is less than outbox.retry_min_secs");
-        }
-        Outbox {
-            messages_max,
-            dead_letters_max,
-            retry_min,
-            retry_max,
-            attempts_max: u32::try_from(attempts_max).unwrap_or(u32::MAX),
-            give_up,
         }
     }
 }

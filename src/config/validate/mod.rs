@@ -7,27 +7,20 @@ mod audit;
 mod credentials;
 mod hooks;
 mod listen;
-mod login;
 
 use super::{
-    Config, Limits, Log, LogFormat, Metrics, Replay, Store, StoreKind, Tls, Token, Upstream,
+    Config, Log, LogFormat, Replay, Store, StoreKind, Tls, Upstream,
     document::{Document, KeyPath, show},
     environment::Environment,
-    file::{self, File, Seconds},
+    file::{self, File},
     load::Addresses,
     log_filter,
     problem::Problem,
+    value::{COUNT_MAX, Seconds},
 };
 use crate::trusted_path;
 use http::Uri;
 use std::{fmt::Display, path::PathBuf, time::Duration};
-
-/// Far above any sensible count, far below what a semaphore or a vector cannot hold.
-const COUNT_MAX: u64 = 10_000_000;
-
-/// hyper needs a buffer of at least this size to read a header into.
-const HEADER_MIN_BYTES: u64 = 8192;
-const HEADER_MAX_BYTES: u64 = 16 << 20;
 
 /// Checks `file`. `removed` names keys already known to be wrong: what they lack is no new error.
 pub(super) fn validate(
@@ -43,9 +36,7 @@ pub(super) fn validate(
     let upstream = check.upstream(&file.upstream);
     let ca_file = file.tls.ca_file.as_ref();
     let tls = Tls { ca_file: ca_file.map(|path| check.readable(&["tls", "ca_file"], path)) };
-    let token = check.token(&file.token);
     let replay = check.replay(&file.replay);
-    let limits = check.limits(&file.limits);
     let store = check.store(&file.store);
     let encryption = check.encryption(&file.encryption, store.kind);
     let audit = check.audit(&file.audit, &store, !file.encryption.keys.is_empty());
@@ -53,15 +44,7 @@ pub(super) fn validate(
     let applications = check.applications(file);
     let accounts = check.accounts(file);
     let hooks = check.hooks(&file.hooks);
-    let outbox = check.outbox(&file.outbox);
-    let login = check.login(&file.login);
-    let metrics = Metrics {
-        account_labels_max: check.count(
-            &["metrics", "account_labels_max"],
-            file.metrics.account_labels_max,
-            0..=COUNT_MAX,
-        ),
-    };
+    check.outbox(&file.outbox);
     let config = listen.map(|listen| Config {
         source: document.source().cloned(),
         listen,
@@ -70,18 +53,18 @@ pub(super) fn validate(
         applications,
         upstream,
         tls,
-        token,
+        token: file.token.clone(),
         replay,
-        limits,
+        limits: file.limits.clone(),
         store,
         encryption,
         audit,
         accounts,
         hooks,
-        outbox,
-        login,
+        outbox: file.outbox.clone(),
+        login: file.login.clone(),
         log,
-        metrics,
+        metrics: file.metrics.clone(),
     });
     Verdict { config, problems: check.problems, warnings: check.warnings }
 }
@@ -258,71 +241,16 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn token(&mut self, file: &file::Token) -> Token {
-        let mut count = |key: &str, value, most| self.count(&["token", key], value, 1..=most);
-        let background_concurrency =
-            count("background_concurrency", file.background_concurrency, COUNT_MAX);
-        let waiters_max = count("waiters_max", file.waiters_max, COUNT_MAX);
-        let lwa_concurrency = count("lwa_concurrency", file.lwa_concurrency, COUNT_MAX);
-        let lwa_attempts_max = count("lwa_attempts_max", file.lwa_attempts_max, 100);
-        let mut timeout = |key: &str, value| self.timeout(&["token", key], value);
-        Token {
-            refresh_buffer: file.refresh_buffer_secs.0,
-            background_lead: file.background_lead_secs.0,
-            background_concurrency,
-            forced_refresh_min_interval: file.forced_refresh_min_interval_secs.0,
-            wait_timeout: timeout("wait_timeout_secs", file.wait_timeout_secs),
-            waiters_max,
-            lwa_concurrency,
-            lwa_connect_timeout: timeout("lwa_connect_timeout_secs", file.lwa_connect_timeout_secs),
-            lwa_timeout: timeout("lwa_timeout_secs", file.lwa_timeout_secs),
-            lwa_attempts_max: u32::try_from(lwa_attempts_max).unwrap_or(u32::MAX),
-        }
-    }
-
-    fn replay(&mut self, file: &file::Replay) -> Replay {
-        let directory = file.directory.as_ref().map(|text| {
+    fn replay(&mut self, file: &Replay) -> Replay {
+        let directory = file.directory.as_ref().map(|path| {
             let key = ["replay", "directory"];
-            let path = self.path(&key, text);
+            let path = self.path(&key, &path.to_string_lossy());
             if !path.is_dir() {
                 self.fail(&key, format_args!("{} is not a directory", path.display()));
             }
             path
         });
-        let max_replays = self.count(&["replay", "max_replays"], file.max_replays, 0..=10);
-        Replay {
-            max_replays: u32::try_from(max_replays).unwrap_or(u32::MAX),
-            memory_max_bytes: file.memory_max_bytes,
-            disk_max_bytes: file.disk_max_bytes,
-            total_max_bytes: file.total_max_bytes,
-            directory,
-        }
-    }
-
-    fn limits(&mut self, file: &file::Limits) -> Limits {
-        let mut count = |key: &str, value, range| self.count(&["limits", key], value, range);
-        let connections_max = count("connections_max", file.connections_max, 1..=COUNT_MAX);
-        let in_flight_max = count("in_flight_max", file.in_flight_max, 1..=COUNT_MAX);
-        let header = HEADER_MIN_BYTES..=HEADER_MAX_BYTES;
-        let header_max_bytes = count("header_max_bytes", file.header_max_bytes, header);
-        let headers_max = count("headers_max", file.headers_max, 1..=10_000);
-        let streams = count("http2_streams_max", file.http2_streams_max, 1..=65_536);
-        let mut timeout = |key: &str, value| self.timeout(&["limits", key], value);
-        Limits {
-            connections_max,
-            in_flight_max,
-            header_max_bytes,
-            headers_max,
-            body_max_bytes: file.body_max_bytes,
-            http2_streams_max: u32::try_from(streams).unwrap_or(u32::MAX),
-            handshake_timeout: timeout("handshake_timeout_secs", file.handshake_timeout_secs),
-            first_byte_timeout: timeout("first_byte_timeout_secs", file.first_byte_timeout_secs),
-            header_timeout: timeout("header_timeout_secs", file.header_timeout_secs),
-            idle_timeout: timeout("idle_timeout_secs", file.idle_timeout_secs),
-            body_timeout: timeout("body_timeout_secs", file.body_timeout_secs),
-            body_min_bytes_per_sec: file.body_min_bytes_per_sec,
-            write_timeout: timeout("write_timeout_secs", file.write_timeout_secs),
-        }
+        Replay { directory, ..file.clone() }
     }
 
     fn store(&mut self, file: &file::Store) -> Store {
