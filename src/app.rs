@@ -10,6 +10,7 @@ mod signals;
 mod surfaces;
 
 use crate::{
+    account::AccountView,
     admin::{
         Sources,
         health::{Check, Health, Readiness},
@@ -29,7 +30,7 @@ use crate::{
     },
     log::{self, Log},
     login::Logins,
-    metrics::{AccountStatus, Accounts, Metrics},
+    metrics::{Accounts, Metrics},
     proxy::Shared,
     store,
 };
@@ -126,7 +127,7 @@ impl fmt::Debug for App {
 }
 
 impl Accounts for Engine {
-    fn accounts(&self) -> Vec<AccountStatus> {
+    fn accounts(&self) -> Vec<AccountView> {
         let table = self.directory().snapshot();
         // In the order of their aliases, as the table is.
         table.values().map(|account| self.tokens().status(&account.holder)).collect()

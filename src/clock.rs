@@ -6,6 +6,9 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+/// The monotonic clock cannot be asked for any later time without risk of an overflow.
+const LATER_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
+
 /// One reading of both clocks: a laptop that sleeps stops one, an administrator moves the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
@@ -16,9 +19,10 @@ pub struct Now {
 }
 
 impl Now {
-    /// The reading `by` later on both clocks.
+    /// The reading `by` later on both clocks; `by` counts up to ten years.
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {
+        let by = by.min(LATER_MAX);
         Self { wall: self.wall.saturating_add(by), mono: self.mono + by }
     }
 

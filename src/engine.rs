@@ -4,7 +4,6 @@
 pub(crate) mod keys;
 
 use crate::{
-    account::{Account, Directory, enroll::Enroller},
     audit::{Actor, Audit, Recorder},
     clock::{Clock, SystemClock},
     config::Config,
@@ -14,6 +13,7 @@ use crate::{
     lwa::LwaClient,
     metrics::Metrics,
     store::{self, CredentialStore, Instance},
+    sync::{Account, Directory, enroll::Enroller},
     token::{self, AccessToken, Surroundings, TokenManager},
 };
 use parking_lot::Mutex;
@@ -119,6 +119,7 @@ impl Engine {
             tokens.clone(),
             clock.clone(),
             events.clone(),
+            audit.clone(),
         );
         Ok(Self {
             config,

@@ -82,6 +82,7 @@ pub mod listen;
 pub mod login;
 pub mod lwa;
 pub mod store;
+pub mod sync;
 pub mod token;
 
 pub mod admin;

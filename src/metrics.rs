@@ -12,10 +12,7 @@ mod worker;
 pub use hooks::{Dropped, HookMetrics, HookOutcome};
 pub use worker::{Limit, ReplayOutcome, Upstream401, WorkerMetrics};
 
-use crate::{
-    config,
-    id::{AccountId, Region},
-};
+use crate::{account::AccountView, config};
 use encode::{Exposition, Kind};
 use parking_lot::Mutex;
 use std::{
@@ -77,35 +74,10 @@ label! {
     }
 }
 
-/// What `/status` and the per-account gauges know about an account.
-#[derive(Debug, Clone)]
-pub struct AccountStatus {
-    /// Its alias.
-    pub account: AccountId,
-    /// The token's state, one word.
-    pub state: &'static str,
-    /// The default region.
-    pub region: Region,
-    /// The name of its LWA application.
-    pub application: String,
-    /// Until the access token expires; zero once it has, none if there is no token.
-    pub expires_in: Option<Duration>,
-    /// The access token's number.
-    pub generation: u64,
-    /// Why the last refresh failed; never LWA's own words.
-    pub last_error: Option<String>,
-    /// A person must connect the account again.
-    pub reauthorization_required: bool,
-    /// Days until the grant ends, the current one included; none if its consent is not dated.
-    pub consent_days_left: Option<i64>,
-    /// The store does not take its newest record, which is in memory only.
-    pub is_unsaved: bool,
-}
-
 /// Tells the state of all accounts at the time of asking.
 pub trait Accounts: Send + Sync {
     /// Every account, in a stable order.
-    fn accounts(&self) -> Vec<AccountStatus>;
+    fn accounts(&self) -> Vec<AccountView>;
 }
 
 /// All counters of the process.
@@ -249,7 +221,7 @@ impl Metrics {
         page.sample(&[], self.log_dropped.load(Relaxed));
     }
 
-    fn render_accounts(&self, page: &mut Exposition, accounts: &[AccountStatus]) {
+    fn render_accounts(&self, page: &mut Exposition, accounts: &[AccountView]) {
         let labelled = &accounts[..accounts.len().min(self.account_labels_max)];
         let help = "Until the access token expires.";
         page.family("adsproxy_token_expiry_seconds", help, Kind::Gauge);
@@ -260,7 +232,10 @@ impl Metrics {
         }
         page.family("adsproxy_grant_state", "1 for the account's state.", Kind::Gauge);
         for status in labelled {
-            page.sample(&[("account", status.account.as_str()), ("state", status.state)], 1);
+            page.sample(
+                &[("account", status.account.as_str()), ("state", status.state.as_str())],
+                1,
+            );
         }
         let help = "Until the grant ends, in whole days; only if its consent is dated.";
         page.family("adsproxy_grant_expiry_seconds", help, Kind::Gauge);

@@ -1,20 +1,21 @@
 //! Tests of the whole page, with a small checker of the exposition format.
 
 use super::*;
+use crate::{account::State, id::Region};
 use std::collections::{BTreeMap, BTreeSet};
 
-struct Known(Vec<AccountStatus>);
+struct Known(Vec<AccountView>);
 
 impl Accounts for Known {
-    fn accounts(&self) -> Vec<AccountStatus> {
+    fn accounts(&self) -> Vec<AccountView> {
         self.0.clone()
     }
 }
 
-fn account(alias: &str, expires_in: Option<u64>) -> AccountStatus {
-    AccountStatus {
+fn account(alias: &str, expires_in: Option<u64>) -> AccountView {
+    AccountView {
         account: alias.parse().unwrap(),
-        state: "fresh",
+        state: State::Fresh,
         region: Region::Na,
         application: "default".into(),
         expires_in: expires_in.map(Duration::from_secs),
@@ -184,7 +185,7 @@ fn accounts_beyond_the_cap_have_no_series_but_are_counted() {
 #[test]
 fn a_grant_has_an_expiry_only_if_its_consent_is_dated() {
     let accounts = [("a", Some(30)), ("b", Some(-2)), ("c", None)];
-    let accounts = accounts.map(|(alias, consent_days_left)| AccountStatus {
+    let accounts = accounts.map(|(alias, consent_days_left)| AccountView {
         consent_days_left,
         ..account(alias, None)
     });

@@ -34,6 +34,27 @@ fn count(entries: &[Value], action: &str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_token_that_changed_in_the_configuration_is_on_record() {
+    let amazon = amazon().await;
+    amazon.state().lwa.add_grant("later", adsproxy::sandbox::CLIENT_ID, "Atzr|later", vec![]);
+    let mut proxy = Proxy::with(&amazon, setup());
+    let seeds = |proxy: &Proxy, action: &str| {
+        let all = entries(proxy);
+        let seeds = all.iter().filter(|entry| entry["account"] == "acme");
+        seeds.filter(|one| one["action"] == action && one["about"] == "configuration").count()
+    };
+    assert_eq!((seeds(&proxy, "account.add"), seeds(&proxy, "account.change")), (1, 0));
+    let mut proxy_again = proxy.restart();
+    assert_eq!((seeds(&proxy_again, "account.add"), seeds(&proxy_again, "account.change")), (1, 0));
+    proxy_again.set_env("ACME_REFRESH", "Atzr|later");
+    proxy = proxy_again.restart();
+    assert_eq!((seeds(&proxy, "account.add"), seeds(&proxy, "account.change")), (1, 1));
+    let changed = entries(&proxy);
+    let changed = changed.iter().find(|one| one["action"] == "account.change").expect("one");
+    assert_eq!((&changed["actor"], &changed["outcome"]), (&"server".into(), &"ok".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn refreshes_the_death_of_a_grant_and_the_server_itself_are_on_record() {
     let amazon = amazon().await;
     let lwa = &amazon.state().lwa;

@@ -189,7 +189,7 @@ async fn days_of_use_cost_about_one_refresh_an_hour() {
         world.pass(Duration::from_secs(20 * 60));
         world.use_it().await;
         // Whatever that started is over before the time moves on.
-        while world.tokens.status(&world.holder).state != "fresh" {
+        while world.tokens.status(&world.holder).state.as_str() != "fresh" {
             tokio::task::yield_now().await;
         }
     }

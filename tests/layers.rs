@@ -19,7 +19,7 @@ const MODULES: &[(&str, &[&str])] = &[
         &[
             "inbound", "login", // Which return addresses it can answer.
             // What commands are given over the control socket is recorded.
-            "audit", "config", "account", "engine", "token", "metrics", "secret", "id",
+            "audit", "config", "sync", "account", "engine", "token", "metrics", "secret", "id",
         ],
     ),
     // Stands on what the server, the commands and the library share.
@@ -42,7 +42,7 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "engine",
         &[
-            "account",
+            "sync",
             "audit",
             "token",
             "store",
@@ -61,7 +61,7 @@ const MODULES: &[(&str, &[&str])] = &[
         &[
             "inbound",
             "caller_body",
-            "account",
+            "sync",
             "forward",
             "token",
             "log",
@@ -75,14 +75,36 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
     // An account in the directory carries the holder of its token.
     (
-        "account",
-        &["token", "store", "lwa", "config", "secret", "clock", "error_chain", "event", "id"],
+        "sync",
+        &[
+            "audit",
+            "token",
+            "store",
+            "lwa",
+            "config",
+            "secret",
+            "clock",
+            "error_chain",
+            "event",
+            "id",
+        ],
     ),
     // Its keys are kept in the store.
     ("audit", &["store", "metrics", "config", "clock", "backoff", "error_chain", "event", "id"]),
     (
         "token",
-        &["lwa", "store", "metrics", "config", "secret", "clock", "error_chain", "event", "id"],
+        &[
+            "account",
+            "lwa",
+            "store",
+            "metrics",
+            "config",
+            "secret",
+            "clock",
+            "error_chain",
+            "event",
+            "id",
+        ],
     ),
     (
         "store",
@@ -111,7 +133,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("listen", &["inbound::peer", "caller_body", "metrics", "config", "executor", "small_write"]),
     ("inbound", &["config", "secret", "id"]),
     ("log", &["config", "clock", "id"]),
-    ("metrics", &["config", "id"]),
+    ("metrics", &["account", "config"]),
+    ("account", &["id"]),
     ("https", &[]),
     ("config", &["secret", "event", "id", "trusted_path"]),
     ("backoff", &[]),

@@ -1,6 +1,7 @@
 //! Behaviour tests: one file per behaviour.
 
 #[cfg(feature = "sandbox")]
+mod account_states;
 mod account_verify;
 mod accounts_change;
 #[cfg(feature = "sandbox")]

@@ -159,6 +159,19 @@ async fn a_third_error_of_lwa_in_a_row_ends_the_refresh() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_endless_retry_after_of_lwa_ends_no_refresh_in_a_panic() {
+    let amazon = amazon().await;
+    let proxy = Proxy::start(&amazon);
+    let fault = LwaFault::Unavailable { retry_after: Some(u64::MAX) };
+    amazon.state().lwa.faults.add(fault, Times::Next(1));
+    let answer = proxy.get("/v2/profiles").await;
+    assert_eq!(answer.error(), Some("token_unavailable"));
+    assert!((299..=300).contains(&retry_after(&answer)), "{}", retry_after(&answer));
+    let outcome = r#"adsproxy_token_refresh_total{trigger="request",outcome="transient"}"#;
+    assert!((proxy.metric(outcome) - 1.0).abs() < 0.5, "the refresh came to its own end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn retry_after_of_lwa_reaches_the_caller() {
     let amazon = amazon().await;
     let proxy = Proxy::start(&amazon);

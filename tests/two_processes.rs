@@ -51,7 +51,9 @@ async fn two_servers_under_load_refresh_once_per_expiry_between_them() {
     let counts = amazon.state().record.counts();
     assert!(answered > 1000, "{answered} requests");
     assert_eq!(counts.unauthorized_sent, 0, "no expired token was sent");
-    assert_eq!(counts.token_calls, issued.last().expect("one").0, "{issued:?}");
+    // The account that no request uses is tried by itself a while after the start.
+    let idle = lwa.grant("globex").expect("a grant").generation;
+    assert_eq!(counts.token_calls, issued.last().expect("one").0 + idle, "{issued:?}");
     assert!(refreshes as u64 >= EXPIRIES, "{refreshes}");
     for pair in issued[1..].windows(2) {
         assert_eq!(pair[1].0, pair[0].0 + 1, "one at a time");

@@ -17,7 +17,7 @@ pub(super) fn status(sources: &Sources, _query: &str) -> Reply {
         .map(|status| {
             json!({
                 "account": status.account.as_str(),
-                "state": status.state,
+                "state": status.state.as_str(),
                 "region": status.region.as_str(),
                 "application": status.application,
                 "expires_in_secs": status.expires_in.map(|left| left.as_secs()),

@@ -1,7 +1,7 @@
 //! Tests of the routes, and of the accept loop over a real socket.
 
 use super::*;
-use crate::{config, id::Region, metrics::AccountStatus};
+use crate::{account::AccountView, config, id::Region};
 use health::{Check, Readiness};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http_body_util::Empty;
@@ -19,10 +19,10 @@ use tokio::{
 struct Known;
 
 impl Accounts for Known {
-    fn accounts(&self) -> Vec<AccountStatus> {
-        vec![AccountStatus {
+    fn accounts(&self) -> Vec<AccountView> {
+        vec![AccountView {
             account: "acme".parse().unwrap(),
-            state: "reauthorization_required",
+            state: crate::account::State::ReauthorizationRequired,
             region: Region::Fe,
             application: "default".into(),
             expires_in: None,

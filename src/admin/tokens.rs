@@ -6,7 +6,7 @@ use super::{
     oauth::account,
     respond::{Document, Reply, json as respond_json},
 };
-use crate::{account::Account, engine::Engine, id::AccountId, login::Problem, token::Error};
+use crate::{engine::Engine, id::AccountId, login::Problem, sync::Account, token::Error};
 use http::StatusCode;
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
@@ -71,7 +71,7 @@ pub(super) fn describe(engine: &Engine, account: &Account) -> Value {
     });
     json!({
         "account": status.account.as_str(),
-        "state": status.state,
+        "state": status.state.as_str(),
         "token_type": "bearer",
         "valid": left.is_some(),
         "expires_at": expires_at,
@@ -88,11 +88,13 @@ pub(super) fn describe(engine: &Engine, account: &Account) -> Value {
 
 pub(super) fn failed(error: Error, body: Value) -> Reply {
     let (status, code, retry_after) = match error {
-        Error::ReauthorizationRequired => (StatusCode::FORBIDDEN, "reauthorization_required", None),
-        Error::ApplicationRejected { retry_after } => {
+        Error::NotConnected | Error::ReauthorizationRequired => {
+            (StatusCode::FORBIDDEN, "reauthorization_required", None)
+        }
+        Error::ApplicationRejected { retry_after, .. } => {
             (StatusCode::BAD_GATEWAY, "application_rejected", Some(retry_after))
         }
-        Error::Unavailable { retry_after } => {
+        Error::Unavailable { retry_after, .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "token_unavailable", Some(retry_after))
         }
         Error::TooManyWaiters => {

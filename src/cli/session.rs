@@ -10,7 +10,6 @@ use super::{
     wire::{Ask, Server, send},
 };
 use crate::{
-    account::Account,
     app,
     audit::{Action, Actor, Entry},
     clock::{Clock, SystemClock},
@@ -21,7 +20,8 @@ use crate::{
     log::{self, Log},
     metrics::Metrics,
     secret::Secret,
-    token,
+    sync::Account,
+    token::{self, Obstacle},
 };
 use anyhow::{Context as _, anyhow, bail};
 use serde_json::json;
@@ -142,7 +142,7 @@ impl Session {
         });
         let token = token.map_err(|error| {
             let status = self.engine.tokens().status(&self.account.holder);
-            failure(error, &status.account, status.state, status.last_error)
+            failure(error, &status.account, status.last_error)
         })?;
         let expires_in = token.expires_in(SystemClock.now());
         if wish.discloses && !(wish.must && expires_in < wish.least) {
@@ -163,21 +163,20 @@ impl Session {
 pub(super) fn failure(
     error: token::Error,
     alias: &AccountId,
-    state: &str,
     last_error: Option<String>,
 ) -> anyhow::Error {
     let why = last_error.unwrap_or_else(|| error.to_string());
     match error {
-        token::Error::ReauthorizationRequired => {
+        token::Error::NotConnected | token::Error::ReauthorizationRequired => {
             Failure::ReauthorizationRequired(vec![alias.to_string()]).into()
         }
-        token::Error::ApplicationRejected { .. } => anyhow!(
-            "login with amazon rejects the client id or secret of account {alias}: check [lwa] in \
-             the configuration"
-        ),
-        token::Error::Unavailable { .. } if state == "sealed" => {
-            anyhow!("{why}")
+        token::Error::ApplicationRejected { why: rejection, .. } => {
+            anyhow!("account {alias}: {}", rejection.advice())
         }
+        token::Error::Unavailable {
+            reason: Obstacle::Sealed | Obstacle::Unreadable | Obstacle::Refused | Obstacle::NotLwa,
+            ..
+        } => anyhow!("no token for account {alias}: {why}"),
         token::Error::Unavailable { .. } | token::Error::TooManyWaiters => {
             Failure::Unavailable(format!("no token for account {alias}: {why}")).into()
         }

@@ -367,7 +367,7 @@ fn lwa_problem(error: lwa::Error, waited: Duration, application: &lwa::Applicati
         Error::CodeExpired => Problem::CodeLate,
         Error::InvalidGrant if waited >= CODE_LIFETIME => Problem::CodeLate,
         Error::InvalidGrant => Problem::CodeReused,
-        Error::NotApproved => Problem::NotApproved,
+        Error::UnauthorizedClient => Problem::NotApproved,
         Error::InvalidClient => Problem::ApplicationRejected,
         Error::RedirectMismatch => {
             Problem::RedirectUri { redirect_uri: application.redirect_uri().to_owned() }
@@ -378,7 +378,7 @@ fn lwa_problem(error: lwa::Error, waited: Duration, application: &lwa::Applicati
         Error::Transport(cause) if cause.is_timeout() => Problem::LwaTimeout,
         Error::Refused { status, .. } if status < 500 && status != 429 => Problem::LwaAnswer(error),
         Error::Refused { .. } | Error::Transport(_) => Problem::LwaUnavailable(error),
-        Error::BadAnswer(_) => Problem::LwaAnswer(error),
+        Error::BadAnswer(_) | Error::NotLwa { .. } => Problem::LwaAnswer(error),
     }
 }
 

@@ -24,6 +24,8 @@ use zeroize::Zeroizing;
 
 /// The largest answer that is read, bytes. Both tokens together are at most 4 KiB.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
+/// `Retry-After` counts up to this: it is a number from outside.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 /// No further attempt starts after this much of one refresh.
 const ATTEMPTS_WITHIN: Duration = Duration::from_secs(8);
 
@@ -36,7 +38,7 @@ pub enum Error {
     /// No live client secret was accepted.
     #[error("invalid_client")]
     InvalidClient,
-    /// LWA answered with another error.
+    /// LWA responded with another error.
     #[error("status {status}, error {code}")]
     Refused {
         /// Its HTTP status.
@@ -46,9 +48,15 @@ pub enum Error {
         /// Its `Retry-After`.
         retry_after: Option<Duration>,
     },
-    /// The application may not do this at all; of a code only.
+    /// The application may not do this at all.
     #[error("unauthorized_client")]
-    NotApproved,
+    UnauthorizedClient,
+    /// The response is not one of LWA's: a page of HTML, a redirect.
+    #[error("status {status} without an error of login with amazon in it")]
+    NotLwa {
+        /// Its HTTP status.
+        status: u16,
+    },
     /// The code is older than its five minutes; of a code only.
     #[error("the code has expired")]
     CodeExpired,
@@ -71,7 +79,8 @@ impl Error {
             Self::Refused { retry_after, .. } => *retry_after,
             Self::InvalidGrant
             | Self::InvalidClient
-            | Self::NotApproved
+            | Self::UnauthorizedClient
+            | Self::NotLwa { .. }
             | Self::CodeExpired
             | Self::RedirectMismatch
             | Self::BadAnswer(_)
@@ -79,14 +88,21 @@ impl Error {
         }
     }
 
-    fn is_transient(&self) -> bool {
+    fn from_status(status: u16, code: &'static str, retry_after: Option<Duration>) -> Self {
+        Self::Refused { status, code, retry_after }
+    }
+
+    /// Whether the same call may succeed a moment later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
         match self {
-            Self::Refused { status, .. } => *status == 429 || *status >= 500,
+            Self::Refused { status, .. } => matches!(*status, 408 | 429 | 500..),
             // A hung LWA has already cost the whole timeout; asking again would only add to it.
             Self::Transport(error) => !error.is_timeout() || error.is_connect(),
             Self::InvalidGrant
             | Self::InvalidClient
-            | Self::NotApproved
+            | Self::UnauthorizedClient
+            | Self::NotLwa { .. }
             | Self::CodeExpired
             | Self::RedirectMismatch
             | Self::BadAnswer(_) => false,
@@ -326,7 +342,8 @@ fn transport(error: reqwest::Error) -> Error {
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?;
-    text.trim().parse().ok().map(Duration::from_secs)
+    let seconds: u64 = text.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }
 
 fn interpret(
@@ -337,13 +354,20 @@ fn interpret(
     if status == StatusCode::OK {
         return wire::granted(answer).map_err(Error::BadAnswer);
     }
-    match wire::error_code(answer) {
-        "invalid_grant" if status.is_client_error() => Err(Error::InvalidGrant),
-        "invalid_client" | "unauthorized_client" if status.is_client_error() => {
-            Err(Error::InvalidClient)
-        }
-        code => Err(Error::Refused { status: status.as_u16(), code, retry_after }),
-    }
+    let Some(code) = wire::error_code(answer) else {
+        let status = status.as_u16();
+        // A gateway in front of LWA responds with pages of its own when LWA is down.
+        return Err(match Error::from_status(status, "unknown", retry_after) {
+            error if error.is_transient() => error,
+            _ => Error::NotLwa { status },
+        });
+    };
+    Err(match code {
+        "invalid_grant" if status.is_client_error() => Error::InvalidGrant,
+        "invalid_client" if status.is_client_error() => Error::InvalidClient,
+        "unauthorized_client" if status.is_client_error() => Error::UnauthorizedClient,
+        code => Error::from_status(status.as_u16(), code, retry_after),
+    })
 }
 
 #[cfg(test)]
@@ -370,8 +394,15 @@ mod tests {
             assert!(error.is_transient(), "{status}");
             assert!(!format!("{error} {error:?}").contains("CANARY"));
         }
-        assert!(!outcome(400, &body("unsupported_grant_type")).is_transient());
-        assert!(!outcome(307, "").is_transient());
+        for (status, code) in [(400, "unsupported_grant_type"), (403, "anything_new")] {
+            let error = outcome(status, &body(code));
+            assert!(matches!(error, Error::Refused { .. }) && !error.is_transient(), "{error}");
+        }
+        for (status, text) in [(307, ""), (403, "<html>Atzr|CANARY"), (404, "{}")] {
+            assert!(matches!(outcome(status, text), Error::NotLwa { .. }), "{status}");
+        }
+        let error = outcome(400, &body("unauthorized_client"));
+        assert!(matches!(error, Error::UnauthorizedClient), "it is not invalid_client");
     }
 
     #[test]
@@ -382,6 +413,9 @@ mod tests {
             retry_after(&headers)
         };
         assert_eq!(with(" 7"), Some(Duration::from_secs(7)));
+        assert_eq!(with("18446744073709551615"), Some(RETRY_AFTER_MAX));
+        assert_eq!(with("18446744073709551616"), None);
+        assert_eq!(with("-1"), None);
         assert_eq!(with("soon"), None);
         assert_eq!(with("Fri, 20 Nov 2026 00:00:00 GMT"), None);
     }

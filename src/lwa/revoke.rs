@@ -36,9 +36,10 @@ impl LwaClient {
             let code = wire::error_code(&received.answer);
             match received.status {
                 StatusCode::OK => return Ok(Revoked::Yes),
-                _ if code == "invalid_client" => {}
+                _ if code == Some("invalid_client") => {}
                 status => {
                     let (status, retry_after) = (status.as_u16(), received.retry_after);
+                    let code = code.unwrap_or("unknown");
                     return Err(Error::Refused { status, code, retry_after });
                 }
             }

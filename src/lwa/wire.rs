@@ -101,7 +101,7 @@ pub(super) fn code_error(grant: &Grant<'_>, answer: &[u8]) -> Option<Error> {
     let Failed { error, error_description } = serde_json::from_slice(answer).ok()?;
     let is_about = |what: &str| error_description.contains(what);
     match error.as_str() {
-        "unauthorized_client" => Some(Error::NotApproved),
+        "unauthorized_client" => Some(Error::UnauthorizedClient),
         "invalid_grant" | "invalid_request" if is_about("redirect_uri") => {
             Some(Error::RedirectMismatch)
         }
@@ -159,8 +159,8 @@ fn lifetime(value: Option<&Value>) -> Duration {
     }
 }
 
-/// The error code of a failed answer, if it is one that LWA documents.
-pub(super) fn error_code(answer: &[u8]) -> &'static str {
+/// The error code of a failed response: none if it has none, `unknown` if LWA does not document it.
+pub(super) fn error_code(body: &[u8]) -> Option<&'static str> {
     #[derive(Deserialize)]
     struct Failed {
         error: String,
@@ -176,10 +176,8 @@ pub(super) fn error_code(answer: &[u8]) -> &'static str {
         "ServerError",
         "server_error",
     ];
-    serde_json::from_slice::<Failed>(answer)
-        .ok()
-        .and_then(|failed| KNOWN.into_iter().find(|known| *known == failed.error))
-        .unwrap_or("unknown")
+    let failed: Failed = serde_json::from_slice(body).ok()?;
+    Some(KNOWN.into_iter().find(|known| *known == failed.error).unwrap_or("unknown"))
 }
 
 #[cfg(test)]

@@ -99,7 +99,9 @@ impl Error {
             Self::Draining => "draining",
             Self::BodyTooLarge => "body_too_large",
             Self::HeadersTooLarge => "headers_too_large",
-            Self::Token(token::Error::ReauthorizationRequired) => "reauthorization_required",
+            Self::Token(token::Error::NotConnected | token::Error::ReauthorizationRequired) => {
+                "reauthorization_required"
+            }
             Self::Token(token::Error::ApplicationRejected { .. }) => "application_rejected",
             Self::Token(token::Error::Unavailable { .. }) => "token_unavailable",
             Self::Token(token::Error::TooManyWaiters) | Self::Forward(Forward::Busy) => {
@@ -155,8 +157,8 @@ impl Error {
     pub fn retry_after(&self) -> Option<u64> {
         let after = match self {
             Self::Token(
-                token::Error::Unavailable { retry_after }
-                | token::Error::ApplicationRejected { retry_after },
+                token::Error::Unavailable { retry_after, .. }
+                | token::Error::ApplicationRejected { retry_after, .. },
             ) => *retry_after,
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => Duration::from_secs(1),
             _ => return None,
@@ -206,6 +208,7 @@ impl Error {
             Self::Forward(forward::Error::Body(BodyError::TooSlow)) => {
                 "The request body came too slowly (limits.body_min_bytes_per_sec)."
             }
+            Self::Token(error) => error.advice().unwrap_or_else(|| entry(self.code()).text),
             _ => entry(self.code()).text,
         }
     }
@@ -309,12 +312,18 @@ mod tests {
             ),
             (Error::Token(token::Error::ReauthorizationRequired), "reauthorization_required", 403),
             (
-                Error::Token(token::Error::ApplicationRejected { retry_after: after }),
+                Error::Token(token::Error::ApplicationRejected {
+                    why: token::Rejection::InvalidClient,
+                    retry_after: after,
+                }),
                 "application_rejected",
                 502,
             ),
             (
-                Error::Token(token::Error::Unavailable { retry_after: after }),
+                Error::Token(token::Error::Unavailable {
+                    reason: token::Obstacle::Unreachable,
+                    retry_after: after,
+                }),
                 "token_unavailable",
                 503,
             ),
@@ -349,8 +358,10 @@ mod tests {
             assert_ne!(status, 401);
             assert!(status != 503 || error.retry_after().is_some_and(|after| after >= 1), "{code}");
         }
-        let error =
-            Error::Token(token::Error::Unavailable { retry_after: Duration::from_millis(1500) });
+        let error = Error::Token(token::Error::Unavailable {
+            reason: token::Obstacle::Unreachable,
+            retry_after: Duration::from_millis(1500),
+        });
         assert_eq!(error.retry_after(), Some(2));
         assert_eq!(Error::AccountRequired.retry_after(), None);
     }

@@ -2,13 +2,13 @@
 
 use super::Worker;
 use crate::{
-    account::Account,
     clock::Now,
     forward::body::Capture,
     id::Region,
     inbound::{fields::Fields, request_id},
     log::AccessLine,
     metrics::Limit,
+    sync::Account,
 };
 use http::{HeaderName, HeaderValue, Method, Uri};
 use std::{fmt, io, rc::Rc, sync::Arc};

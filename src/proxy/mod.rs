@@ -15,7 +15,6 @@ mod shim;
 mod upstream_body;
 
 use crate::{
-    account::{Directory, Table},
     caller_body::CallerBody,
     clock::{Clock, Now},
     config::Config,
@@ -36,6 +35,7 @@ use crate::{
     },
     log::AccessLog,
     metrics::{Limit, ReplayOutcome, Upstream401, WorkerMetrics},
+    sync::{Directory, Table},
     token::{self, AccessToken, TokenManager},
 };
 use arc_swap::{ArcSwap, Cache};

@@ -5,10 +5,10 @@
 
 use super::error::Error;
 use crate::{
-    account::{Account, Table},
     forward::{Service, headers::has_too_many_connection_names},
     id::{AccountId, Region, placeholder_alias},
     inbound::fields::{Field, Fields, bearer_text},
+    sync::{Account, Table},
 };
 use http::{
     HeaderMap, HeaderValue, Method, Uri, header::AUTHORIZATION, request::Parts, uri::PathAndQuery,

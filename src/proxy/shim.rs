@@ -9,12 +9,12 @@ use super::{
     select::{header_alias, prefix_alias},
 };
 use crate::{
-    account::Table,
     caller_body::CallerBody,
     deadline::Deadlines,
     forward::body::BodyError,
     id::{AccountId, placeholder_alias},
     inbound::fields::Fields,
+    sync::Table,
 };
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri, header::CONTENT_TYPE, request::Parts};

@@ -2,8 +2,10 @@
 
 use super::slot::{self, Life, Policy};
 use crate::{clock::Now, secret::Secret};
+use bytes::Bytes;
 use http::HeaderValue;
 use std::{fmt, time::Duration};
+use zeroize::Zeroizing;
 
 /// A bearer token as it goes on the wire, built once per refresh.
 pub struct AccessToken {
@@ -26,7 +28,9 @@ impl AccessToken {
         if text.is_empty() || text.len() > 8192 || !text.bytes().all(|b| b.is_ascii_graphic()) {
             return None;
         }
-        let mut header = HeaderValue::from_str(&format!("Bearer {text}")).ok()?;
+        // Wiped with its last copy: the libraries' buffers are theirs.
+        let bytes = Zeroizing::new([b"Bearer ", text.as_bytes()].concat());
+        let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes)).ok()?;
         header.set_sensitive(true);
         Some(Self { header, generation, life, due: life.due(policy.refresh_buffer) })
     }

@@ -61,12 +61,12 @@ impl Announcer {
             tell(Kind::TokenRefreshFailed);
         }
         match error.failure() {
-            Failure::ApplicationRejected => {
+            Failure::ApplicationRejected(_) => {
                 if self.rejected.lock().insert(holder.application.name().to_owned()) {
                     tell(Kind::ApplicationRejected);
                 }
             }
-            Failure::GrantDead | Failure::Sealed | Failure::Transient { .. } => {}
+            Failure::NotConnected | Failure::GrantDead | Failure::Unavailable { .. } => {}
         }
     }
 

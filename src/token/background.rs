@@ -11,6 +11,11 @@ use std::{
 };
 use tokio::{sync::Notify, task::JoinSet, time::timeout};
 
+/// Requests have this long after the start before an account is tried without one.
+const FIRST_TRY_AFTER: Duration = Duration::from_secs(30);
+/// All accounts are tried within this time after the start, if LWA keeps up.
+const SPREAD_MAX: Duration = Duration::from_secs(60);
+
 /// Accounts by the time of their next background refresh.
 #[derive(Default)]
 pub(super) struct Queue {
@@ -21,8 +26,8 @@ pub(super) struct Queue {
 struct Entry {
     at: Now,
     holder: Weak<Holder>,
-    /// The token this was planned for: a refresh from elsewhere makes the plan void.
-    generation: u64,
+    /// A newer plan for the same account makes this one void.
+    plan: u64,
 }
 
 impl PartialEq for Entry {
@@ -45,13 +50,19 @@ impl Ord for Entry {
 impl Queue {
     /// Plans `holder`'s next background refresh, if it has one to come.
     pub(super) fn push(&self, holder: &Arc<Holder>, now: Now) {
-        let (due, generation) = {
-            let slot = holder.slot.lock();
-            (slot.background_due(now, jitter()), slot.generation())
+        let (due, plan) = {
+            let mut slot = holder.slot.lock();
+            (slot.background_due(now, jitter()), slot.next_plan())
         };
         let Some(due) = due else { return };
-        let entry = Entry { at: now.plus(due), holder: Arc::downgrade(holder), generation };
-        self.heap.lock().push(Reverse(entry));
+        let mut heap = self.heap.lock();
+        let at = match due.is_zero() {
+            // By the monotonic clock alone: a wall clock that is set brings no haste.
+            true => Now { wall: Duration::MAX, ..now.plus(spread(heap.len())) },
+            false => now.plus(due),
+        };
+        heap.push(Reverse(Entry { at, holder: Arc::downgrade(holder), plan }));
+        drop(heap);
         self.changed.notify_one();
     }
 
@@ -70,10 +81,23 @@ impl Queue {
 
 /// 0.9 to 1.1, so that accounts connected together do not stay together.
 fn jitter() -> f64 {
+    0.9 + random() * 0.2
+}
+
+/// When to try an account without a fresh token beside `others`: the first seconds after a start
+/// belong to requests, and LWA is not asked for all accounts at once.
+fn spread(others: usize) -> Duration {
+    let window = u32::try_from(others).unwrap_or(u32::MAX).saturating_mul(50);
+    let window = Duration::from_millis(window.into()) + Duration::from_secs(1);
+    FIRST_TRY_AFTER + window.min(SPREAD_MAX).mul_f64(random())
+}
+
+/// 0 to 1.
+fn random() -> f64 {
     let mut byte = [0];
     // Without randomness there is no jitter, which is no reason to stop refreshing.
     let _ = aws_lc_rs::rand::fill(&mut byte);
-    0.9 + f64::from(byte[0]) / 255.0 * 0.2
+    f64::from(byte[0]) / 255.0
 }
 
 /// The refresher itself; runs until dropped.
@@ -88,13 +112,15 @@ pub(super) async fn run(inner: &Arc<Inner>) {
             Ok(entry) => {
                 let Some(holder) = entry.holder.upgrade() else { continue };
                 let mut slot = holder.slot.lock();
-                let planned = slot.generation() == entry.generation;
-                if planned && slot.background(now) {
+                if !slot.is_planned(entry.plan) {
+                    continue;
+                }
+                if slot.background(now) {
                     drop(slot);
                     // A task of its own: who stops this loop stops no refresh half way.
                     let refresh = inner.clone().refresh(holder, Trigger::Background);
                     running.spawn(inner.control.spawn(refresh));
-                } else if planned && slot.background_due(now, 1.0).is_some_and(|d| !d.is_zero()) {
+                } else if slot.background_due(now, 1.0).is_some_and(|due| !due.is_zero()) {
                     drop(slot);
                     inner.background.push(&holder, now);
                 }
@@ -115,7 +141,7 @@ mod tests {
 
     fn queue(at: Now) -> Queue {
         let queue = Queue::default();
-        queue.heap.lock().push(Reverse(Entry { at, holder: Weak::new(), generation: 1 }));
+        queue.heap.lock().push(Reverse(Entry { at, holder: Weak::new(), plan: 1 }));
         queue
     }
 

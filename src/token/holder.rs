@@ -188,6 +188,16 @@ impl Holder {
         }
     }
 
+    /// Forgets every token: the account is gone. Callers that have one keep it until they are done.
+    pub(super) fn wipe(&self, now: Now) {
+        self.current.store(None);
+        for secret in [&self.stored, &self.dead] {
+            *secret.lock() = None;
+        }
+        *self.unsaved.lock() = None;
+        self.note_failure(slot::Failure::NotConnected, "the account was removed", now);
+    }
+
     pub(super) fn finish(&self) {
         self.finished.send_modify(|refreshes| *refreshes += 1);
     }

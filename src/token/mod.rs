@@ -9,23 +9,27 @@ mod access_token;
 mod announce;
 pub mod background;
 pub mod consent;
+mod error;
 mod holder;
 mod refresh;
 pub mod slot;
 
 pub use access_token::AccessToken;
+pub use error::{Error, Obstacle, Rejection};
 pub use holder::{Authority, Holder};
 
 use crate::{
+    account::AccountView,
     clock::{Clock, Now},
     config,
+    error_chain::chain,
     event::Events,
     id::{AccountId, Region},
     lwa::{Application, LwaClient},
-    metrics::{AccountStatus, Metrics, Trigger},
+    metrics::{Metrics, Trigger},
     store::{self, Credential, CredentialStore},
 };
-use slot::{Life, Policy, Refusal, Rejected, State, Want};
+use slot::{Failure, Life, Policy, Rejected, Want};
 use std::{
     fmt,
     sync::{
@@ -35,41 +39,6 @@ use std::{
     time::Duration,
 };
 use tokio::{runtime::Handle, sync::Semaphore, sync::watch, time::timeout};
-
-/// Why no token can be had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// The grant is dead; a person must connect the account again.
-    #[error("the account must be connected again")]
-    ReauthorizationRequired,
-    /// LWA rejects the client id or secret.
-    #[error("login with amazon rejects the application's client id or secret")]
-    ApplicationRejected {
-        /// When LWA is asked again.
-        retry_after: Duration,
-    },
-    /// LWA cannot be reached, or did not answer in time.
-    #[error("no valid access token, and login with amazon cannot be reached")]
-    Unavailable {
-        /// When it is tried again.
-        retry_after: Duration,
-    },
-    /// As many requests wait already as may.
-    #[error("too many requests wait for a token of this account")]
-    TooManyWaiters,
-}
-
-impl From<Refusal> for Error {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::ReauthorizationRequired => Self::ReauthorizationRequired,
-            Refusal::ApplicationRejected { retry_after } => {
-                Self::ApplicationRejected { retry_after }
-            }
-            Refusal::Unavailable { retry_after } => Self::Unavailable { retry_after },
-        }
-    }
-}
 
 /// What to replay a request with after a 401.
 #[derive(Debug)]
@@ -178,15 +147,21 @@ impl TokenManager {
         *holder.stored.lock() = Some(record.refresh_token.clone());
         holder.remember_consent(record);
         if record.reauthorization_required {
-            let why = "the grant is dead";
             self.0.announcer.known_dead(holder.id());
-            return holder.fail(slot::Failure::GrantDead, why, now);
+            return match record.refresh_token.is_empty() {
+                true => holder.fail(Failure::NotConnected, "the account was logged out", now),
+                false => holder.fail(Failure::GrantDead, "the grant is dead", now),
+            };
         }
         if let Some(token) = self.0.stored_token(record, now) {
-            self.0.announcer.usable(holder, token.generation, now.unix());
-            holder.publish(token);
-            self.0.background.push(holder, now);
+            if token.life.is_expired(now) {
+                holder.slot.lock().expired(token.generation, token.life);
+            } else {
+                self.0.announcer.usable(holder, token.generation, now.unix());
+                holder.publish(token);
+            }
         }
+        self.0.background.push(holder, now);
     }
 
     /// Takes over a record that the store refuses: it serves from memory, and is saved when that
@@ -204,16 +179,26 @@ impl TokenManager {
         self.0.unsaved.load(Ordering::SeqCst)
     }
 
-    /// Notes why `holder`'s account cannot be used: `failure`, in words `why`.
-    pub fn unusable(&self, holder: &Holder, failure: slot::Failure, why: &str) {
-        holder.fail(failure, why, self.0.clock.now());
+    /// Marks `holder`'s account as not connected.
+    pub fn not_connected(&self, holder: &Holder) {
+        holder.fail(Failure::NotConnected, "not connected", self.0.clock.now());
     }
 
-    /// Whether the account waits for a person, or for its key.
+    /// Marks `holder`'s account as one whose record cannot be read because of `error`.
+    pub fn unreadable(&self, holder: &Holder, error: &store::Error) {
+        let failure = Failure::unavailable(Obstacle::of_store(error));
+        holder.fail(failure, &chain(error), self.0.clock.now());
+    }
+
+    /// Whether only another record, or a record that can be read, helps the account.
     #[must_use]
     pub fn is_stuck(&self, holder: &Holder) -> bool {
-        let state = holder.slot.lock().state(self.0.clock.now());
-        matches!(state, State::ReauthorizationRequired | State::Sealed)
+        holder.slot.lock().state(self.0.clock.now()).needs_record()
+    }
+
+    /// Forgets the tokens of an account that is gone.
+    pub fn wipe(&self, holder: &Holder) {
+        holder.wipe(self.0.clock.now());
     }
 
     /// Forgets failures if `record` brings a grant that is not known to be dead.
@@ -292,7 +277,7 @@ impl TokenManager {
                 self.0.wait(holder, finished).await?;
             }
             Want::Wait => self.0.wait(holder, finished).await?,
-            Want::Refuse(refusal) => return Err(refusal.into()),
+            Want::Refuse(error) => return Err(error),
         }
         self.0.after_waiting(holder)
     }
@@ -329,11 +314,11 @@ impl TokenManager {
         if begun {
             self.0.spawn_refresh(holder, Trigger::Request, b"");
         } else if let Some(refusal) = refusal {
-            return Err(refusal.into());
+            return Err(refusal);
         }
         self.0.wait(holder, finished).await?;
         let refusal = holder.slot.lock().refusal(self.0.clock.now());
-        refusal.map_or_else(|| self.0.after_waiting(holder), |refusal| Err(refusal.into()))
+        refusal.map_or_else(|| self.0.after_waiting(holder), Err)
     }
 
     /// Returns what to replay the request `request_id` (none if empty) with after Amazon answered
@@ -365,7 +350,7 @@ impl TokenManager {
                 self.0.wait(holder, finished).await
             }
             Rejected::Wait => self.0.wait(holder, finished).await,
-            Rejected::Refuse(refusal) => Err(refusal.into()),
+            Rejected::Refuse(error) => Err(error),
         };
         let now = self.0.clock.now();
         match (outcome, holder.good(now)) {
@@ -376,11 +361,8 @@ impl TokenManager {
                 Ok(Replacement { token, failed: None })
             }
             (outcome, current) => {
-                let refusal = holder.slot.lock().refusal(now).map(Error::from);
-                let error = outcome
-                    .err()
-                    .or(refusal)
-                    .unwrap_or(Error::Unavailable { retry_after: Duration::from_secs(1) });
+                let refusal = holder.slot.lock().refusal(now);
+                let error = outcome.err().or(refusal).unwrap_or(Error::later());
                 if error == Error::ReauthorizationRequired {
                     holder.discard(rejected);
                 }
@@ -404,20 +386,20 @@ impl TokenManager {
 
     /// What `/status` and `/metrics` show of one account.
     #[must_use]
-    pub fn status(&self, holder: &Holder) -> AccountStatus {
+    pub fn status(&self, holder: &Holder) -> AccountView {
         let now = self.0.clock.now();
         let slot = holder.slot.lock();
         let state = slot.state(now);
         let current = holder.current.load();
-        AccountStatus {
+        AccountView {
             account: holder.id.clone(),
-            state: state.as_str(),
+            state,
             region: holder.region,
             application: holder.application.name().to_owned(),
             expires_in: current.as_ref().map(|token| token.life.remaining(now)),
             generation: slot.generation(),
             last_error: holder.last_error.lock().clone(),
-            reauthorization_required: state == State::ReauthorizationRequired,
+            reauthorization_required: state.needs_login(),
             consent_days_left: holder.consent_days_left(now.unix()),
             is_unsaved: holder.unsaved.lock().is_some(),
         }
@@ -452,26 +434,21 @@ impl Inner {
         drop(place);
         match ended {
             Ok(Ok(())) => Ok(()),
-            _ => Err(Error::Unavailable { retry_after: Duration::from_secs(1) }),
+            _ => Err(Error::later()),
         }
     }
 
     /// Looks again after a wait: a good token, or why there is none. Starts nothing.
     fn after_waiting(&self, holder: &Holder) -> Result<Arc<AccessToken>, Error> {
         let now = self.clock.now();
-        holder.good(now).ok_or_else(|| {
-            holder
-                .slot
-                .lock()
-                .refusal(now)
-                .map_or(Error::Unavailable { retry_after: Duration::from_secs(1) }, Error::from)
-        })
+        let refusal = || holder.slot.lock().refusal(now).unwrap_or(Error::later());
+        holder.good(now).ok_or_else(refusal)
     }
 
+    /// The access token in `record`, which may have expired.
     fn stored_token(&self, record: &Credential, now: Now) -> Option<AccessToken> {
         let stored = record.access_token.as_ref()?;
         let life = Life::stored(stored.issued_at, stored.expires_at, now);
-        let token = AccessToken::new(&stored.token, record.generation, life, &self.policy)?;
-        (!life.is_expired(now)).then_some(token)
+        AccessToken::new(&stored.token, record.generation, life, &self.policy)
     }
 }

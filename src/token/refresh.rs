@@ -3,7 +3,7 @@
 //! The order keeps grants alive: take the lock all processes share, read the record again, ask
 //! LWA, make a changed refresh token durable, only then use the access token it came with.
 
-use super::{AccessToken, Holder, Inner, holder::Unsaved, slot};
+use super::{AccessToken, Holder, Inner, Obstacle, Rejection, holder::Unsaved, slot};
 use crate::{
     error_chain::chain,
     lwa,
@@ -44,40 +44,51 @@ pub(super) enum Error {
 impl Error {
     pub(super) fn failure(&self) -> Failure {
         match self {
-            Self::NoGrant | Self::GrantDead | Self::KnownDead => Failure::GrantDead,
-            Self::Lwa(lwa::Error::InvalidClient) => Failure::ApplicationRejected,
-            Self::Lwa(error) => Failure::Transient { retry_after: error.retry_after() },
-            Self::Store(error) if error.is_sealed() => Failure::Sealed,
-            Self::Store(_) | Self::BadToken | Self::Pending | Self::Moved => {
-                Failure::Transient { retry_after: None }
-            }
+            Self::NoGrant => Failure::NotConnected,
+            Self::GrantDead | Self::KnownDead => Failure::GrantDead,
+            Self::Lwa(error) => of_lwa(error),
+            Self::Store(error) => Failure::unavailable(Obstacle::of_store(error)),
+            Self::BadToken => Failure::unavailable(Obstacle::NotLwa),
+            Self::Pending | Self::Moved => Failure::unavailable(Obstacle::Store),
         }
     }
 
     /// The stable code of events.
     pub(super) fn reason(&self) -> &'static str {
-        match self {
-            Self::NoGrant => "not_connected",
-            Self::GrantDead | Self::KnownDead => "invalid_grant",
-            Self::Lwa(lwa::Error::InvalidClient) => "invalid_client",
-            Self::Lwa(_) => "lwa_unavailable",
-            Self::BadToken => "lwa_bad_answer",
-            Self::Store(error) if error.is_sealed() => "sealed",
-            Self::Store(_) | Self::Pending | Self::Moved => "store_unavailable",
+        match self.failure() {
+            Failure::NotConnected => "not_connected",
+            Failure::GrantDead => "invalid_grant",
+            Failure::ApplicationRejected(why) => why.code(),
+            Failure::Unavailable { reason, .. } => reason.code(),
         }
     }
 
     fn outcome(&self) -> RefreshOutcome {
         match self.failure() {
-            Failure::GrantDead => RefreshOutcome::ReauthorizationRequired,
-            Failure::ApplicationRejected => RefreshOutcome::ApplicationRejected,
-            Failure::Sealed => RefreshOutcome::StoreFailed,
-            Failure::Transient { .. } if matches!(self, Self::Store(_)) => {
+            Failure::NotConnected | Failure::GrantDead => RefreshOutcome::ReauthorizationRequired,
+            Failure::ApplicationRejected(_) => RefreshOutcome::ApplicationRejected,
+            Failure::Unavailable { .. } if matches!(self, Self::Store(_)) => {
                 RefreshOutcome::StoreFailed
             }
-            Failure::Transient { .. } => RefreshOutcome::Transient,
+            Failure::Unavailable { .. } => RefreshOutcome::Transient,
         }
     }
+}
+
+/// What an error of LWA means for the account.
+fn of_lwa(error: &lwa::Error) -> Failure {
+    let reason = match error {
+        lwa::Error::InvalidClient => {
+            return Failure::ApplicationRejected(Rejection::InvalidClient);
+        }
+        lwa::Error::UnauthorizedClient => {
+            return Failure::ApplicationRejected(Rejection::UnauthorizedClient);
+        }
+        lwa::Error::BadAnswer(_) | lwa::Error::NotLwa { .. } => Obstacle::NotLwa,
+        lwa::Error::Refused { .. } if !error.is_transient() => Obstacle::Refused,
+        _ => Obstacle::Unreachable,
+    };
+    Failure::Unavailable { reason, retry_after: error.retry_after() }
 }
 
 /// Ends the refresh also when its task panics: waiters must never wait for nobody.
@@ -90,7 +101,7 @@ struct Ending<'a> {
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         if !self.done {
-            let failure = Failure::Transient { retry_after: None };
+            let failure = Failure::unavailable(Obstacle::Unreachable);
             self.holder.fail(failure, "the refresh ended unexpectedly", self.inner.clock.now());
         }
     }
@@ -157,6 +168,7 @@ impl Inner {
         // Another process may have refreshed while this one waited for the lock.
         if record.generation > known
             && let Some(token) = self.stored_token(&record, self.clock.now())
+            && !token.life.is_expired(self.clock.now())
         {
             return Ok(token);
         }
@@ -242,7 +254,7 @@ impl Inner {
         granted: lwa::Granted,
     ) -> Result<AccessToken, Error> {
         let now = self.clock.now();
-        record.generation = record.generation.max(known) + 1;
+        record.generation = record.generation.max(known).saturating_add(1);
         let life = Life::new(now, granted.expires_in);
         let token = AccessToken::new(&granted.access_token, record.generation, life, &self.policy)
             .ok_or(Error::BadToken)?;
@@ -323,16 +335,19 @@ fn report(holder: &Holder, error: &Error) {
     let account = holder.id.as_str();
     let error_text = chain(error);
     match error.failure() {
+        Failure::NotConnected => error!(account, "not connected: connect the account"),
         Failure::GrantDead => {
             error!(account, error = %error_text, "grant is dead: connect the account again");
         }
-        Failure::ApplicationRejected => {
-            error!(account, application = holder.application.name(), error = %error_text,
-                "application rejected: check client id and secret");
+        Failure::ApplicationRejected(why) => {
+            let (application, advice) = (holder.application.name(), why.advice());
+            error!(account, application, error = %error_text, advice, "application rejected");
         }
-        Failure::Sealed => {
-            error!(account, error = %error_text, "record cannot be opened: is its key configured?");
+        Failure::Unavailable { reason: Obstacle::Unreachable | Obstacle::Store, .. } => {
+            warn!(account, error = %error_text, "refresh failed");
         }
-        Failure::Transient { .. } => warn!(account, error = %error_text, "refresh failed"),
+        Failure::Unavailable { reason, .. } => {
+            error!(account, error = %error_text, advice = reason.advice(), "refresh failed");
+        }
     }
 }

@@ -4,7 +4,8 @@
 //! owns the refresh and must report `succeeded` or `failed`; until then everybody else waits or
 //! goes on with the token there is.
 
-use crate::clock::Now;
+use super::{Error, Obstacle, Rejection};
+use crate::{account::State, clock::Now, lwa::RETRY_AFTER_MAX};
 use std::time::Duration;
 
 /// The times of `[token]` that decide when to refresh.
@@ -20,12 +21,17 @@ pub struct Policy {
 
 /// How long a rejected application is left alone.
 const APPLICATION_REJECTED_FOR: Duration = Duration::from_secs(60);
-/// How long a record that does not open is left alone.
-const SEALED_FOR: Duration = Duration::from_secs(10);
+/// How long a record that cannot be read is left alone.
+const RECORD_MEMORY: Duration = Duration::from_secs(10);
 /// The longest memory of a transient failure: recovery is noticed within this time.
 const FAILURE_MEMORY_MAX: Duration = Duration::from_secs(8);
-/// `Retry-After` of LWA is honoured up to this.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+/// How long a permanent refusal is remembered, once it has been repeated.
+const REFUSAL_MEMORY: Duration = Duration::from_secs(60);
+/// So many refusals may be a response that was lost or mangled once.
+const REFUSALS_FORGIVEN: u32 = 4;
+
+/// No record makes a token live longer than LWA does.
+const LIFETIME_MAX: Duration = Duration::from_secs(86_400);
 
 /// From when to when a token is good, on both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +53,7 @@ impl Life {
     #[must_use]
     pub fn stored(issued_at: u64, expires_at: u64, now: Now) -> Self {
         let left = Duration::from_secs(expires_at).saturating_sub(now.wall);
-        let lifetime = Duration::from_secs(expires_at.saturating_sub(issued_at));
+        let lifetime = Duration::from_secs(expires_at.saturating_sub(issued_at)).min(LIFETIME_MAX);
         // A wall clock set back must not give a stored token a longer life than it was born with.
         let left = left.min(lifetime);
         Self {
@@ -96,69 +102,6 @@ pub fn passed(at: Now, now: Now) -> bool {
     now.wall >= at.wall || now.mono >= at.mono
 }
 
-/// What an account is, for people and metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// A token that needs nothing.
-    Fresh,
-    /// A good token inside the refresh buffer.
-    Due,
-    /// No token, or one that is over.
-    Expired,
-    /// A refresh is under way and there is no good token.
-    Refreshing,
-    /// The grant is dead: a person must connect the account again.
-    ReauthorizationRequired,
-    /// LWA rejects the application's client id or secret.
-    ApplicationRejected,
-    /// The record cannot be opened with the keys there are.
-    Sealed,
-}
-
-impl State {
-    /// Every state, for metrics that show all of them.
-    pub const ALL: [Self; 7] = [
-        Self::Fresh,
-        Self::Due,
-        Self::Expired,
-        Self::Refreshing,
-        Self::ReauthorizationRequired,
-        Self::ApplicationRejected,
-        Self::Sealed,
-    ];
-
-    /// The state's name in metrics and JSON.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Fresh => "fresh",
-            Self::Due => "due",
-            Self::Expired => "expired",
-            Self::Refreshing => "refreshing",
-            Self::ReauthorizationRequired => "reauthorization_required",
-            Self::ApplicationRejected => "application_rejected",
-            Self::Sealed => "sealed",
-        }
-    }
-}
-
-/// Why there is no token to be had now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The grant is dead.
-    ReauthorizationRequired,
-    /// The application is rejected.
-    ApplicationRejected {
-        /// When LWA is asked again.
-        retry_after: Duration,
-    },
-    /// LWA could not be reached, or the record not be opened.
-    Unavailable {
-        /// When it is tried again.
-        retry_after: Duration,
-    },
-}
-
 /// What a request that wants a token does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {
@@ -171,7 +114,7 @@ pub enum Want {
     /// Wait for the refresh that is under way.
     Wait,
     /// Give up at once.
-    Refuse(Refusal),
+    Refuse(Error),
 }
 
 /// What a request does whose token Amazon answered with 401.
@@ -184,32 +127,42 @@ pub enum Rejected {
     /// Wait for the refresh that is under way.
     Wait,
     /// Give up at once.
-    Refuse(Refusal),
+    Refuse(Error),
 }
 
 /// How a refresh failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// LWA was not reached, answered nonsense, or was busy.
-    Transient {
+    /// There is no grant.
+    NotConnected,
+    /// `invalid_grant`.
+    GrantDead,
+    /// LWA rejects the application, with every live secret.
+    ApplicationRejected(Rejection),
+    /// LWA or the store brought no token this time.
+    Unavailable {
+        /// What is in the way.
+        reason: Obstacle,
         /// LWA's `Retry-After`.
         retry_after: Option<Duration>,
     },
-    /// `invalid_grant`, or no grant at all.
-    GrantDead,
-    /// `invalid_client` for every live secret.
-    ApplicationRejected,
-    /// The record does not open.
-    Sealed,
+}
+
+impl Failure {
+    /// What passes by itself, without a `Retry-After`.
+    #[must_use]
+    pub fn unavailable(reason: Obstacle) -> Self {
+        Self::Unavailable { reason, retry_after: None }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Block {
     None,
+    NotConnected,
     Dead,
-    Rejected { until: Now },
-    Sealed { until: Now },
-    Failed { until: Now },
+    Rejected { until: Now, why: Rejection },
+    Failed { until: Now, reason: Obstacle },
 }
 
 /// One account's machine.
@@ -223,6 +176,8 @@ pub struct Slot {
     block: Block,
     failures: u32,
     last_forced: Option<Now>,
+    /// The number of the newest plan of the background refresher: older ones are void.
+    plan: u64,
 }
 
 impl Slot {
@@ -237,6 +192,7 @@ impl Slot {
             block: Block::None,
             failures: 0,
             last_forced: None,
+            plan: 0,
         }
     }
 
@@ -262,9 +218,11 @@ impl Slot {
     #[must_use]
     pub fn state(&self, now: Now) -> State {
         match (self.block, self.life) {
+            (Block::NotConnected, _) => State::NotConnected,
             (Block::Dead, _) => State::ReauthorizationRequired,
-            (Block::Rejected { until }, _) if !passed(until, now) => State::ApplicationRejected,
-            (Block::Sealed { .. }, _) => State::Sealed,
+            (Block::Rejected { .. }, _) => State::ApplicationRejected,
+            (Block::Failed { reason: Obstacle::Sealed, .. }, _) => State::Sealed,
+            (Block::Failed { reason: Obstacle::Unreadable, .. }, _) => State::Unreadable,
             (_, Some(life)) if !life.is_expired(now) => {
                 if passed(life.due(self.policy.refresh_buffer), now) {
                     State::Due
@@ -273,6 +231,7 @@ impl Slot {
                 }
             }
             _ if self.refreshing => State::Refreshing,
+            (_, None) => State::Idle,
             _ => State::Expired,
         }
     }
@@ -288,7 +247,7 @@ impl Slot {
         }
         match (self.refusal(now), alive) {
             (Some(_), true) => Want::Use,
-            (Some(refusal), false) => Want::Refuse(refusal),
+            (Some(error), false) => Want::Refuse(error),
             (None, _) => {
                 self.refreshing = true;
                 if alive { Want::UseAndRefresh } else { Want::Refresh }
@@ -311,8 +270,8 @@ impl Slot {
         if alive && lately {
             return Rejected::Replay;
         }
-        if let Some(refusal) = self.refusal(now) {
-            return Rejected::Refuse(refusal);
+        if let Some(error) = self.refusal(now) {
+            return Rejected::Refuse(error);
         }
         self.refreshing = true;
         self.last_forced = Some(now);
@@ -321,7 +280,7 @@ impl Slot {
 
     /// Whether the background refresher shall refresh now. `true` hands it the refresh.
     pub fn background(&mut self, now: Now) -> bool {
-        if self.life.is_none() || self.refreshing || self.refusal(now).is_some() {
+        if self.refreshing || self.refusal(now).is_some() {
             return false;
         }
         self.refreshing = true;
@@ -331,23 +290,41 @@ impl Slot {
     /// How long until the background refresher should act; `None` when it has nothing to do.
     ///
     /// `jitter` (0.9 to 1.1) spreads accounts that were connected together. A token that lives
-    /// shorter than the lead is left to the requests: it would be refreshed without end.
+    /// shorter than the lead is left to the requests: it would be refreshed without end. An
+    /// account without a token is due at once.
     #[must_use]
     pub fn background_due(&self, now: Now, jitter: f64) -> Option<Duration> {
-        let life = self.life?;
-        match self.block {
-            Block::Dead => None,
-            Block::Rejected { until } | Block::Sealed { until } | Block::Failed { until } => {
+        let lead = self.policy.background_lead;
+        match (self.block, self.life) {
+            (Block::NotConnected | Block::Dead, _) => None,
+            (Block::Rejected { until, .. } | Block::Failed { until, .. }, _) => {
                 Some(left(until, now))
             }
-            Block::None => {
-                let lead = self.policy.background_lead;
-                if lead.is_zero() || life.lifetime() <= lead {
-                    return None;
-                }
+            (Block::None, _) if lead.is_zero() => None,
+            (Block::None, None) => Some(Duration::ZERO),
+            (Block::None, Some(life)) if life.lifetime() <= lead => None,
+            (Block::None, Some(life)) => {
                 Some(life.remaining(now).saturating_sub(lead.mul_f64(jitter)))
             }
         }
+    }
+
+    /// Begins a new plan of the background refresher, which voids the one before.
+    pub fn next_plan(&mut self) -> u64 {
+        self.plan += 1;
+        self.plan
+    }
+
+    /// Whether `plan` is the newest one.
+    #[must_use]
+    pub fn is_planned(&self, plan: u64) -> bool {
+        self.plan == plan
+    }
+
+    /// The record holds a token that has expired since.
+    pub fn expired(&mut self, generation: u64, life: Life) {
+        self.generation = generation;
+        self.life = Some(life);
     }
 
     /// The refresh brought a token, or another process had brought one.
@@ -377,15 +354,14 @@ impl Slot {
         self.last_forced = None;
         self.failures = self.failures.saturating_add(1);
         self.block = match failure {
+            Failure::NotConnected => Block::NotConnected,
             Failure::GrantDead => Block::Dead,
-            Failure::ApplicationRejected => {
-                Block::Rejected { until: now.plus(APPLICATION_REJECTED_FOR) }
+            Failure::ApplicationRejected(why) => {
+                Block::Rejected { until: now.plus(APPLICATION_REJECTED_FOR), why }
             }
-            Failure::Sealed => Block::Sealed { until: now.plus(SEALED_FOR) },
-            Failure::Transient { retry_after } => {
-                let doubled = Duration::from_secs(1 << (self.failures - 1).min(8));
+            Failure::Unavailable { reason, retry_after } => {
                 let asked = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
-                Block::Failed { until: now.plus(doubled.min(FAILURE_MEMORY_MAX).max(asked)) }
+                Block::Failed { until: now.plus(self.memory(reason).max(asked)), reason }
             }
         };
     }
@@ -398,17 +374,36 @@ impl Slot {
 
     /// Why a refresh must not start now.
     #[must_use]
-    pub fn refusal(&self, now: Now) -> Option<Refusal> {
+    pub fn refusal(&self, now: Now) -> Option<Error> {
         match self.block {
             Block::None => None,
-            Block::Dead => Some(Refusal::ReauthorizationRequired),
-            Block::Rejected { until } if !passed(until, now) => {
-                Some(Refusal::ApplicationRejected { retry_after: left(until, now) })
+            Block::NotConnected => Some(Error::NotConnected),
+            Block::Dead => Some(Error::ReauthorizationRequired),
+            Block::Rejected { until, .. } | Block::Failed { until, .. } if passed(until, now) => {
+                None
             }
-            Block::Sealed { until } | Block::Failed { until } if !passed(until, now) => {
-                Some(Refusal::Unavailable { retry_after: left(until, now) })
+            Block::Rejected { until, why } => {
+                Some(Error::ApplicationRejected { why, retry_after: left(until, now) })
             }
-            Block::Rejected { .. } | Block::Sealed { .. } | Block::Failed { .. } => None,
+            Block::Failed { until, reason } => {
+                Some(Error::Unavailable { reason, retry_after: left(until, now) })
+            }
+        }
+    }
+
+    /// How long the newest failure, for `reason`, keeps later callers from LWA.
+    fn memory(&self, reason: Obstacle) -> Duration {
+        match reason {
+            Obstacle::Sealed | Obstacle::Unreadable => RECORD_MEMORY,
+            // The same request gets the same response.
+            Obstacle::Refused | Obstacle::NotLwa if self.failures > REFUSALS_FORGIVEN => {
+                REFUSAL_MEMORY
+            }
+            Obstacle::Refused | Obstacle::NotLwa => FAILURE_MEMORY_MAX,
+            Obstacle::Unreachable | Obstacle::Store => {
+                let doubled = Duration::from_secs(1 << self.failures.saturating_sub(1).min(8));
+                doubled.min(FAILURE_MEMORY_MAX)
+            }
         }
     }
 

@@ -22,13 +22,18 @@ fn fresh() -> (Slot, Now) {
     (slot, now)
 }
 
-const TRANSIENT: Failure = Failure::Transient { retry_after: None };
+const TRANSIENT: Failure =
+    Failure::Unavailable { reason: Obstacle::Unreachable, retry_after: None };
+
+fn unavailable(seconds: u64) -> Error {
+    Error::Unavailable { reason: Obstacle::Unreachable, retry_after: secs(seconds) }
+}
 
 #[test]
 fn the_first_caller_refreshes_and_the_others_wait() {
     let now = ManualClock::new().now();
     let mut slot = Slot::new(policy());
-    assert_eq!(slot.state(now), State::Expired);
+    assert_eq!(slot.state(now), State::Idle, "no token yet");
     assert_eq!(slot.want(now), Want::Refresh);
     assert_eq!(slot.state(now), State::Refreshing);
     for _ in 0..3 {
@@ -64,7 +69,7 @@ fn an_early_refresh_that_fails_costs_nobody_anything_while_the_token_lives() {
     assert_eq!(slot.want(due.plus(secs(2))), Want::UseAndRefresh, "and forgotten");
     slot.failed(Failure::GrantDead, due.plus(secs(2)));
     assert_eq!(slot.want(now.plus(secs(3599))), Want::Use);
-    assert_eq!(slot.want(now.plus(HOUR)), Want::Refuse(Refusal::ReauthorizationRequired));
+    assert_eq!(slot.want(now.plus(HOUR)), Want::Refuse(Error::ReauthorizationRequired));
 }
 
 #[test]
@@ -74,7 +79,7 @@ fn failures_are_remembered_longer_as_they_repeat_up_to_a_bound() {
     for expected in [1, 2, 4, 8, 8, 8] {
         assert_eq!(slot.want(now), Want::Refresh);
         slot.failed(TRANSIENT, now);
-        let refusal = Refusal::Unavailable { retry_after: secs(expected) };
+        let refusal = unavailable(expected);
         assert_eq!(slot.want(now), Want::Refuse(refusal));
         now = now.plus(secs(expected));
     }
@@ -82,12 +87,15 @@ fn failures_are_remembered_longer_as_they_repeat_up_to_a_bound() {
 
 #[test]
 fn retry_after_of_lwa_is_honoured_within_reason() {
-    for (asked, expected) in [(5, 5), (100, 100), (1_000_000, 300)] {
+    for (asked, expected) in [(5, 5), (100, 100), (1_000_000, 300), (u64::MAX, 300)] {
         let now = ManualClock::new().now();
         let mut slot = Slot::new(policy());
         slot.want(now);
-        slot.failed(Failure::Transient { retry_after: Some(secs(asked)) }, now);
-        let refusal = Refusal::Unavailable { retry_after: secs(expected) };
+        slot.failed(
+            Failure::Unavailable { reason: Obstacle::Unreachable, retry_after: Some(secs(asked)) },
+            now,
+        );
+        let refusal = unavailable(expected);
         assert_eq!(slot.want(now), Want::Refuse(refusal));
     }
 }
@@ -99,7 +107,7 @@ fn a_dead_grant_stays_dead_until_it_is_reconnected() {
     slot.want(now);
     slot.failed(Failure::GrantDead, now);
     let much_later = now.plus(secs(1_000_000));
-    assert_eq!(slot.want(much_later), Want::Refuse(Refusal::ReauthorizationRequired));
+    assert_eq!(slot.want(much_later), Want::Refuse(Error::ReauthorizationRequired));
     assert_eq!(slot.state(much_later), State::ReauthorizationRequired);
     assert!(!slot.background(much_later));
     slot.reconnected();
@@ -111,8 +119,9 @@ fn a_rejected_application_is_asked_again_after_a_minute() {
     let now = ManualClock::new().now();
     let mut slot = Slot::new(policy());
     slot.want(now);
-    slot.failed(Failure::ApplicationRejected, now);
-    let refusal = Refusal::ApplicationRejected { retry_after: secs(59) };
+    slot.failed(Failure::ApplicationRejected(Rejection::InvalidClient), now);
+    let refusal =
+        Error::ApplicationRejected { why: Rejection::InvalidClient, retry_after: secs(59) };
     assert_eq!(slot.want(now.plus(secs(1))), Want::Refuse(refusal));
     assert_eq!(slot.state(now.plus(secs(1))), State::ApplicationRejected);
     assert_eq!(slot.want(now.plus(secs(60))), Want::Refresh);
@@ -136,7 +145,7 @@ fn a_401_during_an_outage_is_refused_when_the_failure_is_fresh() {
     let (mut slot, now) = fresh();
     assert_eq!(slot.rejected(1, now), Rejected::Refresh);
     slot.failed(TRANSIENT, now);
-    let refusal = Refusal::Unavailable { retry_after: secs(1) };
+    let refusal = unavailable(1);
     assert_eq!(slot.rejected(1, now), Rejected::Refuse(refusal));
     let later = now.plus(secs(1));
     assert_eq!(
@@ -145,7 +154,7 @@ fn a_401_during_an_outage_is_refused_when_the_failure_is_fresh() {
         "a failure does not use up the interval"
     );
     slot.failed(Failure::GrantDead, later);
-    let refusal = Refusal::ReauthorizationRequired;
+    let refusal = Error::ReauthorizationRequired;
     assert_eq!(slot.rejected(1, later), Rejected::Refuse(refusal));
     assert_eq!(slot.rejected(1, later.plus(secs(31))), Rejected::Refuse(refusal));
 }
@@ -161,7 +170,7 @@ fn a_token_that_amazon_rejects_is_discarded_with_its_dead_grant_only() {
     slot.failed(Failure::GrantDead, later);
     assert!(!slot.discard(0), "an older one is gone already");
     assert!(slot.discard(1));
-    assert_eq!(slot.want(later), Want::Refuse(Refusal::ReauthorizationRequired));
+    assert_eq!(slot.want(later), Want::Refuse(Error::ReauthorizationRequired));
     slot.reconnected();
     assert_eq!(slot.generation(), 1, "numbers are not used again");
     assert_eq!(slot.want(later), Want::Refresh);
@@ -209,5 +218,50 @@ fn the_background_refresher_acts_ahead_of_the_buffer_and_never_without_end() {
     assert!(!slot.background(now.plus(secs(2700))), "one at a time");
     slot.succeeded(2, Life::new(now, secs(900)));
     assert_eq!(slot.background_due(now, 1.0), None, "shorter than the lead");
-    assert_eq!(Slot::new(policy()).background_due(now, 1.0), None, "nothing to keep fresh");
+    let mut idle = Slot::new(policy());
+    assert_eq!(idle.background_due(now, 1.0), Some(Duration::ZERO), "it is tried");
+    assert!(idle.background(now));
+    idle.failed(Failure::NotConnected, now);
+    assert_eq!(idle.background_due(now, 1.0), None, "nothing to keep fresh");
+}
+
+#[test]
+fn a_permanent_refusal_is_not_asked_for_again_every_second() {
+    for reason in [Obstacle::Refused, Obstacle::NotLwa] {
+        let mut now = ManualClock::new().now();
+        let mut slot = Slot::new(policy());
+        for expected in [8, 8, 8, 8, 60, 60] {
+            assert_eq!(slot.want(now), Want::Refresh);
+            slot.failed(Failure::unavailable(reason), now);
+            let error = Error::Unavailable { reason, retry_after: secs(expected) };
+            assert_eq!(slot.want(now), Want::Refuse(error));
+            now = now.plus(secs(expected));
+        }
+    }
+}
+
+#[test]
+fn each_failure_has_its_own_state() {
+    for (failure, state) in [
+        (Failure::NotConnected, State::NotConnected),
+        (Failure::GrantDead, State::ReauthorizationRequired),
+        (Failure::ApplicationRejected(Rejection::UnauthorizedClient), State::ApplicationRejected),
+        (Failure::unavailable(Obstacle::Sealed), State::Sealed),
+        (Failure::unavailable(Obstacle::Unreadable), State::Unreadable),
+        (Failure::unavailable(Obstacle::Unreachable), State::Idle),
+    ] {
+        let now = ManualClock::new().now();
+        let mut slot = Slot::new(policy());
+        slot.want(now);
+        slot.failed(failure, now);
+        assert_eq!(slot.state(now), state);
+    }
+}
+
+#[test]
+fn a_record_with_extreme_times_neither_overflows_nor_lives_for_ever() {
+    let now = ManualClock::new().now();
+    for (issued, expires) in [(0, u64::MAX), (u64::MAX, u64::MAX), (u64::MAX, 0)] {
+        assert!(Life::stored(issued, expires, now).remaining(now) <= secs(86_400));
+    }
 }

@@ -5,13 +5,14 @@
 
 use super::Finding;
 use crate::{
-    account::Account,
+    account::State,
     cli::{
         Context, exit_code,
         private::PrivateProxy,
         session::{failure, unknown},
     },
     id::{AccountId, Region},
+    sync::Account,
 };
 use std::{collections::BTreeSet, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
@@ -104,13 +105,13 @@ async fn one(proxy: &PrivateProxy, account: &Account) -> Vec<Finding> {
                 judge_profiles(account, &profiles(proxy, alias).await),
             ];
         }
-        Ok(Err(error)) => failure(error, alias, status.state, status.last_error),
+        Ok(Err(error)) => failure(error, alias, status.last_error),
         Err(_) => anyhow::anyhow!("login with amazon did not answer within {REQUEST_TIMEOUT:?}"),
     };
     let mend = match exit_code(&error) {
         77 => format!("connect it again: `adsproxy login {alias}`"),
         69 => "mend the connection to login with amazon, then run this again".to_owned(),
-        _ if status.state == "sealed" => "put the key back into encryption.keys".to_owned(),
+        _ if status.state == State::Sealed => "put the key back into encryption.keys".to_owned(),
         _ => "compare client_id and client_secret with the security profile".to_owned(),
     };
     let text = match exit_code(&error) {

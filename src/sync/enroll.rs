@@ -6,6 +6,7 @@
 
 use super::{Account, Directory, Table, consent::Reminders};
 use crate::{
+    audit::{Action, Actor, Audit, Entry},
     clock::Clock,
     config::{self, Config},
     error_chain::chain,
@@ -14,7 +15,7 @@ use crate::{
     lwa::Application,
     secret::Secret,
     store::{self, Credential, CredentialStore, Lock},
-    token::{Authority, Holder, Refused, TokenManager, slot::Failure},
+    token::{Authority, Holder, Refused, TokenManager},
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -65,6 +66,7 @@ pub struct Enroller {
     tokens: TokenManager,
     clock: Arc<dyn Clock>,
     events: Events,
+    audit: Audit,
     directory: Directory,
     only: Option<AccountId>,
     applications: Arc<BTreeMap<String, Arc<Application>>>,
@@ -83,6 +85,7 @@ impl Enroller {
         tokens: TokenManager,
         clock: Arc<dyn Clock>,
         events: Events,
+        audit: Audit,
     ) -> Self {
         let applications = config.applications.iter().map(|(name, application)| {
             (name.clone(), Arc::new(Application::new(name, application)))
@@ -95,6 +98,7 @@ impl Enroller {
             tokens,
             clock,
             events,
+            audit,
             directory,
             only: None,
             applications,
@@ -219,7 +223,14 @@ impl Enroller {
         }
         if changed || table.len() != known.len() {
             info!(accounts = table.len(), "accounts enrolled");
+            let now = table.clone();
             self.directory.replace(table);
+            for (id, account) in known.iter() {
+                let is_kept = now.get(id).is_some_and(|kept| Arc::ptr_eq(kept, account));
+                if !is_kept {
+                    self.tokens.wipe(&account.holder);
+                }
+            }
         }
     }
 
@@ -281,15 +292,11 @@ impl Enroller {
             Ok(Some(record)) => self.tokens.recall(holder, record),
             Ok(None) => {
                 warn!(account, "not connected: it has no refresh token");
-                self.tokens.unusable(holder, Failure::GrantDead, "not connected");
+                self.tokens.not_connected(holder);
             }
             Err(error) => {
                 error!(account, error = %chain(error), "cannot read the account's record");
-                let failure = match error.is_sealed() {
-                    true => Failure::Sealed,
-                    false => Failure::Transient { retry_after: None },
-                };
-                self.tokens.unusable(holder, failure, &chain(error));
+                self.tokens.unreadable(holder, error);
             }
         }
     }
@@ -348,16 +355,30 @@ impl Enroller {
             seed: Some(fingerprint),
         };
         if let Err(error) = self.store.save(&seeded).await {
+            self.record_seed(id, record.is_some(), Some("store_failed")).await;
             // Newer than what is stored, so that it replaces that in the end.
-            seeded.generation += 1;
+            seeded.generation = seeded.generation.saturating_add(1);
             let refused = Refused { record: seeded, stored: record, error };
             return Ok(Found::Refused(Box::new(refused)));
         }
+        self.record_seed(id, replaces, None).await;
         // At the first start the line about all accounts is enough.
         if replaces {
             info!(account = id.as_str(), "refresh token taken from the configuration");
         }
         Ok(Found::Stored(Some(seeded)))
+    }
+
+    /// The audit entry of a grant from the configuration. A log that cannot be written is counted
+    /// in the metrics; the account serves all the same.
+    async fn record_seed(&self, id: &AccountId, replaced: bool, failed: Option<&'static str>) {
+        let action = if replaced { Action::AccountChange } else { Action::AccountAdd };
+        let entry = Entry::new(Actor::Server, action).account(id).about("configuration");
+        let entry =
+            failed.map_or_else(|| entry.clone().ok(), |reason| entry.clone().failed(reason));
+        if let Err(error) = self.audit.write(entry).await {
+            warn!(account = id.as_str(), error = %chain(&error), "cannot record the new grant");
+        }
     }
 
     /// Makes the seed's fingerprint as it is made now, under the account's lock.
@@ -408,7 +429,8 @@ impl Enroller {
                         let (account, error) = (id.as_str(), chain(&error));
                         warn!(account, error, "cannot look at the record: trying on");
                     }
-                    // Only another record, or another moment, can say something else.
+                    // Only another record, or another moment, can say something else. A change of
+                    // permissions changes no version.
                     if error.is_lasting() {
                         seen.accounts.insert(id.clone(), now);
                     }
