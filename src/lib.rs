@@ -81,6 +81,7 @@ pub mod inbound;
 pub mod listen;
 pub mod login;
 pub mod lwa;
+pub mod provider;
 pub mod store;
 pub mod sync;
 pub mod token;

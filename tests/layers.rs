@@ -19,7 +19,8 @@ const MODULES: &[(&str, &[&str])] = &[
         &[
             "inbound", "login", // Which return addresses it can answer.
             // What commands are given over the control socket is recorded.
-            "audit", "config", "sync", "account", "engine", "token", "metrics", "secret", "id",
+            "audit", "config", "sync", "account", "engine", "token", "metrics", "provider",
+            "secret", "id",
         ],
     ),
     // Stands on what the server, the commands and the library share.
@@ -32,6 +33,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "store",
             "audit",
             "https",
+            "provider",
             "config",
             "error_chain",
             "secret",
@@ -66,6 +68,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "token",
             "log",
             "metrics",
+            "provider",
             "config",
             "deadline",
             "clock",
@@ -119,7 +122,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "trusted_path",
         ],
     ),
-    ("lwa", &["https", "config", "secret", "backoff", "id"]),
+    ("lwa", &["https", "provider", "config", "secret", "backoff", "id"]),
     // Is told what happens by events; knows neither tokens nor the store.
     (
         "hooks",
@@ -127,7 +130,17 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
     (
         "forward",
-        &["caller_body", "metrics", "https", "config", "deadline", "executor", "id", "small_write"],
+        &[
+            "caller_body",
+            "metrics",
+            "https",
+            "provider",
+            "config",
+            "deadline",
+            "executor",
+            "id",
+            "small_write",
+        ],
     ),
     // Is handed a service; does not know what is behind it.
     ("listen", &["inbound::peer", "caller_body", "metrics", "config", "executor", "small_write"]),
@@ -136,7 +149,9 @@ const MODULES: &[(&str, &[&str])] = &[
     ("metrics", &["account", "config"]),
     ("account", &["id"]),
     ("https", &[]),
-    ("config", &["secret", "event", "id", "trusted_path"]),
+    ("config", &["provider", "secret", "event", "id", "trusted_path"]),
+    // Facts about Amazon; a second provider would be a second file.
+    ("provider", &["id"]),
     ("backoff", &[]),
     ("caller_body", &[]),
     ("clock", &[]),

@@ -8,12 +8,12 @@ use super::{
     tokens,
 };
 use crate::{
-    account::Account,
     audit::{Action, Entry},
     config::StoreKind,
     engine::Engine,
     id::AccountId,
     login::Problem,
+    sync::Account,
     token::{AccessToken, Error},
 };
 use http::StatusCode;
@@ -111,7 +111,9 @@ pub(super) async fn oauth_token(call: Call) -> Result<Reply, Problem> {
             "token_type": "bearer",
             "expires_in": token.expires_in(engine.clock().now()).as_secs(),
         })),
-        Err(Error::ReauthorizationRequired) => refused(StatusCode::BAD_REQUEST, "invalid_grant"),
+        Err(Error::NotConnected | Error::ReauthorizationRequired) => {
+            refused(StatusCode::BAD_REQUEST, "invalid_grant")
+        }
         Err(Error::ApplicationRejected { .. }) => {
             refused(StatusCode::UNAUTHORIZED, "invalid_client")
         }

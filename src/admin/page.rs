@@ -2,7 +2,10 @@
 //! script, not to be framed.
 
 use super::respond::respond;
-use crate::login::{Connected, Found, Problem, Question, REVOKE_AT, is_deceptive};
+use crate::{
+    login::{Connected, Found, Problem, Question, is_deceptive},
+    provider::ads::CONSENT_MANAGEMENT_URL,
+};
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -88,7 +91,7 @@ pub(super) fn question(question: &Question) -> Response<Full<Bytes>> {
 pub(super) fn discarded() -> Response<Full<Bytes>> {
     let body = format!(
         "<p>The account stays as it was, and the new grant was thrown away here. Amazon still \
-         lists it: the user you signed in as can take it back at {REVOKE_AT}.</p>"
+         lists it: the user you signed in as can take it back at {CONSENT_MANAGEMENT_URL}.</p>"
     );
     page(StatusCode::OK, "Nothing was changed", &body, false)
 }

@@ -12,6 +12,7 @@ use super::{Context, Failure, duration, private::PrivateProxy, region};
 use crate::{
     audit::Action,
     id::{AccountId, Region},
+    provider::ads,
 };
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
@@ -142,7 +143,7 @@ impl Curl {
             None => (given, None),
             Some(rest) => {
                 let (host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-                let region = region::of_host(host).with_context(|| {
+                let region = ads::region_of_host(host).with_context(|| {
                     format!("{given:?} is not at one of Amazon's hosts: give a path such as /v2/profiles")
                 })?;
                 (if path.is_empty() { "/" } else { path }, Some(region))

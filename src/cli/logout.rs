@@ -11,8 +11,9 @@ use crate::{
     config::{Config, StoreKind},
     engine::Engine,
     id::AccountId,
-    login::{Logins, REVOKE_AT},
+    login::Logins,
     metrics::Metrics,
+    provider::ads::CONSENT_MANAGEMENT_URL,
 };
 use anyhow::bail;
 use serde_json::{Value, json};
@@ -50,7 +51,8 @@ impl Logout {
             text.push_str("the grant was revoked\n");
         } else {
             text.push_str(&format!(
-                "Amazon still knows the consent: the advertiser revokes it at {REVOKE_AT}\n"
+                "Amazon still knows the consent: the advertiser revokes it at \
+                 {CONSENT_MANAGEMENT_URL}\n"
             ));
         }
         print(text)?;

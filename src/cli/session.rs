@@ -21,7 +21,7 @@ use crate::{
     metrics::Metrics,
     secret::Secret,
     sync::Account,
-    token::{self, Obstacle},
+    token::{self, Obstacle, Rejection},
 };
 use anyhow::{Context as _, anyhow, bail};
 use serde_json::json;
@@ -88,13 +88,22 @@ fn from_server(server: &Server, alias: &AccountId, wish: Wish) -> anyhow::Result
     let error = match text("code") {
         "unknown_account" => bail!(unknown(alias)),
         "reauthorization_required" => token::Error::ReauthorizationRequired,
-        "application_rejected" => token::Error::ApplicationRejected { retry_after },
+        "application_rejected" => {
+            token::Error::ApplicationRejected { why: Rejection::InvalidClient, retry_after }
+        }
         "overloaded" => token::Error::TooManyWaiters,
-        "token_unavailable" => token::Error::Unavailable { retry_after },
+        "token_unavailable" => token::Error::Unavailable {
+            reason: match text("state") {
+                "sealed" => Obstacle::Sealed,
+                "unreadable" => Obstacle::Unreadable,
+                _ => Obstacle::Unreachable,
+            },
+            retry_after,
+        },
         _ => bail!("{}", super::table::plain(text("detail"))),
     };
     let last_error = said["last_error"].as_str().map(super::table::plain);
-    Err(failure(error, alias, text("state"), last_error))
+    Err(failure(error, alias, last_error))
 }
 
 /// One account and its token, without a server.

@@ -9,20 +9,12 @@ use super::{
     sections::{Limits, Login, Metrics, Outbox, Replay, Token},
     value::Seconds,
 };
+use crate::provider::ads;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{collections::BTreeMap, fmt};
 
-/// LWA's token endpoint in North America, which serves every region.
-pub(crate) const TOKEN_URL: &str = "https://api.amazon.com/auth/o2/token";
-/// The other hosts of that endpoint.
-pub(crate) const FALLBACK_TOKEN_URLS: [&str; 2] =
-    ["https://api.amazon.co.uk/auth/o2/token", "https://api.amazon.co.jp/auth/o2/token"];
-/// LWA's consent page.
-pub(crate) const AUTHORIZE_URL: &str = "https://www.amazon.com/ap/oa";
 /// Where consent returns to: the admin listener's default address.
 pub(crate) const REDIRECT_URI: &str = "http://localhost:8788/api/auth/amazon/callback";
-/// What is asked of an advertiser.
-pub(crate) const SCOPE: &str = "advertising::campaign_management";
 /// The data plane's address: both loopback addresses.
 pub(crate) const PROXY_ADDRESS: &str = "localhost:8787";
 /// The admin listener's address.
@@ -129,11 +121,11 @@ section! {
     Application {
         client_id: Option<String> = None,
         client_secret: Option<Secrets> = None,
-        token_url: String = TOKEN_URL.to_owned(),
+        token_url: String = ads::TOKEN_URL.to_owned(),
         fallback_token_urls: Option<List> = None,
-        authorize_url: String = AUTHORIZE_URL.to_owned(),
+        authorize_url: String = ads::AUTHORIZE_URL.to_owned(),
         redirect_uri: String = REDIRECT_URI.to_owned(),
-        scopes: List = List::of(&[SCOPE]),
+        scopes: List = List::of(&[ads::SCOPE]),
         revocation_url: Option<String> = None,
     }
 }
@@ -141,12 +133,12 @@ section! {
 section! {
     /// `[upstream]`
     Upstream {
-        na: String = "https://advertising-api.amazon.com".to_owned(),
-        eu: String = "https://advertising-api-eu.amazon.com".to_owned(),
-        fe: String = "https://advertising-api-fe.amazon.com".to_owned(),
-        mcp_na: String = "https://advertising-ai.amazon.com".to_owned(),
-        mcp_eu: String = "https://advertising-ai-eu.amazon.com".to_owned(),
-        mcp_fe: String = "https://advertising-ai-fe.amazon.com".to_owned(),
+        na: String = ads::API[0].to_owned(),
+        eu: String = ads::API[1].to_owned(),
+        fe: String = ads::API[2].to_owned(),
+        mcp_na: String = ads::MCP[0].to_owned(),
+        mcp_eu: String = ads::MCP[1].to_owned(),
+        mcp_fe: String = ads::MCP[2].to_owned(),
         ca_file: Option<String> = None,
         connect_timeout_secs: Seconds = Seconds::of(10),
         response_header_timeout_secs: Seconds = Seconds::of(75),
@@ -234,9 +226,9 @@ impl File {
     /// Amazon's endpoint, never for a configured endpoint.
     pub(crate) fn settle(&mut self) {
         for application in self.lwa.iter_mut().chain(self.applications.values_mut()) {
-            let amazon = application.token_url == TOKEN_URL;
+            let amazon = application.token_url == ads::TOKEN_URL;
             application.fallback_token_urls.get_or_insert_with(|| {
-                if amazon { List::of(&FALLBACK_TOKEN_URLS) } else { List::of(&[]) }
+                if amazon { List::of(&ads::FALLBACK_TOKEN_URLS) } else { List::of(&[]) }
             });
         }
     }

@@ -216,7 +216,7 @@ fn fallback_hosts_belong_to_amazons_endpoint_alone() {
         file.settle();
         file.lwa.unwrap().fallback_token_urls.unwrap().0
     };
-    assert_eq!(settled("[lwa]"), FALLBACK_TOKEN_URLS);
+    assert_eq!(settled("[lwa]"), crate::provider::ads::FALLBACK_TOKEN_URLS);
     assert!(settled("[lwa]\ntoken_url = 'http://localhost:1/t'").is_empty());
     assert_eq!(settled("[lwa]\nfallback_token_urls = ['http://[::1]:1/t']"), ["http://[::1]:1/t"]);
 }

@@ -89,7 +89,7 @@ workers = -1
 [token]
 wait_timeout_secs = 0
 [accounts.acme]
-region = \"us\"
+region = \"xx\"
   aplication = \"default\"
 [accounts.\"-bad\"]
 region = \"na\"
@@ -105,7 +105,7 @@ x = 1
         "p.toml:6:17: lwa.client_secret: environment variable NOT_THERE is not set",
         "p.toml:8:11: proxy.workers: expected a whole number, 0 or more, found integer `-1`",
         "p.toml:10:21: token.wait_timeout_secs: must be more than 0 seconds",
-        "p.toml:12:10: accounts.acme.region: \"us\": a region is one of na, eu, fe",
+        "p.toml:12:10: accounts.acme.region: \"xx\": a region is na, eu or fe, or a marketplace",
         "p.toml:13:3: unknown key `accounts.acme.aplication`",
         "p.toml:14:11: accounts.-bad: an account alias",
         "p.toml:17:8: store.kind: \"postgres\" is not built yet; there are \"memory\", \"file\" and \"keyring\"",
@@ -573,11 +573,11 @@ fn wrong_variables_are_named_with_a_suggestion() {
             ("ADSPROXY_LISTEN__PROXI", "127.0.0.1:1"),
             ("ADSPROXY_PROXY__WORKERS", "many"),
             ("ADSPROXY_LWA__CLIENT_SECRT", "CANARY"),
-            ("ADSPROXY_ACCOUNTS__ACME__REGION", "us"),
+            ("ADSPROXY_ACCOUNTS__ACME__REGION", "xx"),
         ],
     );
     let expected = [
-        "environment variable ADSPROXY_ACCOUNTS__ACME__REGION: accounts.acme.region: \"us\"",
+        "environment variable ADSPROXY_ACCOUNTS__ACME__REGION: accounts.acme.region: \"xx\"",
         "environment variable ADSPROXY_LISTEN__PROXI: unknown key `listen.proxi`\n  = did you mean ADSPROXY_LISTEN__PROXY?",
         "environment variable ADSPROXY_LWA__CLIENT_SECRT: unknown key",
         "environment variable ADSPROXY_PROXY__WORKERS: proxy.workers: expected a whole number",
@@ -735,4 +735,12 @@ fn addresses_are_read_without_the_secrets() {
 fn addresses_without_any_configuration_are_the_defaults() {
     let found = addresses(&Options::default()).unwrap();
     assert_eq!((found.admin.to_string().as_str(), found.health), ("127.0.0.1:8788", None));
+}
+
+#[test]
+fn a_region_may_be_named_by_a_marketplace() {
+    for (text, region) in [("US", Region::Na), ("DE", Region::Eu), ("jp", Region::Fe)] {
+        let text = MINIMAL.replace("region = \"na\"", &format!("region = {text:?}"));
+        assert_eq!(load_with(&text, &[]).expect("valid").config.accounts["acme"].region, region);
+    }
 }

@@ -3,6 +3,7 @@
 //! The order is the defence: first everything a caller could use to speak for us is removed, then
 //! our own fields are set, so that nothing of the caller's can take them away again.
 
+use crate::provider::ads::{ADS_CLIENT_ID, CLIENT_ID};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Uri,
     header::{
@@ -10,11 +11,6 @@ use http::{
         TRANSFER_ENCODING,
     },
 };
-
-/// The classic client id field, set on every request.
-pub static CLIENT_ID: HeaderName = HeaderName::from_static("amazon-advertising-api-clientid");
-/// The client id field of Ads API v1 and MCP.
-pub static ADS_CLIENT_ID: HeaderName = HeaderName::from_static("amazon-ads-clientid");
 
 /// What is ours in a request to Amazon.
 #[derive(Debug)]

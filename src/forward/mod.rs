@@ -13,22 +13,15 @@ mod multiplex;
 mod patient;
 pub mod upstream;
 
-use crate::{config, deadline::Deadlines, id::Region, metrics::WorkerMetrics};
+use crate::{
+    config, deadline::Deadlines, id::Region, metrics::WorkerMetrics, provider::ads::Service,
+};
 use body::{BodyError, Capture, ContinueGate};
 use connect::{ConnectError, Connector};
 use headers::{Framing, Injection, Reuse};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header::EXPECT};
 use std::{fmt, rc::Rc, sync::Arc, time::Duration};
 use upstream::{Host, Lease, Response};
-
-/// Which of Amazon's services a path belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Service {
-    /// The Ads API.
-    Api,
-    /// The official MCP server: `/mcp` and below.
-    Mcp,
-}
 
 /// Why an attempt brought no answer.
 #[derive(Debug, thiserror::Error)]

@@ -8,6 +8,7 @@ use crate::{
     config::{self, DEFAULT_APPLICATION},
     id::{AccountId, Region},
     lwa::{Application, authorize},
+    provider::ads,
     secret::Secret,
     store::{Credential, notes::NoteKind},
 };
@@ -317,7 +318,7 @@ fn base(redirect_uri: &str) -> Result<String, Problem> {
     let uri: Uri = redirect_uri.parse().unwrap_or_default();
     let scheme = uri.scheme_str().unwrap_or("http");
     let host = uri.host().unwrap_or_default();
-    if host == "amazon.com" || host.ends_with(".amazon.com") {
+    if ads::is_amazon(host) {
         // Amazon would be sent the secret in it.
         return Err(Problem::BadRequest(format!(
             "a link leads to the host of lwa.redirect_uri, and {redirect_uri} is not this server: \

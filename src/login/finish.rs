@@ -15,6 +15,7 @@ use crate::{
     error_chain::chain,
     id::{AccountId, Region},
     lwa,
+    provider::ads,
     secret::Secret,
     store::notes::NoteKind,
 };
@@ -27,10 +28,6 @@ const CODE_LIFETIME: Duration = Duration::from_secs(300);
 const COMPARISONS_MAX: usize = 3;
 /// A denial's description may be shown up to here.
 const QUOTATION_MAX_CHARS: usize = 200;
-
-/// The two names of one scope: "legacy name, no difference".
-const SCOPE_ALIASES: [&str; 2] =
-    ["advertising::campaign_management", "cpc_advertising:campaign_management"];
 
 /// Amazon's answer as the browser brings it: the arguments of the address, decoded.
 #[derive(Debug, Default)]
@@ -347,13 +344,9 @@ fn allows_all(application: &lwa::Application, granted: Option<&str>) -> Result<(
     let Some(granted) = granted.filter(|granted| !granted.trim().is_empty()) else {
         return Ok(());
     };
-    let plain = |scope: &str| match SCOPE_ALIASES.contains(&scope) {
-        true => SCOPE_ALIASES[0].to_owned(),
-        false => scope.to_owned(),
-    };
-    let granted: Vec<_> = granted.split([' ', ',']).map(plain).collect();
+    let granted: Vec<_> = granted.split([' ', ',']).map(ads::canonical_scope).collect();
     let wanted = application.scopes();
-    match wanted.iter().all(|scope| granted.contains(&plain(scope))) {
+    match wanted.iter().all(|scope| granted.contains(&ads::canonical_scope(scope))) {
         true => Ok(()),
         false => Err(Problem::ScopeMissing { scopes: wanted.join(" ") }),
     }

@@ -39,9 +39,6 @@ use zeroize::Zeroizing;
 /// Where a login begins.
 pub const LOGIN_PATH: &str = "/api/auth/amazon/login";
 
-/// Amazon's page on which an advertiser takes consent back.
-pub const REVOKE_AT: &str = "https://amazon.com/ap/adam";
-
 /// How often what is over is thrown away.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// Links and remembered profiles: an account or two each.

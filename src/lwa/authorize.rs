@@ -4,16 +4,9 @@
 //! takes a challenge for a plain one, so the method is always named.
 
 use super::{Application, wire::percent_encode};
-use crate::{id::Region, secret::Secret};
+use crate::{id::Region, provider::ads, secret::Secret};
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-
-/// The consent page of North America, which is the default.
-const CONSENT: &str = "https://www.amazon.com/ap/oa";
-/// The same page for the sellers of Europe.
-const CONSENT_EU: &str = "https://eu.account.amazon.com/ap/oa";
-/// And of the Far East.
-const CONSENT_FE: &str = "https://apac.account.amazon.com/ap/oa";
 
 /// The system gave no random bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -66,12 +59,11 @@ pub fn url(
 
 /// The region's own page, unless somebody chose another than the default.
 fn page(application: &Application, region: Option<Region>) -> String {
-    let configured = application.authorize_url.to_string();
-    match region {
-        _ if configured != CONSENT => configured,
-        Some(Region::Eu) => CONSENT_EU.to_owned(),
-        Some(Region::Fe) => CONSENT_FE.to_owned(),
-        Some(Region::Na) | None => configured,
+    match (application.authorize_url.to_string(), region) {
+        (configured, Some(region)) if configured == ads::AUTHORIZE_URL => {
+            ads::authorize_url(region).to_owned()
+        }
+        (configured, _) => configured,
     }
 }
 
@@ -97,7 +89,7 @@ mod tests {
     #[test]
     fn the_address_names_everything_once_and_holds_neither_secret_nor_verifier() {
         let (state, verifier) = (Secret::from("the-state"), Secret::from("CANARY-verifier"));
-        let url = url(&application(CONSENT), None, &state, &verifier);
+        let url = url(&application(ads::AUTHORIZE_URL), None, &state, &verifier);
         let challenge = challenge(&verifier);
         assert_eq!(
             url,
@@ -118,10 +110,16 @@ mod tests {
             let url = url(&application(authorize_url), region, &state, &verifier);
             url.split('?').next().expect("a first part").to_owned()
         };
-        assert_eq!(host(CONSENT, None), CONSENT);
-        assert_eq!(host(CONSENT, Some(Region::Na)), CONSENT);
-        assert_eq!(host(CONSENT, Some(Region::Eu)), "https://eu.account.amazon.com/ap/oa");
-        assert_eq!(host(CONSENT, Some(Region::Fe)), "https://apac.account.amazon.com/ap/oa");
+        assert_eq!(host(ads::AUTHORIZE_URL, None), ads::AUTHORIZE_URL);
+        assert_eq!(host(ads::AUTHORIZE_URL, Some(Region::Na)), ads::AUTHORIZE_URL);
+        assert_eq!(
+            host(ads::AUTHORIZE_URL, Some(Region::Eu)),
+            "https://eu.account.amazon.com/ap/oa"
+        );
+        assert_eq!(
+            host(ads::AUTHORIZE_URL, Some(Region::Fe)),
+            "https://apac.account.amazon.com/ap/oa"
+        );
         for region in [None, Some(Region::Eu), Some(Region::Fe)] {
             assert_eq!(host("http://127.0.0.1:1/ap/oa", region), "http://127.0.0.1:1/ap/oa");
         }

@@ -2,32 +2,20 @@
 //!
 //! Amazon says 401 for three things: a token that is over, a gateway's hiccup, and a lack of
 //! permission that no token can fix. Refreshing for the last would be a storm on LWA.
-//! Source: AMAZON facts 0.4 and 4; wordings seen in public issues, read 2026-11-20.
+//! The wordings are in `provider::ads`.
 
 use super::content::decoded;
-use crate::metrics::Upstream401;
+use crate::{metrics::Upstream401, provider::ads};
 use http::HeaderMap;
-
-/// Parts of Amazon's wordings for a permission that is lacking, in lower case.
-const PERMISSION_TEXTS: [&str; 8] = [
-    "scope header is missing",
-    "no matching advertiser",
-    "not authorized to",
-    "not authorised to",
-    "does not have permission",
-    "do not have permission",
-    "insufficient permission",
-    "access to scope",
-];
 
 /// The kind of a 401 with these `headers`, of whose body `peeked` was read.
 #[must_use]
 pub fn classify_401(headers: &HeaderMap, peeked: &[u8]) -> Upstream401 {
     let text = decoded(headers, peeked).unwrap_or_default();
     let text = String::from_utf8_lossy(&text).to_lowercase();
-    if PERMISSION_TEXTS.iter().any(|permission| text.contains(permission)) {
+    if ads::is_permission_error(&text) {
         Upstream401::Permission
-    } else if text.replace(' ', "") == r#"{"message":"unauthorized"}"# {
+    } else if ads::is_gateway_error(&text) {
         Upstream401::Spurious
     } else {
         Upstream401::Expired

@@ -21,7 +21,7 @@ use crate::{
     deadline::{Deadlines, Timer},
     error_chain::chain,
     forward::{
-        self, Attempt, Forward, Service,
+        self, Attempt, Forward,
         body::{Capture, CaptureContext, CaptureLimits},
         connect::ConnectError,
         headers,
@@ -35,6 +35,7 @@ use crate::{
     },
     log::AccessLog,
     metrics::{Limit, ReplayOutcome, Upstream401, WorkerMetrics},
+    provider::ads::Service,
     sync::{Directory, Table},
     token::{self, AccessToken, TokenManager},
 };

@@ -5,9 +5,10 @@
 
 use super::error::Error;
 use crate::{
-    forward::{Service, headers::has_too_many_connection_names},
+    forward::headers::has_too_many_connection_names,
     id::{AccountId, Region, placeholder_alias},
     inbound::fields::{Field, Fields, bearer_text},
+    provider::ads::{Service, service},
     sync::{Account, Table},
 };
 use http::{
@@ -153,15 +154,6 @@ fn choose<'a>(
         chosen = Some(alias);
     }
     chosen.or(default.map(AccountId::as_str)).ok_or(Error::AccountRequired)
-}
-
-/// The service a path belongs to, and whether it wants the newer client id field.
-fn service(path: &str) -> (Service, bool) {
-    if path == "/mcp" || path.starts_with("/mcp/") {
-        (Service::Mcp, true)
-    } else {
-        (Service::Api, path.starts_with("/adsApi/"))
-    }
 }
 
 /// The alias named by the path prefix alone, for the LWA shim.

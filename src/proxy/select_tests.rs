@@ -123,19 +123,6 @@ fn the_rest_of_a_prefixed_path_stays_as_it_came() {
     }
 }
 
-#[test]
-fn paths_belong_to_their_service() {
-    for (path, expected) in [
-        ("/mcp", (Service::Mcp, true)),
-        ("/mcp/lite", (Service::Mcp, true)),
-        ("/mcpx", (Service::Api, false)),
-        ("/adsApi/v1/query", (Service::Api, true)),
-        ("/v2/profiles", (Service::Api, false)),
-    ] {
-        assert_eq!(service(path), expected, "{path}");
-    }
-}
-
 fn vetted(request: http::request::Builder) -> Result<(), u16> {
     let (head, ()) = request.body(()).expect("a request").into_parts();
     vet(&head, &Fields::of(&head.headers)).map_err(|error| error.status().as_u16())

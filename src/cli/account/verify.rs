@@ -57,7 +57,7 @@ fn explain(error: lwa::Error, application: &str) -> anyhow::Error {
             "nothing was stored: Login with Amazon rejects the client id or secret of application \
              {application} (invalid_client); compare them with the security profile"
         ),
-        lwa::Error::NotApproved => anyhow!(
+        lwa::Error::UnauthorizedClient => anyhow!(
             "nothing was stored: Login with Amazon does not let application {application} do this \
              (unauthorized_client)"
         ),

@@ -5,8 +5,9 @@ use super::{
     report::{Outcome, Row},
 };
 use crate::{
-    cli::{access::PLACEHOLDER, day, region},
+    cli::{access::PLACEHOLDER, day},
     id::{AccountId, Region, placeholder_alias},
+    provider::ads,
     secret::{RefreshToken, Secret},
     store::StoredAccessToken,
 };
@@ -244,7 +245,7 @@ impl Reading<'_> {
             return Err("its access_token is no token: it has blanks or other characters".into());
         }
         let region = raw.text("region").map(|text| {
-            region::parse(text)
+            ads::region(text)
                 .ok_or("its region is none of na, eu, fe, nor a marketplace such as US, DE, JP")
         });
         let consented_at = raw.text("consented_at").map(|text| {

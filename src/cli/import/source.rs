@@ -5,12 +5,12 @@ use super::{
     record::{Raw, field},
 };
 use crate::{
-    cli::region,
     config::{
         environment::Environment,
         secret_ref::{Exposed, SecretRef},
     },
     id::Region,
+    provider::ads,
 };
 use anyhow::{Context as _, bail};
 use std::{
@@ -194,7 +194,7 @@ fn no_account<'a>(non_empty: impl Fn(&str) -> Option<&'a str>) -> String {
 
 fn marketplace(name: Option<&str>) -> anyhow::Result<Option<Region>> {
     let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
-    region::parse(name).map(Some).with_context(|| format!("${MARKETPLACE} names no marketplace"))
+    ads::region(name).map(Some).with_context(|| format!("${MARKETPLACE} names no marketplace"))
 }
 
 /// The source whose files are called so, where that is certain.

@@ -10,15 +10,13 @@ use crate::{
         secret_ref::{Found, Secrets},
     },
     id::{AccountId, placeholder_alias},
+    provider::ads,
     secret::{RefreshToken, Secret},
 };
 use base64::{Engine, engine::general_purpose};
 use http::{HeaderName, HeaderValue, header};
 use std::collections::{BTreeMap, HashSet};
 use zeroize::Zeroizing;
-
-/// Amazon's documented maximum.
-const CLIENT_ID_MAX_BYTES: usize = 100;
 
 /// The key size of XChaCha20-Poly1305.
 const KEY_BYTES: usize = 32;
@@ -75,10 +73,12 @@ impl Check<'_> {
     fn application(&mut self, at: &[&str], file: &file::Application) -> Option<Application> {
         let key = |name| [at, &[name]].concat();
         let client_id = match &file.client_id {
-            Some(id) if is_header_text(id) && id.len() <= CLIENT_ID_MAX_BYTES => Some(id.clone()),
+            Some(id) if is_header_text(id) && id.len() <= ads::CLIENT_ID_MAX_BYTES => {
+                Some(id.clone())
+            }
             Some(_) => {
                 let message =
-                    format!("must be 1 to {CLIENT_ID_MAX_BYTES} visible ASCII characters");
+                    format!("must be 1 to {} visible ASCII characters", ads::CLIENT_ID_MAX_BYTES);
                 self.fail(&key("client_id"), message);
                 None
             }
@@ -196,13 +196,14 @@ impl Check<'_> {
                 self.lacks(&key("region"), "is missing: \"na\", \"eu\" or \"fe\"", None);
                 None
             }
-            Some(region) => match region.parse() {
-                Ok(region) => Some(region),
-                Err(error) => {
-                    self.fail(&key("region"), format_args!("{region:?}: {error}"));
-                    None
+            Some(text) => {
+                let region = ads::region(text);
+                if region.is_none() {
+                    let message = format_args!("{text:?}: {}", ads::REGION_SPELLING);
+                    self.fail(&key("region"), message);
                 }
-            },
+                region
+            }
         };
         let application = &account.application;
         let is_default = application == DEFAULT_APPLICATION && file.lwa.is_some();

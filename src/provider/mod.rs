@@ -1,0 +1,3 @@
+//! What belongs to the provider whose API is proxied, one file for each. There is one.
+
+pub mod ads;
