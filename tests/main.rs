@@ -102,6 +102,8 @@ mod oauth_state;
 #[cfg(feature = "sandbox")]
 mod outage;
 #[cfg(feature = "sandbox")]
+mod probes;
+#[cfg(feature = "sandbox")]
 mod redirects;
 #[cfg(feature = "sandbox")]
 mod replay_bodies;

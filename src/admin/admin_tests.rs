@@ -158,7 +158,11 @@ async fn serves_over_a_socket_and_finishes_when_told_to_drain() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (drain, drained) = watch::channel(false);
-    let serving = tokio::spawn(serve(listener, Admin::health(sources().0), drained));
+    let serving = {
+        let service = Admin::health(sources().0);
+        let service = move |_: &_| Some(service.clone());
+        tokio::spawn(crate::listen::control_plane::serve(listener, service, drained))
+    };
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"HEAD /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let mut head = [0; 15];

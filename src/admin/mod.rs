@@ -13,12 +13,10 @@ mod oauth;
 mod page;
 mod respond;
 mod routes;
-mod serve;
 mod tokens;
 
 pub use local::TOKEN_PATH;
 pub use routes::{Audience, RouteDoc, route_docs};
-pub use serve::serve;
 
 use crate::{
     audit::Actor,

@@ -5,30 +5,19 @@ use crate::{
     admin::Admin,
     config::{Config, StoreKind},
     error_chain::chain,
+    inbound::peer::Peer,
     listen::bind::{ShortPath, SocketFile, unix_listener},
 };
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::fs::Mode;
 use std::{
     io::{self, ErrorKind},
     os::unix::{fs::MetadataExt, net::UnixListener as StdListener},
     path::{Path, PathBuf},
-    pin::pin,
-    time::Duration,
 };
-use tokio::{
-    net::{UnixListener, UnixStream},
-    sync::watch,
-    task::JoinSet,
-    time::sleep,
-};
+use tokio::net::UnixStream;
 use tracing::{info, warn};
 
 const FILE_NAME: &str = "control.sock";
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The pause after a failed accept, so that a lack of descriptors does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A place where the socket may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,53 +62,16 @@ pub(super) fn bind(config: &Config) -> Option<(StdListener, SocketFile)> {
     None
 }
 
-/// Serves until `stop` is true; requests under way are finished.
-pub(super) async fn serve(listener: UnixListener, admin: Admin, mut stop: watch::Receiver<bool>) {
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            () = stopped(&mut stop) => break,
-            Some(_) = connections.join_next() => continue,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted.and_then(|(stream, _)| Ok((stream.peer_cred()?.uid(), stream))) {
-            Ok((uid, stream)) if may_connect(uid) => {
-                let (service, stop) = (admin.of_user(uid), stop.clone());
-                connections.spawn(connection(stream, service, stop));
-            }
-            Ok((uid, _)) => warn!(uid, "a user who is neither the server's nor root was refused"),
-            Err(error) => {
-                warn!(%error, "a connection to the control socket failed");
-                sleep(ACCEPT_PAUSE).await;
-            }
+/// The service of a peer: none for a user who may not connect.
+pub(super) fn service(admin: Admin) -> impl Fn(&Peer) -> Option<Admin> {
+    move |peer| {
+        let uid = peer.uid()?;
+        if !may_connect(uid) {
+            warn!(uid, "a user who is neither the server's nor root was refused");
+            return None;
         }
+        Some(admin.of_user(uid))
     }
-    while connections.join_next().await.is_some() {}
-}
-
-async fn connection(stream: UnixStream, service: Admin, mut stop: watch::Receiver<bool>) {
-    let mut connection = pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service)
-    );
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stopped(&mut stop) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection to the control socket broke");
-    }
-}
-
-/// Returns once `stop` is true or its sender is gone.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // The guard inside must not live across an await.
-    let _stop = stop.wait_for(|stop| *stop).await.is_ok();
 }
 
 fn may_connect(uid: u32) -> bool {

@@ -2,7 +2,7 @@
 
 use crate::{
     deadline::TICK,
-    listen::{Acceptor, IDLE_GRACE, bind::Bound, refusal::Refused, tls::ServerTls},
+    listen::{Acceptor, IDLE_GRACE, bind::Bound, rejection::ListenRejection, tls::ServerTls},
     log::AccessLog,
     metrics::Metrics,
     proxy::{self, Shared, Worker},
@@ -91,13 +91,13 @@ impl Seat {
     }
 }
 
-/// What the listener refuses, in the words of the error table.
-fn as_error(refused: Refused) -> proxy::error::Error {
+/// A rejection by the listener as an error of the table.
+fn as_error(rejection: ListenRejection) -> proxy::error::Error {
     use proxy::error::Error;
-    match refused {
-        Refused::Malformed => Error::BadRequest("The request is not well-formed HTTP/1.1."),
-        Refused::HeadersTooLarge => Error::HeadersTooLarge,
-        Refused::Connections => Error::Overloaded(
+    match rejection {
+        ListenRejection::Malformed => Error::BadRequest("The request is not well-formed HTTP/1.1."),
+        ListenRejection::HeadersTooLarge => Error::HeadersTooLarge,
+        ListenRejection::Connections => Error::Overloaded(
             "The proxy has as many connections as it may (limits.connections_max). Try again later.",
         ),
     }

@@ -2,11 +2,14 @@
 
 use super::control;
 use crate::{
-    admin::{self, Admin, Sources},
+    admin::{Admin, Sources},
     audit::Actor,
     engine::Engine,
     inbound::guard::Guard,
-    listen::bind::{BindError, SocketFile},
+    listen::{
+        bind::{BindError, SocketFile},
+        control_plane,
+    },
     login::Logins,
 };
 use std::{net::SocketAddr, time::Duration};
@@ -59,11 +62,9 @@ impl Surfaces {
             Some(address) => {
                 let listener = listener(address).await?;
                 let bound = listener.local_addr()?;
-                tokio::spawn(admin::serve(
-                    listener,
-                    Admin::health(sources.clone()),
-                    stop.subscribe(),
-                ));
+                let service = Admin::health(sources.clone());
+                let service = move |_: &_| Some(service.clone());
+                tokio::spawn(control_plane::serve(listener, service, stop.subscribe()));
                 Some(bound)
             }
         };
@@ -72,14 +73,17 @@ impl Surfaces {
         let sweeper = logins.clone();
         tokio::spawn(async move { sweeper.run_sweeper().await });
         let admin_service = Admin::guarded(sources.clone(), guard, Some(logins.clone()));
-        let mut serving = vec![tokio::spawn(admin::serve(admin, admin_service, stop.subscribe()))];
+        let admin_service = move |_: &_| Some(admin_service.clone());
+        let serving = control_plane::serve(admin, admin_service, stop.subscribe());
+        let mut serving = vec![tokio::spawn(serving)];
         let control = control::bind(config);
         let file = match control {
             None => None,
             Some((listener, file)) => {
                 let listener = UnixListener::from_std(listener)?;
-                let service = Admin::control(sources, logins.clone());
-                serving.push(tokio::spawn(control::serve(listener, service, stop.subscribe())));
+                let service = control::service(Admin::control(sources, logins.clone()));
+                let control = control_plane::serve(listener, service, stop.subscribe());
+                serving.push(tokio::spawn(control));
                 Some(file)
             }
         };

@@ -1,6 +1,6 @@
 //! The other end of a connection.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Who opened a connection, as the system says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +22,28 @@ pub struct UnixPeer {
     pub gid: u32,
 }
 
+/// What counts as one peer where each has a share of something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// An IPv4 address, or the network part of an IPv6 address: one host has all of its /64.
+    Address(IpAddr),
+    /// A user of this machine.
+    User(u32),
+}
+
 impl Peer {
+    /// Where it belongs.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        match self {
+            Self::Unix(peer) => Origin::User(peer.uid),
+            Self::Tcp(address) => Origin::Address(match address.ip().to_canonical() {
+                IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+                address @ IpAddr::V4(_) => address,
+            }),
+        }
+    }
+
     /// The user of a Unix socket's peer. The address of a TCP connection is no credential.
     #[must_use]
     pub fn uid(&self) -> Option<u32> {
@@ -30,5 +51,20 @@ impl Peer {
             Self::Tcp(_) => None,
             Self::Unix(peer) => Some(peer.uid),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_one_origin_whatever_addresses_it_takes() {
+        let origin = |text: &str| Peer::Tcp(text.parse().expect("an address")).origin();
+        assert_eq!(origin("10.0.0.1:1"), origin("10.0.0.1:2"));
+        assert_eq!(origin("10.0.0.1:1"), origin("[::ffff:10.0.0.1]:1"), "over a dual-stack socket");
+        assert_eq!(origin("[2001:db8::1]:1"), origin("[2001:db8::ffff:2]:1"));
+        assert_ne!(origin("10.0.0.1:1"), origin("10.0.0.2:1"));
+        assert_ne!(origin("[2001:db8::1]:1"), origin("[2001:db8:0:1::1]:1"));
     }
 }

@@ -1,21 +1,16 @@
-//! What a worker knows of one open connection, and the stream that keeps it up to date.
+//! What a worker knows of one open connection.
 //!
 //! hyper's own header timer costs 5 % of a request and does not see a first byte that never
 //! comes, so a sweep once a second judges all connections by these few cells.
-//!
-//! hyper answers a head that it cannot read by itself, with nothing but a status. No service sees
-//! such a request, so the stream, which knows that none is in flight, puts a full answer there.
 
-use super::refusal::{Refuse, Refused};
-use crate::{caller_body::UnreadBody, inbound::peer::Peer, small_write};
-use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
+use super::preface::Preface;
+use crate::{caller_body::UnreadBody, inbound::peer::Peer};
+use hyper::rt::ReadBufCursor;
 use std::{
     cell::{Cell, RefCell},
-    fmt, io,
-    mem::MaybeUninit,
-    pin::Pin,
+    future::poll_fn,
     rc::Rc,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, Waker},
 };
 
 /// How long a closing connection may take to read on after its last byte was written.
@@ -38,20 +33,24 @@ pub enum Close {
     Now,
 }
 
-/// How far the answer to one request is with the caller.
+/// How far the response to one request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
+enum ResponseState {
     /// There is no such request.
     Free,
-    /// It is the turn of Amazon or of us.
-    Ours,
-    /// It is the turn of the caller, since then.
-    Callers(u32),
+    /// Amazon or the proxy is to go on.
+    Pending,
+    /// The caller is to read, since then.
+    Offered(u32),
 }
 
 /// One open connection. Times are seconds of the worker's sweep.
 #[derive(Debug)]
 pub struct Connection {
+    /// Bytes to be read again.
+    preface: Cell<Preface>,
+    /// Whether the first byte has come.
+    has_begun: Cell<bool>,
     http2: Cell<bool>,
     pub(super) peer: Peer,
     pub(super) unread: Rc<UnreadBody>,
@@ -65,9 +64,9 @@ pub struct Connection {
     first_byte: Cell<Option<u32>>,
     write_blocked_since: Cell<Option<u32>>,
     /// One for every request in flight, and for as many as there were at once.
-    answers: RefCell<Vec<Answer>>,
+    responses: RefCell<Vec<ResponseState>>,
     served: Cell<bool>,
-    /// Whether every answer begun has been written out.
+    /// Whether every response begun has been written out.
     settled: Cell<bool>,
     close: Cell<Close>,
     clock: Rc<Cell<u32>>,
@@ -77,6 +76,8 @@ impl Connection {
     /// A connection just accepted.
     pub(super) fn new(peer: Peer, clock: &Rc<Cell<u32>>) -> Rc<Self> {
         Rc::new(Self {
+            preface: Cell::default(),
+            has_begun: Cell::new(false),
             http2: Cell::new(false),
             peer,
             unread: Rc::default(),
@@ -87,7 +88,7 @@ impl Connection {
             idle_since: Cell::new(clock.get()),
             first_byte: Cell::new(None),
             write_blocked_since: Cell::new(None),
-            answers: RefCell::default(),
+            responses: RefCell::default(),
             served: Cell::new(false),
             settled: Cell::new(true),
             close: Cell::new(Close::Open),
@@ -96,10 +97,95 @@ impl Connection {
     }
 
     /// The first byte has come, and says what the caller speaks.
-    pub(super) fn begin(&self, http2: bool) {
+    pub(super) fn begin(&self, http2: bool, preface: Preface) {
+        self.preface.set(preface);
+        self.has_begun.set(true);
         self.http2.set(http2);
-        self.idle_since.set(self.clock.get());
         self.first_byte.set(Some(self.clock.get()));
+    }
+
+    /// Whether the first byte has come.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun.get()
+    }
+
+    /// For how long its first byte, or the TLS handshake, has been awaited.
+    pub(super) fn beginning_secs(&self) -> u32 {
+        self.since(Some(self.idle_since.get()).filter(|_| !self.has_begun.get()))
+    }
+
+    /// Since when it waits for its first request, if it does.
+    pub(super) fn waits_since(&self) -> Option<u32> {
+        let waits = !self.served.get() && self.close.get() == Close::Open;
+        waits.then(|| self.idle_since.get())
+    }
+
+    /// Every response begun has been written out.
+    pub(super) fn settle(&self) {
+        if !self.is_busy() {
+            self.settled.set(true);
+        }
+    }
+
+    /// Whether what is written next belongs to no response of the service.
+    pub(super) fn is_settled(&self) -> bool {
+        self.settled.get()
+    }
+
+    /// Ready when it is to end at once.
+    pub(super) async fn closed(&self) {
+        poll_fn(|cx| {
+            self.register(cx.waker());
+            if self.close.get() == Close::Now { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Gives the bytes out that were read first, once: whether there were any.
+    pub(super) fn take_preface(&self, buf: &mut ReadBufCursor<'_>) -> bool {
+        let preface = self.preface.get();
+        let bytes = preface.bytes();
+        if bytes.is_empty() || buf.remaining() < bytes.len() {
+            return false;
+        }
+        buf.put_slice(bytes);
+        self.preface.take();
+        true
+    }
+
+    /// Bytes have come.
+    pub(super) fn received(&self) {
+        if !self.is_busy() && self.first_byte.get().is_none() && !self.unread.is_discarding() {
+            self.first_byte.set(Some(self.clock.get()));
+        }
+    }
+
+    /// Bytes could be written, or not.
+    pub(super) fn wrote(&self, is_blocked: bool) {
+        let since = self.write_blocked_since.get().unwrap_or_else(|| self.clock.get());
+        self.write_blocked_since.set(is_blocked.then_some(since));
+    }
+
+    /// What is behind a head that cannot be read is unknown.
+    pub(super) fn cannot_parse(&self) {
+        self.lingering_bytes.set(u64::MAX);
+    }
+
+    /// Whether the caller may send on now that the writing side is shut.
+    pub(super) fn lingers(&self) -> bool {
+        let lingers = self.lingering_bytes.get() > 0;
+        if lingers && self.lingering_since.get().is_none() {
+            self.lingering_since.set(Some(self.clock.get()));
+        }
+        lingers
+    }
+
+    /// So many bytes have come that are not wanted.
+    pub(super) fn lingered(&self, bytes: usize) {
+        let left = self.lingering_bytes.get();
+        if left < u64::MAX {
+            self.lingering_bytes.set(left.saturating_sub(bytes as u64));
+        }
     }
 
     /// Whether the caller speaks HTTP/2.
@@ -113,18 +199,18 @@ impl Connection {
         self.served.set(true);
         self.settled.set(false);
         self.first_byte.set(None);
-        InFlight { connection: self.clone(), answer: self.answer() }
+        InFlight { connection: self.clone(), response: self.response() }
     }
 
-    /// A place for the state of one more answer.
-    fn answer(&self) -> usize {
-        let mut answers = self.answers.borrow_mut();
-        let free = answers.iter().position(|answer| *answer == Answer::Free);
-        let at = free.unwrap_or(answers.len());
+    /// A slot for the state of one more response.
+    fn response(&self) -> usize {
+        let mut responses = self.responses.borrow_mut();
+        let free = responses.iter().position(|state| *state == ResponseState::Free);
+        let at = free.unwrap_or(responses.len());
         if free.is_none() {
-            answers.push(Answer::Ours);
+            responses.push(ResponseState::Pending);
         }
-        answers[at] = Answer::Ours;
+        responses[at] = ResponseState::Pending;
         at
     }
 
@@ -213,17 +299,19 @@ impl Connection {
 
     /// For how long there has been no request at all.
     pub(super) fn idle_secs(&self) -> u32 {
-        let idle = !self.is_busy() && (self.http2.get() || self.first_byte.get().is_none());
+        let idle = self.has_begun.get()
+            && !self.is_busy()
+            && (self.http2.get() || self.first_byte.get().is_none());
         self.since(Some(self.idle_since.get()).filter(|_| idle))
     }
 
-    /// For how long the caller has not read what we write, or not taken what we have of an answer:
-    /// HTTP/2 has windows that it can shut while the socket takes all.
+    /// For how long the caller has not read what was written, or what there is of a response: HTTP/2
+    /// has windows that the caller can shut while the socket takes all.
     pub(super) fn write_blocked_secs(&self) -> u32 {
-        let answers = self.answers.borrow();
-        let waiting = answers.iter().filter_map(|answer| match answer {
-            Answer::Callers(since) => Some(*since),
-            Answer::Free | Answer::Ours => None,
+        let responses = self.responses.borrow();
+        let waiting = responses.iter().filter_map(|state| match state {
+            ResponseState::Offered(since) => Some(*since),
+            ResponseState::Free | ResponseState::Pending => None,
         });
         self.since(waiting.chain(self.write_blocked_since.get()).min())
     }
@@ -237,183 +325,31 @@ impl Connection {
 #[derive(Debug)]
 pub struct InFlight {
     connection: Rc<Connection>,
-    /// Its place among the connection's answers.
-    answer: usize,
+    /// Its slot among the connection's responses.
+    response: usize,
 }
 
 impl InFlight {
-    /// The caller is to take what there is of the answer.
+    /// The caller is to read what there is of the response.
     pub(super) fn offered(&self) {
-        self.set(Answer::Callers(self.connection.clock.get()));
+        self.set(ResponseState::Offered(self.connection.clock.get()));
     }
 
-    /// The caller has taken everything, and waits for more.
+    /// The caller has read everything and waits for more.
     pub(super) fn asked(&self) {
-        self.set(Answer::Ours);
+        self.set(ResponseState::Pending);
     }
 
-    fn set(&self, answer: Answer) {
-        self.connection.answers.borrow_mut()[self.answer] = answer;
+    fn set(&self, state: ResponseState) {
+        self.connection.responses.borrow_mut()[self.response] = state;
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.set(Answer::Free);
+        self.set(ResponseState::Free);
         let connection = &self.connection;
         connection.requests.set(connection.requests.get() - 1);
         connection.idle_since.set(connection.clock.get());
-    }
-}
-
-/// A stream that tells its connection when bytes come and when they cannot go.
-pub(super) struct Watched<T> {
-    io: T,
-    connection: Rc<Connection>,
-    refuse: Refuse,
-    /// What is left to write of an answer that takes the place of hyper's.
-    answer: Option<Vec<u8>>,
-}
-
-impl<T> Watched<T> {
-    pub(super) fn new(io: T, connection: &Rc<Connection>, refuse: &Refuse) -> Self {
-        Self { io, connection: connection.clone(), refuse: refuse.clone(), answer: None }
-    }
-}
-
-impl<T> fmt::Debug for Watched<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Watched({:?})", self.connection)
-    }
-}
-
-impl<T: Read + Unpin> Read for Watched<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        let connection = &self.connection;
-        if polled.is_ready()
-            && !connection.is_busy()
-            && connection.first_byte.get().is_none()
-            && !connection.unread.is_discarding()
-        {
-            connection.first_byte.set(Some(connection.clock.get()));
-        }
-        polled
-    }
-}
-
-impl<T: Write + Unpin> Watched<T> {
-    fn note<R>(&self, polled: Poll<R>) -> Poll<R> {
-        let blocked = &self.connection.write_blocked_since;
-        if polled.is_pending() {
-            if blocked.get().is_none() {
-                blocked.set(Some(self.connection.clock.get()));
-            }
-        } else {
-            blocked.set(None);
-        }
-        polled
-    }
-
-    /// Reads on until the caller has closed, too.
-    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>
-    where
-        T: Read,
-    {
-        let connection = self.connection.clone();
-        let mut buffer = [MaybeUninit::uninit(); 4096];
-        while connection.lingering_bytes.get() > 0 {
-            if connection.lingering_since.get().is_none() {
-                connection.lingering_since.set(Some(connection.clock.get()));
-            }
-            let mut buffer = ReadBuf::uninit(&mut buffer);
-            // How the connection ends makes no difference now.
-            let Ok(()) = ready!(Pin::new(&mut self.io).poll_read(cx, buffer.unfilled())) else {
-                return Poll::Ready(Ok(()));
-            };
-            let read = buffer.filled().len() as u64;
-            if read == 0 {
-                break;
-            }
-            let left = connection.lingering_bytes.get();
-            connection.lingering_bytes.set(if left == u64::MAX {
-                left
-            } else {
-                left.saturating_sub(read)
-            });
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Writes all of `answer` in the place of `instead_of` bytes.
-    fn poll_answer(&mut self, instead_of: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        while let Some(answer) = self.answer.as_mut().filter(|answer| !answer.is_empty()) {
-            let written = ready!(Pin::new(&mut self.io).poll_write(cx, answer))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            answer.drain(..written);
-        }
-        self.answer = None;
-        Poll::Ready(Ok(instead_of))
-    }
-}
-
-impl<T: Read + Write + Unpin> Write for Watched<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        // What is written before the last answer is settled belongs to that answer.
-        if this.connection.settled.get() && this.answer.is_none() {
-            this.answer = Refused::by_parser(buf).map(|refused| (this.refuse)(refused));
-            if this.answer.is_some() {
-                // What is behind a head that cannot be read is unknown.
-                this.connection.lingering_bytes.set(u64::MAX);
-            }
-        }
-        let polled = if this.answer.is_some() {
-            this.poll_answer(buf.len(), cx)
-        } else {
-            Pin::new(&mut this.io).poll_write(cx, buf)
-        };
-        this.note(polled)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        if let [buf] = bufs {
-            return self.poll_write(cx, buf);
-        }
-        let polled = small_write::poll_write(&mut self.io, cx, bufs);
-        self.note(polled)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // hyper flushes when its own buffer is empty, and drops a body before its end is written.
-        if !self.connection.is_busy() {
-            self.connection.settled.set(true);
-        }
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    /// Closes in stages where the caller may still send: its bytes would reset the connection, and
-    /// the response could be lost. Source: RFC 9112 section 9.6.
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
-        self.poll_linger(cx)
     }
 }

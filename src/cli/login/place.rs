@@ -2,7 +2,7 @@
 
 use super::{FINISH_PATIENCE, Login, Refused, failure};
 use crate::{
-    admin::{self, Admin, Sources, health::Health},
+    admin::{Admin, Sources, health::Health},
     audit::Actor,
     cli::{
         Context,
@@ -12,6 +12,7 @@ use crate::{
     config::{Config, DEFAULT_APPLICATION, StoreKind},
     engine::Engine,
     inbound::guard::Guard,
+    listen::control_plane,
     login::Logins,
     metrics::Metrics,
 };
@@ -167,6 +168,7 @@ impl Own {
         // Where no server runs, nobody else throws away a grant that nobody said yes to.
         runtime.spawn(async move { sweeper.run_sweeper().await });
         let service = Admin::guarded(sources, guard, Some(logins));
+        let service = move |_: &_| Some(service.clone());
         let stop = watch::Sender::new(false);
         let (serving, address) = runtime.block_on(async {
             let v4 = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
@@ -180,8 +182,9 @@ impl Own {
                 Err(_) => None,
             };
             let listeners = [Some(v4), v6].into_iter().flatten();
-            let serve =
-                |listener| tokio::spawn(admin::serve(listener, service.clone(), stop.subscribe()));
+            let serve = |listener| {
+                tokio::spawn(control_plane::serve(listener, service.clone(), stop.subscribe()))
+            };
             anyhow::Ok((listeners.map(serve).collect(), address))
         })?;
         Ok((Self { runtime, stop, serving }, address))

@@ -1,10 +1,10 @@
-//! Requests that no service ever sees: what is refused by the listener or by hyper's parser.
+//! Requests that no service sees: those that the listener or hyper's parser rejects.
 
 use std::rc::Rc;
 
-/// Why a request is answered without the service.
+/// Why a request does not reach the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum ListenRejection {
     /// Its head is no HTTP.
     Malformed,
     /// Its head is too long, or has too many lines.
@@ -13,16 +13,16 @@ pub enum Refused {
     Connections,
 }
 
-/// Writes a refusal: a whole HTTP/1.1 answer that ends its connection.
-pub type Refuse = Rc<dyn Fn(Refused) -> Vec<u8>>;
+/// Writes a rejection: a whole HTTP/1.1 response that ends its connection.
+pub type WriteRejection = Rc<dyn Fn(ListenRejection) -> Vec<u8>>;
 
-/// No answer of the parser's own is as long, bytes.
-const PARSERS_ANSWER_MAX_BYTES: usize = 128;
+/// No response of the parser's own is as long, bytes.
+const PARSERS_RESPONSE_MAX_BYTES: usize = 128;
 
-impl Refused {
-    /// What hyper's parser says with `bytes`, if they are one of its bare answers.
+impl ListenRejection {
+    /// What hyper's parser says with `bytes`, if they are one of its bare responses.
     pub(super) fn by_parser(bytes: &[u8]) -> Option<Self> {
-        let bare = bytes.len() < PARSERS_ANSWER_MAX_BYTES
+        let bare = bytes.len() < PARSERS_RESPONSE_MAX_BYTES
             && bytes.starts_with(b"HTTP/1.")
             && bytes.ends_with(b"content-length: 0\r\n\r\n");
         match bytes.get(9..12).filter(|_| bare)? {
@@ -38,19 +38,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn knows_the_parsers_answers_and_no_others() {
+    fn knows_the_parsers_responses_and_no_others() {
         let bare = |status: &str| {
             let text =
                 format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
-            Refused::by_parser(text.as_bytes())
+            ListenRejection::by_parser(text.as_bytes())
         };
-        assert_eq!(bare("400 Bad Request"), Some(Refused::Malformed));
-        assert_eq!(bare("414 URI Too Long"), Some(Refused::HeadersTooLarge));
+        assert_eq!(bare("400 Bad Request"), Some(ListenRejection::Malformed));
+        assert_eq!(bare("414 URI Too Long"), Some(ListenRejection::HeadersTooLarge));
         let too_large = bare("431 Request Header Fields Too Large");
-        assert_eq!(too_large, Some(Refused::HeadersTooLarge));
+        assert_eq!(too_large, Some(ListenRejection::HeadersTooLarge));
         assert_eq!(bare("200 OK"), None);
         for other in ["", "HTTP/1.1", "HTTP/1.1 100 Continue\r\n\r\n"] {
-            assert_eq!(Refused::by_parser(other.as_bytes()), None);
+            assert_eq!(ListenRejection::by_parser(other.as_bytes()), None);
         }
     }
 }

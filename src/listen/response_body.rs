@@ -1,4 +1,4 @@
-//! An answer's body that keeps its connection busy, and tells it whether the caller takes it.
+//! A response body that keeps its connection busy, and notes whether the caller reads it.
 
 use super::connection::InFlight;
 use hyper::body::{Body, Frame, SizeHint};
@@ -7,22 +7,22 @@ use std::{
     task::{Context, Poll},
 };
 
-/// An answer's body; its request is in flight until it is dropped.
+/// A response body; its request is in flight until the body is dropped.
 #[derive(Debug)]
-pub struct Guarded<B> {
+pub struct TrackedBody<B> {
     body: B,
     in_flight: InFlight,
 }
 
-impl<B> Guarded<B> {
-    /// `body`, which is the caller's to take from now on.
+impl<B> TrackedBody<B> {
+    /// `body`, which the caller is to read from now on.
     pub(super) fn new(body: B, in_flight: InFlight) -> Self {
         in_flight.offered();
         Self { body, in_flight }
     }
 }
 
-impl<B: Body + Unpin> Body for Guarded<B> {
+impl<B: Body + Unpin> Body for TrackedBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 

@@ -1,0 +1,151 @@
+//! The stream of a connection, which keeps the connection's state up to date.
+//!
+//! hyper responds by itself to a head that it cannot read, with nothing but a status. The service
+//! never sees such a request, so the stream, which knows that no request is in flight, writes a
+//! whole response in that place.
+
+use super::{
+    connection::Connection,
+    rejection::{ListenRejection, WriteRejection},
+};
+use crate::small_write;
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
+use std::{
+    fmt, io,
+    mem::MaybeUninit,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+/// The stream of a connection.
+pub(super) struct ConnectionIo<T> {
+    io: T,
+    connection: Rc<Connection>,
+    write_rejection: WriteRejection,
+    /// What is left to write of a response in the place of hyper's.
+    rejection: Option<Vec<u8>>,
+}
+
+impl<T> ConnectionIo<T> {
+    pub(super) fn new(
+        io: T,
+        connection: &Rc<Connection>,
+        write_rejection: &WriteRejection,
+    ) -> Self {
+        let (connection, write_rejection) = (connection.clone(), write_rejection.clone());
+        Self { io, connection, write_rejection, rejection: None }
+    }
+}
+
+impl<T> fmt::Debug for ConnectionIo<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ConnectionIo({:?})", self.connection)
+    }
+}
+
+impl<T: Read + Unpin> Read for ConnectionIo<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let has_preface = self.connection.take_preface(&mut buf);
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        if has_preface && polled.is_pending() {
+            return Poll::Ready(Ok(()));
+        }
+        if polled.is_ready() {
+            self.connection.received();
+        }
+        polled
+    }
+}
+
+impl<T: Read + Write + Unpin> ConnectionIo<T> {
+    fn note<R>(&self, polled: Poll<R>) -> Poll<R> {
+        self.connection.wrote(polled.is_pending());
+        polled
+    }
+
+    /// Reads on until the caller has closed, too.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        while self.connection.lingers() {
+            let mut buffer = ReadBuf::uninit(&mut buffer);
+            // How the connection ends makes no difference now.
+            let read = ready!(Pin::new(&mut self.io).poll_read(cx, buffer.unfilled()));
+            if read.is_err() || buffer.filled().is_empty() {
+                break;
+            }
+            self.connection.lingered(buffer.filled().len());
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes all of the rejection in the place of `instead_of` bytes.
+    fn poll_reject(&mut self, instead_of: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        while let Some(rest) = self.rejection.as_mut().filter(|rest| !rest.is_empty()) {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, rest))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            rest.drain(..written);
+        }
+        self.rejection = None;
+        Poll::Ready(Ok(instead_of))
+    }
+}
+
+impl<T: Read + Write + Unpin> Write for ConnectionIo<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        // What is written before the last response is settled belongs to that response.
+        if this.connection.is_settled()
+            && this.rejection.is_none()
+            && let Some(rejection) = ListenRejection::by_parser(buf)
+        {
+            this.rejection = Some((this.write_rejection)(rejection));
+            this.connection.cannot_parse();
+        }
+        let polled = if this.rejection.is_some() {
+            this.poll_reject(buf.len(), cx)
+        } else {
+            Pin::new(&mut this.io).poll_write(cx, buf)
+        };
+        this.note(polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if let [buf] = bufs {
+            return self.poll_write(cx, buf);
+        }
+        let polled = small_write::poll_write(&mut self.io, cx, bufs);
+        self.note(polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes when its own buffer is empty, and drops a body before its end is written.
+        self.connection.settle();
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    /// Closes in stages where the caller may still send: its bytes would reset the connection, and
+    /// the response could be lost. Source: RFC 9112 section 9.6.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
+        self.poll_linger(cx)
+    }
+}

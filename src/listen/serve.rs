@@ -1,0 +1,200 @@
+//! Serves one connection: TLS, the protocol, and the requests on it.
+
+use super::{
+    Acceptor,
+    connection::{Close, Connection},
+    io::ConnectionIo,
+    preface::Preface,
+    response_body::TrackedBody,
+    table::Entry,
+    tls::ServerTls,
+};
+use crate::{caller_body::CallerBody, executor::LocalExecutor, inbound::peer::Peer};
+use http::{
+    HeaderValue, Request, Response,
+    header::{CONNECTION, EXPECT},
+};
+use hyper::{
+    body::{Body, Incoming},
+    rt::{Read, Write},
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::{
+    convert::Infallible,
+    error::Error as StdError,
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+
+/// How many header lines hyper takes by default.
+const HYPERS_HEADERS_MAX: usize = 100;
+
+impl<S, F, B> Acceptor<S>
+where
+    S: Fn(Request<CallerBody>, &Peer) -> F + 'static,
+    F: Future<Output = Response<B>> + 'static,
+    B: Body + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    pub(super) async fn serve_tcp(self: Rc<Self>, stream: TcpStream, entry: Entry) {
+        match self.tls.clone() {
+            None => self.serve_plain(stream, entry).await,
+            // Boxed: a handshake is larger than all that a plain connection needs.
+            Some(tls) => Box::pin(self.serve_tls(stream, entry, tls)).await,
+        }
+    }
+
+    async fn serve_tls(self: Rc<Self>, stream: TcpStream, entry: Entry, tls: Arc<ServerTls>) {
+        let handshake = tokio_rustls::TlsAcceptor::from(tls.current()).accept(stream);
+        let connection = &entry.connection;
+        match unless_closed(connection, handshake).await {
+            Some(Ok(stream)) => {
+                let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                connection.begin(is_http2, Preface::default());
+                self.serve(stream, entry).await;
+            }
+            Some(Err(error)) => tracing::debug!(%error, "TLS handshake with a caller failed"),
+            None => {}
+        }
+    }
+
+    pub(super) async fn serve_plain<T>(self: Rc<Self>, mut stream: T, entry: Entry)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let first_bytes = Preface::read(&mut stream);
+        if let Some(Ok(preface)) = unless_closed(&entry.connection, first_bytes).await {
+            entry.connection.begin(preface.is_http2(), preface);
+            self.serve(stream, entry).await;
+        }
+    }
+
+    async fn serve<T>(self: Rc<Self>, stream: T, entry: Entry)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let connection = &entry.connection;
+        if self.draining.get() && connection.is_http2() {
+            connection.close(Close::Gracefully);
+        }
+        let io = ConnectionIo::new(TokioIo::new(stream), connection, &self.write_rejection);
+        if connection.is_http2() {
+            self.serve_http2(io, connection).await;
+        } else {
+            self.serve_http1(io, connection).await;
+        }
+    }
+
+    async fn serve_http1<T>(&self, io: T, connection: &Rc<Connection>)
+    where
+        T: Read + Write + Unpin + 'static,
+    {
+        let service = service_fn(|request| self.call(connection, request));
+        let mut builder = http1::Builder::new();
+        builder
+            .auto_date_header(false)
+            // Twice the cap, so that a header over it gets the service's response and not hyper's.
+            .max_buf_size((2 * self.limits.header_max_bytes).max(64 * 1024));
+        // hyper's own cap keeps the lines on its stack; another one costs each request 5 %.
+        if self.limits.headers_max != HYPERS_HEADERS_MAX {
+            builder.max_headers(self.limits.headers_max);
+        }
+        let mut served = pin!(builder.serve_connection(io, service));
+        drive(connection, |cx, close| {
+            if close {
+                served.as_mut().graceful_shutdown();
+            }
+            served.as_mut().poll(cx).map(drop)
+        })
+        .await;
+    }
+
+    async fn serve_http2<T>(self: &Rc<Self>, io: T, connection: &Rc<Connection>)
+    where
+        T: Read + Write + Unpin + 'static,
+    {
+        let (this, tracked) = (self.clone(), connection.clone());
+        let service = service_fn(move |request| {
+            let (this, tracked) = (this.clone(), tracked.clone());
+            async move { this.call(&tracked, request).await }
+        });
+        let mut served = pin!(
+            http2::Builder::new(LocalExecutor)
+                .timer(TokioTimer::new())
+                .auto_date_header(false)
+                .max_concurrent_streams(self.limits.http2_streams_max)
+                // As for HTTP/1; HPACK counts 32 bytes more for every line.
+                .max_header_list_size(
+                    u32::try_from(2 * self.limits.header_max_bytes + 32 * self.limits.headers_max)
+                        .unwrap_or(u32::MAX),
+                )
+                .max_pending_accept_reset_streams(20)
+                .max_local_error_reset_streams(Some(256))
+                .keep_alive_interval(Duration::from_secs(60))
+                .keep_alive_timeout(Duration::from_secs(20))
+                .serve_connection(io, service)
+        );
+        drive(connection, |cx, close| {
+            if close {
+                served.as_mut().graceful_shutdown();
+            }
+            served.as_mut().poll(cx).map(drop)
+        })
+        .await;
+    }
+
+    async fn call(
+        &self,
+        connection: &Rc<Connection>,
+        request: Request<Incoming>,
+    ) -> Result<Response<TrackedBody<B>>, Infallible> {
+        let in_flight = connection.request();
+        // HTTP/2 ends a stream alone.
+        let rest = (!connection.is_http2()).then_some(&connection.unread);
+        let (head, body) = request.into_parts();
+        let is_held_back = !body.is_end_stream() && head.headers.contains_key(EXPECT);
+        let request = Request::from_parts(head, CallerBody::new(body, rest, is_held_back));
+        let mut response = (self.service)(request, &connection.peer).await;
+        if !connection.is_http2() && (self.draining.get() || connection.must_announce_end()) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            connection.announced_end();
+        }
+        Ok(response.map(|body| TrackedBody::new(body, in_flight)))
+    }
+}
+
+/// Waits for `future`; none if the connection is to end at once.
+async fn unless_closed<F: Future>(connection: &Connection, future: F) -> Option<F::Output> {
+    tokio::select! {
+        ended = future => Some(ended),
+        () = connection.closed() => None,
+    }
+}
+
+/// Polls a connection until it ends, or is to end at once.
+async fn drive(connection: &Connection, mut poll: impl FnMut(&mut Context<'_>, bool) -> Poll<()>) {
+    let mut is_closing = false;
+    std::future::poll_fn(|cx| {
+        let close = connection.closing();
+        if close == Close::Now {
+            return Poll::Ready(());
+        }
+        let begins_to_close = close == Close::Gracefully && !is_closing;
+        is_closing |= begins_to_close;
+        let polled = poll(cx, begins_to_close);
+        connection.poll_discard(cx);
+        connection.register(cx.waker());
+        polled
+    })
+    .await;
+}
