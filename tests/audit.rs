@@ -195,7 +195,7 @@ fn a_change_of_the_log_is_named_by_file_and_line_and_stays_on_record() {
 #[test]
 fn removed_files_are_found_and_expired_ones_are_not_missed() {
     for (keep, expected) in [(0, false), (2, true)] {
-        let home = home_with(&format!("[audit]\nmax_bytes = 4096\nkeep = {keep}\n"));
+        let home = home_with(&format!("[audit]\nmax_bytes = 4096\nkeep = {keep}\nkeep_days = 0\n"));
         for _ in 0..32 {
             assert_eq!(add(&home, "acme", "--replace").code, Some(0));
         }
@@ -225,8 +225,20 @@ fn tail_shows_the_end_one_account_and_what_is_added() {
         assert_eq!(add(&home, alias, "").code, Some(0));
     }
     let all = run(&home, "audit tail -n 2");
-    assert_eq!(all.out.lines().count(), 2);
-    assert!(all.out.lines().all(|line| line.contains("account.add") && line.contains("globex")));
+    let lines: Vec<&str> = all.out.lines().collect();
+    assert_eq!(lines.len(), 3, "{}", all.out);
+    assert!(lines[0].starts_with("TIME") && lines[0].ends_with("DETAILS"), "{}", all.out);
+    for (title, cell) in [("ACTION", "account.add"), ("ACCOUNT", "globex")] {
+        let at = lines[0].find(title).expect("a column");
+        assert!(lines[1..].iter().all(|line| line[at..].starts_with(cell)), "{}", all.out);
+    }
+    let count = |flags: &str| run(&home, &format!("audit tail --json {flags}")).out.lines().count();
+    assert_eq!(count("--action account"), 4);
+    assert_eq!(count("--action account.add --account acme"), 2);
+    assert_eq!((count("--action login"), count("--since 1h --action account")), (0, 4));
+    assert_eq!(count("--since 2100-01-01T00:00:00Z"), 0);
+    let odd = run(&home, "audit tail --since yesterday");
+    assert!(odd.code == Some(2) && odd.err.contains("2026-11-20T09:00:00Z"), "{odd:?}");
     let acme = run(&home, "audit tail --account acme --json");
     let acme: Vec<Value> =
         acme.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
@@ -239,7 +251,7 @@ fn tail_shows_the_end_one_account_and_what_is_added() {
         let out = follow.stdout.take().expect("a pipe");
         move || {
             use std::io::{BufRead as _, BufReader};
-            BufReader::new(out).lines().next().expect("a line").expect("text")
+            BufReader::new(out).lines().nth(1).expect("a line").expect("text")
         }
     });
     // It begins with what is added after its start, whenever that is: add until it has seen one.
@@ -250,6 +262,28 @@ fn tail_shows_the_end_one_account_and_what_is_added() {
     assert!(reader.join().expect("a line").contains("late"));
     follow.kill().expect("it was running");
     follow.wait().expect("it ends");
+}
+
+#[test]
+fn a_flood_of_entries_pushes_out_no_file_that_is_younger_than_it_may_be() {
+    let home = home_with("[audit]\nmax_bytes = 4096\nkeep = 1\n");
+    for _ in 0..32 {
+        assert_eq!(add(&home, "acme", "--replace").code, Some(0));
+    }
+    assert!(home.path("store/audit.000001.jsonl").exists(), "a week has not passed");
+    assert!(home.path("store/audit.000002.jsonl").exists());
+    assert_clean(&home);
+    // As after a week: the next file makes the older ones go.
+    let week = std::time::SystemTime::now() - Duration::from_secs(8 * 86_400);
+    for file in ["store/audit.000001.jsonl", "store/audit.000002.jsonl"] {
+        let file = fs::File::options().append(true).open(home.path(file)).expect("a file");
+        file.set_modified(week).expect("set");
+    }
+    for _ in 0..16 {
+        assert_eq!(add(&home, "acme", "--replace").code, Some(0));
+    }
+    assert!(!home.path("store/audit.000001.jsonl").exists());
+    assert_clean(&home);
 }
 
 #[test]

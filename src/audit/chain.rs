@@ -94,7 +94,7 @@ impl<'a> Body<'a> {
 }
 
 /// RFC 3339 in UTC with milliseconds.
-fn rfc3339(wall: Duration) -> String {
+pub(super) fn rfc3339(wall: Duration) -> String {
     let millis = i64::try_from(wall.as_millis()).ok();
     let time = millis.and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
     format!("{:.3}", time.unwrap_or(jiff::Timestamp::MAX))

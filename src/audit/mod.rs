@@ -13,6 +13,7 @@ mod recorder;
 pub mod report;
 mod snapshot;
 pub mod tail;
+mod tally;
 mod verify;
 mod writer;
 
@@ -40,6 +41,7 @@ use std::{
     },
     time::Duration,
 };
+use tally::Tally;
 use tracing::{error, info};
 use writer::{Appended, Writer};
 
@@ -51,6 +53,7 @@ pub struct Audit(Option<Arc<Inner>>);
 struct Inner {
     writer: Writer,
     metrics: Option<Arc<Metrics>>,
+    tally: Tally,
     /// The last entry could not be written: said once.
     is_failing: AtomicBool,
     /// Damage was found: said once.
@@ -232,6 +235,30 @@ impl Audit {
 }
 
 impl Audit {
+    /// As [`Audit::write`], for what changes nothing and may come in any number, such as a request
+    /// that was refused: equal ones within a minute after the first are written as one entry with
+    /// their number.
+    ///
+    /// # Errors
+    /// As [`Audit::write`].
+    pub async fn count(&self, entry: Entry) -> Result<(), Error> {
+        match &self.0 {
+            Some(inner) if inner.tally.add(entry.clone(), inner.writer.now()) => {
+                self.write(entry).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes what was counted a minute ago, or `all` that was counted.
+    async fn write_counted(&self, all: bool) {
+        let due = self.0.as_ref().map(|inner| inner.tally.due(inner.writer.now(), all));
+        if let Some(due) = due.filter(|due| !due.is_empty()) {
+            // The log and the metric report it.
+            let _ = self.write_all(due).await;
+        }
+    }
+
     /// Counts entries that could not even wait to be written.
     fn lost(&self, entries: usize) {
         if let Some(metrics) = self.0.as_ref().and_then(|inner| inner.metrics.as_ref()) {
@@ -270,7 +297,7 @@ impl Inner {
 
     fn new(writer: Writer, metrics: Option<Arc<Metrics>>) -> Self {
         let (is_failing, is_damaged) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { writer, metrics, is_failing, is_damaged }
+        Self { writer, metrics, tally: Tally::default(), is_failing, is_damaged }
     }
 
     fn record(&self, entries: &[Entry]) -> Result<(), Error> {
@@ -323,7 +350,7 @@ pub(crate) mod tests {
     /// A log in `directory` with its own view of the keys, as another process would have.
     pub(crate) fn audit(directory: &Path, ids: &[&str], max_bytes: u64, keep: usize) -> Audit {
         let path = Some(directory.join("audit.jsonl"));
-        let config = config::Audit { path, max_bytes, keep };
+        let config = config::Audit { path, max_bytes, keep, keep_at_least: Duration::ZERO };
         Audit::with_keys(&config, KeySource::fixed(keys(ids)), Arc::new(ManualClock::new()))
     }
 }

@@ -1,6 +1,6 @@
 //! Writes down what happens to grants and tokens, without holding it up.
 
-use super::{Action, Actor, Audit, Entry};
+use super::{Action, Actor, Audit, Entry, tally};
 use crate::event::{Event, Events, Kind};
 use std::sync::{
     Arc,
@@ -9,6 +9,7 @@ use std::sync::{
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
+    time::timeout,
 };
 
 /// Entries that may wait to be written; beyond it they are lost, and counted.
@@ -23,7 +24,7 @@ pub struct Recorder(Option<mpsc::Sender<Message>>);
 #[derive(Debug)]
 enum Message {
     Entry(Entry),
-    /// Everything before it is to be written, then this told.
+    /// Everything before it is to be written, then this is sent.
     Settle(oneshot::Sender<()>),
 }
 
@@ -53,8 +54,8 @@ impl Recorder {
     /// Safe: what was to be written still is.
     pub async fn settle(&self) {
         let Some(sender) = &self.0 else { return };
-        let (told, waiting) = oneshot::channel();
-        if sender.send(Message::Settle(told)).await.is_ok() {
+        let (written, waiting) = oneshot::channel();
+        if sender.send(Message::Settle(written)).await.is_ok() {
             let _ = waiting.await;
         }
     }
@@ -62,17 +63,25 @@ impl Recorder {
 
 async fn write(audit: Audit, mut messages: mpsc::Receiver<Message>, lost: Arc<AtomicU64>) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
-    while messages.recv_many(&mut batch, BATCH_MAX).await > 0 {
+    loop {
+        match timeout(tally::INTERVAL, messages.recv_many(&mut batch, BATCH_MAX)).await {
+            Ok(0) => return,
+            Ok(_) => audit.write_counted(false).await,
+            Err(_) => {
+                audit.write_counted(false).await;
+                continue;
+            }
+        }
         let mut entries = Vec::new();
         let mut waiting = Vec::new();
         for message in batch.drain(..) {
             match message {
                 Message::Entry(entry) => entries.push(entry),
-                Message::Settle(told) => waiting.push(told),
+                Message::Settle(written) => waiting.push(written),
             }
         }
         if !entries.is_empty() {
-            // A hole is told as soon as there is something to write to.
+            // A hole is reported as soon as there is something to write to.
             let missing = lost.swap(0, Relaxed);
             let hole = Entry::new(Actor::Server, Action::AuditLost).count(missing);
             let count = entries.len() as u64;
@@ -82,8 +91,9 @@ async fn write(audit: Audit, mut messages: mpsc::Receiver<Message>, lost: Arc<At
                 lost.fetch_add(missing + count, Relaxed);
             }
         }
-        for told in waiting {
-            let _ = told.send(());
+        for written in waiting {
+            audit.write_counted(true).await;
+            let _ = written.send(());
         }
     }
 }

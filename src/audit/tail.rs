@@ -2,7 +2,7 @@
 
 use super::{
     Error,
-    chain::Line,
+    chain::{Line, rfc3339},
     files::{self, Files},
     writer::complete_lines,
 };
@@ -12,13 +12,27 @@ use std::{
     fs::{File, Metadata},
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::Path,
+    time::Duration,
 };
+
+/// Which entries are read.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Those about this account only.
+    pub account: Option<AccountId>,
+    /// Those of this action, or of this kind of actions (`token` for `token.refresh`), only.
+    pub action: Option<String>,
+    /// Those from this time on only, since 1970.
+    pub since: Option<Duration>,
+}
 
 /// A reader of one log.
 #[derive(Debug)]
 pub struct Tail {
     files: Files,
-    account: Option<AccountId>,
+    filter: Filter,
+    /// The time as it is written in the log, which sorts like time.
+    since: Option<String>,
     /// The number of the last entry that was read.
     last: u64,
     /// The inode of the file that grows, and how much of it was read.
@@ -36,10 +50,11 @@ pub struct Shown {
 }
 
 impl Tail {
-    /// A reader of the log at `path`, of the entries about `account` only if there is one.
+    /// A reader of the entries of the log at `path` that `filter` accepts.
     #[must_use]
-    pub fn new(path: &Path, account: Option<AccountId>) -> Self {
-        Self { files: Files::new(path), account, last: 0, read: None }
+    pub fn new(path: &Path, filter: Filter) -> Self {
+        let since = filter.since.map(rfc3339);
+        Self { files: Files::new(path), filter, since, last: 0, read: None }
     }
 
     /// The last `count` entries, oldest first.
@@ -53,7 +68,7 @@ impl Tail {
         })
     }
 
-    /// The entries that were added since this reader looked last.
+    /// The entries that were added since the last read.
     ///
     /// # Errors
     /// `Io`.
@@ -89,7 +104,7 @@ impl Tail {
         self.last = newest.map_or(self.last, |line| line.body.seq);
     }
 
-    /// Reads file by file, newest first, until it is `enough`: told what was found so far and the
+    /// Reads file by file, newest first, until it is `enough`: of what was found so far and the
     /// number of the last file's first entry.
     fn read_back(&mut self, enough: impl Fn(&[Shown], u64) -> bool) -> Result<Vec<Shown>, Error> {
         let archived = self.files.segments()?;
@@ -114,12 +129,22 @@ impl Tail {
         Ok(shown)
     }
 
+    fn accepts(&self, line: &Line<'_>) -> bool {
+        let Filter { account, action, .. } = &self.filter;
+        let is_of = |action: &String| match line.body.action.strip_prefix(action.as_str()) {
+            Some(rest) => rest.is_empty() || rest.starts_with('.'),
+            None => false,
+        };
+        account.as_ref().is_none_or(|it| line.body.account.as_deref() == Some(it.as_str()))
+            && action.as_ref().is_none_or(is_of)
+            && self.since.as_ref().is_none_or(|since| *line.body.time >= **since)
+    }
+
     /// The entries in `bytes` that are asked for. What is no entry is left to `verify`.
     fn shown(&self, bytes: &[u8]) -> Vec<Shown> {
         let entries = complete_lines(bytes).filter_map(|text| {
             let line = Line::parse(text)?;
-            let wanted = self.account.as_ref().map(AccountId::as_str);
-            if wanted.is_some() && line.body.account.as_deref() != wanted {
+            if !self.accepts(&line) {
                 return None;
             }
             let members = serde_json::from_slice(text).ok()?;
@@ -158,12 +183,12 @@ mod tests {
         let path = log.path().expect("a path").to_owned();
         assert!(Files::new(&path).segments().expect("listed").len() > 1, "several files");
         let acme = Some("acme".parse().expect("an alias"));
-        let mut tail = Tail::new(&path, acme);
+        let mut tail = Tail::new(&path, Filter { account: acme, ..Filter::default() });
         assert_eq!(
             generations(&tail.last(12).expect("read")),
             (8..=30).step_by(2).collect::<Vec<_>>()
         );
-        let mut all = Tail::new(&path, None);
+        let mut all = Tail::new(&path, Filter::default());
         assert_eq!(all.last(3).expect("read").len(), 3);
         assert!(all.added().expect("read").is_empty());
         for generation in 31..=90 {
@@ -175,5 +200,24 @@ mod tests {
         }
         assert_eq!(generations(&all.added().expect("read")), (63..=90).collect::<Vec<_>>());
         assert_eq!(generations(&tail.added().expect("read")), (31..=90).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn entries_are_chosen_by_action_and_time() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let log = audit(dir.path(), &["k1"], 0, 0);
+        add(&log, "acme", 1);
+        log.record(&Entry::new(Actor::Server, Action::TokenDisclose).generation(2)).expect("kept");
+        log.record(&Entry::new(Actor::Server, Action::ServerStop).generation(3)).expect("kept");
+        let path = log.path().expect("a path");
+        let chosen = |filter| generations(&Tail::new(path, filter).last(9).expect("read"));
+        let of = |action: &str| Filter { action: Some(action.to_owned()), ..Filter::default() };
+        assert_eq!(chosen(of("token")), [1, 2]);
+        assert_eq!(chosen(of("token.refresh")), [1]);
+        assert!(chosen(of("tok")).is_empty());
+        let now = Duration::from_secs(1_795_132_800);
+        let since = |since| chosen(Filter { since: Some(since), ..Filter::default() });
+        assert_eq!(since(now), [1, 2, 3]);
+        assert!(since(now + Duration::from_millis(1)).is_empty());
     }
 }

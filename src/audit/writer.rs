@@ -20,7 +20,7 @@ use std::{
     io::Write as _,
     os::unix::fs::FileExt as _,
     sync::Arc,
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 /// How long an append waits for others.
@@ -34,6 +34,7 @@ pub(super) struct Writer {
     clock: Arc<dyn Clock>,
     max_bytes: u64,
     keep: usize,
+    keep_at_least: Duration,
     /// The turns of this process's threads: a file's lock is polled.
     turn: Mutex<()>,
 }
@@ -72,8 +73,13 @@ impl Writer {
         keys: Arc<KeySource>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let (max_bytes, keep) = (audit.max_bytes, audit.keep);
-        Self { files, keys, clock, max_bytes, keep, turn: Mutex::new(()) }
+        let config::Audit { max_bytes, keep, keep_at_least, .. } = *audit;
+        Self { files, keys, clock, max_bytes, keep, keep_at_least, turn: Mutex::new(()) }
+    }
+
+    /// The time, since 1970.
+    pub(super) fn now(&self) -> Duration {
+        self.clock.now().wall
     }
 
     /// Another one for the same log.
@@ -274,9 +280,23 @@ impl Writer {
             return Ok(Vec::new());
         }
         older.truncate(older.len() - self.keep);
+        // A younger one is kept, and so are all after it: `verify` misses no file in between.
+        let young = older.iter().position(|segment| !self.is_old(*segment));
+        older.truncate(young.unwrap_or(older.len()));
+        if older.is_empty() {
+            return Ok(older);
+        }
         let segment = older.last().copied();
         batch.own(Action::AuditExpire, Own { segment, ..Own::default() });
         Ok(older)
+    }
+
+    /// Says whether the last write of an older file is long enough ago for it to go.
+    fn is_old(&self, segment: u64) -> bool {
+        let modified = fs::metadata(self.files.archived(segment)).and_then(|file| file.modified());
+        let written = modified.ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let age = self.now().saturating_sub(written.unwrap_or_default());
+        self.keep_at_least.is_zero() || age >= self.keep_at_least
     }
 
     /// What the file that grows says its number is.

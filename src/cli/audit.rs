@@ -1,15 +1,15 @@
-//! `adsproxy audit`: shows the audit log, and checks that nobody changed it.
+//! `adsproxy audit`: shows the audit log, and checks that it was not changed.
 
 use super::{
-    Context, print,
+    Context, duration, print,
     table::{plain, table},
 };
 use crate::{
     audit::{
         Audit, AuditKeys, Report,
-        tail::{Shown, Tail},
+        tail::{Filter, Shown, Tail},
     },
-    clock::SystemClock,
+    clock::{Clock as _, SystemClock},
     config::Config,
     id::AccountId,
     store::Store,
@@ -31,7 +31,7 @@ const FINDINGS_MAX: usize = 20;
 pub(super) enum Verb {
     /// Show the last entries of the audit log
     Tail(ShowTail),
-    /// Check that nobody changed the audit log; exits with 1 if somebody did, and names the line
+    /// Check that the audit log was not changed; exits with 1 if it was, and names the line
     Verify {
         /// A log, or one of its older files on its own [default: the configured log]
         path: Option<PathBuf>,
@@ -53,9 +53,26 @@ pub(super) struct ShowTail {
     /// Entries about this account only
     #[arg(long, value_name = "ALIAS")]
     account: Option<AccountId>,
+    /// Entries of this action (`login`) or kind (`token`) only
+    #[arg(long, value_name = "ACTION")]
+    action: Option<String>,
+    /// Entries from then on only: a time, or how long ago (`2h`)
+    #[arg(long, value_name = "WHEN", value_parser = since)]
+    since: Option<Duration>,
     /// Print the lines as they are in the log
     #[arg(long)]
     json: bool,
+}
+
+/// Reads a time such as `2026-11-20T09:00:00Z`, or a length of time before now; since 1970.
+fn since(text: &str) -> Result<Duration, String> {
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return Duration::try_from(time.as_duration()).map_err(|_| "before 1970".to_owned());
+    }
+    let ago = duration::parse(text).map_err(|_| {
+        format!("{text:?} is neither a time (2026-11-20T09:00:00Z) nor 30m, 2h, 7d")
+    })?;
+    Ok(SystemClock.now().wall.saturating_sub(ago))
 }
 
 impl Verb {
@@ -76,11 +93,16 @@ fn configured(config: &Config) -> anyhow::Result<&Path> {
 
 impl ShowTail {
     fn run(&self, config: &Config) -> anyhow::Result<()> {
-        let mut tail = Tail::new(configured(config)?, self.account.clone());
+        let (account, action) = (self.account.clone(), self.action.clone());
+        let filter = Filter { account, action, since: self.since };
+        let mut tail = Tail::new(configured(config)?, filter);
         let mut shown = tail.last(self.lines)?;
+        let mut columns = Columns::default();
         loop {
-            for entry in &shown {
-                print(if self.json { format!("{}\n", entry.json) } else { line(entry) })?;
+            if self.json {
+                shown.iter().try_for_each(|entry| print(format!("{}\n", entry.json)))?;
+            } else {
+                print(columns.lay_out(&shown))?;
             }
             if !self.follow {
                 return Ok(());
@@ -91,8 +113,35 @@ impl ShowTail {
     }
 }
 
-/// One entry for a person: when, who, what, on which account, with which outcome, and the rest.
-fn line(entry: &Shown) -> String {
+/// When, who, what, on which account, with which outcome; the rest has no column.
+const HEADING: [&str; 5] = ["TIME", "ACTOR", "ACTION", "ACCOUNT", "OUTCOME"];
+
+/// The widths of the columns: they grow with what is shown and never shrink.
+#[derive(Default)]
+struct Columns([usize; 5]);
+
+impl Columns {
+    /// `entries` under each other; the first call begins with the heading.
+    fn lay_out(&mut self, entries: &[Shown]) -> String {
+        let mut rows: Vec<([String; 5], String)> = entries.iter().map(row).collect();
+        if self.0 == [0; 5] {
+            rows.insert(0, (HEADING.map(str::to_owned), "DETAILS".to_owned()));
+        }
+        for (cells, _) in &rows {
+            for (width, cell) in self.0.iter_mut().zip(cells) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        let line = |(cells, rest): &([String; 5], String)| {
+            let cells = cells.iter().zip(self.0).map(|(cell, width)| format!("{cell:width$}  "));
+            format!("{}\n", (cells.collect::<String>() + rest).trim_end())
+        };
+        rows.iter().map(line).collect()
+    }
+}
+
+/// One entry for a person.
+fn row(entry: &Shown) -> ([String; 5], String) {
     let text = |name: &str| match &entry.members[name] {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
@@ -100,25 +149,24 @@ fn line(entry: &Shown) -> String {
     };
     let named = |name: &str, label: &str| match text(name) {
         value if value.is_empty() => value,
-        value => format!("{label}={value}"),
+        value => format!("{label}={}", plain(&value)),
     };
     let user = if text("user").is_empty() { text("uid") } else { text("user") };
     let actor = if user.is_empty() { text("actor") } else { format!("{}:{user}", text("actor")) };
-    let [account, reason] = [text("account"), text("reason")];
-    let outcome = match reason.is_empty() {
-        true => text("outcome"),
-        false => format!("{}:{reason}", text("outcome")),
+    let outcome = match text("reason") {
+        reason if reason.is_empty() => text("outcome"),
+        reason => format!("{}:{reason}", text("outcome")),
     };
-    let rest = [
+    let details = [
         named("generation", "generation"),
         named("about", "about"),
         named("count", "count"),
         named("request_id", "request"),
     ];
-    let first = [text("time"), actor, text("action"), account, outcome];
-    let cells = first.iter().map(|cell| plain(cell));
-    let rest = rest.iter().filter(|cell| !cell.is_empty()).map(|cell| plain(cell));
-    cells.chain(rest).collect::<Vec<_>>().join("  ") + "\n"
+    let cells = [text("time"), actor, text("action"), text("account"), outcome];
+    let details: Vec<&str> =
+        details.iter().map(String::as_str).filter(|detail| !detail.is_empty()).collect();
+    (cells.each_ref().map(|cell| plain(cell)), details.join("  "))
 }
 
 fn verify(config: &Config, path: Option<&Path>, json: bool) -> anyhow::Result<()> {

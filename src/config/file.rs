@@ -186,6 +186,7 @@ section! {
         path: Option<String> = None,
         max_bytes: u64 = 16 * MIB,
         keep: u64 = 0,
+        keep_days: u64 = 7,
     }
 }
 

@@ -292,6 +292,8 @@ pub struct Audit {
     pub max_bytes: u64,
     /// Older files that are kept; 0: all.
     pub keep: usize,
+    /// How old a file is at least before it is removed because of `keep`.
+    pub keep_at_least: Duration,
 }
 
 /// `[accounts.<alias>]`

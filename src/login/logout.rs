@@ -33,6 +33,10 @@ impl Logins {
     pub async fn logout(&self, account: &AccountId) -> Result<LoggedOut, Problem> {
         let store = self.engine.store();
         let configured = self.engine.config().accounts.get(account);
+        // Before the lock: an unknown alias must leave no file.
+        if configured.is_none() && !store.list().await?.contains(account) {
+            return Err(Problem::UnknownAccount(account.to_string()));
+        }
         let lock = store.lock(account).await?;
         let record = match store.load(account).await {
             Ok(record) => record,
@@ -40,10 +44,6 @@ impl Logins {
             Err(error) if error.is_lasting() => None,
             Err(error) => return Err(error.into()),
         };
-        let known = configured.is_some() || store.list().await?.contains(account);
-        if !known {
-            return Err(Problem::UnknownAccount(account.to_string()));
-        }
         let entry = self.entry(Action::Logout, account, "logout");
         let forgotten = self.forget(account, record.as_ref());
         let done = self.engine.audit().around(entry, "store_failed", forgotten).await?;

@@ -93,7 +93,7 @@ impl Logins {
     /// metric tells that this could not be written.
     pub async fn record_refresh(&self, account: &AccountId) {
         let entry = Entry::new(self.actor.clone(), Action::TokenRefresh).account(account).attempt();
-        let _ = self.engine.audit().write(self.asked(entry)).await;
+        let _ = self.engine.audit().count(self.asked(entry)).await;
     }
 
     /// Waits until every login that Amazon has answered is at its end; none begins any more while

@@ -5,10 +5,12 @@ use crate::{
     config::{Audit, Store, file},
     trusted_path,
 };
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 /// Room for some entries: fewer would make a file of each.
 const MIN_BYTES: u64 = 4096;
+/// A hundred years.
+const KEEP_DAYS_MAX: u64 = 36_500;
 
 impl Check<'_> {
     /// By default the log is in the store's directory; a store without one has none.
@@ -22,7 +24,9 @@ impl Check<'_> {
             self.fail(&["audit", "max_bytes"], message);
         }
         let keep = self.count(&["audit", "keep"], file.keep, 0..=COUNT_MAX);
-        Audit { path, max_bytes: file.max_bytes, keep }
+        let keep_days = self.count(&["audit", "keep_days"], file.keep_days, 0..=KEEP_DAYS_MAX);
+        let keep_at_least = Duration::from_secs(keep_days as u64 * 86_400);
+        Audit { path, max_bytes: file.max_bytes, keep, keep_at_least }
     }
 
     fn audit_path(&mut self, text: &str, has_keys: bool) -> PathBuf {
