@@ -285,3 +285,42 @@ async fn requests_and_node_need_the_base_url_only() {
         assert_eq!(said.out, "200 2\n", "{said:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_variable_that_could_hold_a_secret_of_ours_reaches_the_command() {
+    let amazon = amazon().await;
+    let commands = Commands::with_store(&amazon);
+    let mut command = commands.command("exec acme -- env");
+    let names = [
+        "AMAZON_CLIENT_SECRET",
+        "AMAZON_REFRESH_TOKEN",
+        "AMAZON_ADS_REFRESH_TOKEN",
+        "AD_API_REFRESH_TOKEN",
+        "LWA_CLIENT_SECRET",
+        "FERNET_KEY",
+    ];
+    for name in names {
+        command.env(name, "CANARY");
+    }
+    command.env("AMAZON_REGION", "kept");
+    let said = said(&mut command);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(!said.out.contains("CANARY"), "{}", said.out);
+    assert!(said.out.contains("AMAZON_REGION=kept"), "{}", said.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_captures_the_streams_is_done_when_the_command_is() {
+    let amazon = amazon().await;
+    let commands = Commands::with_store(&amazon);
+    // A process that outlives the command keeps a connection to the proxy open.
+    let script = "address=${ADS_API_BASE_URL#http://}; address=${address%%/*}; \
+                  exec 3<>/dev/tcp/${address%:*}/${address#*:}; sleep 5 >/dev/null 2>&1 & \
+                  date +%s%N";
+    let mut command = commands.command("exec acme -- bash -c");
+    let said = said(command.arg(script));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time");
+    let ended: u128 = said.out.trim().parse().expect("nanoseconds");
+    let late = Duration::from_nanos(u64::try_from(now.as_nanos() - ended).expect("not long"));
+    assert!(late < Duration::from_millis(700), "{late:?} {said:?}");
+}

@@ -10,7 +10,7 @@ mod keeper;
 
 pub(super) use keeper::Keeper;
 
-use super::{Context, Failure, access::Access, region};
+use super::{Context, Failure, access::Access, import, region};
 use crate::id::{AccountId, Region};
 use anyhow::{Context as _, anyhow};
 use serde::{Deserialize, Serialize};
@@ -71,7 +71,8 @@ impl Exec {
         let mut command = Command::new(program);
         command.args(arguments);
         // The command has the proxy instead.
-        for name in &secret_variables {
+        let of_other_clients = import::secret_variables();
+        for name in secret_variables.iter().chain(&of_other_clients) {
             command.env_remove(name);
         }
         command.envs(access.variables(known));

@@ -11,8 +11,10 @@ use anyhow::Context as _;
 use rustix::{
     event::{PollFd, PollFlags, poll},
     process::{Pid, PidfdFlags, pidfd_open, setsid},
+    stdio::dup2_stderr,
 };
 use std::{
+    fs::File,
     io::{self, Write},
     os::fd::OwnedFd,
     process::Command,
@@ -59,12 +61,12 @@ impl Keeper {
 
     pub(crate) fn run(&self, context: &Context) -> anyhow::Result<()> {
         if self.detach {
-            // Nobody waits for it: it belongs to init when this process has ended.
+            // It is not waited for: it belongs to init when this process has ended.
             let keeper = Self { detach: false, ..self.clone() };
             keeper.command(context).spawn().context("cannot start the private proxy")?;
             return Ok(());
         }
-        // The process is there: it waits for the report.
+        // The process exists: it waits for the report.
         let serving = self.watch().and_then(|process| {
             app::harden();
             // Ctrl-C and the end of the terminal are the command's business.
@@ -86,6 +88,8 @@ impl Keeper {
             secret_variables: proxy.secret_variables.clone(),
         })?;
         wait_for_end(process)?;
+        // It is the command's: a program that captures it waits until it is closed.
+        silence_stderr();
         let _ = proxy.app.drain();
         Ok(())
     }
@@ -106,7 +110,13 @@ fn report(report: &Report) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-/// Returns when the process has ended, or somebody ends this one.
+fn silence_stderr() {
+    if let Ok(null) = File::options().write(true).open("/dev/null") {
+        let _ = dup2_stderr(&null);
+    }
+}
+
+/// Returns when the process has ended, or on SIGTERM.
 fn wait_for_end(process: OwnedFd) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

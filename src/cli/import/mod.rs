@@ -27,6 +27,7 @@ use clap::CommandFactory;
 use plan::{Defaults, Plan};
 use record::{Entry, Reading, Rejection};
 use report::{Outcome, Progress, Report, Row};
+pub(super) use source::secret_variables;
 use source::{Found, Source};
 use std::{
     collections::{BTreeSet, HashMap},

@@ -121,6 +121,13 @@ pub(super) fn find(
     Ok(Found { source, raws, prefix: None, region })
 }
 
+/// Every variable that could hold a secret for an import.
+pub(in crate::cli) fn secret_variables() -> Vec<String> {
+    let secret = ["REFRESH_TOKEN", "CLIENT_SECRET"];
+    let of = |prefix: &str| secret.map(|suffix| format!("{prefix}{suffix}"));
+    PREFIXES.into_iter().flat_map(of).chain([FERNET_KEY.to_owned()]).collect()
+}
+
 /// The keys of the legacy store.
 pub(super) fn fernet_keys(
     file: Option<&Path>,
