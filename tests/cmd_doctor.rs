@@ -6,7 +6,7 @@ use crate::support::{
     proxy::{Proxy, Setup, amazon, assert_no_secret, upstream},
     secure::secure_amazon,
 };
-use adsproxy::sandbox::{ApiFault, Emulator, LwaFault, Times};
+use adsproxy::sandbox::{ApiFault, Emulator, LwaFault, Rotation, Scripted, Times};
 use serde_json::Value;
 use std::{
     fs,
@@ -93,7 +93,8 @@ async fn all_is_well_where_all_is_well() {
     }
     assert_eq!(levels(&findings, "grant"), ["ok", "ok"], "acme and globex");
     assert_eq!(levels(&findings, "profiles"), ["ok", "ok"]);
-    // Now that the store is made, there is more to look at.
+    // Where the store is made, there is more to check. The doctor does not make it.
+    assert_eq!(commands.run("token acme --check").code, Some(0));
     let (well, findings) = examine(&commands, "acme");
     assert!(well, "{findings:#?}");
     assert_eq!(levels(&findings, "key"), ["ok"]);
@@ -327,4 +328,89 @@ async fn an_old_consent_is_told() {
     let (well, findings) = examine(&commands, "acme");
     assert!(well, "{findings:#?}");
     complains(&findings, "grant", "warning", "consent ends in");
+}
+
+/// Every file below the store, with its content.
+fn store_of(commands: &Commands) -> Vec<(String, Vec<u8>)> {
+    let mut files = Vec::new();
+    let mut directories = vec![commands.path("store")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten() {
+            let path = entry.expect("an entry").path();
+            match path.is_dir() {
+                true => directories.push(path),
+                false => files.push((path.display().to_string(), fs::read(&path).expect("a file"))),
+            }
+        }
+    }
+    // A lock is no content.
+    files.retain(|(name, _)| !name.contains("lock"));
+    files.sort();
+    files
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_stored_but_a_token_that_was_rotated() {
+    let amazon = amazon().await;
+    let commands = healthy(&amazon);
+    assert_eq!(commands.run("token acme --check").code, Some(0), "makes the store");
+    let before = store_of(&commands);
+    assert!(!before.is_empty());
+    let said = commands.run("doctor");
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
+    assert!(store_of(&commands) == before, "doctor wrote into the store");
+    // A rotated token that were not saved would be the end of the grant.
+    amazon.state().lwa.configure(|settings| settings.rotation = Rotation::OldDies);
+    assert_eq!(commands.run("doctor acme").code, Some(0));
+    assert!(store_of(&commands) != before);
+    amazon.state().lwa.expire_access_tokens(None);
+    assert_eq!(commands.run("curl acme /v2/profiles --fail").code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_hosts_that_the_accounts_need_are_looked_up() {
+    let amazon = amazon().await;
+    let toml = format!("[upstream]\nna = \"{0}\"\neu = \"{0}\"\n", base_of(&amazon))
+        + "fe = \"https://no-such-host.invalid\"\nmcp_na = \"https://neither-this.invalid\"\n";
+    let commands = Commands::new(&amazon, &Setup { toml, ..Setup::default() });
+    let (_, findings) = examine(&commands, "acme");
+    assert!(!format!("{findings:?}").contains("invalid"), "{findings:#?}");
+}
+
+fn base_of(amazon: &Emulator) -> String {
+    format!("http://{}", amazon.addr())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn look_alikes_are_told_apart() {
+    let amazon = amazon().await;
+    let commands = healthy(&amazon);
+    let answer = |status: u16, body: &str| {
+        let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+        let body = bytes::Bytes::from(body.to_owned());
+        let status = http::StatusCode::from_u16(status).expect("a status");
+        let fault = ApiFault::Answer(Scripted { status, headers, body });
+        amazon.state().api.faults.add(fault, Times::Next(1));
+    };
+    let list = r#"[{"profileId":1}]"#;
+    for (answers, level, words) in [
+        (vec![(403, r#"{"code":"UNAUTHORIZED"}"#)], "error", "not approved for the Ads API"),
+        (vec![(401, "{}")], "error", "not approved for the Ads API"),
+        (vec![(200, "[]"), (200, "[]"), (200, "[]")], "warning", "no profile in any region"),
+        (vec![(200, "[]"), (200, list), (200, "[]")], "warning", "its profiles are in"),
+        (vec![(200, list), (200, "[]")], "warning", "viewer role"),
+        (vec![(200, list), (200, list)], "ok", " 1"),
+    ] {
+        // The clock's request to the token endpoint comes first.
+        answer(400, "{}");
+        answers.into_iter().for_each(|(status, body)| answer(status, body));
+        let (_, findings) = examine(&commands, "acme");
+        complains(&findings, "profiles", level, words);
+        assert_eq!(levels(&findings, "grant"), ["ok"], "the grant is good: {words}");
+        amazon.state().api.faults.clear();
+    }
+    amazon.state().lwa.revoke("acme");
+    let (_, findings) = examine(&commands, "acme");
+    complains(&findings, "grant", "error", "consent is gone");
+    assert!(levels(&findings, "profiles").is_empty());
 }

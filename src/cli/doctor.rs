@@ -1,5 +1,5 @@
-//! `adsproxy doctor`: looks at everything that could keep adsproxy from working, and says how to
-//! mend what does. Never shows a secret.
+//! `adsproxy doctor`: checks everything that could keep adsproxy from working, and says how to
+//! fix what does. Changes nothing, shows no secret.
 //!
 //! Every check has a time limit of its own, and those that wait for others run side by side.
 
@@ -8,19 +8,20 @@ mod grants;
 mod network;
 mod place;
 mod ports;
+mod profiles;
 
-use super::{Context, Failure, print};
+use super::{Context, Failure, print, wire::Server};
 use crate::id::AccountId;
 use finding::{Finding, Level, Report};
-use std::{collections::BTreeSet, io::IsTerminal};
+use std::{collections::BTreeSet, io::IsTerminal, sync::Arc};
 
-/// Check configuration, files, network and grants, and say how to mend what is wrong
+/// Check configuration, files, network and grants, and say how to fix what is wrong
 #[derive(Debug, clap::Args)]
 pub(super) struct Doctor {
-    /// The accounts to look at [default: all]
+    /// The accounts to check [default: all]
     #[arg(value_name = "ALIAS")]
     accounts: Vec<AccountId>,
-    /// Ask nobody: neither Amazon nor name servers
+    /// Send nothing, neither to Amazon nor to name servers
     #[arg(long)]
     offline: bool,
     /// Print JSON
@@ -52,9 +53,9 @@ impl Doctor {
             Err(failure) => {
                 // What anyhow shows: the chain of causes.
                 let text = format!("{:#}", anyhow::Error::from(failure));
-                let mend = "mend it, or begin with the lines that `adsproxy key init` prints; \
-                            `adsproxy check-config` looks at the configuration alone";
-                report.add(Finding::error("config", text).mend(mend).code(78));
+                let fix = "correct it, or begin with the lines that `adsproxy key init` prints; \
+                           `adsproxy check-config` checks the configuration alone";
+                report.add(Finding::error("config", text).fix(fix).code(78));
                 return Ok(report);
             }
         };
@@ -69,17 +70,27 @@ impl Doctor {
             report.extend(store);
         });
         if self.offline {
-            report.add(Finding::skipped("network", "not asked, because of --offline"));
+            report.add(Finding::skipped("network", "not checked, because of --offline"));
             return Ok(report);
         }
-        report.extend(runtime.block_on(network::check(config, &context.environment)));
-        // Without a store there is no grant to look at.
+        let store = grants::store(config);
+        let known = runtime.block_on(grants::known(config, store.as_deref()));
+        report.extend(runtime.block_on(network::check(config, &known, &context.environment)));
+        // Without a store there is no grant to check.
         if report.has_error("store") || report.has_error("key") {
-            report.add(Finding::skipped("grant", "not looked at without a store"));
+            report.add(Finding::skipped("grant", "not checked without a store"));
             return Ok(report);
         }
         let wanted: BTreeSet<AccountId> = self.accounts.iter().cloned().collect();
-        report.extend(grants::check(context, &runtime, &wanted));
+        let config = Arc::new(loaded.config);
+        let found = match Server::find(context, &config) {
+            Ok(server) => runtime.block_on(grants::check(&config, store, server, &known, &wanted)),
+            Err(error) => {
+                let fix = "run this as the user of the server, or as root";
+                vec![Finding::error("grant", format!("{error:#}")).fix(fix)]
+            }
+        };
+        report.extend(found);
         // A name server or a disk that hangs must not hold the end.
         runtime.shutdown_background();
         Ok(report)

@@ -16,17 +16,14 @@ use crate::{
     listen::bind::ShortPath,
     secret::Secret,
 };
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header::HOST};
-use http_body_util::{BodyExt, Full, Limited};
+use http::{Request, Response};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use serde_json::json;
 use std::{collections::BTreeSet, time::Duration};
 use tokio::net::TcpStream;
-
-/// Five thousand profiles have two megabytes.
-const ANSWER_MAX_BYTES: usize = 16 << 20;
 
 /// When the command has ended, its responses are not read any more.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -97,18 +94,6 @@ impl PrivateProxy {
     ) -> anyhow::Result<Response<Incoming>> {
         let stream = TcpStream::connect(self.address()).await?;
         wire::exchange(stream, request).await.context("the request failed")
-    }
-
-    /// The status and the whole body of an answer to `GET`.
-    pub(super) async fn get(&self, path: &str) -> anyhow::Result<(u16, Bytes)> {
-        let mut request = Request::new(Full::default());
-        *request.uri_mut() = (self.key.path_prefix() + path).parse()?;
-        request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
-        let answer = self.send(request).await?;
-        let status = answer.status().as_u16();
-        let body = Limited::new(answer.into_body(), ANSWER_MAX_BYTES).collect().await;
-        let body = body.map_err(|_| anyhow!("the answer broke off, or is too large"))?;
-        Ok((status, body.to_bytes()))
     }
 
     /// Scheme, address and mount: what every path is put behind.

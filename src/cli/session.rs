@@ -64,7 +64,11 @@ pub(super) fn token(
     }
 }
 
-fn from_server(server: &Server, alias: &AccountId, wish: Wish) -> anyhow::Result<HandedToken> {
+pub(super) fn from_server(
+    server: &Server,
+    alias: &AccountId,
+    wish: Wish,
+) -> anyhow::Result<HandedToken> {
     let mut body = json!({ "min_ttl_secs": wish.least.as_secs(), "must": wish.must });
     if wish.discloses {
         body["purpose"] = "token".into();

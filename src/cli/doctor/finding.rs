@@ -1,4 +1,4 @@
-//! What the doctor found: one line each, and how to mend it.
+//! What the doctor found: one line each, and how to fix it.
 
 use crate::cli::table::plain;
 use serde_json::{Value, json};
@@ -41,14 +41,14 @@ pub(super) struct Finding {
     pub(super) check: &'static str,
     pub(super) level: Level,
     pub(super) text: String,
-    pub(super) mend: Option<String>,
+    pub(super) fix: Option<String>,
     /// What the command exits with if nothing else is wrong.
     code: u8,
 }
 
 impl Finding {
     fn new(check: &'static str, level: Level, text: impl Into<String>) -> Self {
-        Self { check, level, text: text.into(), mend: None, code: 1 }
+        Self { check, level, text: text.into(), fix: None, code: 1 }
     }
 
     pub(super) fn ok(check: &'static str, text: impl Into<String>) -> Self {
@@ -67,8 +67,8 @@ impl Finding {
         Self::new(check, Level::Error, text)
     }
 
-    pub(super) fn mend(self, how: impl Into<String>) -> Self {
-        Self { mend: Some(how.into()), ..self }
+    pub(super) fn fix(self, how: impl Into<String>) -> Self {
+        Self { fix: Some(how.into()), ..self }
     }
 
     pub(super) fn code(self, code: u8) -> Self {
@@ -113,7 +113,7 @@ impl Report {
                     "check": finding.check,
                     "level": finding.level.as_str(),
                     "text": finding.text,
-                    "mend": finding.mend,
+                    "mend": finding.fix,
                 })
             })
             .collect();
@@ -124,15 +124,15 @@ impl Report {
     pub(super) fn text(&self, coloured: bool) -> String {
         let width = self.0.iter().map(|finding| finding.check.len()).max().unwrap_or(0);
         let mut text = String::new();
-        for Finding { check, level, text: found, mend, .. } in &self.0 {
+        for Finding { check, level, text: found, fix, .. } in &self.0 {
             let word = format!("{:7}", level.as_str());
             let (on, off) = if coloured { (level.colour(), "\x1b[0m") } else { ("", "") };
             // A text of several lines stands under itself.
             let indent = format!("\n{:1$}", "", 7 + 2 + width + 2);
             let lines = |text: &str| text.lines().map(plain_line).collect::<Vec<_>>().join(&indent);
             text.push_str(&format!("{on}{word}{off}  {check:width$}  {}", lines(found)));
-            if let Some(mend) = mend {
-                text.push_str(&format!("{indent}-> {}", lines(mend)));
+            if let Some(fix) = fix {
+                text.push_str(&format!("{indent}-> {}", lines(fix)));
             }
             text.push('\n');
         }
@@ -152,7 +152,7 @@ mod tests {
     fn report() -> Report {
         Report(vec![
             Finding::ok("config", "fine"),
-            Finding::error("egress", "two\nlines\u{1b}[2J").mend("do this"),
+            Finding::error("egress", "two\nlines\u{1b}[2J").fix("do this"),
         ])
     }
 

@@ -1,199 +1,333 @@
-//! Whether each grant still brings a token, how long its consent lasts, and what it can see.
+//! Whether each grant still gives a token, how long its consent lasts, and what it gives access to.
 //!
-//! Asks Login with Amazon and the Ads API for real, over a private data plane: what works here
-//! works for an app.
+//! Asks Login with Amazon and the Ads API directly. Nothing is stored, with one exception: a
+//! refresh token that was rotated by the check replaces the one it has made invalid. Beside a running
+//! server, that server gives the token.
 
-use super::Finding;
+use super::{Finding, profiles::not_approved};
 use crate::{
-    account::State,
     cli::{
-        Context, exit_code,
-        private::PrivateProxy,
-        session::{failure, unknown},
+        exit_code,
+        session::{Wish, from_server, unknown},
+        wire::Server,
     },
+    clock::{Clock, SystemClock},
+    config::{Config, DEFAULT_APPLICATION, StoreKind},
+    error_chain::chain,
+    https::{self, LwaHttp},
     id::{AccountId, Region},
-    sync::Account,
+    lwa::{self, Application, Granted, LwaClient},
+    secret::Secret,
+    store::{self, Credential, CredentialStore, Epoch, StoredAccessToken},
+    token::consent::days_left,
 };
-use std::{collections::BTreeSet, rc::Rc, sync::Arc, time::Duration};
+use anyhow::Context as _;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
-    runtime::Runtime,
-    sync::Semaphore,
-    task::{JoinSet, LocalSet},
-    time::{Instant, timeout, timeout_at},
+    task::JoinSet,
+    time::{Instant, timeout_at},
 };
 
 /// For all accounts together.
 const TIMEOUT: Duration = Duration::from_secs(40);
-/// For one request.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 const CONCURRENCY: usize = 8;
-/// A consent that ends within so many days is told.
+/// A consent that ends within so many days is a warning.
 const EXPIRING_DAYS: i64 = 30;
+/// One account as configuration and store know it.
+#[derive(Clone)]
+pub(super) struct Known {
+    pub(super) id: AccountId,
+    pub(super) region: Region,
+    pub(super) application: String,
+    /// The profile in the configured default header.
+    pub(super) scope: Option<String>,
+    seed: Option<Secret>,
+    record: Option<Credential>,
+}
 
-pub(super) fn check(
-    context: &Context,
-    runtime: &Runtime,
+/// The store, if it outlives this process and exists.
+pub(super) fn store(config: &Config) -> Option<Arc<dyn CredentialStore>> {
+    let lasts = config.store.kind != StoreKind::Memory && config.store.path.exists();
+    lasts.then(|| store::open(&config.store, &config.encryption).ok()).flatten()
+}
+
+/// Every account; one whose record cannot be read is a finding of the store's.
+pub(super) async fn known(
+    config: &Config,
+    store: Option<&dyn CredentialStore>,
+) -> BTreeMap<AccountId, Known> {
+    let mut known = BTreeMap::new();
+    let mut ids: BTreeSet<AccountId> = config.accounts.keys().cloned().collect();
+    if let Some(store) = store {
+        ids.extend(store.list().await.unwrap_or_default());
+    }
+    for id in ids {
+        let configured = config.accounts.get(&id);
+        let record = match store {
+            Some(store) => store.load(&id).await.ok().flatten(),
+            None => None,
+        };
+        let region = configured.map(|one| one.region).or(record.as_ref().map(|one| one.region));
+        let application = configured.map(|one| one.application.clone());
+        let application = application.or(record.as_ref().map(|one| one.application.clone()));
+        let is_scope = |name: &str| name.eq_ignore_ascii_case("Amazon-Advertising-API-Scope");
+        let scope = configured.and_then(|one| {
+            let header = one.headers.iter().find(|(name, _)| is_scope(name.as_str()))?;
+            header.1.to_str().ok().map(str::to_owned)
+        });
+        let seed = configured.and_then(|one| one.refresh_token.clone());
+        let Some(region) = region else { continue };
+        let application = application.unwrap_or_else(|| DEFAULT_APPLICATION.to_owned());
+        known.insert(id.clone(), Known { id, region, application, scope, seed, record });
+    }
+    known
+}
+
+/// Checks the `wanted` accounts, or all of them.
+pub(super) async fn check(
+    config: &Arc<Config>,
+    store: Option<Arc<dyn CredentialStore>>,
+    server: Option<Server>,
+    known: &BTreeMap<AccountId, Known>,
     wanted: &BTreeSet<AccountId>,
 ) -> Vec<Finding> {
-    let proxy = match PrivateProxy::start(context, None) {
-        Ok(proxy) => Rc::new(proxy),
-        Err(error) => {
-            let mend = "mend what stands above; `adsproxy serve` says the same";
-            return vec![Finding::error("grant", format!("{error:#}")).mend(mend)];
-        }
-    };
-    let table = proxy.app.engine().directory().snapshot();
     let mut findings: Vec<Finding> = wanted
         .iter()
-        .filter(|alias| !table.contains_key(*alias))
-        .map(|alias| Finding::error("grant", unknown(alias)).mend("look for a misspelling"))
+        .filter(|id| !known.contains_key(*id))
+        .map(|id| Finding::error("grant", unknown(id)).fix("look for a misspelling"))
         .collect();
-    let accounts: Vec<Arc<Account>> = table
-        .values()
-        .filter(|account| wanted.is_empty() || wanted.contains(&account.id))
-        .cloned()
-        .collect();
+    let accounts = known.values().filter(|one| wanted.is_empty() || wanted.contains(&one.id));
+    let accounts: Vec<Known> = accounts.cloned().collect();
     if accounts.is_empty() && findings.is_empty() {
-        let mend = "`adsproxy login ALIAS` or `adsproxy account add ALIAS` makes one";
-        findings.push(Finding::warning("grant", "there are no accounts").mend(mend));
+        let fix = "`adsproxy login ALIAS` or `adsproxy account add ALIAS` makes one";
+        findings.push(Finding::warning("grant", "there are no accounts").fix(fix));
     }
-    findings.extend(runtime.block_on(LocalSet::new().run_until(all(&proxy, &accounts))));
-    if let Some(proxy) = Rc::into_inner(proxy) {
-        let _ = proxy.app.drain();
-    }
-    findings
-}
-
-async fn all(proxy: &Rc<PrivateProxy>, accounts: &[Arc<Account>]) -> Vec<Finding> {
-    let places = Rc::new(Semaphore::new(CONCURRENCY));
-    let mut checks = JoinSet::new();
-    for (place, account) in accounts.iter().cloned().enumerate() {
-        let (proxy, places) = (proxy.clone(), places.clone());
-        checks.spawn_local(async move {
-            let _turn = places.acquire().await;
-            (place, one(&proxy, &account).await)
-        });
-    }
-    let deadline = Instant::now() + TIMEOUT;
-    let mut done = Vec::new();
-    while let Ok(Some(checked)) = timeout_at(deadline, checks.join_next()).await {
-        done.extend(checked.ok());
-    }
-    checks.shutdown().await;
-    let missed = accounts.len() - done.len();
-    done.sort_by_key(|(place, _)| *place);
-    let mut findings: Vec<Finding> = done.into_iter().flat_map(|(_, found)| found).collect();
-    if missed > 0 {
-        let text = format!("{missed} accounts were not looked at within {TIMEOUT:?}");
-        let mend = "name the accounts to look at: `adsproxy doctor ALIAS`";
-        findings.push(Finding::warning("grant", text).mend(mend));
-    }
-    findings
-}
-
-/// One grant, and if it is alive, its profiles.
-async fn one(proxy: &PrivateProxy, account: &Account) -> Vec<Finding> {
-    let (tokens, alias) = (proxy.app.engine().tokens(), &account.id);
-    // No token lives that long, so this is always a refresh.
-    let refreshed =
-        timeout(REQUEST_TIMEOUT, tokens.token_for(&account.holder, Duration::MAX)).await;
-    let status = tokens.status(&account.holder);
-    let error = match refreshed {
-        Ok(Ok(_)) => {
-            return vec![
-                judge_consent(alias, status.consent_days_left),
-                judge_profiles(account, &profiles(proxy, alias).await),
-            ];
+    let client = match Client::new(config, store, server) {
+        Ok(client) => client,
+        Err(error) => {
+            let fix = "look at the configured CA file and the machine's certificates";
+            findings.push(Finding::error("grant", format!("{error:#}")).fix(fix));
+            return findings;
         }
-        Ok(Err(error)) => failure(error, alias, status.last_error),
-        Err(_) => anyhow::anyhow!("login with amazon did not answer within {REQUEST_TIMEOUT:?}"),
     };
-    let mend = match exit_code(&error) {
-        77 => format!("connect it again: `adsproxy login {alias}`"),
-        69 => "mend the connection to login with amazon, then run this again".to_owned(),
-        _ if status.state == State::Sealed => "put the key back into encryption.keys".to_owned(),
-        _ => "compare client_id and client_secret with the security profile".to_owned(),
-    };
-    let text = match exit_code(&error) {
-        77 => format!("{alias}: not connected, or the advertiser has withdrawn consent"),
-        _ => format!("{alias}: {error:#}"),
-    };
-    vec![Finding::error("grant", text).mend(mend).code(exit_code(&error))]
+    let deadline = Instant::now() + TIMEOUT;
+    let mut checks = JoinSet::new();
+    let (mut done, mut next) = (BTreeMap::new(), accounts.iter().cloned());
+    loop {
+        while checks.len() < CONCURRENCY
+            && let Some(account) = next.next()
+        {
+            let client = client.clone();
+            checks.spawn(async move { (account.id.clone(), client.examine(&account).await) });
+        }
+        match timeout_at(deadline, checks.join_next()).await {
+            Ok(Some(Ok((id, found)))) => drop(done.insert(id, found)),
+            Ok(Some(Err(_))) => {}
+            Ok(None) | Err(_) => break,
+        }
+    }
+    let missed = accounts.len() - done.len();
+    findings.extend(done.into_values().flatten());
+    if missed > 0 {
+        let text = format!("{missed} accounts were not checked within {TIMEOUT:?}");
+        let fix = "name the accounts to check: `adsproxy doctor ALIAS`";
+        findings.push(Finding::warning("grant", text).fix(fix));
+    }
+    findings
 }
 
-fn judge_consent(alias: &AccountId, days: Option<i64>) -> Finding {
+/// What checks go through.
+#[derive(Clone)]
+pub(super) struct Client {
+    pub(super) config: Arc<Config>,
+    store: Option<Arc<dyn CredentialStore>>,
+    server: Option<Arc<Server>>,
+    pub(super) http: LwaHttp,
+    lwa: LwaClient,
+}
+
+impl Client {
+    fn new(
+        config: &Arc<Config>,
+        store: Option<Arc<dyn CredentialStore>>,
+        server: Option<Server>,
+    ) -> anyhow::Result<Self> {
+        let (connect, total) = (config.token.lwa_connect_timeout, config.token.lwa_timeout);
+        let http =
+            |roots| anyhow::Ok(LwaHttp::new(&*https::client_config(roots, true)?, connect, total)?);
+        let lwa = http(config.other_roots()).context("cannot set up TLS towards Amazon")?;
+        let http = http(config.upstream_roots()).context("cannot set up TLS towards Amazon")?;
+        let (config, server) = (config.clone(), server.map(Arc::new));
+        Ok(Self { config, store, server, lwa: LwaClient::new(lwa), http })
+    }
+
+    /// One grant, and if it is alive, its profiles.
+    async fn examine(&self, account: &Known) -> Vec<Finding> {
+        let id = &account.id;
+        let token = match &self.server {
+            Some(server) => ask_server(server, id).await,
+            None => match self.refresh(account).await {
+                Ok(granted) => Ok(granted.access_token),
+                Err(None) => Err(dead(id, "it is not connected")),
+                Err(Some(error)) => Err(judge_refusal(id, &account.application, error)),
+            },
+        };
+        match token {
+            Ok(token) => {
+                let consented_at = account.record.as_ref().and_then(|record| record.consented_at);
+                let days = consented_at.map(|at| days_left(at, SystemClock.now().unix()));
+                vec![judge_consent(id, days), self.profiles(account, &token).await]
+            }
+            Err(finding) => vec![finding],
+        }
+    }
+
+    /// Refreshes once, and saves only what was rotated. `None`: there is no refresh token.
+    async fn refresh(&self, account: &Known) -> Result<Granted, Option<lwa::Error>> {
+        let configured = self.config.applications.get(&account.application).ok_or(None)?;
+        let application = Application::new(&account.application, configured);
+        // Held against a server that would refresh the same token meanwhile.
+        let _lock = match &self.store {
+            Some(store) => store.lock(&account.id).await.ok(),
+            None => None,
+        };
+        let record = match &self.store {
+            Some(store) => store.load(&account.id).await.ok().flatten(),
+            None => None,
+        };
+        let is_seeded = |record: &Credential| match (&account.seed, &self.store) {
+            (Some(seed), Some(store)) => {
+                record.seed.as_ref().is_some_and(|known| store.fingerprint_matches(known, seed))
+            }
+            _ => true,
+        };
+        let record = record.filter(is_seeded);
+        if record.as_ref().is_some_and(|record| record.reauthorization_required) {
+            return Err(Some(lwa::Error::InvalidGrant));
+        }
+        let current = record.as_ref().map(|record| &record.refresh_token);
+        let current = current.or(account.seed.as_ref()).filter(|token| !token.is_empty());
+        let previous = record.as_ref().and_then(|record| record.previous_refresh_token.as_ref());
+        let mut outcome = Err(None);
+        for token in current.into_iter().chain(previous) {
+            let attempts = self.config.token.lwa_attempts_max;
+            outcome = self.lwa.refresh(&application, token, attempts).await.map_err(Some);
+            if !matches!(outcome, Err(Some(lwa::Error::InvalidGrant))) {
+                if let Ok(granted) = &outcome {
+                    self.keep_rotated(account, record.as_ref(), token, granted).await;
+                }
+                break;
+            }
+        }
+        outcome
+    }
+
+    async fn keep_rotated(
+        &self,
+        account: &Known,
+        record: Option<&Credential>,
+        used: &Secret,
+        granted: &Granted,
+    ) {
+        let (Some(store), Some(rotated)) = (&self.store, &granted.refresh_token) else { return };
+        if rotated == used {
+            return;
+        }
+        let issued_at = SystemClock.now().unix();
+        let expires_at = issued_at + granted.expires_in.as_secs();
+        let token = granted.access_token.clone();
+        let record = Credential {
+            // The same consent.
+            epoch: record.map_or_else(Epoch::random, |record| record.epoch),
+            account: account.id.clone(),
+            application: account.application.clone(),
+            region: account.region,
+            refresh_token: rotated.clone(),
+            previous_refresh_token: Some(used.clone()),
+            access_token: Some(StoredAccessToken { token, issued_at, expires_at }),
+            generation: record.map_or(0, |record| record.generation) + 1,
+            consented_at: record.and_then(|record| record.consented_at),
+            updated_at: issued_at,
+            reauthorization_required: false,
+            seed: match (record, &account.seed) {
+                (Some(record), _) => record.seed.clone(),
+                (None, seed) => seed.as_ref().map(|seed| store.fingerprint(seed)),
+            },
+        };
+        if let Err(error) = store.save(&record).await {
+            eprintln!(
+                "warning: the new refresh token of {} is not saved: {}",
+                account.id,
+                chain(&error)
+            );
+        }
+    }
+}
+
+/// The token that the running server has, or fetches.
+async fn ask_server(server: &Arc<Server>, id: &AccountId) -> Result<Secret, Finding> {
+    let (server, alias) = (server.clone(), id.clone());
+    let wish = Wish { least: Duration::ZERO, must: false, discloses: false };
+    let asked = tokio::task::spawn_blocking(move || from_server(&server, &alias, wish)).await;
+    let error = match asked {
+        Ok(Ok(token)) => return Ok(token.secret),
+        Ok(Err(error)) => error,
+        Err(_) => anyhow::anyhow!("the running server was not asked"),
+    };
+    let fix = match exit_code(&error) {
+        77 => return Err(dead(id, "it is not connected, or its consent is gone")),
+        69 => "repair the connection to login with amazon, then run this again",
+        _ => {
+            "compare client_id and client_secret with the security profile; `adsproxy status` shows \
+              the account's state"
+        }
+    };
+    Err(Finding::error("grant", format!("{id}: {error:#}")).fix(fix).code(exit_code(&error)))
+}
+
+fn dead(id: &AccountId, why: &str) -> Finding {
+    let fix = format!("connect it again: `adsproxy login {id}`");
+    Finding::error("grant", format!("{id}: {why}")).fix(fix).code(77)
+}
+
+fn judge_refusal(id: &AccountId, application: &str, error: lwa::Error) -> Finding {
+    match error {
+        lwa::Error::InvalidGrant => dead(
+            id,
+            "its consent is gone: withdrawn, older than a year, or given to another application",
+        ),
+        lwa::Error::InvalidClient => {
+            let text = format!(
+                "{id}: Login with Amazon rejects the client id or secret of application {application}"
+            );
+            Finding::error("grant", text)
+                .fix("compare client_id and client_secret with the security profile")
+        }
+        lwa::Error::UnauthorizedClient => {
+            not_approved(id, "unauthorized_client of Login with Amazon")
+        }
+        error => {
+            let text = format!("{id}: Login with Amazon gives no token: {}", chain(&error));
+            let fix = "repair the connection to login with amazon, then run this again";
+            Finding::error("grant", text).fix(fix).code(69)
+        }
+    }
+}
+
+fn judge_consent(id: &AccountId, days: Option<i64>) -> Finding {
     match days {
-        None => Finding::ok("grant", format!("{alias}: brings a token; its consent is not dated")),
+        None => Finding::ok("grant", format!("{id}: gives a token; its consent is not dated")),
         Some(days) if days > EXPIRING_DAYS => {
-            Finding::ok("grant", format!("{alias}: brings a token; consent for {days} days more"))
+            Finding::ok("grant", format!("{id}: gives a token; consent for {days} days more"))
         }
         Some(days) => {
-            let text = format!("{alias}: brings a token, but its consent ends in {days} days");
-            let mend = format!("have the advertiser consent again: `adsproxy login {alias}`");
-            Finding::warning("grant", text).mend(mend)
-        }
-    }
-}
-
-/// What one region said: the number of profiles, or why there is none to tell.
-type Profiles = [(Region, Result<usize, String>); 3];
-
-async fn profiles(proxy: &PrivateProxy, alias: &AccountId) -> Profiles {
-    let [na, eu, fe] = [Region::Na, Region::Eu, Region::Fe].map(|region| async move {
-        let path = format!("/a/{alias}@{region}/v2/profiles?accessLevel=view");
-        let counted = match timeout(REQUEST_TIMEOUT, proxy.get(&path)).await {
-            Ok(Ok((200, body))) => match serde_json::from_slice::<Vec<serde_json::Value>>(&body) {
-                Ok(profiles) => Ok(profiles.len()),
-                Err(_) => Err("something that is no list".to_owned()),
-            },
-            Ok(Ok((status, body))) => Err(refusal(status, &body)),
-            Ok(Err(error)) => Err(format!("{error:#}")),
-            Err(_) => Err("no answer in time".to_owned()),
-        };
-        (region, counted)
-    });
-    let (na, eu, fe) = tokio::join!(na, eu, fe);
-    [na, eu, fe]
-}
-
-/// The code of an answer that is an error. Not its text: it may echo what was sent.
-fn refusal(status: u16, body: &[u8]) -> String {
-    let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-    match body["code"].as_str() {
-        Some(code) if code.len() < 64 => format!("status {status}, {code}"),
-        _ => format!("status {status}"),
-    }
-}
-
-fn judge_profiles(account: &Account, profiles: &Profiles) -> Finding {
-    judge(&account.id, account.region, profiles)
-}
-
-fn judge(alias: &AccountId, own: Region, profiles: &Profiles) -> Finding {
-    let each = profiles.iter().map(|(region, counted)| match counted {
-        Ok(count) => format!("{region} {count}"),
-        Err(why) => format!("{region} failed ({why})"),
-    });
-    let text = format!("{alias}: {}", each.collect::<Vec<_>>().join(", "));
-    let here = profiles.iter().find(|(region, _)| *region == own).map(|(_, counted)| counted);
-    let elsewhere = profiles.iter().find(|(_, counted)| counted.as_ref().is_ok_and(|c| *c > 0));
-    match (here, elsewhere) {
-        (Some(Ok(1..)), _) => Finding::ok("profiles", text),
-        (Some(Err(_)) | None, _) => {
-            let mend = "mend the connection to that region's host; if it answers with a status, the \
-                        client id may not be approved for the Ads API";
-            Finding::error("profiles", text).mend(mend)
-        }
-        (Some(Ok(_)), Some((region, _))) => {
-            let mend = format!("its profiles are in {region}: change the account's region");
-            Finding::warning("profiles", text).mend(mend)
-        }
-        (Some(Ok(_)), None) => {
-            let mend = format!(
-                "it sees no advertiser: perhaps the wrong Amazon user consented; \
-                 `adsproxy login {alias}`"
-            );
-            Finding::warning("profiles", text).mend(mend)
+            let text = format!("{id}: gives a token, but its consent ends in {days} days");
+            let fix = format!("have the advertiser consent again: `adsproxy login {id}`");
+            Finding::warning("grant", text).fix(fix)
         }
     }
 }
@@ -203,35 +337,17 @@ mod tests {
     use super::{super::Level, *};
 
     #[test]
-    fn profiles_belong_into_the_accounts_region() {
-        let alias: AccountId = "acme".parse().unwrap();
-        let level = |na, eu: Result<usize, String>| {
-            let profiles = [(Region::Na, na), (Region::Eu, eu), (Region::Fe, Ok(0))];
-            judge(&alias, Region::Na, &profiles).level
-        };
-        assert_eq!(level(Ok(2), Ok(0)), Level::Ok);
-        assert_eq!(level(Ok(2), Err("x".to_owned())), Level::Ok);
-        assert_eq!(level(Ok(0), Ok(2)), Level::Warning);
-        assert_eq!(level(Ok(0), Ok(0)), Level::Warning);
-        assert_eq!(level(Err("x".to_owned()), Ok(2)), Level::Error);
-    }
-
-    #[test]
-    fn a_consent_is_told_before_it_ends() {
-        let alias: AccountId = "acme".parse().unwrap();
-        for (days, level) in [
-            (None, Level::Ok),
-            (Some(31), Level::Ok),
-            (Some(30), Level::Warning),
-            (Some(-1), Level::Warning),
+    fn refusals_and_consents_are_told_apart() {
+        let id: AccountId = "acme".parse().expect("an alias");
+        for (finding, level, words) in [
+            (judge_refusal(&id, "x", lwa::Error::InvalidGrant), Level::Error, "consent is gone"),
+            (judge_refusal(&id, "x", lwa::Error::UnauthorizedClient), Level::Error, "not approved"),
+            (judge_refusal(&id, "x", lwa::Error::InvalidClient), Level::Error, "id or secret"),
+            (judge_consent(&id, Some(31)), Level::Ok, "31 days"),
+            (judge_consent(&id, Some(30)), Level::Warning, "30 days"),
         ] {
-            assert_eq!(judge_consent(&alias, days).level, level, "{days:?}");
+            assert_eq!(finding.level, level, "{finding:?}");
+            assert!(finding.text.contains(words), "{finding:?}");
         }
-    }
-
-    #[test]
-    fn of_an_error_only_the_code_is_told() {
-        assert_eq!(refusal(401, br#"{"code":"401","details":"Atza|x"}"#), "status 401, 401");
-        assert_eq!(refusal(500, b"<html>Atza|x"), "status 500");
     }
 }

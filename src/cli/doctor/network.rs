@@ -1,12 +1,13 @@
 //! The way to Amazon: names, connections, TLS, the egress proxy, and Amazon's clock.
 
-use super::Finding;
+use super::{Finding, grants::Known};
 use crate::{
     clock::{Clock, SystemClock},
     config::{Config, load::Environment},
     error_chain::chain,
     forward::connect::Connector,
     https::{self, Egress, LwaHttp},
+    id::AccountId,
 };
 use http::{Uri, header::DATE};
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
@@ -23,17 +24,21 @@ const SKEW_MAX: Duration = Duration::from_secs(300);
 /// The variables that name an egress proxy.
 const VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
-pub(super) async fn check(config: &Config, environment: &Environment) -> Vec<Finding> {
+pub(super) async fn check(
+    config: &Config,
+    known: &BTreeMap<AccountId, Known>,
+    environment: &Environment,
+) -> Vec<Finding> {
     let upstream = https::client_config(config.upstream_roots(), true);
     let other = https::client_config(config.other_roots(), true);
     let (upstream, other) = match upstream.and_then(|upstream| Ok((upstream, other?))) {
         Ok(both) => both,
         Err(error) => {
-            let mend = "look at upstream.ca_file and tls.ca_file: PEM files with certificates";
-            return vec![Finding::error("tls", chain(&error)).mend(mend)];
+            let fix = "look at upstream.ca_file and tls.ca_file: PEM files with certificates";
+            return vec![Finding::error("tls", chain(&error)).fix(fix)];
         }
     };
-    let hosts = hosts(config);
+    let hosts = hosts(config, known);
     let mut findings = egress(hosts.values(), environment);
     let mut checks = JoinSet::new();
     for (place, (host, uri)) in hosts.into_iter().enumerate() {
@@ -49,12 +54,16 @@ pub(super) async fn check(config: &Config, environment: &Environment) -> Vec<Fin
     findings
 }
 
-/// Every host that a running server talks to, once.
-fn hosts(config: &Config) -> BTreeMap<String, Uri> {
-    let lwa = config.applications.values().flat_map(|application| {
-        std::iter::once(&application.token_url).chain(&application.fallback_token_urls)
-    });
-    let all = lwa.chain(&config.upstream.api).chain(&config.upstream.mcp);
+/// Every host that the accounts need, once: not those of other regions, nor the ones that are only
+/// asked when these cannot be reached.
+fn hosts(config: &Config, known: &BTreeMap<AccountId, Known>) -> BTreeMap<String, Uri> {
+    let is_used = |name: &String| {
+        known.is_empty() || known.values().any(|account| account.application == *name)
+    };
+    let applications = config.applications.iter().filter(|(name, _)| is_used(name));
+    let lwa = applications.map(|(_, application)| &application.token_url);
+    let api = known.values().map(|account| &config.upstream.api[account.region as usize]);
+    let all = lwa.chain(api);
     all.filter_map(|uri| Some((uri.authority()?.to_string(), uri.clone()))).collect()
 }
 
@@ -78,9 +87,8 @@ fn egress<'a>(
     match (used.is_empty(), set) {
         (true, Some(name)) if https.clone().next().is_some() => {
             let text = format!("{name} is set, but used for none of Amazon's hosts");
-            let mend =
-                format!("write it as http://host:port and look at NO_PROXY, or unset {name}");
-            vec![Finding::warning("egress", text).mend(mend)]
+            let fix = format!("write it as http://host:port and look at NO_PROXY, or unset {name}");
+            vec![Finding::warning("egress", text).fix(fix)]
         }
         (true, _) => vec![Finding::ok("egress", "no egress proxy")],
         (false, _) => {
@@ -113,14 +121,14 @@ async fn reach(host: &str, uri: &Uri, tls: Arc<rustls::ClientConfig>) -> Vec<Fin
         Ok(()) => Finding::ok("tls", format!("{host}: {how}")),
         Err(error) => {
             let text = chain(&error);
-            let mend = mend_connection(&text, over_proxy);
-            Finding::error("tls", format!("{host}: {text}")).mend(mend)
+            let fix = fix_connection(&text, over_proxy);
+            Finding::error("tls", format!("{host}: {text}")).fix(fix)
         }
     });
     findings
 }
 
-fn mend_connection(error: &str, over_proxy: bool) -> &'static str {
+fn fix_connection(error: &str, over_proxy: bool) -> &'static str {
     if error.contains("certificate") {
         "if a company's proxy opens TLS, put its authority into tls.ca_file; else look at the \
          clock and the machine's certificates"
@@ -141,8 +149,8 @@ async fn resolve(name: &str) -> Finding {
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("no answer within {DNS_TIMEOUT:?}"),
     };
-    let mend = "look at /etc/resolv.conf, or set HTTPS_PROXY where only a proxy knows names";
-    Finding::error("dns", format!("{name} cannot be looked up: {why}")).mend(mend)
+    let fix = "look at /etc/resolv.conf, or set HTTPS_PROXY where only a proxy knows names";
+    Finding::error("dns", format!("{name} cannot be looked up: {why}")).fix(fix)
 }
 
 /// Compares this clock with the `Date` of the first token endpoint that answers.
@@ -170,8 +178,8 @@ async fn clock(config: &Config, tls: &rustls::ClientConfig) -> Finding {
             Err(error) => why = format!("{host}: {}", chain(&error.without_url())),
         }
     }
-    let mend = "mend the connection to login with amazon first";
-    Finding::warning("clock", format!("cannot be compared: {why}")).mend(mend)
+    let fix = "repair the connection to login with amazon first";
+    Finding::warning("clock", format!("cannot be compared: {why}")).fix(fix)
 }
 
 fn parse_date(text: &str) -> Option<u64> {
@@ -184,12 +192,12 @@ fn judge_skew(host: &str, theirs: u64, before: u64, after: u64) -> Finding {
     let skew = Duration::from_secs(ours.abs_diff(theirs));
     let direction = if ours > theirs { "ahead of" } else { "behind" };
     let text = format!("{} s {direction} {host}", skew.as_secs());
-    let mend = "turn on time synchronisation: timedatectl set-ntp true";
+    let fix = "turn on time synchronisation: timedatectl set-ntp true";
     match skew {
         Duration::ZERO => Finding::ok("clock", format!("as {host} has it")),
         _ if skew <= SKEW_OK => Finding::ok("clock", text),
-        _ if skew <= SKEW_MAX => Finding::warning("clock", text).mend(mend),
-        _ => Finding::error("clock", text).mend(mend),
+        _ if skew <= SKEW_MAX => Finding::warning("clock", text).fix(fix),
+        _ => Finding::error("clock", text).fix(fix),
     }
 }
 

@@ -33,8 +33,8 @@ pub(super) fn config(loaded: &Loaded) -> Vec<Finding> {
     let accounts = loaded.config.accounts.len();
     findings.push(Finding::ok("config", format!("{from}: no mistakes, {accounts} accounts")));
     for warning in &loaded.warnings {
-        let mend = "do what it says; `adsproxy check-config` shows where";
-        findings.push(Finding::warning("config", warning.message.clone()).mend(mend));
+        let fix = "do what it says; `adsproxy check-config` shows where";
+        findings.push(Finding::warning("config", warning.message.clone()).fix(fix));
     }
     findings.extend(loaded.source.as_deref().and_then(|path| file_of_ours(path, 0o022)));
     if let Some(tls) = &loaded.config.listen.tls {
@@ -58,13 +58,13 @@ fn judge_mode(path: &Path, metadata: &Metadata, forbidden: u32) -> Option<Findin
     if mode & forbidden != 0 {
         let right = mode & !forbidden;
         let text = format!("{path} is open to other users of this machine (mode {mode:04o})");
-        return Some(Finding::error("modes", text).mend(format!("chmod {right:04o} {path}")));
+        return Some(Finding::error("modes", text).fix(format!("chmod {right:04o} {path}")));
     }
     let (owner, user) = (metadata.uid(), getuid().as_raw());
     if owner != user && owner != 0 && user != 0 {
         let text =
             format!("{path} belongs to user {owner}, who can change it; this is user {user}");
-        return Some(Finding::warning("modes", text).mend(format!("chown {user} {path}")));
+        return Some(Finding::warning("modes", text).fix(format!("chown {user} {path}")));
     }
     None
 }
@@ -84,8 +84,8 @@ fn judge_redirect(application: &str, redirect_uri: &str, admin: u16) -> Finding 
     else {
         let text =
             format!("redirect_uri of application {application} is no address: {redirect_uri}");
-        let mend = format!("write it as http://localhost:{admin}{CALLBACK_PATH}");
-        return Finding::error("redirect", text).mend(mend);
+        let fix = format!("write it as http://localhost:{admin}{CALLBACK_PATH}");
+        return Finding::error("redirect", text).fix(fix);
     };
     let bare = host.trim_matches(['[', ']']);
     let loopback = bare.eq_ignore_ascii_case("localhost")
@@ -105,12 +105,12 @@ fn judge_redirect(application: &str, redirect_uri: &str, admin: u16) -> Finding 
         "{redirect_uri} (application {application}) is not where this server listens for it: \
          logins will not come back"
     );
-    let mend = format!(
+    let fix = format!(
         "set redirect_uri = \"http://localhost:{admin}{CALLBACK_PATH}\" here and among the allowed \
          return URLs of the security profile, or change listen.admin"
     );
     // Whoever never logs in here does not miss it.
-    Finding::warning("redirect", text).mend(mend)
+    Finding::warning("redirect", text).fix(fix)
 }
 
 /// The store: there, ours, writable, with room, and its key opens what is in it.
@@ -133,12 +133,12 @@ pub(super) async fn store(config: &Config) -> Vec<Finding> {
             let opening = tokio::time::timeout(STORE_TIMEOUT, records(&store)).await;
             opening.unwrap_or_else(|_| {
                 let text = format!("not all records were read within {STORE_TIMEOUT:?}");
-                vec![Finding::warning("key", text).mend("look at the disk, or run it again")]
+                vec![Finding::warning("key", text).fix("look at the disk, or run it again")]
             })
         }
         Err(error) => {
-            let mend = "look at [encryption] and [store]; `adsproxy key init` makes a key";
-            vec![Finding::error("key", chain(&error)).mend(mend)]
+            let fix = "look at [encryption] and [store]; `adsproxy key init` makes a key";
+            vec![Finding::error("key", chain(&error)).fix(fix)]
         }
     };
     findings.extend(opened);
@@ -152,8 +152,8 @@ fn not_made_yet(path: &Path) -> Finding {
         return Finding::ok("store", format!("{shown} is not there yet; the server will make it"));
     }
     let text = format!("{shown} is not there, and {} cannot be written", nearest.display());
-    let mend = format!("mkdir -p -m 700 {shown}, for the user that runs adsproxy");
-    Finding::error("store", text).mend(mend)
+    let fix = format!("mkdir -p -m 700 {shown}, for the user that runs adsproxy");
+    Finding::error("store", text).fix(fix)
 }
 
 /// The first thing below `path` that others may read, if there is one: the others have the same
@@ -179,8 +179,8 @@ fn writable(path: &Path) -> Finding {
     match written {
         Ok(()) => Finding::ok("store", format!("{path} is writable")),
         Err(error) => {
-            let mend = format!("give the user that runs adsproxy the right to write {path}");
-            Finding::error("store", format!("cannot write in {path}: {error}")).mend(mend)
+            let fix = format!("give the user that runs adsproxy the right to write {path}");
+            Finding::error("store", format!("cannot write in {path}: {error}")).fix(fix)
         }
     }
 }
@@ -196,14 +196,14 @@ fn space(path: &Path) -> Option<Finding> {
 fn judge_space(path: &Path, free: u64, files: Option<u64>) -> Finding {
     let (path, mib) = (path.display(), free >> 20);
     let text = format!("{mib} MiB free on the file system of {path}");
-    let mend = "make room: a rotated refresh token that cannot be saved may be lost";
+    let fix = "make room: a rotated refresh token that cannot be saved may be lost";
     match (free, files) {
-        (..SPACE_OUT, _) => Finding::error("space", text).mend(mend),
+        (..SPACE_OUT, _) => Finding::error("space", text).fix(fix),
         (_, Some(..=16)) => {
             let text = format!("no files can be made any more on the file system of {path}");
-            Finding::error("space", text).mend(mend)
+            Finding::error("space", text).fix(fix)
         }
-        (..SPACE_LOW, _) => Finding::warning("space", text).mend(mend),
+        (..SPACE_LOW, _) => Finding::warning("space", text).fix(fix),
         _ => Finding::ok("space", text),
     }
 }
@@ -213,19 +213,19 @@ async fn records(store: &Arc<dyn CredentialStore>) -> Vec<Finding> {
     let accounts = match store.list().await {
         Ok(accounts) => accounts,
         Err(error) => {
-            let mend = "look at the directory of the store";
-            return vec![Finding::error("store", chain(&error)).mend(mend)];
+            let fix = "look at the directory of the store";
+            return vec![Finding::error("store", chain(&error)).fix(fix)];
         }
     };
     let mut findings = Vec::new();
     for account in &accounts {
         if let Err(error) = store.load(account).await {
-            let mend = if error.is_sealed() {
+            let fix = if error.is_sealed() {
                 "put the key back under its id in encryption.keys; the record is kept until then"
             } else {
                 "restore the record from a backup, or connect the account again"
             };
-            findings.push(Finding::error("key", chain(&error)).mend(mend));
+            findings.push(Finding::error("key", chain(&error)).fix(fix));
         }
     }
     if findings.is_empty() {
@@ -259,7 +259,7 @@ mod tests {
         ] {
             let finding = judge_redirect("default", uri, 8788);
             assert_eq!(finding.level, level, "{finding:?}");
-            assert_eq!(finding.mend.is_some(), level != Level::Ok, "{uri}");
+            assert_eq!(finding.fix.is_some(), level != Level::Ok, "{uri}");
         }
     }
 

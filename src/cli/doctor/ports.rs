@@ -2,10 +2,9 @@
 
 use super::Finding;
 use crate::{
-    cli::wire,
+    cli::wire::{self, Ask, Server},
     config::{Config, ProxyAddress},
 };
-use serde_json::Value;
 use std::{
     io::ErrorKind,
     net::{SocketAddr, TcpListener, TcpStream},
@@ -33,21 +32,34 @@ impl Surface {
         }
     }
 
-    /// Whether adsproxy answers there; none if that cannot be told.
-    fn is_ours(self, address: SocketAddr) -> Option<bool> {
-        let code = |body: &str| serde_json::from_str(body).map(|body: Value| body["code"].clone());
+    /// Whether adsproxy listens there; none if that cannot be known. `alias` is an account of its
+    /// configuration: a request for its placeholder token is served, and leaves no error in its log.
+    fn is_ours(self, address: SocketAddr, alias: Option<&str>) -> Option<bool> {
+        let ask = |ask: &Ask<'_>| {
+            let answer = wire::send(&Server::Listener(address), ask).ok()?;
+            Some((answer.json(), answer.body))
+        };
         match self {
             Self::Proxy { tls: true } => None,
-            // No alias: refused before anything is forwarded.
             Self::Proxy { tls: false } => {
-                let answer = wire::get(address, "/a/!/");
-                Some(answer.is_ok_and(|(status, body)| {
-                    status == 400 && code(&body).is_ok_and(|code| code == "bad_request")
+                let path = match alias {
+                    Some(alias) => format!("/a/{alias}/auth/o2/token"),
+                    None => "/.well-known/adsproxy".to_owned(),
+                };
+                let json = alias.map(|_| "{}".to_owned());
+                let answer = ask(&Ask { json, path: &path, ..Ask::default() });
+                Some(answer.is_some_and(|(body, _)| match alias {
+                    // A server with another configuration does not know the alias.
+                    Some(alias) => {
+                        body["access_token"] == format!("Atza|{alias}")
+                            || body["error"] == "invalid_grant"
+                    }
+                    None => body["code"] == "not_found",
                 }))
             }
             Self::Admin | Self::Health => {
-                let answer = wire::get(address, "/metrics");
-                Some(answer.is_ok_and(|(_, body)| body.contains("adsproxy_build_info")))
+                let answer = ask(&Ask { path: "/metrics", ..Ask::default() });
+                Some(answer.is_some_and(|(_, body)| body.expose().contains("adsproxy_build_info")))
             }
         }
     }
@@ -65,9 +77,11 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
     }
     surfaces.push((Surface::Admin, config.listen.admin));
     surfaces.extend(config.listen.health.map(|address| (Surface::Health, address)));
+    let alias = config.accounts.keys().next().map(ToString::to_string);
     let mut checks: JoinSet<(usize, Finding)> = JoinSet::new();
     for (place, (surface, address)) in surfaces.into_iter().enumerate() {
-        checks.spawn_blocking(move || (place, port(surface, address)));
+        let alias = alias.clone();
+        checks.spawn_blocking(move || (place, port(surface, address, alias.as_deref())));
     }
     let mut ports = checks.join_all().await;
     ports.sort_by_key(|(place, _)| *place);
@@ -75,13 +89,13 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
     findings
 }
 
-fn port(surface: Surface, address: SocketAddr) -> Finding {
+fn port(surface: Surface, address: SocketAddr, alias: Option<&str>) -> Finding {
     let key = surface.key();
     if address.port() == 0 {
         return Finding::ok("port", format!("{key} {address}: any free one"));
     }
     if TcpStream::connect_timeout(&wire::reachable(address), CONNECT_TIMEOUT).is_ok() {
-        return match surface.is_ours(address) {
+        return match surface.is_ours(address, alias) {
             Some(true) => Finding::ok("port", format!("{key} {address}: adsproxy is running")),
             None => {
                 let text = format!("{key} {address}: in use; over TLS it cannot be told by whom");
@@ -89,7 +103,7 @@ fn port(surface: Surface, address: SocketAddr) -> Finding {
             }
             Some(false) => {
                 let text = format!("{key} {address} is in use by another program");
-                Finding::error("port", text).mend(taken(key, address))
+                Finding::error("port", text).fix(taken(key, address))
             }
         };
     }
@@ -97,14 +111,14 @@ fn port(surface: Surface, address: SocketAddr) -> Finding {
     match TcpListener::bind(address) {
         Ok(_) => Finding::ok("port", format!("{key} {address}: free")),
         Err(error) => {
-            let mend = match error.kind() {
+            let fix = match error.kind() {
                 ErrorKind::PermissionDenied => format!("choose a port above 1023 for {key}"),
                 ErrorKind::AddrNotAvailable => {
                     format!("{} is no address of this machine: change {key}", address.ip())
                 }
                 _ => taken(key, address),
             };
-            Finding::error("port", format!("{key} {address} cannot be used: {error}")).mend(mend)
+            Finding::error("port", format!("{key} {address} cannot be used: {error}")).fix(fix)
         }
     }
 }
@@ -125,5 +139,5 @@ fn socket(path: &Path) -> Finding {
     }
     let directory = directory.display();
     Finding::error("port", format!("listen.proxy unix:{shown}: {directory} cannot be written"))
-        .mend(format!("make {directory} for the user that runs adsproxy, or change listen.proxy"))
+        .fix(format!("make {directory} for the user that runs adsproxy, or change listen.proxy"))
 }
