@@ -1,7 +1,7 @@
 """What a profiled adsproxy is exercised with: pgo_workload.py PROXY EMULATOR [ROUNDS]
 
 Two accounts, whose Amazon speaks HTTP/1.1 and HTTP/1.1 over TLS, then HTTP/2 over TLS and
-HTTP/1.1 over TLS; requests without a body, with one of 16 KiB and with a large one, answers
+HTTP/1.1 over TLS; requests without a body, with one of 16 KiB and with a large one, responses
 small, large and streamed, and access tokens that die, so that requests are sent again. Ends with
 an error if any fails.
 """
@@ -141,10 +141,10 @@ def start_proxy(program, path):
     raise SystemExit("the proxy does not start:\n" + "".join(lines))
 
 
-async def answer(reader, account, path):
+async def expect(reader, account, path):
     head = (await reader.readuntil(b"\r\n\r\n")).decode("ascii").lower()
     if not head.startswith("http/1.1 200 "):
-        raise SystemExit(f"not the answer that was expected:\n{head} {account} {path}")
+        raise SystemExit(f"not the response that was expected:\n{head} {account} {path}")
     if "transfer-encoding: chunked" in head:
         while size := int(await reader.readuntil(b"\r\n"), 16):
             await reader.readexactly(size + 2)
@@ -162,7 +162,7 @@ async def call(port, number, rounds):
             text = (POST if size else GET).format(path=path, fields=fields, size=size)
             for _ in range(times):
                 writer.write(text.encode("ascii") + b"x" * size)
-                await answer(reader, account, path)
+                await expect(reader, account, path)
     writer.close()
 
 
