@@ -392,3 +392,58 @@ async fn a_caller_that_takes_what_there_is_may_wait_and_may_be_slow() {
     }
     assert_eq!(proxy.metric("adsproxy_limit_hits_total{limit=\"write_timeout\"}"), 0.0);
 }
+
+/// Opens requests whose response is held, and resets each once the proxy has it; gives back how
+/// many the connection took.
+fn open_and_reset(raw: &mut Raw, first: u32, count: u32) -> u32 {
+    let block = fields(&HONEST);
+    for number in first..first + count {
+        let stream = 2 * number + 1;
+        let opened = [
+            frame(HEADERS, END_STREAM | END_HEADERS, stream, &block),
+            frame(PING, 0, 0, &u64::from(stream).to_be_bytes()),
+        ];
+        if raw.send(&opened.concat()).is_err() {
+            return number - first;
+        }
+        loop {
+            match raw.next() {
+                // Its own PING is to be acknowledged, or the connection ends.
+                Ok((PING, _, payload)) if payload == u64::from(stream).to_be_bytes() => break,
+                Ok((GOAWAY, ..)) | Err(_) => return number - first,
+                Ok(_) => {}
+            }
+        }
+        let _ = raw.send(&frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+    }
+    count
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn resets_before_the_response_are_counted_and_end_the_connection() {
+    let amazon = amazon().await;
+    let toml = "[proxy]\nworkers = 1\n".to_owned();
+    let proxy = Proxy::with(&amazon, Setup { toml, ..Setup::default() });
+    assert_eq!(proxy.get("/_status/200").await.status, 200);
+    amazon.state().api.gate.hold();
+    let mut raw = Raw::open(proxy.addr);
+    let taken = open_and_reset(&mut raw, 0, 1500);
+    assert!((100..300).contains(&taken), "{taken}");
+    // The twin: one that resets now and then is served on.
+    let mut raw = Raw::open(proxy.addr);
+    assert_eq!(open_and_reset(&mut raw, 0, 50), 50);
+    amazon.state().api.gate.release();
+    let stream = 2 * 50 + 1;
+    let block = fields(&HONEST);
+    raw.send(&frame(HEADERS, END_STREAM | END_HEADERS, stream, &block)).expect("written");
+    let served = loop {
+        match raw.next().expect("a frame") {
+            (HEADERS, of, payload) if of == stream => break payload,
+            (RST_STREAM | GOAWAY, ..) => panic!("not served"),
+            _ => {}
+        }
+    };
+    // 200 has a place of its own in HPACK's static table.
+    assert_eq!(served.first(), Some(&0x88));
+    assert_eq!(proxy.get("/_status/200").await.status, 200);
+}

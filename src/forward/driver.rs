@@ -186,7 +186,8 @@ impl Driver {
 
     /// Ends the connection at once, also while it waits to send the rest of an upload.
     pub(super) fn end(&self) {
-        let connection = self.connection.take();
+        // Dropped outside the borrow. It cannot be running: requests do not end in its own task.
+        let connection = self.connection.try_borrow_mut().ok().and_then(|mut one| one.take());
         drop(connection);
         if let Some(task) = &*self.task.borrow() {
             task.wake_by_ref();

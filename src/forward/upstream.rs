@@ -82,6 +82,10 @@ impl Drop for Http1 {
     fn drop(&mut self) {
         // A request that left must not take the connection's wake-ups with it.
         self.driver.hand_back(false);
+        // The rest of an upload that Amazon does not read would hold it for ever.
+        if !self.sender.is_ready() {
+            self.driver.end();
+        }
     }
 }
 
@@ -452,8 +456,6 @@ impl Lease {
                 let ready = deadlines.within(Duration::from_secs(5), ready).await;
                 if matches!(ready, Some(Ok(()))) {
                     host.give_back(connection);
-                } else {
-                    connection.driver.end();
                 }
             });
         }

@@ -17,6 +17,9 @@ use std::{
 const LINGERING_SECS: u32 = 1;
 /// What a caller may have sent behind a whole request whose response announced the end, bytes.
 const PIPELINED_MAX_BYTES: u64 = 64 * 1024;
+/// So many requests more than were served may be reset before their response; each has cost a
+/// connection to Amazon.
+const EARLY_RESETS_MAX: u32 = 100;
 /// How long an unread rest of a request body may pause.
 const DISCARD_PAUSE_SECS: u32 = 5;
 /// A rest up to this size is read and discarded, and the connection goes on, bytes.
@@ -66,6 +69,8 @@ pub struct Connection {
     /// One for every request in flight, and for as many as there were at once.
     responses: RefCell<Vec<ResponseState>>,
     served: Cell<bool>,
+    /// Requests reset before their response, less those that were served.
+    early_resets: Cell<u32>,
     /// Whether every response begun has been written out.
     settled: Cell<bool>,
     close: Cell<Close>,
@@ -90,6 +95,7 @@ impl Connection {
             write_blocked_since: Cell::new(None),
             responses: RefCell::default(),
             served: Cell::new(false),
+            early_resets: Cell::new(0),
             settled: Cell::new(true),
             close: Cell::new(Close::Open),
             clock: clock.clone(),
@@ -199,7 +205,24 @@ impl Connection {
         self.served.set(true);
         self.settled.set(false);
         self.first_byte.set(None);
-        InFlight { connection: self.clone(), response: self.response() }
+        InFlight {
+            connection: self.clone(),
+            response: self.response(),
+            has_response: Cell::new(false),
+        }
+    }
+
+    /// A request has ended, served or reset before its response. Too many resets end an HTTP/2
+    /// connection: after the requests in flight, and at once where the resets go on.
+    fn count_end(&self, has_response: bool) {
+        let resets = self.early_resets.get();
+        let resets = if has_response { resets.saturating_sub(1) } else { resets + 1 };
+        self.early_resets.set(resets);
+        if resets > 2 * EARLY_RESETS_MAX {
+            self.close(Close::Now);
+        } else if resets > EARLY_RESETS_MAX && self.http2.get() && self.close.get() == Close::Open {
+            self.close(Close::Gracefully);
+        }
     }
 
     /// A slot for the state of one more response.
@@ -327,11 +350,13 @@ pub struct InFlight {
     connection: Rc<Connection>,
     /// Its slot among the connection's responses.
     response: usize,
+    has_response: Cell<bool>,
 }
 
 impl InFlight {
     /// The caller is to read what there is of the response.
     pub(super) fn offered(&self) {
+        self.has_response.set(true);
         self.set(ResponseState::Offered(self.connection.clock.get()));
     }
 
@@ -349,6 +374,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.set(ResponseState::Free);
         let connection = &self.connection;
+        connection.count_end(self.has_response.get());
         connection.requests.set(connection.requests.get() - 1);
         connection.idle_since.set(connection.clock.get());
     }

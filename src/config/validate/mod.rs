@@ -183,8 +183,7 @@ impl<'a> Check<'a> {
             }
             Ok(_) => {}
             Err(error) => {
-                let why = trusted_path::explain_denied(&path, &error);
-                self.fail(key, format_args!("cannot read {}: {error}{why}", path.display()));
+                self.fail(key, format_args!("cannot read {}: {error}", path.display()));
             }
         }
         path
