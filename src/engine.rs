@@ -10,7 +10,7 @@ use crate::{
     event::Events,
     https::{self, LwaHttp},
     id::AccountId,
-    lwa::LwaClient,
+    lwa::{Application, LwaClient},
     metrics::Metrics,
     store::{self, CredentialStore, Instance},
     sync::{Account, Directory, enroll::Enroller},
@@ -155,6 +155,17 @@ impl Engine {
             Actor::Server,
             Handle::current(),
         )
+    }
+
+    /// The application `name` as configured; its client secrets may change.
+    #[must_use]
+    pub fn application(&self, name: &str) -> Option<Arc<Application>> {
+        self.enroller.application(name)
+    }
+
+    /// Uses the client secrets of `config` from the next call to LWA on.
+    pub fn set_client_secrets(&self, config: &Config) {
+        self.enroller.set_client_secrets(config);
     }
 
     /// Returns a token of `account` that has not expired: see [`TokenManager::token`].

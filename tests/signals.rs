@@ -1,7 +1,9 @@
 //! Signals: only those that ask a server to stop stop it; HUP reads the configuration again.
 
 use crate::support::proxy::{Proxy, Setup, amazon, eventually};
+use adsproxy::sandbox::{CLIENT_ID, CLIENT_SECRET};
 use std::fs;
+use tempfile::NamedTempFile;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn signals_that_ask_for_nothing_end_no_server() {
@@ -47,4 +49,26 @@ async fn hup_applies_the_log_filter_and_names_what_needs_a_restart() {
     .await;
     assert_eq!(proxy.get("/a/acme/v2/profiles").await.status, 200);
     eventually("debug lines", || proxy.log().contains(r#""level":"DEBUG""#)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hup_takes_over_a_rotated_client_secret() {
+    let amazon = amazon().await;
+    let file = NamedTempFile::new().expect("a private file");
+    fs::write(file.path(), CLIENT_SECRET).expect("written");
+    let name = "ADSPROXY_LWA__CLIENT_SECRET_FILE".to_owned();
+    let env = vec![(name, file.path().display().to_string())];
+    let proxy = Proxy::with(&amazon, Setup { env, ..Setup::default() });
+    assert_eq!(proxy.get("/a/acme/v2/profiles").await.status, 200);
+
+    amazon.state().lwa.add_application(CLIENT_ID, &["amzn1.oa2-cs.v1.rotated"]);
+    fs::write(file.path(), "amzn1.oa2-cs.v1.rotated").expect("written");
+    proxy.signal("HUP");
+    eventually("the secret is applied", || {
+        proxy.log().contains(r#""applied":"lwa.client_secret""#)
+    })
+    .await;
+    assert!(!proxy.log().contains("restart to apply"), "{}", proxy.log());
+    amazon.state().lwa.expire_access_tokens(Some("acme"));
+    assert_eq!(proxy.get("/a/acme/v2/profiles").await.status, 200, "{}", proxy.log());
 }

@@ -3,6 +3,7 @@
 use super::App;
 use crate::{
     config::load::{Loaded, Options},
+    engine::Engine,
     log,
 };
 use tracing::{info, warn};
@@ -18,13 +19,14 @@ pub fn serve(mut loaded: Loaded, options: &Options) -> anyhow::Result<()> {
     for warning in &loaded.warnings {
         warn!("{}", warning.message);
     }
-    let drained = app.serve_until_signal(|| reload(&mut loaded, options));
+    let engine = app.engine().clone();
+    let drained = app.serve_until_signal(move || reload(&engine, &mut loaded, options));
     anyhow::ensure!(drained, "stopped before everything under way was finished");
     Ok(())
 }
 
 /// Applies what can be changed at run time, and names the rest.
-fn reload(loaded: &mut Loaded, options: &Options) {
+fn reload(engine: &Engine, loaded: &mut Loaded, options: &Options) {
     let (newer, changed) = match loaded.reload(options) {
         Ok(reloaded) => reloaded,
         Err(error) => {
@@ -32,8 +34,9 @@ fn reload(loaded: &mut Loaded, options: &Options) {
         }
     };
     log::set_filter(&newer.config.log);
+    engine.set_client_secrets(&newer.config);
     let (applied, left): (Vec<_>, Vec<_>) =
-        changed.into_iter().partition(|key| key == "log.filter");
+        changed.into_iter().partition(|key| key == "log.filter" || key.ends_with(".client_secret"));
     info!(applied = applied.join(", "), "configuration reloaded");
     if left.is_empty() {
         *loaded = newer;

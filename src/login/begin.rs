@@ -98,7 +98,7 @@ impl Ticket {
 
 /// Where a login leads to.
 pub(super) struct Target {
-    pub(super) application: Application,
+    pub(super) application: Arc<Application>,
     pub(super) region: Option<Region>,
 }
 
@@ -243,9 +243,8 @@ impl Logins {
         Ok(Target { application, region })
     }
 
-    pub(super) fn application(&self, name: &str) -> Option<Application> {
-        let config: &Arc<config::Config> = self.engine.config();
-        Some(Application::new(name, config.applications.get(name)?))
+    pub(super) fn application(&self, name: &str) -> Option<Arc<Application>> {
+        self.engine.application(name)
     }
 
     fn region(

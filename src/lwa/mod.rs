@@ -9,12 +9,16 @@ mod revoke;
 mod wire;
 
 use crate::{backoff::Backoff, config, https::LwaHttp, secret::Secret};
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Uri};
 pub use revoke::Revoked;
 use std::{
     error::Error as _,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tracing::warn;
@@ -115,7 +119,8 @@ impl Error {
 pub struct Application {
     name: String,
     client_id: String,
-    secrets: Vec<Secret>,
+    /// Replaced when the configuration is read again.
+    secrets: ArcSwap<Vec<Secret>>,
     token_urls: Vec<Uri>,
     /// The secret that was accepted last is asked first.
     working: AtomicUsize,
@@ -134,7 +139,7 @@ impl Application {
         Self {
             name: name.to_owned(),
             client_id: config.client_id.clone(),
-            secrets: config.client_secrets.clone(),
+            secrets: ArcSwap::from_pointee(config.client_secrets.clone()),
             token_urls,
             working: AtomicUsize::new(0),
             authorize_url: config.authorize_url.clone(),
@@ -142,6 +147,11 @@ impl Application {
             scopes: config.scopes.clone(),
             revocation_url: config.revocation_url.clone(),
         }
+    }
+
+    /// Uses `secrets` from the next call on.
+    pub fn set_secrets(&self, secrets: &[Secret]) {
+        self.secrets.store(Arc::new(secrets.to_vec()));
     }
 
     /// Its name in the configuration.
@@ -242,11 +252,12 @@ impl LwaClient {
         application: &Application,
         grant: &Grant<'_>,
     ) -> Result<Granted, Error> {
-        let count = application.secrets.len();
+        let secrets = application.secrets.load_full();
+        let count = secrets.len();
         let first = application.working.load(Ordering::Relaxed);
         for offset in 0..count {
             let index = (first + offset) % count;
-            let secret = &application.secrets[index];
+            let secret = &secrets[index];
             match self.with_each_host(application, secret, grant).await {
                 Err(Error::InvalidClient) => {}
                 outcome => {

@@ -27,10 +27,11 @@ impl LwaClient {
         token: &Secret,
     ) -> Result<Revoked, Error> {
         let Some(url) = &application.revocation_url else { return Ok(Revoked::NoEndpoint) };
-        let count = application.secrets.len();
+        let secrets = application.secrets.load_full();
+        let count = secrets.len();
         let first = application.working.load(Ordering::Relaxed);
         for offset in 0..count {
-            let secret = &application.secrets[(first + offset) % count];
+            let secret = &secrets[(first + offset) % count];
             let form = wire::revocation_form(&application.client_id, secret, token);
             let received = self.post(url, &form).await?;
             let code = wire::error_code(&received.answer);

@@ -107,6 +107,21 @@ impl Enroller {
         }
     }
 
+    /// The application `name` as configured.
+    #[must_use]
+    pub fn application(&self, name: &str) -> Option<Arc<Application>> {
+        self.applications.get(name).cloned()
+    }
+
+    /// Replaces the client secrets of the applications that `config` has too.
+    pub fn set_client_secrets(&self, config: &Config) {
+        for (name, application) in &*self.applications {
+            if let Some(configured) = config.applications.get(name) {
+                application.set_secrets(&configured.client_secrets);
+            }
+        }
+    }
+
     /// The same for `account` alone: others are neither enrolled nor followed.
     #[must_use]
     pub fn only(self, account: AccountId) -> Self {
