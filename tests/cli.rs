@@ -194,12 +194,12 @@ fn accounts_are_added_shown_and_removed_without_showing_a_secret() {
     let listed = home.run("account list");
     let columns: Vec<Vec<&str>> =
         listed.out.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(columns[1], ["acme", "connected", "eu", "default", "no", "yes", "-"], "{listed:?}");
+    assert_eq!(columns[1], ["acme", "idle", "eu", "default", "no", "yes", "-"], "{listed:?}");
     let json: serde_json::Value =
         serde_json::from_str(&home.run("account list --json").out).unwrap();
     assert_eq!(json[0]["account"], "acme");
     let shown = home.run("account show acme");
-    assert!(shown.out.contains("connected"), "{shown:?}");
+    assert!(shown.out.contains("idle"), "{shown:?}");
 
     let kept = home.run("account remove acme");
     assert_eq!(kept.code, Some(1), "{kept:?}");
@@ -228,7 +228,7 @@ fn an_account_is_replaced_only_when_told() {
     assert_eq!(replaced.code, Some(0), "{replaced:?}");
     assert!(replaced.out.contains("replaced"), "{replaced:?}");
     let shown = home.run("account list");
-    assert!(shown.out.contains("connected  na"), "the region is kept: {shown:?}");
+    assert!(shown.out.contains("idle   na"), "the region is kept: {shown:?}");
 }
 
 #[test]

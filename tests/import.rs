@@ -195,7 +195,7 @@ fn a_name_that_is_no_alias_becomes_one_and_is_shown_beside_it() {
     assert!(row.is_some_and(|row| row.contains("  added  ")), "{}", said.out);
     assert_eq!(said.out.matches("has the same alias").count(), 2, "{}", said.out);
     assert!(said.out.contains("no alias can be made"), "{}", said.out);
-    assert!(scene.home.run("account show Shop-Inc.").out.contains("connected"));
+    assert!(scene.home.run("account show Shop-Inc.").out.contains("idle"));
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn five_thousand_accounts_are_imported_and_a_second_run_leaves_them() {
     assert_eq!((said.code, said.err.as_str()), (Some(0), "5000 added\n"));
     assert_eq!(said.out.lines().count(), 5001);
     let list = scene.home.run("account list").out;
-    assert_eq!(list.lines().filter(|line| line.contains("connected")).count(), 5000);
+    assert_eq!(list.lines().filter(|line| line.contains(" idle ")).count(), 5000);
     let before = scene.bytes();
     assert_eq!(scene.import("--replace a.csv").err, "5000 unchanged\n");
     assert_eq!(scene.bytes(), before);

@@ -116,7 +116,7 @@ fn a_locked_keyring_is_an_error_that_says_how_to_unlock_it() {
     }
     assert_eq!(fs::read(home.path("store/accounts/acme.json")).expect("a record"), record);
     let unlocked = session(&home, &format!("{UNLOCKED} $A account list"));
-    assert!(unlocked.out.contains("connected"), "{unlocked:?}");
+    assert!(unlocked.out.contains("idle"), "{unlocked:?}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::{
     error_chain::chain,
     id::{AccountId, Region, placeholder_alias},
     store::{self, Credential, CredentialStore},
-    token::consent::days_left,
+    token::{consent::days_left, stored_state},
 };
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
@@ -128,14 +128,8 @@ async fn describe(
         return None;
     }
     let has_token = configured.is_some_and(|account| account.refresh_token.is_some());
-    let state = match (&record, &error) {
-        (Some(record), _) if record.reauthorization_required => "reauthorization_required",
-        (Some(_), _) => "connected",
-        (None, Some(error)) if error.is_sealed() => "sealed",
-        (None, Some(_)) => "unreadable",
-        (None, None) if has_token => "configured",
-        (None, None) => "not_connected",
-    };
+    let found = error.as_ref().map_or(Ok(record.as_ref()), Err);
+    let state = stored_state(found, has_token, &config.token, SystemClock.now());
     let region = configured.map(|account| account.region).or(record.as_ref().map(|r| r.region));
     let application = configured.map(|account| &account.application);
     let application = application.or(record.as_ref().map(|record| &record.application));
@@ -143,7 +137,7 @@ async fn describe(
     let now = SystemClock.now().unix();
     Some(json!({
         "account": alias.as_str(),
-        "state": state,
+        "state": state.as_str(),
         "region": region.map(Region::as_str),
         "application": application,
         "in_config": configured.is_some(),

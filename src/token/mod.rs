@@ -13,10 +13,12 @@ mod error;
 mod holder;
 mod refresh;
 pub mod slot;
+mod stored;
 
 pub use access_token::AccessToken;
 pub use error::{Error, Obstacle, Rejection};
 pub use holder::{Authority, Holder};
+pub use stored::stored_state;
 
 use crate::{
     account::AccountView,
@@ -29,7 +31,7 @@ use crate::{
     metrics::{Metrics, Trigger},
     store::{self, Credential, CredentialStore},
 };
-use slot::{Failure, Life, Policy, Rejected, Want};
+use slot::{Failure, Policy, Rejected, Want};
 use std::{
     fmt,
     sync::{
@@ -108,13 +110,8 @@ impl TokenManager {
     /// A manager for no account yet: see [`TokenManager::adopt`].
     #[must_use]
     pub fn new(config: &config::Token, with: Surroundings) -> Self {
-        let policy = Policy {
-            refresh_buffer: config.refresh_buffer,
-            background_lead: config.background_lead,
-            forced_min_interval: config.forced_refresh_min_interval,
-        };
         Self(Arc::new(Inner {
-            policy,
+            policy: Policy::new(config),
             clock: with.clock,
             lwa: with.lwa,
             store: with.store,
@@ -148,10 +145,13 @@ impl TokenManager {
         holder.remember_consent(record);
         if record.reauthorization_required {
             self.0.announcer.known_dead(holder.id());
-            return match record.refresh_token.is_empty() {
-                true => holder.fail(Failure::NotConnected, "the account was logged out", now),
-                false => holder.fail(Failure::GrantDead, "the grant is dead", now),
+        }
+        if let Some(failure) = stored::failure(record) {
+            let why = match failure {
+                Failure::NotConnected => "the account was logged out",
+                _ => "the grant is dead",
             };
+            return holder.fail(failure, why, now);
         }
         if let Some(token) = self.0.stored_token(record, now) {
             if token.life.is_expired(now) {
@@ -448,7 +448,7 @@ impl Inner {
     /// The access token in `record`, which may have expired.
     fn stored_token(&self, record: &Credential, now: Now) -> Option<AccessToken> {
         let stored = record.access_token.as_ref()?;
-        let life = Life::stored(stored.issued_at, stored.expires_at, now);
+        let life = stored::life(record, now)?;
         AccessToken::new(&stored.token, record.generation, life, &self.policy)
     }
 }

@@ -5,7 +5,7 @@
 //! goes on with the token there is.
 
 use super::{Error, Obstacle, Rejection};
-use crate::{account::State, clock::Now, lwa::RETRY_AFTER_MAX};
+use crate::{account::State, clock::Now, config, lwa::RETRY_AFTER_MAX};
 use std::time::Duration;
 
 /// The times of `[token]` that decide when to refresh.
@@ -17,6 +17,18 @@ pub struct Policy {
     pub background_lead: Duration,
     /// The least time between two forced refreshes.
     pub forced_min_interval: Duration,
+}
+
+impl Policy {
+    /// The times of `config`.
+    #[must_use]
+    pub fn new(config: &config::Token) -> Self {
+        Self {
+            refresh_buffer: config.refresh_buffer,
+            background_lead: config.background_lead,
+            forced_min_interval: config.forced_refresh_min_interval,
+        }
+    }
 }
 
 /// How long a rejected application is left alone.
