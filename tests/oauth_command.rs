@@ -243,6 +243,58 @@ async fn login_takes_a_pasted_address_or_a_bare_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_code_is_asked_for_again() {
+    let alone = Alone::new().await;
+    let again = |address: &str| format!("garbage\nAtza|0123456789abcdefghij\n{address}");
+    let said = paste(&alone, "login one --paste", INITECH, again).await;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let said = paste(&alone, "login two --paste", INITECH, |_| "garbage".to_owned()).await;
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("this is no code"), "{said:?}");
+}
+
+/// A program that is no adsproxy, has the admin port, and would send a browser to `url`.
+fn impostor(listener: std::net::TcpListener, url: &'static str) {
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let mut head = [0; 4096];
+            let length = std::io::Read::read(&mut stream, &mut head).unwrap_or(0);
+            let is_status = String::from_utf8_lossy(&head[..length]).starts_with("GET /status");
+            let body = match is_status {
+                true => serde_json::json!({ "version": "0", "accounts": [] }),
+                false => serde_json::json!({
+                    "url": url, "auth_url": url, "login": "x", "state": "s", "expires_in": 1,
+                }),
+            };
+            let body = body.to_string();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+            let _ = stream.write_all((head + &body).as_bytes());
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn login_shows_no_address_of_a_program_that_has_the_admin_port() {
+    for url in ["https://evil.test/ap/oa?x=\u{1b}[2J", "file:///etc/passwd", "javascript:alert(1)"]
+    {
+        let memory = Alone::with(Setup::default()).await;
+        impostor(std::net::TcpListener::bind(memory.admin).expect("the port"), url);
+        for arguments in ["login acme --no-browser", "login acme --paste"] {
+            let said: Said = memory.command(arguments).output().expect("it runs").into();
+            assert_eq!(said.code, Some(1), "{said:?}");
+            assert!(said.err.contains("leads neither to"), "{said:?}");
+            assert!(!said.err.contains("open this address"), "{said:?}");
+            assert!(!said.err.contains('\u{1b}'), "{said:?}");
+        }
+    }
+    // With a store of its own, the command does not even ask.
+    let alone = Alone::new().await;
+    impostor(std::net::TcpListener::bind(alone.admin).expect("the port"), "https://evil.test/");
+    let said: Said = alone.command("login acme --no-browser").output().expect("it runs").into();
+    assert!(said.code == Some(1) && said.err.contains("another program listens"), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn login_replaces_another_users_account_only_with_a_yes() {
     let alone = Alone::new().await;
     let first = paste(&alone, "login acme --paste", "acme", str::to_owned).await;

@@ -67,14 +67,14 @@ impl Login {
             "replace": self.yes.to_string(),
         });
         let begun = place.post("/api/auth/amazon/logins", &wish)?;
-        let url = begun["url"].as_str().context("the server gave no address")?;
+        let url = place.verified(&begun["url"])?;
         eprintln!(
             "To connect account {}, open this address in a browser:\n\n  {url}\n",
             self.account
         );
         eprintln!("{}\n", place.hint());
         if !self.no_browser {
-            open(url.to_owned());
+            open(url);
         }
         let handle = begun["login"].as_str().context("the server gave no login")?;
         let seconds = begun["expires_in"].as_u64().unwrap_or(600);

@@ -4,11 +4,18 @@ use super::{FINISH_PATIENCE, Login, place::Place, read_yes, show};
 use crate::{cli::wire::Ask, lwa::percent_encode};
 use anyhow::{Context as _, bail};
 use serde_json::Value;
-use std::io::{self, BufRead, IsTerminal, Read};
+use std::{
+    io::{self, BufRead, IsTerminal, Read},
+    ops::RangeInclusive,
+};
 use zeroize::Zeroizing;
 
 /// An address with a code is far shorter.
 const LINE_MAX_BYTES: u64 = 16 * 1024;
+/// The length of a code. Source: Amazon's page on the authorization code grant (18 to 128).
+const CODE_BYTES: RangeInclusive<usize> = 18..=512;
+
+const NOTHING_PASTED: &str = "nothing was pasted: give the address or the code on standard input";
 
 impl Login {
     pub(super) fn paste(&self, place: &Place) -> anyhow::Result<Value> {
@@ -21,7 +28,7 @@ impl Login {
             percent_encode(application, &mut path);
         }
         let (begun, cookie) = place.send(&Ask { path: &path, ..Ask::default() })?;
-        let url = begun["auth_url"].as_str().context("the server gave no address")?;
+        let url = place.verified(&begun["auth_url"])?;
         let state = begun["state"].as_str().context("the server gave no state")?;
         eprintln!(
             "To connect account {}, open this address in any browser:\n\n  {url}\n",
@@ -32,8 +39,7 @@ impl Login {
             "Then paste the address that Amazon sent the browser to (the page itself may well be an \
              error), or the code in it:"
         );
-        let line = read_line()?;
-        let query = query(line.trim(), state)?;
+        let query = read_query(state)?;
         let path = Zeroizing::new(format!("/api/auth/amazon/callback?{}", *query));
         let (outcome, _) = place.send(&Ask {
             path: &path,
@@ -62,38 +68,58 @@ impl Login {
     }
 }
 
-/// One line, from a person or a pipe.
-fn read_line() -> anyhow::Result<Zeroizing<String>> {
-    let mut line = Zeroizing::new(String::with_capacity(LINE_MAX_BYTES as usize));
-    io::stdin()
-        .lock()
-        .take(LINE_MAX_BYTES)
-        .read_line(&mut line)
-        .context("cannot read the address from standard input")?;
-    if line.trim().is_empty() {
-        bail!("nothing was pasted: give the address or the code on standard input");
+/// Reads lines, from a person or a pipe, until one is an address or a code.
+fn read_query(state: &str) -> anyhow::Result<Zeroizing<String>> {
+    let mut refused = None;
+    loop {
+        let mut line = Zeroizing::new(String::with_capacity(LINE_MAX_BYTES as usize));
+        let read = io::stdin().lock().take(LINE_MAX_BYTES).read_line(&mut line);
+        if read.context("cannot read the address from standard input")? == 0 {
+            bail!(refused.unwrap_or(NOTHING_PASTED));
+        }
+        let why = match query(line.trim(), state) {
+            Ok(query) => return Ok(query),
+            Err(why) => *refused.insert(why),
+        };
+        if io::stdin().is_terminal() {
+            eprintln!("{why}. Paste it again:");
+        }
     }
-    Ok(line)
 }
 
 /// The arguments of the callback: those of a pasted address, or a code with the state we know.
-fn query(line: &str, state: &str) -> anyhow::Result<Zeroizing<String>> {
+fn query(line: &str, state: &str) -> Result<Zeroizing<String>, &'static str> {
+    if line.is_empty() {
+        return Err(NOTHING_PASTED);
+    }
     if line.bytes().any(|byte| !byte.is_ascii_graphic()) {
-        bail!("this is neither an address nor a code: it has spaces or odd characters in it");
+        return Err("this is neither an address nor a code: it has spaces or odd characters in it");
     }
     if let Some((_, query)) = line.split_once('?') {
         let query = query.split('#').next().unwrap_or_default();
         if !query.split('&').any(|pair| pair.strip_prefix("state=") == Some(state)) {
-            bail!("this address belongs to another login: paste the one of the address above");
+            return Err(
+                "this address belongs to another login: paste the one of the address above",
+            );
         }
         return Ok(Zeroizing::new(query.to_owned()));
     }
     if line.contains("://") || line.contains('&') {
-        bail!("this address holds no code: copy all of it, to its end");
+        return Err("this address holds no code: copy all of it, to its end");
+    }
+    let code = line.strip_prefix("code=").unwrap_or(line);
+    if !is_code(code) {
+        return Err("this is no code: paste the whole address that Amazon sent the browser to");
     }
     let mut query = Zeroizing::new(format!("state={state}&code="));
-    percent_encode(line.strip_prefix("code=").unwrap_or(line), &mut query);
+    percent_encode(code, &mut query);
     Ok(query)
+}
+
+/// Says whether `text` can be one of Amazon's codes; a token, which begins with `Atz`, is none.
+fn is_code(text: &str) -> bool {
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~|".contains(&byte);
+    CODE_BYTES.contains(&text.len()) && text.bytes().all(is_letter) && !text.starts_with("Atz")
 }
 
 #[cfg(test)]
@@ -109,8 +135,19 @@ mod tests {
             read("https://amazon.com/?code=A&state=S#top").as_deref(),
             Some("code=A&state=S")
         );
-        assert_eq!(read("ANabc|1").as_deref(), Some("state=S&code=ANabc%7C1"));
-        assert_eq!(read("code=ANabc").as_deref(), Some("state=S&code=ANabc"));
+        assert_eq!(
+            read("ANabcdefghijklmnop|1").as_deref(),
+            Some("state=S&code=ANabcdefghijklmnop%7C1")
+        );
+        assert_eq!(
+            read("code=ANabcdefghijklmnopq").as_deref(),
+            Some("state=S&code=ANabcdefghijklmnopq")
+        );
+        for line in
+            ["hello", "garbage", "Atza|abcdefghijklmnopqrstuvw", "acme/initech/globex/umbrella"]
+        {
+            assert_eq!(read(line), None, "{line}");
+        }
         for line in ["https://amazon.com/", "http://x/?code=A&state=T", "http://x/?code=A", "a b"] {
             assert_eq!(read(line), None, "{line}");
         }

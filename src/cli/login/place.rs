@@ -6,10 +6,11 @@ use crate::{
     audit::Actor,
     cli::{
         Context,
+        table::plain,
         wire::{self, Ask, Server},
     },
     clock::SystemClock,
-    config::{Config, DEFAULT_APPLICATION, StoreKind},
+    config::{Application, Config, DEFAULT_APPLICATION, StoreKind},
     engine::Engine,
     inbound::guard::Guard,
     listen::control_plane,
@@ -31,6 +32,7 @@ use tokio::{net::TcpListener, runtime::Runtime, sync::watch, task::JoinHandle};
 pub(super) struct Place {
     server: Server,
     redirect_uri: String,
+    authorize_url: Uri,
     confirm_timeout: Duration,
     _own: Option<Own>,
 }
@@ -56,7 +58,9 @@ impl Place {
     /// The running server if the answer comes to it; else a listener of our own on the return
     /// address, or anywhere if the answer is pasted.
     pub(super) fn find(context: &Context, config: Config, login: &Login) -> anyhow::Result<Self> {
-        let redirect_uri = redirect_uri(&config, login)?;
+        let application = application(&config, login)?;
+        let redirect_uri = application.redirect_uri.clone();
+        let authorize_url = application.authorize_url.clone();
         let uri: Uri = redirect_uri.parse().context("lwa.redirect_uri is no address")?;
         let host = uri.host().unwrap_or_default();
         let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
@@ -64,8 +68,9 @@ impl Place {
         let is_here = is_loopback(host) && uri.scheme_str() == Some("http");
         let admin = config.listen.admin;
         let control = Server::find(context, &config)?;
-        let serves =
-            (control.is_some() || runs(admin)) && (login.paste || !is_here || admin.port() == port);
+        let is_memory = config.store.kind == StoreKind::Memory;
+        let serves = (control.is_some() || is_memory && runs(admin))
+            && (login.paste || !is_here || admin.port() == port);
         let confirm_timeout = config.login.confirm_timeout;
         if serves {
             let reaches = login.paste || is_here || answers(&config, host);
@@ -76,9 +81,9 @@ impl Place {
                 );
             }
             let server = control.unwrap_or(Server::Listener(admin));
-            return Ok(Self { server, redirect_uri, confirm_timeout, _own: None });
+            return Ok(Self { server, redirect_uri, authorize_url, confirm_timeout, _own: None });
         }
-        if config.store.kind == StoreKind::Memory {
+        if is_memory {
             bail!(
                 "store.kind = \"memory\" keeps nothing beyond the server, and no server answers at \
                  {admin}: start one, or use another store"
@@ -94,6 +99,7 @@ impl Place {
         Ok(Self {
             server: Server::Listener(address),
             redirect_uri,
+            authorize_url,
             confirm_timeout,
             _own: Some(own),
         })
@@ -106,6 +112,32 @@ impl Place {
              URLs of the security profile.",
             self.redirect_uri
         )
+    }
+
+    /// The address in `url`, to be opened and shown: the server's or Amazon's, and no other.
+    ///
+    /// # Errors
+    /// When it leads elsewhere, as that of a program which is no adsproxy may.
+    pub(super) fn verified(&self, url: &Value) -> anyhow::Result<String> {
+        let text = url.as_str().context("the server gave no address")?;
+        let url = text.parse::<Uri>().ok().filter(|_| !text.contains(char::is_control));
+        let own: Uri = self.redirect_uri.parse().context("lwa.redirect_uri is no address")?;
+        let is_known = |url: &Uri| {
+            [&own, &self.authorize_url].iter().any(|known| {
+                matches!(url.scheme_str(), Some("http" | "https"))
+                    && url.scheme() == known.scheme()
+                    && url.authority() == known.authority()
+            })
+        };
+        match url.filter(is_known) {
+            Some(url) => Ok(url.to_string()),
+            None => bail!(
+                "{} gave an address that leads neither to lwa.redirect_uri nor to \
+                 lwa.authorize_url: {}",
+                self.server,
+                plain(text)
+            ),
+        }
     }
 
     pub(super) fn confirm_timeout(&self) -> Duration {
@@ -205,7 +237,7 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-fn redirect_uri(config: &Config, login: &Login) -> anyhow::Result<String> {
+fn application<'a>(config: &'a Config, login: &Login) -> anyhow::Result<&'a Application> {
     let account = config.accounts.get(&login.account);
     let name = login.application.as_ref().or(account.map(|account| &account.application));
     let application = match name {
@@ -217,7 +249,7 @@ fn redirect_uri(config: &Config, login: &Login) -> anyhow::Result<String> {
         let known: Vec<&str> = config.applications.keys().map(String::as_str).collect();
         bail!("say which application with --application; configured: {}", known.join(", "));
     };
-    Ok(application.redirect_uri.clone())
+    Ok(application)
 }
 
 /// Whether an adsproxy answers there.
