@@ -109,6 +109,29 @@ async fn accounts_are_listed_shown_and_deleted_by_their_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_logins_and_logouts_is_refused_and_reading_is_not() {
+    let amazon = amazon().await;
+    let (proxy, _) = with_health(&amazon, "");
+    let refused = (0..90).filter(|number| {
+        let path = format!("/api/auth/amazon/login?account=new{number}");
+        get(proxy.admin, &path, LOCAL).0 == 429
+    });
+    assert!(refused.count() > 10);
+    let logout = "POST /api/auth/amazon/logout HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0";
+    let mut answer = ask(proxy.admin, logout);
+    while !answer.starts_with("HTTP/1.1 429") {
+        answer = ask(proxy.admin, logout);
+    }
+    let answer = answer.to_ascii_lowercase();
+    assert!(answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
+    assert!(answer.contains("application/problem+json"), "{answer}");
+    assert!(answer.contains("too_many_requests") && answer.contains("requestid"), "{answer}");
+    for path in ["/status", "/metrics", "/api/auth/token-status", "/readyz"] {
+        assert_eq!(get(proxy.admin, path, LOCAL).0, 200, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_guard_stands_before_admin_and_not_before_health() {
     let amazon = amazon().await;
     let (proxy, health) = with_health(&amazon, "[guard]\nallowed_hosts = [\"ads.internal\"]");

@@ -362,7 +362,8 @@ async fn no_secret_of_a_login_shows_anywhere() {
     canaries.assert_none_in("an answer", done.text.as_bytes());
     canaries.assert_none_in("the metrics", login.proxy.metrics().as_bytes());
     canaries.assert_none_in("the status", login.proxy.ask_admin("/status").as_bytes());
-    for file in walk(login.proxy.dir.path()) {
+    // A socket has no content.
+    for file in walk(login.proxy.dir.path()).into_iter().filter(|file| file.is_file()) {
         let content = std::fs::read(&file).expect("a file");
         canaries.assert_none_in(&file.display().to_string(), &content);
     }

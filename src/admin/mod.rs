@@ -13,17 +13,19 @@ mod oauth;
 mod page;
 mod respond;
 mod routes;
+mod throttle;
 mod tokens;
 
 pub use local::TOKEN_PATH;
 pub use routes::{Audience, RouteDoc, route_docs};
 
 use crate::{
-    audit::Actor,
+    audit::{Action, Actor, Entry},
     config::{CALLBACK_PATH, is_callback_path},
     inbound::{
         fields::Fields,
         guard::{Guard, GuardRejection},
+        peer::Peer,
         request_id::{self, REQUEST_ID},
     },
     login::Logins,
@@ -35,18 +37,23 @@ use health::Health;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, header::ALLOW, request::Parts};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{body::Body, service::Service};
-use respond::{Reply, problem};
-use routes::{Found, Handler, ROUTES, Route, Site, Surface};
+use respond::{Document, Reply, problem};
+use routes::{Found, Handler, ROUTES, Site, Surface};
 use std::{
     collections::BTreeSet,
     convert::Infallible,
     fmt,
+    net::IpAddr,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::{Duration, Instant},
 };
+use throttle::{Throttle, Unreported};
+
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 type RequestBody = BoxBody<Bytes, BrokenBody>;
 
@@ -66,9 +73,9 @@ pub struct Sources {
     pub accounts: Arc<dyn Accounts>,
 }
 
-/// The service of one listener, and the user of its peer where that is known. Cheap to clone.
+/// The service of one listener, or of one of its connections. Cheap to clone.
 #[derive(Clone)]
-pub struct Admin(Arc<Shared>, Option<u32>);
+pub struct Admin(Arc<Shared>, Option<Peer>);
 
 struct Shared {
     surface: Surface,
@@ -78,6 +85,7 @@ struct Shared {
     logins: Option<Logins>,
     /// The paths of the configured return addresses.
     callbacks: BTreeSet<String>,
+    throttle: Throttle,
     /// The number of the next request without an id.
     next_id: AtomicU64,
 }
@@ -119,10 +127,27 @@ impl Admin {
         Self::new(Surface::Control, sources, Guard::default(), Some(logins))
     }
 
-    /// The same for a connection of the user `uid`, whom the audit log names.
+    /// The same for a connection of `peer`, whose user the audit log names.
     #[must_use]
-    pub fn of_user(&self, uid: u32) -> Self {
-        Self(self.0.clone(), Some(uid))
+    pub fn of_peer(&self, peer: Peer) -> Self {
+        Self(self.0.clone(), Some(peer))
+    }
+
+    /// Records once a minute, until dropped, how many requests changed nothing: an entry for each
+    /// would push others out of the audit log.
+    pub async fn run_reports(&self) {
+        let Some(logins) = &self.0.logins else { return };
+        loop {
+            tokio::time::sleep(REPORT_INTERVAL).await;
+            let Unreported { refused, idle } = self.0.throttle.report();
+            for (count, about) in [(refused, "refused"), (idle, "idle_refresh")] {
+                if count > 0 {
+                    let entry = Entry::new(Actor::admin(None), Action::RequestsIgnored);
+                    // The log of the audit log itself reports a failure.
+                    let _ = logins.engine().audit().write(entry.count(count).about(about)).await;
+                }
+            }
+        }
     }
 
     fn new(surface: Surface, sources: Sources, guard: Guard, logins: Option<Logins>) -> Self {
@@ -133,8 +158,11 @@ impl Admin {
             Some(uri.path().to_owned()).filter(|path| is_callback_path(path))
         });
         let callbacks = paths.collect();
-        let next_id = AtomicU64::new(request_id::first());
-        Self(Arc::new(Shared { surface, sources, guard, logins, callbacks, next_id }), None)
+        let (throttle, next_id) = (Throttle::default(), AtomicU64::new(request_id::first()));
+        Self(
+            Arc::new(Shared { surface, sources, guard, logins, callbacks, throttle, next_id }),
+            None,
+        )
     }
 
     /// Handles one request.
@@ -163,19 +191,23 @@ impl Admin {
         if let Err(rejected) = self.accepts(&found, &parts, &arguments) {
             return problem(StatusCode::FORBIDDEN, "caller_rejected", &rejected.to_string());
         }
-        let (handler, segment) = match found {
-            Found::Route(Route { handler, .. }, segment) => (handler, segment),
+        let (route, segment) = match found {
+            Found::Route(route, segment) => (route, segment),
             Found::OtherMethod(methods) => return method_not_allowed(&methods),
             Found::Nothing => return not_found(),
         };
-        let act = match (handler, &self.0.logins) {
+        if self.0.surface == Surface::Admin
+            && route.writes_unauthenticated()
+            && let Err(after) = self.0.throttle.take(self.address(), Instant::now())
+        {
+            return too_many(after);
+        }
+        let act = match (route.handler, &self.0.logins) {
             (Handler::Show(show), _) => return show(&self.0.sources, query),
             (Handler::Act(act), Some(logins)) => {
                 let logins = logins.for_request(id.to_str().unwrap_or_default());
-                (
-                    act,
-                    self.1.into_iter().fold(logins, |logins, uid| logins.by(Actor::cli_user(uid))),
-                )
+                let uid = self.1.as_ref().and_then(Peer::uid);
+                (act, uid.into_iter().fold(logins, |logins, uid| logins.by(Actor::cli_user(uid))))
             }
             (Handler::Act(_), None) => return not_found(),
         };
@@ -184,6 +216,13 @@ impl Admin {
         let body = body.map_err(|_| BrokenBody).boxed();
         let call = Call { admin: self, logins, parts, query: arguments, body, id: segment };
         act(call).await.unwrap_or_else(|problem| oauth::refuse(&problem, html))
+    }
+
+    fn address(&self) -> Option<IpAddr> {
+        match self.1 {
+            Some(Peer::Tcp(address)) => Some(address.ip()),
+            Some(Peer::Unix(_)) | None => None,
+        }
     }
 
     /// Amazon's response to a login and links in mails come from another site; other requests
@@ -228,6 +267,18 @@ where
         let this = self.clone();
         Box::pin(async move { Ok(this.handle(request).await) })
     }
+}
+
+fn too_many(after: Duration) -> Reply {
+    let document = Document {
+        status: StatusCode::TOO_MANY_REQUESTS,
+        code: "too_many_requests",
+        detail: "this address has changed things too often; try again later, or use the commands \
+                 of adsproxy, which have no such limit",
+        retry_after_secs: Some(after.as_secs_f64().ceil() as u64),
+        ..Document::default()
+    };
+    document.respond()
 }
 
 fn not_found() -> Reply {

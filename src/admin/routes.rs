@@ -92,6 +92,12 @@ pub(super) struct Route {
 }
 
 impl Route {
+    /// Says whether a request that brings no secret changes something.
+    pub(super) fn writes_unauthenticated(&self) -> bool {
+        let writes = self.method != Method::GET || matches!(self.site, Site::LinkWith(_));
+        writes && self.audience == Audience::Operate
+    }
+
     /// Says whether HEAD is served as GET: not where a GET changes something.
     fn has_head(&self) -> bool {
         self.method == Method::GET && self.site == Site::Own

@@ -9,7 +9,10 @@ use super::{
 use crate::{engine::Engine, id::AccountId, login::Problem, sync::Account, token::Error};
 use http::StatusCode;
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// Fetches a new access token, at most one per `token.forced_refresh_min_interval_secs`.
 pub(super) async fn refresh(call: Call) -> Result<Reply, Problem> {
@@ -18,8 +21,11 @@ pub(super) async fn refresh(call: Call) -> Result<Reply, Problem> {
     let (logins, engine) = (&call.logins, call.logins.engine());
     let account = find(engine, &account(named)?)?;
     let id = logins.request_id().as_bytes();
-    // The refresh itself is the server's entry, with the same id: here is who wanted it.
-    logins.record_refresh(&account.id).await;
+    let interval = engine.config().token.forced_refresh_min_interval;
+    if call.admin.0.throttle.is_refresh_due(&account.id, interval, Instant::now()) {
+        // The refresh itself is the server's entry, with the same id; this one says for whom.
+        logins.record_refresh(&account.id).await;
+    }
     let (tokens, holder) = (engine.tokens(), &account.holder);
     let before = tokens.status(holder).generation;
     let done = match tokens.token_at(holder, engine.clock().now(), id).await {

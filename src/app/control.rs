@@ -70,7 +70,7 @@ pub(super) fn service(admin: Admin) -> impl Fn(&Peer) -> Option<Admin> {
             warn!(uid, "a user who is neither the server's nor root was refused");
             return None;
         }
-        Some(admin.of_user(uid))
+        Some(admin.of_peer(*peer))
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     admin::{Admin, Sources},
     audit::Actor,
     engine::Engine,
-    inbound::guard::Guard,
+    inbound::{guard::Guard, peer::Peer},
     listen::{
         bind::{BindError, SocketFile},
         control_plane,
@@ -73,7 +73,9 @@ impl Surfaces {
         let sweeper = logins.clone();
         tokio::spawn(async move { sweeper.run_sweeper().await });
         let admin_service = Admin::guarded(sources.clone(), guard, Some(logins.clone()));
-        let admin_service = move |_: &_| Some(admin_service.clone());
+        let reports = admin_service.clone();
+        tokio::spawn(async move { reports.run_reports().await });
+        let admin_service = move |peer: &Peer| Some(admin_service.of_peer(*peer));
         let serving = control_plane::serve(admin, admin_service, stop.subscribe());
         let mut serving = vec![tokio::spawn(serving)];
         let control = control::bind(config);

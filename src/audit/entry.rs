@@ -261,6 +261,8 @@ actions! {
     ReconnectConfirmed = "reconnect.confirmed",
     /// The store cannot be written or read as it should.
     StoreDegraded = "store.degraded",
+    /// Requests to the admin listener that changed nothing: refused, or with nothing to do.
+    RequestsIgnored = "requests.ignored",
     /// A dead letter was sent again.
     HookResend = "hook.resend",
     /// A file of the log begins.
