@@ -173,6 +173,43 @@ async fn a_browser_on_another_page_is_refused_without_a_cors_header() {
     assert_eq!(wire.send(raw("GET /_sink HTTP/1.1", own)).answer().status, 200);
 }
 
+/// The caller may only have to be configured.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_host_or_origin_is_named_with_the_key_that_allows_it() {
+    let amazon = amazon().await;
+    let toml = "[guard]\nallowed_origins = [\"https://app.example.com\"]\n".to_owned();
+    let proxy = Proxy::with(&amazon, Setup { toml, ..Setup::default() });
+    let ask = |lines: &str| {
+        let lines = format!("X-Ads-Account: acme\r\n{lines}");
+        Wire::open(proxy.addr).send(raw("GET /_sink HTTP/1.1", &lines)).answer()
+    };
+    let rows = [
+        ("Host: ads.internal:8787\r\n", "ads.internal:8787", "guard.allowed_hosts"),
+        (
+            "Host: localhost\r\nOrigin: http://localhost:3000\r\n",
+            "http://localhost:3000",
+            "guard.allowed_origins",
+        ),
+        (
+            "Host: localhost\r\nSec-Fetch-Site: cross-site\r\n",
+            "Sec-Fetch-Site",
+            "guard.allowed_origins",
+        ),
+    ];
+    for (lines, refused, key) in rows {
+        let answer = ask(lines);
+        assert_eq!(answer.error(), Some("caller_rejected"), "{lines}");
+        let text = answer.json()["detail"].as_str().expect("a text").to_owned();
+        assert!(text.contains(refused) && text.contains(key), "{text}");
+    }
+    let own =
+        "Host: localhost\r\nOrigin: https://app.example.com\r\nSec-Fetch-Site: cross-site\r\n";
+    assert_eq!(ask(own).status, 200);
+    // What is no text of a header is not repeated.
+    let odd = ask("Host: localhost\r\nOrigin: caf\u{e9}\u{1}\r\n");
+    assert!(!odd.text().contains("caf"), "{}", odd.text());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_that_are_no_http_get_a_marked_400_and_the_connection_ends() {
     let amazon = amazon().await;

@@ -39,6 +39,48 @@ fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nX-Ads-Account: acme\r\n\r\n")
 }
 
+/// A caller's HTTP/2 connection with `streams` requests whose responses are not read.
+async fn unread(proxy: &Proxy, streams: usize) -> Vec<Response<Incoming>> {
+    let stream = TcpStream::connect(proxy.addr).await.expect("a connection");
+    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(1024)
+        .handshake::<_, Full<Bytes>>(TokioIo::new(stream))
+        .await
+        .expect("a handshake");
+    tokio::spawn(connection);
+    let mut responses = Vec::new();
+    for _ in 0..streams {
+        let request = Request::get("http://localhost/_bytes/1000000")
+            .header("X-Ads-Account", "acme")
+            .body(Full::default())
+            .expect("a request");
+        responses.push(sender.send_request(request).await.expect("a response"));
+    }
+    responses
+}
+
+/// 256 KiB for each of them would be 300 MB.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_callers_leave_unread_stays_within_a_budget_and_others_are_served() {
+    let (amazon, ca) = secure_amazon(true).await;
+    let proxy = behind_tls(&ca, &amazon, &secure_url(&amazon), "");
+    drop(unread(&proxy, 100).await);
+    let before = proxy.memory();
+    let mut held = Vec::new();
+    for _ in 0..12 {
+        held.push(unread(&proxy, 100).await);
+    }
+    // What is on its way has come once an honest response has been read behind it.
+    for number in 0..20 {
+        Wire::open(proxy.addr).ask_honestly(&format!("meanwhile-{number}"));
+    }
+    let grown = proxy.memory().saturating_sub(before) / 1_000_000;
+    assert!(grown < 180, "{grown} MB are held for 1,200 callers");
+    drop(held);
+    eventually("all are over", || proxy.metric("adsproxy_in_flight_requests") < 0.5).await;
+    Wire::open(proxy.addr).ask_honestly("after");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_that_do_not_read_stop_nobody_else() {
     let (amazon, ca) = secure_amazon(true).await;
@@ -199,7 +241,15 @@ async fn a_retired_connection_is_not_leased_again() {
             let connector = Rc::new(Connector::new(tls.clone(), Duration::from_secs(10)));
             let uri = secure_url(&amazon).parse().expect("a URI");
             let (deadlines, metrics) = (Deadlines::new(), Arc::default());
-            Host::new(&uri, connector, 8, Duration::from_secs(50), deadlines, metrics)
+            Host::new(
+                &uri,
+                connector,
+                8,
+                Duration::from_secs(50),
+                deadlines,
+                metrics,
+                Rc::default(),
+            )
         };
         let leases = async {
             let host = host();

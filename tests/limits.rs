@@ -218,6 +218,29 @@ async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
     assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "slowly\n"));
 }
 
+/// On average over its life this upload would be fast for a quarter of an hour.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_at_the_start_of_a_body_earns_no_rest_for_later() {
+    let amazon = amazon().await;
+    let limits = "[limits]\nbody_timeout_secs = 1\nbody_min_bytes_per_sec = 2000";
+    let proxy = limited(&amazon, limits);
+    let started = Instant::now();
+    let mut wire = Wire::open(proxy.addr);
+    wire.send(post("/_sink", "Content-Length: 3000000")).send(vec![b'x'; 2_000_000]);
+    let mut dripping = wire.stream().try_clone().expect("a handle");
+    let drip = thread::spawn(move || {
+        use std::io::Write;
+        while dripping.write_all(b"x").is_ok() && started.elapsed() < 60 * SECOND {
+            thread::sleep(Duration::from_millis(50));
+        }
+    });
+    let answer = wire.answer();
+    assert_eq!(told(&answer), (400, "bad_request"));
+    assert!(started.elapsed() < 30 * SECOND, "{:?}", started.elapsed());
+    drop(wire);
+    drip.join().expect("the connection ends");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_stalls_or_drips_is_refused_and_a_slow_honest_one_is_not() {
     let amazon = amazon().await;

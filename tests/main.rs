@@ -34,6 +34,8 @@ mod config;
 mod connection_in_request;
 mod control_socket;
 #[cfg(feature = "sandbox")]
+mod cpu_of_heads;
+#[cfg(feature = "sandbox")]
 mod crash_points;
 mod deploy;
 mod docs;

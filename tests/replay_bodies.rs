@@ -250,6 +250,40 @@ async fn all_captures_together_stay_under_their_limit() {
     assert!(proxy.metric(r#"adsproxy_limit_hits_total{limit="capture_total"}"#) > 2.5);
 }
 
+/// Four slow uploads of one account are the whole budget.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_uploads_of_one_account_cost_no_other_account_its_replay() {
+    let amazon = amazon().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let toml = capture(MIB, MIB, MIB, directory.path());
+    let proxy = ready(&amazon, &format!("{toml}\n[proxy]\nworkers = 1\n")).await;
+    let globex = async |size: usize| {
+        amazon.state().lwa.expire_access_tokens(Some("globex"));
+        let request = proxy.request(Method::POST, "/_echo").header("X-Ads-Account", "globex");
+        proxy.send(request.body(noise(size))).await
+    };
+    assert_echoes(&globex(1000).await, &noise(1000));
+    let mut uploads = Vec::new();
+    for _ in 0..4 {
+        let mut wire = Wire::connect(proxy.addr).await;
+        let head = "POST /_sink HTTP/1.1\r\nHost: localhost\r\nX-Ads-Account: acme\r\n\
+            Content-Length: 300000\r\n\r\n";
+        wire.send(head).await;
+        wire.send(noise(250_000)).await;
+        uploads.push(wire);
+    }
+    let hits = || proxy.metric(r#"adsproxy_limit_hits_total{limit="capture_total"}"#);
+    eventually("two of them are over the account's half", || hits() > 1.5).await;
+    for size in [1000, 60_000, 200_000] {
+        assert_echoes(&globex(size).await, &noise(size));
+    }
+    // They themselves arrive, whether they are kept or not.
+    for wire in &mut uploads {
+        wire.send(noise(50_000)).await;
+        assert!(wire.head().await.starts_with("HTTP/1.1 200 "));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gibibyte_passes_in_a_few_mebibytes_of_memory() {
     let amazon = amazon().await;

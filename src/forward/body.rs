@@ -4,6 +4,7 @@
 //! request fail, it only stops being replayable; at most one reader is live, an older one ends with
 //! an error; request trailers are dropped. Everything here belongs to one worker.
 
+mod budget;
 mod frames;
 mod gate;
 mod reader;
@@ -16,6 +17,7 @@ use crate::{
     deadline::{Deadlines, TICK, Timer},
     metrics::{Limit, WorkerMetrics},
 };
+use budget::Budget;
 use bytes::Bytes;
 use frames::Frames;
 pub use gate::ContinueGate;
@@ -29,10 +31,7 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
@@ -68,7 +67,7 @@ pub struct CaptureLimits {
     body_timeout: Duration,
     body_min_bytes_per_sec: u64,
     /// Bytes captured now, by all requests of all workers.
-    total: AtomicU64,
+    budget: Budget,
 }
 
 impl CaptureLimits {
@@ -80,7 +79,7 @@ impl CaptureLimits {
             body_max_bytes: limits.body_max_bytes,
             body_timeout: limits.body_timeout,
             body_min_bytes_per_sec: limits.body_min_bytes_per_sec,
-            total: AtomicU64::new(0),
+            budget: Budget::new(replay.total_max_bytes),
         })
     }
 
@@ -108,6 +107,8 @@ pub struct Capture(Option<Rc<Shared>>);
 
 struct Shared {
     context: Rc<CaptureContext>,
+    /// Its account's place in the budget.
+    share: usize,
     size: SizeHint,
     state: RefCell<State>,
     reader: Cell<u32>,
@@ -135,7 +136,9 @@ struct State {
     charged: u64,
     slow: Timer,
     waiting_since: u64,
+    /// Ticks spent waiting for the caller in the current window, and the bytes from before it.
     waited: u64,
+    received_before: u64,
 }
 
 enum Kept {
@@ -145,9 +148,9 @@ enum Kept {
 }
 
 impl Capture {
-    /// Begins to capture `source`. A request without a body needs no capture at all.
+    /// Begins to capture `source` for `account`. A request without a body needs no capture at all.
     #[must_use]
-    pub fn new(source: Option<CallerBody>, context: &Rc<CaptureContext>) -> Self {
+    pub fn new(source: Option<CallerBody>, account: &str, context: &Rc<CaptureContext>) -> Self {
         let Some(source) = source.filter(|source| !source.is_end_stream()) else {
             return Self(None);
         };
@@ -162,6 +165,7 @@ impl Capture {
                 slow: context.deadlines.timer(),
                 waiting_since: 0,
                 waited: 0,
+                received_before: 0,
             }),
             reader: Cell::new(0),
             given: Cell::new(0),
@@ -172,6 +176,7 @@ impl Capture {
             abandoned: Cell::new(false),
             gate: RefCell::new(None),
             error: Cell::new(None),
+            share: Budget::share_of(account),
             context: context.clone(),
         })))
     }
@@ -338,13 +343,9 @@ impl Shared {
 
     /// Takes of the common budget what is lacking to hold `bytes`, unless that is too much.
     fn charge(&self, state: &mut State, bytes: u64) -> bool {
-        let limits = &self.context.limits;
         let more = bytes.saturating_sub(state.charged);
-        if more == 0 {
-            return true;
-        }
-        if limits.total.fetch_add(more, Ordering::Relaxed) + more > limits.replay.total_max_bytes {
-            limits.total.fetch_sub(more, Ordering::Relaxed);
+        let now = self.context.deadlines.now();
+        if more > 0 && !self.context.limits.budget.take(self.share, more, bytes, now) {
             return false;
         }
         state.charged += more;
@@ -352,7 +353,7 @@ impl Shared {
     }
 
     fn drop_kept(&self, state: &mut State) {
-        self.context.limits.total.fetch_sub(state.charged, Ordering::Relaxed);
+        self.context.limits.budget.give_back(self.share, state.charged);
         state.charged = 0;
         state.kept_bytes = 0;
         state.kept = Kept::Nothing;
@@ -436,7 +437,7 @@ impl Shared {
             if self.waiting_for_caller.replace(false) {
                 state.slow.disarm();
                 state.waited += now - state.waiting_since;
-                if self.is_too_slow(state.waited) {
+                if self.is_too_slow(state) {
                     self.context.metrics.limit(Limit::BodyTimeout);
                     return Poll::Ready(Some(Err(self.fail(BodyError::TooSlow))));
                 }
@@ -467,18 +468,24 @@ impl Shared {
         Ok(data)
     }
 
-    /// A caller may stall, but after the grace it must have sent at the least rate overall.
-    fn is_too_slow(&self, waited_ticks: u64) -> bool {
+    /// Whether the caller sent too little in the time that was spent waiting for it since the last
+    /// look. A burst at the start earns no rest for later.
+    fn is_too_slow(&self, state: &mut State) -> bool {
         let limits = &self.context.limits;
-        let waited = TICK.saturating_mul(u32::try_from(waited_ticks).unwrap_or(u32::MAX));
-        waited >= limits.body_timeout
-            && self.received.get() < waited.as_secs().saturating_mul(limits.body_min_bytes_per_sec)
+        let waited = TICK.saturating_mul(u32::try_from(state.waited).unwrap_or(u32::MAX));
+        if waited < limits.body_timeout {
+            return false;
+        }
+        let received = self.received.get();
+        let came = received - std::mem::replace(&mut state.received_before, received);
+        state.waited = 0;
+        came < waited.as_secs().saturating_mul(limits.body_min_bytes_per_sec)
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.context.limits.total.fetch_sub(self.state.get_mut().charged, Ordering::Relaxed);
+        self.context.limits.budget.give_back(self.share, self.state.get_mut().charged);
     }
 }
 

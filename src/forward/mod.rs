@@ -115,9 +115,11 @@ impl Forward {
     ) -> Self {
         let connector = Rc::new(Connector::new(tls, config.connect_timeout));
         let max = config.connections_max.div_ceil(workers);
+        let unread = Rc::<multiplex::Unread>::default();
         let host = |uri: &Uri| {
             let (connector, deadlines) = (connector.clone(), deadlines.clone());
-            Host::new(uri, connector, max, config.idle_timeout, deadlines, metrics.clone())
+            let (metrics, unread) = (metrics.clone(), unread.clone());
+            Host::new(uri, connector, max, config.idle_timeout, deadlines, metrics, unread)
         };
         Self {
             api: config.api.each_ref().map(host),

@@ -15,8 +15,11 @@ use std::{
 };
 use tokio::task::spawn_local;
 
-/// What one answer may have in flight.
-const STREAM_WINDOW: u32 = 256 * 1024;
+/// What one response may leave unread, bytes: as long as there is much room, while it gets scarce,
+/// and from then on. A connection's window is fixed when it opens.
+const WINDOWS: [u32; 3] = [256 * 1024, 64 * 1024, 16 * 1024];
+/// What the responses of one worker may leave unread together in windows that are not the smallest.
+const UNREAD_MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// Never the bound: callers that do not read would stop all others on the connection.
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 /// Requests on one connection, however many more the peer allows. Their windows fit in the
@@ -25,11 +28,44 @@ const STREAMS_MAX: usize = 1000;
 /// What the protocol recommends as the least limit: taken until the peer has told its own.
 const STREAMS_UNTOLD: usize = 100;
 
+/// What all responses under way may leave unread, by the windows they were promised.
+#[derive(Debug, Default)]
+pub struct Unread(Cell<u64>);
+
+impl Unread {
+    /// The window of a connection that opens now.
+    fn window(&self) -> u32 {
+        let fits = |window: &u32| self.has_room(*window);
+        WINDOWS.into_iter().find(fits).unwrap_or(WINDOWS[2])
+    }
+
+    /// Whether one more response may have `window`. The smallest is bounded by the requests in
+    /// flight alone: none is refused for what other callers do not read.
+    fn has_room(&self, window: u32) -> bool {
+        let max = match WINDOWS.iter().position(|known| *known == window) {
+            Some(0) => UNREAD_MAX_BYTES / 2,
+            Some(1) => UNREAD_MAX_BYTES,
+            _ => return true,
+        };
+        self.0.get() + u64::from(window) <= max
+    }
+
+    fn promise(&self, window: u32) {
+        self.0.set(self.0.get() + u64::from(window));
+    }
+
+    fn release(&self, window: u32) {
+        self.0.set(self.0.get() - u64::from(window));
+    }
+}
+
 /// A connection that requests share. It closes when nobody holds it any more.
 pub(super) struct Multiplex {
     sender: RefCell<http2::SendRequest<RequestBody>>,
     streams: Cell<usize>,
     streams_max: Cell<usize>,
+    window: u32,
+    unread: Rc<Unread>,
     /// When its last stream ended, and when it last brought an answer.
     released: Cell<u64>,
     heard: Cell<u64>,
@@ -42,12 +78,14 @@ impl Multiplex {
     where
         T: Read + Write + Unpin + 'static,
     {
+        let unread = place.host().unread().clone();
+        let window = unread.window();
         let (sender, connection) = http2::Builder::new(LocalExecutor)
             .timer(hyper_util::rt::TokioTimer::new())
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20))
             .max_header_list_size(256 * 1024)
-            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_stream_window_size(window)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .initial_max_send_streams(STREAMS_UNTOLD)
             .handshake(io)
@@ -58,6 +96,8 @@ impl Multiplex {
             sender: RefCell::new(sender),
             streams: Cell::new(0),
             streams_max: Cell::new(STREAMS_UNTOLD),
+            window,
+            unread,
             released: Cell::new(now),
             heard: Cell::new(now),
             retired: Cell::new(false),
@@ -87,7 +127,14 @@ impl Multiplex {
     pub(super) fn has_room(&self) -> bool {
         self.streams.get() < self.streams_max.get()
             && !self.retired.get()
+            && self.unread.has_room(self.window)
+            && !self.is_outdated()
             && !self.sender.borrow().is_closed()
+    }
+
+    /// Whether it was opened while room was scarce, is free, and a new one would be better.
+    fn is_outdated(&self) -> bool {
+        self.window < WINDOWS[0] && self.streams.get() == 0 && self.window < self.unread.window()
     }
 
     /// Whether it has ended.
@@ -121,6 +168,7 @@ impl Stream {
     /// One more request on `connection`.
     pub(super) fn take(connection: &Rc<Multiplex>, host: &Rc<Host>) -> Self {
         connection.streams.set(connection.streams.get() + 1);
+        connection.unread.promise(connection.window);
         Self { connection: connection.clone(), host: host.clone() }
     }
 
@@ -147,6 +195,7 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.connection.streams.set(self.connection.streams.get() - 1);
+        self.connection.unread.release(self.connection.window);
         self.connection.released.set(self.host.now());
         self.host.hand_out(&self.connection);
     }

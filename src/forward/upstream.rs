@@ -41,7 +41,7 @@ use tokio::{
     task::spawn_local,
 };
 
-pub use super::connect::ConnectError;
+pub use super::{connect::ConnectError, multiplex::Unread};
 
 /// A request to Amazon.
 pub type Request = http::Request<RequestBody>;
@@ -63,6 +63,7 @@ pub struct Host {
     /// Tells those that open a connection of a shared one that is ready.
     http2_opened: Notify,
     waiting: RefCell<VecDeque<oneshot::Sender<Handover>>>,
+    unread: Rc<Unread>,
 }
 
 struct Idle {
@@ -160,6 +161,7 @@ impl Host {
         idle_timeout: Duration,
         deadlines: Rc<Deadlines>,
         metrics: Arc<WorkerMetrics>,
+        unread: Rc<Unread>,
     ) -> Rc<Self> {
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         Rc::new(Self {
@@ -176,6 +178,7 @@ impl Host {
             http2: RefCell::default(),
             http2_opened: Notify::new(),
             waiting: RefCell::default(),
+            unread,
         })
     }
 
@@ -276,6 +279,11 @@ impl Host {
     pub(super) fn retire(&self, connection: &Rc<Multiplex>) {
         connection.retire();
         self.http2.borrow_mut().retain(|other| !Rc::ptr_eq(other, connection));
+    }
+
+    /// What this worker's responses may leave unread.
+    pub(super) fn unread(&self) -> &Rc<Unread> {
+        &self.unread
     }
 
     /// The worker's ticks.

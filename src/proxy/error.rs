@@ -37,7 +37,7 @@ pub enum Error {
     NotFound,
     /// Host or Origin is not accepted.
     #[error("the guard refuses the request")]
-    Guard(#[source] GuardRejection),
+    Guard(#[source] GuardRejection, Option<Box<str>>),
     /// A limit is hit.
     #[error("{0}")]
     Overloaded(&'static str),
@@ -89,11 +89,13 @@ impl Error {
                 GuardRejection::ForeignHost
                 | GuardRejection::ForeignOrigin
                 | GuardRejection::SessionKey,
+                _,
             ) => "caller_rejected",
             Self::Guard(
                 GuardRejection::MissingHost
                 | GuardRejection::DuplicateHost
                 | GuardRejection::MalformedHost,
+                _,
             ) => "bad_request",
             Self::Overloaded(_) => "overloaded",
             Self::Draining => "draining",
@@ -172,9 +174,9 @@ impl Error {
         matches!(self, Self::AmbiguousFraming)
     }
 
-    /// What the caller is told. Fixed texts: nothing of a request or a secret can be in it.
+    /// The text for the caller. Fixed but for a refused Host or Origin: no secret can be in it.
     #[must_use]
-    pub fn public_text(&self) -> &'static str {
+    pub fn public_text(&self) -> &str {
         match self {
             Self::BadRequest(text) | Self::Overloaded(text) => text,
             Self::Token(token::Error::TooManyWaiters) => {
@@ -196,10 +198,11 @@ impl Error {
             Self::Forward(forward::Error::Malformed(_)) => {
                 "The response of the Amazon Ads API is malformed."
             }
-            Self::Guard(GuardRejection::MissingHost) => "The Host header is missing.",
-            Self::Guard(GuardRejection::DuplicateHost) => "The Host header was sent twice.",
-            Self::Guard(GuardRejection::MalformedHost) => "The Host header is malformed.",
-            Self::Guard(GuardRejection::SessionKey) => {
+            Self::Guard(_, Some(text)) => text,
+            Self::Guard(GuardRejection::MissingHost, _) => "The Host header is missing.",
+            Self::Guard(GuardRejection::DuplicateHost, _) => "The Host header was sent twice.",
+            Self::Guard(GuardRejection::MalformedHost, _) => "The Host header is malformed.",
+            Self::Guard(GuardRejection::SessionKey, _) => {
                 "This listener is private to one command: use the base URL that it was given."
             }
             Self::Forward(forward::Error::Body(BodyError::Incomplete)) => {
@@ -253,7 +256,8 @@ table! {
     "bad_request" BAD_REQUEST Caller "http_request_error"
         "The request is malformed.";
     "caller_rejected" FORBIDDEN Caller "http_request_denied"
-        "The Host or Origin of this request is not accepted (guard.allowed_hosts).";
+        "The Host or Origin of this request is not accepted (guard.allowed_hosts, \
+         guard.allowed_origins).";
     "not_found" NOT_FOUND Proxy "http_request_denied"
         "adsproxy serves no OAuth endpoint here: it authenticates to Amazon by itself, and needs no \
          login or client registration.";
@@ -299,10 +303,10 @@ mod tests {
             (Error::BadRequest("x"), "bad_request", 400),
             (Error::AmbiguousFraming, "bad_request", 400),
             (Error::MethodRefused, "bad_request", 405),
-            (Error::Guard(GuardRejection::MissingHost), "bad_request", 400),
-            (Error::Guard(GuardRejection::ForeignHost), "caller_rejected", 403),
-            (Error::Guard(GuardRejection::ForeignOrigin), "caller_rejected", 403),
-            (Error::Guard(GuardRejection::SessionKey), "caller_rejected", 403),
+            (Error::Guard(GuardRejection::MissingHost, None), "bad_request", 400),
+            (Error::Guard(GuardRejection::ForeignHost, None), "caller_rejected", 403),
+            (Error::Guard(GuardRejection::ForeignOrigin, None), "caller_rejected", 403),
+            (Error::Guard(GuardRejection::SessionKey, None), "caller_rejected", 403),
             (Error::UnknownAccount, "unknown_account", 404),
             (Error::NotFound, "not_found", 404),
             (

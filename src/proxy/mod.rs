@@ -29,7 +29,7 @@ use crate::{
     },
     inbound::{
         fields::{Field, Fields},
-        guard::{Guard, GuardRejection},
+        guard::{self, Guard, GuardRejection},
         request_id,
         session_key::SessionKey,
     },
@@ -170,7 +170,7 @@ impl Worker {
         let mut body = Some(body);
         let answered = match opened {
             Ok(()) => self.answer(&head, &fields, &mut body, &mut exchange).await,
-            Err(rejected) => Err(Error::Guard(rejected)),
+            Err(rejection) => Err(Error::Guard(rejection, None)),
         };
         // What was not read is discarded by the connection.
         drop(body);
@@ -224,7 +224,7 @@ impl Worker {
             .token_at(holder, exchange.began(), exchange.request_id().as_bytes())
             .await
             .map_err(Error::Token)?;
-        let capture = Capture::new(body.take(), &self.captures);
+        let capture = Capture::new(body.take(), selection.account.id.as_str(), &self.captures);
         exchange.uploads(&capture);
         let http1 = head.version < Version::HTTP_2;
         if !http1 || fields.expect.first().is_none() {
@@ -297,7 +297,10 @@ impl Worker {
         body: Option<&CallerBody>,
     ) -> Result<(), Error> {
         select::vet(head, fields)?;
-        self.check_host(head, fields).map_err(Error::Guard)?;
+        self.check_host(head, fields).map_err(|rejection| {
+            let text = guard::explain(rejection, &head.uri, fields);
+            Error::Guard(rejection, text.map(String::into_boxed_str))
+        })?;
         let limits = &self.shared.config.limits;
         // HTTP/1 counts its lines while it reads them; HTTP/2 does not.
         let bytes = fields.bytes + target_bytes(head);
