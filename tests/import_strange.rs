@@ -125,7 +125,7 @@ fn a_region_may_be_a_marketplace_wherever_it_is_said() {
         let add = format!("account add acme --replace --region {name}");
         assert_eq!(scene.home.run_with_input(&add, ONE).code, Some(0), "{name}");
         let shown = scene.home.run("account list");
-        assert!(shown.out.contains(&format!("connected  {region} ")), "{name}: {shown:?}");
+        assert!(shown.out.contains(&format!("idle   {region} ")), "{name}: {shown:?}");
     }
     let said = scene.home.run("account add acme --region moon");
     assert!(said.code == Some(2) && said.err.contains("na, eu or fe"), "{said:?}");
