@@ -85,10 +85,7 @@ fn a_key_in_an_unlocked_keyring_seals_and_is_never_replaced() {
     assert!(again.code == Some(1) && again.err.contains("already"), "{again:?}");
 
     let listed = session(&home, &format!("{UNLOCKED} $A account list --json && $A key status"));
-    assert!(
-        listed.out.contains("\"connected\"") && listed.out.contains("desk  seals"),
-        "{listed:?}"
-    );
+    assert!(listed.out.contains("\"idle\"") && listed.out.contains("desk  seals"), "{listed:?}");
     // Into the keyring from a file: the new one in front, then rotate.
     assert_eq!(home.run("key init --path file --id file").code, Some(0));
     let toml = fs::read_to_string(home.path("proxy.toml")).expect("a configuration");
