@@ -4,10 +4,12 @@ mod layout;
 
 use super::{
     Context, Failure, account, duration, print,
-    table::plain,
+    session::unknown,
+    table::{escaped, plain},
     wire::{Ask, Server},
 };
-use crate::config::load;
+use crate::{config::load, id::AccountId};
+use anyhow::bail;
 use layout::{Look, text};
 use serde_json::Value;
 use std::{
@@ -22,6 +24,8 @@ const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
 /// Show the accounts of the running server and their tokens
 #[derive(Debug, clap::Args)]
 pub(super) struct Status {
+    /// Only these accounts
+    accounts: Vec<AccountId>,
     /// Print the server's answer as JSON
     #[arg(long)]
     json: bool,
@@ -30,7 +34,7 @@ pub(super) struct Status {
         value_parser = duration::parse)]
     watch: Option<Duration>,
     /// Read the store instead, where no server runs
-    #[arg(long, conflicts_with = "watch")]
+    #[arg(long, conflicts_with_all = ["watch", "accounts"])]
     offline: bool,
 }
 
@@ -42,10 +46,13 @@ impl Status {
         let server = server(context)?;
         let terminal = io::stdout().is_terminal();
         let no_color = context.environment.non_empty("NO_COLOR").is_some();
-        let look = |width| Look { coloured: terminal && !no_color, width };
+        let look = || {
+            let (width, height) = window();
+            Look { coloured: terminal && !no_color, width, height }
+        };
         let Some(interval) = self.watch else {
-            let answer = ask(&server)?;
-            self.show(&answer, &look(width()))?;
+            let answer = self.ask(&server)?;
+            self.show(&answer, &look())?;
             let dead = dead(&answer);
             let all_well = dead.is_empty();
             return if all_well {
@@ -58,19 +65,33 @@ impl Status {
             let clear = if terminal && !self.json { CLEAR } else { "" };
             print(clear)?;
             // A server that restarts is no reason to stop looking.
-            match ask(&server) {
-                Ok(answer) => self.show(&answer, &look(width()))?,
+            match self.ask(&server) {
+                Ok(answer) => self.show(&answer, &look())?,
                 Err(error) => eprintln!("{error:#}"),
             }
             thread::sleep(interval.max(Duration::from_millis(100)));
         }
     }
 
+    /// The server's response, with the wanted accounts alone.
+    fn ask(&self, server: &Server) -> anyhow::Result<Value> {
+        let mut answer = server.json(&Ask { path: "/status", ..Ask::default() })?;
+        if let Some(all) = answer["accounts"].as_array_mut().filter(|_| !self.accounts.is_empty()) {
+            let is = |account: &Value, alias: &AccountId| account["account"] == alias.as_str();
+            let is_known = |alias: &&AccountId| all.iter().any(|account| is(account, alias));
+            if let Some(alias) = self.accounts.iter().find(|alias| !is_known(alias)) {
+                bail!(unknown(alias));
+            }
+            all.retain(|account| self.accounts.iter().any(|alias| is(account, alias)));
+        }
+        Ok(answer)
+    }
+
     fn show(&self, answer: &Value, look: &Look) -> anyhow::Result<()> {
         print(match (self.json, self.watch) {
             // One line each, so that a program can tell them apart.
-            (true, Some(_)) => format!("{answer}\n"),
-            (true, None) => format!("{answer:#}\n"),
+            (true, Some(_)) => escaped(&format!("{answer}\n")),
+            (true, None) => escaped(&format!("{answer:#}\n")),
             (false, _) => text(answer, look),
         })
     }
@@ -87,14 +108,11 @@ fn server(context: &Context) -> anyhow::Result<Server> {
     Ok(Server::Listener(addresses.admin))
 }
 
-fn ask(server: &Server) -> anyhow::Result<Value> {
-    server.json(&Ask { path: "/status", ..Ask::default() })
-}
-
-/// The terminal's width; none if this is none.
-fn width() -> Option<usize> {
-    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
-    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+/// The terminal's characters in a line and lines; none if this is none.
+fn window() -> (Option<usize>, Option<usize>) {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
+    let known = |cells: u16| (cells > 0).then_some(usize::from(cells));
+    (size.and_then(|size| known(size.ws_col)), size.and_then(|size| known(size.ws_row)))
 }
 
 /// The accounts whose grants are dead.

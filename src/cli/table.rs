@@ -25,6 +25,21 @@ pub(super) fn plain(cell: &str) -> String {
     cell.chars().map(|c| if is_deceptive(c) { '\u{fffd}' } else { c }).collect()
 }
 
+/// JSON in which no character can steer a terminal: beyond ASCII, controls and those that change the
+/// direction of text are escaped.
+pub(super) fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c.is_ascii() || !is_deceptive(c) {
+            text.push(c);
+        } else {
+            let mut units = [0; 2];
+            text.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    text
+}
+
 /// A length of time in its two largest units.
 pub(super) fn span(seconds: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(86_400, "d"), (3_600, "h"), (60, "m")];
@@ -51,6 +66,16 @@ mod tests {
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
         assert_eq!(table(&[["a\u{1b}[2Jb\nc".to_owned()]]), "a\u{fffd}[2Jb\u{fffd}c\n");
+    }
+
+    #[test]
+    fn json_stays_the_same_and_steers_no_terminal() {
+        let value = serde_json::json!({ "a\u{202e}": "\u{9b}2J\u{1b}\n\u{2066}ä\u{e0001}" });
+        let text = escaped(&format!("{value:#}\n"));
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+        let bad = |c: char| c != '\n' && is_deceptive(c);
+        assert!(!text.contains(bad) && text.contains('ä'), "{text}");
+        assert!(text.contains("\\u202e") && text.contains("\\u009b"), "{text}");
     }
 
     #[test]

@@ -9,6 +9,8 @@ pub(super) struct Look {
     pub(super) coloured: bool,
     /// Characters in a line; none if there is no end to it.
     pub(super) width: Option<usize>,
+    /// Lines of the window; none if there is none.
+    pub(super) height: Option<usize>,
 }
 
 /// A heading and how its cells are made, in the order of the table.
@@ -21,6 +23,8 @@ struct Column {
 
 const STATE: &str = "STATE";
 const GAP: usize = 2;
+/// With less room than this an error goes below its row.
+const ERROR_WIDTH_MIN: usize = 24;
 
 const COLUMNS: [Column; 8] = [
     Column { heading: "ACCOUNT", dispensable: 0, cell: |account| cell(&account["account"]) },
@@ -45,15 +49,60 @@ const COLUMNS: [Column; 8] = [
     Column { heading: "LAST ERROR", dispensable: 0, cell: |account| cell(&account["last_error"]) },
 ];
 
-/// The whole text for the server's answer, sorted by alias.
+/// The state's rank: what needs a person comes first.
+fn rank(account: &Value) -> usize {
+    const BEST_LAST: [&str; 5] = ["expired", "refreshing", "due", "idle", "fresh"];
+    let state = account["state"].as_str().unwrap_or_default();
+    let place = BEST_LAST.iter().position(|known| *known == state);
+    let is_unsaved = account["unsaved"] == true;
+    if is_unsaved { 0 } else { place.map_or(0, |place| place + 1) }
+}
+
+/// The whole text for the server's response, the worst account first.
 pub(super) fn text(answer: &Value, look: &Look) -> String {
-    let version = plain(&cell(&answer["version"]));
     let mut accounts: Vec<&Value> =
         answer["accounts"].as_array().map(|all| all.iter().collect()).unwrap_or_default();
+    let heading = heading(answer, &accounts);
     if accounts.is_empty() {
-        return format!("adsproxy {version}\nno accounts\n");
+        return format!("{heading}no accounts\n");
     }
-    accounts.sort_by_key(|account| cell(&account["account"]));
+    accounts.sort_by_key(|account| (rank(account), cell(&account["account"])));
+    let columns = fitting(&accounts, look);
+    let mut text = heading;
+    let lines_max = look.height.unwrap_or(usize::MAX);
+    let mut lines = text.lines().count() + 2;
+    for row in 0..=accounts.len() {
+        let shown = line(&columns, row, look);
+        lines += shown.lines().count();
+        if lines > lines_max && row > 1 {
+            let more = accounts.len() + 1 - row;
+            text.push_str(&format!("and {more} more; name an account, or send this to a file\n"));
+            break;
+        }
+        text.push_str(&shown);
+    }
+    text
+}
+
+fn heading(answer: &Value, accounts: &[&Value]) -> String {
+    let mut heading = format!("adsproxy {}\n", plain(&cell(&answer["version"])));
+    let unsaved: Vec<String> = accounts
+        .iter()
+        .filter(|account| account["unsaved"] == true)
+        .map(|account| plain(&cell(&account["account"])))
+        .collect();
+    if !unsaved.is_empty() || answer["store"] == "degraded" {
+        let which = match unsaved.as_slice() {
+            [] => String::new(),
+            names => format!(": kept in memory only: {}", names.join(", ")),
+        };
+        heading.push_str(&format!("the store does not take every record{which}\n"));
+    }
+    heading
+}
+
+/// As many columns as there is room for, with their headings and cells.
+fn fitting(accounts: &[&Value], look: &Look) -> Vec<(&'static Column, Vec<String>)> {
     let mut columns: Vec<(&Column, Vec<String>)> = COLUMNS
         .iter()
         .map(|column| {
@@ -69,44 +118,74 @@ pub(super) fn text(answer: &Value, look: &Look) -> String {
         }
         columns.retain(|(column, _)| column.dispensable != last);
     }
-    let mut text = format!("adsproxy {version}\n");
-    for row in 0..=accounts.len() {
-        text.push_str(&line(&columns, row, look));
-        text.push('\n');
-    }
-    text
+    columns
 }
 
+/// One row; its error goes on in further lines where it is longer than the room beside the rest.
 fn line(columns: &[(&Column, Vec<String>)], row: usize, look: &Look) -> String {
     let mut line = String::new();
-    let mut room = look.width.unwrap_or(usize::MAX);
-    for (index, (column, cells)) in columns.iter().enumerate() {
-        let is_last = index + 1 == columns.len();
-        let width = if is_last { 0 } else { widest(cells) };
-        // The error is the last one, and the only one that may be long.
-        let shown: String = cells[row].chars().take(room).collect();
-        let padded = format!("{shown:width$}");
-        let gap = if is_last { "" } else { "  " };
-        room = room.saturating_sub(padded.chars().count() + gap.len());
+    let mut start = 0;
+    let Some(((_, errors), columns)) = columns.split_last() else { return line };
+    for (column, cells) in columns {
+        let width = widest(cells);
+        let padded = format!("{:width$}", cells[row]);
+        start += width + GAP;
         match colour(column, &cells[row]).filter(|_| look.coloured && row > 0) {
-            Some(colour) => line.push_str(&format!("{colour}{padded}\x1b[0m{gap}")),
-            None => line.push_str(&format!("{padded}{gap}")),
+            Some(colour) => line.push_str(&format!("{colour}{padded}\x1b[0m  ")),
+            None => line.push_str(&format!("{padded}  ")),
         }
     }
+    let width = look.width.unwrap_or(usize::MAX);
+    let (indent, room) = match width.saturating_sub(start) {
+        room if room >= ERROR_WIDTH_MIN || errors[row].chars().count() <= room => (start, room),
+        // Below the row, where there is no room beside it.
+        _ => {
+            line.truncate(line.trim_end().len());
+            line.push_str("\n    ");
+            (4, width.saturating_sub(4).max(1))
+        }
+    };
+    let wrapped = wrap(&errors[row], room).join(&format!("\n{:indent$}", ""));
+    line.push_str(&wrapped);
     line.truncate(line.trim_end().len());
+    line.push('\n');
     line
+}
+
+/// Breaks `text` between words into lines of at most `width` characters.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let mut rest: Vec<char> = word.chars().collect();
+        let line = lines.last_mut().expect("one at least");
+        if line.is_empty() || line.chars().count() + 1 + rest.len() <= width {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+        } else {
+            lines.push(String::new());
+        }
+        while rest.len() > width {
+            let tail = rest.split_off(width);
+            lines.last_mut().expect("one at least").extend(rest);
+            lines.push(String::new());
+            rest = tail;
+        }
+        lines.last_mut().expect("one at least").extend(rest);
+    }
+    lines
 }
 
 fn colour(column: &Column, cell: &str) -> Option<&'static str> {
     match cell {
         _ if column.heading != STATE => None,
         "fresh" => Some("\x1b[32m"),
-        "due" | "refreshing" | "expired" => Some("\x1b[33m"),
+        "due" | "refreshing" | "expired" | "idle" => Some("\x1b[33m"),
         _ => Some("\x1b[31m"),
     }
 }
 
-/// The last column may be cut: it needs no more than its heading.
+/// The last column is wrapped: it needs no more than its heading.
 fn total(columns: &[(&Column, Vec<String>)]) -> usize {
     let widths = columns.iter().enumerate().map(|(index, (column, cells))| {
         let is_last = index + 1 == columns.len();
@@ -132,7 +211,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    const PLAIN: Look = Look { coloured: false, width: None };
+    const PLAIN: Look = Look { coloured: false, width: None, height: None };
 
     fn answer() -> Value {
         json!({ "version": "1.2.3", "accounts": [
@@ -146,12 +225,12 @@ mod tests {
     }
 
     #[test]
-    fn accounts_stand_in_columns_in_the_order_of_their_names() {
+    fn the_worst_account_comes_first() {
         let expected = "\
 adsproxy 1.2.3
 ACCOUNT  STATE                     REGION  APPLICATION  EXPIRES IN  GENERATION  CONSENT DAYS LEFT  LAST ERROR
-acme     fresh                     na      default      55m 0s      7           28                 -
 globex   reauthorization_required  eu      default      -           0           -                  invalid_grant\u{fffd}[2J
+acme     fresh                     na      default      55m 0s      7           28                 -
 ";
         assert_eq!(text(&answer(), &PLAIN), expected);
     }
@@ -176,8 +255,45 @@ globex   reauthorization_required  eu      default      -           0           
     }
 
     #[test]
+    fn an_error_is_wrapped_and_none_of_it_is_lost() {
+        let words = (0..40).map(|number| format!("word{number}")).collect::<Vec<_>>();
+        let mut answer = answer();
+        answer["accounts"][0]["last_error"] = words.join(" ").into();
+        for width in [60, 80, 100, 160] {
+            let text = text(&answer, &Look { width: Some(width), ..PLAIN });
+            assert!(text.lines().all(|line| line.chars().count() <= width), "{width}:\n{text}");
+            assert!(words.iter().all(|word| text.contains(word)), "{width}:\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_degraded_store_is_shown_with_the_accounts_it_did_not_take() {
+        let mut answer = answer();
+        answer["store"] = "degraded".into();
+        answer["accounts"][1]["unsaved"] = true.into();
+        let text = text(&answer, &PLAIN);
+        let line = text.lines().nth(1).unwrap();
+        assert_eq!(line, "the store does not take every record: kept in memory only: acme");
+        assert!(text.lines().nth(3).unwrap().starts_with("acme"), "it is among the worst: {text}");
+    }
+
+    #[test]
+    fn sixty_accounts_fit_the_window_and_the_dead_one_is_in_it() {
+        let mut answer = answer();
+        let accounts = answer["accounts"].as_array_mut().unwrap();
+        for number in 0..58 {
+            let mut one = accounts[1].clone();
+            one["account"] = format!("a{number}").into();
+            accounts.push(one);
+        }
+        let text = text(&answer, &Look { width: Some(100), height: Some(24), ..PLAIN });
+        assert!(text.lines().count() < 24, "{text}");
+        assert!(text.contains("globex") && text.contains("more; name an account"), "{text}");
+    }
+
+    #[test]
     fn only_states_are_coloured_and_only_where_they_may_be() {
-        let coloured = text(&answer(), &Look { coloured: true, width: None });
+        let coloured = text(&answer(), &Look { coloured: true, ..PLAIN });
         assert_eq!(coloured.matches("\x1b[0m").count(), 2, "{coloured:?}");
         assert!(coloured.contains("\x1b[32mfresh") && coloured.contains("\x1b[31mreauth"));
         assert!(!text(&answer(), &PLAIN).contains('\x1b'));
