@@ -11,7 +11,7 @@ use rustix::{
 use std::{
     collections::VecDeque,
     ffi::OsString,
-    fs,
+    fs, io,
     path::{Component, Path, PathBuf},
 };
 
@@ -106,16 +106,16 @@ impl Platform {
     }
 }
 
-/// Says what keeps us from reading `path`, if that is its owner and mode.
+/// What to add to `error` where the owner of `path` is why it cannot be read; else nothing.
 #[must_use]
-pub fn explain_unreadable(path: &Path) -> Option<String> {
-    let found = rustix::fs::stat(path).ok()?;
-    let (owner, user) = (found.st_uid, geteuid().as_raw());
+pub fn explain_denied(path: &Path, error: &io::Error) -> String {
+    let found = rustix::fs::stat(path).ok();
+    let found = found.filter(|_| error.kind() == io::ErrorKind::PermissionDenied);
+    let user = geteuid().as_raw();
+    let Some(found) = found.filter(|found| found.st_uid != user) else { return String::new() };
+    let (owner, mode) = (found.st_uid, found.st_mode & 0o7777);
     let advice = Platform::here().advice_for_owner(path, owner, user);
-    let mode = found.st_mode & 0o7777;
-    (owner != user).then(|| {
-        format!("it belongs to user {owner} (mode {mode:04o}), this is user {user}: {advice}")
-    })
+    format!(" (it belongs to user {owner}, mode {mode:04o}, and this is user {user}: {advice})")
 }
 
 /// Checks that only this user, root and the owners that root trusts can change what `path` leads to.
@@ -324,6 +324,9 @@ mod tests {
         }
         let error = verify(&file).unwrap_err().to_string();
         assert!(error.contains("belongs to user 54321"), "{error}");
+        let denied = explain_denied(&file, &io::ErrorKind::PermissionDenied.into());
+        assert!(denied.contains("user 54321, mode 0600, and this is user 0: run"), "{denied}");
+        assert_eq!(explain_denied(&file, &io::ErrorKind::NotFound.into()), "");
         chown(&file, Some(Uid::ROOT), Some(Gid::from_raw(54_321))).unwrap();
         chmod(&file, 0o640);
         verify(&file).unwrap();

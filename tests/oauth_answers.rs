@@ -373,7 +373,12 @@ fn walk(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory).expect("a directory") {
         let path = entry.expect("an entry").path();
-        if path.is_dir() { files.extend(walk(&path)) } else { files.push(path) }
+        if path.is_dir() {
+            files.extend(walk(&path));
+        } else if path.is_file() {
+            // Not the control socket.
+            files.push(path);
+        }
     }
     files
 }

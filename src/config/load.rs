@@ -118,8 +118,9 @@ impl fmt::Display for LoadError {
             Self::Untrusted(reason) => {
                 write!(f, "the configuration is refused: {reason}")
             }
-            Self::Unreadable { path, .. } => {
-                write!(f, "cannot read the configuration file {}", path.display())
+            Self::Unreadable { path, source } => {
+                write!(f, "cannot read the configuration file {}", path.display())?;
+                f.write_str(&trusted_path::explain_denied(path, source))
             }
             Self::Invalid(problems) => {
                 let (count, s) = (problems.len(), if problems.len() == 1 { "" } else { "s" });

@@ -48,7 +48,7 @@ pub(crate) enum Error {
     EmptyVariable(String),
     #[error("cannot find {0}: `~` needs HOME to be set")]
     NoHome(String),
-    #[error("cannot read {path}: {source}{}", explanation(.path, .source))]
+    #[error("cannot read {path}: {source}{}", trusted_path::explain_denied(.path, .source))]
     Unreadable {
         path: PathBuf,
         #[source]
@@ -66,13 +66,6 @@ pub(crate) enum Error {
     NotText(PathBuf),
     #[error("{0} holds a line break or another control character inside the secret")]
     ControlCharacter(String),
-}
-
-/// Whose the file is, where that is why it cannot be read.
-fn explanation(path: &Path, error: &std::io::Error) -> String {
-    let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
-    let explained = denied.then(|| trusted_path::explain_unreadable(path)).flatten();
-    explained.map_or(String::new(), |explained| format!("; {explained}"))
 }
 
 /// A secret, and what is wrong with the place it was found at.

@@ -183,7 +183,8 @@ impl<'a> Check<'a> {
             }
             Ok(_) => {}
             Err(error) => {
-                self.fail(key, format_args!("cannot read {}: {error}", path.display()));
+                let why = trusted_path::explain_denied(&path, &error);
+                self.fail(key, format_args!("cannot read {}: {error}{why}", path.display()));
             }
         }
         path
