@@ -106,6 +106,8 @@ mod outage;
 #[cfg(feature = "sandbox")]
 mod probes;
 #[cfg(feature = "sandbox")]
+mod real_clients;
+#[cfg(feature = "sandbox")]
 mod redirects;
 #[cfg(feature = "sandbox")]
 mod replay_bodies;

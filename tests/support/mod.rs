@@ -31,4 +31,6 @@ pub mod strace;
 #[cfg(feature = "sandbox")]
 pub mod stream;
 #[cfg(feature = "sandbox")]
+pub mod uploads;
+#[cfg(feature = "sandbox")]
 pub mod wire;
