@@ -7,7 +7,7 @@ use crate::support::{
 use std::fs;
 
 const BYTES: usize = 40_000;
-const REQUESTS: usize = 150;
+const REQUESTS: usize = 80;
 
 /// CPU that the process has used, in ticks of the kernel (10 ms).
 fn cpu(proxy: &Proxy) -> u64 {
@@ -16,8 +16,13 @@ fn cpu(proxy: &Proxy) -> u64 {
     [11, 12].map(|at| fields[at].parse::<u64>().expect("ticks")).iter().sum()
 }
 
-/// CPU of requests with `line` in their heads, each on a connection of its own.
+/// The least of three rounds: a busy machine makes a round dearer, and none cheaper.
 fn cost(proxy: &Proxy, target: &str, line: &str, status: u16) -> u64 {
+    (0..3).map(|_| round(proxy, target, line, status)).min().expect("three rounds")
+}
+
+/// CPU of requests with `line` in their heads, each on a connection of its own.
+fn round(proxy: &Proxy, target: &str, line: &str, status: u16) -> u64 {
     let before = cpu(proxy);
     for _ in 0..REQUESTS {
         let request = format!(
@@ -36,7 +41,7 @@ fn lists(name: &str) -> [String; 2] {
 }
 
 /// Names by the thousand used to cost fifty times as much; in a build without optimizations a tick for each
-/// seven requests is noise.
+/// four requests is noise.
 fn assert_cheap(what: &str, cost: u64, padding: u64) {
     assert!(cost <= 3 * padding + 20, "{what}: {cost} ticks, padding {padding}");
 }

@@ -121,6 +121,8 @@ struct Shared {
     answered: Cell<bool>,
     /// Whether the rest of the body was given up: its response is out.
     abandoned: Cell<bool>,
+    /// Whether the whole response is out.
+    is_over: Cell<bool>,
     gate: RefCell<Option<Arc<ContinueGate>>>,
     error: Cell<Option<BodyError>>,
 }
@@ -174,6 +176,7 @@ impl Capture {
             waiting_for_caller: Cell::new(false),
             answered: Cell::new(false),
             abandoned: Cell::new(false),
+            is_over: Cell::new(false),
             gate: RefCell::new(None),
             error: Cell::new(None),
             share: Budget::share_of(account),
@@ -365,12 +368,6 @@ impl Shared {
         }
     }
 
-    /// Ends the current attempt; returns the number of the next.
-    fn supersede(&self) -> u32 {
-        self.reader.set(self.reader.get() + 1);
-        self.reader.get()
-    }
-
     /// Waits until everything kept is in memory or on the disk.
     fn poll_written(&self, state: &mut State, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_spill(state, |spill| spill.poll_written(cx))
@@ -418,6 +415,11 @@ impl Shared {
         ready!(self.poll_room(state, cx));
         loop {
             if self.abandoned.get() {
+                // An error ends the connection to Amazon, and with it the rest of the response.
+                if !self.is_over.get() {
+                    state.reader = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
                 return Poll::Ready(Some(Err(BodyError::Superseded)));
             }
             let Some(source) = &mut state.source else { return Poll::Ready(None) };

@@ -165,7 +165,10 @@ where
         let is_held_back = !body.is_end_stream() && head.headers.contains_key(EXPECT);
         let request = Request::from_parts(head, CallerBody::new(body, rest, is_held_back));
         let mut response = (self.service)(request, &connection.peer).await;
-        if !connection.is_http2() && (self.draining.get() || connection.must_announce_end()) {
+        // Hop-by-hop fields of Amazon's are gone: this one is ours.
+        let ends = response.headers().contains_key(CONNECTION);
+        let ends = ends || self.draining.get() || connection.must_announce_end();
+        if ends && !connection.is_http2() {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             connection.announced_end();
         }

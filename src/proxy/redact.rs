@@ -40,8 +40,17 @@ fn redact_fields(response: &mut Response<UpstreamBody>, token: &[u8]) -> bool {
 
 fn redact_body(response: &mut Response<UpstreamBody>, token: &[u8]) -> bool {
     let body = response.body();
-    if body.peeked().len() > PEEK_MAX_BYTES || !body.is_peeked_whole() {
+    if body.peeked().len() > PEEK_MAX_BYTES {
         return false;
+    }
+    if !body.is_peeked_whole() {
+        // Cut off, or slow: what came goes on, and its announced length with it.
+        if response.headers().contains_key(CONTENT_ENCODING) {
+            return false;
+        }
+        let Some(clean) = blanked(body.peeked(), token) else { return false };
+        response.body_mut().replace_peeked(clean.into());
+        return true;
     }
     let text = decoded(response.headers(), body.peeked());
     let Some(clean) = text.and_then(|text| mask(&text, token)) else { return false };
@@ -57,16 +66,36 @@ fn redact_body(response: &mut Response<UpstreamBody>, token: &[u8]) -> bool {
 /// An escape (`%7C`, `\u007c`, `&#124;`) changes only separators, so that the long parts between
 /// them are looked for as well.
 fn mask(text: &[u8], token: &[u8]) -> Option<Vec<u8>> {
-    let parts = token.split(|b| !(b.is_ascii_alphanumeric() || b"-_.~".contains(b)));
-    let parts = parts.filter(|part| part.len() >= PART_MIN_BYTES);
-    let whole = (!token.is_empty()).then_some(token);
     let mut clean: Option<Vec<u8>> = None;
-    for needle in whole.into_iter().chain(parts) {
+    for needle in needles(token) {
         if let Some(replaced) = replaced(clean.as_deref().unwrap_or(text), needle) {
             clean = Some(replaced);
         }
     }
     clean
+}
+
+/// As `mask`, without a change of the length. A token that the end cuts off is masked as well.
+fn blanked(text: &[u8], token: &[u8]) -> Option<Vec<u8>> {
+    let mut clean = text.to_vec();
+    for needle in needles(token) {
+        while let Some(at) = clean.windows(needle.len()).position(|window| window == needle) {
+            clean[at..at + needle.len()].fill(b'*');
+        }
+        let cut = (PART_MIN_BYTES..needle.len()).rev();
+        if let Some(len) = cut.into_iter().find(|&len| clean.ends_with(&needle[..len])) {
+            let from = clean.len() - len;
+            clean[from..].fill(b'*');
+        }
+    }
+    (clean != text).then_some(clean)
+}
+
+/// The token, and its long parts.
+fn needles(token: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let parts = token.split(|b| !(b.is_ascii_alphanumeric() || b"-_.~".contains(b)));
+    let parts = parts.filter(|part| part.len() >= PART_MIN_BYTES);
+    (!token.is_empty()).then_some(token).into_iter().chain(parts)
 }
 
 fn replaced(text: &[u8], needle: &[u8]) -> Option<Vec<u8>> {
@@ -94,6 +123,17 @@ mod tests {
 
     fn masked(text: &str) -> Option<String> {
         mask(text.as_bytes(), TOKEN.as_bytes()).map(|text| String::from_utf8(text).expect("text"))
+    }
+
+    #[test]
+    fn a_text_that_is_cut_off_is_masked_and_keeps_its_length() {
+        for text in [format!("no {TOKEN} here"), format!("cut {}", &TOKEN[..40])] {
+            let clean = blanked(text.as_bytes(), TOKEN.as_bytes()).expect("a quotation");
+            assert_eq!(clean.len(), text.len());
+            let clean = String::from_utf8(clean).expect("text");
+            assert!(!clean.contains("IwEBIA") && !clean.contains("WXYZ"), "{clean}");
+        }
+        assert_eq!(blanked(b"Atza| and nothing else", TOKEN.as_bytes()), None);
     }
 
     #[test]

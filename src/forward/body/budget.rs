@@ -53,7 +53,9 @@ impl Budget {
         let max = if whole <= SMALL_MAX_BYTES { self.max } else { self.max - self.max / RESERVE };
         let is_over = self.held.fetch_add(more, Relaxed) + more > max;
         let is_over_half = own.held.fetch_add(more, Relaxed) + more > self.max / 2;
-        if is_over || is_over_half && self.others_ask(share, now) {
+        // The reserve is never held by one account alone.
+        let is_over_all = own.held.load(Relaxed) > self.max - self.max / RESERVE;
+        if is_over || is_over_all || is_over_half && self.others_ask(share, now) {
             self.give_back(share, more);
             return false;
         }
@@ -85,10 +87,11 @@ mod tests {
         let budget = Budget::new(800 * KIB);
         assert!(budget.take(1, 700 * KIB, 700 * KIB, 0));
         assert!(!budget.take(1, 1, 65 * KIB, 0), "the reserve is for small bodies");
-        assert!(budget.take(1, 64 * KIB, 64 * KIB, 0));
-        assert!(!budget.take(1, 64 * KIB, 64 * KIB, 0), "everything has an end");
-        budget.give_back(1, 764 * KIB);
-        assert!(budget.take(1, 700 * KIB, 700 * KIB, 0), "all came back");
+        assert!(!budget.take(1, 64 * KIB, 64 * KIB, 0), "and for other accounts");
+        assert!(budget.take(2, 64 * KIB, 64 * KIB, 0));
+        budget.give_back(1, 700 * KIB);
+        budget.give_back(2, 64 * KIB);
+        assert!(budget.take(1, 700 * KIB, 700 * KIB, 100), "all came back");
     }
 
     #[test]

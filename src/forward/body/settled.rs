@@ -1,4 +1,4 @@
-//! What becomes of a request body once the response is final.
+//! What ends an attempt to send a request body, and what becomes of the rest once the response is final.
 
 use super::{Capture, Shared};
 use hyper::body::Body as _;
@@ -21,11 +21,27 @@ impl Capture {
         if let Some(gate) = shared.gate.take() {
             gate.shut();
         }
+        shared.is_over.set(true);
         shared.abandon();
+        let reader = shared.state.borrow_mut().reader.take();
+        if let Some(reader) = reader {
+            reader.wake();
+        }
     }
 }
 
 impl Shared {
+    /// Ends the current attempt; returns the number of the next.
+    pub(super) fn supersede(&self) -> u32 {
+        // No reader is left that waits: the caller's time does not run while the proxy itself
+        // waits, and a new reader begins with what is kept.
+        if self.waiting_for_caller.replace(false) {
+            self.state.borrow_mut().slow.disarm();
+        }
+        self.reader.set(self.reader.get() + 1);
+        self.reader.get()
+    }
+
     /// Gives what the caller still sends back to its connection.
     fn abandon(&self) {
         let mut state = self.state.borrow_mut();
