@@ -139,7 +139,10 @@ pub fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 }
 
 /// Gives what root has just made at `path` to the owner of the directory around it.
-fn inherit_owner(made: &File, path: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// What the system says.
+pub fn inherit_owner(made: &File, path: &Path) -> io::Result<()> {
     if !geteuid().is_root() {
         return Ok(());
     }

@@ -4,11 +4,12 @@
 //! `audit.head`. Files are numbered from the first on and never renamed again.
 
 use super::Error;
-use crate::backoff::Backoff;
+use crate::{backoff::Backoff, durable_file};
+use rustix::fs::OFlags;
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -77,17 +78,9 @@ impl Files {
     /// nobody else works on this log.
     pub(super) fn lock_to_write(&self, timeout: Duration) -> Result<File, Error> {
         let directory = self.directory();
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
+        durable_file::make_directory(directory)
             .map_err(Error::io("make the directory", directory))?;
-        let open = || {
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).create(true).truncate(false).mode(0o600);
-            options.open(&self.head)
-        };
-        self.lock(timeout, open)
+        self.lock(timeout, || durable_file::open_private(&self.head))
     }
 
     /// As `lock_to_write`, but makes and changes nothing; none if there is no head.
@@ -121,7 +114,9 @@ impl Files {
 
     /// Opens the file that grows, if it is there.
     pub(super) fn open_current(&self) -> Result<Option<File>, Error> {
-        match OpenOptions::new().read(true).append(true).open(&self.current) {
+        let no_follow = OFlags::NOFOLLOW.bits().cast_signed();
+        let mut options = OpenOptions::new();
+        match options.read(true).append(true).custom_flags(no_follow).open(&self.current) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io("open", &self.current)(error)),
@@ -132,7 +127,11 @@ impl Files {
     pub(super) fn create_current(&self) -> Result<File, Error> {
         let mut options = OpenOptions::new();
         options.read(true).append(true).create_new(true).mode(0o600);
-        options.open(&self.current).map_err(Error::io("create", &self.current))
+        let made = options.open(&self.current).and_then(|file| {
+            durable_file::inherit_owner(&file, &self.current)?;
+            Ok(file)
+        });
+        made.map_err(Error::io("create", &self.current))
     }
 
     /// Makes the names of files made or renamed last.

@@ -7,10 +7,11 @@
 //! A message is one file, written beside its place, synced and renamed.
 
 use super::message::{FORMAT_VERSION, Message, NoRandom, random};
+use crate::durable_file;
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -232,9 +233,7 @@ fn structure(root: &Path) -> Result<File, Error> {
 }
 
 fn open_lock(path: &Path) -> Result<File, Error> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    options.open(path).map_err(io("open", path))
+    durable_file::open_private(path).map_err(io("open", path))
 }
 
 fn write(path: &Path, message: &Message) -> Result<(), Error> {
@@ -247,7 +246,11 @@ fn write(path: &Path, message: &Message) -> Result<(), Error> {
         .truncate(true)
         .mode(0o600)
         .open(&temporary)
-        .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
+        .and_then(|mut file| {
+            durable_file::inherit_owner(&file, &temporary)?;
+            file.write_all(&text)?;
+            file.sync_all()
+        })
         .and_then(|()| fs::rename(&temporary, path));
     if let Err(source) = written {
         let _ = fs::remove_file(&temporary);
@@ -312,12 +315,7 @@ fn list(directory: &Path) -> Result<Vec<PathBuf>, Error> {
 }
 
 fn make_directory(path: &Path) -> Result<(), Error> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .and_then(|()| File::open(path.parent().unwrap_or(path))?.sync_all())
-        .map_err(io("make the directory", path))
+    durable_file::make_directory(path).map_err(io("make the directory", path))
 }
 
 fn sync(directory: &Path) -> Result<(), Error> {

@@ -5,9 +5,8 @@ use crate::{backoff::Backoff, durable_file, id::AccountId};
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, TryLockError},
     io,
-    os::unix::fs::OpenOptionsExt,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -105,14 +104,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 /// Opens or makes a file that only its owner may touch; the mode is set as it is made, so there
 /// is no moment at which it is wider.
 pub(super) fn open_private(path: &Path) -> Result<File, Error> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(Error::io("open", path))
+    durable_file::open_private(path).map_err(Error::io("open", path))
 }
 
 /// Opens an account's lock file. On a disk that takes nothing new, one that is there can still be

@@ -18,7 +18,7 @@ use crate::{
     id::{AccountId, Region},
     lwa::{self, Application, Granted, LwaClient},
     secret::Secret,
-    store::{self, Credential, CredentialStore, Epoch, StoredAccessToken},
+    store::{self, Credential, CredentialStore, Epoch, Lock, StoredAccessToken},
     token::consent::days_left,
 };
 use anyhow::Context as _;
@@ -170,10 +170,16 @@ impl Client {
         let id = &account.id;
         let token = match &self.server {
             Some(server) => ask_server(server, id).await,
-            None => match self.refresh(account).await {
-                Ok(granted) => Ok(granted.access_token),
-                Err(None) => Err(dead(id, "it is not connected")),
-                Err(Some(error)) => Err(judge_refusal(id, &account.application, error)),
+            None => match self.hold(account).await {
+                Ok((_lock, record)) => match self.refresh(account, record).await {
+                    Ok(granted) => Ok(granted.access_token),
+                    Err(None) => Err(dead(id, "it is not connected")),
+                    Err(Some(error)) => Err(judge_refusal(id, &account.application, error)),
+                },
+                Err(error) => {
+                    let text = format!("{id}: not tried: {}", chain(&error));
+                    Err(Finding::error("grant", text).fix("`adsproxy account show` has the state"))
+                }
             },
         };
         match token {
@@ -186,19 +192,25 @@ impl Client {
         }
     }
 
+    /// The account's record, held against a process that would refresh the same token meanwhile.
+    /// A record that cannot be read is an error: what is saved later must not replace it.
+    async fn hold(
+        &self,
+        account: &Known,
+    ) -> Result<(Option<Lock>, Option<Credential>), store::Error> {
+        let Some(store) = &self.store else { return Ok((None, None)) };
+        let lock = store.lock(&account.id).await?;
+        Ok((Some(lock), store.load(&account.id).await?))
+    }
+
     /// Refreshes once, and saves only what was rotated. `None`: there is no refresh token.
-    async fn refresh(&self, account: &Known) -> Result<Granted, Option<lwa::Error>> {
+    async fn refresh(
+        &self,
+        account: &Known,
+        record: Option<Credential>,
+    ) -> Result<Granted, Option<lwa::Error>> {
         let configured = self.config.applications.get(&account.application).ok_or(None)?;
         let application = Application::new(&account.application, configured);
-        // Held against a server that would refresh the same token meanwhile.
-        let _lock = match &self.store {
-            Some(store) => store.lock(&account.id).await.ok(),
-            None => None,
-        };
-        let record = match &self.store {
-            Some(store) => store.load(&account.id).await.ok().flatten(),
-            None => None,
-        };
         let is_seeded = |record: &Credential| match (&account.seed, &self.store) {
             (Some(seed), Some(store)) => {
                 record.seed.as_ref().is_some_and(|known| store.fingerprint_matches(known, seed))
