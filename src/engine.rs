@@ -164,8 +164,8 @@ impl Engine {
     }
 
     /// Uses the client secrets of `config` from the next call to LWA on.
-    pub fn set_client_secrets(&self, config: &Config) {
-        self.enroller.set_client_secrets(config);
+    pub fn set_client_secrets(&self, config: &Config) -> Vec<String> {
+        self.enroller.set_client_secrets(config)
     }
 
     /// Returns a token of `account` that has not expired: see [`TokenManager::token`].

@@ -2,7 +2,10 @@
 
 use super::App;
 use crate::{
-    config::load::{Loaded, Options},
+    config::{
+        DEFAULT_APPLICATION,
+        load::{Loaded, Options},
+    },
     engine::Engine,
     log,
 };
@@ -34,15 +37,24 @@ fn reload(engine: &Engine, loaded: &mut Loaded, options: &Options) {
         }
     };
     log::set_filter(&newer.config.log);
-    engine.set_client_secrets(&newer.config);
+    let replaced = engine.set_client_secrets(&newer.config);
+    let replaced: Vec<_> = replaced.iter().map(|name| client_secret_key(name)).collect();
     let (applied, left): (Vec<_>, Vec<_>) =
-        changed.into_iter().partition(|key| key == "log.filter" || key.ends_with(".client_secret"));
+        changed.into_iter().partition(|key| key == "log.filter" || replaced.contains(key));
     info!(applied = applied.join(", "), "configuration reloaded");
     if left.is_empty() {
         *loaded = newer;
     } else {
         // Compared again at the next signal.
         warn!(changed = left.join(", "), "restart to apply these keys");
+    }
+}
+
+/// The key of the client secrets of the application `name`.
+fn client_secret_key(name: &str) -> String {
+    match name {
+        DEFAULT_APPLICATION => "lwa.client_secret".to_owned(),
+        name => format!("applications.{name}.client_secret"),
     }
 }
 

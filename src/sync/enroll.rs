@@ -61,7 +61,7 @@ enum Found {
 /// Keeps the directory in step with the configuration and the store. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Enroller {
-    config: Arc<Config>,
+    pub(super) config: Arc<Config>,
     store: Arc<dyn CredentialStore>,
     tokens: TokenManager,
     clock: Arc<dyn Clock>,
@@ -69,7 +69,7 @@ pub struct Enroller {
     audit: Audit,
     directory: Directory,
     only: Option<AccountId>,
-    applications: Arc<BTreeMap<String, Arc<Application>>>,
+    pub(super) applications: Arc<BTreeMap<String, Arc<Application>>>,
     reminders: Arc<Reminders>,
     /// Present once the store is followed.
     seen: Arc<Mutex<Option<Seen>>>,
@@ -104,21 +104,6 @@ impl Enroller {
             applications,
             reminders,
             seen,
-        }
-    }
-
-    /// The application `name` as configured.
-    #[must_use]
-    pub fn application(&self, name: &str) -> Option<Arc<Application>> {
-        self.applications.get(name).cloned()
-    }
-
-    /// Replaces the client secrets of the applications that `config` has too.
-    pub fn set_client_secrets(&self, config: &Config) {
-        for (name, application) in &*self.applications {
-            if let Some(configured) = config.applications.get(name) {
-                application.set_secrets(&configured.client_secrets);
-            }
         }
     }
 

@@ -3,6 +3,7 @@
 //! `enroll` fills the table from the configuration and the store and follows the store.
 //! The table is replaced as a whole; workers read a snapshot of it without a lock.
 
+mod applications;
 mod consent;
 pub mod enroll;
 
