@@ -67,6 +67,9 @@ async fn another_grant_that_was_refreshed_before_the_server_looked_is_used_soon(
     adsproxy(&proxy, &one, "Atzr|one");
     served_soon(&proxy, "one").await;
     proxy.signal("STOP");
+    // As another server does it: this one cannot be asked now.
+    let socket = proxy.dir.path().join("store/control.sock");
+    std::fs::rename(&socket, socket.with_extension("aside")).expect("renamed");
     let two = ["account", "add", "shop", "--replace", "--consented-at", "2026-11-01"];
     adsproxy(&proxy, &two, "Atzr|two");
     adsproxy(&proxy, &["token", "shop", "--check"], "");

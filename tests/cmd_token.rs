@@ -114,7 +114,7 @@ async fn a_dead_grant_is_77_and_a_silent_lwa_69() {
     let fresh = Commands::with_store(&amazon);
     let rejected = fresh.run("token globex");
     assert_eq!(rejected.code, Some(1), "{rejected:?}");
-    assert!(rejected.err.contains("client id or secret"), "{rejected:?}");
+    assert!(rejected.err.contains("client id or client secret"), "{rejected:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

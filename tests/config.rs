@@ -40,7 +40,7 @@ fn a_good_file_is_accepted_in_few_words() {
 #[test]
 fn all_mistakes_are_shown_at_once_with_line_and_column() {
     let error = refused(
-        "[listen]\nadmn = \"127.0.0.1:1\"\n[lwa]\nclient_id = 5\n[accounts.acme]\nregion = \"us\"\n\
+        "[listen]\nadmn = \"127.0.0.1:1\"\n[lwa]\nclient_id = 5\n[accounts.acme]\nregion = \"xx\"\n\
          [token]\nlwa_attempts_max = 0\n[store]\nkind = \"memory\"\n",
     );
     for part in [

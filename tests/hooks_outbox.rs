@@ -275,7 +275,7 @@ async fn a_consent_that_ends_soon_is_told_once_a_day_whoever_starts() {
     assert_eq!(added.code, Some(0), "{}", added.err);
     eventually("it is told", || !receiver.taken().is_empty()).await;
     let days_left = receiver.taken()[0].json()["data"]["days_left"].clone();
-    let remembered = proxy.dir.path().join("store/notes/reminder/soon");
+    let remembered = proxy.dir.path().join("store/reminders/soon.json");
     eventually("it is remembered", || remembered.exists()).await;
     // A day may end in between: then that is told, and only that.
     let (proxy, before) = (proxy.restart(), receiver.all().len());

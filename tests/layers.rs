@@ -93,7 +93,20 @@ const MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     // Its keys are kept in the store.
-    ("audit", &["store", "metrics", "config", "clock", "backoff", "error_chain", "event", "id"]),
+    (
+        "audit",
+        &[
+            "store",
+            "metrics",
+            "config",
+            "clock",
+            "backoff",
+            "durable_file",
+            "error_chain",
+            "event",
+            "id",
+        ],
+    ),
     (
         "token",
         &[
@@ -126,7 +139,18 @@ const MODULES: &[(&str, &[&str])] = &[
     // Is told what happens by events; knows neither tokens nor the store.
     (
         "hooks",
-        &["metrics", "https", "config", "secret", "backoff", "clock", "error_chain", "event", "id"],
+        &[
+            "metrics",
+            "https",
+            "config",
+            "secret",
+            "backoff",
+            "clock",
+            "durable_file",
+            "error_chain",
+            "event",
+            "id",
+        ],
     ),
     (
         "forward",
