@@ -235,7 +235,13 @@ async fn root_works_beside_a_server_of_another_user_and_leaves_it_as_it_was() {
     let amazon = amazon().await;
     let bench = Bench::start_as(&amazon, Some(OTHER));
     assert_eq!(bench.get().await.status, 200);
+    let token = tempfile::NamedTempFile::new().expect("a private file");
+    fs::write(token.path(), "Atzr|another").expect("written");
+    let add =
+        format!("account add shop --region na --refresh-token-file {}", token.path().display());
     for arguments in [
+        &add,
+        "account remove shop --yes",
         "status",
         "token acme",
         "token globex --json",

@@ -72,3 +72,27 @@ async fn hup_takes_over_a_rotated_client_secret() {
     amazon.state().lwa.expire_access_tokens(Some("acme"));
     assert_eq!(proxy.get("/a/acme/v2/profiles").await.status, 200, "{}", proxy.log());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_comes_with_another_client_id_waits_for_the_restart() {
+    let amazon = amazon().await;
+    let file = NamedTempFile::new().expect("a private file");
+    fs::write(file.path(), CLIENT_SECRET).expect("written");
+    let name = "ADSPROXY_LWA__CLIENT_SECRET_FILE".to_owned();
+    let env = vec![(name, file.path().display().to_string())];
+    let proxy = Proxy::with(&amazon, Setup { env, ..Setup::default() });
+    let path = proxy.dir.path().join("proxy.toml");
+    let before = fs::read_to_string(&path).expect("a configuration");
+    assert!(before.contains(CLIENT_ID), "{before}");
+    fs::write(&path, before.replace(CLIENT_ID, "amzn1.application-oa2-client.new"))
+        .expect("written");
+    fs::write(file.path(), "amzn1.oa2-cs.v1.new").expect("written");
+    proxy.signal("HUP");
+    eventually("both are named", || {
+        let log = proxy.log();
+        log.contains("restart to apply") && log.contains("lwa.client_id, lwa.client_secret")
+    })
+    .await;
+    amazon.state().lwa.expire_access_tokens(Some("acme"));
+    assert_eq!(proxy.get("/a/acme/v2/profiles").await.status, 200, "{}", proxy.log());
+}
