@@ -47,7 +47,8 @@ impl Egress {
     /// # Errors
     /// When it names a proxy that cannot be used.
     pub fn from_env() -> Result<Self, EgressError> {
-        Self::of(|name| env::var(name).ok())
+        // What is no text is refused like any other value that is no URL.
+        Self::of(|name| Some(env::var_os(name)?.to_string_lossy().into_owned()))
     }
 
     fn of(variable: impl Fn(&str) -> Option<String>) -> Result<Self, EgressError> {
@@ -129,6 +130,8 @@ mod tests {
 
     #[test]
     fn what_is_not_spoken_is_refused_by_name_and_without_the_password() {
+        let no_text = [("HTTPS_PROXY", "http://clerk:p\u{fffd}@proxy.test:3128")];
+        assert!(egress(&no_text).is_err(), "not the way without a proxy");
         for scheme in ["socks5", "socks5h", "SOCKS4", "ftp"] {
             let url = format!("{scheme}://clerk:s3cret@proxy.test:1080");
             let error = egress(&[("ALL_PROXY", &url)]).expect_err("refused").to_string();

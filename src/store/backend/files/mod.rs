@@ -182,7 +182,9 @@ impl Files {
 impl Backend for Files {
     fn prepare(&self) -> Result<(), Error> {
         let directory = &self.directory;
-        durable_file::make_directory(directory).map_err(io("make the directory", directory))
+        durable_file::make_directory(directory).map_err(io("make the directory", directory))?;
+        // Another user may have made it since `open` looked.
+        Ok(check_trust(directory)?)
     }
 
     fn get(&self, space: &str, key: &str) -> Result<Option<RawEntry>, Error> {
