@@ -133,11 +133,16 @@ def start_proxy(program, path):
     child = subprocess.Popen([program, "serve", "--log-format", "json", "--config", path],
                              stderr=subprocess.PIPE, text=True, env={**os.environ, **SECRETS})
     lines = []
-    for line in child.stderr:
-        lines.append(line)
-        if '"message":"listening"' in line:
-            address = json.loads(line)["proxy"].split('"')[1]
-            return child, int(address.rsplit(":", 1)[1])
+    try:
+        for line in child.stderr:
+            lines.append(line)
+            if '"message":"listening"' in line:
+                address = json.loads(line)["proxy"].split(", ")[0]
+                return child, int(address.rsplit(":", 1)[1])
+    except Exception:
+        # A proxy that stays would hold the caller's pipes open.
+        child.kill()
+        raise
     raise SystemExit("the proxy does not start:\n" + "".join(lines))
 
 
