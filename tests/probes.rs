@@ -88,21 +88,20 @@ async fn a_refused_upload_to_the_admin_listener_does_not_lose_its_response() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_data_plane_closes_what_has_waited_longest_for_a_request() {
     let amazon = amazon().await;
-    for workers in [1, 2] {
-        let toml = format!("[proxy]\nworkers = {workers}\n[limits]\nconnections_max = 32\n");
-        let proxy = Proxy::with(&amazon, Setup { toml, ..Setup::default() });
-        assert_eq!(proxy.get("/_status/200").await.status, 200);
-        let mut busy = Wire::open(proxy.addr);
-        amazon.state().api.gate.hold();
-        busy.send(crate::support::socket::honest("busy"));
-        amazon.state().api.gate.until_waiting(1).await;
-        let held: Vec<TcpStream> = (0..100).map(|_| half_sent(proxy.addr)).collect();
-        eventually("they are accepted", || proxy.metric("adsproxy_connections") >= 20.0).await;
-        amazon.state().api.gate.release();
-        for _ in 0..20 {
-            Wire::open(proxy.addr).ask_honestly("new");
-        }
-        crate::support::socket::assert_own(&busy.answer(), "busy");
-        drop(held);
+    // Each worker closes connections of its own: with several, one may have none that waits.
+    let toml = "[proxy]\nworkers = 1\n[limits]\nconnections_max = 32\n".to_owned();
+    let proxy = Proxy::with(&amazon, Setup { toml, ..Setup::default() });
+    assert_eq!(proxy.get("/_status/200").await.status, 200);
+    let mut busy = Wire::open(proxy.addr);
+    amazon.state().api.gate.hold();
+    busy.send(crate::support::socket::honest("busy"));
+    amazon.state().api.gate.until_waiting(1).await;
+    let held: Vec<TcpStream> = (0..100).map(|_| half_sent(proxy.addr)).collect();
+    eventually("they are accepted", || proxy.metric("adsproxy_connections") >= 20.0).await;
+    amazon.state().api.gate.release();
+    for _ in 0..20 {
+        Wire::open(proxy.addr).ask_honestly("new");
     }
+    crate::support::socket::assert_own(&busy.answer(), "busy");
+    drop(held);
 }
