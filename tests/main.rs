@@ -2,7 +2,9 @@
 
 #[cfg(feature = "sandbox")]
 mod account_states;
+#[cfg(feature = "sandbox")]
 mod account_verify;
+#[cfg(feature = "sandbox")]
 mod accounts_change;
 #[cfg(feature = "sandbox")]
 mod admin;
@@ -32,12 +34,14 @@ mod commands_page;
 mod config;
 #[cfg(feature = "sandbox")]
 mod connection_in_request;
+#[cfg(feature = "sandbox")]
 mod control_socket;
 #[cfg(feature = "sandbox")]
 mod cpu_of_heads;
 #[cfg(feature = "sandbox")]
 mod crash_points;
 mod deploy;
+#[cfg(feature = "sandbox")]
 mod docs;
 #[cfg(feature = "sandbox")]
 mod drain;
@@ -69,6 +73,7 @@ mod import;
 mod import_served;
 #[cfg(feature = "sandbox")]
 mod import_sources;
+#[cfg(feature = "sandbox")]
 mod import_strange;
 mod key_material;
 #[cfg(feature = "sandbox")]
@@ -134,6 +139,7 @@ mod signals;
 mod smuggling;
 #[cfg(feature = "sandbox")]
 mod store_behaviour;
+#[cfg(feature = "sandbox")]
 mod store_crash;
 #[cfg(feature = "sandbox")]
 mod store_faults;
