@@ -1,4 +1,4 @@
-//! Ten clients as people use them: each reads the response that it is due, whatever becomes of its
+//! Eleven clients as people use them: each reads the response that it is due, whatever becomes of its
 //! upload, and goes on with a next request.
 
 use crate::support::{
@@ -111,6 +111,29 @@ async fn java_reads_every_response() {
     assert_reads_what_it_is_due("java", |url, size| {
         let mut command = Command::new("java");
         command.args([&script("Client.java"), url, &size.to_string()]);
+        command
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn go_reads_every_response() {
+    if !extras::required("go") {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let client = directory.path().join("client");
+    let mut build = Command::new("go");
+    build.args(["build", "-o"]).arg(&client).arg(script("client.go"));
+    // Nothing of the machine's own settings is read, nothing is left behind.
+    build
+        .env("GOCACHE", directory.path().join("cache"))
+        .env("GOENV", "off")
+        .env("GO111MODULE", "off");
+    output(build, "go build");
+    assert_reads_what_it_is_due("go", |url, size| {
+        let mut command = Command::new(&client);
+        command.args([url, &size.to_string()]).env("NO_PROXY", "127.0.0.1");
         command
     })
     .await;
