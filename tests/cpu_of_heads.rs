@@ -4,17 +4,8 @@ use crate::support::{
     proxy::{Proxy, Setup, amazon},
     socket::{Act, Upstream, Wire},
 };
-use std::fs;
-
 const BYTES: usize = 40_000;
 const REQUESTS: usize = 80;
-
-/// CPU that the process has used, in ticks of the kernel (10 ms).
-fn cpu(proxy: &Proxy) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", proxy.pid())).expect("a process");
-    let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
-    [11, 12].map(|at| fields[at].parse::<u64>().expect("ticks")).iter().sum()
-}
 
 /// The least of three rounds: a busy machine makes a round dearer, and none cheaper.
 fn cost(proxy: &Proxy, target: &str, line: &str, status: u16) -> u64 {
@@ -23,14 +14,14 @@ fn cost(proxy: &Proxy, target: &str, line: &str, status: u16) -> u64 {
 
 /// CPU of requests with `line` in their heads, each on a connection of its own.
 fn round(proxy: &Proxy, target: &str, line: &str, status: u16) -> u64 {
-    let before = cpu(proxy);
+    let before = proxy.cpu();
     for _ in 0..REQUESTS {
         let request = format!(
             "GET {target} HTTP/1.1\r\nHost: localhost\r\nX-Ads-Account: acme\r\n{line}\r\n"
         );
         assert_eq!(Wire::open(proxy.addr).send(request).answer().status, status, "{target}");
     }
-    cpu(proxy) - before
+    proxy.cpu() - before
 }
 
 fn lists(name: &str) -> [String; 2] {

@@ -447,3 +447,42 @@ async fn resets_before_the_response_are_counted_and_end_the_connection() {
     assert_eq!(served.first(), Some(&0x88));
     assert_eq!(proxy.get("/_status/200").await.status, 200);
 }
+
+/// A reset costs the proxy what a response would, not a connection to Amazon or more.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_reset_cost_no_more_than_those_that_are_served() {
+    let amazon = amazon().await;
+    let toml = "[proxy]\nworkers = 1\n".to_owned();
+    let proxy = Proxy::with(&amazon, Setup { toml, ..Setup::default() });
+    let block = fields(&HONEST);
+    // Below the number that ends a connection.
+    let rounds = 8;
+    let served = || {
+        let before = proxy.cpu();
+        for _ in 0..rounds {
+            let mut raw = Raw::open(proxy.addr);
+            for number in 0..50 {
+                let stream = 2 * number + 1;
+                raw.send(&frame(HEADERS, END_STREAM | END_HEADERS, stream, &block))
+                    .expect("written");
+                while !matches!(raw.next().expect("a frame"), (HEADERS, of, _) if of == stream) {}
+            }
+        }
+        proxy.cpu() - before
+    };
+    let reset = || {
+        amazon.state().api.gate.hold();
+        let before = proxy.cpu();
+        for _ in 0..rounds {
+            assert_eq!(open_and_reset(&mut Raw::open(proxy.addr), 0, 50), 50);
+        }
+        amazon.state().api.gate.release();
+        Wire::open(proxy.addr).ask_honestly("meanwhile");
+        proxy.cpu() - before
+    };
+    served();
+    let twin = (0..3).map(|_| served()).min().expect("three rounds");
+    let attack = (0..3).map(|_| reset()).min().expect("three rounds");
+    println!("resets: {attack} ticks, their honest twin {twin}");
+    assert!(attack <= 3 * twin + 15, "{attack} ticks, the honest twin {twin}");
+}

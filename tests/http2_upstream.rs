@@ -81,6 +81,29 @@ async fn what_callers_leave_unread_stays_within_a_budget_and_others_are_served()
     Wire::open(proxy.addr).ask_honestly("after");
 }
 
+/// What is not read is not fetched again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_that_do_not_read_cost_no_more_than_those_that_do() {
+    let (amazon, ca) = secure_amazon(true).await;
+    let proxy = behind_tls(&ca, &amazon, &secure_url(&amazon), "");
+    Wire::open(proxy.addr).ask_honestly("before");
+    let before = proxy.cpu();
+    for _ in 0..50 {
+        let mut wire = Wire::open(proxy.addr);
+        wire.send(get("/_bytes/1000000"));
+        assert_eq!(wire.answer().body.len(), 1_000_000);
+    }
+    let twin = proxy.cpu() - before;
+    let before = proxy.cpu();
+    let held = unread(&proxy, 50).await;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    Wire::open(proxy.addr).ask_honestly("meanwhile");
+    drop(held);
+    let attack = proxy.cpu() - before;
+    println!("unread: {attack} ticks, read {twin}");
+    assert!(attack <= 3 * twin + 15, "{attack} ticks, the honest twin {twin}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_that_do_not_read_stop_nobody_else() {
     let (amazon, ca) = secure_amazon(true).await;

@@ -37,6 +37,8 @@ mod connection_in_request;
 #[cfg(feature = "sandbox")]
 mod control_socket;
 #[cfg(feature = "sandbox")]
+mod cpu_of_attacks;
+#[cfg(feature = "sandbox")]
 mod cpu_of_heads;
 #[cfg(feature = "sandbox")]
 mod crash_points;

@@ -209,6 +209,14 @@ impl Proxy {
         self.child.as_ref().expect("running").id()
     }
 
+    /// CPU that the process has used, in ticks of the kernel (10 ms).
+    pub fn cpu(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("a process");
+        let fields: Vec<&str> =
+            stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+        [11, 12].map(|at| fields[at].parse::<u64>().expect("ticks")).iter().sum()
+    }
+
     /// Every address of the data plane, as logged.
     pub fn listening(&self) -> Vec<String> {
         let log = self.log();
