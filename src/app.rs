@@ -281,19 +281,15 @@ impl App {
     }
 
     /// The admin listener's address as bound; port 0 if the data plane is private and has none.
+    #[cfg(feature = "sandbox")]
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
         self.surfaces.admin
     }
 
-    /// The health listener's address as bound.
-    #[must_use]
-    pub fn health_address(&self) -> Option<SocketAddr> {
-        self.surfaces.health
-    }
-
     /// Serves until SIGTERM or SIGINT, then drains and says whether all could finish. A second
     /// signal ends the process at once.
+    #[cfg(feature = "sandbox")]
     #[must_use]
     pub fn wait_for_signal_and_drain(self) -> bool {
         self.serve_until_signal(|| warn!("restart to apply a changed configuration"))

@@ -44,7 +44,6 @@ impl Backoff {
     }
 
     /// Returns the next waiting time.
-    #[expect(clippy::should_implement_trait, reason = "an iterator may end, this never does")]
     pub fn next(&mut self) -> Duration {
         self.inner.next_backoff().unwrap_or(self.max).clamp(self.min, self.max)
     }

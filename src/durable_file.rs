@@ -6,38 +6,10 @@
 use rustix::{fs::fstat, process::geteuid};
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write as _},
+    io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown},
     path::Path,
 };
-
-/// Replaces the file at `path` with `bytes`. Durable on `Ok`; after an error the old file is still
-/// there, or the new one if only the last sync failed.
-///
-/// # Errors
-/// What the system says.
-pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    scratch(path, bytes)?.persist(path).map_err(|error| error.error)?;
-    sync_directory(parent(path))
-}
-
-/// Writes a new file at `path`. Durable on `Ok`.
-///
-/// # Errors
-/// `AlreadyExists`, and what else the system says.
-pub fn create_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    scratch(path, bytes)?.persist_noclobber(path).map_err(|error| error.error)?;
-    sync_directory(parent(path))
-}
-
-/// A file beside `path` with `bytes` in it, mode 0600, on the disk.
-fn scratch(path: &Path, bytes: &[u8]) -> io::Result<tempfile::NamedTempFile> {
-    let mut new = tempfile::NamedTempFile::new_in(parent(path))?;
-    inherit_owner(new.as_file(), path)?;
-    new.write_all(bytes)?;
-    sync_whole(new.as_file(), bytes.len())?;
-    Ok(new)
-}
 
 /// Syncs `file`, which must be `len` bytes long by then: a file system that took less than it said
 /// must not cost the old file.
@@ -159,20 +131,6 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn a_file_is_replaced_whole_and_private() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("a");
-        create_new(&path, b"one").expect("made");
-        let again = create_new(&path, b"two").expect_err("there");
-        assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(fs::read(&path).expect("read"), b"one");
-        replace(&path, b"two").expect("replaced");
-        assert_eq!(fs::read(&path).expect("read"), b"two");
-        assert_eq!(fs::metadata(&path).expect("there").mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 1, "nothing is left beside");
-    }
-
-    #[test]
     fn a_private_file_is_never_opened_through_a_link() {
         let dir = tempfile::tempdir().expect("a directory");
         let (target, link) = (dir.path().join("target"), dir.path().join("link"));
@@ -193,8 +151,7 @@ mod tests {
         let deep = dir.path().join("a/b");
         make_directory(&deep).expect("made");
         open_private(&deep.join("c")).expect("made");
-        replace(&deep.join("d"), b"").expect("made");
-        for path in ["a", "a/b", "a/b/c", "a/b/d"] {
+        for path in ["a", "a/b", "a/b/c"] {
             let found = fs::metadata(dir.path().join(path)).expect("there");
             assert_eq!((found.uid(), found.gid()), (12_345, 23_456), "{path}");
         }

@@ -10,7 +10,7 @@
 //! share one store: they refresh once between them.
 //!
 //! ```
-//! use adsproxy::{Engine, config::load, event::Kind};
+//! use adsproxy::{Engine, Kind, load};
 //! # #[cfg(feature = "sandbox")]
 //! # use adsproxy::sandbox::{Emulator, Options};
 //! # use std::{error::Error, sync::{Arc, atomic::{AtomicU32, Ordering}}};
@@ -68,44 +68,117 @@
 //! # }
 //! ```
 
-pub mod app;
-pub mod cli;
-pub mod proxy;
+mod app;
+mod cli;
+mod proxy;
 
-pub mod account;
-pub mod audit;
-pub mod engine;
-pub mod forward;
-pub mod hooks;
-pub mod inbound;
-pub mod listen;
-pub mod login;
-pub mod lwa;
-pub mod provider;
-pub mod store;
-pub mod sync;
-pub mod token;
+mod account;
+mod audit;
+mod engine;
+mod forward;
+mod hooks;
+mod inbound;
+mod listen;
+mod login;
+mod lwa;
+mod provider;
+mod store;
+mod sync;
+mod token;
 
-pub mod admin;
-pub mod config;
-pub mod log;
-pub mod metrics;
+mod admin;
+mod config;
+mod log;
+mod metrics;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 
-pub mod backoff;
-pub mod caller_body;
-pub mod clock;
-pub mod deadline;
-pub mod durable_file;
-pub mod error_chain;
-pub mod event;
-pub mod executor;
-pub mod https;
-pub mod id;
-pub mod secret;
-pub mod small_write;
-pub mod trusted_path;
+mod backoff;
+mod caller_body;
+mod clock;
+mod deadline;
+mod durable_file;
+mod error_chain;
+mod event;
+mod executor;
+mod https;
+mod id;
+mod secret;
+mod small_write;
+mod trusted_path;
 
-pub use crate::engine::Engine;
-pub use token::TokenManager;
+pub use crate::{
+    cli::{Cli, exit_code, run},
+    config::{Config, load},
+    engine::Engine,
+    event::{Event, Kind},
+    token::TokenManager,
+};
+
+/// The parts that the behaviour tests drive directly; not for other programs.
+#[doc(hidden)]
+pub mod testing {
+    pub mod admin {
+        pub use crate::admin::route_docs;
+    }
+    pub mod audit {
+        pub use crate::audit::Actor;
+    }
+    pub mod clock {
+        pub use crate::clock::{Clock, ManualClock, SystemClock};
+    }
+    pub mod config {
+        pub use crate::config::{
+            Application, Config, DEFAULT_APPLICATION, Encryption, EncryptionKey, Metrics, Store,
+            StoreKind, Token, load,
+        };
+    }
+    pub mod deadline {
+        pub use crate::deadline::Deadlines;
+    }
+    pub mod engine {
+        pub use crate::engine::Engine;
+    }
+    pub mod event {
+        pub use crate::event::{Event, Events, Kind};
+    }
+    pub mod forward {
+        pub use crate::forward::{connect::Connector, upstream::Host};
+    }
+    pub mod hooks {
+        pub use crate::hooks::outbox::waiting;
+    }
+    pub mod https {
+        pub use crate::https::{LwaHttp, client_config};
+    }
+    pub mod id {
+        pub use crate::id::{AccountId, Region};
+    }
+    pub mod listen {
+        pub use crate::listen::IDLE_GRACE;
+    }
+    pub mod login {
+        pub use crate::login::Logins;
+    }
+    pub mod lwa {
+        pub use crate::lwa::{Application, LwaClient};
+    }
+    pub mod metrics {
+        pub use crate::metrics::Metrics;
+    }
+    pub mod proxy {
+        pub use crate::proxy::error::TABLE;
+    }
+    pub mod secret {
+        pub use crate::secret::Secret;
+    }
+    pub mod store {
+        pub use crate::store::{
+            Credential, CredentialStore, Epoch, Error, Expected, Item, KeyRing, Limit, Space,
+            Store, StoredAccessToken, Version, backend, notes, open,
+        };
+    }
+    pub mod token {
+        pub use crate::token::{AccessToken, Authority, Holder, Surroundings, TokenManager};
+    }
+}

@@ -68,18 +68,6 @@ pub fn init(config: &config::Log) -> io::Result<Log> {
     start(config, io::stderr(), format, terminal && !no_color)
 }
 
-/// Starts logging to `out`, for tests that read what was logged.
-///
-/// # Errors
-/// When the writer thread cannot be started.
-pub fn init_to(
-    config: &config::Log,
-    out: impl io::Write + Send + 'static,
-    format: LogFormat,
-) -> io::Result<Log> {
-    start(config, out, format, false)
-}
-
 fn start(
     config: &config::Log,
     out: impl io::Write + Send + 'static,

@@ -1,6 +1,6 @@
 //! Parses the arguments, runs, prints what went wrong, and exits with its code.
 
-use adsproxy::cli::{self, Cli};
+use adsproxy::{Cli, exit_code, run};
 use clap::Parser;
 use std::process::ExitCode;
 
@@ -11,14 +11,14 @@ use std::process::ExitCode;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    match cli::run(Cli::parse()) {
+    match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let text = format!("{error:#}");
             if !text.is_empty() {
                 eprintln!("adsproxy: {text}");
             }
-            ExitCode::from(cli::exit_code(&error))
+            ExitCode::from(exit_code(&error))
         }
     }
 }

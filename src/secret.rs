@@ -2,7 +2,7 @@
 
 mod refresh_token;
 
-pub use refresh_token::{InvalidRefreshToken, RefreshToken};
+pub use refresh_token::RefreshToken;
 
 use std::fmt;
 use zeroize::Zeroizing;

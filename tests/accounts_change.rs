@@ -4,10 +4,12 @@ use crate::support::proxy::{
     ACME_REFRESH, Answer, GLOBEX_REFRESH, Proxy, Setup, amazon, assert_no_secret,
 };
 use adsproxy::{
-    config::{Encryption, EncryptionKey, Store, StoreKind},
     sandbox::{CLIENT_ID, CLIENT_SECRET, LwaFault, Rotation, Times},
-    secret::Secret,
-    store::{self, CredentialStore},
+    testing::{
+        config::{Encryption, EncryptionKey, Store, StoreKind},
+        secret::Secret,
+        store::{self, CredentialStore},
+    },
 };
 use http::Method;
 use std::{

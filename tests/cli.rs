@@ -132,7 +132,7 @@ fn transcript(home: &Home, command: &clap::Command, path: &str, text: &mut Strin
 #[test]
 #[cfg(feature = "sandbox")]
 fn help_is_as_written_down() {
-    let command = <adsproxy::cli::Cli as clap::CommandFactory>::command();
+    let command = <adsproxy::Cli as clap::CommandFactory>::command();
     let mut text = String::new();
     transcript(&Home::new(), &command, "", &mut text);
     let is = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("help.txt");

@@ -2,16 +2,18 @@
 
 use crate::support::proxy::ACME_REFRESH;
 use adsproxy::{
-    clock::{Clock, ManualClock},
-    config,
-    event::Events,
-    https::{self, LwaHttp},
-    id::Region,
-    lwa::{Application, LwaClient},
-    metrics::Metrics,
     sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator, Options},
-    store::{Credential, CredentialStore, Store},
-    token::{AccessToken, Authority, Holder, Surroundings, TokenManager},
+    testing::{
+        clock::{Clock, ManualClock},
+        config,
+        event::Events,
+        https::{self, LwaHttp},
+        id::Region,
+        lwa::{Application, LwaClient},
+        metrics::Metrics,
+        store::{Credential, CredentialStore, Store},
+        token::{AccessToken, Authority, Holder, Surroundings, TokenManager},
+    },
 };
 use std::{sync::Arc, time::Duration};
 use tokio::runtime::Handle;
@@ -229,7 +231,7 @@ fn client() -> reqwest::Client {
 
 fn grant() -> Credential {
     Credential {
-        epoch: adsproxy::store::Epoch::random(),
+        epoch: adsproxy::testing::store::Epoch::random(),
         account: "acme".parse().expect("an alias"),
         application: config::DEFAULT_APPLICATION.to_owned(),
         region: Region::Na,

@@ -6,10 +6,12 @@ use crate::support::{
     proxy::{ACME_REFRESH, Proxy, Setup, amazon, eventually},
 };
 use adsproxy::{
-    config::{Encryption, EncryptionKey, Store, StoreKind},
     sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator},
-    secret::Secret,
-    store::{self, Credential, CredentialStore},
+    testing::{
+        config::{Encryption, EncryptionKey, Store, StoreKind},
+        secret::Secret,
+        store::{self, Credential, CredentialStore},
+    },
 };
 use std::{fs, sync::Arc, time::Duration};
 

@@ -5,10 +5,12 @@ use crate::support::{
     proxy::{Proxy, Setup, amazon},
 };
 use adsproxy::{
-    config::{Encryption, EncryptionKey, Store, StoreKind},
     sandbox::{Emulator, LwaFault, Times},
-    secret::Secret,
-    store,
+    testing::{
+        config::{Encryption, EncryptionKey, Store, StoreKind},
+        secret::Secret,
+        store,
+    },
 };
 use http::Method;
 use std::{

@@ -7,10 +7,12 @@ use crate::support::{
     receiver::{Manner, Received, Receiver, SECRET, verify},
 };
 use adsproxy::{
-    config::{Encryption, EncryptionKey, Store, StoreKind},
     sandbox::{CLIENT_SECRET, Emulator, LwaFault, Times},
-    secret::Secret,
-    store,
+    testing::{
+        config::{Encryption, EncryptionKey, Store, StoreKind},
+        secret::Secret,
+        store,
+    },
 };
 use http::Method;
 use std::{

@@ -6,8 +6,8 @@ use crate::support::{
     receiver::{Manner, Receiver, SECRET},
 };
 use adsproxy::{
-    hooks::outbox,
     sandbox::{CLIENT_SECRET, Emulator},
+    testing::hooks,
 };
 use serde_json::Value;
 use std::{collections::BTreeSet, fs, process::Command, time::Duration};
@@ -51,7 +51,7 @@ fn told(receiver: &Receiver) -> Vec<u64> {
 fn written(proxy: &Proxy) -> Vec<u64> {
     let root = proxy.dir.path().join("store/outbox");
     // A file that is renamed or removed while it is looked for is found the next time.
-    let waiting = outbox::waiting(&root).unwrap_or_default();
+    let waiting = hooks::waiting(&root).unwrap_or_default();
     let acme = waiting.iter().filter(|message| message.account.as_deref() == Some("acme"));
     acme.filter_map(|message| message.generation).collect()
 }

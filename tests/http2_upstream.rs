@@ -8,10 +8,12 @@ use crate::support::{
     socket::{Act, Upstream, Wire},
 };
 use adsproxy::{
-    deadline::Deadlines,
-    forward::{connect::Connector, upstream::Host},
-    https::client_config,
     sandbox::Emulator,
+    testing::{
+        deadline::Deadlines,
+        forward::{Connector, Host},
+        https::client_config,
+    },
 };
 use bytes::Bytes;
 use http::{Request, Response};

@@ -8,8 +8,8 @@ use crate::support::{
     },
 };
 use adsproxy::{
-    clock::{Clock, SystemClock},
     sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator, Rotation},
+    testing::clock::{Clock, SystemClock},
 };
 use http::Method;
 use serde_json::{Value, json};

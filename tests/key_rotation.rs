@@ -9,13 +9,15 @@ use crate::support::{
     },
 };
 use adsproxy::{
-    config::{Encryption, EncryptionKey},
-    id::Region,
     sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator, Rotation},
-    secret::Secret,
-    store::{
-        Credential, CredentialStore, Store, StoredAccessToken,
-        notes::{Limit, Note, NoteKind},
+    testing::{
+        config::{Encryption, EncryptionKey},
+        id::Region,
+        secret::Secret,
+        store::{
+            Credential, CredentialStore, Store, StoredAccessToken,
+            notes::{Limit, Note, NoteKind},
+        },
     },
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -444,8 +446,8 @@ async fn fill_home(home: &Home, accounts: usize) -> Vec<Credential> {
 fn open(directory: &Path, keys: &[(&str, u8)]) -> Store {
     let secret = |byte| Secret::new(STANDARD.encode([byte; 32]));
     let keys = keys.iter().map(|&(id, byte)| EncryptionKey::new(id, secret(byte))).collect();
-    let store = adsproxy::config::Store {
-        kind: adsproxy::config::StoreKind::File,
+    let store = adsproxy::testing::config::Store {
+        kind: adsproxy::testing::config::StoreKind::File,
         path: directory.to_owned(),
     };
     Store::open(&store, &Encryption { keys }).expect("opens")
@@ -457,13 +459,13 @@ async fn assert_all(store: &Store, kept: &[Credential]) {
     }
 }
 
-fn id(alias: &str) -> adsproxy::id::AccountId {
+fn id(alias: &str) -> adsproxy::testing::id::AccountId {
     alias.parse().expect("an alias")
 }
 
 fn credential(alias: &str) -> Credential {
     Credential {
-        epoch: adsproxy::store::Epoch::random(),
+        epoch: adsproxy::testing::store::Epoch::random(),
         account: id(alias),
         application: "default".to_owned(),
         region: Region::Eu,

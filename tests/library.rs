@@ -3,11 +3,13 @@
 use crate::support::proxy::{amazon, write_private};
 use adsproxy::{
     Engine,
-    config::load::{self, Options},
-    event::{Event, Kind},
-    id::AccountId,
     sandbox::{ACCOUNTS, CLIENT_ID, CLIENT_SECRET, Emulator, LwaFault, Times},
-    store::Credential,
+    testing::{
+        config::load::{self, Options},
+        event::{Event, Kind},
+        id::AccountId,
+        store::Credential,
+    },
 };
 use std::{
     fs,

@@ -1,7 +1,7 @@
 //! What is left of a token in the memory of the process: nothing we hold, once it is forgotten.
 
 use crate::support::proxy::{Proxy, Setup, amazon, eventually};
-use adsproxy::{
+use adsproxy::testing::{
     clock::{Clock, SystemClock},
     config::{Encryption, EncryptionKey},
     id::Region,
@@ -27,7 +27,7 @@ async fn a_removed_account_leaves_no_refresh_token_in_memory() {
     let canary = format!("CANARY-in-memory-{}", "x".repeat(300));
     let (store, now) = (open_store(&proxy), SystemClock.now().unix());
     let shop = Credential {
-        epoch: adsproxy::store::Epoch::random(),
+        epoch: adsproxy::testing::store::Epoch::random(),
         account: "shop".parse().expect("an alias"),
         application: "default".to_owned(),
         region: Region::Na,
@@ -59,8 +59,8 @@ fn open_store(proxy: &Proxy) -> Store {
     let key = fs::read_to_string(proxy.dir.path().join("key")).expect("the key");
     let keys = vec![EncryptionKey::new("k1", Secret::new(key))];
     let directory = proxy.dir.path().join("store");
-    let store = adsproxy::config::Store {
-        kind: adsproxy::config::StoreKind::File,
+    let store = adsproxy::testing::config::Store {
+        kind: adsproxy::testing::config::StoreKind::File,
         path: directory.to_owned(),
     };
     Store::open(&store, &Encryption { keys }).expect("opens")

@@ -8,13 +8,15 @@ use crate::support::{
     proxy::{ACME_PROFILE, Proxy, Setup, amazon},
 };
 use adsproxy::{
-    audit::Actor,
-    clock::SystemClock,
-    config::{Config, load},
-    engine::Engine,
-    login::Logins,
-    metrics::Metrics,
     sandbox::{Emulator, Surface},
+    testing::{
+        audit::Actor,
+        clock::SystemClock,
+        config::{Config, load},
+        engine::Engine,
+        login::Logins,
+        metrics::Metrics,
+    },
 };
 use http::Method;
 use serde_json::{Value, json};

@@ -9,8 +9,8 @@ use crate::support::{
     proxy::{Proxy, Setup, amazon, eventually},
 };
 use adsproxy::{
-    clock::ManualClock,
     sandbox::{Emulator, LwaFault, Options, Scripted, Times},
+    testing::clock::ManualClock,
 };
 use http::{Method, StatusCode};
 use std::{sync::Arc, time::Duration};

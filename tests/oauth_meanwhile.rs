@@ -10,8 +10,10 @@ use crate::support::{
 };
 use adsproxy::{
     sandbox::{ApiFault, Emulator, LwaFault, Times},
-    secret::Secret,
-    store::{Credential, CredentialStore, Store, notes::NoteKind},
+    testing::{
+        secret::Secret,
+        store::{Credential, CredentialStore, Store, notes::NoteKind},
+    },
 };
 use http::Method;
 use serde_json::Value;
@@ -179,12 +181,12 @@ fn open_store(proxy: &Proxy) -> Store {
 
 /// The proxy's store with the key `id` of 43 characters, or of one that is repeated.
 fn sealed_with(proxy: &Proxy, id: &str, key: &str) -> Store {
-    use adsproxy::config::{Encryption, EncryptionKey};
+    use adsproxy::testing::config::{Encryption, EncryptionKey};
     let key = if key.len() == 1 { key.repeat(42) + "E=" } else { key.to_owned() };
     let keys = vec![EncryptionKey::new(id, Secret::new(key))];
     let directory = proxy.dir.path().join("store");
-    let store = adsproxy::config::Store {
-        kind: adsproxy::config::StoreKind::File,
+    let store = adsproxy::testing::config::Store {
+        kind: adsproxy::testing::config::StoreKind::File,
         path: directory.to_owned(),
     };
     Store::open(&store, &Encryption { keys }).expect("opens")

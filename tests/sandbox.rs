@@ -1,11 +1,11 @@
 //! The emulator behaves like Amazon, and shows the faults it is told to show.
 
 use adsproxy::{
-    clock::{Clock, ManualClock},
     sandbox::{
         ACCOUNTS, ApiFault, CLIENT_ID, CLIENT_SECRET, Emulator, ExpiresIn, LwaFault, Options,
         Permission, Rotation, Scripted, Surface, Times,
     },
+    testing::clock::{Clock, ManualClock},
 };
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, request::Builder};

@@ -6,18 +6,20 @@ use crate::support::{
     proxy::{Answer, Proxy, Setup, upstream, write_private},
 };
 use adsproxy::{
-    clock::{Clock, SystemClock},
-    config::load::{self, Options as LoadOptions},
-    event::Events,
-    https,
-    lwa::{Application, LwaClient},
-    metrics::Metrics,
     sandbox::{
         ApiFault, CLIENT_ID, Emulator, LwaFault, Options, Permission, Rotation, Scripted, Surface,
         Times,
     },
-    store::{self, Credential, StoredAccessToken},
-    token::{Authority, Surroundings, TokenManager},
+    testing::{
+        clock::{Clock, SystemClock},
+        config::load::{self, Options as LoadOptions},
+        event::Events,
+        https,
+        lwa::{Application, LwaClient},
+        metrics::Metrics,
+        store::{self, Credential, StoredAccessToken},
+        token::{Authority, Surroundings, TokenManager},
+    },
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -407,10 +409,10 @@ async fn debug_shows_no_secret_of_any_type_that_holds_one() {
     let clock = Arc::new(SystemClock);
     let now = clock.now().unix();
     let record = Credential {
-        epoch: adsproxy::store::Epoch::random(),
+        epoch: adsproxy::testing::store::Epoch::random(),
         account: "acme".parse().expect("an alias"),
         application: "default".into(),
-        region: adsproxy::id::Region::Na,
+        region: adsproxy::testing::id::Region::Na,
         refresh_token: ACME_REFRESH.into(),
         previous_refresh_token: Some(GLOBEX_REFRESH.into()),
         access_token: Some(StoredAccessToken {

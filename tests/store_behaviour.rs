@@ -1,7 +1,7 @@
 //! What the store and any backend below it promise, held against each backend: files, memory, and
 //! a table that is written here.
 
-use adsproxy::{
+use adsproxy::testing::{
     id::{AccountId, Region},
     store::{
         Credential, Epoch, Error, Expected, Item, KeyRing, Limit, Space, Store, Version,

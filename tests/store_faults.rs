@@ -8,9 +8,11 @@ use crate::support::{
 };
 use adsproxy::{
     Engine,
-    config::load::{self, Options},
-    event::Kind,
     sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator, Rotation},
+    testing::{
+        config::load::{self, Options},
+        event::Kind,
+    },
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::{

@@ -10,7 +10,7 @@ use crate::support::{
     proxy::{Proxy, Setup, amazon},
     strace::{Call, Strace, calls},
 };
-use adsproxy::{
+use adsproxy::testing::{
     config,
     store::{Credential, CredentialStore, Store},
 };

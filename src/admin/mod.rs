@@ -17,7 +17,7 @@ mod throttle;
 mod tokens;
 
 pub use local::TOKEN_PATH;
-pub use routes::{Audience, RouteDoc, route_docs};
+pub use routes::route_docs;
 
 use crate::{
     audit::{Action, Actor, Entry},

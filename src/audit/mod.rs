@@ -17,7 +17,7 @@ mod tally;
 mod verify;
 mod writer;
 
-pub use entry::{Action, Actor, Entry, Name, Outcome};
+pub use entry::{Action, Actor, Entry};
 pub use keys::AuditKeys;
 pub use recorder::Recorder;
 pub use report::Report;

@@ -17,9 +17,8 @@ mod profiles;
 pub use self::{
     begin::{Started, Wish},
     finish::{Callback, Connected, Finished, Question},
-    logout::LoggedOut,
     problem::Problem,
-    profiles::{Found, Profile, is_deceptive},
+    profiles::{Found, is_deceptive},
 };
 
 use crate::{
@@ -238,6 +237,8 @@ fn random() -> Result<Secret, Problem> {
     Ok(authorize::random_text()?)
 }
 
+#[cfg(test)]
+pub use self::profiles::Profile;
 #[cfg(test)]
 #[path = "login_tests.rs"]
 mod tests;

@@ -65,14 +65,6 @@ pub const CLIENT_ID_MAX_BYTES: usize = 100;
 pub static CLIENT_ID: HeaderName = HeaderName::from_static("amazon-advertising-api-clientid");
 /// The client id field of Ads API v1 and MCP.
 pub static ADS_CLIENT_ID: HeaderName = HeaderName::from_static("amazon-ads-clientid");
-/// The field that names the advertiser profile.
-pub static PROFILE: HeaderName = HeaderName::from_static("amazon-advertising-api-scope");
-/// The marketplace of a call to Amazon Marketing Cloud.
-pub static AMC_MARKETPLACE: HeaderName =
-    HeaderName::from_static("amazon-advertising-api-marketplaceid");
-/// The advertiser of a call to Amazon Marketing Cloud.
-pub static AMC_ADVERTISER: HeaderName =
-    HeaderName::from_static("amazon-advertising-api-advertiserid");
 
 /// Which of a region's hosts serves a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

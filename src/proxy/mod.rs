@@ -142,12 +142,6 @@ impl Worker {
         })
     }
 
-    /// The worker's timers.
-    #[must_use]
-    pub fn deadlines(&self) -> &Rc<Deadlines> {
-        &self.deadlines
-    }
-
     /// Housekeeping, every [`crate::deadline::TICK`].
     pub fn tick(&self) {
         self.deadlines.advance();

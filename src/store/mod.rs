@@ -24,13 +24,12 @@ pub mod seal;
 pub use self::{
     backend::{Expected, Version},
     credential::{Credential, Epoch, StoredAccessToken},
-    entries::{Entries, Item, Limit, Space},
+    entries::{Item, Limit, Space},
     error::{Damage, Error},
-    grants::{Began, Lease, Versioned},
     instances::{Instance, InstanceInfo},
     legacy::{BoxFuture, CredentialStore, notes, open},
     lock::Lock,
-    ring::{KeyError, KeyRing, NotOpened, generate_key},
+    ring::{KeyError, KeyRing, generate_key},
 };
 
 use crate::{

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     config::{Encryption, EncryptionKey},
     id::{AccountId, Region},
+    store::ring::NotOpened,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path};

@@ -4,7 +4,7 @@ use super::{
     canary::Canaries,
     program::{Home, Said, said},
 };
-use adsproxy::{
+use adsproxy::testing::{
     config::{Encryption, EncryptionKey, Store, StoreKind},
     secret::Secret,
     store::{self, Credential, CredentialStore},
