@@ -52,10 +52,23 @@ pub fn create_private(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Opens a file to read. Follows no link.
+///
+/// # Errors
+/// What the system says.
+pub fn open_to_read(path: &Path) -> io::Result<File> {
+    no_follow().open(path)
+}
+
 fn private() -> OpenOptions {
+    let mut options = no_follow();
+    options.write(true).mode(0o600);
+    options
+}
+
+fn no_follow() -> OpenOptions {
     let mut options = OpenOptions::new();
-    let no_follow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-    options.read(true).write(true).mode(0o600).custom_flags(no_follow);
+    options.read(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
     options
 }
 

@@ -1,28 +1,37 @@
-//! Names that were checked once: account alias, region, application name.
+//! Names that were checked once: account id, region, application name.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-/// The alias of an account: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`. Cheap to clone.
+/// The id of an account: `[<tenant>~]<alias>`. Cheap to clone.
+///
+/// Both parts have the form `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, so an id can stand in a file name, a
+/// label and a log line as it is, and no id of a tenant is an alias.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountId(Arc<str>);
 
 impl AccountId {
-    /// The longest alias, in bytes.
-    pub const MAX_LEN: usize = 64;
+    /// The longest tenant or alias, in bytes.
+    pub const PART_MAX_LEN: usize = 64;
 
-    /// The alias as text.
+    /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Says whether `text` is spelled like an alias.
+    /// Says whether `text` is spelled like an id.
     #[must_use]
     pub fn is_valid(text: &str) -> bool {
+        let (tenant, alias) = text.split_once('~').map_or((None, text), |(t, a)| (Some(t), a));
+        Self::is_alias(alias) && tenant.is_none_or(Self::is_alias)
+    }
+
+    /// Says whether `text` is spelled like an alias, or a tenant: like one part of an id.
+    #[must_use]
+    pub fn is_alias(text: &str) -> bool {
         let bytes = text.as_bytes();
-        !bytes.is_empty()
-            && bytes.len() <= Self::MAX_LEN
-            && bytes[0].is_ascii_alphanumeric()
+        bytes.len() <= Self::PART_MAX_LEN
+            && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
             && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
     }
 }
@@ -36,7 +45,7 @@ pub fn placeholder_alias<'a>(token: &'a str, kind: &str) -> Option<&'a str> {
         .strip_prefix('|')
         .or_else(|| rest.strip_prefix("%7C"))
         .or_else(|| rest.strip_prefix("%7c"))?;
-    AccountId::is_valid(alias).then_some(alias)
+    AccountId::is_alias(alias).then_some(alias)
 }
 
 impl FromStr for AccountId {
@@ -125,6 +134,19 @@ mod tests {
     fn accepts_aliases_of_the_documented_alphabet() {
         for alias in ["a", "acme", "Acme-1.de_x", "0", &"x".repeat(64)] {
             assert!(alias.parse::<AccountId>().is_ok(), "{alias}");
+            assert!(AccountId::is_alias(alias), "{alias}");
+        }
+    }
+
+    #[test]
+    fn an_id_may_have_a_tenant_and_is_no_alias_then() {
+        let longest = ["t".repeat(64), "x".repeat(64)].join("~");
+        for id in ["t1~acme", "org_2.x~Acme-1", longest.as_str()] {
+            assert!(id.parse::<AccountId>().is_ok(), "{id}");
+            assert!(!AccountId::is_alias(id), "{id}");
+        }
+        for id in ["~acme", "t1~", "~", "a~b~c", "t1~.acme", ".t~acme", &"x".repeat(130)] {
+            assert!(id.parse::<AccountId>().is_err(), "{id}");
         }
     }
 

@@ -36,6 +36,12 @@ pub enum UntrustedPath {
         /// Its permissions.
         mode: u32,
     },
+    /// It leads elsewhere.
+    #[error("{path} is a symbolic link, which is not followed: put a directory in its place")]
+    SymbolicLink {
+        /// The link.
+        path: PathBuf,
+    },
     /// It belongs to another user.
     #[error(
         "{path} belongs to user {owner}, and this is user {user}: {}",

@@ -482,7 +482,7 @@ async fn entries_of_an_account_go_with_it(world: World) {
     let (store, _dir) = store(world);
     let limit = Limit { max: 9, now_ms: 0 };
     let tickets = store.entries(Space::Ticket);
-    for (name, account) in [("a", Some("acme")), ("b", Some("globex")), ("c", None)] {
+    for (name, account) in [("a", Some("acme")), ("b", Some("t1~acme")), ("c", None)] {
         tickets.put(name, &item(account, Some(9)), limit).await.expect("kept");
     }
     store.put_grant(&grant("one"), Expected::Any).await.expect("kept");

@@ -166,7 +166,7 @@ pub fn header_alias<'a>(fields: &Fields<'a>) -> Result<Option<&'a str>, Error> {
     let refuse = || Error::BadRequest("X-Ads-Account must be sent once and hold one alias.");
     let Some(value) = fields.account.single(refuse())? else { return Ok(None) };
     match value.to_str() {
-        Ok(alias) if AccountId::is_valid(alias) => Ok(Some(alias)),
+        Ok(alias) if AccountId::is_alias(alias) => Ok(Some(alias)),
         _ => Err(refuse()),
     }
 }
@@ -210,7 +210,7 @@ impl<'a> Prefix<'a> {
                 Err(_) => return Err(refuse),
             },
         };
-        if !AccountId::is_valid(alias) {
+        if !AccountId::is_alias(alias) {
             return Err(refuse);
         }
         Ok(Some(Self { alias, region, rest, text: &whole[..whole.len() - rest.len()] }))

@@ -54,7 +54,7 @@ fn credentials() -> Vec<Credential> {
         ..full.clone()
     };
     let odd = Credential {
-        account: "A".repeat(AccountId::MAX_LEN).parse().expect("an alias"),
+        account: "A".repeat(AccountId::PART_MAX_LEN).parse().expect("an alias"),
         application: "ünïcode \"quoted\" \\ \n".to_owned(),
         region: Region::Fe,
         refresh_token: Secret::from(""),
@@ -128,6 +128,66 @@ async fn only_the_owner_can_read_what_is_on_disk_and_there_is_nothing_to_read() 
     }
     let shown = format!("{store:?} {store:#?} {:?}", credential("acme"));
     assert!(!shown.contains("CANARY"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_damaged_entry_is_purged_where_entries_expire_and_kept_elsewhere() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path(), K1);
+    store.put_grant(&credential("acme"), ANY).await.expect("kept");
+    let limit = Limit { max: 9, now_ms: 0 };
+    let audit = store.audit_keys(true).expect("made");
+    assert_eq!(audit.len(), 1);
+    for space in [Space::Login, Space::Outbox] {
+        let item = Item { account: None, expires_at_ms: Some(9), text: "x".into() };
+        for name in ["good", "header", "body"] {
+            store.entries(space).put(name, &item, limit).await.expect("kept");
+        }
+    }
+    let damage = |file: &str, keep: usize| {
+        let path = dir.path().join(file);
+        let bytes = fs::read(&path).expect("there");
+        fs::write(&path, &bytes[..keep.min(bytes.len() - 1)]).expect("damaged");
+    };
+    for space in ["logins", "outbox"] {
+        damage(&format!("{space}/header.json"), 5);
+        damage(&format!("{space}/body.json"), usize::MAX);
+    }
+    damage("audit/1.json", 5);
+    damage("accounts/acme.json", 5);
+    store.purge_expired(5).await.expect("purged");
+    let names = async |space| store.entries(space).names().await.expect("listed");
+    assert_eq!(names(Space::Login).await, ["body", "good"]);
+    store.purge_expired(9).await.expect("purged");
+    assert!(names(Space::Login).await.is_empty());
+    assert_eq!(names(Space::Outbox).await, ["body", "good", "header"]);
+    assert_eq!(names(Space::AuditKeys).await, ["1"]);
+    assert_eq!(store.grants().await.expect("listed").len(), 1);
+}
+
+#[tokio::test]
+async fn a_link_in_the_store_is_followed_nowhere() {
+    let (dir, elsewhere) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));
+    let store = open(dir.path(), K1);
+    store.put_grant(&credential("acme"), ANY).await.expect("kept");
+    let limit = Limit { max: 9, now_ms: 0 };
+    let item = Item { account: None, expires_at_ms: Some(9), text: "x".into() };
+    std::os::unix::fs::symlink(elsewhere.path(), dir.path().join("logins")).expect("linked");
+    let put = store.entries(Space::Login).put("n", &item, limit).await;
+    assert!(matches!(&put, Err(Error::Untrusted(_))), "{put:?}");
+    let opened = try_open(dir.path(), K1).expect_err("a directory that is a link");
+    assert!(
+        matches!(&opened, Error::Untrusted(why) if why.to_string().contains("logins is a symbolic link"))
+    );
+    assert_eq!(fs::read_dir(elsewhere.path()).expect("listed").count(), 0);
+    // An entry that is a link is not read, and not written through.
+    let (record, theirs) = (dir.path().join("accounts/acme.json"), elsewhere.path().join("theirs"));
+    fs::rename(&record, &theirs).expect("moved");
+    std::os::unix::fs::symlink(&theirs, &record).expect("linked");
+    let before = fs::read(&theirs).expect("there");
+    loaded(&store, "acme").await.expect_err("a link");
+    store.put_grant(&credential("acme"), ANY).await.expect("replaced");
+    assert!(!record.is_symlink() && fs::read(&theirs).expect("there") == before);
 }
 
 #[tokio::test]

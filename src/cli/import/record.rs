@@ -346,7 +346,7 @@ fn alias(name: &str) -> Option<AccountId> {
         }
     }
     let text = text.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
-    let text = &text[..text.len().min(AccountId::MAX_LEN)];
+    let text = &text[..text.len().min(AccountId::PART_MAX_LEN)];
     let text = if text == name { text } else { text.trim_end_matches('-') };
     text.parse().ok()
 }

@@ -36,7 +36,7 @@ pub(in crate::cli) struct Init {
 }
 
 fn key_id(text: &str) -> Result<String, String> {
-    match crate::id::AccountId::is_valid(text) {
+    match crate::id::AccountId::is_alias(text) {
         true => Ok(text.to_owned()),
         false => Err("must be 1 to 64 letters, digits, '.', '_' or '-'".to_owned()),
     }

@@ -51,7 +51,7 @@ impl Check<'_> {
         }
         for (name, application) in &file.applications {
             let key = ["applications", name.as_str()];
-            if !AccountId::is_valid(name) {
+            if !AccountId::is_alias(name) {
                 let message = "a name is 1 to 64 letters, digits, '.', '_' or '-'";
                 self.fail(&key, message);
             }
@@ -287,7 +287,7 @@ impl Check<'_> {
             let index = index.to_string();
             let id = key.id.clone().unwrap_or_default();
             let at = ["encryption", "keys", index.as_str(), "id"];
-            if !AccountId::is_valid(&id) {
+            if !AccountId::is_alias(&id) {
                 let message = "must be 1 to 64 letters, digits, '.', '_' or '-'";
                 self.fail(&at, message);
             }

@@ -40,7 +40,7 @@ impl Check<'_> {
         let key = |name| ["hooks", index, name];
         match &file.name {
             None => self.lacks(&key("name"), "is missing: the log calls the hook by it", None),
-            Some(name) if !AccountId::is_valid(name) => {
+            Some(name) if !AccountId::is_alias(name) => {
                 self.fail(&key("name"), "must be 1 to 64 letters, digits, '.', '_' or '-'");
             }
             Some(_) => {}

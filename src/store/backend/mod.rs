@@ -33,7 +33,8 @@ pub struct Listed {
     pub key: String,
     /// As in [`RawEntry`].
     pub version: Version,
-    /// As in [`RawEntry`].
+    /// As in [`RawEntry`]; 0 for an entry that is damaged, so that it is purged where entries
+    /// expire.
     pub expires_at_ms: Option<u64>,
 }
 

@@ -79,7 +79,7 @@ impl Files {
             return Ok(owner.name.clone());
         }
         let directory = self.directory.join("owners");
-        durable_file::make_directory(&directory).map_err(io("make the directory", &directory))?;
+        self.make(&directory)?;
         let name = format!("{:016x}", random()?);
         // A process that sees the name sees a file that is locked.
         let (hidden, path) = (directory.join(format!(".{name}")), directory.join(&name));
@@ -95,7 +95,7 @@ impl Files {
             return Ok(true);
         }
         let path = self.directory.join("owners").join(encode(owner));
-        let file = match File::open(&path) {
+        let file = match durable_file::open_to_read(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(io("open", &path)(error)),
@@ -115,8 +115,7 @@ impl Files {
     fn lease_file(&self, space: &str, key: &str, make: bool) -> Result<Option<File>, Error> {
         let path = self.directory.join("leases").join(space).join(encode(key));
         if make {
-            let above = durable_file::parent(&path);
-            durable_file::make_directory(above).map_err(io("make the directory", above))?;
+            self.make(durable_file::parent(&path))?;
         } else if !path.exists() {
             return Ok(None);
         }

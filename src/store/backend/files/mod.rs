@@ -95,12 +95,32 @@ impl Files {
     /// Says whether `space` is there, which one that was there must be.
     fn has_space(&self, space: &str) -> Result<bool, Error> {
         let path = self.directory.join(space);
-        match path.is_dir() {
+        match is_directory(&path)? {
             true => drop(self.known.lock().insert(space.to_owned())),
             false if !self.known.lock().contains(space) => return Ok(false),
             false => return Err(io("find", &path)(ErrorKind::NotFound.into())),
         }
         Ok(true)
+    }
+
+    /// Makes the directory `path` below the store if it is missing.
+    fn make(&self, path: &Path) -> Result<(), Error> {
+        for above in path.ancestors().take_while(|above| *above != self.directory) {
+            is_directory(above)?;
+        }
+        durable_file::make_directory(path).map_err(io("make the directory", path))
+    }
+
+    /// The version of an entry, also of one that is damaged.
+    fn version(&self, space: &str, key: &str) -> Result<Option<Version>, Error> {
+        let path = self.path(space, key);
+        match read_header(&path) {
+            Err(Error::Damaged { .. }) => {
+                let found = fs::symlink_metadata(&path).map_err(io("look at", &path))?;
+                Ok(Some(Version(hash(&stat(&found)))))
+            }
+            header => Ok(header?.map(|header| Version(header.version))),
+        }
     }
 
     fn read(&self, space: &str, key: &str) -> Result<Option<RawEntry>, Error> {
@@ -195,20 +215,14 @@ impl Backend for Files {
         let path = self.path(space, key);
         let above = durable_file::parent(&path);
         if !matches!(write.expected, Expected::Version(_)) {
-            durable_file::make_directory(above).map_err(io("make the directory", above))?;
+            self.make(above)?;
         } else if !self.has_space(space)? {
             return Err(Error::Conflict);
         }
         let mut beside = self.beside(&path)?;
         // Whatever lies there may be replaced by a write that expects nothing.
-        if write.expected != Expected::Any {
-            let found = match self.read(space, key) {
-                Err(Error::Damaged { .. }) => Some(Version(0)),
-                found => found?.map(|entry| entry.version),
-            };
-            if !write.expected.is_met_by(found) {
-                return Err(Error::Conflict);
-            }
+        if write.expected != Expected::Any && !write.expected.is_met_by(self.version(space, key)?) {
+            return Err(Error::Conflict);
         }
         // Held until the entry is replaced: no other process can take the lease meanwhile.
         let lease = write.fence.map(|fence| self.check_fence(space, key, fence)).transpose()?;
@@ -237,11 +251,8 @@ impl Backend for Files {
             return if expected.is_met_by(None) { Ok(false) } else { Err(Error::Conflict) };
         }
         let _beside = self.beside(&path)?;
-        if expected != Expected::Any {
-            let found = self.read(space, key)?.map(|entry| entry.version);
-            if !expected.is_met_by(found) {
-                return Err(Error::Conflict);
-            }
+        if expected != Expected::Any && !expected.is_met_by(self.version(space, key)?) {
+            return Err(Error::Conflict);
         }
         match fs::remove_file(&path) {
             Ok(()) => {}
@@ -277,7 +288,10 @@ impl Backend for Files {
                     Ok(Some(header)) => header,
                     Ok(None) => continue,
                     // Listed all the same: reading it says what is wrong.
-                    Err(_) => Header { version: hash(&stat), expires_at_ms: None },
+                    Err(error) => {
+                        let is_damaged = matches!(error, Error::Damaged { .. });
+                        Header { version: hash(&stat), expires_at_ms: is_damaged.then_some(0) }
+                    }
                 },
             };
             now.insert(key, (stat, header));
@@ -328,7 +342,13 @@ fn check_trust(directory: &Path) -> Result<(), UntrustedPath> {
     let inside = fs::read_dir(directory).into_iter().flatten().flatten();
     let inside = inside.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)));
     let itself = found.into_iter().map(|found| (directory.to_owned(), found));
-    for (path, found) in itself.chain(inside.filter(|(_, found)| found.is_dir())) {
+    for (path, found) in itself.chain(inside) {
+        if found.is_symlink() && path.is_dir() {
+            return Err(UntrustedPath::SymbolicLink { path });
+        }
+        if !found.is_dir() {
+            continue;
+        }
         let mode = found.mode() & 0o7777;
         let user = rustix::process::geteuid().as_raw();
         if ![0, owner, user].contains(&found.uid()) {
@@ -364,8 +384,18 @@ fn read_header(path: &Path) -> Result<Option<Header>, Error> {
     found.ok_or_else(|| Error::Damaged { path: path.to_owned() })
 }
 
+/// Says whether `path` is a directory; a link to one is not followed. What root does in the store
+/// of a service must not reach beyond it.
+fn is_directory(path: &Path) -> Result<bool, UntrustedPath> {
+    let found = fs::symlink_metadata(path).ok();
+    match found.is_some_and(|found| found.is_symlink()) {
+        true => Err(UntrustedPath::SymbolicLink { path: path.to_owned() }),
+        false => Ok(path.is_dir()),
+    }
+}
+
 fn open(path: &Path) -> Result<Option<File>, Error> {
-    match File::open(path) {
+    match durable_file::open_to_read(path) {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(source) if source.kind() == ErrorKind::PermissionDenied => {
