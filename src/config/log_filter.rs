@@ -69,7 +69,8 @@ fn is_known(target: &str) -> bool {
 
 /// The modules of this crate.
 fn modules() -> impl Iterator<Item = &'static str> {
-    LIB.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
+    let lines = LIB.lines().map(|line| line.strip_prefix("pub ").unwrap_or(line));
+    lines.filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'))
 }
 
 #[cfg(test)]
