@@ -368,6 +368,26 @@ async fn nothing_is_stored_but_a_token_that_was_rotated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_cannot_be_read_is_named_with_its_own_advice_and_left_as_it_is() {
+    let amazon = amazon().await;
+    let commands = healthy(&amazon);
+    assert_eq!(commands.run("token acme --check").code, Some(0), "makes the store");
+    let store = store_of(&commands);
+    let (record, _) = store.iter().find(|(name, _)| name.contains("/acme")).expect("a record");
+    fs::write(record, "no record").expect("written");
+    // A refresh would rotate, and what it brings would replace the record.
+    amazon.state().lwa.configure(|settings| settings.rotation = Rotation::OldDies);
+    let (before, calls) = (store_of(&commands), amazon.state().record.counts().tokens_issued);
+    let (well, findings) = examine(&commands, "acme");
+    assert!(!well);
+    complains(&findings, "key", "error", "acme");
+    complains(&findings, "key", "error", "restore the record from a backup");
+    assert_eq!(levels(&findings, "grant"), ["skipped"]);
+    assert!(store_of(&commands) == before, "doctor wrote into the store");
+    assert_eq!(amazon.state().record.counts().tokens_issued, calls);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_hosts_that_the_accounts_need_are_looked_up() {
     let amazon = amazon().await;
     let toml = format!("[upstream]\nna = \"{0}\"\neu = \"{0}\"\n", base_of(&amazon))

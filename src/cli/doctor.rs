@@ -1,7 +1,8 @@
 //! `adsproxy doctor`: checks everything that could keep adsproxy from working, and says how to
 //! fix what does. Changes nothing, shows no secret.
 //!
-//! Every check has a time limit of its own, and those that wait for others run side by side.
+//! A check is a function that returns findings. Those that wait for others run side by side, each
+//! with a time limit of its own.
 
 mod finding;
 mod grants;
@@ -9,11 +10,13 @@ mod network;
 mod place;
 mod ports;
 mod profiles;
+mod store;
 
 use super::{Context, Failure, print, wire::Server};
-use crate::id::AccountId;
-use finding::{Finding, Level, Report};
-use std::{collections::BTreeSet, io::IsTerminal, sync::Arc};
+use crate::{config::load::Loaded, id::AccountId};
+use finding::{Finding, errors};
+use std::{io::IsTerminal, sync::Arc};
+use tokio::task::JoinHandle;
 
 /// Check configuration, files, network and grants, and say how to fix what is wrong
 #[derive(Debug, clap::Args)]
@@ -31,68 +34,82 @@ pub(super) struct Doctor {
 
 impl Doctor {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
-        let report = self.examine(context)?;
-        let stdout = std::io::stdout();
-        let no_color = context.environment.non_empty("NO_COLOR").is_some();
-        print(match self.json {
-            true => report.json(),
-            false => report.text(stdout.is_terminal() && !no_color),
-        })?;
-        let error = match report.count(Level::Error) {
-            0 => return Ok(()),
-            1 => "one thing is wrong".to_owned(),
-            errors => format!("{errors} things are wrong"),
-        };
-        Err(Failure::Reported { error, code: report.exit_code() }.into())
-    }
-
-    fn examine(&self, context: &Context) -> anyhow::Result<Report> {
-        let mut report = Report::default();
-        let loaded = match context.load() {
-            Ok(loaded) => loaded,
+        let findings = match context.load() {
+            Ok(loaded) => self.examine_loaded(context, loaded)?,
             Err(failure) => {
                 // What anyhow shows: the chain of causes.
                 let text = format!("{:#}", anyhow::Error::from(failure));
                 let fix = "correct it, or begin with the lines that `adsproxy key init` prints; \
                            `adsproxy check-config` checks the configuration alone";
-                report.add(Finding::error("config", text).fix(fix).code(78));
-                return Ok(report);
+                vec![Finding::error("config", text, fix).code(78)]
             }
         };
-        let config = &loaded.config;
-        report.extend(place::config(&loaded));
-        report.extend(place::redirects(config));
+        let no_color = context.environment.non_empty("NO_COLOR").is_some();
+        print(match self.json {
+            true => finding::json(&findings),
+            false => finding::text(&findings, std::io::stdout().is_terminal() && !no_color),
+        })?;
+        let error = match errors(&findings).count() {
+            0 => return Ok(()),
+            1 => "one thing is wrong".to_owned(),
+            errors => format!("{errors} things are wrong"),
+        };
+        Err(Failure::Reported { error, code: finding::exit_code(&findings) }.into())
+    }
+
+    fn examine_loaded(&self, context: &Context, loaded: Loaded) -> anyhow::Result<Vec<Finding>> {
+        let server = Server::find(context, &loaded.config);
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        runtime.block_on(async {
-            let (ports, store) = tokio::join!(ports::check(config), place::store(config));
-            report.extend(ports);
-            report.extend(store);
-        });
-        if self.offline {
-            report.add(Finding::skipped("network", "not checked, because of --offline"));
-            return Ok(report);
-        }
-        let store = grants::store(config);
-        let known = runtime.block_on(grants::known(config, store.as_deref()));
-        report.extend(runtime.block_on(network::check(config, &known, &context.environment)));
-        // Without a store there is no grant to check.
-        if report.has_error("store") || report.has_error("key") {
-            report.add(Finding::skipped("grant", "not checked without a store"));
-            return Ok(report);
-        }
-        let wanted: BTreeSet<AccountId> = self.accounts.iter().cloned().collect();
-        let config = Arc::new(loaded.config);
-        let found = match Server::find(context, &config) {
-            Ok(server) => runtime.block_on(grants::check(&config, store, server, &known, &wanted)),
-            Err(error) => {
-                let fix = "run this as the user of the server, or as root";
-                vec![Finding::error("grant", format!("{error:#}")).fix(fix)]
-            }
-        };
-        report.extend(found);
+        let findings = runtime.block_on(self.examine(context, loaded, server));
         // A name server or a disk that hangs must not hold the end.
         runtime.shutdown_background();
-        Ok(report)
+        Ok(findings)
     }
+
+    /// Every check, in the order of the report.
+    async fn examine(
+        &self,
+        context: &Context,
+        loaded: Loaded,
+        server: anyhow::Result<Option<Server>>,
+    ) -> Vec<Finding> {
+        let mut findings = place::config(&loaded);
+        let config = Arc::new(loaded.config);
+        findings.extend(place::redirects(&config));
+        let (ports, (stored, accounts)) =
+            tokio::join!(ports::check(&config), store::check(&config));
+        let is_readable = errors(&stored).next().is_none();
+        findings.extend(ports);
+        findings.extend(stored);
+        if self.offline {
+            findings.push(Finding::skipped("network", "not checked, because of --offline"));
+            return findings;
+        }
+        let (reached, ways) = network::check(&config, &accounts.known, &context.environment).await;
+        findings.extend(reached);
+        findings.extend(match (ways, server) {
+            _ if !is_readable => vec![Finding::skipped("grant", "not checked without a store")],
+            (None, _) => vec![Finding::skipped("grant", "not checked without TLS")],
+            (_, Err(error)) => {
+                let fix = "run this as the user of the server, or as root";
+                vec![Finding::error("grant", format!("{error:#}"), fix)]
+            }
+            (Some(ways), Ok(server)) => {
+                let store = accounts.store;
+                let client = grants::Client::new(config, store, server, ways);
+                grants::check(client, accounts.known, &self.accounts).await
+            }
+        });
+        findings
+    }
+}
+
+/// What checks that run side by side find, in the order of `checks`.
+async fn joined(checks: Vec<JoinHandle<Vec<Finding>>>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for check in checks {
+        findings.extend(check.await.unwrap_or_default());
+    }
+    findings
 }

@@ -4,7 +4,7 @@
 //! refresh token that was rotated by the check replaces the one it has made invalid. Beside a running
 //! server, that server gives the token.
 
-use super::{Finding, profiles::not_approved};
+use super::{Finding, joined, network::Ways, profiles::not_approved, store::Known};
 use crate::{
     cli::{
         exit_code,
@@ -12,131 +12,55 @@ use crate::{
         wire::Server,
     },
     clock::{Clock, SystemClock},
-    config::{Config, DEFAULT_APPLICATION, StoreKind},
+    config::Config,
     error_chain::chain,
-    https::{self, LwaHttp},
-    id::{AccountId, Region},
+    id::AccountId,
     lwa::{self, Application, Granted, LwaClient},
     secret::Secret,
     store::{self, Credential, CredentialStore, Epoch, Lock, StoredAccessToken},
-    token::consent::days_left,
+    token::consent::{WARN_DAYS, days_left},
 };
-use anyhow::Context as _;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::{
-    task::JoinSet,
+    sync::Semaphore,
+    task::spawn_blocking,
     time::{Instant, timeout_at},
 };
 
 /// For all accounts together.
 const TIMEOUT: Duration = Duration::from_secs(40);
 const CONCURRENCY: usize = 8;
-/// A consent that ends within so many days is a warning.
-const EXPIRING_DAYS: i64 = 30;
-/// One account as configuration and store know it.
-#[derive(Clone)]
-pub(super) struct Known {
-    pub(super) id: AccountId,
-    pub(super) region: Region,
-    pub(super) application: String,
-    /// The profile in the configured default header.
-    pub(super) scope: Option<String>,
-    seed: Option<Secret>,
-    record: Option<Credential>,
-}
-
-/// The store, if it outlives this process and exists.
-pub(super) fn store(config: &Config) -> Option<Arc<dyn CredentialStore>> {
-    let lasts = config.store.kind != StoreKind::Memory && config.store.path.exists();
-    lasts.then(|| store::open(&config.store, &config.encryption).ok()).flatten()
-}
-
-/// Every account; one whose record cannot be read is a finding of the store's.
-pub(super) async fn known(
-    config: &Config,
-    store: Option<&dyn CredentialStore>,
-) -> BTreeMap<AccountId, Known> {
-    let mut known = BTreeMap::new();
-    let mut ids: BTreeSet<AccountId> = config.accounts.keys().cloned().collect();
-    if let Some(store) = store {
-        ids.extend(store.list().await.unwrap_or_default());
-    }
-    for id in ids {
-        let configured = config.accounts.get(&id);
-        let record = match store {
-            Some(store) => store.load(&id).await.ok().flatten(),
-            None => None,
-        };
-        let region = configured.map(|one| one.region).or(record.as_ref().map(|one| one.region));
-        let application = configured.map(|one| one.application.clone());
-        let application = application.or(record.as_ref().map(|one| one.application.clone()));
-        let is_scope = |name: &str| name.eq_ignore_ascii_case("Amazon-Advertising-API-Scope");
-        let scope = configured.and_then(|one| {
-            let header = one.headers.iter().find(|(name, _)| is_scope(name.as_str()))?;
-            header.1.to_str().ok().map(str::to_owned)
-        });
-        let seed = configured.and_then(|one| one.refresh_token.clone());
-        let Some(region) = region else { continue };
-        let application = application.unwrap_or_else(|| DEFAULT_APPLICATION.to_owned());
-        known.insert(id.clone(), Known { id, region, application, scope, seed, record });
-    }
-    known
-}
 
 /// Checks the `wanted` accounts, or all of them.
-pub(super) async fn check(
-    config: &Arc<Config>,
-    store: Option<Arc<dyn CredentialStore>>,
-    server: Option<Server>,
-    known: &BTreeMap<AccountId, Known>,
-    wanted: &BTreeSet<AccountId>,
-) -> Vec<Finding> {
+pub(super) async fn check(client: Client, known: Vec<Known>, wanted: &[AccountId]) -> Vec<Finding> {
+    let is_unknown = |id: &&AccountId| known.iter().all(|account| account.id != **id);
     let mut findings: Vec<Finding> = wanted
         .iter()
-        .filter(|id| !known.contains_key(*id))
-        .map(|id| Finding::error("grant", unknown(id)).fix("look for a misspelling"))
+        .filter(is_unknown)
+        .map(|id| Finding::error("grant", unknown(id), "look for a misspelling"))
         .collect();
-    let accounts = known.values().filter(|one| wanted.is_empty() || wanted.contains(&one.id));
-    let accounts: Vec<Known> = accounts.cloned().collect();
-    if accounts.is_empty() && findings.is_empty() {
+    if known.is_empty() && findings.is_empty() {
         let fix = "`adsproxy login ALIAS` or `adsproxy account add ALIAS` makes one";
-        findings.push(Finding::warning("grant", "there are no accounts").fix(fix));
+        findings.push(Finding::warning("grant", "there are no accounts", fix));
     }
-    let client = match Client::new(config, store, server) {
-        Ok(client) => client,
-        Err(error) => {
-            let fix = "look at the configured CA file and the machine's certificates";
-            findings.push(Finding::error("grant", format!("{error:#}")).fix(fix));
-            return findings;
-        }
-    };
     let deadline = Instant::now() + TIMEOUT;
-    let mut checks = JoinSet::new();
-    let (mut done, mut next) = (BTreeMap::new(), accounts.iter().cloned());
-    loop {
-        while checks.len() < CONCURRENCY
-            && let Some(account) = next.next()
-        {
-            let client = client.clone();
-            checks.spawn(async move { (account.id.clone(), client.examine(&account).await) });
-        }
-        match timeout_at(deadline, checks.join_next()).await {
-            Ok(Some(Ok((id, found)))) => drop(done.insert(id, found)),
-            Ok(Some(Err(_))) => {}
-            Ok(None) | Err(_) => break,
-        }
-    }
-    let missed = accounts.len() - done.len();
-    findings.extend(done.into_values().flatten());
-    if missed > 0 {
-        let text = format!("{missed} accounts were not checked within {TIMEOUT:?}");
-        let fix = "name the accounts to check: `adsproxy doctor ALIAS`";
-        findings.push(Finding::warning("grant", text).fix(fix));
-    }
+    let places = Arc::new(Semaphore::new(CONCURRENCY));
+    let chosen = known.into_iter().filter(|one| wanted.is_empty() || wanted.contains(&one.id));
+    let checks = chosen.map(|account| {
+        let (client, places) = (client.clone(), places.clone());
+        tokio::spawn(async move {
+            let examined = async {
+                let _place = places.acquire().await;
+                client.examine(&account).await
+            };
+            timeout_at(deadline, examined).await.unwrap_or_else(|_| {
+                let text = format!("{}: not checked within {TIMEOUT:?}", account.id);
+                let fix = format!("check it alone: `adsproxy doctor {}`", account.id);
+                vec![Finding::warning("grant", text, fix)]
+            })
+        })
+    });
+    findings.extend(joined(checks.collect()).await);
     findings
 }
 
@@ -145,42 +69,26 @@ pub(super) async fn check(
 pub(super) struct Client {
     pub(super) config: Arc<Config>,
     store: Option<Arc<dyn CredentialStore>>,
-    server: Option<Arc<Server>>,
-    pub(super) http: LwaHttp,
-    lwa: LwaClient,
+    server: Option<Server>,
+    pub(super) ways: Ways,
 }
 
 impl Client {
-    fn new(
-        config: &Arc<Config>,
+    pub(super) fn new(
+        config: Arc<Config>,
         store: Option<Arc<dyn CredentialStore>>,
         server: Option<Server>,
-    ) -> anyhow::Result<Self> {
-        let (connect, total) = (config.token.lwa_connect_timeout, config.token.lwa_timeout);
-        let http =
-            |roots| anyhow::Ok(LwaHttp::new(&*https::client_config(roots, true)?, connect, total)?);
-        let lwa = http(config.other_roots()).context("cannot set up TLS towards Amazon")?;
-        let http = http(config.upstream_roots()).context("cannot set up TLS towards Amazon")?;
-        let (config, server) = (config.clone(), server.map(Arc::new));
-        Ok(Self { config, store, server, lwa: LwaClient::new(lwa), http })
+        ways: Ways,
+    ) -> Self {
+        Self { config, store, server, ways }
     }
 
     /// One grant, and if it is alive, its profiles.
     async fn examine(&self, account: &Known) -> Vec<Finding> {
         let id = &account.id;
         let token = match &self.server {
-            Some(server) => ask_server(server, id).await,
-            None => match self.hold(account).await {
-                Ok((_lock, record)) => match self.refresh(account, record).await {
-                    Ok(granted) => Ok(granted.access_token),
-                    Err(None) => Err(dead(id, "it is not connected")),
-                    Err(Some(error)) => Err(judge_refusal(id, &account.application, error)),
-                },
-                Err(error) => {
-                    let text = format!("{id}: not tried: {}", chain(&error));
-                    Err(Finding::error("grant", text).fix("`adsproxy account show` has the state"))
-                }
-            },
+            Some(server) => ask_server(server.clone(), id.clone()).await,
+            None => self.refresh(account).await,
         };
         match token {
             Ok(token) => {
@@ -192,19 +100,32 @@ impl Client {
         }
     }
 
+    async fn refresh(&self, account: &Known) -> Result<Secret, Finding> {
+        let id = &account.id;
+        let (_lock, record) = self.hold(id).await.map_err(|error| {
+            let text = format!("{id}: not tried: {}", chain(&error));
+            Finding::error("grant", text, "`adsproxy account show` has the state")
+        })?;
+        match self.ask_lwa(account, record).await {
+            Ok(granted) => Ok(granted.access_token),
+            Err(None) => Err(dead(id, "it is not connected")),
+            Err(Some(error)) => Err(judge_refusal(id, &account.application, &error)),
+        }
+    }
+
     /// The account's record, held against a process that would refresh the same token meanwhile.
     /// A record that cannot be read is an error: what is saved later must not replace it.
     async fn hold(
         &self,
-        account: &Known,
+        id: &AccountId,
     ) -> Result<(Option<Lock>, Option<Credential>), store::Error> {
         let Some(store) = &self.store else { return Ok((None, None)) };
-        let lock = store.lock(&account.id).await?;
-        Ok((Some(lock), store.load(&account.id).await?))
+        let lock = store.lock(id).await?;
+        Ok((Some(lock), store.load(id).await?))
     }
 
     /// Refreshes once, and saves only what was rotated. `None`: there is no refresh token.
-    async fn refresh(
+    async fn ask_lwa(
         &self,
         account: &Known,
         record: Option<Credential>,
@@ -224,14 +145,15 @@ impl Client {
         let current = record.as_ref().map(|record| &record.refresh_token);
         let current = current.or(account.seed.as_ref()).filter(|token| !token.is_empty());
         let previous = record.as_ref().and_then(|record| record.previous_refresh_token.as_ref());
+        let lwa = LwaClient::new(self.ways.lwa.clone());
         let mut outcome = Err(None);
         for token in current.into_iter().chain(previous) {
             let attempts = self.config.token.lwa_attempts_max;
-            outcome = self.lwa.refresh(&application, token, attempts).await.map_err(Some);
+            outcome = lwa.refresh(&application, token, attempts).await.map_err(Some);
+            if let Ok(granted) = &outcome {
+                self.keep_rotated(account, record.as_ref(), token, granted).await;
+            }
             if !matches!(outcome, Err(Some(lwa::Error::InvalidGrant))) {
-                if let Ok(granted) = &outcome {
-                    self.keep_rotated(account, record.as_ref(), token, granted).await;
-                }
                 break;
             }
         }
@@ -281,51 +203,49 @@ impl Client {
 }
 
 /// The token that the running server has, or fetches.
-async fn ask_server(server: &Arc<Server>, id: &AccountId) -> Result<Secret, Finding> {
-    let (server, alias) = (server.clone(), id.clone());
+async fn ask_server(server: Server, id: AccountId) -> Result<Secret, Finding> {
     let wish = Wish { least: Duration::ZERO, must: false, discloses: false };
-    let asked = tokio::task::spawn_blocking(move || from_server(&server, &alias, wish)).await;
-    let error = match asked {
-        Ok(Ok(token)) => return Ok(token.secret),
-        Ok(Err(error)) => error,
-        Err(_) => anyhow::anyhow!("the running server was not asked"),
+    let alias = id.clone();
+    let asked = spawn_blocking(move || from_server(&server, &alias, wish)).await;
+    let error = match asked.unwrap_or_else(|error| Err(error.into())) {
+        Ok(token) => return Ok(token.secret),
+        Err(error) => error,
     };
     let fix = match exit_code(&error) {
-        77 => return Err(dead(id, "it is not connected, or its consent is gone")),
-        69 => "repair the connection to login with amazon, then run this again",
+        77 => return Err(dead(&id, "it is not connected, or its consent is gone")),
+        69 => RECONNECT_FIX,
         _ => {
-            "compare client_id and client_secret with the security profile; `adsproxy status` shows \
-              the account's state"
+            "compare client_id and client_secret with the security profile; `adsproxy status` \
+              shows the account's state"
         }
     };
-    Err(Finding::error("grant", format!("{id}: {error:#}")).fix(fix).code(exit_code(&error)))
+    Err(Finding::error("grant", format!("{id}: {error:#}"), fix).code(exit_code(&error)))
 }
+
+const RECONNECT_FIX: &str = "repair the connection to login with amazon, then run this again";
 
 fn dead(id: &AccountId, why: &str) -> Finding {
     let fix = format!("connect it again: `adsproxy login {id}`");
-    Finding::error("grant", format!("{id}: {why}")).fix(fix).code(77)
+    Finding::error("grant", format!("{id}: {why}"), fix).code(77)
 }
 
-fn judge_refusal(id: &AccountId, application: &str, error: lwa::Error) -> Finding {
+fn judge_refusal(id: &AccountId, application: &str, error: &lwa::Error) -> Finding {
     match error {
         lwa::Error::InvalidGrant => dead(
             id,
             "its consent is gone: withdrawn, older than a year, or given to another application",
         ),
         lwa::Error::InvalidClient => {
-            let text = format!(
-                "{id}: Login with Amazon rejects the client id or secret of application {application}"
-            );
-            Finding::error("grant", text)
-                .fix("compare client_id and client_secret with the security profile")
+            let what = "Login with Amazon rejects the client id or secret of application";
+            let fix = "compare client_id and client_secret with the security profile";
+            Finding::error("grant", format!("{id}: {what} {application}"), fix)
         }
         lwa::Error::UnauthorizedClient => {
             not_approved(id, "unauthorized_client of Login with Amazon")
         }
         error => {
-            let text = format!("{id}: Login with Amazon gives no token: {}", chain(&error));
-            let fix = "repair the connection to login with amazon, then run this again";
-            Finding::error("grant", text).fix(fix).code(69)
+            let text = format!("{id}: Login with Amazon gives no token: {}", chain(error));
+            Finding::error("grant", text, RECONNECT_FIX).code(69)
         }
     }
 }
@@ -333,28 +253,29 @@ fn judge_refusal(id: &AccountId, application: &str, error: lwa::Error) -> Findin
 fn judge_consent(id: &AccountId, days: Option<i64>) -> Finding {
     match days {
         None => Finding::ok("grant", format!("{id}: gives a token; its consent is not dated")),
-        Some(days) if days > EXPIRING_DAYS => {
+        Some(days) if days > WARN_DAYS => {
             Finding::ok("grant", format!("{id}: gives a token; consent for {days} days more"))
         }
-        Some(days) => {
-            let text = format!("{id}: gives a token, but its consent ends in {days} days");
-            let fix = format!("have the advertiser consent again: `adsproxy login {id}`");
-            Finding::warning("grant", text).fix(fix)
-        }
+        Some(days) => Finding::warning(
+            "grant",
+            format!("{id}: gives a token, but its consent ends in {days} days"),
+            format!("have the advertiser consent again: `adsproxy login {id}`"),
+        ),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Level, *};
+    use super::{super::finding::Level, *};
 
     #[test]
-    fn refusals_and_consents_are_told_apart() {
+    fn refusals_and_consents_are_distinguished() {
         let id: AccountId = "acme".parse().expect("an alias");
+        let refused = |error| judge_refusal(&id, "x", &error);
         for (finding, level, words) in [
-            (judge_refusal(&id, "x", lwa::Error::InvalidGrant), Level::Error, "consent is gone"),
-            (judge_refusal(&id, "x", lwa::Error::UnauthorizedClient), Level::Error, "not approved"),
-            (judge_refusal(&id, "x", lwa::Error::InvalidClient), Level::Error, "id or secret"),
+            (refused(lwa::Error::InvalidGrant), Level::Error, "consent is gone"),
+            (refused(lwa::Error::UnauthorizedClient), Level::Error, "not approved"),
+            (refused(lwa::Error::InvalidClient), Level::Error, "id or secret"),
             (judge_consent(&id, Some(31)), Level::Ok, "31 days"),
             (judge_consent(&id, Some(30)), Level::Warning, "30 days"),
         ] {

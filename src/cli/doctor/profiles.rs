@@ -1,9 +1,6 @@
 //! What a grant gives access to: profiles here, elsewhere, none, or only to look at.
 
-use super::{
-    Finding,
-    grants::{Client, Known},
-};
+use super::{Finding, grants::Client, store::Known};
 use crate::{
     error_chain::chain,
     forward::headers,
@@ -11,6 +8,7 @@ use crate::{
     secret::Secret,
 };
 use http::HeaderValue;
+use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 use std::{collections::BTreeSet, time::Duration};
 
@@ -19,102 +17,86 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// 5,000 profiles, Amazon's most, are 2 MB.
 const RESPONSE_MAX_BYTES: usize = 16 << 20;
 
-/// The ids of the profiles that a request returned, or why not.
-type Profiles = Result<BTreeSet<i64>, Refusal>;
-
 /// Why the Ads API returned no profiles.
 #[derive(Debug)]
-struct Refusal {
+struct NoProfiles {
     status: Option<u16>,
     text: String,
 }
 
-impl Refusal {
-    fn new(text: &str) -> Self {
-        Self { status: None, text: text.to_owned() }
+impl NoProfiles {
+    fn new(text: impl Into<String>) -> Self {
+        Self { status: None, text: text.into() }
     }
 }
 
 impl Client {
-    /// What the grant gives access to, told apart by at most four requests.
+    /// What the grant gives access to, found out by at most four requests.
     pub(super) async fn profiles(&self, account: &Known, token: &Secret) -> Finding {
         let (id, own) = (&account.id, account.region);
-        let here = match self.ask(account, own, "view", token).await {
+        let here = match self.list(account, own, "view", token).await {
             Ok(here) => here,
-            Err(refusal) => return judge_api(id, own, &refusal),
+            Err(refusal) => return judge_refusal(id, own, &refusal),
         };
         let scope = account.scope.as_ref().and_then(|scope| scope.parse::<i64>().ok());
-        let is_missing = scope.is_some_and(|scope| !here.contains(&scope));
-        if here.is_empty() || is_missing {
-            let others = Region::ALL.into_iter().filter(|region| *region != own);
-            let mut elsewhere = None;
-            for region in others {
-                let list = self.ask(account, region, "view", token).await.unwrap_or_default();
-                let is_there = scope.map_or(!list.is_empty(), |scope| list.contains(&scope));
-                elsewhere = elsewhere.or(is_there.then_some(region));
+        let has_it =
+            |list: &BTreeSet<i64>| scope.map_or(!list.is_empty(), |scope| list.contains(&scope));
+        let text = format!("{id}: {own} {}", here.len());
+        if has_it(&here) {
+            let editable = self.list(account, own, "edit", token).await;
+            if editable.is_ok_and(|list| !has_it(&list)) {
+                let fix = "have the advertiser give the Amazon user who consented the editor role; \
+                           until then writes get a 401";
+                let text = format!("{text}, viewer role: they can be read only");
+                return Finding::warning("profiles", text, fix);
             }
-            return judge_missing(id, own, here.len(), scope, elsewhere);
+            return Finding::ok("profiles", text);
         }
-        let editable = self.ask(account, own, "edit", token).await;
-        let count = here.len();
-        let text = format!("{id}: {own} {count}");
-        let view_only = editable.map_or(0, |editable| match scope {
-            Some(scope) => usize::from(!editable.contains(&scope)),
-            None if editable.is_empty() => count,
-            None => 0,
-        });
-        match view_only {
-            0 => Finding::ok("profiles", text),
-            _ => {
-                Finding::warning("profiles", format!("{text}, viewer role: they can be read only"))
-                    .fix(
-                        "have the advertiser give the Amazon user who consented the editor role; \
-                      until then writes get a 401",
-                    )
-            }
+        let mut elsewhere = None;
+        for region in Region::ALL.into_iter().filter(|region| *region != own) {
+            let list = self.list(account, region, "view", token).await.unwrap_or_default();
+            elsewhere = elsewhere.or(has_it(&list).then_some(region));
         }
+        judge_missing(id, &text, !here.is_empty(), scope, elsewhere)
     }
 
-    async fn ask(&self, account: &Known, region: Region, level: &str, token: &Secret) -> Profiles {
-        let host = self.config.upstream.api[region as usize].clone();
+    /// The ids of the profiles in `region` that the grant may `view` or `edit`.
+    async fn list(
+        &self,
+        account: &Known,
+        region: Region,
+        level: &str,
+        token: &Secret,
+    ) -> Result<BTreeSet<i64>, NoProfiles> {
+        let host = &self.config.upstream.api[region as usize];
         let base = host.to_string();
         let url = format!("{}/v2/profiles?accessLevel={level}", base.trim_end_matches('/'));
-        let client_id = self.config.applications.get(&account.application);
-        let client_id = client_id.map(|application| application.client_id.as_str());
+        let application = self.config.applications.get(&account.application);
         let header = |text: &str| HeaderValue::from_str(text).ok();
         let bearer = header(&format!("Bearer {}", token.expose()));
-        let (Some(mut bearer), Some(client_id)) = (bearer, client_id.and_then(header)) else {
-            return Err(Refusal::new("the token or the client id is no header"));
+        let client_id = application.and_then(|application| header(&application.client_id));
+        let (Some(mut bearer), Some(client_id)) = (bearer, client_id) else {
+            return Err(NoProfiles::new("the token or the client id is no header"));
         };
         bearer.set_sensitive(true);
-        let request = self.http.client(&host).get(url);
-        let request = request.headers(headers::of_our_own(&bearer, &client_id));
-        let mut response = request
-            .timeout(REQUEST_TIMEOUT)
-            .send()
-            .await
-            .map_err(|error| Refusal::new(&chain(&error.without_url())))?;
+        let request = self.ways.api.client(host).get(url).timeout(REQUEST_TIMEOUT);
+        let response = request.headers(headers::of_our_own(&bearer, &client_id)).send().await;
+        let response = response.map_err(|error| NoProfiles::new(chain(&error.without_url())))?;
         let status = response.status();
-        let mut body = Vec::new();
-        while let Ok(Some(chunk)) = response.chunk().await {
-            if body.len() + chunk.len() > RESPONSE_MAX_BYTES {
-                return Err(Refusal::new("its response is too large"));
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = Limited::new(reqwest::Body::from(response), RESPONSE_MAX_BYTES).collect().await;
+        let body = body.map_err(|_| NoProfiles::new("its response broke off or is too large"))?;
+        let body = body.to_bytes();
         if !status.is_success() {
-            return Err(Refusal {
-                status: Some(status.as_u16()),
-                text: code(status.as_u16(), &body),
-            });
+            let status = status.as_u16();
+            return Err(NoProfiles { status: Some(status), text: code(status, &body) });
         }
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
-        struct Profile {
+        struct Listed {
             profile_id: i64,
         }
-        let list: Vec<Profile> =
-            serde_json::from_slice(&body).map_err(|_| Refusal::new("its response is no list"))?;
+        let list: Vec<Listed> = serde_json::from_slice(&body)
+            .map_err(|_| NoProfiles::new("its response is no list"))?;
         Ok(list.into_iter().map(|profile| profile.profile_id).collect())
     }
 }
@@ -129,73 +111,70 @@ fn code(status: u16, body: &[u8]) -> String {
 }
 
 pub(super) fn not_approved(id: &AccountId, why: &str) -> Finding {
-    let text = format!("{id}: the client id is not approved for the Ads API ({why})");
-    Finding::error("profiles", text).fix(
+    Finding::error(
+        "profiles",
+        format!("{id}: the client id is not approved for the Ads API ({why})"),
         "apply for access to the Amazon Ads API and have this security profile assigned to it; the \
          grant itself is good",
     )
 }
 
-fn judge_api(id: &AccountId, region: Region, refusal: &Refusal) -> Finding {
-    match refusal.status {
-        Some(401 | 403) => not_approved(id, &format!("{region}: {}", refusal.text)),
-        _ => Finding::error("profiles", format!("{id}: {region} failed ({})", refusal.text))
-            .fix("repair the connection to that region's host, or try again later"),
+fn judge_refusal(id: &AccountId, region: Region, refusal: &NoProfiles) -> Finding {
+    if matches!(refusal.status, Some(401 | 403)) {
+        return not_approved(id, &format!("{region}: {}", refusal.text));
     }
+    let fix = "repair the connection to that region's host, or try again later";
+    Finding::error("profiles", format!("{id}: {region} failed ({})", refusal.text), fix)
 }
 
 /// The profile is not here, or there is none at all.
 fn judge_missing(
     id: &AccountId,
-    own: Region,
-    count: usize,
+    text: &str,
+    has_others: bool,
     scope: Option<i64>,
     elsewhere: Option<Region>,
 ) -> Finding {
-    let text = format!("{id}: {own} {count}");
-    match (scope, elsewhere) {
-        (Some(scope), Some(region)) => {
-            Finding::warning("profiles", format!("{text}, and profile {scope} is in {region}"))
-                .fix(format!("set region = \"{region}\" for the account"))
-        }
-        (None, Some(region)) => {
-            Finding::warning("profiles", format!("{text}, its profiles are in {region}"))
-                .fix(format!("set region = \"{region}\" for the account"))
-        }
-        (Some(scope), None) if count > 0 => {
-            Finding::warning("profiles", format!("{text}, and profile {scope} is none of them"))
-                .fix("take one of `GET /v2/profiles` for Amazon-Advertising-API-Scope")
-        }
-        (_, None) => {
-            Finding::warning("profiles", format!("{text}, no profile in any region")).fix(format!(
+    let set = |region| format!("set region = \"{region}\" for the account");
+    let (what, fix) = match (scope, elsewhere) {
+        (Some(scope), Some(region)) => (format!("and profile {scope} is in {region}"), set(region)),
+        (None, Some(region)) => (format!("its profiles are in {region}"), set(region)),
+        (Some(scope), None) if has_others => (
+            format!("and profile {scope} is none of them"),
+            "take one of `GET /v2/profiles` for Amazon-Advertising-API-Scope".to_owned(),
+        ),
+        (_, None) => (
+            "no profile in any region".to_owned(),
+            format!(
                 "the grant is good, but the Amazon user who consented manages no advertiser: have \
                  the right user consent with `adsproxy login {id}`"
-            ))
-        }
-    }
+            ),
+        ),
+    };
+    Finding::warning("profiles", format!("{text}, {what}"), fix)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Level, *};
+    use super::{super::finding::Level, *};
 
     #[test]
     fn look_alikes_are_told_apart() {
         let id: AccountId = "acme".parse().expect("an alias");
         let eu = Some(Region::Eu);
-        for (count, scope, elsewhere, words) in [
-            (0, None, eu, "profiles are in eu"),
-            (2, Some(7), eu, "7 is in eu"),
-            (2, Some(7), None, "none of them"),
-            (0, Some(7), None, "no profile in any"),
-            (0, None, None, "no profile in any"),
+        for (has_others, scope, elsewhere, words) in [
+            (false, None, eu, "profiles are in eu"),
+            (true, Some(7), eu, "7 is in eu"),
+            (true, Some(7), None, "none of them"),
+            (false, Some(7), None, "no profile in any"),
+            (false, None, None, "no profile in any"),
         ] {
-            let finding = judge_missing(&id, Region::Na, count, scope, elsewhere);
+            let finding = judge_missing(&id, "acme: na", has_others, scope, elsewhere);
             assert_eq!(finding.level, Level::Warning, "{finding:?}");
             assert!(finding.text.contains(words), "{finding:?}");
         }
-        let refusal = |status| Refusal { status, text: "status".to_owned() };
-        let text = |status| judge_api(&id, Region::Na, &refusal(status)).text;
+        let refusal = |status| NoProfiles { status, text: "status".to_owned() };
+        let text = |status| judge_refusal(&id, Region::Na, &refusal(status)).text;
         for status in [401, 403] {
             assert!(text(Some(status)).contains("not approved"), "{status}");
         }

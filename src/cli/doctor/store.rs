@@ -1,0 +1,195 @@
+//! The store: there, private, writable, with room, and its keys open every record.
+
+use super::{
+    Finding,
+    place::{exposed, writable},
+};
+use crate::{
+    config::{Config, DEFAULT_APPLICATION, StoreKind},
+    error_chain::chain,
+    id::{AccountId, Region},
+    secret::Secret,
+    store::{self, Credential, CredentialStore},
+};
+use rustix::fs::statvfs;
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::time::timeout;
+
+/// Ten thousand records are read in a second or two.
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Records are small: this is room for thousands.
+const SPACE_LOW: u64 = 64 << 20;
+const SPACE_OUT: u64 = 1 << 20;
+
+/// One account as configuration and store know it.
+#[derive(Clone)]
+pub(super) struct Known {
+    pub(super) id: AccountId,
+    pub(super) region: Region,
+    pub(super) application: String,
+    /// The profile in the configured default header.
+    pub(super) scope: Option<String>,
+    pub(super) seed: Option<Secret>,
+    pub(super) record: Option<Credential>,
+}
+
+/// What the other checks need of the store.
+#[derive(Default)]
+pub(super) struct Accounts {
+    /// None if it keeps nothing, is not there yet, or cannot be opened.
+    pub(super) store: Option<Arc<dyn CredentialStore>>,
+    /// All but those whose records cannot be read.
+    pub(super) known: Vec<Known>,
+}
+
+pub(super) async fn check(config: &Config) -> (Vec<Finding>, Accounts) {
+    let mut accounts = Accounts::default();
+    let path = config.store.path.as_path();
+    let mut findings = Vec::new();
+    if config.store.kind == StoreKind::Memory {
+        let text = "store.kind = \"memory\": refresh tokens come from the configuration, and no \
+                    key is needed";
+        findings.push(Finding::ok("store", text));
+    } else if !path.exists() {
+        let nearest = path.ancestors().find(|directory| directory.exists());
+        let what = format!("{} is made by the server", path.display());
+        findings.push(writable("store", &what, nearest.unwrap_or(Path::new("/"))));
+    } else {
+        findings.extend(exposed(path).or_else(|| exposed_below(path, 2)));
+        findings.push(writable("store", "store.path", path));
+        findings.extend(space(path));
+        match store::open(&config.store, &config.encryption) {
+            Ok(store) => accounts.store = Some(store),
+            Err(error) => {
+                let fix = "look at [encryption] and [store]; `adsproxy key init` makes a key";
+                findings.push(Finding::error("key", chain(&error), fix));
+            }
+        }
+    }
+    match timeout(STORE_TIMEOUT, read(config, accounts.store.as_deref())).await {
+        Ok((read, known)) => {
+            findings.extend(read);
+            accounts.known = known;
+        }
+        Err(_) => {
+            let text = format!("not all records were read within {STORE_TIMEOUT:?}");
+            findings.push(Finding::error("key", text, "look at the disk, or run it again"));
+        }
+    }
+    (findings, accounts)
+}
+
+/// Opens every record.
+async fn read(config: &Config, store: Option<&dyn CredentialStore>) -> (Vec<Finding>, Vec<Known>) {
+    let (mut findings, mut known, mut records) = (Vec::new(), Vec::new(), 0);
+    let mut ids: BTreeSet<AccountId> = config.accounts.keys().cloned().collect();
+    if let Some(store) = store {
+        match store.list().await {
+            Ok(stored) => ids.extend(stored),
+            Err(error) => {
+                let fix = "look at the directory of the store";
+                findings.push(Finding::error("store", chain(&error), fix));
+            }
+        }
+    }
+    for id in ids {
+        let record = match store {
+            Some(store) => store.load(&id).await,
+            None => Ok(None),
+        };
+        match record {
+            Ok(record) => {
+                records += usize::from(record.is_some());
+                known.extend(Known::of(config, id, record));
+            }
+            Err(error) => {
+                let fix = if error.is_sealed() {
+                    "put the key back under its id in encryption.keys; the record is kept until then"
+                } else {
+                    "restore the record from a backup, or connect the account again"
+                };
+                findings.push(Finding::error("key", chain(&error), fix));
+            }
+        }
+    }
+    if store.is_some() && findings.is_empty() {
+        let text = match records {
+            0 => "the key can be used; the store is empty".to_owned(),
+            count => format!("the key opens the store: {count} records"),
+        };
+        findings.push(Finding::ok("key", text));
+    }
+    (findings, known)
+}
+
+impl Known {
+    fn of(config: &Config, id: AccountId, record: Option<Credential>) -> Option<Self> {
+        let configured = config.accounts.get(&id);
+        let region = configured.map(|one| one.region).or(record.as_ref().map(|one| one.region))?;
+        let application = configured.map(|one| one.application.clone());
+        let application = application.or(record.as_ref().map(|one| one.application.clone()));
+        let scope = configured.and_then(|one| {
+            let is_scope = |name: &str| name.eq_ignore_ascii_case("Amazon-Advertising-API-Scope");
+            let (_, value) = one.headers.iter().find(|(name, _)| is_scope(name.as_str()))?;
+            value.to_str().ok().map(str::to_owned)
+        });
+        let seed = configured.and_then(|one| one.refresh_token.clone());
+        let application = application.unwrap_or_else(|| DEFAULT_APPLICATION.to_owned());
+        Some(Self { id, region, application, scope, seed, record })
+    }
+}
+
+/// The first thing below `path` that others may read: the rest has the same reason.
+fn exposed_below(path: &Path, depth: u32) -> Option<Finding> {
+    let entries = fs::read_dir(path).ok()?.filter_map(Result::ok).map(|entry| entry.path());
+    let below = |path: PathBuf| {
+        let deeper = || if depth > 1 { exposed_below(&path, depth - 1) } else { None };
+        exposed(&path).or_else(deeper)
+    };
+    entries.into_iter().find_map(below)
+}
+
+fn space(path: &Path) -> Option<Finding> {
+    let system = statvfs(path).ok()?;
+    let free = system.f_bavail.saturating_mul(system.f_frsize);
+    // Some file systems count no files.
+    let files = (system.f_files > 0).then_some(system.f_favail);
+    Some(judge_space(path, free, files))
+}
+
+fn judge_space(path: &Path, free: u64, files: Option<u64>) -> Finding {
+    let (path, mib) = (path.display(), free >> 20);
+    let text = format!("{mib} MiB free on the file system of {path}");
+    let fix = "make room: a rotated refresh token that cannot be saved may be lost";
+    match (free, files) {
+        (..SPACE_OUT, _) => Finding::error("space", text, fix),
+        (_, Some(..=16)) => {
+            let text = format!("no files can be made any more on the file system of {path}");
+            Finding::error("space", text, fix)
+        }
+        (..SPACE_LOW, _) => Finding::warning("space", text, fix),
+        _ => Finding::ok("space", text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::finding::Level, *};
+
+    #[test]
+    fn too_little_room_is_a_warning_before_it_is_an_error() {
+        let judge = |free, files| judge_space(Path::new("/s"), free, files).level;
+        assert_eq!(judge(1 << 30, Some(1000)), Level::Ok);
+        assert_eq!(judge(1 << 30, None), Level::Ok);
+        assert_eq!(judge(SPACE_LOW - 1, Some(1000)), Level::Warning);
+        assert_eq!(judge(SPACE_OUT - 1, Some(1000)), Level::Error);
+        assert_eq!(judge(1 << 30, Some(3)), Level::Error);
+    }
+}
