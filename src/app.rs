@@ -368,7 +368,7 @@ impl App {
     fn finish_audit(&self) {
         let Some(control) = &self.control else { return };
         let written = async {
-            self.engine.settle_audit().await;
+            self.engine.audit().flush().await;
             if self.is_private {
                 return Ok(());
             }
@@ -415,11 +415,14 @@ pub(crate) fn hooks(engine: &Engine, control: Handle) -> Result<Option<Hooks>, h
     let with = hooks::Surroundings {
         clock: engine.clock().clone(),
         metrics: engine.metrics().clone(),
-        events: engine.events().clone(),
         reconnect: Some(reconnect),
         control,
     };
-    Hooks::start(engine.config(), with)
+    let hooks = Hooks::start(engine.config(), with)?;
+    if let Some(hooks) = &hooks {
+        engine.reports().to_hooks(hooks.intake.clone());
+    }
+    Ok(hooks)
 }
 
 /// The first line of a server's log: which program, which configuration, which store.

@@ -4,7 +4,7 @@
 pub(crate) mod keys;
 
 use crate::{
-    audit::{Actor, Audit, Recorder},
+    audit::{Actor, Audit},
     clock::{Clock, SystemClock},
     config::Config,
     event::Events,
@@ -12,6 +12,7 @@ use crate::{
     id::AccountId,
     lwa::{Application, LwaClient},
     metrics::Metrics,
+    reports::Reports,
     store::{self, CredentialStore, Instance},
     sync::{Account, Directory, enroll::Enroller},
     token::{self, AccessToken, Surroundings, TokenManager},
@@ -54,9 +55,8 @@ pub struct Engine {
     http: LwaHttp,
     lwa: LwaClient,
     metrics: Arc<Metrics>,
-    events: Events,
     audit: Audit,
-    recorder: Recorder,
+    reports: Reports,
     tokens: TokenManager,
     enroller: Enroller,
     control: Handle,
@@ -101,15 +101,14 @@ impl Engine {
             None => LwaHttp::new(&tls, token.lwa_connect_timeout, token.lwa_timeout)?,
         };
         let lwa = LwaClient::new(http.clone());
-        let events = Events::default();
         let audit = Audit::beside(&*store, &config, clock.clone())?.counted(metrics.clone());
-        let recorder = Recorder::start(&audit, &events, actor, &control);
+        let reports = Reports::new(audit.clone(), actor, control.clone());
         let with = Surroundings {
             clock: clock.clone(),
             lwa: lwa.clone(),
             store: store.clone(),
             metrics: metrics.clone(),
-            events: events.clone(),
+            reports: reports.clone(),
             control: control.clone(),
         };
         let tokens = TokenManager::new(token, with);
@@ -118,7 +117,7 @@ impl Engine {
             store.clone(),
             tokens.clone(),
             clock.clone(),
-            events.clone(),
+            reports.clone(),
             audit.clone(),
         );
         Ok(Self {
@@ -128,9 +127,8 @@ impl Engine {
             http,
             lwa,
             metrics,
-            events,
             audit,
-            recorder,
+            reports,
             tokens,
             enroller,
             control,
@@ -269,7 +267,7 @@ impl Engine {
     /// Where to hear what happens to grants and tokens.
     #[must_use]
     pub fn events(&self) -> &Events {
-        &self.events
+        &self.reports.events
     }
 
     /// The audit log. What happens to tokens and grants is written to it already.
@@ -278,13 +276,8 @@ impl Engine {
         &self.audit
     }
 
-    /// Waits until what has happened so far is in the audit log, or could not be written: before
-    /// a program ends.
-    ///
-    /// # Cancel safety
-    /// Safe.
-    pub async fn settle_audit(&self) {
-        self.recorder.settle().await;
+    pub(crate) fn reports(&self) -> &Reports {
+        &self.reports
     }
 
     /// The token manager.

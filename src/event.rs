@@ -1,14 +1,12 @@
-//! What happens to grants and tokens, told to whoever listens: hooks, the audit log, library users.
+//! What happens to grants and tokens, and who subscribes to it within the program.
 //!
-//! An event names accounts and reasons, never a secret. Telling must not hold up a refresh, so a
-//! listener only takes note; one that panics is contained.
+//! An event names accounts and reasons, never a secret.
 
 use crate::id::AccountId;
 use parking_lot::RwLock;
 use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
     sync::Arc,
 };
 
@@ -97,57 +95,31 @@ impl Event {
     }
 }
 
-type Listener = Box<dyn Fn(&Event) + Send + Sync>;
-type Keeper = Box<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+type Subscriber = Box<dyn Fn(&Event) + Send + Sync>;
 
-/// Where events are told and heard. Cheap to clone; all clones share their listeners.
+/// The subscribers of one engine. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Events(Arc<Heard>);
-
-/// Who listens, and who of them writes down what it hears.
-#[derive(Default)]
-struct Heard {
-    listeners: RwLock<Vec<Listener>>,
-    keepers: RwLock<Vec<Keeper>>,
-}
+pub struct Events(Arc<RwLock<Vec<Subscriber>>>);
 
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Events").field("listeners", &self.0.listeners.read().len()).finish()
+        write!(f, "Events({})", self.0.read().len())
     }
 }
 
 impl Events {
-    /// Calls `listener` for every event from now on, in the thread where it happens.
+    /// Calls `subscriber` for every event from now on, in the thread where it happens.
     ///
-    /// The listener must not block and must not call `subscribe`: it takes note, for instance by a
-    /// channel, and does its work elsewhere.
-    pub fn subscribe(&self, listener: impl Fn(&Event) + Send + Sync + 'static) {
-        self.0.listeners.write().push(Box::new(listener));
+    /// It must not block and must not subscribe: it takes note, for instance by a channel, and does
+    /// its work elsewhere. A panic in it is logged and goes no further.
+    pub fn subscribe(&self, subscriber: impl Fn(&Event) + Send + Sync + 'static) {
+        self.0.write().push(Box::new(subscriber));
     }
 
-    /// Asks `keeper`, whenever somebody must know, to wait until it has written down what it was
-    /// told until then. It sets its own deadline.
-    pub fn keep(
-        &self,
-        keeper: impl Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync + 'static,
-    ) {
-        self.0.keepers.write().push(Box::new(keeper));
-    }
-
-    /// Waits until what was told is written down by all who keep it, or they have given up.
-    pub async fn kept(&self) {
-        let waits: Vec<_> = self.0.keepers.read().iter().map(|keeper| keeper()).collect();
-        for wait in waits {
-            wait.await;
-        }
-    }
-
-    /// Tells everybody who listens.
-    pub fn emit(&self, event: &Event) {
-        for listener in &*self.0.listeners.read() {
-            if catch_unwind(AssertUnwindSafe(|| listener(event))).is_err() {
-                tracing::error!(event = event.kind.as_str(), "a listener of events panicked");
+    pub(crate) fn emit(&self, event: &Event) {
+        for subscriber in &*self.0.read() {
+            if catch_unwind(AssertUnwindSafe(|| subscriber(event))).is_err() {
+                tracing::error!(event = event.kind.as_str(), "a subscriber of events panicked");
             }
         }
     }

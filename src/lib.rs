@@ -82,6 +82,7 @@ mod listen;
 mod login;
 mod lwa;
 mod provider;
+mod reports;
 mod store;
 mod sync;
 mod token;
@@ -122,7 +123,7 @@ pub mod testing {
         pub use crate::admin::route_docs;
     }
     pub mod audit {
-        pub use crate::audit::Actor;
+        pub use crate::audit::{Actor, Audit};
     }
     pub mod clock {
         pub use crate::clock::{Clock, ManualClock, SystemClock};
@@ -140,7 +141,7 @@ pub mod testing {
         pub use crate::engine::Engine;
     }
     pub mod event {
-        pub use crate::event::{Event, Events, Kind};
+        pub use crate::event::{Event, Kind};
     }
     pub mod forward {
         pub use crate::forward::{connect::Connector, upstream::Host};
@@ -168,6 +169,9 @@ pub mod testing {
     }
     pub mod proxy {
         pub use crate::proxy::error::TABLE;
+    }
+    pub mod reports {
+        pub use crate::reports::Reports;
     }
     pub mod secret {
         pub use crate::secret::Secret;

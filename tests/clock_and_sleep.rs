@@ -4,13 +4,14 @@ use crate::support::proxy::ACME_REFRESH;
 use adsproxy::{
     sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator, Options},
     testing::{
+        audit::{Actor, Audit},
         clock::{Clock, ManualClock},
         config,
-        event::Events,
         https::{self, LwaHttp},
         id::Region,
         lwa::{Application, LwaClient},
         metrics::Metrics,
+        reports::Reports,
         store::{Credential, CredentialStore, Store},
         token::{AccessToken, Authority, Holder, Surroundings, TokenManager},
     },
@@ -213,7 +214,7 @@ fn boot(
         lwa: LwaClient::new(http),
         store: store.clone(),
         metrics,
-        events: Events::default(),
+        reports: Reports::new(Audit::off(), Actor::Server, Handle::current()),
         control: Handle::current(),
     };
     let tokens = TokenManager::new(&token_config(), with);

@@ -47,6 +47,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "sync",
             "audit",
             "token",
+            "reports",
             "store",
             "lwa",
             "https",
@@ -82,26 +83,12 @@ const MODULES: &[(&str, &[&str])] = &[
         &[
             "audit",
             "token",
+            "reports",
             "store",
             "lwa",
             "config",
             "secret",
             "clock",
-            "error_chain",
-            "event",
-            "id",
-        ],
-    ),
-    // Its keys are kept in the store.
-    (
-        "audit",
-        &[
-            "store",
-            "metrics",
-            "config",
-            "clock",
-            "backoff",
-            "durable_file",
             "error_chain",
             "event",
             "id",
@@ -111,12 +98,36 @@ const MODULES: &[(&str, &[&str])] = &[
         "token",
         &[
             "account",
+            "reports",
             "lwa",
             "store",
             "metrics",
             "config",
             "secret",
             "clock",
+            "error_chain",
+            "event",
+            "id",
+        ],
+    ),
+    // What follows from a change of a grant or token, besides the change.
+    ("reports", &["audit", "hooks", "event"]),
+    // Its keys are kept in the store.
+    (
+        "audit",
+        &["store", "metrics", "config", "clock", "backoff", "durable_file", "error_chain", "id"],
+    ),
+    // Knows no tokens.
+    (
+        "hooks",
+        &[
+            "metrics",
+            "https",
+            "config",
+            "secret",
+            "backoff",
+            "clock",
+            "durable_file",
             "error_chain",
             "event",
             "id",
@@ -136,22 +147,6 @@ const MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("lwa", &["https", "provider", "config", "secret", "backoff", "id"]),
-    // Is told what happens by events; knows neither tokens nor the store.
-    (
-        "hooks",
-        &[
-            "metrics",
-            "https",
-            "config",
-            "secret",
-            "backoff",
-            "clock",
-            "durable_file",
-            "error_chain",
-            "event",
-            "id",
-        ],
-    ),
     (
         "forward",
         &[

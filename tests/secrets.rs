@@ -11,12 +11,13 @@ use adsproxy::{
         Times,
     },
     testing::{
+        audit::{Actor, Audit},
         clock::{Clock, SystemClock},
         config::load::{self, Options as LoadOptions},
-        event::Events,
         https,
         lwa::{Application, LwaClient},
         metrics::Metrics,
+        reports::Reports,
         store::{self, Credential, StoredAccessToken},
         token::{Authority, Surroundings, TokenManager},
     },
@@ -432,9 +433,9 @@ async fn debug_shows_no_secret_of_any_type_that_holds_one() {
     let lwa = LwaClient::new(https::LwaHttp::new(&tls, second, second).expect("a client"));
     let metrics = Metrics::new(&config.metrics, Arc::default());
     let control = tokio::runtime::Handle::current();
-    let events = Events::default();
+    let reports = Reports::new(Audit::off(), Actor::Server, control.clone());
     let with =
-        Surroundings { clock, lwa: lwa.clone(), store: store.clone(), metrics, events, control };
+        Surroundings { clock, lwa: lwa.clone(), store: store.clone(), metrics, reports, control };
     let tokens = TokenManager::new(&config.token, with);
     let application = Arc::new(Application::new("default", &config.applications["default"]));
     let holder =

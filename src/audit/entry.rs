@@ -10,14 +10,14 @@ use std::fmt::{self, Write as _};
 /// One thing that somebody did or that happened. Made with [`Entry::new`] and what follows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    pub(super) actor: Actor,
-    pub(super) action: Action,
-    pub(super) outcome: Outcome,
-    pub(super) account: Option<AccountId>,
-    pub(super) request_id: Option<Name>,
-    pub(super) generation: Option<u64>,
-    pub(super) about: Option<Name>,
-    pub(super) count: Option<u64>,
+    pub(crate) actor: Actor,
+    pub(crate) action: Action,
+    pub(crate) outcome: Outcome,
+    pub(crate) account: Option<AccountId>,
+    pub(crate) request_id: Option<Name>,
+    pub(crate) generation: Option<u64>,
+    pub(crate) about: Option<Name>,
+    pub(crate) count: Option<u64>,
 }
 
 impl Entry {

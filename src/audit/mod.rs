@@ -9,17 +9,15 @@ pub mod entry;
 mod files;
 mod head;
 mod keys;
-mod recorder;
+mod queue;
 pub mod report;
 mod snapshot;
 pub mod tail;
-mod tally;
 mod verify;
 mod writer;
 
 pub use entry::{Action, Actor, Entry};
 pub use keys::AuditKeys;
-pub use recorder::Recorder;
 pub use report::Report;
 
 use crate::{
@@ -31,17 +29,17 @@ use crate::{
 };
 use files::Files;
 use keys::KeySource;
+use queue::Queue;
 use snapshot::{Segment, Snapshot};
 use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
 };
-use tally::Tally;
 use tracing::{error, info};
 use writer::{Appended, Writer};
 
@@ -52,8 +50,8 @@ pub struct Audit(Option<Arc<Inner>>);
 #[derive(Debug)]
 struct Inner {
     writer: Writer,
-    metrics: Option<Arc<Metrics>>,
-    tally: Tally,
+    metrics: OnceLock<Arc<Metrics>>,
+    queue: Queue,
     /// The last entry could not be written: said once.
     is_failing: AtomicBool,
     /// Damage was found: said once.
@@ -144,17 +142,16 @@ impl Audit {
 
     fn with_keys(audit: &config::Audit, keys: KeySource, clock: Arc<dyn Clock>) -> Self {
         let writer = |path: &PathBuf| Writer::new(Files::new(path), audit, Arc::new(keys), clock);
-        Self(audit.path.as_ref().map(writer).map(|writer| Arc::new(Inner::new(writer, None))))
+        Self(audit.path.as_ref().map(writer).map(|writer| Arc::new(Inner::new(writer))))
     }
 
     /// The same log, whose writes are counted in `metrics`.
     #[must_use]
     pub fn counted(self, metrics: Arc<Metrics>) -> Self {
-        let counted = |inner: Arc<Inner>| {
-            let writer = inner.writer.same();
-            Arc::new(Inner::new(writer, Some(metrics)))
-        };
-        Self(self.0.map(counted))
+        if let Some(inner) = &self.0 {
+            let _ = inner.metrics.set(metrics);
+        }
+        self
     }
 
     /// Where it is; none if it is off.
@@ -234,39 +231,6 @@ impl Audit {
     }
 }
 
-impl Audit {
-    /// As [`Audit::write`], for what changes nothing and may come in any number, such as a request
-    /// that was refused: equal ones within a minute after the first are written as one entry with
-    /// their number.
-    ///
-    /// # Errors
-    /// As [`Audit::write`].
-    pub async fn count(&self, entry: Entry) -> Result<(), Error> {
-        match &self.0 {
-            Some(inner) if inner.tally.add(entry.clone(), inner.writer.now()) => {
-                self.write(entry).await
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Writes what was counted a minute ago, or `all` that was counted.
-    async fn write_counted(&self, all: bool) {
-        let due = self.0.as_ref().map(|inner| inner.tally.due(inner.writer.now(), all));
-        if let Some(due) = due.filter(|due| !due.is_empty()) {
-            // The log and the metric report it.
-            let _ = self.write_all(due).await;
-        }
-    }
-
-    /// Counts entries that could not even wait to be written.
-    fn lost(&self, entries: usize) {
-        if let Some(metrics) = self.0.as_ref().and_then(|inner| inner.metrics.as_ref()) {
-            metrics.audit_write(entries, false);
-        }
-    }
-}
-
 /// What can be asked of a whole log. Each reads all of it, which blocks.
 impl Audit {
     /// Checks the log from its beginning to its end; an empty report if it is off.
@@ -295,20 +259,32 @@ impl Inner {
         verify::verify(&Snapshot::take(&self.writer.files, &keys)?, &keys)
     }
 
-    fn new(writer: Writer, metrics: Option<Arc<Metrics>>) -> Self {
-        let (is_failing, is_damaged) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { writer, metrics, tally: Tally::default(), is_failing, is_damaged }
+    fn new(writer: Writer) -> Self {
+        Self {
+            writer,
+            metrics: OnceLock::new(),
+            queue: Queue::default(),
+            is_failing: AtomicBool::new(false),
+            is_damaged: AtomicBool::new(false),
+        }
+    }
+
+    fn count_write(&self, entries: usize, is_written: bool) {
+        if let Some(metrics) = self.metrics.get() {
+            metrics.audit_write(entries, is_written);
+        }
     }
 
     fn record(&self, entries: &[Entry]) -> Result<(), Error> {
+        if entries.is_empty() {
+            return Ok(());
+        }
         self.told(entries.len(), self.writer.append(entries))
     }
 
     /// Counts a write and logs what a person should know of it, once.
     fn told(&self, count: usize, written: Result<Appended, Error>) -> Result<(), Error> {
-        if let Some(metrics) = &self.metrics {
-            metrics.audit_write(count, written.is_ok());
-        }
+        self.count_write(count, written.is_ok());
         let log = self.writer.files.current.display();
         match written {
             Ok(appended) => {

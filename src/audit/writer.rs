@@ -82,17 +82,6 @@ impl Writer {
         self.clock.now().wall
     }
 
-    /// Another one for the same log.
-    pub(super) fn same(&self) -> Self {
-        Self {
-            files: self.files.clone(),
-            keys: self.keys.clone(),
-            clock: self.clock.clone(),
-            turn: Mutex::new(()),
-            ..*self
-        }
-    }
-
     /// Appends `entries`; durable when it returns `Ok`.
     pub(super) fn append(&self, entries: &[Entry]) -> Result<Appended, Error> {
         let locked = || Error::Locked { path: self.files.head.clone(), waited: LOCK_TIMEOUT };

@@ -145,7 +145,7 @@ impl Session {
             };
             let ended = async {
                 tokens.finish().await;
-                self.engine.settle_audit().await;
+                self.engine.audit().flush().await;
             };
             let _ = tokio::time::timeout(FINISH_TIMEOUT, ended).await;
             if let Some(hooks) = hooks {

@@ -1,10 +1,16 @@
 //! Where events wait until they are written down: told without blocking, bounded.
 
-use crate::event::{Event, Kind};
+use crate::{
+    event::{Event, Kind},
+    metrics::{Dropped, Metrics},
+};
 use parking_lot::Mutex;
 use std::{
     collections::VecDeque,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 use tokio::{
@@ -18,9 +24,11 @@ const KEPT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Events in the order they happened.
 #[derive(Debug)]
-pub(super) struct Intake {
+pub struct Intake {
     events: Mutex<VecDeque<Event>>,
     max: usize,
+    wanted: Vec<Kind>,
+    metrics: Arc<Metrics>,
     changed: Notify,
     /// How many events there were, and how many of them are written down.
     told: AtomicU64,
@@ -28,18 +36,24 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    pub(super) fn new(max: usize) -> Self {
+    pub(super) fn new(max: usize, wanted: Vec<Kind>, metrics: Arc<Metrics>) -> Self {
         Self {
             events: Mutex::default(),
             max,
+            wanted,
+            metrics,
             changed: Notify::new(),
             told: AtomicU64::new(0),
             kept: watch::Sender::new(0),
         }
     }
 
-    /// Takes note of `event`. Says whether another had to go for it: the disk hangs, then.
-    pub(super) fn push(&self, event: &Event) -> bool {
+    /// Takes note of `event`, if a hook wants it. If there is no room, the disk hangs: another one
+    /// has to go.
+    pub(crate) fn push(&self, event: &Event) {
+        if !self.wanted.contains(&event.kind) {
+            return;
+        }
         let mut events = self.events.lock();
         let full = events.len() >= self.max;
         if full {
@@ -50,7 +64,9 @@ impl Intake {
         self.told.fetch_add(1, Relaxed);
         drop(events);
         self.changed.notify_one();
-        full
+        if full {
+            self.metrics.hooks.dropped(Dropped::OutboxFull, 1);
+        }
     }
 
     /// Takes everything, with the number that `written` is to be told once it is on disk.
@@ -65,7 +81,7 @@ impl Intake {
     }
 
     /// Waits until what was told until now is written down, for a second at most.
-    pub(super) async fn kept(&self) {
+    pub(crate) async fn kept(&self) {
         let told = self.told.load(Relaxed);
         let mut kept = self.kept.subscribe();
         let _ = timeout(KEPT_TIMEOUT, kept.wait_for(|number| *number >= told)).await;
@@ -84,21 +100,26 @@ impl Intake {
 mod tests {
     use super::*;
 
+    fn intake() -> Intake {
+        let config = crate::config::Metrics { account_labels_max: 5 };
+        Intake::new(3, Kind::ALL.to_vec(), Metrics::new(&config, Arc::default()))
+    }
+
     #[test]
     fn the_oldest_refresh_goes_first_and_then_the_oldest_of_all() {
-        let intake = Intake::new(3);
+        let intake = intake();
         for (kind, at) in [(Kind::Expiring, 1), (Kind::TokenRefreshed, 2), (Kind::Recovered, 3)] {
-            assert!(!intake.push(&Event::new(kind, at)));
+            intake.push(&Event::new(kind, at));
         }
-        assert!(intake.push(&Event::new(Kind::Recovered, 4)));
-        assert!(intake.push(&Event::new(Kind::Recovered, 5)));
+        intake.push(&Event::new(Kind::Recovered, 4));
+        intake.push(&Event::new(Kind::Recovered, 5));
         let left: Vec<u64> = intake.take().0.iter().map(|event| event.at).collect();
         assert_eq!(left, [3, 4, 5]);
         assert!(intake.take().0.is_empty());
     }
     #[tokio::test]
     async fn what_is_kept_is_what_was_written_down() {
-        let intake = std::sync::Arc::new(Intake::new(3));
+        let intake = std::sync::Arc::new(intake());
         intake.kept().await;
         intake.push(&Event::new(Kind::Expiring, 1));
         let (waiter, began) = (intake.clone(), std::time::Instant::now());

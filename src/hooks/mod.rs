@@ -21,13 +21,12 @@ pub use message::{Message, rfc3339};
 use crate::{
     clock::Clock,
     config::{self, Config},
-    event::Events,
     https,
     id::AccountId,
-    metrics::{Dropped, Metrics},
+    metrics::Metrics,
     secret::Secret,
 };
-use intake::Intake;
+pub use intake::Intake;
 use outbox::Outbox;
 use run::Runner;
 use rustls::ClientConfig;
@@ -54,8 +53,6 @@ pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Where it is told what happens.
-    pub events: Events,
     /// Makes links for reconnecting.
     pub reconnect: Option<Reconnect>,
     /// Where everything runs.
@@ -65,12 +62,13 @@ pub struct Surroundings {
 /// The running hooks; they stop when this is dropped.
 #[derive(Debug)]
 pub struct Hooks {
+    pub(crate) intake: Arc<Intake>,
     stop: watch::Sender<bool>,
     runner: JoinHandle<()>,
 }
 
 impl Hooks {
-    /// Listens to events from now on and takes over what waits in the outbox. None if no hook is
+    /// Takes over what waits in the outbox. None if no hook is
     /// configured.
     ///
     /// If the outbox cannot be used, messages wait in memory, which the log tells: hooks are no
@@ -93,24 +91,14 @@ impl Hooks {
                 None
             }
         });
-        let intake = Arc::new(Intake::new(config.outbox.messages_max));
-        let (noted, metrics) = (intake.clone(), with.metrics.clone());
         let wanted: Vec<_> = config.hooks.iter().flat_map(|hook| hook.events.clone()).collect();
-        with.events.subscribe(move |event| {
-            if wanted.contains(&event.kind) && noted.push(event) {
-                metrics.hooks.dropped(Dropped::OutboxFull, 1);
-            }
-        });
-        let keeper = intake.clone();
-        with.events.keep(move || {
-            let keeper = keeper.clone();
-            Box::pin(async move { keeper.kept().await })
-        });
+        let max = config.outbox.messages_max;
+        let intake = Arc::new(Intake::new(max, wanted, with.metrics.clone()));
         let stop = watch::Sender::new(false);
         let control = with.control.clone();
-        let runner = Runner::new(config, targets, outbox, intake, with);
+        let runner = Runner::new(config, targets, outbox, intake.clone(), with);
         let runner = control.spawn(runner.run(stop.subscribe()));
-        Ok(Some(Self { stop, runner }))
+        Ok(Some(Self { intake, stop, runner }))
     }
 
     /// Writes down what was told until now and waits for the deliveries under way; without an

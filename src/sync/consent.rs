@@ -2,8 +2,9 @@
 
 use super::Directory;
 use crate::{
-    event::{Event, Events, Kind},
+    event::{Event, Kind},
     id::AccountId,
+    reports::Reports,
     secret::Secret,
     store::{
         CredentialStore,
@@ -31,13 +32,12 @@ impl Reminders {
     pub(super) async fn warn_of_expiring(
         &self,
         directory: &Directory,
-        events: &Events,
+        reports: &Reports,
         store: &dyn CredentialStore,
         now_unix: u64,
     ) {
         let table = directory.snapshot();
         self.0.lock().retain(|id, _| table.contains_key(id));
-        let mut told = Vec::new();
         for (id, account) in table.iter() {
             let left = account.holder.consent_days_left(now_unix);
             let Some(days_left) = left.filter(|&left| self.is_due(id, left)) else { continue };
@@ -46,20 +46,14 @@ impl Reminders {
             }
             let name = id.as_str();
             warn!(account = name, days_left, "the grant ends 365 days after consent: ask for it");
-            events.emit(&Event {
+            let event = Event {
                 account: Some(id.clone()),
                 application: Some(account.holder.application().name().to_owned()),
                 days_left: Some(days_left),
                 ..Event::new(Kind::Expiring, now_unix)
-            });
-            told.push((id, days_left));
-        }
-        if told.is_empty() {
-            return;
-        }
-        // Told twice after a crash in between, instead of never.
-        events.kept().await;
-        for (id, days_left) in told {
+            };
+            // Reported twice after a crash in between, instead of never.
+            reports.report(&event).await;
             remember(store, id, days_left, now_unix).await;
         }
     }

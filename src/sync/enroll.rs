@@ -10,9 +10,9 @@ use crate::{
     clock::Clock,
     config::{self, Config},
     error_chain::chain,
-    event::Events,
     id::{AccountId, Region},
     lwa::Application,
+    reports::Reports,
     secret::Secret,
     store::{self, Credential, CredentialStore, Lock},
     token::{Authority, Holder, Refused, TokenManager},
@@ -65,7 +65,7 @@ pub struct Enroller {
     store: Arc<dyn CredentialStore>,
     tokens: TokenManager,
     clock: Arc<dyn Clock>,
-    events: Events,
+    reports: Reports,
     audit: Audit,
     directory: Directory,
     only: Option<AccountId>,
@@ -84,7 +84,7 @@ impl Enroller {
         store: Arc<dyn CredentialStore>,
         tokens: TokenManager,
         clock: Arc<dyn Clock>,
-        events: Events,
+        reports: Reports,
         audit: Audit,
     ) -> Self {
         let applications = config.applications.iter().map(|(name, application)| {
@@ -97,7 +97,7 @@ impl Enroller {
             store,
             tokens,
             clock,
-            events,
+            reports,
             audit,
             directory,
             only: None,
@@ -166,8 +166,8 @@ impl Enroller {
             loop {
                 sleep(FOLLOW_INTERVAL).await;
                 let (now, store) = (self.clock.now().unix(), &*self.store);
-                let (directory, events) = (&self.directory, &self.events);
-                self.reminders.warn_of_expiring(directory, events, store, now).await;
+                let (directory, reports) = (&self.directory, &self.reports);
+                self.reminders.warn_of_expiring(directory, reports, store, now).await;
             }
         };
         tokio::join!(follow, remind);

@@ -6,8 +6,9 @@
 
 use super::{Holder, refresh, slot::Failure};
 use crate::{
-    event::{Event, Events, Kind},
+    event::{Event, Kind},
     id::AccountId,
+    reports::Reports,
 };
 use parking_lot::Mutex;
 use std::collections::HashSet;
@@ -15,14 +16,14 @@ use std::collections::HashSet;
 /// Tells what is news.
 #[derive(Debug)]
 pub(super) struct Announcer {
-    events: Events,
+    reports: Reports,
     dead: Mutex<HashSet<AccountId>>,
     rejected: Mutex<HashSet<String>>,
 }
 
 impl Announcer {
-    pub(super) fn new(events: Events) -> Self {
-        Self { events, dead: Mutex::default(), rejected: Mutex::default() }
+    pub(super) fn new(reports: Reports) -> Self {
+        Self { reports, dead: Mutex::default(), rejected: Mutex::default() }
     }
 
     /// The record of `account` says that its grant is dead, which somebody has told already.
@@ -34,7 +35,7 @@ impl Announcer {
     pub(super) fn usable(&self, holder: &Holder, generation: u64, at: u64) {
         if self.dead.lock().remove(&holder.id) {
             let event = about(Kind::Recovered, holder, at);
-            self.events.emit(&Event { generation: Some(generation), ..event });
+            self.reports.note(&Event { generation: Some(generation), ..event });
         }
     }
 
@@ -42,7 +43,7 @@ impl Announcer {
     pub(super) fn refreshed(&self, holder: &Holder, generation: u64, at: u64) {
         self.rejected.lock().remove(holder.application.name());
         let event = about(Kind::TokenRefreshed, holder, at);
-        self.events.emit(&Event { generation: Some(generation), ..event });
+        self.reports.note(&Event { generation: Some(generation), ..event });
         self.usable(holder, generation, at);
     }
 
@@ -55,7 +56,7 @@ impl Announcer {
         let tell = |kind| {
             let generation = Some(generation).filter(|&generation| generation > 0);
             let reason = Some(error.reason());
-            self.events.emit(&Event { generation, reason, ..about(kind, holder, at) });
+            self.reports.note(&Event { generation, reason, ..about(kind, holder, at) });
         };
         if failures.is_power_of_two() {
             tell(Kind::TokenRefreshFailed);
@@ -76,16 +77,16 @@ impl Announcer {
         if self.dead.lock().insert(holder.id.clone()) {
             let generation = Some(holder.slot.lock().generation()).filter(|&number| number > 0);
             let event = about(Kind::ReauthorizationRequired, holder, at);
-            self.events.emit(&Event { generation, reason: Some("invalid_grant"), ..event });
             // The mark must not be older than what hooks have on disk.
-            self.events.kept().await;
+            let event = Event { generation, reason: Some("invalid_grant"), ..event };
+            self.reports.report(&event).await;
         }
     }
 
     /// The store took the record of `holder`'s account no more, the first one that it did not.
     pub(super) fn degraded(&self, holder: &Holder, at: u64) {
         let reason = Some("store_unavailable");
-        self.events.emit(&Event { reason, ..about(Kind::StoreDegraded, holder, at) });
+        self.reports.note(&Event { reason, ..about(Kind::StoreDegraded, holder, at) });
     }
 }
 

@@ -25,10 +25,10 @@ use crate::{
     clock::{Clock, Now},
     config,
     error_chain::chain,
-    event::Events,
     id::{AccountId, Region},
     lwa::{Application, LwaClient},
     metrics::{Metrics, Trigger},
+    reports::Reports,
     store::{self, Credential, CredentialStore},
 };
 use slot::{Failure, Policy, Rejected, Want};
@@ -78,8 +78,8 @@ pub struct Surroundings {
     pub store: Arc<dyn CredentialStore>,
     /// Counts.
     pub metrics: Arc<Metrics>,
-    /// Are told what happens.
-    pub events: Events,
+    /// Where what happens is reported.
+    pub reports: Reports,
     /// Runs the refreshes. It must live as long as they take: a refresh that is cut off between
     /// LWA's answer and the store may lose a rotated grant.
     pub control: Handle,
@@ -116,7 +116,7 @@ impl TokenManager {
             lwa: with.lwa,
             store: with.store,
             metrics: with.metrics,
-            announcer: announce::Announcer::new(with.events),
+            announcer: announce::Announcer::new(with.reports),
             control: with.control,
             lwa_calls: Semaphore::new(config.lwa_concurrency),
             background: background::Queue::default(),
