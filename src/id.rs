@@ -82,7 +82,10 @@ impl fmt::Debug for AccountId {
 pub struct InvalidAccountId;
 
 /// One of Amazon's three API regions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Region {
     /// North America.
     Na,

@@ -2,10 +2,10 @@
 
 use super::{
     Call, Sources,
-    respond::{Reply, json as respond_json},
+    respond::{Reply, json as respond_json, json_of},
     tokens,
 };
-use crate::{id::AccountId, login::Problem};
+use crate::{id::AccountId, login::LoginError};
 use serde_json::{Value, json};
 
 /// All accounts and whether the store works.
@@ -36,22 +36,21 @@ pub(super) fn status(sources: &Sources, _query: &str) -> Reply {
     )
 }
 
-pub(super) async fn list(call: Call) -> Result<Reply, Problem> {
-    Ok(respond_json(&tokens::all(call.logins.engine())))
+pub(super) async fn list(call: Call) -> Result<Reply, LoginError> {
+    Ok(respond_json(&tokens::all(&call.logins.engine)))
 }
 
-pub(super) async fn show(call: Call) -> Result<Reply, Problem> {
-    let engine = call.logins.engine();
+pub(super) async fn show(call: Call) -> Result<Reply, LoginError> {
+    let engine = &call.logins.engine;
     let account = tokens::find(engine, &id(&call)?)?;
     Ok(respond_json(&tokens::describe(engine, &account)))
 }
 
 /// The same as a logout.
-pub(super) async fn delete(call: Call) -> Result<Reply, Problem> {
-    let done = call.logins.logout(&id(&call)?).await?;
-    Ok(respond_json(&serde_json::to_value(done).expect("it is plain JSON")))
+pub(super) async fn delete(call: Call) -> Result<Reply, LoginError> {
+    Ok(json_of(&call.logins.logout(&id(&call)?).await?))
 }
 
-fn id(call: &Call) -> Result<AccountId, Problem> {
-    call.id.parse().map_err(|error| Problem::BadRequest(format!("{error}")))
+pub(super) fn id(call: &Call) -> Result<AccountId, LoginError> {
+    call.id.parse().map_err(LoginError::bad_request)
 }

@@ -1,7 +1,7 @@
 //! What a request says: arguments of the address or of a small body, cookies.
 
 use super::RequestBody;
-use crate::{login::Problem, secret::Secret};
+use crate::{login::LoginError, secret::Secret};
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, Limited};
@@ -28,8 +28,11 @@ impl Arguments {
     ///
     /// # Errors
     /// `BadRequest` if it is too long, too slow, or no JSON object.
-    pub(super) async fn of_body(headers: &HeaderMap, body: RequestBody) -> Result<Self, Problem> {
-        let bad = |why: &str| Problem::BadRequest(why.to_owned());
+    pub(super) async fn of_body(
+        headers: &HeaderMap,
+        body: RequestBody,
+    ) -> Result<Self, LoginError> {
+        let bad = |why: &str| LoginError::bad_request(why);
         let read = timeout(BODY_TIMEOUT, Limited::new(body, BODY_MAX_BYTES).collect()).await;
         let read = read.map_err(|_| bad("the body did not arrive in time"))?;
         let body: Bytes = read.map_err(|_| bad("the body is too long or broke off"))?.to_bytes();
@@ -59,10 +62,10 @@ impl Arguments {
     ///
     /// # Errors
     /// `BadRequest` if there are several: which one was meant is not for us to guess.
-    pub(super) fn one(&self, name: &str) -> Result<Option<String>, Problem> {
+    pub(super) fn one(&self, name: &str) -> Result<Option<String>, LoginError> {
         let mut values = self.all(name);
         if values.len() > 1 {
-            return Err(Problem::BadRequest(format!("{name} is there more than once")));
+            return Err(LoginError::bad_request(format_args!("{name} is there more than once")));
         }
         Ok(values.pop().filter(|value| !value.is_empty()))
     }

@@ -2,7 +2,7 @@
 //! which server this is, take access tokens, and have it recorded what they are for.
 
 use super::{
-    Call,
+    Call, accounts,
     arguments::Arguments,
     respond::{Reply, json as respond_json},
     tokens,
@@ -12,7 +12,7 @@ use crate::{
     config::StoreKind,
     engine::Engine,
     id::AccountId,
-    login::Problem,
+    login::{LoginError, Logins},
     sync::Account,
     token::{AccessToken, Error},
 };
@@ -24,8 +24,8 @@ use std::{sync::Arc, time::Duration};
 pub const TOKEN_PATH: &str = "/auth/o2/token";
 
 /// Names the store and the admin listener: by these a command knows its own server.
-pub(super) async fn server(call: Call) -> Result<Reply, Problem> {
-    let config = call.logins.engine().config();
+pub(super) async fn server(call: Call) -> Result<Reply, LoginError> {
+    let config = call.logins.engine.config();
     let path = (config.store.kind != StoreKind::Memory).then_some(&config.store.path);
     Ok(respond_json(&json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -36,12 +36,12 @@ pub(super) async fn server(call: Call) -> Result<Reply, Problem> {
 }
 
 /// An access token that lives for `min_ttl_secs` more, or the one there is unless it `must`.
-pub(super) async fn token(call: Call) -> Result<Reply, Problem> {
+pub(super) async fn token(call: Call) -> Result<Reply, LoginError> {
     let account = account(&call)?;
     let form = Arguments::of_body(&call.parts.headers, call.body).await?;
     let seconds = form.one("min_ttl_secs")?.and_then(|text| text.parse().ok()).unwrap_or(0);
     let must = form.one("must")?.as_deref() == Some("true");
-    let engine = call.logins.engine();
+    let engine = &call.logins.engine;
     let token = match engine.tokens().token_for(&account.holder, Duration::from_secs(seconds)).await
     {
         Err(Error::Unavailable { .. }) if !must => engine.tokens().token(&account.holder).await,
@@ -68,13 +68,13 @@ pub(super) async fn token(call: Call) -> Result<Reply, Problem> {
 }
 
 /// Records that a program is given access to an account.
-pub(super) async fn disclosure(call: Call) -> Result<Reply, Problem> {
+pub(super) async fn disclosure(call: Call) -> Result<Reply, LoginError> {
     let account = account(&call)?;
     let form = Arguments::of_body(&call.parts.headers, call.body).await?;
     let action = match form.one("action")?.as_deref() {
         Some("exec") => Action::Exec,
         Some("token.disclose") => Action::TokenDisclose,
-        _ => return Err(Problem::BadRequest("action is exec or token.disclose".to_owned())),
+        _ => return Err(LoginError::bad_request("action is exec or token.disclose")),
     };
     let about = form.one("about")?.unwrap_or_default();
     record(&call.logins, &account.id, action, |entry| entry.about(&about)).await?;
@@ -82,28 +82,28 @@ pub(super) async fn disclosure(call: Call) -> Result<Reply, Problem> {
 }
 
 async fn record(
-    logins: &crate::login::Logins,
+    logins: &Logins,
     account: &AccountId,
     action: Action,
     more: impl FnOnce(Entry) -> Entry,
-) -> Result<(), Problem> {
-    let entry = more(Entry::new(logins.actor().clone(), action).account(account));
-    Ok(logins.engine().audit().write(entry).await?)
+) -> Result<(), LoginError> {
+    let entry = more(Entry::new(logins.actor.clone(), action).account(account));
+    Ok(logins.engine.audit().write(entry).await?)
 }
 
 /// Login with Amazon's token endpoint for the data plane of a command: its refresh token is
 /// `Atzr|<account>`, and `Atzr|<account>|<generation>` once it has had the token of that generation,
 /// which a further request rejects.
-pub(super) async fn oauth_token(call: Call) -> Result<Reply, Problem> {
+pub(super) async fn oauth_token(call: Call) -> Result<Reply, LoginError> {
     let form = Arguments::of_body(&call.parts.headers, call.body).await?;
     let named = form.one("refresh_token")?.unwrap_or_default();
     let (alias, rejected) = parse(&named);
-    let engine = call.logins.engine();
+    let engine = &call.logins.engine;
     let account = alias.parse().ok().and_then(|id: AccountId| tokens::find(engine, &id).ok());
     let Some(account) = account else {
         return Ok(refused(StatusCode::BAD_REQUEST, "invalid_grant"));
     };
-    let id = call.logins.request_id().as_bytes();
+    let id = call.logins.request_id.as_bytes();
     Ok(match exchange(engine, &account, rejected, id).await {
         Ok(token) => respond_json(&json!({
             "access_token": token.expose(),
@@ -153,9 +153,8 @@ fn refused(status: StatusCode, error: &str) -> Reply {
     response
 }
 
-fn account(call: &Call) -> Result<Arc<Account>, Problem> {
-    let id = call.id.parse().map_err(|error| Problem::BadRequest(format!("{error}")))?;
-    tokens::find(call.logins.engine(), &id)
+fn account(call: &Call) -> Result<Arc<Account>, LoginError> {
+    tokens::find(&call.logins.engine, &accounts::id(call)?)
 }
 
 #[cfg(test)]

@@ -144,7 +144,7 @@ impl Admin {
                 if count > 0 {
                     let entry = Entry::new(Actor::admin(None), Action::RequestsIgnored);
                     // The log of the audit log itself reports a failure.
-                    let _ = logins.engine().audit().write(entry.count(count).about(about)).await;
+                    let _ = logins.engine.audit().write(entry.count(count).about(about)).await;
                 }
             }
         }
@@ -152,7 +152,7 @@ impl Admin {
 
     fn new(surface: Surface, sources: Sources, guard: Guard, logins: Option<Logins>) -> Self {
         let applications =
-            logins.iter().flat_map(|logins| logins.engine().config().applications.values());
+            logins.iter().flat_map(|logins| logins.engine.config().applications.values());
         let paths = applications.filter_map(|application| {
             let uri: Uri = application.redirect_uri.parse().ok()?;
             Some(uri.path().to_owned()).filter(|path| is_callback_path(path))
@@ -205,9 +205,9 @@ impl Admin {
         let act = match (route.handler, &self.0.logins) {
             (Handler::Show(show), _) => return show(&self.0.sources, query),
             (Handler::Act(act), Some(logins)) => {
-                let logins = logins.for_request(id.to_str().unwrap_or_default());
                 let uid = self.1.as_ref().and_then(Peer::uid);
-                (act, uid.into_iter().fold(logins, |logins, uid| logins.by(Actor::cli_user(uid))))
+                let actor = uid.map_or_else(|| logins.actor.clone(), Actor::cli_user);
+                (act, logins.for_request(id.to_str().unwrap_or_default(), actor))
             }
             (Handler::Act(_), None) => return not_found(),
         };
@@ -215,7 +215,7 @@ impl Admin {
         let html = oauth::wants_html(&parts.headers);
         let body = body.map_err(|_| BrokenBody).boxed();
         let call = Call { admin: self, logins, parts, query: arguments, body, id: segment };
-        act(call).await.unwrap_or_else(|problem| oauth::refuse(&problem, html))
+        act(call).await.unwrap_or_else(|error| oauth::refuse(&error, html))
     }
 
     fn address(&self) -> Option<IpAddr> {

@@ -3,7 +3,7 @@
 
 use super::respond::respond;
 use crate::{
-    login::{Connected, Found, Problem, Question, is_deceptive},
+    login::{Confirmation, Connected, GrantProfiles, LoginError, LoginOutcome, is_deceptive},
     provider::ads::CONSENT_MANAGEMENT_URL,
 };
 use aws_lc_rs::digest::{SHA256, digest};
@@ -32,8 +32,16 @@ const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:44rem;mar
     button{font:inherit;padding:.4rem 1rem;margin-right:1rem}\
     @media(prefers-color-scheme:dark){body{color:#ddd;background:#1b1b1b}td,th{border-color:#444}}";
 
-/// The page of a connected account.
-pub(super) fn connected(connected: &Connected) -> Response<Full<Bytes>> {
+/// The page of a login that went well, or of its question.
+pub(super) fn outcome(outcome: &LoginOutcome) -> Response<Full<Bytes>> {
+    match outcome {
+        LoginOutcome::Connected(account) => connected(account),
+        LoginOutcome::Question(confirmation) => question(confirmation),
+        LoginOutcome::Discarded { .. } | LoginOutcome::Failed { .. } => discarded(),
+    }
+}
+
+fn connected(connected: &Connected) -> Response<Full<Bytes>> {
     let Connected { account, region, application, replaced, profiles, region_is_guess } = connected;
     let mut body = String::new();
     let how = if *replaced { "connected anew" } else { "connected" };
@@ -53,9 +61,8 @@ pub(super) fn connected(connected: &Connected) -> Response<Full<Bytes>> {
     page(StatusCode::OK, &format!("{account} is connected"), &body, false)
 }
 
-/// The page that asks whether to replace an account.
-pub(super) fn question(question: &Question) -> Response<Full<Bytes>> {
-    let Question { account, token, before, now } = question;
+fn question(question: &Confirmation) -> Response<Full<Bytes>> {
+    let Confirmation { account, token, before, now } = question;
     let mut body = String::new();
     let why = match before {
         Some(_) => "has other profiles than the account has now",
@@ -87,8 +94,7 @@ pub(super) fn question(question: &Question) -> Response<Full<Bytes>> {
     page(StatusCode::OK, &format!("Replace {account}?"), &body, true)
 }
 
-/// The page after a no.
-pub(super) fn discarded() -> Response<Full<Bytes>> {
+fn discarded() -> Response<Full<Bytes>> {
     let body = format!(
         "<p>The account stays as it was, and the new grant was thrown away here. Amazon still \
          lists it: the user you signed in as can take it back at {CONSENT_MANAGEMENT_URL}.</p>"
@@ -97,23 +103,24 @@ pub(super) fn discarded() -> Response<Full<Bytes>> {
 }
 
 /// The page of a login that cannot go on.
-pub(super) fn problem(problem: &Problem) -> Response<Full<Bytes>> {
+pub(super) fn error(error: &LoginError) -> Response<Full<Bytes>> {
     let mut body = String::new();
-    let message = problem.to_string();
+    let row = error.cause.row();
+    let message = error.to_string();
     let mut letters = message.chars();
     let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
     line(&mut body, "p", format_args!("{first}{}.", letters.as_str()));
-    if let Some(said) = problem.quotation() {
+    if let Some(said) = &error.quotation {
         line(&mut body, "p", "Amazon said:");
         line(&mut body, "blockquote", said);
     }
-    line(&mut body, "p", problem.advice());
-    line(&mut body, "p", format_args!("({})", problem.code()));
-    let status = StatusCode::from_u16(problem.status()).unwrap_or(StatusCode::BAD_REQUEST);
-    page(status, problem.title(), &body, false)
+    line(&mut body, "p", row.advice);
+    line(&mut body, "p", format_args!("({})", row.code));
+    let status = StatusCode::from_u16(row.status).unwrap_or(StatusCode::BAD_REQUEST);
+    page(status, row.title, &body, false)
 }
 
-fn list(body: &mut String, found: &Found) {
+fn list(body: &mut String, found: &GrantProfiles) {
     let regions = found.regions();
     if regions.is_empty() {
         body.push_str("<p>No region of Amazon's told its profiles.</p>");
@@ -201,7 +208,7 @@ impl Display for Escaped<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::login::Profile;
+    use crate::login::{LoginCause, profiles::AdvertiserProfile};
     use http_body_util::BodyExt;
 
     async fn text(response: Response<Full<Bytes>>) -> String {
@@ -213,8 +220,13 @@ mod tests {
 
     #[tokio::test]
     async fn whatever_comes_from_elsewhere_is_escaped() {
-        let evil = Profile { id: -1, country: EVIL.into(), name: EVIL.into(), kind: EVIL.into() };
-        let found = Found([Some(vec![evil]), None, None]);
+        let evil = AdvertiserProfile {
+            id: -1,
+            country: EVIL.into(),
+            name: EVIL.into(),
+            kind: EVIL.into(),
+        };
+        let found = GrantProfiles { na: Some(vec![evil]), ..GrantProfiles::default() };
         let connected_page = connected(&Connected {
             account: EVIL.into(),
             region: EVIL.into(),
@@ -223,14 +235,15 @@ mod tests {
             replaced: true,
             profiles: found.clone(),
         });
-        let question_page = question(&Question {
-            account: "acme".parse().expect("an alias"),
+        let question_page = question(&Confirmation {
+            account: "acme".into(),
             token: EVIL.into(),
             before: Some(found.clone()),
             now: found,
         });
-        let problem_page = problem(&Problem::Denied(Some(EVIL.into())));
-        let other = problem(&Problem::BadRequest(EVIL.into()));
+        let problem_page =
+            error(&LoginError { quotation: Some(EVIL.into()), ..LoginCause::Denied.into() });
+        let other = error(&LoginError::bad_request(EVIL));
         for page in [connected_page, question_page, problem_page, other] {
             let text = text(page).await;
             assert!(text.contains("&lt;script&gt;"), "{text}");
@@ -242,11 +255,11 @@ mod tests {
 
     #[tokio::test]
     async fn every_page_forbids_everything_it_does_not_need() {
-        let asks = question(&Question {
-            account: "acme".parse().expect("an alias"),
+        let asks = question(&Confirmation {
+            account: "acme".into(),
             token: "t".into(),
             before: None,
-            now: Found::default(),
+            now: GrantProfiles::default(),
         });
         for (page, forms) in [(discarded(), "'none'"), (asks, "'self'")] {
             let headers = page.headers();
@@ -268,8 +281,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_long_list_is_cut_and_says_so() {
-        let profile = |id| Profile { id, country: "US".into(), name: "n".into(), kind: "k".into() };
-        let found = Found([Some((0..5000).map(profile).collect()), Some(Vec::new()), None]);
+        let profile =
+            |id| AdvertiserProfile { id, country: "US".into(), name: "n".into(), kind: "k".into() };
+        let found = GrantProfiles {
+            na: Some((0..5000).map(profile).collect()),
+            eu: Some(Vec::new()),
+            fe: None,
+        };
         let mut body = String::new();
         list(&mut body, &found);
         assert!(body.contains("and 4975 more") && body.contains("eu: no profiles"), "{body}");

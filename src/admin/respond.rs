@@ -6,6 +6,7 @@ use http::{
     header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS},
 };
 use http_body_util::Full;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 pub(super) type Reply = Response<Full<Bytes>>;
@@ -31,6 +32,11 @@ pub(super) fn respond(
 
 pub(super) fn text(body: impl Into<Bytes>) -> Reply {
     respond(StatusCode::OK, TEXT, body)
+}
+
+/// What a type of this program says, as JSON.
+pub(super) fn json_of(body: &impl Serialize) -> Reply {
+    json(&serde_json::to_value(body).expect("it is plain JSON"))
 }
 
 pub(super) fn json(body: &Value) -> Reply {

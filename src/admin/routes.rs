@@ -4,7 +4,7 @@ use super::{accounts, health, local, oauth, page, respond::Reply, tokens};
 use crate::{
     admin::{Call, Sources},
     config::CALLBACK_PATH,
-    login::{LOGIN_PATH, Problem},
+    login::{LOGIN_PATH, LoginError},
 };
 use http::Method;
 use std::{fmt::Write as _, pin::Pin};
@@ -68,7 +68,7 @@ pub(super) enum Site {
     Form,
 }
 
-pub(super) type Acting = Pin<Box<dyn Future<Output = Result<Reply, Problem>> + Send>>;
+pub(super) type Acting = Pin<Box<dyn Future<Output = Result<Reply, LoginError>> + Send>>;
 
 /// What a route does.
 #[derive(Debug, Clone, Copy)]

@@ -71,7 +71,7 @@ impl Surfaces {
         let guard = Guard::new(&config.guard);
         let logins = Logins::new(engine.clone(), Actor::admin(None));
         let sweeper = logins.clone();
-        tokio::spawn(async move { sweeper.run_sweeper().await });
+        tokio::spawn(async move { sweeper.run_purge().await });
         let admin_service = Admin::guarded(sources.clone(), guard, Some(logins.clone()));
         let reports = admin_service.clone();
         tokio::spawn(async move { reports.run_reports().await });

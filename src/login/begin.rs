@@ -1,181 +1,150 @@
-//! The beginning: which account and application, where the browser is sent, what is remembered.
+//! The start of a login: its account and application, where the browser is sent, what is remembered.
 
 use super::{
-    Kept, LOGIN_PATH, Logins, Problem, is_random_text, kept, milliseconds, name_of, random,
+    LOGIN_PATH, LoginCause, LoginError, Logins, is_random_text, key_of, milliseconds, random,
 };
 use crate::{
     audit::Action,
-    config::{self, DEFAULT_APPLICATION},
+    config::DEFAULT_APPLICATION,
     id::{AccountId, Region},
     lwa::{Application, authorize},
     provider::ads,
     secret::Secret,
-    store::{Credential, notes::NoteKind},
+    store::{Credential, Space},
 };
 use http::Uri;
 use serde::{Deserialize, Serialize};
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Display, sync::Arc, time::Duration};
 
-/// What somebody wants to connect.
-#[derive(Debug, Clone)]
-pub struct Wish {
-    /// Under which alias.
-    pub account: AccountId,
-    /// In which region; the configuration's or the record's if none, else that of its profiles.
-    pub region: Option<Region>,
-    /// To which application.
-    pub application: Option<String>,
-    /// Another Amazon user's grant may replace the account's without a question.
-    pub replace: bool,
-    /// Who asks, for the audit log: `terminal`, `admin`, `link`.
-    pub origin: &'static str,
-}
-
-impl Wish {
-    /// Just `account`, as `origin` asks for it.
-    #[must_use]
-    pub fn new(account: AccountId, origin: &'static str) -> Self {
-        Self { account, region: None, application: None, replace: false, origin }
-    }
+/// How an account is to be connected.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct LoginRequest {
+    /// The configuration's or the record's if none, else that of its profiles.
+    pub(crate) region: Option<Region>,
+    pub(crate) application: Option<String>,
+    /// Another Amazon user's grant may replace the account's without a confirmation.
+    pub(crate) replace: bool,
+    /// For the audit log: `terminal`, `admin` or `link`.
+    pub(crate) origin: String,
 }
 
 /// A login that was begun.
 #[derive(Debug)]
-pub struct Started {
+pub(crate) struct StartedLogin {
     /// Where the browser is to go.
-    pub auth_url: String,
-    /// What it comes back with.
-    pub state: Secret,
-    /// The cookie that binds it to the browser: name and value.
-    pub cookie: (String, Secret),
-    /// The path that the browser comes back to.
-    pub callback_path: String,
-    /// Whether the browser comes back by https.
-    pub is_https: bool,
-    /// How long it may take.
-    pub expires_in: Duration,
+    pub(crate) auth_url: String,
+    pub(crate) state: Secret,
+    /// The name and value of the cookie that binds it to the browser.
+    pub(crate) cookie: (String, Secret),
+    /// Where the browser comes back to.
+    pub(crate) redirect_uri: Uri,
+    pub(crate) expires_in: Duration,
 }
 
-/// What is remembered of a login, sealed.
+/// What is remembered of a login.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Pending {
-    pub(super) region: Option<String>,
-    /// Which application, and where its codes are exchanged: with several regions the answer of
+pub(super) struct PendingLogin {
+    pub(super) request: LoginRequest,
+    /// Which application, and where its codes are exchanged: with several regions the response of
     /// one must never be taken to another (RFC 9700 section 4.4).
     pub(super) application: String,
     pub(super) client_id: String,
     pub(super) token_url: String,
     pub(super) redirect_uri: String,
-    pub(super) verifier: Kept,
-    /// The hash of the cookie's value.
-    pub(super) cookie: String,
+    #[serde(with = "super::exposed")]
+    pub(super) verifier: Secret,
+    pub(super) cookie_hash: String,
     pub(super) begun_at_ms: u64,
-    pub(super) replace: bool,
     /// The link it came from, which works until one of its logins has succeeded.
-    pub(super) ticket: Option<String>,
-    pub(super) origin: String,
+    pub(super) link: Option<String>,
 }
 
 /// What is remembered of a link.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Ticket {
-    region: Option<String>,
-    application: Option<String>,
-    replace: bool,
-    origin: String,
+pub(super) struct LoginLink {
+    request: LoginRequest,
     /// In seconds since 1970.
     made_at: u64,
-    /// Until when a login may begin, in milliseconds since 1970; the note outlives the last one.
+    /// Until when a login may begin, in milliseconds since 1970; the entry outlives the last one.
     opens_until_ms: u64,
 }
 
-impl Ticket {
+impl LoginLink {
     /// Whether the account of `record` was connected since the link was made.
     pub(super) fn is_spent(&self, record: Option<&Credential>) -> bool {
         record.and_then(|record| record.consented_at).is_some_and(|at| at > self.made_at)
     }
 }
 
-/// Where a login leads to.
-pub(super) struct Target {
-    pub(super) application: Arc<Application>,
-    pub(super) region: Option<Region>,
-}
-
 impl Logins {
     /// Begins a login.
-    ///
-    /// # Errors
-    /// When the account, region or application cannot be, or the store does not take it.
-    pub async fn begin(&self, wish: &Wish) -> Result<Started, Problem> {
-        self.begin_from(wish, None).await
+    pub(crate) async fn begin(
+        &self,
+        account: &AccountId,
+        request: &LoginRequest,
+    ) -> Result<StartedLogin, LoginError> {
+        self.begin_from(account, request, None).await
     }
 
     /// Begins a login from a link. The link stays good until one of its logins has succeeded: a
     /// program that looks at links before a person does must not use it up.
-    ///
-    /// # Errors
-    /// `LinkUsed`; as [`Logins::begin`].
-    pub async fn begin_by_link(&self, account: &AccountId, link: &str) -> Result<Started, Problem> {
-        let name = name_of(link);
+    pub(crate) async fn begin_by_link(
+        &self,
+        account: &AccountId,
+        link: &str,
+    ) -> Result<StartedLogin, LoginError> {
+        let key = key_of(link);
         let known = match is_random_text(link) {
-            true => self.look::<Ticket>(NoteKind::Ticket, &name).await?,
+            true => self.get::<LoginLink>((Space::Ticket, &key)).await?,
             false => None,
         };
-        let (owner, ticket) = known.ok_or(Problem::LinkUsed)?;
-        if owner != *account {
-            return Err(Problem::LinkUsed);
-        }
+        let (owner, link) = known.ok_or(LoginCause::LinkUsed)?;
         // Each message has a link of its own; the first one that is used ends the others.
-        let record = self.engine.store().load(account).await?;
-        if ticket.is_spent(record.as_ref()) || ticket.opens_until_ms <= self.now_ms() {
-            return Err(Problem::LinkUsed);
+        let record = self.engine.store().load(&owner).await?;
+        if owner != *account
+            || link.is_spent(record.as_ref())
+            || link.opens_until_ms <= self.now_ms()
+        {
+            return Err(LoginCause::LinkUsed.into());
         }
-        // Whoever follows it has the whole time of a login, however late that is.
-        self.extend(&name, self.engine.config().login.timeout).await?;
-        let mut known = ["terminal", "admin"].into_iter();
-        let origin = known.find(|known| *known == ticket.origin).unwrap_or("link");
-        let wish = Wish {
-            account: owner,
-            region: ticket.region.and_then(|region| region.parse().ok()),
-            application: ticket.application,
-            replace: ticket.replace,
-            origin,
-        };
-        self.begin_from(&wish, Some(name)).await
+        // However late it is opened, there is the whole time of a login.
+        self.extend_link(&key, self.engine.config().login.timeout).await?;
+        self.begin_from(account, &link.request, Some(key)).await
     }
 
-    async fn begin_from(&self, wish: &Wish, ticket: Option<String>) -> Result<Started, Problem> {
-        let Target { application, region } = self.target(wish).await?;
+    async fn begin_from(
+        &self,
+        account: &AccountId,
+        request: &LoginRequest,
+        link: Option<String>,
+    ) -> Result<StartedLogin, LoginError> {
+        let (application, region) = self.destination(account, request).await?;
         let (state, verifier, cookie) = (random()?, random()?, random()?);
-        let pending = Pending {
-            region: wish.region.map(|region| region.to_string()),
+        let pending = PendingLogin {
+            request: request.clone(),
             application: application.name().to_owned(),
             client_id: application.client_id().to_owned(),
             token_url: application.token_url(),
             redirect_uri: application.redirect_uri().to_owned(),
-            verifier: kept(&verifier),
-            cookie: name_of(cookie.expose()),
+            verifier: verifier.clone(),
+            cookie_hash: key_of(cookie.expose()),
             begun_at_ms: self.now_ms(),
-            replace: wish.replace,
-            ticket,
-            origin: wish.origin.to_owned(),
+            link,
         };
-        let name = name_of(state.expose());
+        let key = key_of(state.expose());
         let expires_in = self.engine.config().login.timeout;
-        // Where there are too many, nothing is written at all.
-        self.note((NoteKind::Login, &name), &wish.account, &pending, expires_in).await?;
-        let entry = self.entry(Action::LoginStarted, &wish.account, wish.origin);
+        // At the limit nothing is written at all.
+        self.put((Space::Login, &key), account, &pending, expires_in).await?;
+        let entry = self.entry(Action::LoginStarted, account).about(&request.origin);
         if let Err(error) = self.engine.audit().write(entry).await {
-            let _ = self.engine.store().notes().take(NoteKind::Login, &name).await;
+            let _ = self.engine.store().store().entries(Space::Login).delete(&key).await;
             return Err(error.into());
         }
-        let redirect: Uri = application.redirect_uri().parse().unwrap_or_default();
-        Ok(Started {
+        let redirect_uri = return_address(&application);
+        Ok(StartedLogin {
             auth_url: authorize::url(&application, region, &state, &verifier),
-            cookie: (cookie_name(&name, is_https(application.redirect_uri())), cookie),
-            callback_path: redirect.path().to_owned(),
-            is_https: is_https(application.redirect_uri()),
+            cookie: (cookie_name(&key, &redirect_uri), cookie),
+            redirect_uri,
             state,
             expires_in,
         })
@@ -185,147 +154,126 @@ impl Logins {
     /// such login has succeeded: for the message that an account must be connected again.
     ///
     /// # Errors
-    /// As [`Logins::begin`]; nothing is made for an application that is not configured.
-    pub async fn reconnect_link(&self, account: &AccountId) -> Result<Secret, Problem> {
+    /// When no application is configured for the account, or the store does not take the link.
+    pub async fn reconnect_link(&self, account: &AccountId) -> Result<Secret, LoginError> {
+        let request = LoginRequest { origin: "link".to_owned(), ..LoginRequest::default() };
         let lifetime = self.engine.config().login.reconnect_link;
-        Ok(self.link(&Wish::new(account.clone(), "link"), lifetime).await?.0)
+        Ok(self.link(account, &request, lifetime).await?.0)
     }
 
-    /// A link for `wish` that lives as long as a login may take; its second part asks how the login
-    /// went ([`Logins::outcome`]).
-    ///
-    /// # Errors
-    /// As [`Logins::reconnect_link`].
-    pub async fn start_link(&self, wish: &Wish) -> Result<(Secret, Secret), Problem> {
-        self.link(wish, self.engine.config().login.timeout).await
+    /// A link that lives as long as a login may take; its second part asks how the login went
+    /// ([`Logins::outcome`]).
+    pub(crate) async fn start_link(
+        &self,
+        account: &AccountId,
+        request: &LoginRequest,
+    ) -> Result<(Secret, Secret), LoginError> {
+        self.link(account, request, self.engine.config().login.timeout).await
     }
 
-    async fn link(&self, wish: &Wish, lifetime: Duration) -> Result<(Secret, Secret), Problem> {
-        let Target { application, .. } = self.target(wish).await?;
-        let base = base(application.redirect_uri())?;
+    async fn link(
+        &self,
+        account: &AccountId,
+        request: &LoginRequest,
+        lifetime: Duration,
+    ) -> Result<(Secret, Secret), LoginError> {
+        let (application, _) = self.destination(account, request).await?;
+        let address = return_address(&application);
+        if ads::is_amazon(address.host().unwrap_or_default()) {
+            // Amazon would be sent the secret in it.
+            return Err(LoginError::bad_request(format_args!(
+                "a link leads to the host of lwa.redirect_uri, and {} is not this server: use \
+                 `adsproxy login --paste`, or another redirect_uri",
+                application.redirect_uri()
+            )));
+        }
         let secret = random()?;
-        let ticket = Ticket {
-            region: wish.region.map(|region| region.to_string()),
-            application: wish.application.clone(),
-            replace: wish.replace,
-            origin: wish.origin.to_owned(),
+        let link = LoginLink {
+            request: request.clone(),
             made_at: self.engine.clock().now().unix(),
             opens_until_ms: self.now_ms().saturating_add(milliseconds(lifetime)),
         };
-        let name = name_of(secret.expose());
-        self.note((NoteKind::Ticket, &name), &wish.account, &ticket, lifetime).await?;
-        let account = &wish.account;
-        let url = format!("{base}{LOGIN_PATH}?account={account}&reconnect={}", secret.expose());
-        Ok((Secret::new(url), Secret::new(name)))
+        let key = key_of(secret.expose());
+        self.put((Space::Ticket, &key), account, &link, lifetime).await?;
+        let scheme = address.scheme_str().unwrap_or("http");
+        let authority = address.authority().map_or("localhost", |authority| authority.as_str());
+        let base = format!("{scheme}://{authority}{LOGIN_PATH}");
+        let url = format!("{base}?account={account}&reconnect={}", secret.expose());
+        Ok((Secret::new(url), Secret::new(key)))
     }
 
     /// The host that Amazon sends the browser back to.
-    ///
-    /// # Errors
-    /// As [`Logins::begin`].
-    pub async fn redirect_host(&self, wish: &Wish) -> Result<String, Problem> {
-        let Target { application, .. } = self.target(wish).await?;
-        let uri: Uri = application.redirect_uri().parse().unwrap_or_default();
-        Ok(uri.host().unwrap_or_default().to_owned())
+    pub(crate) async fn redirect_host(
+        &self,
+        account: &AccountId,
+        request: &LoginRequest,
+    ) -> Result<String, LoginError> {
+        let (application, _) = self.destination(account, request).await?;
+        Ok(return_address(&application).host().unwrap_or_default().to_owned())
     }
 
-    /// Which application and region: the configuration says, else the wish, else the record.
-    pub(super) async fn target(&self, wish: &Wish) -> Result<Target, Problem> {
-        let configured = self.engine.config().accounts.get(&wish.account);
-        let record = self.engine.store().load(&wish.account).await?;
-        let region = self.region(wish, configured, record.as_ref())?;
-        let name = self.application_name(wish, configured, record.as_ref())?;
-        let application = self.application(&name).ok_or_else(|| {
-            let known: Vec<_> = self.engine.config().applications.keys().cloned().collect();
+    /// The application and the region: the configuration's, else the request's, else the record's.
+    async fn destination(
+        &self,
+        account: &AccountId,
+        request: &LoginRequest,
+    ) -> Result<(Arc<Application>, Option<Region>), LoginError> {
+        let config = self.engine.config();
+        let configured = config.accounts.get(account);
+        let record = self.engine.store().load(account).await?;
+        let region = configured.map(|account| account.region);
+        let region = agreed(account, "region", region, request.region)?;
+        let region = region.or(record.as_ref().map(|record| record.region));
+        let name = configured.map(|account| &account.application);
+        let name = agreed(account, "application", name, request.application.as_ref())?;
+        let mut names = config.applications.keys();
+        let name = name.or(record.as_ref().map(|record| &record.application));
+        let name = match (name, names.next()) {
+            (Some(name), _) => name.as_str(),
+            (None, Some(only)) if config.applications.len() == 1 => only,
+            (None, _) => DEFAULT_APPLICATION,
+        };
+        let application = self.engine.application(name).ok_or_else(|| {
+            let known: Vec<_> = config.applications.keys().map(String::as_str).collect();
             let known = known.join(", ");
-            Problem::BadRequest(format!("there is no application {name:?}; configured: {known}"))
+            LoginError::bad_request(format_args!(
+                "there is no application {name:?}; configured: {known}"
+            ))
         })?;
-        Ok(Target { application, region })
-    }
-
-    pub(super) fn application(&self, name: &str) -> Option<Arc<Application>> {
-        self.engine.application(name)
-    }
-
-    fn region(
-        &self,
-        wish: &Wish,
-        configured: Option<&config::Account>,
-        record: Option<&Credential>,
-    ) -> Result<Option<Region>, Problem> {
-        match (configured.map(|account| account.region), wish.region) {
-            (Some(says), Some(wished)) if says != wished => {
-                let account = &wish.account;
-                Err(Problem::BadRequest(format!(
-                    "accounts.{account} in the configuration says region {says}, and wins; change \
-                     it there"
-                )))
-            }
-            (Some(region), _) | (None, Some(region)) => Ok(Some(region)),
-            (None, None) => Ok(record.map(|record| record.region)),
-        }
-    }
-
-    fn application_name(
-        &self,
-        wish: &Wish,
-        configured: Option<&config::Account>,
-        record: Option<&Credential>,
-    ) -> Result<String, Problem> {
-        let says = configured.map(|account| &account.application);
-        match (says, &wish.application) {
-            (Some(says), Some(wished)) if says != wished => {
-                let account = &wish.account;
-                Err(Problem::BadRequest(format!(
-                    "accounts.{account} in the configuration says application {says}, and wins; \
-                     change it there"
-                )))
-            }
-            (Some(name), _) | (None, Some(name)) => Ok(name.clone()),
-            (None, None) => Ok(match record {
-                Some(record) => record.application.clone(),
-                None => self.only_application(),
-            }),
-        }
-    }
-
-    /// `[lwa]`, or the one there is.
-    fn only_application(&self) -> String {
-        let applications = &self.engine.config().applications;
-        match applications.keys().next() {
-            Some(only) if applications.len() == 1 => only.clone(),
-            _ => DEFAULT_APPLICATION.to_owned(),
-        }
+        Ok((application, region))
     }
 }
 
-/// The cookie of the login that is kept under `name`: each has its own, so that logins beside each
+/// What is configured, else what is asked for; an error if they differ.
+fn agreed<T: Display + PartialEq>(
+    account: &AccountId,
+    what: &str,
+    configured: Option<T>,
+    asked: Option<T>,
+) -> Result<Option<T>, LoginError> {
+    match (configured, asked) {
+        (Some(configured), Some(asked)) if configured != asked => {
+            Err(LoginError::bad_request(format_args!(
+                "accounts.{account} in the configuration says {what} {configured}, and wins; \
+                 change it there"
+            )))
+        }
+        (configured, asked) => Ok(configured.or(asked)),
+    }
+}
+
+/// The cookie of the login that is kept as `key`: each has its own, so that logins beside each
 /// other in one browser do not disturb each other. `__Host-` would force the path `/`; on http
 /// loopback there is no prefix at all, because not every browser takes a secure cookie there.
-pub(super) fn cookie_name(name: &str, is_https: bool) -> String {
-    let prefix = if is_https { "__Secure-" } else { "" };
-    format!("{prefix}adsproxy_login_{}", &name[..16])
+pub(super) fn cookie_name(key: &str, redirect_uri: &Uri) -> String {
+    let prefix = if redirect_uri.scheme_str() == Some("https") { "__Secure-" } else { "" };
+    format!("{prefix}adsproxy_login_{}", &key[..16])
 }
 
-/// Whether the browser comes back by https.
-pub(super) fn is_https(redirect_uri: &str) -> bool {
-    redirect_uri.parse::<Uri>().is_ok_and(|uri| uri.scheme_str() == Some("https"))
+pub(crate) fn is_login_cookie(name: &str) -> bool {
+    name.strip_prefix("__Secure-").unwrap_or(name).starts_with("adsproxy_login_")
 }
 
-/// Scheme and authority of the return address, where links lead to.
-fn base(redirect_uri: &str) -> Result<String, Problem> {
-    let uri: Uri = redirect_uri.parse().unwrap_or_default();
-    let scheme = uri.scheme_str().unwrap_or("http");
-    let host = uri.host().unwrap_or_default();
-    if ads::is_amazon(host) {
-        // Amazon would be sent the secret in it.
-        return Err(Problem::BadRequest(format!(
-            "a link leads to the host of lwa.redirect_uri, and {redirect_uri} is not this server: \
-             use `adsproxy login --paste`, or another redirect_uri"
-        )));
-    }
-    Ok(format!(
-        "{scheme}://{}",
-        uri.authority().map_or("localhost", |authority| authority.as_str())
-    ))
+fn return_address(application: &Application) -> Uri {
+    application.redirect_uri().parse().unwrap_or_default()
 }

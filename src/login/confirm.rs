@@ -1,145 +1,148 @@
-//! Questions and their answers, and how a login went, for a program that waits for it.
+//! The confirmation of a grant with other profiles, and how a login went, for a program that waits.
 
 use super::{
-    Connected, Finished, Found, Logins, Problem, finish::NewGrant, is_random_text, name_of,
+    Connected, GrantProfiles, LoginCause, LoginError, Logins, MEMORY, finish::NewGrant,
+    is_random_text, key_of,
 };
-use crate::{audit::Action, id::AccountId, store::notes::NoteKind};
+use crate::{audit::Action, id::AccountId, secret::Secret, store::Space};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
-/// How a login went, as it is kept.
-#[derive(Serialize, Deserialize)]
+/// How a login went.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
-pub(super) enum Outcome {
+pub(crate) enum LoginOutcome {
     Connected(Connected),
-    Question { token: Zeroizing<String>, before: Option<Found>, now: Found },
-    Discarded { account: String },
-    Failed { code: String, message: String, advice: String },
+    /// A person must confirm it first.
+    Question(Confirmation),
+    /// A person did not confirm it.
+    Discarded {
+        account: String,
+    },
+    Failed {
+        code: String,
+        message: String,
+        advice: String,
+    },
+}
+
+/// Whether to replace an account by a grant that has, or may have, other profiles.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Confirmation {
+    pub(crate) account: String,
+    /// What the confirmation must come with.
+    #[serde(with = "super::exposed")]
+    pub(crate) token: Secret,
+    /// The profiles the account has; none if not known.
+    pub(crate) before: Option<GrantProfiles>,
+    /// The profiles it would have.
+    pub(crate) now: GrantProfiles,
+}
+
+impl From<&LoginError> for LoginOutcome {
+    fn from(error: &LoginError) -> Self {
+        let row = error.cause.row();
+        Self::Failed {
+            code: row.code.to_owned(),
+            message: error.to_string(),
+            advice: row.advice.to_owned(),
+        }
+    }
 }
 
 impl Logins {
-    /// Answers a question. After a no, the new grant is thrown away.
-    ///
-    /// # Errors
-    /// `QuestionGone` if it was answered or is too old; as [`Logins::finish`].
+    /// Confirms a new grant, or discards it.
     ///
     /// # Cancel safety
     /// Safe: the work runs in its own task.
-    pub async fn answer(&self, token: &str, yes: bool) -> Result<Option<Connected>, Problem> {
-        let name = name_of(token);
-        let this = self.clone();
+    pub(crate) async fn answer(&self, token: &str, yes: bool) -> Result<LoginOutcome, LoginError> {
         if !is_random_text(token) {
-            return Err(Problem::QuestionGone);
+            return Err(LoginCause::QuestionGone.into());
         }
+        let (this, key) = (self.clone(), key_of(token));
         let work = self.spawn(async move {
-            let taken = this.take::<NewGrant>(NoteKind::Grant, &name).await?;
-            let (account, grant) = taken.ok_or(Problem::QuestionGone)?;
-            let ticket = grant.ticket.clone();
-            let entry = this.entry(Action::ReconnectConfirmed, &account, &grant.origin);
-            let entry = if yes { entry } else { entry.failed("declined") };
-            let recorded = this.engine.audit().write(entry).await;
-            let done = match yes {
-                true if recorded.is_err() => recorded.map(|()| None).map_err(Problem::from),
-                true => this.keep_confirmed(&account, &name, grant).await.map(Some),
-                false => {
-                    tracing::info!(account = account.as_str(), "the new grant was discarded");
-                    Ok(None)
-                }
-            };
-            let outcome = match &done {
-                Ok(Some(connected)) => Outcome::Connected(connected.clone()),
-                Ok(None) => Outcome::Discarded { account: account.to_string() },
-                Err(problem) => Outcome::failed(problem),
-            };
-            this.keep_outcome(&account, ticket.as_deref(), &outcome).await;
+            let taken = this.take::<NewGrant>((Space::Grant, &key)).await?;
+            let (account, grant) = taken.ok_or(LoginCause::QuestionGone)?;
+            let link = grant.link.clone();
+            let done = this.conclude(&account, &key, grant, yes).await;
+            this.remember_outcome(&account, link.as_deref(), &done).await;
             done
         });
         work.await
     }
 
-    /// Keeps what a person said yes to, unless the account has become somebody else's since then.
+    async fn conclude(
+        &self,
+        account: &AccountId,
+        key: &str,
+        grant: NewGrant,
+        yes: bool,
+    ) -> Result<LoginOutcome, LoginError> {
+        let entry = self.entry(Action::ReconnectConfirmed, account).about(&grant.origin);
+        let entry = if yes { entry } else { entry.failed("declined") };
+        let recorded = self.engine.audit().write(entry).await;
+        if yes {
+            recorded?;
+            return self.keep_confirmed(account, key, grant).await.map(LoginOutcome::Connected);
+        }
+        tracing::info!(account = account.as_str(), "the new grant was discarded");
+        Ok(LoginOutcome::Discarded { account: account.to_string() })
+    }
+
+    /// Keeps a confirmed grant, unless the account became another user's since the question.
     async fn keep_confirmed(
         &self,
         account: &AccountId,
-        name: &str,
+        key: &str,
         mut grant: NewGrant,
-    ) -> Result<Connected, Problem> {
+    ) -> Result<Connected, LoginError> {
         match self.keep(account, &grant).await {
-            Err(Problem::AccountChanged) => {}
-            Err(problem) => {
-                // The same yes may be given again once that is mended.
+            Err(error) if error.cause == LoginCause::AccountChanged => {}
+            Err(error) => {
+                // The same confirmation may be given again once that is fixed.
                 let lifetime = self.engine.config().login.confirm_timeout;
-                let _ = self.note((NoteKind::Grant, name), account, &grant, lifetime).await;
-                return Err(problem);
+                let _ = self.put((Space::Grant, key), account, &grant, lifetime).await;
+                return Err(error);
             }
             Ok(connected) => return Ok(connected),
         }
         let (replaces, there) = self.known(account).await;
         if there.is_some_and(|there| there.is_same(&grant.profiles) != Some(true)) {
-            return Err(Problem::AccountChanged);
+            return Err(LoginCause::AccountChanged.into());
         }
         grant.replaces = replaces;
         self.keep(account, &grant).await
     }
 
-    /// How the login that began with a link went, as JSON; `{"state":"waiting"}` until its end.
-    ///
-    /// # Errors
-    /// When the store does not answer.
-    pub async fn outcome(&self, handle: &str) -> Result<Option<Value>, Problem> {
-        let spelled = handle.len() == 64 && handle.bytes().all(|b| b.is_ascii_hexdigit());
-        if !spelled {
+    /// How the login that began with a link went, as JSON; `{"state":"waiting"}` until its end, and
+    /// none for an unknown link.
+    pub(crate) async fn outcome(&self, handle: &str) -> Result<Option<Value>, LoginError> {
+        if handle.len() != 64 || !handle.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Ok(None);
         }
-        if let Some((_, outcome)) = self.look::<Outcome>(NoteKind::Outcome, handle).await? {
-            return Ok(Some(serde_json::to_value(outcome).expect("an outcome is plain JSON")));
+        if let Some((_, outcome)) = self.get::<Value>((Space::Outcome, handle)).await? {
+            return Ok(Some(outcome));
         }
-        let ticket = self.look::<Value>(NoteKind::Ticket, handle).await?;
-        Ok(ticket.map(|_| json!({ "state": "waiting" })))
+        let link = self.get::<Value>((Space::Ticket, handle)).await?;
+        Ok(link.map(|_| json!({ "state": "waiting" })))
     }
 
     /// Keeps how a login went, for the program that made its link.
     pub(super) async fn remember_outcome(
         &self,
         account: &AccountId,
-        ticket: Option<&str>,
-        done: &Result<Finished, Problem>,
+        link: Option<&str>,
+        done: &Result<LoginOutcome, LoginError>,
     ) {
-        let outcome = match done {
-            Ok(Finished::Connected(connected)) => Outcome::Connected(connected.clone()),
-            Ok(Finished::Question(question)) => Outcome::Question {
-                token: Zeroizing::new(question.token.expose().to_owned()),
-                before: question.before.clone(),
-                now: question.now.clone(),
-            },
-            Err(problem) => Outcome::failed(problem),
+        let Some(link) = link else { return };
+        let key = (Space::Outcome, link);
+        let kept = match done {
+            Ok(outcome) => self.put(key, account, outcome, MEMORY).await,
+            Err(error) => self.put(key, account, &LoginOutcome::from(error), MEMORY).await,
         };
-        self.keep_outcome(account, ticket, &outcome).await;
-    }
-
-    pub(super) async fn keep_outcome(
-        &self,
-        account: &AccountId,
-        ticket: Option<&str>,
-        outcome: &Outcome,
-    ) {
-        let Some(ticket) = ticket else { return };
-        // Whoever waits finds out by the account, then.
-        if let Err(error) =
-            self.note((NoteKind::Outcome, ticket), account, outcome, super::MEMORY).await
-        {
+        // The program that waits then sees it by the account.
+        if let Err(error) = kept {
             tracing::warn!(account = account.as_str(), "cannot keep how the login went: {error}");
-        }
-    }
-}
-
-impl Outcome {
-    fn failed(problem: &Problem) -> Self {
-        Self::Failed {
-            code: problem.code().to_owned(),
-            message: problem.to_string(),
-            advice: problem.advice().to_owned(),
         }
     }
 }

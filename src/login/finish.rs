@@ -1,12 +1,12 @@
-//! Amazon's answer: is it one to a login of this browser, then the code, the profiles, the grant.
+//! Amazon's response: does it fit a login of this browser, then the code, the profiles, the grant.
 //!
-//! Everything that can refuse an answer comes before the token endpoint is asked, in this order:
+//! Everything that can refuse a response comes before the token endpoint is asked, in this order:
 //! one state, a login under way, its cookie, in time, not used; only then is the login taken.
 
 use super::{
-    Found, Logins, Problem,
-    begin::{Pending, cookie_name, is_https},
-    is_random_text, kept, name_of,
+    Confirmation, GrantProfiles, LoginCause, LoginError, LoginOutcome, Logins, MEMORY,
+    begin::{PendingLogin, cookie_name},
+    is_random_text, key_of, parse,
     profiles::{self, is_deceptive},
     random,
 };
@@ -15,85 +15,58 @@ use crate::{
     error_chain::chain,
     id::{AccountId, Region},
     lwa,
+    lwa::Application,
     provider::ads,
     secret::Secret,
-    store::notes::NoteKind,
+    store::Space,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Amazon's codes live so long.
+/// How long Amazon's codes live.
 const CODE_LIFETIME: Duration = Duration::from_secs(300);
-/// How often a grant is compared anew because the account changed meanwhile.
+/// How often a grant is compared again because the account changed meanwhile.
 const COMPARISONS_MAX: usize = 3;
 /// A denial's description may be shown up to here.
 const QUOTATION_MAX_CHARS: usize = 200;
 
-/// Amazon's answer as the browser brings it: the arguments of the address, decoded.
+/// Amazon's response as the browser brings it: the arguments of the address, decoded.
 #[derive(Debug, Default)]
-pub struct Callback {
-    /// Each `state`.
-    pub states: Vec<String>,
-    /// Each `code`.
-    pub codes: Vec<Secret>,
-    /// Each `error`.
-    pub errors: Vec<String>,
-    /// Each `error_description`.
-    pub descriptions: Vec<String>,
-    /// Each `scope`.
-    pub scopes: Vec<String>,
+pub(crate) struct Callback {
+    pub(crate) states: Vec<String>,
+    pub(crate) codes: Vec<Secret>,
+    pub(crate) errors: Vec<String>,
+    pub(crate) descriptions: Vec<String>,
+    pub(crate) scopes: Vec<String>,
     /// The cookies of the request.
-    pub cookies: Vec<(String, Secret)>,
-}
-
-/// How a login ended.
-#[derive(Debug)]
-pub enum Finished {
-    /// The account is connected.
-    Connected(Connected),
-    /// A person must say yes first.
-    Question(Question),
+    pub(crate) cookies: Vec<(String, Secret)>,
 }
 
 /// A connected account.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Connected {
-    /// Which.
-    pub account: String,
-    /// Its region.
-    pub region: String,
-    /// Its application.
-    pub application: String,
-    /// Nobody named its region, and no profile told it.
-    pub region_is_guess: bool,
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Connected {
+    pub(crate) account: String,
+    pub(crate) region: String,
+    pub(crate) application: String,
+    /// The region was not named, and no profile shows it.
+    pub(crate) region_is_guess: bool,
     /// Whether there was a grant before.
-    pub replaced: bool,
-    /// Whom one became.
-    pub profiles: Found,
+    pub(crate) replaced: bool,
+    /// The profiles that the login gives access to.
+    pub(crate) profiles: GrantProfiles,
 }
 
-/// Whether to replace an account by a grant that has, or may have, other profiles.
-#[derive(Debug)]
-pub struct Question {
-    /// Which account.
-    pub account: AccountId,
-    /// What the answer must come with.
-    pub token: Secret,
-    /// The profiles it has; none if that cannot be told.
-    pub before: Option<Found>,
-    /// The profiles it would have.
-    pub now: Found,
-}
-
-/// A new grant that nobody has said yes to yet, or that needs no yes.
+/// A new grant: to be saved, or waiting for a confirmation.
 #[derive(Serialize, Deserialize)]
 pub(super) struct NewGrant {
     pub(super) application: String,
-    pub(super) region: Option<String>,
-    pub(super) refresh_token: super::Kept,
+    pub(super) region: Option<Region>,
+    #[serde(with = "super::exposed")]
+    pub(super) refresh_token: Secret,
+    /// In seconds since 1970.
     pub(super) consented_at: u64,
-    pub(super) profiles: Found,
-    pub(super) ticket: Option<String>,
+    pub(super) profiles: GrantProfiles,
+    pub(super) link: Option<String>,
     pub(super) origin: String,
     pub(super) replaces: Replaces,
 }
@@ -110,27 +83,25 @@ pub(super) enum Replaces {
 }
 
 impl Logins {
-    /// Takes Amazon's answer. The login goes on to its end although the browser leaves.
-    ///
-    /// # Errors
-    /// Each [`Problem`]; nothing was changed.
+    /// Takes Amazon's response. The login goes on to its end although the browser leaves; after an
+    /// error nothing has changed.
     ///
     /// # Cancel safety
     /// Safe: the work runs in its own task.
-    pub async fn finish(&self, callback: Callback) -> Result<Finished, Problem> {
+    pub(crate) async fn finish(&self, callback: Callback) -> Result<LoginOutcome, LoginError> {
         let this = self.clone();
         let work = self.spawn(async move {
             let claimed = this.claim(&callback).await;
-            let (id, pending) = claimed.inspect_err(|problem| {
-                let (code, why) = (problem.code(), chain(problem));
-                tracing::warn!(code, why, "an answer from a browser was refused");
+            let (account, pending) = claimed.inspect_err(|error| {
+                let (code, why) = (error.code(), chain(error));
+                tracing::warn!(code, why, "a response from a browser was refused");
             })?;
-            let done = this.complete(&id, &pending, callback).await;
-            this.remember_outcome(&id, pending.ticket.as_deref(), &done).await;
-            if let Err(problem) = &done {
-                let (account, code) = (id.as_str(), problem.code());
-                tracing::warn!(account, code, why = chain(problem), "login failed");
-                this.record_failure(&id, &pending, problem).await;
+            let done = this.complete(&account, &pending, callback).await;
+            this.remember_outcome(&account, pending.link.as_deref(), &done).await;
+            if let Err(error) = &done {
+                let (account_id, code) = (account.as_str(), error.code());
+                tracing::warn!(account = account_id, code, why = chain(error), "login failed");
+                this.record_failure(&account, &pending, error.cause).await;
             }
             done
         });
@@ -138,92 +109,101 @@ impl Logins {
     }
 
     /// Nothing was changed, so an audit log that fails is no reason to stop.
-    async fn record_failure(&self, account: &AccountId, pending: &Pending, problem: &Problem) {
+    async fn record_failure(&self, account: &AccountId, pending: &PendingLogin, cause: LoginCause) {
         // These are on record already, or cannot be.
-        if matches!(problem, Problem::NotSaved(_) | Problem::Audit(_)) {
+        if matches!(cause, LoginCause::NotSaved | LoginCause::AuditFailed) {
             return;
         }
-        let entry = self.entry(Action::Login, account, &pending.origin).failed(problem.code());
-        let _ = self.engine.audit().write(entry).await;
+        let entry = self.entry(Action::Login, account).about(&pending.request.origin);
+        let _ = self.engine.audit().write(entry.failed(cause.row().code)).await;
     }
 
-    /// The login that an answer belongs to, taken: nobody else gets it.
-    async fn claim(&self, callback: &Callback) -> Result<(AccountId, Pending), Problem> {
-        let state = match callback.states.as_slice() {
-            [] => return Err(Problem::StateMissing),
-            [state] if state.is_empty() => return Err(Problem::StateMissing),
-            [state] => state,
-            _ => return Err(Problem::Doubled("state")),
+    /// The login that a response belongs to, taken: no other request gets it.
+    async fn claim(&self, callback: &Callback) -> Result<(AccountId, PendingLogin), LoginError> {
+        let doubled = |name| {
+            let detail = format!("the response has {name} more than once");
+            Err(LoginError::new(LoginCause::ParameterDoubled, detail))
         };
-        for (name, values) in [("code", callback.codes.len()), ("error", callback.errors.len())] {
-            if values > 1 {
-                return Err(Problem::Doubled(name));
-            }
+        let state = match callback.states.as_slice() {
+            [state] if !state.is_empty() => state,
+            [] | [_] => return Err(LoginCause::StateMissing.into()),
+            _ => return doubled("state"),
+        };
+        if callback.codes.len() > 1 {
+            return doubled("code");
+        }
+        if callback.errors.len() > 1 {
+            return doubled("error");
         }
         if !is_random_text(state) {
-            return Err(Problem::StateUnknown);
+            return Err(LoginCause::StateUnknown.into());
         }
-        let name = name_of(state);
-        let notes = self.engine.store().notes();
-        let seen = notes.look(NoteKind::Login, &name).await?.ok_or(Problem::StateUnknown)?;
-        let pending: Pending =
-            serde_json::from_str(seen.text.expose()).map_err(|_| Problem::StateUnknown)?;
-        // Before it is taken: who has seen the state alone must not end somebody's login.
-        let cookie = cookie_name(&name, is_https(&pending.redirect_uri));
-        if !is_bound(&callback.cookies, &cookie, &pending.cookie) {
-            // Somebody may have been made to finish another person's login.
-            self.record_failure(&seen.account, &pending, &Problem::OtherBrowser).await;
-            return Err(Problem::OtherBrowser);
+        let key = key_of(state);
+        let logins = self.engine.store().store().entries(Space::Login);
+        let known = logins.get(&key).await?.and_then(parse::<PendingLogin>);
+        let (account, pending) = known.ok_or(LoginCause::StateUnknown)?;
+        // Before it is taken: a program that has seen the state alone must not end the login.
+        if !is_bound(callback, &key, &pending) {
+            // A person may have been made to finish another person's login.
+            self.record_failure(&account, &pending, LoginCause::OtherBrowser).await;
+            return Err(LoginCause::OtherBrowser.into());
         }
-        let taken = notes.take(NoteKind::Login, &name).await?.ok_or(Problem::StateUnknown)?;
-        let now_ms = self.now_ms();
+        let taken = logins.take(&key).await?.ok_or(LoginCause::StateUnknown)?;
         // A clock that was set back must not keep a login alive.
-        if taken.expires_at_ms <= now_ms || pending.begun_at_ms > now_ms.saturating_add(60_000) {
-            self.record_failure(&taken.account, &pending, &Problem::StateExpired).await;
-            return Err(Problem::StateExpired);
+        let is_from_future = pending.begun_at_ms > self.now_ms().saturating_add(60_000);
+        if self.is_expired(&taken) || is_from_future {
+            self.record_failure(&account, &pending, LoginCause::StateExpired).await;
+            return Err(LoginCause::StateExpired.into());
         }
-        Ok((taken.account, pending))
+        Ok((account, pending))
     }
 
     async fn complete(
         &self,
         account: &AccountId,
-        pending: &Pending,
+        pending: &PendingLogin,
         callback: Callback,
-    ) -> Result<Finished, Problem> {
-        let changed = || Problem::ConfigurationChanged(pending.application.clone());
-        let application = self.application(&pending.application).ok_or_else(changed)?;
-        if application.client_id() != pending.client_id
-            || application.token_url() != pending.token_url
-            || application.redirect_uri() != pending.redirect_uri
-        {
-            return Err(changed());
-        }
-        if let Some(error) = callback.errors.first() {
-            let said = callback.descriptions.first().map_or("", String::as_str);
-            return Err(refusal(error, said, &application));
-        }
-        let code = callback.codes.into_iter().next().filter(|code| !code.is_empty());
-        let code = code.ok_or(Problem::CodeMissing)?;
-        allows_all(&application, callback.scopes.first().map(String::as_str))?;
+    ) -> Result<LoginOutcome, LoginError> {
+        let application = self.engine.application(&pending.application).filter(|application| {
+            application.client_id() == pending.client_id
+                && application.token_url() == pending.token_url
+                && application.redirect_uri() == pending.redirect_uri
+        });
+        let application = application.ok_or(LoginCause::ConfigurationChanged)?;
+        let code = code(callback, &application)?;
         self.claim_code(account, &code).await?;
-        self.ticket_is_good(pending).await?;
+        if let Some(link) = &pending.link {
+            // A link is good for one login that succeeds.
+            let known = self.engine.store().store().entries(Space::Ticket).get(link).await?;
+            known.ok_or(LoginCause::LinkUsed)?;
+        }
+        let (grant, before) = self.exchange(account, &application, &code, pending).await?;
+        self.keep_or_ask(account, before, grant).await
+    }
 
-        let began = self.engine.clock().now();
-        let verifier = Secret::from(pending.verifier.as_str());
-        let granted = self.engine.lwa().exchange(&application, &code, &verifier).await;
+    /// Exchanges the code, and compares the profiles of the new grant and of the one in place.
+    async fn exchange(
+        &self,
+        account: &AccountId,
+        application: &Application,
+        code: &Secret,
+        pending: &PendingLogin,
+    ) -> Result<(NewGrant, Option<GrantProfiles>), LoginError> {
+        let consented_at = self.engine.clock().now().unix();
+        let granted = self.engine.lwa().exchange(application, code, &pending.verifier).await;
         let waited = Duration::from_millis(self.now_ms().saturating_sub(pending.begun_at_ms));
-        let granted = granted.map_err(|error| lwa_problem(error, waited, &application))?;
-        let incomplete = |what| Problem::LwaAnswer(lwa::Error::BadAnswer(what));
+        let granted = granted.map_err(|error| lwa_error(error, waited, application))?;
+        allows_all(application, granted.scope.as_deref())?;
+        let incomplete =
+            |what| LoginError::of(LoginCause::LwaInvalidResponse, lwa::Error::BadAnswer(what));
         let refresh_token =
             granted.refresh_token.ok_or_else(|| incomplete("it holds no refresh token"))?;
-        allows_all(&application, granted.scope.as_deref())?;
         let bearer = profiles::bearer(&granted.access_token)
             .ok_or_else(|| incomplete("its access token is not one"))?;
         let (client_id, upstream) = (application.client_id(), &self.engine.config().upstream);
         let now = profiles::of_grant(self.engine.http(), upstream, &bearer, client_id);
         let before = async {
-            match pending.replace {
+            match pending.request.replace {
                 true => (Replaces::Anything, None),
                 false => self.known(account).await,
             }
@@ -231,116 +211,131 @@ impl Logins {
         let (profiles, (replaces, before)) = tokio::join!(now, before);
         let grant = NewGrant {
             application: pending.application.clone(),
-            region: pending.region.clone(),
-            refresh_token: kept(&refresh_token),
-            consented_at: began.unix(),
+            region: pending.request.region,
+            refresh_token,
+            consented_at,
             profiles,
-            ticket: pending.ticket.clone(),
-            origin: pending.origin.clone(),
+            link: pending.link.clone(),
+            origin: pending.request.origin.clone(),
             replaces,
         };
-        self.keep_or_ask(account, before, grant).await
+        Ok((grant, before))
     }
 
-    /// Keeps the grant if it is nobody else's; asks if it is, or if that cannot be told.
+    /// Keeps a grant with the same profiles; asks where they differ or are not known.
     async fn keep_or_ask(
         &self,
         account: &AccountId,
-        mut before: Option<Found>,
+        mut before: Option<GrantProfiles>,
         mut grant: NewGrant,
-    ) -> Result<Finished, Problem> {
+    ) -> Result<LoginOutcome, LoginError> {
         for _ in 0..COMPARISONS_MAX {
             if let Some(before) = before
                 && before.is_same(&grant.profiles) != Some(true)
             {
-                return self.ask(account, before, grant).await.map(Finished::Question);
+                return self.ask(account, before, grant).await.map(LoginOutcome::Question);
             }
             match self.keep(account, &grant).await {
-                // Somebody else was faster: what is there now is what to compare with.
-                Err(Problem::AccountChanged) => {
+                // Another login was faster: its grant is what to compare with.
+                Err(error) if error.cause == LoginCause::AccountChanged => {
                     (grant.replaces, before) = self.known(account).await;
                 }
-                done => return done.map(Finished::Connected),
+                done => return done.map(LoginOutcome::Connected),
             }
         }
-        Err(Problem::AccountChanged)
+        Err(LoginCause::AccountChanged.into())
     }
 
-    /// Keeps the new grant aside until a person says yes. The old one stays in place.
+    /// Keeps the new grant aside until a person confirms it. The old one stays in place.
     async fn ask(
         &self,
         account: &AccountId,
-        before: Found,
+        before: GrantProfiles,
         grant: NewGrant,
-    ) -> Result<Question, Problem> {
+    ) -> Result<Confirmation, LoginError> {
         let token = random()?;
         let lifetime = self.engine.config().login.confirm_timeout;
-        if let Some(ticket) = &grant.ticket {
-            self.extend(ticket, lifetime).await?;
+        if let Some(link) = &grant.link {
+            self.extend_link(link, lifetime).await?;
         }
-        self.note((NoteKind::Grant, &name_of(token.expose())), account, &grant, lifetime).await?;
-        tracing::warn!(
-            account = account.as_str(),
-            "the new grant has other profiles: a person is asked"
-        );
-        let before = (before != Found::default()).then_some(before);
-        Ok(Question { account: account.clone(), token, before, now: grant.profiles })
+        self.put((Space::Grant, &key_of(token.expose())), account, &grant, lifetime).await?;
+        let account = account.to_string();
+        tracing::warn!(account, "the new grant has other profiles and waits for a confirmation");
+        let before = (before != GrantProfiles::default()).then_some(before);
+        Ok(Confirmation { account, token, before, now: grant.profiles })
     }
 
     /// Remembers that a code was used, or refuses it because it was.
-    async fn claim_code(&self, account: &AccountId, code: &Secret) -> Result<(), Problem> {
-        let name = name_of(code.expose());
-        if self.look::<()>(NoteKind::Code, &name).await?.is_some() {
-            return Err(Problem::CodeReused);
+    async fn claim_code(&self, account: &AccountId, code: &Secret) -> Result<(), LoginError> {
+        let key = key_of(code.expose());
+        if self.get::<()>((Space::Code, &key)).await?.is_some() {
+            return Err(LoginCause::CodeReused.into());
         }
-        self.note((NoteKind::Code, &name), account, &(), super::MEMORY).await
-    }
-
-    /// A link is good for one login that succeeds.
-    async fn ticket_is_good(&self, pending: &Pending) -> Result<(), Problem> {
-        let Some(ticket) = &pending.ticket else { return Ok(()) };
-        let known = self.engine.store().notes().look(NoteKind::Ticket, ticket).await?;
-        known.map(drop).ok_or(Problem::LinkUsed)
+        self.put((Space::Code, &key), account, &(), MEMORY).await
     }
 }
 
 /// Whether one of the cookies is the login's.
-fn is_bound(cookies: &[(String, Secret)], name: &str, hash: &str) -> bool {
-    let named = cookies.iter().filter(|(have, _)| have == name);
-    // Hashes of random texts: that the comparison stops early tells nothing of use.
-    named.map(|(_, value)| name_of(value.expose())).any(|have| have == hash)
+fn is_bound(callback: &Callback, key: &str, pending: &PendingLogin) -> bool {
+    let name = cookie_name(key, &pending.redirect_uri.parse().unwrap_or_default());
+    let named = callback.cookies.iter().filter(|(have, _)| *have == name);
+    // Hashes of random texts: that the comparison stops early reveals nothing of use.
+    named.map(|(_, value)| key_of(value.expose())).any(|hash| hash == pending.cookie_hash)
 }
 
-/// What an error in Amazon's answer means.
-fn refusal(error: &str, said: &str, application: &lwa::Application) -> Problem {
-    let redirect_uri = || application.redirect_uri().to_owned();
+/// The code in Amazon's response to `application`, or what its error means.
+fn code(callback: Callback, application: &Application) -> Result<Secret, LoginError> {
+    if let Some(error) = callback.errors.first() {
+        let description = callback.descriptions.first().map_or("", String::as_str);
+        return Err(consent_error(error, description, application));
+    }
+    let code = callback.codes.into_iter().next().filter(|code| !code.is_empty());
+    let code = code.ok_or(LoginCause::CodeMissing)?;
+    allows_all(application, callback.scopes.first().map(String::as_str))?;
+    Ok(code)
+}
+
+fn consent_error(error: &str, description: &str, application: &Application) -> LoginError {
     match error {
-        "access_denied" => Problem::Denied(quotation(said)),
-        "invalid_scope" => Problem::ScopeUnknown { scopes: application.scopes().join(" ") },
-        "unauthorized_client" => Problem::NotApproved,
-        "invalid_client" => Problem::ApplicationRejected,
-        "redirect_uri_mismatch" => Problem::RedirectUri { redirect_uri: redirect_uri() },
-        "invalid_request" if said.contains("redirect") => {
-            Problem::RedirectUri { redirect_uri: redirect_uri() }
+        "access_denied" => {
+            let quotation = quotation(description);
+            LoginError { quotation, ..LoginCause::Denied.into() }
         }
-        "invalid_request" if said.contains("scope") => {
-            Problem::ScopeUnknown { scopes: application.scopes().join(" ") }
+        "unauthorized_client" => LoginCause::NotApproved.into(),
+        "invalid_client" => LoginCause::ApplicationRejected.into(),
+        "redirect_uri_mismatch" => redirect_mismatch(application),
+        "invalid_request" if description.contains("redirect") => redirect_mismatch(application),
+        "invalid_scope" => scope_unknown(application),
+        "invalid_request" if description.contains("scope") => scope_unknown(application),
+        error => {
+            let known = ["server_error", "ServerError", "temporarily_unavailable"];
+            let error = known.into_iter().find(|known| *known == error);
+            let error = error.unwrap_or("an error it does not document");
+            let detail = format!("amazon could not finish the consent: {error}");
+            LoginError::new(LoginCause::AmazonFailed, detail)
         }
-        "server_error" | "ServerError" => Problem::AmazonFailed("server_error"),
-        "temporarily_unavailable" => Problem::AmazonFailed("temporarily_unavailable"),
-        _ => Problem::AmazonFailed("an error it does not document"),
     }
 }
 
-/// What may be shown of a description: one line, not long.
-fn quotation(said: &str) -> Option<String> {
-    let line: String =
-        said.chars().filter(|c| !is_deceptive(*c)).take(QUOTATION_MAX_CHARS).collect();
-    (!line.trim().is_empty()).then_some(line)
+fn redirect_mismatch(application: &Application) -> LoginError {
+    let detail = format!("amazon does not know the return address {}", application.redirect_uri());
+    LoginError::new(LoginCause::RedirectUriMismatch, detail)
 }
 
-/// Whether what was consented to, where the answer tells, covers all that was asked for.
-fn allows_all(application: &lwa::Application, granted: Option<&str>) -> Result<(), Problem> {
+fn scope_unknown(application: &Application) -> LoginError {
+    let scopes = application.scopes().join(" ");
+    let detail = format!("amazon does not know the scope {scopes:?} for this application");
+    LoginError::new(LoginCause::ScopeUnknown, detail)
+}
+
+/// What may be shown of a description: one line, not long.
+fn quotation(description: &str) -> Option<String> {
+    let line = description.chars().filter(|c| !is_deceptive(*c)).take(QUOTATION_MAX_CHARS);
+    Some(line.collect()).filter(|line: &String| !line.trim().is_empty())
+}
+
+/// Whether the scopes consented to, where the response names them, cover all that was asked for.
+fn allows_all(application: &Application, granted: Option<&str>) -> Result<(), LoginError> {
     let Some(granted) = granted.filter(|granted| !granted.trim().is_empty()) else {
         return Ok(());
     };
@@ -348,36 +343,31 @@ fn allows_all(application: &lwa::Application, granted: Option<&str>) -> Result<(
     let wanted = application.scopes();
     match wanted.iter().all(|scope| granted.contains(&ads::canonical_scope(scope))) {
         true => Ok(()),
-        false => Err(Problem::ScopeMissing { scopes: wanted.join(" ") }),
+        false => {
+            let detail = format!("less was consented to than {:?}", wanted.join(" "));
+            Err(LoginError::new(LoginCause::ScopeMissing, detail))
+        }
     }
 }
 
-/// What LWA's refusal of a code means; `waited` is the age of the login, and so more than that of
+/// What LWA's error for a code means; `waited` is the age of the login, and so more than that of
 /// the code.
-fn lwa_problem(error: lwa::Error, waited: Duration, application: &lwa::Application) -> Problem {
+fn lwa_error(error: lwa::Error, waited: Duration, application: &Application) -> LoginError {
     use lwa::Error;
     match error {
-        Error::CodeExpired => Problem::CodeLate,
-        Error::InvalidGrant if waited >= CODE_LIFETIME => Problem::CodeLate,
-        Error::InvalidGrant => Problem::CodeReused,
-        Error::UnauthorizedClient => Problem::NotApproved,
-        Error::InvalidClient => Problem::ApplicationRejected,
-        Error::RedirectMismatch => {
-            Problem::RedirectUri { redirect_uri: application.redirect_uri().to_owned() }
+        Error::CodeExpired => LoginCause::CodeLate.into(),
+        Error::InvalidGrant if waited >= CODE_LIFETIME => LoginCause::CodeLate.into(),
+        Error::InvalidGrant => LoginCause::CodeReused.into(),
+        Error::UnauthorizedClient => LoginCause::NotApproved.into(),
+        Error::InvalidClient => LoginCause::ApplicationRejected.into(),
+        Error::RedirectMismatch => redirect_mismatch(application),
+        Error::Refused { code: "invalid_scope", .. } => scope_unknown(application),
+        Error::Transport(cause) if cause.is_timeout() => LoginCause::LwaTimeout.into(),
+        Error::Refused { status: 429 | 500.., .. } | Error::Transport(_) => {
+            LoginError::of(LoginCause::LwaUnavailable, error)
         }
-        Error::Refused { code: "invalid_scope", .. } => {
-            Problem::ScopeUnknown { scopes: application.scopes().join(" ") }
+        Error::Refused { .. } | Error::BadAnswer(_) | Error::NotLwa { .. } => {
+            LoginError::of(LoginCause::LwaInvalidResponse, error)
         }
-        Error::Transport(cause) if cause.is_timeout() => Problem::LwaTimeout,
-        Error::Refused { status, .. } if status < 500 && status != 429 => Problem::LwaAnswer(error),
-        Error::Refused { .. } | Error::Transport(_) => Problem::LwaUnavailable(error),
-        Error::BadAnswer(_) | Error::NotLwa { .. } => Problem::LwaAnswer(error),
-    }
-}
-
-impl NewGrant {
-    /// The region somebody named.
-    pub(super) fn region(&self) -> Option<Region> {
-        self.region.as_deref().and_then(|region| region.parse().ok())
     }
 }

@@ -1,9 +1,8 @@
 //! Puts a new grant in the place of the old one, and remembers whose it is.
 
 use super::{
-    Connected, Found, Logins, Problem,
-    begin::Ticket,
-    confirm::Outcome,
+    Connected, GrantProfiles, LoginCause, LoginError, LoginOutcome, Logins,
+    begin::LoginLink,
     finish::{NewGrant, Replaces},
     profiles,
 };
@@ -11,8 +10,7 @@ use crate::{
     audit::Action,
     error_chain::chain,
     id::{AccountId, Region},
-    secret::Secret,
-    store::{Credential, CredentialStore, notes::NoteKind},
+    store::{Credential, CredentialStore, Space},
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -32,7 +30,7 @@ const SAVE_PAUSES: [Duration; 3] =
 #[derive(Serialize, Deserialize)]
 struct Remembered {
     consented_at: u64,
-    profiles: Found,
+    profiles: GrantProfiles,
 }
 
 impl Replaces {
@@ -62,15 +60,15 @@ impl Logins {
         &self,
         account: &AccountId,
         grant: &NewGrant,
-    ) -> Result<Connected, Problem> {
+    ) -> Result<Connected, LoginError> {
         let store = self.engine.store();
         let config = self.engine.config().accounts.get(account);
         let lock = store.lock(account).await?;
         let record = store.load(account).await?;
         if !grant.replaces.fits(record.as_ref(), &**store) {
-            return Err(Problem::AccountChanged);
+            return Err(LoginCause::AccountChanged.into());
         }
-        let region = config.map(|config| config.region).or(grant.region());
+        let region = config.map(|config| config.region).or(grant.region);
         let region = region.or(record.as_ref().map(|record| record.region));
         let home = grant.profiles.home();
         let region_is_guess = region.is_none() && home.is_none();
@@ -82,7 +80,7 @@ impl Logins {
             account: account.clone(),
             application: grant.application.clone(),
             region,
-            refresh_token: Secret::from(grant.refresh_token.as_str()),
+            refresh_token: grant.refresh_token.clone(),
             previous_refresh_token: None,
             // Its absence tells every process that a person put this grant here.
             access_token: None,
@@ -92,14 +90,14 @@ impl Logins {
             reauthorization_required: false,
             seed: seed.map(|seed| store.fingerprint(seed)),
         };
-        if let Some(ticket) = &grant.ticket {
-            let known = self.look::<Ticket>(NoteKind::Ticket, ticket).await?;
-            let (_, known) = known.ok_or(Problem::LinkUsed)?;
+        if let Some(link) = &grant.link {
+            let known = self.get::<LoginLink>((Space::Ticket, link)).await?;
+            let (_, known) = known.ok_or(LoginCause::LinkUsed)?;
             if known.is_spent(record.as_ref()) {
-                return Err(Problem::LinkUsed);
+                return Err(LoginCause::LinkUsed.into());
             }
         }
-        let entry = self.entry(Action::Login, account, &grant.origin);
+        let entry = self.entry(Action::Login, account).about(&grant.origin);
         let saved = self.save(&credential);
         self.engine.audit().around(entry, "store_failed", saved).await?;
         let connected = Connected {
@@ -110,11 +108,12 @@ impl Logins {
             replaced: record.is_some(),
             profiles: grant.profiles.clone(),
         };
-        if let Some(ticket) = &grant.ticket {
+        if let Some(link) = &grant.link {
             // Before the link is gone: who waits by it must not find neither.
-            self.keep_outcome(account, Some(ticket), &Outcome::Connected(connected.clone())).await;
+            let outcome = Ok(LoginOutcome::Connected(connected.clone()));
+            self.remember_outcome(account, Some(link), &outcome).await;
             // The one success that a link is good for; the account's lock keeps others out.
-            if let Err(error) = store.notes().take(NoteKind::Ticket, ticket).await {
+            if let Err(error) = store.store().entries(Space::Ticket).delete(link).await {
                 // The grant is in place; the date of its consent tells that the link is spent.
                 warn!(account = account.as_str(), error = %chain(&error), "cannot remove a used link");
             }
@@ -122,11 +121,11 @@ impl Logins {
         drop(lock);
         self.engine.follow_now().await;
         info!(account = account.as_str(), region = region.as_str(), "account connected");
-        let name = (NoteKind::Profiles, account.as_str());
+        let name = (Space::Profiles, account.as_str());
         let remembered =
             Remembered { consented_at: grant.consented_at, profiles: grant.profiles.clone() };
         // The grant is safe; what is lost here is that the next login asks more than it must.
-        if let Err(error) = self.note(name, account, &remembered, REMEMBERED).await {
+        if let Err(error) = self.put(name, account, &remembered, REMEMBERED).await {
             warn!(account = account.as_str(), error = %chain(&error), "cannot remember the profiles");
         }
         Ok(connected)
@@ -134,7 +133,7 @@ impl Logins {
 
     /// Amazon gives this refresh token once, so a disk that is busy or full for a moment is asked
     /// again.
-    async fn save(&self, credential: &Credential) -> Result<(), Problem> {
+    async fn save(&self, credential: &Credential) -> Result<(), LoginError> {
         let store = self.engine.store();
         for pause in SAVE_PAUSES {
             if store.save(credential).await.is_ok() {
@@ -142,17 +141,17 @@ impl Logins {
             }
             sleep(pause).await;
         }
-        store.save(credential).await.map_err(Problem::NotSaved)
+        store.save(credential).await.map_err(|error| LoginError::of(LoginCause::NotSaved, error))
     }
 
     /// The grant that is in place, and its profiles: what it says now if it lives, else what it
     /// said when it was connected; an empty answer if nobody knows, none if there is no grant.
-    pub(super) async fn known(&self, account: &AccountId) -> (Replaces, Option<Found>) {
+    pub(super) async fn known(&self, account: &AccountId) -> (Replaces, Option<GrantProfiles>) {
         let store = self.engine.store();
         let record = match store.load(account).await {
             Ok(record) => record.filter(|record| !record.refresh_token.is_empty()),
             // What cannot be read cannot be compared, and is not replaced either.
-            Err(_) => return (Replaces::Nothing, Some(Found::default())),
+            Err(_) => return (Replaces::Nothing, Some(GrantProfiles::default())),
         };
         let Some(record) = record else { return (Replaces::Nothing, None) };
         let replaces = Replaces::Grant {
@@ -163,19 +162,19 @@ impl Logins {
         if alive && let Ok(Some(found)) = timeout(LIVE_PATIENCE, self.live(account)).await {
             return (replaces, Some(found));
         }
-        let remembered = self.look::<Remembered>(NoteKind::Profiles, account.as_str()).await;
+        let remembered = self.get::<Remembered>((Space::Profiles, account.as_str())).await;
         let remembered = remembered.ok().flatten().map(|(_, remembered)| remembered);
         let its = remembered.filter(|one| record.consented_at == Some(one.consented_at));
         (replaces, Some(its.map(|one| one.profiles).unwrap_or_default()))
     }
 
-    async fn live(&self, account: &AccountId) -> Option<Found> {
+    async fn live(&self, account: &AccountId) -> Option<GrantProfiles> {
         let known = self.engine.account(account).await.ok()??;
         let token = self.engine.tokens().token(&known.holder).await.ok()?;
         let client_id = known.holder.application().client_id();
         let upstream = &self.engine.config().upstream;
         let http = self.engine.http();
         let found = profiles::of_grant(http, upstream, token.header(), client_id).await;
-        (found != Found::default()).then_some(found)
+        (found != GrantProfiles::default()).then_some(found)
     }
 }

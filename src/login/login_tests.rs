@@ -1,6 +1,6 @@
 //! Tests of logins with a clock of their own: the ten minutes, the five, and what a wrong clock does.
 
-use super::*;
+use super::{begin::StartedLogin, *};
 use crate::{
     audit::Actor,
     clock::{Clock, ManualClock},
@@ -26,12 +26,13 @@ fn logins() -> (Logins, Arc<ManualClock>) {
     (Logins::new(engine.expect("an engine"), Actor::Server), clock)
 }
 
-fn wish() -> Wish {
-    Wish::new("acme".parse().expect("an alias"), "admin")
+async fn begun(logins: &Logins) -> StartedLogin {
+    let acme = "acme".parse().expect("an alias");
+    logins.begin(&acme, &LoginRequest::default()).await.expect("begun")
 }
 
-/// Amazon's answer to `started`, in its browser.
-fn answer(started: &Started) -> Callback {
+/// Amazon's response to `started`, in its browser.
+fn answer(started: &StartedLogin) -> Callback {
     let (name, value) = &started.cookie;
     Callback {
         states: vec![started.state.expose().to_owned()],
@@ -48,8 +49,7 @@ async fn refused(logins: &Logins, callback: Callback) -> &'static str {
 #[tokio::test]
 async fn a_state_is_good_for_ten_minutes_and_not_for_more() {
     let (logins, clock) = logins();
-    let (one, two) = (logins.begin(&wish()).await, logins.begin(&wish()).await);
-    let (one, two) = (one.expect("begun"), two.expect("begun"));
+    let (one, two) = (begun(&logins).await, begun(&logins).await);
     clock.advance(10 * MINUTE - Duration::from_millis(1));
     // It gets as far as Amazon, which is not there.
     assert_eq!(refused(&logins, answer(&one)).await, "lwa_unavailable");
@@ -61,7 +61,7 @@ async fn a_state_is_good_for_ten_minutes_and_not_for_more() {
 #[tokio::test]
 async fn a_clock_that_was_set_back_keeps_no_login_alive() {
     let (logins, clock) = logins();
-    let started = logins.begin(&wish()).await.expect("begun");
+    let started = begun(&logins).await;
     clock.set_wall(clock.now().wall - 60 * MINUTE);
     assert_eq!(refused(&logins, answer(&started)).await, "state_expired");
 }
@@ -94,7 +94,7 @@ async fn a_consent_ends_every_link_that_was_made_before_it() {
     let now = clock.now().unix();
     let mut record = crate::store::tests::credential("acme");
     (record.application, record.consented_at) = ("default".into(), Some(now));
-    logins.engine().store().save(&record).await.expect("saved");
+    logins.engine.store().save(&record).await.expect("saved");
     let refused = logins.begin_by_link(&acme, &old).await.expect_err("over");
     assert_eq!(refused.code(), "link_used");
     let new = token(logins.reconnect_link(&acme).await.expect("a link")).expect("a token");
@@ -104,21 +104,22 @@ async fn a_consent_ends_every_link_that_was_made_before_it() {
 #[tokio::test]
 async fn debug_shows_no_secret_of_a_login() {
     let (logins, _) = logins();
-    let started = logins.begin(&wish()).await.expect("begun");
+    let started = begun(&logins).await;
     let shown = format!("{started:?} {:?} {logins:?}", answer(&started));
-    // A state is no secret to the browser it is in; the cookie and the code are to everybody.
+    // A state is no secret to the browser it is in; the cookie and the code are to all others.
     assert!(!shown.contains(started.cookie.1.expose()) && !shown.contains("CANARY"), "{shown}");
 }
 
 #[tokio::test]
-async fn what_is_over_is_swept_away() {
+async fn what_has_expired_is_purged() {
     let (logins, clock) = logins();
-    let started = logins.begin(&wish()).await.expect("begun");
-    let name = name_of(started.state.expose());
-    let notes = logins.engine().store().notes();
-    notes.sweep(logins.now_ms()).await.expect("swept");
-    assert!(notes.look(NoteKind::Login, &name).await.expect("looked").is_some());
+    let started = begun(&logins).await;
+    let key = key_of(started.state.expose());
+    let store = logins.engine.store().store();
+    let is_there = async || store.entries(Space::Login).get(&key).await.expect("read").is_some();
+    store.purge_expired(logins.now_ms()).await.expect("purged");
+    assert!(is_there().await);
     clock.advance(10 * MINUTE);
-    notes.sweep(logins.now_ms()).await.expect("swept");
-    assert!(notes.look(NoteKind::Login, &name).await.expect("looked").is_none());
+    store.purge_expired(logins.now_ms()).await.expect("purged");
+    assert!(!is_there().await);
 }

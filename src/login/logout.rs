@@ -1,7 +1,7 @@
 //! Forgets an account: its record, what is under way for it, its token; and gives the grant back
 //! where that is possible.
 
-use super::{Logins, Problem};
+use super::{LoginCause, LoginError, Logins};
 use crate::{
     audit::Action, error_chain::chain, id::AccountId, lwa::Revoked, secret::Secret,
     store::Credential,
@@ -30,12 +30,15 @@ impl Logins {
     /// # Errors
     /// `UnknownAccount`; `Store` if it cannot be forgotten. A revocation that fails is no error:
     /// what is forgotten here stays forgotten.
-    pub async fn logout(&self, account: &AccountId) -> Result<LoggedOut, Problem> {
+    pub async fn logout(&self, account: &AccountId) -> Result<LoggedOut, LoginError> {
         let store = self.engine.store();
         let configured = self.engine.config().accounts.get(account);
         // Before the lock: an unknown alias must leave no file.
         if configured.is_none() && !store.list().await?.contains(account) {
-            return Err(Problem::UnknownAccount(account.to_string()));
+            return Err(LoginError::new(
+                LoginCause::UnknownAccount,
+                format!("there is no account {account}"),
+            ));
         }
         let lock = store.lock(account).await?;
         let record = match store.load(account).await {
@@ -44,7 +47,7 @@ impl Logins {
             Err(error) if error.is_lasting() => None,
             Err(error) => return Err(error.into()),
         };
-        let entry = self.entry(Action::Logout, account, "logout");
+        let entry = self.entry(Action::Logout, account).about("logout");
         let forgotten = self.forget(account, record.as_ref());
         let done = self.engine.audit().around(entry, "store_failed", forgotten).await?;
         drop(lock);
@@ -58,11 +61,11 @@ impl Logins {
         &self,
         account: &AccountId,
         record: Option<&Credential>,
-    ) -> Result<LoggedOut, Problem> {
+    ) -> Result<LoggedOut, LoginError> {
         let store = self.engine.store();
         let configured = self.engine.config().accounts.get(account);
         // First: what is left of them after a failure could connect the account again.
-        store.notes().forget(account).await?;
+        store.store().delete_entries_of(account).await?;
         let revocation = self.revoke(record).await;
         let seed = configured.and_then(|config| config.refresh_token.as_ref());
         match (configured, seed) {
@@ -97,7 +100,7 @@ impl Logins {
         let Some(record) = record.filter(|record| !record.refresh_token.is_empty()) else {
             return Ok(Revoked::NoEndpoint);
         };
-        let Some(application) = self.application(&record.application) else {
+        let Some(application) = self.engine.application(&record.application) else {
             return Ok(Revoked::NoEndpoint);
         };
         let revoked = self.engine.lwa().revoke(&application, &record.refresh_token).await;

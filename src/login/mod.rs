@@ -1,58 +1,60 @@
 //! Connects accounts: from the consent of an advertiser to a grant in the store, and back out.
 //!
-//! A login is a note in the store from its start to Amazon's answer: sealed, good for ten minutes,
-//! taken once, by whatever process the answer comes to. It is bound to the account, to the
-//! application with its token endpoint, and to the browser it was begun in. Nothing is asked of
-//! Amazon for an answer that does not fit. An account that somebody else's grant would replace is
-//! replaced by a person's yes only. This module knows neither pages nor terminals.
+//! From its start to Amazon's response a login is a one-time entry in the store: sealed, good for ten
+//! minutes, taken once, by the process that the response reaches. It is bound to the account, to
+//! the application with its token endpoint, and to the browser it was begun in. A response that does
+//! not fit costs no request to Amazon. A grant with other profiles replaces an account only after a
+//! person has confirmed it. This module knows neither pages nor terminals.
 
 mod begin;
 mod confirm;
+mod error;
 mod finish;
 mod keep;
 mod logout;
-mod problem;
-mod profiles;
+pub(crate) mod profiles;
 
-pub use self::{
-    begin::{Started, Wish},
-    finish::{Callback, Connected, Finished, Question},
-    problem::Problem,
-    profiles::{Found, is_deceptive},
+pub use self::error::LoginError;
+pub(crate) use self::{
+    begin::{LoginRequest, is_login_cookie},
+    confirm::{Confirmation, LoginOutcome},
+    error::LoginCause,
+    finish::{Callback, Connected},
+    profiles::{GrantProfiles, is_deceptive},
 };
 
 use crate::{
     audit::{Action, Actor, Entry},
     engine::Engine,
+    error_chain::chain,
     id::AccountId,
     lwa::authorize,
     secret::Secret,
-    store::notes::{Limit, Note, NoteKind},
+    store::{Item, Limit, Space},
 };
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 use tokio::sync::RwLock;
-use zeroize::Zeroizing;
 
 /// Where a login begins.
-pub const LOGIN_PATH: &str = "/api/auth/amazon/login";
+pub(crate) const LOGIN_PATH: &str = "/api/auth/amazon/login";
 
-/// How often what is over is thrown away.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+/// Between two purges of expired entries.
+const PURGE_INTERVAL: Duration = Duration::from_secs(30);
 /// Links and remembered profiles: an account or two each.
-const NOTES_MAX: usize = 100_000;
+const ENTRIES_MAX: usize = 100_000;
 /// A remembered outcome or code is of no use after this.
 const MEMORY: Duration = Duration::from_secs(1200);
 
 /// Connects accounts. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Logins {
-    engine: Engine,
-    /// Who does what is done here, for the audit log.
-    actor: Actor,
-    /// In which request; empty outside one.
-    request_id: String,
+    pub(crate) engine: Engine,
+    /// For the audit log.
+    pub(crate) actor: Actor,
+    /// Empty outside a request.
+    pub(crate) request_id: String,
     /// Held by everything that must not be cut off, shared by all of one server.
     under_way: Arc<RwLock<()>>,
 }
@@ -64,156 +66,120 @@ impl Logins {
         Self { engine, actor, request_id: String::new(), under_way: Arc::default() }
     }
 
-    /// The same for what is done in the request `id`.
-    #[must_use]
-    pub fn for_request(&self, id: &str) -> Self {
-        Self { request_id: id.to_owned(), ..self.clone() }
+    /// The same for what `actor` does in the request `id`.
+    pub(crate) fn for_request(&self, id: &str, actor: Actor) -> Self {
+        Self { request_id: id.to_owned(), actor, ..self.clone() }
     }
 
-    /// The same for what `actor` does.
-    #[must_use]
-    pub fn by(self, actor: Actor) -> Self {
-        Self { actor, ..self }
-    }
-
-    /// Who does what is done here, for the audit log.
-    #[must_use]
-    pub fn actor(&self) -> &Actor {
-        &self.actor
-    }
-
-    /// The request it is done in; empty outside one.
-    #[must_use]
-    pub fn request_id(&self) -> &str {
-        &self.request_id
-    }
-
-    /// Records who wants `account`'s token refreshed. A refresh goes on without the audit log: a
-    /// metric tells that this could not be written.
-    pub async fn record_refresh(&self, account: &AccountId) {
-        let entry = Entry::new(self.actor.clone(), Action::TokenRefresh).account(account).attempt();
-        let _ = self.engine.audit().count(self.asked(entry)).await;
-    }
-
-    /// Waits until every login that Amazon has answered is at its end; none begins any more while
-    /// this waits.
-    ///
-    /// # Cancel safety
-    /// Safe.
-    pub async fn finish_all(&self) {
+    /// Waits until every login that Amazon has responded to is at its end; none begins any more
+    /// while this waits.
+    pub(crate) async fn finish_all(&self) {
         drop(self.under_way.write().await);
     }
 
-    /// Does `work` to its end, whoever still waits for it.
+    /// Does `work` to its end, though its caller may leave.
     async fn spawn<T: Send + 'static>(
         &self,
-        work: impl Future<Output = Result<T, Problem>> + Send + 'static,
-    ) -> Result<T, Problem> {
+        work: impl Future<Output = Result<T, LoginError>> + Send + 'static,
+    ) -> Result<T, LoginError> {
         let under_way = self.under_way.clone().read_owned().await;
         let task = tokio::spawn(async move {
             let done = work.await;
             drop(under_way);
             done
         });
-        task.await.unwrap_or(Err(Problem::Internal))
+        task.await.unwrap_or(Err(LoginCause::Internal.into()))
     }
 
-    fn entry(&self, action: Action, account: &AccountId, origin: &str) -> Entry {
-        self.asked(Entry::new(self.actor.clone(), action).account(account).about(origin))
-    }
-
-    fn asked(&self, entry: Entry) -> Entry {
+    /// An entry for the audit log.
+    pub(crate) fn entry(&self, action: Action, account: &AccountId) -> Entry {
+        let entry = Entry::new(self.actor.clone(), action).account(account);
         if self.request_id.is_empty() { entry } else { entry.request_id(&self.request_id) }
     }
 
-    /// The accounts behind it.
-    #[must_use]
-    pub fn engine(&self) -> &Engine {
-        &self.engine
-    }
-
-    /// Throws away what is over until dropped: a grant nobody said yes to must not stay.
-    pub async fn run_sweeper(&self) {
+    /// Purges expired entries until dropped: a grant that was not confirmed must not stay.
+    pub(crate) async fn run_purge(&self) {
         loop {
-            if let Err(error) = self.engine.store().notes().sweep(self.now_ms()).await {
-                tracing::warn!(error = %crate::error_chain::chain(&error), "cannot clear logins away");
+            if let Err(error) = self.engine.store().store().purge_expired(self.now_ms()).await {
+                tracing::warn!(error = %chain(&error), "cannot purge expired logins");
             }
-            tokio::time::sleep(SWEEP_INTERVAL).await;
+            tokio::time::sleep(PURGE_INTERVAL).await;
         }
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.engine.clock().now().wall.as_millis()).unwrap_or(u64::MAX)
+        milliseconds(self.engine.clock().now().wall)
     }
 
-    /// Keeps `what` under `name` for `lifetime`.
-    async fn note(
+    /// Keeps `what` as `key` for `lifetime`.
+    async fn put(
         &self,
-        (kind, name): (NoteKind, &str),
+        (space, key): (Space, &str),
         account: &AccountId,
         what: &impl Serialize,
         lifetime: Duration,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), LoginError> {
         let now_ms = self.now_ms();
-        let lifetime = milliseconds(lifetime);
-        let text = Secret::new(serde_json::to_string(what).expect("a note is plain JSON"));
-        let expires_at_ms = now_ms.saturating_add(lifetime);
-        let note = Note { account: account.clone(), expires_at_ms, text };
-        let max = match kind {
-            NoteKind::Login | NoteKind::Grant => self.engine.config().login.pending_max,
-            _ => NOTES_MAX,
+        let item = Item {
+            account: Some(account.clone()),
+            expires_at_ms: Some(now_ms.saturating_add(milliseconds(lifetime))),
+            text: Secret::new(serde_json::to_string(what).expect("an entry is plain JSON")),
         };
-        let limit = Limit { max, now_ms };
-        Ok(self.engine.store().notes().put(kind, name, &note, limit).await?)
+        let max = match space {
+            Space::Login | Space::Grant => self.engine.config().login.pending_max,
+            _ => ENTRIES_MAX,
+        };
+        let entries = self.engine.store().store().entries(space);
+        Ok(entries.put(key, &item, Limit { max, now_ms }).await?)
     }
 
-    /// Keeps the link `ticket`, if it is still good, good for `least` at least.
-    async fn extend(&self, ticket: &str, least: Duration) -> Result<(), Problem> {
+    /// Keeps the link `key`, if it is still good, good for `least` at least.
+    async fn extend_link(&self, key: &str, least: Duration) -> Result<(), LoginError> {
         let now_ms = self.now_ms();
         let until = now_ms.saturating_add(milliseconds(least));
-        let notes = self.engine.store().notes();
-        match notes.look(NoteKind::Ticket, ticket).await? {
-            Some(note) if (now_ms + 1..until).contains(&note.expires_at_ms) => {
-                let (note, max) = (Note { expires_at_ms: until, ..note }, NOTES_MAX);
-                Ok(notes.put(NoteKind::Ticket, ticket, &note, Limit { max, now_ms }).await?)
-            }
-            _ => Ok(()),
+        let links = self.engine.store().store().entries(Space::Ticket);
+        if let Some(mut item) = links.get(key).await?
+            && item.expires_at_ms.is_some_and(|at| (now_ms + 1..until).contains(&at))
+        {
+            item.expires_at_ms = Some(until);
+            links.put(key, &item, Limit { max: ENTRIES_MAX, now_ms }).await?;
         }
+        Ok(())
     }
 
-    /// Looks at a note that is still good.
-    async fn look<T: DeserializeOwned>(
+    /// Reads an entry that is still good.
+    async fn get<T: DeserializeOwned>(
         &self,
-        kind: NoteKind,
-        name: &str,
-    ) -> Result<Option<(AccountId, T)>, Problem> {
-        let note = self.engine.store().notes().look(kind, name).await?;
-        Ok(note.and_then(|note| self.read(note)))
+        (space, key): (Space, &str),
+    ) -> Result<Option<(AccountId, T)>, LoginError> {
+        let item = self.engine.store().store().entries(space).get(key).await?;
+        Ok(item.filter(|item| !self.is_expired(item)).and_then(parse))
     }
 
-    /// Takes a note that is still good.
+    /// Reads and deletes an entry that is still good: of all callers, one gets it.
     async fn take<T: DeserializeOwned>(
         &self,
-        kind: NoteKind,
-        name: &str,
-    ) -> Result<Option<(AccountId, T)>, Problem> {
-        let note = self.engine.store().notes().take(kind, name).await?;
-        Ok(note.and_then(|note| self.read(note)))
+        (space, key): (Space, &str),
+    ) -> Result<Option<(AccountId, T)>, LoginError> {
+        let item = self.engine.store().store().entries(space).take(key).await?;
+        Ok(item.filter(|item| !self.is_expired(item)).and_then(parse))
     }
 
-    fn read<T: DeserializeOwned>(&self, note: Note) -> Option<(AccountId, T)> {
-        let good = note.expires_at_ms > self.now_ms();
-        let what = serde_json::from_str(note.text.expose()).ok()?;
-        good.then_some((note.account, what))
+    fn is_expired(&self, item: &Item) -> bool {
+        item.expires_at_ms.is_none_or(|until| until <= self.now_ms())
     }
+}
+
+fn parse<T: DeserializeOwned>(item: Item) -> Option<(AccountId, T)> {
+    Some((item.account?, serde_json::from_str(item.text.expose()).ok()?))
 }
 
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The name under which what belongs to `secret` is kept: it does not tell the secret.
-fn name_of(secret: &str) -> String {
+/// The key of the entry that belongs to `secret`, which does not reveal it.
+fn key_of(secret: &str) -> String {
     let hash = digest(&SHA256, secret.as_bytes());
     hash.as_ref().iter().fold(String::with_capacity(64), |mut hex, byte| {
         write!(hex, "{byte:02x}").expect("writing to a String cannot fail");
@@ -221,24 +187,29 @@ fn name_of(secret: &str) -> String {
     })
 }
 
-/// Says whether `text` is spelled like the random texts of this program.
+/// Whether `text` is spelled like the random texts of this program.
 fn is_random_text(text: &str) -> bool {
     text.len() == 43 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-/// A secret as a note keeps it.
-type Kept = Zeroizing<String>;
-
-fn kept(secret: &Secret) -> Kept {
-    Zeroizing::new(secret.expose().to_owned())
+fn random() -> Result<Secret, LoginError> {
+    authorize::random_text().map_err(|_| LoginCause::Internal.into())
 }
 
-fn random() -> Result<Secret, Problem> {
-    Ok(authorize::random_text()?)
+/// Secrets inside of sealed entries, and of responses that must hold one.
+mod exposed {
+    use crate::secret::Secret;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(secret: &Secret, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(secret.expose())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Secret, D::Error> {
+        String::deserialize(from).map(Secret::new)
+    }
 }
 
-#[cfg(test)]
-pub use self::profiles::Profile;
 #[cfg(test)]
 #[path = "login_tests.rs"]
 mod tests;

@@ -198,7 +198,7 @@ impl Own {
         let logins = Logins::new(engine, Actor::cli());
         let sweeper = logins.clone();
         // Where no server runs, nobody else throws away a grant that nobody said yes to.
-        runtime.spawn(async move { sweeper.run_sweeper().await });
+        runtime.spawn(async move { sweeper.run_purge().await });
         let service = Admin::guarded(sources, guard, Some(logins));
         let service = move |_: &_| Some(service.clone());
         let stop = watch::Sender::new(false);
