@@ -31,7 +31,7 @@ use crate::{
     log::{self, Log},
     login::Logins,
     metrics::{Accounts, Metrics},
-    proxy::Shared,
+    proxy::DataPlane,
     store,
 };
 use seat::Seat;
@@ -435,9 +435,9 @@ fn log_start(config: &Config) {
     info!(version, config = source, store = kind.as_str(), path, "adsproxy starts");
 }
 
-fn share(engine: &Engine, private: Option<&Private>) -> Result<Arc<Shared>, Error> {
+fn share(engine: &Engine, private: Option<&Private>) -> Result<Arc<DataPlane>, Error> {
     let config = engine.config();
-    Ok(Arc::new(Shared {
+    Ok(Arc::new(DataPlane {
         config: config.clone(),
         directory: engine.directory().clone(),
         tokens: engine.tokens().clone(),

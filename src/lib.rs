@@ -70,6 +70,7 @@
 
 mod app;
 mod cli;
+mod problem;
 mod proxy;
 
 mod account;
@@ -122,6 +123,9 @@ pub mod testing {
     pub mod admin {
         pub use crate::admin::route_docs;
     }
+    pub mod app {
+        pub use crate::app::App;
+    }
     pub mod audit {
         pub use crate::audit::{Actor, Audit};
     }
@@ -134,17 +138,11 @@ pub mod testing {
             StoreKind, Token, load,
         };
     }
-    pub mod deadline {
-        pub use crate::deadline::Deadlines;
-    }
     pub mod engine {
         pub use crate::engine::Engine;
     }
     pub mod event {
         pub use crate::event::{Event, Kind};
-    }
-    pub mod forward {
-        pub use crate::forward::{connect::Connector, upstream::Host};
     }
     pub mod hooks {
         pub use crate::hooks::outbox::waiting;
@@ -167,8 +165,8 @@ pub mod testing {
     pub mod metrics {
         pub use crate::metrics::Metrics;
     }
-    pub mod proxy {
-        pub use crate::proxy::error::TABLE;
+    pub mod problem {
+        pub use crate::problem::TABLE;
     }
     pub mod reports {
         pub use crate::reports::Reports;

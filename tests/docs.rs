@@ -114,7 +114,7 @@ fn the_table_of_errors_is_that_of_the_code() {
     let rows = rows("docs/errors.md", "Codes");
     let listed: BTreeSet<_> =
         rows.iter().map(|row| (row[0].clone(), row[1].trim_matches('`').to_owned())).collect();
-    let table = adsproxy::testing::proxy::TABLE.iter();
+    let table = adsproxy::testing::problem::TABLE.iter();
     let table = table.map(|entry| (entry.status.as_str().to_owned(), entry.code.to_owned()));
     assert_eq!(listed, table.collect());
     assert_eq!(listed.len(), rows.len(), "a code is listed twice");

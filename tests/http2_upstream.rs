@@ -3,16 +3,16 @@
 
 use crate::support::{
     bodies::Frames,
-    proxy::{Proxy, Setup, amazon, eventually},
+    proxy::{ACME_REFRESH, Proxy, Setup, amazon, eventually, upstream, write_private},
     secure::{behind_tls, secure_amazon, secure_url, server_tls},
     socket::{Act, Upstream, Wire},
 };
 use adsproxy::{
-    sandbox::Emulator,
+    load,
+    sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator},
     testing::{
-        deadline::Deadlines,
-        forward::{Connector, Host},
-        https::client_config,
+        app::App,
+        clock::{Clock, ManualClock},
     },
 };
 use bytes::Bytes;
@@ -22,7 +22,6 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::{
     convert::Infallible,
-    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -34,7 +33,6 @@ use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
     sync::watch,
-    task::LocalSet,
 };
 
 fn get(target: &str) -> String {
@@ -258,42 +256,48 @@ async fn one_slow_answer_does_not_cost_the_connection_of_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retired_connection_is_not_leased_again() {
+async fn after_a_suspension_no_old_connection_serves() {
     for http2 in [true, false] {
         let (amazon, ca) = secure_amazon(http2).await;
-        let tls = client_config(Some(ca.path()), true).expect("TLS");
-        let host = || {
-            let connector = Rc::new(Connector::new(tls.clone(), Duration::from_secs(10)));
-            let uri = secure_url(&amazon).parse().expect("a URI");
-            let (deadlines, metrics) = (Deadlines::new(), Arc::default());
-            Host::new(
-                &uri,
-                connector,
-                8,
-                Duration::from_secs(50),
-                deadlines,
-                metrics,
-                Rc::default(),
-            )
+        let nat = Nat::start(&amazon).await;
+        let directory = tempfile::tempdir().expect("a directory");
+        let secret = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            write_private(&path, text);
+            format!("{{ file = {path:?} }}")
         };
-        let leases = async {
-            let host = host();
-            let mut reused = Vec::new();
-            for _ in 0..2 {
-                for _ in 0..2 {
-                    let lease = host.lease(false).await.expect("a connection");
-                    reused.push(lease.is_reused());
-                    lease.release();
-                    // HTTP/1's own task must run before it is ready again.
-                    for _ in 0..10 {
-                        tokio::task::yield_now().await;
-                    }
-                }
-                host.retire_all();
-            }
-            assert_eq!(reused, [false, true, false, true], "HTTP/2: {http2}");
+        let path = directory.path().join("proxy.toml");
+        let toml = format!(
+            "[listen]\nproxy = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n[proxy]\nworkers = 1\n\
+             [lwa]\nclient_id = {CLIENT_ID:?}\nclient_secret = {}\n\
+             token_url = \"http://{}/auth/o2/token\"\n[store]\nkind = \"memory\"\n{}\
+             [accounts.acme]\nregion = \"na\"\nrefresh_token = {}\n",
+            secret("client", CLIENT_SECRET),
+            amazon.addr(),
+            upstream(&nat.url, &format!("ca_file = {:?}\n", ca.path())),
+            secret("grant", ACME_REFRESH),
+        );
+        std::fs::write(&path, toml).expect("written");
+        let options = load::Options { path: Some(path), ..load::Options::default() };
+        let config = load::load(&options).expect("a configuration").config;
+        let clock = Arc::new(ManualClock::new());
+        let (wall, seconds) = (clock.now().wall, Duration::from_secs);
+        let start = || App::start_with(config, clock.clone());
+        let app = tokio::task::block_in_place(start).expect("it starts");
+        let url = format!("http://{}/_sink", app.proxy_addresses()[0]);
+        let accepted_after = async |step: u64| {
+            clock.set_wall(wall + seconds(step));
+            // Longer than one tick of the worker.
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            let client = reqwest::Client::new();
+            let sent = client.get(&url).header("x-ads-account", "acme").send().await;
+            assert_eq!(sent.expect("a response").status(), 200, "HTTP/2: {http2}");
+            nat.accepted.load(Ordering::SeqCst)
         };
-        LocalSet::new().run_until(leases).await;
+        assert_eq!(accepted_after(0).await, 1);
+        assert_eq!(accepted_after(4).await, 1, "a small step of the wall clock is none");
+        assert_eq!(accepted_after(64).await, 2, "HTTP/2: {http2}");
+        assert!(tokio::task::block_in_place(|| app.drain()));
     }
 }
 

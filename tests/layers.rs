@@ -62,6 +62,7 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "proxy",
         &[
+            "problem",
             "inbound",
             "caller_body",
             "sync",
@@ -163,6 +164,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
     // Is handed a service; does not know what is behind it.
     ("listen", &["inbound::peer", "caller_body", "metrics", "config", "executor", "small_write"]),
+    ("problem", &["inbound"]),
     ("inbound", &["config", "secret", "id"]),
     ("log", &["config", "clock", "id"]),
     ("metrics", &["account", "config"]),

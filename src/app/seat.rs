@@ -5,7 +5,7 @@ use crate::{
     listen::{Acceptor, IDLE_GRACE, bind::Bound, rejection::ListenRejection, tls::ServerTls},
     log::AccessLog,
     metrics::Metrics,
-    proxy::{self, Shared, Worker},
+    proxy::{DataPlane, Error, Worker},
 };
 use std::{
     rc::Rc,
@@ -22,7 +22,7 @@ use tokio::{
 
 /// What one worker thread is given.
 pub(super) struct Seat {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<DataPlane>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) access: AccessLog,
     pub(super) tls: Option<Arc<ServerTls>>,
@@ -55,11 +55,12 @@ impl Seat {
             let worker = worker.clone();
             move |request, _: &_| worker.clone().handle(request)
         };
-        let refuse = {
+        let write_rejection = {
             let worker = worker.clone();
-            Rc::new(move |refused| worker.refuse(&as_error(refused)))
+            Rc::new(move |rejection| worker.reject(&as_error(rejection)))
         };
-        let acceptor = Acceptor::new(&limits, self.tls, metrics, self.open, (service, refuse));
+        let acceptor =
+            Acceptor::new(&limits, self.tls, metrics, self.open, (service, write_rejection));
         if let Err(error) = acceptor.listen(sockets) {
             return tracing::error!(%error, "a worker cannot accept connections");
         }
@@ -92,8 +93,7 @@ impl Seat {
 }
 
 /// A rejection by the listener as an error of the table.
-fn as_error(rejection: ListenRejection) -> proxy::error::Error {
-    use proxy::error::Error;
+fn as_error(rejection: ListenRejection) -> Error {
     match rejection {
         ListenRejection::Malformed => Error::BadRequest("The request is not well-formed HTTP/1.1."),
         ListenRejection::HeadersTooLarge => Error::HeadersTooLarge,

@@ -118,7 +118,7 @@ struct Shared {
     finished: Cell<bool>,
     waiting_for_caller: Cell<bool>,
     /// Whether Amazon's answer is final, so that nothing needs to be kept any longer.
-    answered: Cell<bool>,
+    responded: Cell<bool>,
     /// Whether the rest of the body was given up: its response is out.
     abandoned: Cell<bool>,
     /// Whether the whole response is out.
@@ -174,7 +174,7 @@ impl Capture {
             received: Cell::new(0),
             finished: Cell::new(false),
             waiting_for_caller: Cell::new(false),
-            answered: Cell::new(false),
+            responded: Cell::new(false),
             abandoned: Cell::new(false),
             is_over: Cell::new(false),
             gate: RefCell::new(None),
@@ -363,7 +363,7 @@ impl Shared {
     }
 
     fn forget_what_is_read(&self, state: &mut State) {
-        if self.answered.get() && self.given.get() >= state.kept_bytes {
+        if self.responded.get() && self.given.get() >= state.kept_bytes {
             self.drop_kept(state);
         }
     }

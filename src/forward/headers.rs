@@ -19,30 +19,22 @@ pub struct Injection<'a> {
     pub bearer: &'a HeaderValue,
     /// The application's client id.
     pub client_id: &'a HeaderValue,
-    /// The upstream's authority.
-    pub host: &'a HeaderValue,
     /// The account's default fields.
     pub defaults: &'a [(HeaderName, HeaderValue)],
     /// Whether the path belongs to an API that wants the newer client id field too.
     pub names_ads_client: bool,
-    /// How the body is delimited on the way out.
-    pub framing: Framing,
 }
 
-/// How a request body is delimited towards Amazon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
-    /// By the caller's `Content-Length`, or there is no body.
-    AsItCame,
-    /// `Transfer-Encoding: chunked` (HTTP/1.1 only).
-    Chunked,
-}
-
-/// Builds the fields of a request to Amazon from those of the caller.
-#[must_use]
-pub fn outgoing(inbound: &HeaderMap, inject: &Injection<'_>) -> HeaderMap {
+/// Builds the fields of a request to `host` at Amazon from those of the caller. The body is delimited
+/// as it came, unless it `is_chunked`.
+pub fn outgoing(
+    inbound: &HeaderMap,
+    inject: &Injection<'_>,
+    host: &HeaderValue,
+    is_chunked: bool,
+) -> HeaderMap {
     let mut out = HeaderMap::with_capacity(inbound.len() + inject.defaults.len() + 4);
-    out.insert(HOST, inject.host.clone());
+    out.insert(HOST, host.clone());
     let named = ConnectionNamed::of(inbound);
     for (name, value) in inbound {
         if !is_removed(name) && !named.contains(name) {
@@ -54,7 +46,7 @@ pub fn outgoing(inbound: &HeaderMap, inject: &Injection<'_>) -> HeaderMap {
             out.append(name.clone(), value.clone());
         }
     }
-    if inject.framing == Framing::Chunked {
+    if is_chunked {
         out.remove(CONTENT_LENGTH);
         out.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
@@ -67,7 +59,6 @@ pub fn outgoing(inbound: &HeaderMap, inject: &Injection<'_>) -> HeaderMap {
 }
 
 /// The header of a request that is nobody's but ours.
-#[must_use]
 pub fn of_our_own(bearer: &HeaderValue, client_id: &HeaderValue) -> HeaderMap {
     let mut out = HeaderMap::with_capacity(4);
     out.insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -125,7 +116,6 @@ const CONNECTION_NAMES_MAX: usize = 16;
 const CONNECTION_ELEMENTS_MAX: usize = 64;
 
 /// Whether the `Connection` lines of `headers` name more fields than a message needs.
-#[must_use]
 pub fn has_too_many_connection_names(headers: &HeaderMap) -> bool {
     let (mut names, mut elements) = (0, 0);
     for element in connection_elements(headers) {
@@ -148,6 +138,10 @@ struct ConnectionNamed<'a>(Vec<&'a [u8]>);
 
 impl<'a> ConnectionNamed<'a> {
     fn of(headers: &'a HeaderMap) -> Self {
+        // Cheaper than a look-up, which hashes the name: most messages have no such line.
+        if !headers.keys().any(|name| *name == CONNECTION) {
+            return Self(Vec::new());
+        }
         let is_option = |token: &&[u8]| {
             token.eq_ignore_ascii_case(b"keep-alive")
                 || token.eq_ignore_ascii_case(b"close")

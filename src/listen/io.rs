@@ -6,7 +6,7 @@
 
 use super::{
     connection::Connection,
-    rejection::{ListenRejection, WriteRejection},
+    rejection::{ListenRejection, WriteRejection, render},
 };
 use crate::small_write;
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
@@ -109,7 +109,7 @@ impl<T: Read + Write + Unpin> Write for ConnectionIo<T> {
             && this.rejection.is_none()
             && let Some(rejection) = ListenRejection::by_parser(buf)
         {
-            this.rejection = Some((this.write_rejection)(rejection));
+            this.rejection = Some(render(&(this.write_rejection)(rejection)));
             this.connection.cannot_parse();
         }
         let polled = if this.rejection.is_some() {

@@ -25,7 +25,7 @@ use bind::Bound;
 use connection::Close;
 use http::{Request, Response};
 use hyper::body::Body;
-use rejection::{ListenRejection, WriteRejection};
+use rejection::{ListenRejection, WriteRejection, render};
 use std::{
     cell::Cell,
     error::Error as StdError,
@@ -183,7 +183,7 @@ where
         }
         self.rejections.set(self.rejections.get() + 1);
         let this = self.clone();
-        let rejection = (self.write_rejection)(ListenRejection::Connections);
+        let rejection = render(&(self.write_rejection)(ListenRejection::Connections));
         spawn_local(async move {
             let written = async {
                 stream.write_all(&rejection).await?;

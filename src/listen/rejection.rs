@@ -1,5 +1,7 @@
 //! Requests that no service sees: those that the listener or hyper's parser rejects.
 
+use bytes::Bytes;
+use http::Response;
 use std::rc::Rc;
 
 /// Why a request does not reach the service.
@@ -13,8 +15,22 @@ pub enum ListenRejection {
     Connections,
 }
 
-/// Writes a rejection: a whole HTTP/1.1 response that ends its connection.
-pub type WriteRejection = Rc<dyn Fn(ListenRejection) -> Vec<u8>>;
+/// Makes the response to a rejection.
+pub type WriteRejection = Rc<dyn Fn(ListenRejection) -> Response<Bytes>>;
+
+/// `response` as the last bytes of an HTTP/1.1 connection.
+pub(super) fn render(response: &Response<Bytes>) -> Vec<u8> {
+    let mut text = format!("HTTP/1.1 {}\r\nconnection: close\r\n", response.status()).into_bytes();
+    for (name, value) in response.headers() {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            text.extend_from_slice(part);
+        }
+    }
+    let body = response.body();
+    text.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
+    text.extend_from_slice(body);
+    text
+}
 
 /// No response of the parser's own is as long, bytes.
 const PARSERS_RESPONSE_MAX_BYTES: usize = 128;

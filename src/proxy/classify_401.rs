@@ -9,7 +9,6 @@ use crate::{metrics::Upstream401, provider::ads};
 use http::HeaderMap;
 
 /// The kind of a 401 with these `headers`, of whose body `peeked` was read.
-#[must_use]
 pub fn classify_401(headers: &HeaderMap, peeked: &[u8]) -> Upstream401 {
     let text = decoded(headers, peeked).unwrap_or_default();
     let text = String::from_utf8_lossy(&text).to_lowercase();

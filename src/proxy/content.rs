@@ -8,7 +8,6 @@ use std::{borrow::Cow, io::Read};
 const DECODED_MAX_BYTES: u64 = 256 * 1024;
 
 /// The decoded `body`, as far as it can be decoded. None for an encoding that is not known here.
-#[must_use]
 pub fn decoded<'a>(headers: &HeaderMap, body: &'a [u8]) -> Option<Cow<'a, [u8]>> {
     let Some(encoding) = headers.get(CONTENT_ENCODING) else { return Some(body.into()) };
     let inflated = match encoding.as_bytes().to_ascii_lowercase().as_slice() {

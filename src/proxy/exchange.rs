@@ -1,4 +1,4 @@
-//! One request from its first byte to the end of its answer: id, clocks, counters, access line.
+//! One request from its first byte to the end of its response: id, clocks, counters, access line.
 
 use super::Worker;
 use crate::{
@@ -8,6 +8,7 @@ use crate::{
     inbound::{fields::Fields, request_id},
     log::AccessLine,
     metrics::Limit,
+    problem::Code,
     sync::Account,
 };
 use http::{HeaderName, HeaderValue, Method, Uri};
@@ -18,23 +19,23 @@ static AMAZON_REQUEST_IDS: [HeaderName; 3] = [
     HeaderName::from_static("x-amz-request-id"),
     HeaderName::from_static("x-amz-rid"),
 ];
-/// What the access line says of a caller that left before its answer (nginx's word for it).
+/// The status in the access line of a caller that left before its response (nginx's convention).
 const CALLER_LEFT: u16 = 499;
 
-/// Everything that is told about one request when it ends.
+/// What is logged and counted of one request when it ends.
 pub struct Exchange {
     worker: Rc<Worker>,
-    began: Now,
+    pub(super) began: Now,
     method: Method,
     uri: Uri,
-    request_id: HeaderValue,
+    pub(super) request_id: HeaderValue,
     status: u16,
-    account: Option<(Arc<Account>, Region)>,
+    pub(super) account: Option<(Arc<Account>, Region)>,
     amazon_request_id: Option<HeaderValue>,
-    capture: Option<Capture>,
-    error: Option<&'static str>,
-    replays: u32,
-    bytes_out: u64,
+    pub(super) capture: Option<Capture>,
+    pub(super) error: Option<&'static str>,
+    pub(super) replays: u32,
+    pub(super) bytes_out: u64,
 }
 
 impl Exchange {
@@ -47,7 +48,7 @@ impl Exchange {
     ) -> Box<Self> {
         worker.in_flight.set(worker.in_flight.get() + 1);
         worker.metrics.in_flight_inc();
-        // On the heap: it travels with the answer through many hands.
+        // On the heap: it travels with the response through many hands.
         Box::new(Self {
             began: worker.shared.clock.now(),
             method: method.clone(),
@@ -64,57 +65,27 @@ impl Exchange {
         })
     }
 
-    /// When the request came.
-    #[must_use]
-    pub fn began(&self) -> Now {
-        self.began
-    }
-
-    /// The request's id.
-    #[must_use]
-    pub fn request_id(&self) -> &HeaderValue {
-        &self.request_id
-    }
-
-    pub(super) fn serves(&mut self, account: &Arc<Account>, region: Region) {
-        self.account = Some((account.clone(), region));
-    }
-
-    pub(super) fn uploads(&mut self, capture: &Capture) {
-        self.capture = Some(capture.clone());
-    }
-
-    pub(super) fn replayed(&mut self) {
-        self.replays += 1;
-    }
-
-    pub(super) fn failed(&mut self, code: &'static str) {
-        self.error = Some(code);
-    }
-
-    pub(super) fn answered(&mut self, head: &http::response::Parts) {
+    /// The response is final.
+    pub(super) fn responded(&mut self, head: &http::response::Parts) {
         self.status = head.status.as_u16();
         if self.worker.shared.config.log.access {
             let ids = AMAZON_REQUEST_IDS.iter();
             self.amazon_request_id = ids.filter_map(|name| head.headers.get(name)).next().cloned();
         }
         if let Some(capture) = &self.capture {
-            capture.answered(head.status.is_client_error() || head.status.is_server_error());
+            capture.responded(head.status.is_client_error() || head.status.is_server_error());
         }
     }
 
-    pub(super) fn sent(&mut self, bytes: usize) {
-        self.bytes_out += bytes as u64;
-    }
-
-    /// Amazon's body broke off; the caller's does too.
+    /// Amazon's body broke off, and with it the caller's.
     pub(super) fn broken(&mut self, how: io::ErrorKind) {
-        if how == io::ErrorKind::TimedOut {
+        let code = if how == io::ErrorKind::TimedOut {
             self.worker.metrics.limit(Limit::ResponseIdleTimeout);
-            self.error = Some("upstream_timeout");
+            Code::UpstreamTimeout
         } else {
-            self.error = Some("upstream_unreachable");
-        }
+            Code::UpstreamUnreachable
+        };
+        self.error = Some(code.row().code);
     }
 }
 

@@ -1,15 +1,15 @@
-//! The request path: guard, select, token, forward, replay, respond.
+//! The request path: limits, account, token, forward, replay, respond.
 //!
-//! One worker owns one [`Worker`]; nothing on the way of a request is shared between workers but
-//! read-mostly tables. Decisions live in `answer`; the functions below it are straight lines. This
-//! module never looks into a token and never picks a host.
+//! One worker thread owns one [`Worker`]; on the way of a request workers share nothing but tables
+//! that are read without a lock. The decisions are in `Worker::proxy`; the functions below it are
+//! straight lines. This module never looks into a token and never picks a host.
 
 mod classify_401;
 mod content;
-pub mod error;
+mod error;
 mod exchange;
 mod redact;
-pub mod respond;
+mod respond;
 mod select;
 mod shim;
 mod upstream_body;
@@ -18,14 +18,14 @@ use crate::{
     caller_body::CallerBody,
     clock::{Clock, Now},
     config::Config,
-    deadline::{Deadlines, Timer},
+    deadline::Deadlines,
     error_chain::chain,
     forward::{
         self, Attempt, Forward,
         body::{Capture, CaptureContext, CaptureLimits},
         connect::ConnectError,
-        headers,
-        upstream::Host,
+        headers::{self, Injection},
+        pool::Pool,
     },
     inbound::{
         fields::{Field, Fields},
@@ -35,22 +35,22 @@ use crate::{
     },
     log::AccessLog,
     metrics::{Limit, ReplayOutcome, Upstream401, WorkerMetrics},
+    problem::Origin,
     provider::ads::Service,
     sync::{Directory, Table},
-    token::{self, AccessToken, TokenManager},
+    token::{self, TokenManager},
 };
 use arc_swap::{ArcSwap, Cache};
+use bytes::Bytes;
 use classify_401::classify_401;
-use error::Error;
+pub use error::Error;
 use exchange::Exchange;
 use http::{HeaderValue, Request, Response, StatusCode, Version, request::Parts};
 use hyper::body::Body;
-use respond::{Answer, AnswerBody, Source};
+use respond::{ExchangeBody, ReplyBody};
 use select::Selection;
 use std::{
-    borrow::Cow,
     cell::{Cell, RefCell},
-    fmt,
     rc::Rc,
     sync::{
         Arc,
@@ -65,20 +65,15 @@ const SUSPENDED: Duration = Duration::from_secs(5);
 
 /// What all workers share.
 #[derive(Debug)]
-pub struct Shared {
-    /// The configuration.
+pub struct DataPlane {
     pub config: Arc<Config>,
-    /// Known accounts.
     pub directory: Directory,
-    /// Access tokens.
     pub tokens: TokenManager,
-    /// The time.
     pub clock: Arc<dyn Clock>,
-    /// Limits of captures.
     pub captures: Arc<CaptureLimits>,
     /// TLS towards Amazon.
     pub tls: Arc<rustls::ClientConfig>,
-    /// Whether new requests are refused.
+    /// Whether new requests are rejected.
     pub draining: Arc<AtomicBool>,
     /// What a request must bring, if the listener is private.
     pub session_key: Option<SessionKey>,
@@ -86,9 +81,9 @@ pub struct Shared {
 
 /// The data plane of one worker thread.
 pub struct Worker {
-    shared: Arc<Shared>,
+    shared: Arc<DataPlane>,
     guard: Guard,
-    /// The Host that was accepted last, if any was.
+    /// The Host that was accepted last.
     known_host: RefCell<Option<Box<[u8]>>>,
     table: RefCell<Cache<Arc<ArcSwap<Table>>, Arc<Table>>>,
     forward: Forward,
@@ -102,30 +97,17 @@ pub struct Worker {
     ticked: Cell<Now>,
 }
 
-impl fmt::Debug for Worker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Worker")
-    }
-}
-
 impl Worker {
-    /// A worker without connections.
-    #[must_use]
-    pub fn new(shared: Arc<Shared>, metrics: Arc<WorkerMetrics>, access: AccessLog) -> Rc<Self> {
+    pub fn new(shared: Arc<DataPlane>, metrics: Arc<WorkerMetrics>, access: AccessLog) -> Rc<Self> {
         let config = shared.config.clone();
         let workers = config.proxy.workers;
         let deadlines = Deadlines::new();
+        let tls = shared.tls.clone();
         Rc::new(Self {
             guard: Guard::new(&config.guard),
             known_host: RefCell::default(),
             table: RefCell::new(Cache::new(shared.directory.shared())),
-            forward: Forward::new(
-                &config.upstream,
-                workers,
-                shared.tls.clone(),
-                &deadlines,
-                &metrics,
-            ),
+            forward: Forward::new(&config.upstream, workers, tls, &deadlines, &metrics),
             captures: Rc::new(CaptureContext {
                 limits: shared.captures.clone(),
                 deadlines: deadlines.clone(),
@@ -154,151 +136,111 @@ impl Worker {
         self.access.flush();
     }
 
-    /// Answers one request, whatever happens.
-    pub async fn handle(self: Rc<Self>, request: Request<CallerBody>) -> Response<AnswerBody> {
+    /// Responds to one request, whatever happens; counts and logs it.
+    pub async fn handle(self: Rc<Self>, request: Request<CallerBody>) -> Response<ExchangeBody> {
         let (mut head, body) = request.into_parts();
         let key = self.shared.session_key.as_ref();
-        let opened = key.map_or(Ok(()), |key| key.remove_from(&mut head.uri, &head.headers));
+        let authenticated = key.map_or(Ok(()), |key| key.remove_from(&mut head.uri, &head.headers));
         let fields = Fields::of(&head.headers);
         let mut exchange = Exchange::begin(&self, &head.method, &head.uri, &fields);
         let mut body = Some(body);
-        let answered = match opened {
-            Ok(()) => self.answer(&head, &fields, &mut body, &mut exchange).await,
+        let proxied = match authenticated {
+            Ok(()) => self.proxy(&head, &fields, &mut body, &mut exchange).await,
             Err(rejection) => Err(Error::Guard(rejection, None)),
         };
         // What was not read is discarded by the connection.
         drop(body);
-        let answer = answered.unwrap_or_else(|error| {
-            exchange.failed(error.code());
-            self.report(&error, exchange.request_id());
-            respond::problem(&error, exchange.request_id())
+        let response = proxied.unwrap_or_else(|error| {
+            exchange.error = Some(error.code().row().code);
+            self.report(&error, &exchange.request_id);
+            respond::problem(&error, &exchange.request_id).map(ReplyBody::Ours)
         });
-        respond::finish(answer, exchange)
+        respond::finish(response, exchange)
     }
 
-    /// Writes the whole answer to what never became a request, and ends its connection.
-    #[must_use]
-    pub fn refuse(&self, error: &Error) -> Vec<u8> {
+    /// The response to what never became a request.
+    pub fn reject(&self, error: &Error) -> Response<Bytes> {
         let request_id = self.fresh_request_id();
         self.metrics.request(error.status().as_u16(), Duration::ZERO);
         self.report(error, &request_id);
-        respond::refusal(error, request_id)
+        respond::problem(error, &request_id)
     }
 
     /// The way of a request.
-    async fn answer(
+    async fn proxy(
         &self,
         head: &Parts,
         fields: &Fields<'_>,
         body: &mut Option<CallerBody>,
         exchange: &mut Exchange,
-    ) -> Result<Answer, Error> {
-        self.admit(head, fields, body.as_ref())?;
-        if select::is_reserved(&head.uri) {
-            return Err(Error::NotFound);
+    ) -> Result<Response<ReplyBody>, Error> {
+        self.enforce_limits(head, fields, body.as_ref())?;
+        if shim::is_token_request(head) {
+            return Box::pin(self.token_endpoint(head, fields, body)).await;
         }
-        let default = self.shared.config.proxy.default_account.as_ref();
-        if shim::is_asked(&head.method, &head.uri) {
-            let table = self.shared.directory.snapshot();
-            let shim = shim::answer(head, fields, body, &table, default, &self.deadlines);
-            return Box::pin(shim).await;
-        }
-        let selection = select::select(
-            &head.uri,
-            &head.headers,
-            fields,
-            self.table.borrow_mut().load(),
-            default,
-        )?;
-        exchange.serves(&selection.account, selection.region);
-        let host = self.forward.host(selection.service, selection.region);
-        let (tokens, holder) = (&self.shared.tokens, &selection.account.holder);
-
-        let mut token = tokens
-            .token_at(holder, exchange.began(), exchange.request_id().as_bytes())
-            .await
-            .map_err(Error::Token)?;
-        let capture = Capture::new(body.take(), selection.account.id.as_str(), &self.captures);
-        exchange.uploads(&capture);
-        let http1 = head.version < Version::HTTP_2;
-        if !http1 || fields.expect.first().is_none() {
-            let gathered = capture.gather(http1).await;
-            gathered.map_err(forward::Error::Body).map_err(Error::Forward)?;
+        let selection = self.select(head, fields)?;
+        let account = &selection.account;
+        exchange.account = Some((account.clone(), selection.region));
+        let pool = self.forward.pool(selection.service, selection.region);
+        let tokens = &self.shared.tokens;
+        let cause = exchange.request_id.as_bytes();
+        let mut token = tokens.token_at(&account.holder, exchange.began, cause).await?;
+        let capture = Capture::new(body.take(), account.id.as_str(), &self.captures);
+        exchange.capture = Some(capture.clone());
+        let is_http1 = head.version < Version::HTTP_2;
+        if !is_http1 || fields.expect.first().is_none() {
+            capture.gather(is_http1).await.map_err(forward::Error::Body)?;
         }
         let mut refresh_error = None;
-        for replays in 0.. {
-            let attempt = attempt(head, &selection, &capture, &token);
-            let mut response = self.send(host, &attempt, replays).await?;
+        loop {
+            let attempt = attempt(head, &selection, &capture, token.header());
+            let response = self.send(pool, &attempt, exchange.replays).await?;
             if response.status() != StatusCode::UNAUTHORIZED {
-                self.replayed(replays, ReplayOutcome::Succeeded);
-                let prefix = self.mounted(&selection.prefix);
-                headers::rewrite_location(response.headers_mut(), host.uri(), &prefix);
-                return Ok(response.map(Source::Amazon));
+                self.count_replay(exchange.replays, ReplayOutcome::Succeeded);
+                return Ok(self.pass(response, pool, &selection));
             }
             let class = classify_401(response.headers(), response.body().peeked());
             self.metrics.upstream_401(class);
-            if self.is_final(class, &capture, replays).await {
-                if class != Upstream401::Permission {
-                    // Too late for this request, in time for the next.
-                    tokens.reject(holder, &token, exchange.request_id().as_bytes());
-                    self.replayed(replays, ReplayOutcome::StillUnauthorized);
+            if class == Upstream401::Permission {
+                return Ok(unauthorized(response, &selection, &mut exchange.error));
+            }
+            if !self.can_replay(&capture, exchange.replays).await {
+                // Too late for this request, in time for the next.
+                tokens.reject(&account.holder, &token, cause);
+                self.count_replay(exchange.replays, ReplayOutcome::StillUnauthorized);
+                return match refresh_error {
                     // No better token could be had: that is the cause, not the 401.
-                    if let Some(error) = refresh_error {
-                        return Err(Error::Token(error));
-                    }
-                }
-                return Ok(unauthorized(response, &selection, exchange));
+                    Some(error) => Err(Error::Token(error)),
+                    None => Ok(unauthorized(response, &selection, &mut exchange.error)),
+                };
             }
             drop(response);
+            let replacement = Box::pin(tokens.replace(&account.holder, &token, cause)).await;
             let replacement =
-                Box::pin(tokens.replace(holder, &token, exchange.request_id().as_bytes())).await;
-            let replacement = replacement
-                .inspect_err(|_| self.metrics.replay(ReplayOutcome::Failed))
-                .map_err(Error::Token)?;
+                replacement.inspect_err(|_| self.metrics.replay(ReplayOutcome::Failed))?;
             (token, refresh_error) = (replacement.token, replacement.failed);
-            exchange.replayed();
+            exchange.replays += 1;
         }
-        unreachable!("a request is replayed a bounded number of times")
     }
 
-    /// Sends one attempt. The start of an error response is read before it goes on, so that a 401
-    /// can be classified and no token is passed on.
-    async fn send(
-        &self,
-        host: &Rc<Host>,
-        attempt: &Attempt<'_>,
-        replays: u32,
-    ) -> Result<Response<UpstreamBody>, Error> {
-        let sent = self.forward.send(host, attempt).await;
-        let (response, lease) = sent
-            .inspect_err(|_| self.replayed(replays, ReplayOutcome::Failed))
-            .map_err(Error::Forward)?;
-        let mut response = UpstreamBody::of(response, lease, self.idle_timer());
-        if response.status().is_client_error() {
-            Box::pin(response.body_mut().peek(&self.deadlines)).await;
-            if redact::redact(&mut response, attempt.bearer) {
-                self.metrics.response_redacted();
-            }
-        }
-        Ok(response)
-    }
-
-    /// Refuses what must not go further, before anything is read of the body.
-    fn admit(
+    /// Rejects what must not go further, before anything is read of the body.
+    fn enforce_limits(
         &self,
         head: &Parts,
         fields: &Fields<'_>,
         body: Option<&CallerBody>,
     ) -> Result<(), Error> {
-        select::vet(head, fields)?;
+        select::validate(head, fields)?;
         self.check_host(head, fields).map_err(|rejection| {
             let text = guard::explain(rejection, &head.uri, fields);
             Error::Guard(rejection, text.map(String::into_boxed_str))
         })?;
         let limits = &self.shared.config.limits;
         // HTTP/1 counts its lines while it reads them; HTTP/2 does not.
-        let bytes = fields.bytes + target_bytes(head);
-        if bytes > limits.header_max_bytes || head.headers.len() > limits.headers_max {
+        let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+        if fields.bytes + target > limits.header_max_bytes
+            || head.headers.len() > limits.headers_max
+        {
             return Err(Error::HeadersTooLarge);
         }
         if self.in_flight.get() > self.in_flight_max {
@@ -314,6 +256,9 @@ impl Worker {
         }
         if self.shared.draining.load(Ordering::Relaxed) {
             return Err(Error::Draining);
+        }
+        if select::is_reserved(&head.uri) {
+            return Err(Error::ReservedPath);
         }
         Ok(())
     }
@@ -333,60 +278,101 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether a 401 is Amazon's last word on this request.
-    async fn is_final(&self, class: Upstream401, capture: &Capture, replays: u32) -> bool {
-        let is_last = replays >= self.shared.config.replay.max_replays;
-        if is_last || class == Upstream401::Permission {
-            return true;
+    fn select(&self, head: &Parts, fields: &Fields<'_>) -> Result<Selection, Error> {
+        let default = self.shared.config.proxy.default_account.as_ref();
+        select::select(&head.uri, &head.headers, fields, self.table.borrow_mut().load(), default)
+    }
+
+    async fn token_endpoint(
+        &self,
+        head: &Parts,
+        fields: &Fields<'_>,
+        body: &mut Option<CallerBody>,
+    ) -> Result<Response<ReplyBody>, Error> {
+        let default = self.shared.config.proxy.default_account.as_ref();
+        let table = self.shared.directory.snapshot();
+        shim::respond(head, fields, body, &table, default, &self.deadlines).await
+    }
+
+    /// Sends one attempt. The start of an error response is read before it goes on, so that a 401
+    /// can be classified and no token is passed on.
+    async fn send(
+        &self,
+        pool: &Rc<Pool>,
+        attempt: &Attempt<'_>,
+        replays: u32,
+    ) -> Result<Response<UpstreamBody>, Error> {
+        let sent = self.forward.send(pool, attempt).await;
+        let (response, connection) =
+            sent.inspect_err(|_| self.count_replay(replays, ReplayOutcome::Failed))?;
+        let idle = (self.deadlines.timer(), self.shared.config.upstream.response_idle_timeout);
+        let mut response = UpstreamBody::of(response, connection, idle);
+        if response.status().is_client_error() {
+            Box::pin(response.body_mut().peek(&self.deadlines)).await;
+            if redact::redact(&mut response, attempt.inject.bearer) {
+                self.metrics.response_redacted();
+            }
+        }
+        Ok(response)
+    }
+
+    /// Amazon's response as the caller gets it.
+    fn pass(
+        &self,
+        mut response: Response<UpstreamBody>,
+        pool: &Pool,
+        selection: &Selection,
+    ) -> Response<ReplyBody> {
+        let key = self.shared.session_key.as_ref();
+        let with_key = key.map(|key| key.path_prefix() + &selection.prefix);
+        let prefix = with_key.as_deref().unwrap_or(&selection.prefix);
+        headers::rewrite_location(response.headers_mut(), &pool.uri, prefix);
+        response.map(ReplyBody::Amazon)
+    }
+
+    /// Whether the request may be sent once more, and can be.
+    async fn can_replay(&self, capture: &Capture, replays: u32) -> bool {
+        if replays >= self.shared.config.replay.max_replays {
+            return false;
         }
         let is_kept = capture.is_kept().await;
         if !is_kept {
             self.metrics.replay(ReplayOutcome::NotReplayable);
         }
-        !is_kept
+        is_kept
     }
 
-    /// Counts the limits that only an error tells of, and logs what the answer does not say. The
-    /// access line has the code of every error already.
-    fn report(&self, error: &Error, request_id: &HeaderValue) {
-        match error {
-            Error::HeadersTooLarge => self.metrics.limit(Limit::Headers),
-            Error::Token(token::Error::TooManyWaiters) => self.metrics.limit(Limit::Waiters),
-            Error::Forward(forward::Error::Connect(ConnectError::Timeout)) => {
-                self.metrics.limit(Limit::ConnectTimeout);
-            }
-            Error::Forward(forward::Error::Timeout) => {
-                self.metrics.limit(Limit::ResponseHeaderTimeout);
-            }
-            _ => {}
-        }
-        let request_id = request_id.to_str().unwrap_or_default();
-        match error.origin() {
-            error::Origin::Upstream => {
-                tracing::warn!(request_id, code = error.code(), error = %chain(error), "request failed");
-            }
-            error::Origin::Caller | error::Origin::Proxy | error::Origin::Lwa => {
-                tracing::debug!(request_id, code = error.code(), error = %chain(error), "request refused");
-            }
-        }
-    }
-
-    fn replayed(&self, replays: u32, outcome: ReplayOutcome) {
+    fn count_replay(&self, replays: u32, outcome: ReplayOutcome) {
         if replays > 0 {
             self.metrics.replay(outcome);
         }
     }
 
-    /// Our prefix of a path, as the caller has to write it.
-    fn mounted<'a>(&self, prefix: &'a str) -> Cow<'a, str> {
-        match &self.shared.session_key {
-            None => Cow::Borrowed(prefix),
-            Some(key) => Cow::Owned(key.path_prefix() + prefix),
+    /// Counts the limits that only an error shows, and logs what the response does not say. The
+    /// access line has the code of every error already.
+    fn report(&self, error: &Error, request_id: &HeaderValue) {
+        let limit = match error {
+            Error::HeadersTooLarge => Some(Limit::Headers),
+            Error::Token(token::Error::TooManyWaiters) => Some(Limit::Waiters),
+            Error::Forward(forward::Error::Connect(ConnectError::Timeout)) => {
+                Some(Limit::ConnectTimeout)
+            }
+            Error::Forward(forward::Error::Timeout) => Some(Limit::ResponseHeaderTimeout),
+            _ => None,
+        };
+        if let Some(limit) = limit {
+            self.metrics.limit(limit);
         }
-    }
-
-    fn idle_timer(&self) -> (Timer, Duration) {
-        (self.deadlines.timer(), self.shared.config.upstream.response_idle_timeout)
+        let request_id = request_id.to_str().unwrap_or_default();
+        let code = error.code().row().code;
+        match error.origin() {
+            Origin::Upstream => {
+                tracing::warn!(request_id, code, error = %chain(error), "request failed");
+            }
+            Origin::Caller | Origin::Proxy | Origin::Lwa => {
+                tracing::debug!(request_id, code, error = %chain(error), "request rejected");
+            }
+        }
     }
 
     fn fresh_request_id(&self) -> HeaderValue {
@@ -396,16 +382,16 @@ impl Worker {
     }
 }
 
-/// Amazon's last word on a request.
+/// A 401 that is Amazon's final response.
 fn unauthorized(
     response: Response<UpstreamBody>,
     selection: &Selection,
-    exchange: &mut Exchange,
-) -> Answer {
-    let mut response = response.map(Source::Amazon);
+    error: &mut Option<&'static str>,
+) -> Response<ReplyBody> {
+    let mut response = response.map(ReplyBody::Amazon);
     if selection.service == Service::Mcp {
         respond::mark_unauthorized(&mut response);
-        exchange.failed(respond::UNAUTHORIZED);
+        *error = Some(respond::UNAUTHORIZED);
     }
     response
 }
@@ -414,17 +400,19 @@ fn attempt<'a>(
     head: &'a Parts,
     selection: &'a Selection,
     capture: &'a Capture,
-    token: &'a AccessToken,
+    bearer: &'a HeaderValue,
 ) -> Attempt<'a> {
     Attempt {
         method: &head.method,
         target: &selection.target,
         headers: &head.headers,
         capture,
-        bearer: token.header(),
-        client_id: &selection.account.client_id,
-        defaults: &selection.account.headers,
-        names_ads_client: selection.names_ads_client,
+        inject: Injection {
+            bearer,
+            client_id: &selection.account.client_id,
+            defaults: &selection.account.headers,
+            names_ads_client: selection.names_ads_client,
+        },
     }
 }
 
@@ -432,40 +420,4 @@ fn attempt<'a>(
 fn was_suspended(then: Now, now: Now) -> bool {
     let awake = now.mono.saturating_duration_since(then.mono);
     now.wall.saturating_sub(then.wall) > awake + SUSPENDED
-}
-
-fn target_bytes(head: &Parts) -> usize {
-    head.uri.path_and_query().map_or(0, |target| target.as_str().len())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn size_of_future<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
-        size_of::<F>()
-    }
-
-    #[test]
-    fn a_suspended_machine_is_told_from_a_busy_one() {
-        let clock = crate::clock::ManualClock::new();
-        let then = clock.now();
-        clock.advance(Duration::from_secs(600));
-        assert!(!was_suspended(then, clock.now()), "late, but awake");
-        let wall = clock.now().wall;
-        clock.set_wall(wall + SUSPENDED);
-        assert!(!was_suspended(then, clock.now()), "corrected by a little");
-        clock.set_wall(then.wall);
-        assert!(!was_suspended(then, clock.now()), "set back");
-        clock.set_wall(wall + Duration::from_secs(60));
-        assert!(was_suspended(then, clock.now()));
-    }
-
-    /// hyper moves the future of every request into its box and keeps that box while the
-    /// connection idles: its size costs time and memory on all of them.
-    #[test]
-    fn the_future_of_a_request_stays_small() {
-        let size = size_of_future(Worker::handle);
-        assert!(size <= 3328, "{size} bytes: box what is rare");
-    }
 }

@@ -45,9 +45,9 @@ struct Prefix<'a> {
 
 /// Refuses what no honest client sends: targets that are not in origin form, methods that would
 /// make a tunnel or an echo, bodies framed twice.
-pub fn vet(head: &Parts, fields: &Fields<'_>) -> Result<(), Error> {
+pub fn validate(head: &Parts, fields: &Fields<'_>) -> Result<(), Error> {
     if !is_forwarded(&head.method) {
-        return Err(Error::MethodRefused);
+        return Err(Error::MethodRejected);
     }
     let uri = &head.uri;
     let http2 = head.version >= http::Version::HTTP_2;
@@ -98,7 +98,6 @@ fn has_many_connection_names(head: &Parts, fields: &Fields<'_>) -> bool {
 
 /// Whether a path, with or without our prefix, is one that MCP clients look for on their own when
 /// they think that they must log in.
-#[must_use]
 pub fn is_reserved(uri: &Uri) -> bool {
     let path = uri.path();
     let path = match path.strip_prefix("/a/") {

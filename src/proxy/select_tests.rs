@@ -26,7 +26,7 @@ fn chosen(
             choose(&headers, &Fields::of(&headers), prefix.as_ref(), known, default.as_ref())
                 .map(str::to_owned)
         })
-        .map_err(|error| error.code())
+        .map_err(|error| error.code().row().code)
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn malformed_and_doubled_selectors_are_refused() {
     assert_eq!(region(&[]), Ok(None));
     for lines in [&[("x-ads-region", "EU")][..], &[("x-ads-region", "eu"), ("x-ads-region", "eu")]]
     {
-        assert_eq!(region(lines), Err("bad_request"));
+        assert_eq!(region(lines), Err(crate::problem::Code::BadRequest));
     }
 }
 
@@ -125,7 +125,7 @@ fn the_rest_of_a_prefixed_path_stays_as_it_came() {
 
 fn vetted(request: http::request::Builder) -> Result<(), u16> {
     let (head, ()) = request.body(()).expect("a request").into_parts();
-    vet(&head, &Fields::of(&head.headers)).map_err(|error| error.status().as_u16())
+    validate(&head, &Fields::of(&head.headers)).map_err(|error| error.status().as_u16())
 }
 
 #[test]

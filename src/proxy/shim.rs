@@ -1,11 +1,11 @@
-//! Answers SDKs that insist on refreshing by themselves: LWA's token endpoint without LWA.
+//! Responds to SDKs that insist on refreshing by themselves: LWA's token endpoint without LWA.
 //!
 //! No network call and never a real token: what it hands out is the placeholder bearer that
 //! selects the account.
 
 use super::{
     error::Error,
-    respond::{Answer, token_endpoint},
+    respond::{ReplyBody, token_endpoint},
     select::{header_alias, prefix_alias},
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     sync::Table,
 };
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, Uri, header::CONTENT_TYPE, request::Parts};
+use http::{HeaderMap, Method, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Value, json};
 use std::{rc::Rc, time::Duration};
@@ -30,27 +30,23 @@ const FORM_MAX_BYTES: usize = 64 * 1024;
 const FORM_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Whether a request is for the shim, also below `/a/<alias>`.
-#[must_use]
-pub fn is_asked(method: &Method, uri: &Uri) -> bool {
-    method == Method::POST && uri.path().ends_with(PATH) && {
-        let path = uri.path();
-        path == PATH
-            || path
-                .strip_prefix("/a/")
-                .and_then(|rest| rest.strip_suffix(PATH))
-                .is_some_and(|name| !name.contains('/'))
+pub fn is_token_request(head: &Parts) -> bool {
+    if head.method != Method::POST {
+        return false;
     }
+    let Some(prefix) = head.uri.path().strip_suffix(PATH) else { return false };
+    prefix.is_empty() || prefix.strip_prefix("/a/").is_some_and(|name| !name.contains('/'))
 }
 
-/// Reads the form and answers as LWA would.
-pub async fn answer(
+/// Reads the form and responds as LWA would.
+pub async fn respond(
     head: &Parts,
     fields: &Fields<'_>,
     body: &mut Option<CallerBody>,
     table: &Table,
     default: Option<&AccountId>,
     deadlines: &Rc<Deadlines>,
-) -> Result<Answer, Error> {
+) -> Result<Response<ReplyBody>, Error> {
     // Borrowed, so that the rest of a form that is too long can be read to its end elsewhere.
     let Some(body) = body else { return Err(body_error(BodyError::Incomplete)) };
     let collect = Limited::new(body, FORM_MAX_BYTES).collect();
@@ -68,17 +64,17 @@ pub async fn answer(
     {
         return Err(Error::AccountConflict);
     }
-    let form = Form::read(&head.headers, &form);
-    let (status, answer) = respond(&form, in_path.or(in_header), table, default)?;
-    Ok(token_endpoint(status, Bytes::from(answer.to_string())))
+    let form = TokenForm::read(&head.headers, &form);
+    let (status, body) = token_response(&form, in_path.or(in_header), table, default)?;
+    Ok(token_endpoint(status, Bytes::from(body.to_string())))
 }
 
 fn body_error(error: BodyError) -> Error {
     Error::Forward(crate::forward::Error::Body(error))
 }
 
-fn respond(
-    form: &Form,
+fn token_response(
+    form: &TokenForm,
     in_path: Option<&str>,
     table: &Table,
     default: Option<&AccountId>,
@@ -121,12 +117,12 @@ fn refuse(error: &str, description: &str) -> (StatusCode, Value) {
 
 /// What of a token request matters here. Client id and secret are not looked at.
 #[derive(Default)]
-struct Form {
+struct TokenForm {
     grant_type: Option<String>,
     refresh_token: Option<String>,
 }
 
-impl Form {
+impl TokenForm {
     fn read(headers: &HeaderMap, body: &[u8]) -> Self {
         let json = headers
             .get(CONTENT_TYPE)
@@ -158,7 +154,7 @@ mod tests {
     fn read(kind: &str, body: &str) -> (Option<String>, Option<String>) {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, kind.parse().expect("a value"));
-        let form = Form::read(&headers, body.as_bytes());
+        let form = TokenForm::read(&headers, body.as_bytes());
         (form.grant_type, form.refresh_token)
     }
 
@@ -185,7 +181,10 @@ mod tests {
 
     #[test]
     fn is_asked_at_the_endpoint_and_below_a_prefix_only() {
-        let asked = |method: Method, uri: &str| is_asked(&method, &uri.parse().expect("a uri"));
+        let asked = |method: Method, uri: &str| {
+            let request = http::Request::builder().method(method).uri(uri).body(());
+            is_token_request(&request.expect("a request").into_parts().0)
+        };
         assert!(asked(Method::POST, "/auth/o2/token"));
         assert!(asked(Method::POST, "/a/acme/auth/o2/token?x"));
         assert!(asked(Method::POST, "/a/acme@eu/auth/o2/token"));

@@ -2,7 +2,7 @@
 
 use crate::{
     deadline::{Deadlines, Timer},
-    forward::upstream::{Lease, Response},
+    forward::pool::{PooledConnection, Response},
 };
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header::CONTENT_TYPE};
@@ -30,7 +30,7 @@ pub struct UpstreamBody {
     /// How the body broke off while it was peeked at; the caller is to see that, too.
     cut: Option<hyper::Error>,
     /// Given back when the body has ended; dropped, and so closed, when it is left before.
-    connection: Option<Lease>,
+    connection: Option<PooledConnection>,
     /// Ends a body that stalls; none for event streams.
     idle: Option<(Timer, Duration)>,
 }
@@ -39,7 +39,7 @@ impl UpstreamBody {
     /// `response` with its connection; `idle` is the timeout between two parts of its body.
     pub fn of(
         response: Response,
-        connection: Lease,
+        connection: PooledConnection,
         idle: (Timer, Duration),
     ) -> http::Response<Self> {
         let (head, incoming) = response.into_parts();
@@ -81,13 +81,11 @@ impl UpstreamBody {
     }
 
     /// What [`UpstreamBody::peek`] has read.
-    #[must_use]
     pub fn peeked(&self) -> &Bytes {
         &self.peeked
     }
 
     /// Whether that is all of it.
-    #[must_use]
     pub fn is_peeked_whole(&self) -> bool {
         self.has_ended() && self.cut.is_none()
     }
@@ -144,7 +142,6 @@ impl UpstreamBody {
     }
 
     /// Whether nothing more comes.
-    #[must_use]
     pub fn is_end_stream(&self) -> bool {
         self.peeked.is_empty()
             && self.trailers.is_none()
@@ -153,7 +150,6 @@ impl UpstreamBody {
     }
 
     /// How much there is to come.
-    #[must_use]
     pub fn size_hint(&self) -> SizeHint {
         let rest = self.incoming.size_hint();
         let peeked = self.peeked.len() as u64;

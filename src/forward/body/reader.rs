@@ -49,7 +49,7 @@ impl Reader {
                 Poll::Ready(Pass::Open) => {}
                 Poll::Ready(Pass::Shut) => return Poll::Ready(Some(Err(BodyError::Superseded))),
                 // After a final answer nobody waits for the body any more.
-                Poll::Pending if self.shared.answered.get() => return Poll::Pending,
+                Poll::Pending if self.shared.responded.get() => return Poll::Pending,
                 Poll::Pending => ready!(timer.poll_after(CONTINUE_WAIT, cx)),
             }
             self.gate = None;

@@ -6,9 +6,9 @@ use hyper::body::Body as _;
 impl Capture {
     /// Drops what was captured: the response is final. A replay that still reads it reads on to
     /// its end. After an `error` the upload goes no further.
-    pub fn answered(&self, error: bool) {
+    pub fn responded(&self, error: bool) {
         let Some(shared) = &self.0 else { return };
-        shared.answered.set(true);
+        shared.responded.set(true);
         shared.forget_what_is_read(&mut shared.state.borrow_mut());
         if error {
             shared.abandon();

@@ -1,7 +1,11 @@
 //! One HTTP/2 connection to an upstream and the requests that share it.
 
-use super::upstream::{ConnectError, Host, Place, Request, Response};
-use crate::{executor::LocalExecutor, forward::body::RequestBody};
+use super::{
+    body::RequestBody,
+    connect::ConnectError,
+    pool::{Permit, Pool, Request, Response},
+};
+use crate::executor::LocalExecutor;
 use hyper::{
     client::conn::{TrySendError, http2},
     rt::{Read, Write},
@@ -25,8 +29,8 @@ const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 /// Requests on one connection, however many more the peer allows. Their windows fit in the
 /// connection's.
 const STREAMS_MAX: usize = 1000;
-/// What the protocol recommends as the least limit: taken until the peer has told its own.
-const STREAMS_UNTOLD: usize = 100;
+/// What the protocol recommends as the least limit: taken until the peer has sent its own.
+const STREAMS_DEFAULT: usize = 100;
 
 /// What all responses under way may leave unread, by the windows they were promised.
 #[derive(Debug, Default)]
@@ -59,8 +63,8 @@ impl Unread {
     }
 }
 
-/// A connection that requests share. It closes when nobody holds it any more.
-pub(super) struct Multiplex {
+/// A connection that requests share. It closes when its last holder drops it.
+pub(super) struct SharedConnection {
     sender: RefCell<http2::SendRequest<RequestBody>>,
     streams: Cell<usize>,
     streams_max: Cell<usize>,
@@ -72,13 +76,13 @@ pub(super) struct Multiplex {
     retired: Cell<bool>,
 }
 
-impl Multiplex {
-    /// Opens HTTP/2 on `io`. It holds `place` until it has closed.
-    pub(super) async fn open<T>(io: T, place: Place) -> Result<Rc<Self>, ConnectError>
+impl SharedConnection {
+    /// Opens HTTP/2 on `io`. It holds `permit` until it has closed.
+    pub(super) async fn open<T>(io: T, permit: Permit) -> Result<Rc<Self>, ConnectError>
     where
         T: Read + Write + Unpin + 'static,
     {
-        let unread = place.host().unread().clone();
+        let unread = permit.0.unread.clone();
         let window = unread.window();
         let (sender, connection) = http2::Builder::new(LocalExecutor)
             .timer(hyper_util::rt::TokioTimer::new())
@@ -87,15 +91,15 @@ impl Multiplex {
             .max_header_list_size(256 * 1024)
             .initial_stream_window_size(window)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .initial_max_send_streams(STREAMS_UNTOLD)
+            .initial_max_send_streams(STREAMS_DEFAULT)
             .handshake(io)
             .await
             .map_err(ConnectError::Http)?;
-        let now = place.host().now();
+        let now = permit.0.now();
         let shared = Rc::new(Self {
             sender: RefCell::new(sender),
             streams: Cell::new(0),
-            streams_max: Cell::new(STREAMS_UNTOLD),
+            streams_max: Cell::new(STREAMS_DEFAULT),
             window,
             unread,
             released: Cell::new(now),
@@ -109,16 +113,16 @@ impl Multiplex {
             let _ = poll_fn(|cx| {
                 let polled = connection.as_mut().poll(cx);
                 if let Some(shared) = weak.upgrade() {
-                    let told = connection.current_max_send_streams();
-                    shared.streams_max.set(told.min(STREAMS_MAX));
+                    let max = connection.current_max_send_streams();
+                    shared.streams_max.set(max.min(STREAMS_MAX));
                 }
                 polled
             })
             .await;
             if let Some(shared) = weak.upgrade() {
-                place.host().retire(&shared);
+                permit.0.retire(&shared);
             }
-            drop(place);
+            drop(permit);
         });
         Ok(shared)
     }
@@ -160,21 +164,16 @@ impl Multiplex {
 
 /// One request's part of a connection; given up when dropped.
 pub(super) struct Stream {
-    connection: Rc<Multiplex>,
-    host: Rc<Host>,
+    pub(super) connection: Rc<SharedConnection>,
+    pool: Rc<Pool>,
 }
 
 impl Stream {
     /// One more request on `connection`.
-    pub(super) fn take(connection: &Rc<Multiplex>, host: &Rc<Host>) -> Self {
+    pub(super) fn take(connection: &Rc<SharedConnection>, pool: &Rc<Pool>) -> Self {
         connection.streams.set(connection.streams.get() + 1);
         connection.unread.promise(connection.window);
-        Self { connection: connection.clone(), host: host.clone() }
-    }
-
-    /// The connection it is a part of.
-    pub(super) fn connection(&self) -> &Rc<Multiplex> {
-        &self.connection
+        Self { connection: connection.clone(), pool: pool.clone() }
     }
 
     /// Sends `request`; ready with the head of the answer. No `async fn`, whose future would hold
@@ -188,7 +187,7 @@ impl Stream {
 
     /// An answer has come.
     pub(super) fn heard(&self) {
-        self.connection.heard.set(self.host.now());
+        self.connection.heard.set(self.pool.now());
     }
 }
 
@@ -196,7 +195,7 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.connection.streams.set(self.connection.streams.get() - 1);
         self.connection.unread.release(self.connection.window);
-        self.connection.released.set(self.host.now());
-        self.host.hand_out(&self.connection);
+        self.connection.released.set(self.pool.now());
+        self.pool.hand_out(&self.connection);
     }
 }

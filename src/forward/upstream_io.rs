@@ -14,16 +14,16 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Once a write has failed, writes rest and the reading side says how the connection ended: with
+/// Once a write has failed, writes wait and the reading side shows how the connection ended: with
 /// a response, or with the end of the stream.
-pub(super) struct Patient<T> {
+pub(super) struct UpstreamIo<T> {
     io: T,
     is_broken: bool,
     /// Set once a byte has been read.
     heard: Rc<Cell<bool>>,
 }
 
-impl<T> Patient<T> {
+impl<T> UpstreamIo<T> {
     pub(super) fn new(io: T, heard: Rc<Cell<bool>>) -> Self {
         Self { io, is_broken: false, heard }
     }
@@ -44,7 +44,7 @@ fn is_hangup(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Patient<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for UpstreamIo<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -59,7 +59,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Patient<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Patient<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for UpstreamIo<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
