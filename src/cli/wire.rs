@@ -197,7 +197,8 @@ pub(super) async fn exchange(
     sender.send_request(request).await.map_err(io::Error::other)
 }
 
-fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
+/// Runs `future` on a runtime of its own.
+pub(super) fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
     let runtime: Runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(future))
 }

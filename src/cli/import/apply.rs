@@ -1,29 +1,32 @@
-//! Puts one account after the other into the store, each under its lock and with its audit entry.
+//! Puts accounts into the store, several at a time, each under its lock and with its audit entry.
 
 use super::{
+    Record,
     plan::unknown_application,
-    record::{Entry, Rejection},
-    report::Outcome,
+    record::Entry,
+    report::{Outcome, Progress},
 };
 use crate::{
     audit::{self, Action, Actor, Audit},
-    config::DEFAULT_APPLICATION,
-    error_chain::chain,
-    id::{AccountId, Region},
+    config::{Config, DEFAULT_APPLICATION},
     secret::Secret,
-    store::{Credential, CredentialStore},
+    store::{Credential, CredentialStore, Epoch},
 };
-use parking_lot::Mutex;
-use std::{collections::BTreeMap, sync::Arc};
+use anyhow::{Context as _, bail};
+use std::sync::Arc;
+use tokio::task::JoinSet;
 
-/// What is done with a record, and where its account is now.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Applied {
-    pub(super) outcome: Outcome,
+/// Accounts that are worked on at once: mostly they wait for the disk.
+const CONCURRENCY: usize = 16;
+
+/// What is done with a record.
+#[derive(Debug)]
+struct Applied {
+    outcome: Outcome,
     /// Clauses for people.
-    pub(super) notes: Vec<&'static str>,
-    pub(super) region: Region,
-    pub(super) application: String,
+    notes: Vec<&'static str>,
+    /// What the account is to be, whether it is saved or not.
+    fresh: Credential,
     /// What is to be saved.
     record: Option<Credential>,
 }
@@ -33,12 +36,7 @@ pub(super) struct Applied {
 pub(super) struct Importer {
     pub(super) store: Arc<dyn CredentialStore>,
     pub(super) audit: Audit,
-    /// Why the audit log took no entry. It is not tried again: every try may wait for long.
-    pub(super) unrecorded: Mutex<Option<String>>,
-    /// The configured applications' names.
-    pub(super) applications: Vec<String>,
-    /// The configured refresh tokens.
-    pub(super) seeds: BTreeMap<AccountId, Secret>,
+    pub(super) config: Arc<Config>,
     pub(super) replace: bool,
     pub(super) dry_run: bool,
     /// Seconds since 1970.
@@ -46,24 +44,60 @@ pub(super) struct Importer {
 }
 
 impl Importer {
+    /// Carries out every record that has an entry, and fills in the rows. Ends at the first change
+    /// that cannot be recorded.
+    pub(super) async fn apply_all(self: &Arc<Self>, records: &mut [Record]) {
+        let mut work = Vec::new();
+        for (index, record) in records.iter_mut().enumerate() {
+            if let Some(entry) = record.entry.take() {
+                "it was not done".clone_into(&mut record.row.note);
+                work.push((index, entry));
+            }
+        }
+        let mut progress = Progress::new(work.len());
+        let mut tasks = JoinSet::new();
+        let mut work = work.into_iter();
+        loop {
+            while tasks.len() < CONCURRENCY
+                && let Some((index, entry)) = work.next()
+            {
+                let importer = Arc::clone(self);
+                tasks.spawn(async move { (index, importer.apply(&entry).await) });
+            }
+            let Some(done) = tasks.join_next().await else { return };
+            progress.step();
+            // The row of a task that panicked says that it was not done.
+            let Ok((index, applied)) = done else { continue };
+            let row = &mut records[index].row;
+            match applied {
+                Ok(applied) => {
+                    row.outcome = applied.outcome;
+                    row.region = Some(applied.fresh.region.as_str());
+                    row.application = Some(applied.fresh.application);
+                    row.note = applied.notes.join(", ");
+                    if applied.outcome == Outcome::Differs {
+                        row.note.push_str("; kept, --replace would take it");
+                    }
+                }
+                Err(error) if error.is::<audit::Error>() => {
+                    row.note = format!("not done, because it cannot be recorded: {error:#}");
+                    // Every further one may wait as long for the log.
+                    work = Vec::new().into_iter();
+                }
+                Err(error) => row.note = format!("{error:#}"),
+            }
+        }
+    }
+
     /// Looks at the account in the store and changes it if that is called for.
-    ///
-    /// # Errors
-    /// If the account cannot be read or saved, or has no region or application.
-    pub(super) async fn apply(
-        &self,
-        entry: &Entry,
-        region: Option<Region>,
-        application: Option<String>,
-    ) -> Result<Applied, Rejection> {
-        let store = |error| Rejection::from(chain(&error));
-        // A look at a record needs no lock: it is replaced as a whole.
+    async fn apply(&self, entry: &Entry) -> anyhow::Result<Applied> {
+        // To read a record needs no lock: it is replaced as a whole.
         let _lock = match self.dry_run {
             true => None,
-            false => Some(self.store.lock(&entry.alias).await.map_err(store)?),
+            false => Some(self.store.lock(&entry.alias).await?),
         };
-        let existing = self.store.load(&entry.alias).await.map_err(store)?;
-        let applied = self.decide(entry, region, application, existing.as_ref())?;
+        let existing = self.store.load(&entry.alias).await?;
+        let applied = self.decide(entry, existing.as_ref())?;
         if let Some(record) = applied.record.as_ref().filter(|_| !self.dry_run) {
             let action = match existing {
                 None => Action::AccountAdd,
@@ -72,75 +106,55 @@ impl Importer {
             let entry =
                 audit::Entry::new(Actor::cli(), action).account(&entry.alias).about("import");
             let save = async { anyhow::Ok(self.store.save(record).await?) };
-            self.unless_unrecorded(self.audit.around(entry, "store_failed", save)).await?;
+            self.audit.around(entry, "store_failed", save).await?;
         }
         Ok(applied)
     }
 
-    /// Records from where so many changes came.
-    pub(super) async fn finish(&self, source: &str, changes: usize) -> Result<(), Rejection> {
-        let entry = audit::Entry::new(Actor::cli(), Action::Import).about(source);
-        let entry = entry.count(changes as u64);
-        self.unless_unrecorded(async { Ok(self.audit.write(entry).await?) }).await
-    }
-
-    /// What cannot be recorded is not done.
-    async fn unless_unrecorded(
-        &self,
-        work: impl Future<Output = anyhow::Result<()>>,
-    ) -> Result<(), Rejection> {
-        let known = self.unrecorded.lock().clone();
-        let why = match known {
-            Some(why) => why,
-            None => match work.await {
-                Ok(()) => return Ok(()),
-                Err(error) if error.is::<audit::Error>() => format!("{error:#}"),
-                Err(error) => return Err(format!("{error:#}").into()),
-            },
-        };
-        *self.unrecorded.lock() = Some(why.clone());
-        Err(format!("not done, because it cannot be recorded: {why}").into())
-    }
-
-    fn decide(
-        &self,
-        entry: &Entry,
-        region: Option<Region>,
-        application: Option<String>,
-        existing: Option<&Credential>,
-    ) -> Result<Applied, Rejection> {
-        let region = region.or(existing.map(|record| record.region));
-        let region = region.ok_or("it names no region: say --region na, eu or fe")?;
-        let application = application.or(existing.map(|record| record.application.clone()));
-        let application = application.unwrap_or_else(|| DEFAULT_APPLICATION.to_owned());
-        if !self.applications.contains(&application) {
-            return Err(unknown_application(self.applications.iter()));
-        }
-        let fresh = self.fresh(entry, region, &application);
-        let applied = |outcome, notes, record| {
-            Ok(Applied { outcome, notes, region, application: application.clone(), record })
-        };
+    fn decide(&self, entry: &Entry, existing: Option<&Credential>) -> anyhow::Result<Applied> {
+        let fresh = self.fresh(entry, existing)?;
+        let applied =
+            |outcome, notes, record| Ok(Applied { outcome, notes, record, fresh: fresh.clone() });
         let Some(existing) = existing else {
             let note = match (entry.had_access_token, &entry.access_token) {
                 (false, _) => vec![],
                 (true, None) => vec!["without its access token, which has expired"],
                 (true, Some(_)) => vec!["with its access token"],
             };
-            return applied(Outcome::Added, note, Some(fresh));
+            return applied(Outcome::Added, note, Some(fresh.clone()));
         };
         let is_same_grant = self.is_same_grant(existing, &entry.refresh_token);
         let differences = differences(existing, &fresh, is_same_grant);
         let is_dead = existing.reauthorization_required;
         if differences.is_empty() && !(is_dead && self.replace) {
             let note = is_dead.then_some("its grant is dead: --replace tries it again");
-            return applied(Outcome::Unchanged, note.into_iter().collect(), None);
+            return applied(Outcome::Unchanged, Vec::from_iter(note), None);
         }
         if !self.replace {
             return applied(Outcome::Differs, differences, None);
         }
-        let record = match is_same_grant && !is_dead {
-            true => moved(existing, fresh),
-            false => succeeding(existing, fresh),
+        let is_same_application = existing.application == fresh.application;
+        let record = if is_same_grant && !is_dead {
+            // In another place; the store may hold a newer token of it.
+            Credential {
+                region: fresh.region,
+                application: fresh.application.clone(),
+                consented_at: fresh.consented_at.or(existing.consented_at),
+                access_token: existing.access_token.clone().filter(|_| is_same_application),
+                updated_at: fresh.updated_at,
+                ..existing.clone()
+            }
+        } else {
+            // Should the imported token be the older one, the account goes on with what it had.
+            let is_fallback =
+                !is_dead && is_same_application && existing.refresh_token != fresh.refresh_token;
+            Credential {
+                previous_refresh_token: is_fallback.then(|| existing.refresh_token.clone()),
+                generation: existing.generation,
+                // A running server knows by its absence that another grant was put there.
+                access_token: None,
+                ..fresh.clone()
+            }
         };
         applied(Outcome::Replaced, differences, Some(record))
     }
@@ -153,13 +167,22 @@ impl Importer {
             || existing.seed.as_ref().is_some_and(is_seed)
     }
 
-    /// The record of an account that is new.
-    fn fresh(&self, entry: &Entry, region: Region, application: &str) -> Credential {
+    /// The record of an account that is new, in the place of the existing one if it names none.
+    fn fresh(&self, entry: &Entry, existing: Option<&Credential>) -> anyhow::Result<Credential> {
+        let region = entry.region.or(existing.map(|record| record.region));
+        let region = region.context("it names no region: say --region na, eu or fe")?;
+        let application = entry.application.as_ref();
+        let application = application.or(existing.map(|record| &record.application));
+        let application = application.map_or(DEFAULT_APPLICATION, String::as_str);
+        if !self.config.applications.contains_key(application) {
+            bail!(unknown_application(&self.config));
+        }
         // By the fingerprint a second import, and a server that is configured with the same token,
         // know that what they have is this grant, however often it was rotated since.
-        let seed = self.seeds.get(&entry.alias).unwrap_or(&entry.refresh_token);
-        Credential {
-            epoch: crate::store::Epoch::random(),
+        let configured = self.config.accounts.get(&entry.alias);
+        let seed = configured.and_then(|account| account.refresh_token.as_ref());
+        Ok(Credential {
+            epoch: Epoch::random(),
             account: entry.alias.clone(),
             application: application.to_owned(),
             region,
@@ -170,8 +193,8 @@ impl Importer {
             consented_at: entry.consented_at,
             updated_at: self.now,
             reauthorization_required: false,
-            seed: Some(self.store.fingerprint(seed)),
-        }
+            seed: Some(self.store.fingerprint(seed.unwrap_or(&entry.refresh_token))),
+        })
     }
 }
 
@@ -189,34 +212,6 @@ fn differences(
         (consented_at.is_some() && consented_at != existing.consented_at, "another day of consent"),
     ];
     found.into_iter().filter(|(differs, _)| *differs).map(|(_, what)| what).collect()
-}
-
-/// The same grant, of which the store may hold a newer token, in another place.
-fn moved(existing: &Credential, fresh: Credential) -> Credential {
-    let is_same_application = existing.application == fresh.application;
-    Credential {
-        region: fresh.region,
-        application: fresh.application,
-        consented_at: fresh.consented_at.or(existing.consented_at),
-        access_token: existing.access_token.clone().filter(|_| is_same_application),
-        updated_at: fresh.updated_at,
-        ..existing.clone()
-    }
-}
-
-/// The record of an account that gets another grant.
-fn succeeding(existing: &Credential, fresh: Credential) -> Credential {
-    // Should the imported token be the older one, the account goes on with what it had.
-    let is_fallback = !existing.reauthorization_required
-        && existing.application == fresh.application
-        && existing.refresh_token != fresh.refresh_token;
-    Credential {
-        previous_refresh_token: is_fallback.then(|| existing.refresh_token.clone()),
-        generation: existing.generation,
-        // A running server knows by its absence that another grant was put there.
-        access_token: None,
-        ..fresh
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ fn read(raws: anyhow::Result<Vec<Raw>>) -> Vec<(usize, Option<String>, String)> 
     let token = |raw: &Raw| raw.text("refresh_token").unwrap_or_default().to_owned();
     let raws = raws.expect("records").into_iter();
     raws.map(|raw| {
-        let text = raw.broken.as_ref().map_or_else(|| token(&raw), ToString::to_string);
+        let text = raw.broken.clone().unwrap_or_else(|| token(&raw));
         (raw.line.expect("a line"), raw.key, text)
     })
     .collect()
@@ -51,11 +51,11 @@ fn every_shape_of_one_or_many_is_read() {
 fn a_broken_record_costs_no_other() {
     let text = "{\"refresh_token\":\"a\"}\n{\"refresh_token\":\n[1]\n{\"refresh_token\":\"b\"}";
     let texts: Vec<_> = read(json(text)).into_iter().map(|(_, _, text)| text).collect();
-    assert_eq!(texts, ["a", "this line is not JSON (column 17)", "it is not a JSON object", "b"]);
+    assert_eq!(texts, ["a", "this line is not JSON (column 17)", "it is not an object", "b"]);
     let text = r#"[1, {"refresh_token":[]}, {"refresh_token":"a","refresh_token":"b"}]"#;
     let texts: Vec<_> = read(json(text)).into_iter().map(|(_, _, text)| text).collect();
     let other = "refresh_token is neither text nor a number";
-    assert_eq!(texts, ["it is not a JSON object", other, "refresh_token is there twice"]);
+    assert_eq!(texts, ["it is not an object", other, "refresh_token is there twice"]);
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn what_holds_no_record_is_refused_without_its_content() {
         let error = format!("{:#}", json(text).expect_err("no records"));
         assert!(!error.contains("CANARY"), "{error}");
     }
-    for text in ["", "acme,Atzr|CANARY,eu\n", "refresh_token,x,refreshToken\na,b,c\n"] {
+    for text in ["", "acme,Atzr|CANARY,eu\n"] {
         let error = format!("{:#}", table(text).expect_err("no heading"));
         assert!(!error.contains("CANARY"), "{error}");
     }
@@ -124,7 +124,7 @@ fn a_row_knows_its_line() {
 fn every_mapping_of_yaml_is_an_account() {
     let text = "version: '1.0'\n\ndefault:\n  refresh_token: Atzr|a\n  profile_id: 123\n\
                 germany:\n  <<: {client_id: x}\n  refresh_token: 'Atzr|b'\n  more: [1]\n";
-    let raws = credentials_yml(text).expect("YAML");
+    let raws = yaml(text).expect("YAML");
     let names: Vec<_> = raws.iter().map(|raw| raw.key.as_deref()).collect();
     assert_eq!(names, [Some("default"), Some("germany")]);
     assert_eq!(raws[1].text("refresh_token"), Some("Atzr|b"));

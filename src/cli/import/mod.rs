@@ -1,9 +1,10 @@
 //! `adsproxy import`: brings accounts over from what is in use now. Never shows a secret.
 //!
-//! A source gives raw records, these become entries (checked), these get a plan (region and
-//! application), and plans are carried out one account at a time, each under its lock. A record
-//! that fails at any of these steps is reported and costs no other.
+//! A source gives raw records, these become entries (checked), these get a region and an
+//! application, and are applied one account at a time, each under its lock. A record that fails at
+//! any of these steps is reported and costs no other.
 
+mod advice;
 mod apply;
 mod fernet;
 mod formats;
@@ -11,33 +12,42 @@ mod plan;
 mod record;
 mod report;
 mod source;
-mod yaml;
+mod tree;
 
-use super::{Cli, Context, account::store_to_change, print, region};
+use super::{Cli, Context, account::store_to_change, print, region, wire::block_on};
 use crate::{
-    audit::Audit,
+    audit::{self, Action, Actor, Audit},
     clock::{Clock, SystemClock},
     config::Config,
     id::{AccountId, Region},
     store::{self, CredentialStore},
 };
+use advice::Advice;
 use anyhow::{Context as _, bail};
-use apply::{Applied, Importer};
+use apply::Importer;
 use clap::CommandFactory;
-use plan::{Defaults, Plan};
-use record::{Entry, Reading, Rejection};
-use report::{Outcome, Progress, Report, Row};
+use record::{Entry, Reading};
+use report::{ImportReport, Outcome, Row};
 pub(super) use source::secret_variables;
-use source::{Found, Source};
-use std::{
-    collections::{BTreeSet, HashMap},
-    path::PathBuf,
-    sync::Arc,
-};
-use tokio::task::JoinSet;
+use source::{Source, SourceKind};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
-/// Accounts that are worked on at once: mostly they wait for the disk.
-const CONCURRENCY: usize = 16;
+/// One record on its way: its row, and its entry until the row is final.
+struct Record {
+    row: Row,
+    entry: Option<Entry>,
+}
+
+impl Record {
+    fn reject(&mut self, why: String) {
+        *self = Self { row: Row { note: why, ..std::mem::take(&mut self.row) }, entry: None };
+    }
+
+    fn is_repeated(&mut self, note: String) {
+        self.reject(note);
+        self.row.outcome = Outcome::Unchanged;
+    }
+}
 
 /// Bring accounts over from what you run now
 #[derive(Debug, clap::Args)]
@@ -47,7 +57,7 @@ pub(super) struct Import {
     file: Option<PathBuf>,
     /// What to read [default: by the name and the content of FILE]
     #[arg(long, value_enum, value_name = "SOURCE", hide_possible_values = true)]
-    from: Option<Source>,
+    from: Option<SourceKind>,
     /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -91,21 +101,18 @@ Exit code 1 if any record is rejected; the others are imported all the same.";
 impl Import {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
         self.check_usage();
-        let config = context.load()?.config;
+        let config = Arc::new(context.load()?.config);
         let store = self.open_store(&config)?;
-        let found = source::find(self.from, self.file.as_deref(), &context.environment)?;
-        if self.account.is_some() && found.raws.len() > 1 {
-            bail!("--account is the name of an only record, and here are {}", found.raws.len());
+        let source = Source::read(self.from, self.file.as_deref(), &context.environment)?;
+        if self.account.is_some() && source.raws.len() > 1 {
+            bail!("--account is the name of an only record, and here are {}", source.raws.len());
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (report, recorded) = runtime.block_on(self.import(context, &config, store, found))?;
+        let (report, recorded) = block_on(self.import(context, config, store, source))??;
         print(if self.json { report.json() } else { report.text() })?;
         eprint!("{}", report.remarks(!self.json));
         match report.count(Outcome::Rejected) {
-            0 => {
-                recorded.map_err(anyhow::Error::msg).context("cannot record that the import ended")
-            }
-            rejected => bail!("{rejected} of {} records were rejected", report.rows.len()),
+            0 => recorded.context("cannot record that the import ended"),
+            rejected => bail!("{rejected} of {} records were rejected", report.records.len()),
         }
     }
 
@@ -113,7 +120,7 @@ impl Import {
     fn check_usage(&self) {
         let message = match (self.from, &self.file) {
             (None, None) => "say what to import: FILE or --from",
-            (Some(Source::Csv | Source::Json | Source::Legacy), None) => {
+            (Some(SourceKind::Csv | SourceKind::Json | SourceKind::Legacy), None) => {
                 "say which FILE to read; `-` is standard input"
             }
             _ => return,
@@ -130,121 +137,59 @@ impl Import {
         Ok(Arc::new(store::Store::memory()?))
     }
 
+    /// The report, and whether the audit log has an entry of where the changes came from.
     async fn import(
         &self,
         context: &Context,
-        config: &Config,
+        config: Arc<Config>,
         store: Arc<dyn CredentialStore>,
-        found: Found,
-    ) -> anyhow::Result<(Report, Result<(), Rejection>)> {
-        let defaults = Defaults {
-            region: self.region.or(found.region),
-            application: self.application.as_deref(),
-        };
-        if defaults.application.is_some_and(|name| !config.applications.contains_key(name)) {
-            bail!("--application: {}", plan::unknown_application(config.applications.keys()));
+        source: Source,
+    ) -> anyhow::Result<(ImportReport, Result<(), audit::Error>)> {
+        let application = self.application.as_deref();
+        if application.is_some_and(|name| !config.applications.contains_key(name)) {
+            bail!("--application: {}", plan::unknown_application(&config));
         }
         let mut known: BTreeSet<AccountId> = config.accounts.keys().cloned().collect();
         known.extend(store.list().await.context("cannot read the store")?);
-        let keys = (found.source == Source::Legacy)
+        let keys = (source.kind == SourceKind::Legacy)
             .then(|| source::fernet_keys(self.fernet_key_file.as_deref(), &context.environment));
-        let keys = keys.transpose()?;
         let now = SystemClock.now().unix();
         let reading = Reading {
-            keys: keys.as_ref(),
-            known: &known,
+            keys: keys.transpose()?,
+            known,
             account: self.account.as_ref(),
             // As python-amazon-ad-api calls the account that its caller does not name.
-            unnamed: (found.source == Source::Env).then_some("default"),
+            unnamed: (source.kind == SourceKind::Env).then_some("default"),
             now,
         };
-        let read = found.raws.iter().map(|raw| reading.read(raw));
-        let (mut rows, entries): (Vec<Row>, Vec<Option<Entry>>) = read.unzip();
-        let plans = plan::plan(&entries, config, &defaults);
-        let seeds = config.accounts.iter();
-        let importer = Arc::new(Importer {
-            audit: Audit::beside(&*store, config, Arc::new(SystemClock))?,
-            store,
-            unrecorded: parking_lot::Mutex::default(),
-            applications: config.applications.keys().cloned().collect(),
-            seeds: seeds.filter_map(|(k, v)| Some((k.clone(), v.refresh_token.clone()?))).collect(),
-            replace: self.replace,
-            dry_run: self.dry_run,
-            now,
-        });
-        carry_out(&importer, &entries, &plans, &mut rows).await;
-        let source = found.source.as_str();
-        let mut report =
-            Report { rows, source, dry_run: self.dry_run, notes: Vec::new(), tables: Vec::new() };
+        let mut advice = Advice::new(source.prefix, &source.raws);
+        let read = source.raws.iter().map(|raw| reading.read(raw));
+        let mut records: Vec<Record> = read.map(|(row, entry)| Record { row, entry }).collect();
+        plan::settle_duplicates(&mut records);
+        let region = self.region.or(source.region);
+        for record in &mut records {
+            let Some(entry) = &mut record.entry else { continue };
+            match plan::resolve(entry, &config, region, application) {
+                Ok(()) => advice.of_account(&config, entry),
+                Err(why) => {
+                    if why == plan::UNKNOWN_CLIENT {
+                        advice.of_unknown_client(entry);
+                    }
+                    record.reject(why);
+                }
+            }
+        }
+        let audit = Audit::beside(&*store, &config, Arc::new(SystemClock))?;
+        let (replace, dry_run) = (self.replace, self.dry_run);
+        let importer = Importer { store, audit: audit.clone(), config, replace, dry_run, now };
+        Arc::new(importer).apply_all(&mut records).await;
+        let report = ImportReport { records, source: source.kind.name(), dry_run, advice };
         let changes = report.count(Outcome::Added) + report.count(Outcome::Replaced);
-        let recorded = match changes > 0 && !self.dry_run {
-            true => importer.finish(source, changes).await,
+        let entry = audit::Entry::new(Actor::cli(), Action::Import).about(&report.source);
+        let recorded = match changes > 0 && !dry_run {
+            true => audit.write(entry.count(changes as u64)).await,
             false => Ok(()),
         };
-        report.advise(config, found.prefix, &found.raws, &entries, &plans);
         Ok((report, recorded))
-    }
-}
-
-/// Carries out every plan, several at a time, and fills in the rows.
-async fn carry_out(
-    importer: &Arc<Importer>,
-    entries: &[Option<Entry>],
-    plans: &HashMap<usize, Plan>,
-    rows: &mut [Row],
-) {
-    let mut work = Vec::new();
-    for (index, entry) in entries.iter().enumerate() {
-        let (row, Some(entry)) = (&mut rows[index], entry) else { continue };
-        match plans.get(&index) {
-            Some(Plan::Apply { region, application }) => {
-                "it was not done".clone_into(&mut row.note);
-                work.push((index, entry.clone(), *region, application.clone()));
-            }
-            Some(Plan::Same(other)) => {
-                row.outcome = Outcome::Unchanged;
-                let line = entries[*other].as_ref().and_then(|other| other.line);
-                row.note = line.map(|line| format!("the same as line {line}")).unwrap_or_default();
-            }
-            Some(Plan::UnknownClient) => {
-                "no configured application has its client id: add one, see below"
-                    .clone_into(&mut row.note);
-            }
-            Some(Plan::Reject(why)) => row.note = why.to_string(),
-            None => {}
-        }
-    }
-    let mut progress = Progress::new(work.len());
-    let mut tasks = JoinSet::new();
-    let mut work = work.into_iter();
-    loop {
-        while tasks.len() < CONCURRENCY
-            && let Some((index, entry, region, application)) = work.next()
-        {
-            let importer = Arc::clone(importer);
-            tasks.spawn(async move { (index, importer.apply(&entry, region, application).await) });
-        }
-        match tasks.join_next().await {
-            Some(Ok((index, applied))) => fill_in(&mut rows[index], applied),
-            // Its row says that it was not done.
-            Some(Err(_)) => {}
-            None => return,
-        }
-        progress.step();
-    }
-}
-
-fn fill_in(row: &mut Row, applied: Result<Applied, Rejection>) {
-    match applied {
-        Err(why) => row.note = why.into_owned(),
-        Ok(applied) => {
-            row.outcome = applied.outcome;
-            row.region = Some(applied.region.as_str());
-            row.application = Some(applied.application);
-            row.note = applied.notes.join(", ");
-            if applied.outcome == Outcome::Differs {
-                row.note.push_str("; kept, --replace would take it");
-            }
-        }
     }
 }

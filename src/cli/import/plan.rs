@@ -1,6 +1,9 @@
 //! Finds each account's region and application, and that no two records claim one alias.
 
-use super::record::{Entry, Rejection};
+use super::{
+    Record,
+    record::{Entry, Rejection},
+};
 use crate::{
     config::{Application, Config},
     id::{AccountId, Region},
@@ -8,56 +11,36 @@ use crate::{
 };
 use std::collections::HashMap;
 
-/// What holds for records that do not say it themselves.
-pub(super) struct Defaults<'a> {
-    pub(super) region: Option<Region>,
-    pub(super) application: Option<&'a str>,
-}
+pub(super) const UNKNOWN_CLIENT: &str =
+    "no configured application has its client id: add one, see below";
 
-/// What is done with an account.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Plan {
-    /// None: those of the account in the store, else the default application.
-    Apply {
-        region: Option<Region>,
-        application: Option<String>,
-    },
-    /// Nothing: another record is the same; its index.
-    Same(usize),
-    /// Nothing: no configured application has its client id.
-    UnknownClient,
-    Reject(Rejection),
-}
-
-/// A plan for each of `entries`, which stand at their records' indexes.
-pub(super) fn plan(
-    entries: &[Option<Entry>],
-    config: &Config,
-    defaults: &Defaults<'_>,
-) -> HashMap<usize, Plan> {
-    let mut first: HashMap<&AccountId, usize> = HashMap::new();
-    let mut plans = HashMap::new();
-    let collision = |other: &Entry| {
-        let line = other.line.map(|line| format!(" (line {line})")).unwrap_or_default();
-        let why =
-            format!("another record that differs has the same alias{line}: give each its own");
-        Plan::Reject(why.into())
-    };
-    for (index, entry) in entries.iter().enumerate() {
-        let Some(entry) = entry else { continue };
-        let other_index = *first.entry(&entry.alias).or_insert(index);
-        let plan = match &entries[other_index] {
-            Some(other) if other_index < index && is_same(entry, other) => Plan::Same(other_index),
-            Some(other) if other_index < index => {
-                // It cannot be known which one is right, so neither is taken.
-                plans.insert(other_index, collision(entry));
-                collision(other)
-            }
-            _ => settle(entry, config, defaults).unwrap_or_else(Plan::Reject),
+/// Leaves out a record that is there twice, and both of two that differ and have one alias: which
+/// of them is right cannot be known.
+pub(super) fn settle_duplicates(records: &mut [Record]) {
+    let mut first: HashMap<AccountId, usize> = HashMap::new();
+    let mut colliding = Vec::new();
+    for index in 0..records.len() {
+        let Some(entry) = &records[index].entry else { continue };
+        let first_index = *first.entry(entry.alias.clone()).or_insert(index);
+        let Some(other) = records[first_index].entry.as_ref().filter(|_| first_index < index)
+        else {
+            continue;
         };
-        plans.insert(index, plan);
+        if is_same(entry, other) {
+            let line = other.line.map(|line| format!("the same as line {line}"));
+            records[index].is_repeated(line.unwrap_or_default());
+        } else {
+            let collision = |other: &Entry| {
+                let line = other.line.map(|line| format!(" (line {line})")).unwrap_or_default();
+                format!("another record that differs has the same alias{line}: give each its own")
+            };
+            colliding.push((first_index, collision(entry)));
+            colliding.push((index, collision(other)));
+        }
     }
-    plans
+    for (index, why) in colliding {
+        records[index].reject(why);
+    }
 }
 
 fn is_same(a: &Entry, b: &Entry) -> bool {
@@ -66,68 +49,71 @@ fn is_same(a: &Entry, b: &Entry) -> bool {
         && (&a.application, &a.client_id) == (&b.application, &b.client_id)
 }
 
-/// Settles what the record, the flags and the configuration say together.
-fn settle(entry: &Entry, config: &Config, defaults: &Defaults<'_>) -> Result<Plan, Rejection> {
+/// Puts into `entry` the region and the application that the record, the flags and the
+/// configuration give it together. None: that of the account in the store, else the default.
+pub(super) fn resolve(
+    entry: &mut Entry,
+    config: &Config,
+    default_region: Option<Region>,
+    default_application: Option<&str>,
+) -> Result<(), Rejection> {
     let configured = config.accounts.get(&entry.alias);
-    let contradicted = || {
-        let alias = &entry.alias;
-        Err(format!(
-            "accounts.{alias} in the configuration has another region or application, and wins; \
-             change it there"
-        )
-        .into())
-    };
-    let own_region = configured.map(|account| account.region);
-    if own_region.is_some() && entry.region.is_some() && own_region != entry.region {
-        return contradicted();
+    if let Some(name) = &entry.application
+        && !config.applications.contains_key(name)
+    {
+        return Err(unknown_application(config));
     }
+    let contradicts = configured.is_some_and(|account| {
+        entry.region.is_some_and(|region| region != account.region)
+            || entry.application.as_ref().is_some_and(|name| *name != account.application)
+    });
+    if contradicts {
+        return Err(format!(
+            "accounts.{} in the configuration has another region or application, and wins; change \
+             it there",
+            entry.alias
+        ));
+    }
+    entry.region = configured.map(|account| account.region).or(entry.region).or(default_region);
     let own = configured.map(|account| account.application.as_str());
-    let application = match (entry.application.as_ref().map(Secret::expose), own) {
-        (Some(said), _) if !config.applications.contains_key(said) => {
-            return Err(unknown_application(config.applications.keys()));
-        }
-        (Some(said), Some(own)) if said != own => return contradicted(),
-        (said, own) => own.or(said).or(defaults.application),
-    };
-    let application = match &entry.client_id {
+    let application = own.or(entry.application.as_deref()).or(default_application);
+    entry.application = match &entry.client_id {
         None => application.map(str::to_owned),
-        Some(client_id) => match by_client(config, application, client_id.expose())? {
-            None => return Ok(Plan::UnknownClient),
-            application => application,
-        },
+        Some(client_id) => Some(of_client(config, application, client_id)?),
     };
-    Ok(Plan::Apply { region: own_region.or(entry.region).or(defaults.region), application })
+    Ok(())
 }
 
 /// The application that a grant of `client_id` belongs to: a grant of one must never be shown to
-/// another. None if there is none.
-fn by_client(
+/// another.
+fn of_client(
     config: &Config,
     application: Option<&str>,
-    client_id: &str,
-) -> Result<Option<String>, Rejection> {
-    let fits = |application: &Application| application.client_id == client_id;
+    client_id: &Secret,
+) -> Result<String, Rejection> {
+    let is_its = |application: &Application| application.client_id == client_id.expose();
     if let Some(name) = application {
-        return match config.applications.get(name).is_some_and(fits) {
-            true => Ok(Some(name.to_owned())),
-            false => Err(format!("its client id is not that of application {name:?}").into()),
+        return match config.applications.get(name).is_some_and(is_its) {
+            true => Ok(name.to_owned()),
+            false => Err(format!("its client id is not that of application {name:?}")),
         };
     }
-    let mut fitting = config.applications.iter().filter(|(_, application)| fits(application));
-    match (fitting.next(), fitting.next()) {
-        (found, None) => Ok(found.map(|(name, _)| name.clone())),
+    let mut found = config.applications.iter().filter(|(_, application)| is_its(application));
+    match (found.next(), found.next()) {
+        (Some((name, _)), None) => Ok(name.clone()),
+        (None, _) => Err(UNKNOWN_CLIENT.to_owned()),
         _ => Err("several configured applications have its client id: say which with \
                   --application NAME"
-            .into()),
+            .to_owned()),
     }
 }
 
 /// Names the applications that there are; the one that was asked for may be anything.
-pub(super) fn unknown_application<'a>(known: impl Iterator<Item = &'a String>) -> Rejection {
-    let known: Vec<&str> = known.map(String::as_str).collect();
-    format!("its application is not configured; configured: {}", known.join(", ")).into()
+pub(super) fn unknown_application(config: &Config) -> Rejection {
+    let known: Vec<&str> = config.applications.keys().map(String::as_str).collect();
+    format!("its application is not configured; configured: {}", known.join(", "))
 }
 
 #[cfg(test)]
 #[path = "plan_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -1,9 +1,12 @@
 //! Which region and application a record gets, and that no two have one alias.
 
-use super::*;
+use super::{
+    super::report::{Outcome, Row},
+    *,
+};
 use crate::config::load::{self, Environment, Options};
 
-fn config() -> Config {
+pub(in crate::cli::import) fn config() -> Config {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("proxy.toml");
     let secret = "client_secret = { env = \"SECRET\" }\n";
@@ -35,30 +38,21 @@ fn entry(alias: &str, client_id: Option<&str>) -> Entry {
     }
 }
 
-/// The plan for `entry` alone.
-fn plan_of(entry: Entry, config: &Config, defaults: &Defaults<'_>) -> Plan {
-    plan(&[Some(entry)], config, defaults).remove(&0).expect("a plan")
-}
-
 #[test]
 fn a_grant_goes_to_the_application_of_its_client_id_and_to_no_other() {
     let config = config();
     let application = |alias, client_id, flag| {
-        let defaults = Defaults { region: None, application: flag };
-        match plan_of(entry(alias, client_id), &config, &defaults) {
-            Plan::Apply { application, .. } => {
-                application.unwrap_or_else(|| "none said".to_owned())
-            }
-            Plan::UnknownClient => "unknown".to_owned(),
-            Plan::Reject(why) => why.into_owned(),
-            Plan::Same(_) => unreachable!("it is alone"),
+        let mut entry = entry(alias, client_id);
+        match resolve(&mut entry, &config, None, flag) {
+            Ok(()) => entry.application.unwrap_or_else(|| "none said".to_owned()),
+            Err(why) => why,
         }
     };
     assert_eq!(application("shop", None, None), "none said");
     assert_eq!(application("shop", None, Some("second")), "second");
     assert_eq!(application("shop", Some("first"), None), "default");
     assert_eq!(application("shop", Some("other"), None), "second");
-    assert_eq!(application("shop", Some("none"), None), "unknown");
+    assert_eq!(application("shop", Some("none"), None), UNKNOWN_CLIENT);
     let other = "its client id is not that of application \"second\"";
     assert_eq!(application("shop", Some("first"), Some("second")), other);
     assert_eq!(application("acme", None, Some("default")), "second");
@@ -68,10 +62,8 @@ fn a_grant_goes_to_the_application_of_its_client_id_and_to_no_other() {
 #[test]
 fn the_configuration_wins_over_a_flag_and_refuses_another_record() {
     let config = config();
-    let defaults = Defaults { region: Some(Region::Na), application: None };
-    let region = |entry| match plan_of(entry, &config, &defaults) {
-        Plan::Apply { region, .. } => region,
-        _ => None,
+    let region = |mut entry: Entry| {
+        resolve(&mut entry, &config, Some(Region::Na), None).ok().and(entry.region)
     };
     assert_eq!(region(entry("shop", None)), Some(Region::Na));
     let japan = Entry { region: Some(Region::Fe), ..entry("shop", None) };
@@ -86,21 +78,17 @@ fn the_configuration_wins_over_a_flag_and_refuses_another_record() {
 
 #[test]
 fn of_two_entries_for_one_alias_none_is_taken_unless_they_are_the_same() {
-    let defaults = Defaults { region: None, application: None };
-    let config = config();
     let (one, again) = (entry("acme", None), Entry { line: Some(2), ..entry("acme", None) });
     let other = Entry { refresh_token: "Atzr|y".into(), line: Some(3), ..again.clone() };
-    let plans = |entries: [Option<Entry>; 3]| {
-        let mut plans = plan(&entries, &config, &defaults);
-        [0, 1, 2].map(|index| match plans.remove(&index) {
-            Some(Plan::Reject(why)) => why.into_owned(),
-            other => format!("{other:?}"),
-        })
+    let settled = |entries: [Option<Entry>; 3]| {
+        let mut records = entries.map(|entry| Record { row: Row::default(), entry });
+        settle_duplicates(&mut records);
+        records.map(|record| (record.entry.is_some(), record.row.outcome, record.row.note))
     };
-    let [first, none, same] = plans([Some(one.clone()), None, Some(again)]);
-    assert!(first.contains("Apply"), "{first}");
-    assert_eq!((none.as_str(), same.as_str()), ("None", "Some(Same(0))"));
-    let [first, beside, last] = plans([Some(one), Some(entry("shop", None)), Some(other)]);
-    assert!(first.contains("(line 3)") && last.contains("(line 1)"), "{first} {last}");
-    assert!(beside.contains("Apply"), "{beside}");
+    let [first, none, same] = settled([Some(one.clone()), None, Some(again)]);
+    assert!(first.0 && !none.0 && !same.0);
+    assert_eq!((same.1, same.2.as_str()), (Outcome::Unchanged, "the same as line 1"));
+    let [first, beside, last] = settled([Some(one), Some(entry("shop", None)), Some(other)]);
+    assert!(!first.0 && beside.0 && !last.0);
+    assert!(first.2.contains("(line 3)") && last.2.contains("(line 1)"), "{first:?} {last:?}");
 }

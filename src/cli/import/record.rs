@@ -1,8 +1,8 @@
 //! One record: its values as a source has them, and the checks that make an account of them.
 
 use super::{
-    fernet::{self, Keys},
-    report::{Outcome, Row},
+    fernet::{self, FernetKeys},
+    report::Row,
 };
 use crate::{
     cli::{access::PLACEHOLDER, day},
@@ -11,10 +11,7 @@ use crate::{
     secret::{RefreshToken, Secret},
     store::StoredAccessToken,
 };
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The life of Amazon's access tokens.
 const TOKEN_LIFE_SECS: u64 = 3600;
@@ -24,65 +21,49 @@ const NAME_MAX_CHARS: usize = 128;
 const SECRET_PREFIXES: [&str; 5] = ["Atza", "Atzr", "amzn1.", "eyJ", fernet::PREFIX];
 const CLIENT_ID_PREFIX: &str = "amzn1.application-oa2-client.";
 
-/// Every field with its further spellings, in small letters and digits alone.
-const FIELDS: [(&str, &[&str]); 12] = [
-    ("account", &["alias", "accountname", "accountalias", "name"]),
-    ("refresh_token", &["refreshtoken"]),
-    ("access_token", &["accesstoken"]),
-    ("expires_at", &["expiresat", "expiry", "accesstokenexpiresat"]),
-    ("updated_at", &["updatedat"]),
-    ("token_type", &["tokentype"]),
-    ("region", &["apiregion", "marketplace", "defaultmarketplace", "endpoint"]),
-    ("application", &["app"]),
-    ("profile_id", &["profileid", "profile", "amazonadvertisingapiscope"]),
-    ("consented_at", &["consentedat", "consentdate", "consent", "authorizedat"]),
-    ("client_id", &["clientid", "clientidentifier"]),
-    ("client_secret", &["clientsecret"]),
+/// Every field with its further spellings, in small letters and digits alone, and whether the name
+/// of a tool may precede it: `lwa_client_id` is a client id, `app_name` no account.
+const FIELDS: [(&str, bool, &[&str]); 12] = [
+    ("account", false, &["alias", "accountname", "accountalias", "name"]),
+    ("refresh_token", true, &["refreshtoken"]),
+    ("access_token", true, &["accesstoken"]),
+    ("expires_at", true, &["expiresat", "expiry", "accesstokenexpiresat"]),
+    ("updated_at", false, &["updatedat"]),
+    ("token_type", false, &["tokentype"]),
+    ("region", true, &["apiregion", "marketplace", "defaultmarketplace", "endpoint"]),
+    ("application", false, &["app"]),
+    ("profile_id", true, &["profileid", "profile", "amazonadvertisingapiscope"]),
+    ("consented_at", false, &["consentedat", "consentdate", "consent", "authorizedat"]),
+    ("client_id", true, &["clientid", "clientidentifier"]),
+    ("client_secret", true, &["clientsecret"]),
 ];
 
-/// Names of tools and protocols that may precede the name of a field, longest first.
-const TOOLS: [&str; 12] = [
-    "amazonadvertisingapi",
-    "amazonadvertising",
-    "loginwithamazon",
-    "amazonads",
-    "amazon",
-    "adsapi",
-    "oauth2",
-    "adapi",
-    "oauth",
-    "lwa",
-    "ads",
-    "app",
-];
-/// The fields that may follow them; `app_name` is no account.
-const OF_TOOLS: [&str; 7] = [
-    "refresh_token",
-    "access_token",
-    "expires_at",
-    "region",
-    "profile_id",
-    "client_id",
-    "client_secret",
-];
-
-/// Why a record is not imported: a clause that quotes nothing of the record but checked names.
-pub(super) type Rejection = Cow<'static, str>;
+/// Names of tools and protocols, longest first; up to two precede the name of a field.
+const TOOLS: &str = "amazonadvertisingapi amazonadvertising loginwithamazon amazonads amazon \
+                     adsapi oauth2 adapi oauth lwa ads app";
 
 /// The field that `name` means, however it is written: `Refresh Token`, `lwaRefreshToken`, …
 pub(super) fn field(name: &str) -> Option<&'static str> {
     let plain = name.chars().filter(char::is_ascii_alphanumeric);
     let plain: String = plain.map(|c| c.to_ascii_lowercase()).collect();
-    let known = |plain: &str| {
-        let found = FIELDS.iter().find(|(field, more)| *field == plain || more.contains(&plain));
-        found.map(|(field, _)| *field)
+    let known = |plain: &str, of_tool: bool| {
+        let is_it = |(field, tools, more): &&(&str, bool, &[&str])| {
+            (*tools || !of_tool) && (*field == plain || more.contains(&plain))
+        };
+        FIELDS.iter().find(is_it).map(|(field, ..)| *field)
     };
-    let of_tool = |tool: &&str| {
-        let rest = plain.strip_prefix(*tool)?;
-        TOOLS.iter().find_map(|tool| known(rest.strip_prefix(tool)?)).or_else(|| known(rest))
+    let without_tool = |name: &str| -> Vec<String> {
+        TOOLS.split(' ').filter_map(|tool| name.strip_prefix(tool)).map(str::to_owned).collect()
     };
-    known(&plain).or_else(|| TOOLS.iter().find_map(of_tool).filter(|f| OF_TOOLS.contains(f)))
+    known(&plain, false).or_else(|| {
+        let once = without_tool(&plain);
+        let twice = once.iter().flat_map(|rest| without_tool(rest));
+        twice.chain(once.iter().cloned()).find_map(|rest| known(&rest, true))
+    })
 }
+
+/// Why a record is not imported: a clause that quotes nothing of the record but checked names.
+pub(super) type Rejection = String;
 
 /// One record as a source has it. All values are secrets: a column may hold what its name denies.
 #[derive(Debug, Clone, Default)]
@@ -116,25 +97,8 @@ impl Raw {
         };
         let other = self.values.insert(field, Secret::from(text));
         if other.is_some_and(|other| other.expose() != text) {
-            self.broken = Some(format!("{field} is there twice").into());
+            self.broken = Some(format!("{field} is there twice"));
         }
-    }
-
-    /// Takes a value that is neither text nor a number.
-    pub(super) fn add_other(&mut self, name: &str) {
-        match field(name) {
-            Some(field) => {
-                self.broken = Some(format!("{field} is neither text nor a number").into())
-            }
-            None => drop(self.unused.insert(name.to_owned())),
-        }
-    }
-
-    /// Takes a value of an object within the record: `lwa.client_id`, `client.id`.
-    pub(super) fn add_below(&mut self, outer: &str, name: &str, text: &str) {
-        let joined = format!("{outer}.{name}");
-        let name = if field(&joined).is_none() && field(name).is_some() { name } else { &joined };
-        self.add(name, text);
     }
 
     /// Takes what `outer` says of all its records, unless the record says it itself.
@@ -157,11 +121,11 @@ pub(super) struct Entry {
     pub(super) line: Option<usize>,
     pub(super) alias: AccountId,
     pub(super) refresh_token: Secret,
-    /// Present if it lives.
+    /// Present if it has not expired.
     pub(super) access_token: Option<StoredAccessToken>,
     pub(super) had_access_token: bool,
     pub(super) region: Option<Region>,
-    pub(super) application: Option<Secret>,
+    pub(super) application: Option<String>,
     pub(super) profile_id: Option<String>,
     pub(super) consented_at: Option<u64>,
     pub(super) client_id: Option<Secret>,
@@ -171,9 +135,9 @@ pub(super) struct Entry {
 /// How the records of a source are to be read.
 pub(super) struct Reading<'a> {
     /// Opens the tokens of a source that has them encrypted.
-    pub(super) keys: Option<&'a Keys>,
+    pub(super) keys: Option<FernetKeys>,
     /// The accounts of the configuration and the store.
-    pub(super) known: &'a BTreeSet<AccountId>,
+    pub(super) known: BTreeSet<AccountId>,
     /// The name that a flag gives to the only record.
     pub(super) account: Option<&'a AccountId>,
     /// The name of a record that has none.
@@ -187,31 +151,27 @@ impl Reading<'_> {
     pub(super) fn read(&self, raw: &Raw) -> (Row, Option<Entry>) {
         let flag = self.account.map(AccountId::as_str);
         let name = raw.text("account").or(raw.key.as_deref()).or(flag).or(self.unnamed);
-        let mut row = Row { line: raw.line, name: name.map(str::to_owned), ..Row::default() };
-        let read = match name {
-            _ if raw.broken.is_some() => Err(raw.broken.clone().unwrap_or_default()),
-            None => Err("it names no account: say --account ALIAS if it is the only record".into()),
-            Some(name) => self.named(raw, name),
+        let read = match (&raw.broken, name) {
+            (Some(why), _) => Err(why.clone()),
+            (_, None) => {
+                Err("it names no account: say --account ALIAS if it is the only record".into())
+            }
+            (None, Some(name)) => self.entry(raw, name),
         };
-        // A name that is a secret in the wrong column is shown with no complaint at all.
-        if name.is_some_and(|name| is_secret(raw, name)) {
-            row.name = None;
-        }
+        // A name that is a secret in the wrong column is never shown.
+        let shown = name.filter(|name| !is_secret(raw, name)).map(str::to_owned);
+        let mut row = Row { line: raw.line, name: shown, ..Row::default() };
         match read {
             Ok(entry) => {
                 row.account = Some(entry.alias.to_string());
                 row.profile_id.clone_from(&entry.profile_id);
                 (row, Some(entry))
             }
-            Err(why) => {
-                row.note = why.into_owned();
-                row.outcome = Outcome::Rejected;
-                (row, None)
-            }
+            Err(note) => (Row { note, ..row }, None),
         }
     }
 
-    fn named(&self, raw: &Raw, name: &str) -> Result<Entry, Rejection> {
+    fn entry(&self, raw: &Raw, name: &str) -> Result<Entry, Rejection> {
         if is_secret(raw, name) {
             let why =
                 "its account name looks like a secret, and is not shown: are columns swapped?";
@@ -224,8 +184,7 @@ impl Reading<'_> {
             return Err(format!(
                 "it is called {alias} here, and {account} by --account: leave --account out, or \
                  rename it here"
-            )
-            .into());
+            ));
         }
         if raw.text("token_type").is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
             return Err("its token_type is not bearer".into());
@@ -250,26 +209,24 @@ impl Reading<'_> {
         });
         let consented_at = raw.text("consented_at").map(|text| {
             day::consent_at(text, self.now).map_err(|_| {
-                "its consented_at is no day such as 2026-11-20, still to come, or before Login with \
-                 Amazon began (2013)"
+                "its consented_at is no day such as 2026-11-20, still to come, or before Login \
+                 with Amazon began (2013)"
             })
         });
-        let secret = |field| raw.values.get(field).cloned();
         Ok(Entry {
             line: raw.line,
             alias,
             refresh_token,
             had_access_token: access_token.is_some(),
-            access_token: access_token.and_then(|token| self.living(raw, token)),
+            access_token: access_token.and_then(|token| self.unexpired(raw, token)),
             region: region.transpose()?,
-            application: secret("application"),
+            application: raw.text("application").map(str::to_owned),
             profile_id: raw.text("profile_id").map(profile).transpose()?,
             consented_at: consented_at.transpose()?,
-            client_id: secret("client_id"),
-            client_secret: secret("client_secret"),
+            client_id: raw.values.get("client_id").cloned(),
+            client_secret: raw.values.get("client_secret").cloned(),
         })
     }
-
     /// Whether this is what `exec` and `env` put where an SDK looks for credentials.
     fn is_placeholder(&self, alias: &AccountId, token: &Secret, raw: &Raw) -> bool {
         let named = placeholder_alias(token.expose(), "Atzr").and_then(|named| named.parse().ok());
@@ -280,13 +237,13 @@ impl Reading<'_> {
     fn token(&self, raw: &Raw, field: &'static str) -> Result<Option<Secret>, Rejection> {
         let Some(value) = raw.values.get(field) else { return Ok(None) };
         let is_fernet = value.expose().starts_with(fernet::PREFIX);
-        let token = match self.keys {
+        let token = match &self.keys {
             None if is_fernet => {
-                return Err(format!("its {field} looks Fernet-encrypted: say --from legacy").into());
+                return Err(format!("its {field} looks Fernet-encrypted: say --from legacy"));
             }
             None => value.clone(),
             Some(_) if value.expose().starts_with("Atz") => {
-                return Err(format!("its {field} is not encrypted: say --from json").into());
+                return Err(format!("its {field} is not encrypted: say --from json"));
             }
             Some(keys) => keys
                 .open(value.expose())
@@ -295,9 +252,10 @@ impl Reading<'_> {
         Ok(Some(token).filter(|token| !token.is_empty()))
     }
 
-    fn living(&self, raw: &Raw, token: Secret) -> Option<StoredAccessToken> {
+    /// The access token unless it has expired; its times are those of the record.
+    fn unexpired(&self, raw: &Raw, token: Secret) -> Option<StoredAccessToken> {
         let moment = |field| raw.text(field).and_then(day::moment);
-        // A clock that is ahead, or a local time taken for UTC, would make a dead token look good.
+        // A clock that is ahead, or a local time taken for UTC, would make an expired token look good.
         let latest = self.now + TOKEN_LIFE_SECS;
         let expires_at = moment("expires_at").filter(|at| (self.now + 1..=latest).contains(at))?;
         let earliest = expires_at.saturating_sub(TOKEN_LIFE_SECS);
@@ -313,14 +271,13 @@ fn profile(text: &str) -> Result<String, Rejection> {
     }
     // `1.2E+15`, `1234567890.0`: a column that was taken for one of measurements.
     let is_number = text.replace(',', ".").parse::<f64>().is_ok();
-    Err(match is_number && text.contains(['e', 'E', '.', ',']) {
-        true => {
-            "its profile_id was turned into a decimal number such as 1.2E+15, as spreadsheets do, \
-             which loses digits: set the column's format to text, enter the number anew, export again"
-        }
-        false => "its profile_id is not a number: `GET /v2/profiles` lists the profiles of a grant",
+    Err(if is_number && text.contains(['e', 'E', '.', ',']) {
+        "its profile_id was turned into a decimal number such as 1.2E+15, as spreadsheets do, \
+         which loses digits: set the column's format to text, enter the number anew, export again"
+    } else {
+        "its profile_id is not a number: `GET /v2/profiles` lists the profiles of a grant"
     }
-    .into())
+    .to_owned())
 }
 
 /// Whether `name` must not be shown.
@@ -330,8 +287,8 @@ pub(super) fn looks_secret(name: &str) -> bool {
 
 fn is_secret(raw: &Raw, name: &str) -> bool {
     let mut others = raw.values.iter().filter(|(field, _)| **field != "account");
-    let stands_elsewhere = name.len() > 16 && others.any(|(_, value)| value.expose() == name);
-    looks_secret(name) || stands_elsewhere
+    let is_another_value = name.len() > 16 && others.any(|(_, value)| value.expose() == name);
+    looks_secret(name) || is_another_value
 }
 
 /// The alias for `name`: the name itself if it is one, else with `-` for every run of other

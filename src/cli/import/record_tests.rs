@@ -15,7 +15,7 @@ fn read_with(values: &[(&str, &str)], account: Option<&str>) -> (Row, Option<Ent
     let known = BTreeSet::from(["shop".parse().expect("an alias")]);
     let account = account.map(|alias| alias.parse().expect("an alias"));
     let account = account.as_ref();
-    Reading { keys: None, known: &known, account, unnamed: None, now: NOW }.read(&raw(values))
+    Reading { keys: None, known, account, unnamed: None, now: NOW }.read(&raw(values))
 }
 
 /// Reads an account `acme` with a refresh token and `more`; else why not.
@@ -57,7 +57,7 @@ fn a_field_is_known_however_it_is_written_and_whatever_tool_wrote_it() {
     for name in ["", "token", "refresh", "id", "Atzr|x", "app_name", "amazon_account", "ads"] {
         assert_eq!(field(name), None, "{name}");
     }
-    for (own, _) in FIELDS {
+    for (own, ..) in FIELDS {
         assert_eq!(field(own), Some(own));
     }
 }
@@ -91,7 +91,7 @@ fn every_field_is_taken() {
     ])
     .expect("an entry");
     assert_eq!((entry.line, entry.alias.as_str()), (Some(3), "acme"));
-    assert_eq!((entry.region, entry.application), (Some(Region::Eu), Some(Secret::from("second"))));
+    assert_eq!((entry.region, entry.application), (Some(Region::Eu), Some("second".to_owned())));
     assert_eq!(entry.profile_id.as_deref(), Some("9007199254740993"));
     assert_eq!(entry.consented_at, Some(NOW - 19 * 86_400));
     assert!(!entry.had_access_token);
@@ -158,7 +158,7 @@ fn a_name_that_is_a_secret_is_never_shown() {
         let mut raw = raw(&[("account", name), ("refresh_token", token)]);
         raw.broken = Some("region is there twice".into());
         let known = BTreeSet::new();
-        let reading = Reading { keys: None, known: &known, account: None, unnamed: None, now: NOW };
+        let reading = Reading { keys: None, known, account: None, unnamed: None, now: NOW };
         assert_eq!(reading.read(&raw).0.name, None);
     }
 }

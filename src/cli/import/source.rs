@@ -1,7 +1,8 @@
 //! Finds a source, recognises its kind where that is certain, and reads its records.
 
 use super::{
-    fernet, formats,
+    fernet::{self, FernetKeys},
+    formats,
     record::{Raw, field},
 };
 use crate::{
@@ -13,7 +14,9 @@ use crate::{
     provider::ads,
 };
 use anyhow::{Context as _, bail};
+use clap::ValueEnum;
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, IsTerminal, Read},
     path::{Path, PathBuf},
@@ -25,7 +28,6 @@ const FERNET_KEY: &str = "FERNET_KEY";
 /// A hundred thousand accounts with two tokens of the longest kind each would not fit; thirty
 /// thousand do.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
-const FIRST_BYTES: usize = 64 * 1024;
 
 /// What the variables of the usual clients begin with: python-amazon-ad-api's, Amazon's own, those
 /// of other clients, and in a file none at all.
@@ -36,9 +38,11 @@ const SUFFIXES: [&str; 6] =
 /// What python-amazon-ad-api takes for a marketplace if its caller names none.
 const MARKETPLACE: &str = "AD_API_DEFAULT_MARKETPLACE";
 
+type Variables = BTreeMap<String, Zeroizing<String>>;
+
 /// The kind of a source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Source {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum SourceKind {
     Env,
     PythonAdApi,
     Csv,
@@ -46,79 +50,76 @@ pub(super) enum Source {
     Legacy,
 }
 
-impl Source {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Env => "env",
-            Self::PythonAdApi => "python-ad-api",
-            Self::Csv => "csv",
-            Self::Json => "json",
-            Self::Legacy => "legacy",
-        }
+impl SourceKind {
+    pub(super) fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 }
 
 /// What a source holds.
-pub(super) struct Found {
-    pub(super) source: Source,
+pub(super) struct Source {
+    pub(super) kind: SourceKind,
     pub(super) raws: Vec<Raw>,
-    /// What the names of the variables begin with that it was read from.
+    /// The beginning of the names of the environment variables that it was read from.
     pub(super) prefix: Option<&'static str>,
     /// The region that the source's own client would take.
     pub(super) region: Option<Region>,
 }
 
-/// Reads the environment, or the file at `path`; for python-amazon-ad-api it may be left out.
-pub(super) fn find(
-    source: Option<Source>,
-    path: Option<&Path>,
-    environment: &Environment,
-) -> anyhow::Result<Found> {
-    let default_path;
-    let path = match (source, path) {
-        (Some(Source::Env), None) => {
-            let (raw, prefix) = account(|name| environment.get(name), &[])?;
-            let region = marketplace(environment.get(MARKETPLACE))?;
-            return Ok(Found {
-                source: Source::Env,
-                raws: vec![raw],
-                prefix: Some(prefix),
-                region,
-            });
+impl Source {
+    /// Reads the environment, or the file at `path`; for python-amazon-ad-api it may be left out.
+    pub(super) fn read(
+        kind: Option<SourceKind>,
+        path: Option<&Path>,
+        environment: &Environment,
+    ) -> anyhow::Result<Self> {
+        let default_path;
+        let path = match (kind, path) {
+            (Some(SourceKind::Env), None) => return Self::of_environment(environment),
+            (_, Some(path)) => path,
+            (_, None) => {
+                default_path = credentials_path(environment)?;
+                &default_path
+            }
+        };
+        let text = read(path)?;
+        let kind = kind.or_else(|| by_name(path));
+        let mut region = None;
+        let raws = match kind {
+            Some(SourceKind::Csv) => formats::table(&text),
+            Some(SourceKind::PythonAdApi) => {
+                region = marketplace(environment.get(MARKETPLACE))?;
+                formats::yaml(&text)
+            }
+            Some(SourceKind::Env) => formats::variables(&text).and_then(|variables| {
+                region = marketplace(variables.get(MARKETPLACE).map(|name| name.as_str()))?;
+                Ok(vec![account(&variables, true)?.0])
+            }),
+            _ => formats::json(&text),
+        };
+        let raws = raws.with_context(|| match kind {
+            Some(kind) => format!("cannot read {} as {}", path.display(), kind.name()),
+            None => format!("cannot tell what {} is: say --from", path.display()),
+        })?;
+        if raws.is_empty() {
+            bail!("there is no account in {}", path.display());
         }
-        (_, Some(path)) => path,
-        (_, None) => {
-            default_path = credentials_path(environment)?;
-            &default_path
-        }
-    };
-    let text = read(path)?;
-    let source = source.or_else(|| by_name(path));
-    let mut region = None;
-    let raws = match source {
-        Some(Source::Csv) => formats::table(&text),
-        Some(Source::PythonAdApi) => {
-            region = marketplace(environment.get(MARKETPLACE))?;
-            formats::credentials_yml(&text)
-        }
-        Some(Source::Env) => formats::variables(&text).and_then(|variables| {
-            let get = |name: &str| variables.get(name).map(|value| value.as_str());
-            region = marketplace(get(MARKETPLACE))?;
-            Ok(vec![account(get, &variables.keys().map(String::as_str).collect::<Vec<_>>())?.0])
-        }),
-        _ => formats::json(&text),
-    };
-    let raws = raws.with_context(|| match source {
-        Some(source) => format!("cannot read {} as {}", path.display(), source.as_str()),
-        None => format!("cannot tell what {} is: say --from", path.display()),
-    })?;
-    if raws.is_empty() {
-        bail!("there is no account in {}", path.display());
+        let kind = kind.or_else(|| by_tokens(&raws)).context(
+            "some of its tokens are Fernet-encrypted and some are not: say --from json or --from \
+             legacy",
+        )?;
+        Ok(Self { kind, raws, prefix: None, region })
     }
-    let source = source.or_else(|| by_tokens(&raws)).context(
-        "some of its tokens are Fernet-encrypted and some are not: say --from json or --from legacy",
-    )?;
-    Ok(Found { source, raws, prefix: None, region })
+
+    fn of_environment(environment: &Environment) -> anyhow::Result<Self> {
+        let names =
+            PREFIXES.iter().flat_map(|prefix| SUFFIXES.map(|name| format!("{prefix}{name}")));
+        let value = |name: &String| Some(Zeroizing::new(environment.get(name)?.to_owned()));
+        let variables = names.filter_map(|name| value(&name).map(|value| (name, value))).collect();
+        let (raw, prefix) = account(&variables, false)?;
+        let region = marketplace(environment.get(MARKETPLACE))?;
+        Ok(Self { kind: SourceKind::Env, raws: vec![raw], prefix: Some(prefix), region })
+    }
 }
 
 /// Every variable that could hold a secret for an import.
@@ -132,16 +133,16 @@ pub(in crate::cli) fn secret_variables() -> Vec<String> {
 pub(super) fn fernet_keys(
     file: Option<&Path>,
     environment: &Environment,
-) -> anyhow::Result<fernet::Keys> {
-    let place = match file {
+) -> anyhow::Result<FernetKeys> {
+    let reference = match file {
         Some(path) => SecretRef::File(path.to_str().context("the path is not UTF-8")?.to_owned()),
         None => SecretRef::Env(FERNET_KEY.to_owned()),
     };
-    let found = place.resolve(environment).context(
+    let found = reference.resolve(environment).context(
         "the tokens of the legacy store need their key in $FERNET_KEY or --fernet-key-file",
     )?;
     warn_of_exposed(found.exposed);
-    Ok(fernet::Keys::parse(&found.secret)?)
+    FernetKeys::parse(&found.secret)
 }
 
 fn warn_of_exposed(exposed: Option<Exposed>) {
@@ -150,50 +151,52 @@ fn warn_of_exposed(exposed: Option<Exposed>) {
     }
 }
 
-/// The one account in the variables that `get` knows; a file has further `names`.
-fn account<'a>(
-    get: impl Fn(&str) -> Option<&'a str>,
-    names: &[&str],
-) -> anyhow::Result<(Raw, &'static str)> {
-    let non_empty = |name: &str| get(name).filter(|value| !value.is_empty());
-    let token = |prefix: &str| non_empty(&format!("{prefix}REFRESH_TOKEN"));
-    let bare = (!names.is_empty()).then_some("");
-    let prefixes = PREFIXES.into_iter().chain(bare).filter(|prefix| token(prefix).is_some());
-    let prefixes: Vec<&str> = prefixes.collect();
-    let Some(prefix) = prefixes.first().copied() else { bail!(no_account(non_empty)) };
-    if let Some(other) = prefixes.iter().find(|other| token(other) != token(prefix)) {
+/// The one account in `variables`, and what their names begin with: nothing, too, in a file.
+fn account(variables: &Variables, is_file: bool) -> anyhow::Result<(Raw, &'static str)> {
+    let get = |prefix: &str, suffix: &str| {
+        let value = variables.get(&format!("{prefix}{suffix}"))?;
+        Some(value.as_str()).filter(|value| !value.is_empty())
+    };
+    let token = |prefix: &str| get(prefix, "REFRESH_TOKEN");
+    let with_token: Vec<&'static str> = PREFIXES
+        .into_iter()
+        .chain(is_file.then_some(""))
+        .filter(|prefix| token(prefix).is_some())
+        .collect();
+    let Some(prefix) = with_token.first().copied() else { bail!(no_account(&get)) };
+    if let Some(other) = with_token.iter().find(|other| token(other) != token(prefix)) {
         bail!(
             "both {prefix}REFRESH_TOKEN and {other}REFRESH_TOKEN are set: unset the one that is not \
              to be imported"
         );
     }
     let mut raw = Raw::default();
-    // What belongs to the token first; the client id may stand under another tool's name.
-    for prefix in prefixes.iter().chain(&PREFIXES) {
+    // What belongs to the token first; the client id may have another tool's name.
+    for prefix in with_token.iter().chain(&PREFIXES) {
         for suffix in SUFFIXES {
-            let known = field(suffix).is_some_and(|field| raw.text(field).is_some());
-            if let Some(value) = non_empty(&format!("{prefix}{suffix}")).filter(|_| !known) {
+            let is_new = field(suffix).is_some_and(|field| raw.text(field).is_none());
+            if let Some(value) = get(prefix, suffix).filter(|_| is_new) {
                 raw.add(suffix, value);
             }
         }
     }
-    // Of a file that holds more than this account, the rest is of no interest.
-    let is_ours = |name: &&&str| {
-        let suffix = prefixes.iter().filter(|p| !p.is_empty()).find_map(|p| name.strip_prefix(p));
+    // The rest of a file that holds more than this account is of no interest.
+    let is_ours = |name: &&String| {
+        let mut prefixes = with_token.iter().filter(|prefix| !prefix.is_empty());
+        let suffix = prefixes.find_map(|prefix| name.strip_prefix(prefix));
         **name != MARKETPLACE && suffix.is_some_and(|suffix| field(suffix).is_none())
     };
-    raw.unused.extend(names.iter().filter(is_ours).map(|name| (*name).to_owned()));
+    raw.unused.extend(variables.keys().filter(is_ours).cloned());
     Ok((raw, prefix))
 }
 
-fn no_account<'a>(non_empty: impl Fn(&str) -> Option<&'a str>) -> String {
+fn no_account<'a>(get: &impl Fn(&str, &str) -> Option<&'a str>) -> String {
     let names = PREFIXES.map(|prefix| format!("{prefix}REFRESH_TOKEN")).join(", ");
-    let application = PREFIXES.iter().map(|prefix| format!("{prefix}CLIENT_SECRET"));
-    let application = application.filter(|name| non_empty(name).is_some());
-    let hints = application.map(|secret| {
+    let with_secret = PREFIXES.iter().filter(|prefix| get(prefix, "CLIENT_SECRET").is_some());
+    let hints = with_secret.map(|prefix| {
         format!(
-            "; ${secret} belongs to an application and to no account: it is configured with \
-             client_secret = {{ env = \"{secret}\" }} under [lwa]"
+            "; ${prefix}CLIENT_SECRET belongs to an application and to no account: it is configured \
+             with client_secret = {{ env = \"{prefix}CLIENT_SECRET\" }} under [lwa]"
         )
     });
     format!("there is no account to import, none of {names} is set{}", hints.collect::<String>())
@@ -204,52 +207,44 @@ fn marketplace(name: Option<&str>) -> anyhow::Result<Option<Region>> {
     ads::region(name).map(Some).with_context(|| format!("${MARKETPLACE} names no marketplace"))
 }
 
-/// The source whose files are called so, where that is certain.
-fn by_name(path: &Path) -> Option<Source> {
+/// The kind of source that has files of this name, where that is certain.
+fn by_name(path: &Path) -> Option<SourceKind> {
     let name = path.file_name()?.to_str()?.to_ascii_lowercase();
-    if name == ".env" || name.starts_with(".env.") || name.ends_with(".env") {
-        return Some(Source::Env);
+    if name.starts_with(".env.") {
+        return Some(SourceKind::Env);
     }
-    match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
-        "csv" | "tsv" => Some(Source::Csv),
-        "yml" | "yaml" => Some(Source::PythonAdApi),
+    match name.rsplit_once('.')?.1 {
+        "env" => Some(SourceKind::Env),
+        "csv" | "tsv" => Some(SourceKind::Csv),
+        "yml" | "yaml" => Some(SourceKind::PythonAdApi),
         _ => None,
     }
 }
 
 /// JSON or the legacy store, by the look of every token.
-fn by_tokens(raws: &[Raw]) -> Option<Source> {
+fn by_tokens(raws: &[Raw]) -> Option<SourceKind> {
     let tokens = raws.iter().filter_map(|raw| raw.text("refresh_token"));
     let (legacy, plain): (Vec<_>, Vec<_>) = tokens.partition(|t| t.starts_with(fernet::PREFIX));
     match (legacy.is_empty(), plain.is_empty()) {
-        (true, _) => Some(Source::Json),
-        (false, true) => Some(Source::Legacy),
+        (true, _) => Some(SourceKind::Json),
+        (false, true) => Some(SourceKind::Legacy),
         (false, false) => None,
     }
 }
 
-/// Where python-amazon-ad-api reads its file. Source: python-amazon-ad-api 1.2.9,
-/// `base/credential_provider.py`, and confuse 2.3.0, `core.py` and `util.py`, read 2026-11-21.
+/// The first of the files that python-amazon-ad-api may read. Source: python-amazon-ad-api 1.2.9,
+/// `base/credential_provider.py`, and confuse 2.3.0, `util.py`, read 2026-11-21.
 fn credentials_path(environment: &Environment) -> anyhow::Result<PathBuf> {
-    const FILE: &str = "credentials.yml";
-    // No shell can set this name, but `env` can.
-    if let Some(directory) = environment.get("PYTHON-AD-APIDIR") {
-        let directory = environment.expand(directory).context("`~` needs HOME to be set")?;
-        return Ok(directory.join(FILE));
-    }
-    let mut directories = vec!["~/.config"];
-    if cfg!(target_os = "macos") {
-        directories.push("~/Library/Application Support");
-    }
+    let mut directories = vec!["~/.config", "~/Library/Application Support"];
     directories.extend(environment.get("XDG_CONFIG_HOME"));
     directories.extend(environment.get("XDG_CONFIG_DIRS").unwrap_or("/etc/xdg").split(':'));
     directories.push("/etc");
-    let below = |directory| Some(environment.expand(directory)?.join("python-ad-api"));
+    let below = |directory| {
+        Some(environment.expand(directory)?.join("python-ad-api").join("credentials.yml"))
+    };
     let candidates: Vec<PathBuf> = directories.into_iter().filter_map(below).collect();
-    // As odd as it is: the package prefers the directory with a config.yaml.
-    let marked = candidates.iter().find(|directory| directory.join("config.yaml").is_file());
-    let directory = marked.or(candidates.first()).context("HOME is not set: name the file")?;
-    Ok(directory.join(FILE))
+    let path = candidates.iter().find(|path| path.is_file()).or(candidates.first());
+    path.cloned().context("HOME is not set: name the file")
 }
 
 /// Reads `path`, `-` for standard input, without a byte order mark.
@@ -258,41 +253,20 @@ fn read(path: &Path) -> anyhow::Result<Zeroizing<String>> {
         if io::stdin().is_terminal() {
             bail!("standard input is a terminal, where secrets would be shown: pipe the file in");
         }
-        let bytes = read_all(io::stdin().lock(), FIRST_BYTES);
-        return decode(bytes.context("cannot read standard input")?);
+        return read_text(io::stdin().lock()).context("cannot read standard input");
     }
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    let metadata = file.metadata()?;
-    warn_of_exposed(Exposed::judge(path, &metadata));
-    let size = usize::try_from(metadata.len()).unwrap_or(MAX_BYTES).min(MAX_BYTES) + 1;
-    read_all(file, size).and_then(decode).with_context(|| format!("cannot read {}", path.display()))
+    warn_of_exposed(Exposed::judge(path, &file.metadata()?));
+    read_text(file).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Grows by copying into a larger buffer that it wipes, which a vector of its own would not.
-fn read_all(mut from: impl Read, first: usize) -> anyhow::Result<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(vec![0; first]);
-    let mut filled = 0;
-    loop {
-        match from.read(&mut bytes[filled..]) {
-            Ok(0) if filled < bytes.len() => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.into()),
-        }
-        if filled > MAX_BYTES {
-            bail!("it holds more than {} MiB: import it in parts", MAX_BYTES / 1024 / 1024);
-        }
-        if filled == bytes.len() {
-            let mut larger = Zeroizing::new(vec![0; (filled * 2).min(MAX_BYTES + 1)]);
-            larger[..filled].copy_from_slice(&bytes);
-            bytes = larger;
-        }
+fn read_text(from: impl Read) -> anyhow::Result<Zeroizing<String>> {
+    // At its largest from the beginning: a buffer that grows leaves copies that are not wiped.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BYTES + 1));
+    from.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > MAX_BYTES {
+        bail!("it holds more than {} MiB: import it in parts", MAX_BYTES / 1024 / 1024);
     }
-    bytes.truncate(filled);
-    Ok(bytes)
-}
-
-fn decode(bytes: Zeroizing<Vec<u8>>) -> anyhow::Result<Zeroizing<String>> {
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
         bail!("it is UTF-16: save it as UTF-8");
     }
@@ -312,40 +286,30 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn input_longer_than_the_first_buffer_is_read_whole_and_up_to_the_limit() {
-        for (length, first) in [(0, 1), (1, 1), (5, 2), (64, 64), (65, 64), (1000, 1)] {
-            let bytes = vec![b'a'; length];
-            assert_eq!(*read_all(&bytes[..], first).expect("read"), bytes, "{length} {first}");
-        }
-        let error = read_all(io::repeat(b'a'), FIRST_BYTES).expect_err("endless");
-        assert!(error.to_string().contains("64 MiB"), "{error}");
-    }
-
-    #[test]
-    fn only_utf_8_is_text_and_its_mark_is_no_part_of_it() {
-        let read = |bytes: &[u8]| decode(Zeroizing::new(bytes.to_vec()));
+    fn only_utf_8_up_to_the_limit_is_text_and_its_mark_is_no_part_of_it() {
+        let read = |bytes: &[u8]| read_text(bytes);
         assert_eq!(*read("\u{feff}a".as_bytes()).expect("text"), "a");
         let error = read(b"a\nCANARY\xe4\n").expect_err("no text").to_string();
         assert!(error.contains("line 2") && !error.contains("CANARY"), "{error}");
         assert!(read(b"\xff\xfea\0").expect_err("no text").to_string().contains("UTF-16"));
+        let error = read_text(io::repeat(b'a')).expect_err("endless");
+        assert!(error.to_string().contains("64 MiB"), "{error}");
     }
 
     #[test]
     fn credentials_yml_is_looked_for_where_the_package_looks() {
         let home = tempfile::tempdir().expect("a directory");
-        let at = |variables: &[(&str, &str)]| {
-            let own = [("HOME", home.path().to_str().expect("UTF-8"))];
-            let all = own.iter().chain(variables).map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-            let path = credentials_path(&all.collect()).expect("a path");
+        let xdg = home.path().join("xdg");
+        let variables = [("HOME", home.path()), ("XDG_CONFIG_HOME", &xdg)];
+        let variables = variables.map(|(k, v)| (k.to_owned(), v.display().to_string()));
+        let environment: Environment = variables.into_iter().collect();
+        let found = || {
+            let path = credentials_path(&environment).expect("a path");
             path.strip_prefix(home.path()).unwrap_or(&path).display().to_string()
         };
-        let xdg = home.path().join("xdg");
-        let xdg = xdg.to_str().expect("UTF-8");
-        assert_eq!(at(&[]), ".config/python-ad-api/credentials.yml");
-        assert_eq!(at(&[("XDG_CONFIG_HOME", xdg)]), ".config/python-ad-api/credentials.yml");
-        fs::create_dir_all(home.path().join("xdg/python-ad-api")).expect("made");
-        fs::write(home.path().join("xdg/python-ad-api/config.yaml"), "").expect("written");
-        assert_eq!(at(&[("XDG_CONFIG_HOME", xdg)]), "xdg/python-ad-api/credentials.yml");
-        assert_eq!(at(&[("PYTHON-AD-APIDIR", "~/there")]), "there/credentials.yml");
+        assert_eq!(found(), ".config/python-ad-api/credentials.yml");
+        fs::create_dir_all(xdg.join("python-ad-api")).expect("made");
+        fs::write(xdg.join("python-ad-api/credentials.yml"), "").expect("written");
+        assert_eq!(found(), "xdg/python-ad-api/credentials.yml");
     }
 }
