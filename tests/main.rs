@@ -18,6 +18,8 @@ mod cli;
 #[cfg(feature = "sandbox")]
 mod clock_and_sleep;
 #[cfg(feature = "sandbox")]
+mod closed_streams;
+#[cfg(feature = "sandbox")]
 mod cmd_curl;
 #[cfg(feature = "sandbox")]
 mod cmd_doctor;

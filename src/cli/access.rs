@@ -1,83 +1,78 @@
-//! How an app reaches one account, told in environment variables.
+//! How an app reaches one account, in environment variables.
 //!
-//! Several names for one thing: each is read by somebody's program as it stands. Not among them are
+//! Several names for one thing: each is read by some program as it stands. Not among them are
 //! `AMAZON_CLIENT_ID` and `AMAZON_CLIENT_SECRET`, because adsproxy itself reads those.
 
-use crate::id::{AccountId, Region};
+use super::region;
+use crate::{
+    config::load::Environment,
+    id::{AccountId, Region},
+};
 
 /// Fits wherever a client insists on a client id or a secret: adsproxy removes what an app sends.
 pub(super) const PLACEHOLDER: &str = "adsproxy";
 
 /// Those of python-amazon-ad-api.
 const AD_API: [&str; 3] = ["AD_API_CLIENT_ID", "AD_API_CLIENT_SECRET", "AD_API_REFRESH_TOKEN"];
-const AD_API_PROFILE: &str = "AD_API_PROFILE_ID";
 
 /// The names for this machine, which no egress proxy can reach.
 const LOOPBACK: [&str; 3] = ["127.0.0.1", "localhost", "::1"];
 
-/// One account behind one listener.
-#[derive(Debug)]
-pub(super) struct Access<'a> {
-    /// Scheme, authority, and the mount of a private listener.
-    pub(super) origin: String,
-    pub(super) account: &'a AccountId,
-    pub(super) region: Option<Region>,
-    /// The placeholder token: `Atza|acme`.
-    pub(super) bearer: String,
-    /// For clients that want a profile in the environment.
-    pub(super) profile: Option<u64>,
+/// The account, and what a client of it wants.
+#[derive(Debug, clap::Args)]
+pub(super) struct Access {
+    /// Its alias
+    pub(super) alias: AccountId,
+    /// Another region than the account's: na, eu, fe or a marketplace
+    #[arg(long, value_parser = region::flag)]
+    region: Option<Region>,
+    /// Also set AD_API_* of python-amazon-ad-api, with this advertiser profile
+    #[arg(long, value_name = "ID")]
+    profile: Option<u64>,
 }
 
-impl Access<'_> {
-    /// The base URL, without a slash at its end.
-    pub(super) fn base_url(&self) -> String {
-        let region = self.region.map(|region| format!("@{region}")).unwrap_or_default();
-        format!("{}/a/{}{region}", self.origin, self.account)
-    }
-
-    /// Names and values; `known` looks up what is set already. Holds no secret of Amazon's.
+impl Access {
+    /// Names and values for a listener at `origin`: scheme, authority, and the mount of a private
+    /// one. `bearer` is the placeholder token. Holds no secret of Amazon's.
     pub(super) fn variables(
         &self,
-        known: impl Fn(&str) -> Option<String>,
+        origin: &str,
+        bearer: String,
+        environment: &Environment,
     ) -> Vec<(&'static str, String)> {
-        let base = self.base_url();
+        let alias = &self.alias;
+        let region = self.region.map(|region| format!("@{region}")).unwrap_or_default();
+        let base = format!("{origin}/a/{alias}{region}");
         let mut variables = vec![
-            ("ADSPROXY_ACCOUNT", self.account.to_string()),
+            ("ADSPROXY_ACCOUNT", alias.to_string()),
             ("ADS_API_BASE_URL", base.clone()),
             ("AMAZON_ADS_API_BASE_URL", base.clone()),
             ("AMAZON_ADS_BASE_URL", base.clone()),
             ("AMAZON_ADS_TOKEN_URL", format!("{base}/auth/o2/token")),
-            ("AMAZON_ADS_ACCESS_TOKEN", self.bearer.clone()),
+            ("AMAZON_ADS_ACCESS_TOKEN", bearer),
         ];
-        variables.extend(self.ad_api(&known));
+        // python-amazon-ad-api takes all or nothing of these from the environment, and then ignores
+        // what the code says, the profile included. So they are set only where a profile is named,
+        // or where they are in use already and hold the real thing.
+        if self.profile.is_some() || AD_API.iter().all(|name| environment.get(name).is_some()) {
+            let values = [PLACEHOLDER.to_owned(), PLACEHOLDER.to_owned(), format!("Atzr|{alias}")];
+            variables.extend(AD_API.into_iter().zip(values));
+        }
+        variables.extend(self.profile.map(|profile| ("AD_API_PROFILE_ID", profile.to_string())));
         for name in ["NO_PROXY", "no_proxy"] {
-            variables.push((name, without_egress_proxy(known(name))));
+            variables.push((name, with_loopback(environment.get(name).unwrap_or_default())));
         }
         variables
     }
-
-    /// python-amazon-ad-api takes all or nothing of these from the environment, and then ignores
-    /// what the code says, the profile included. So they are set only where a profile is named, or
-    /// where they are in use already and hold the real thing.
-    fn ad_api(&self, known: impl Fn(&str) -> Option<String>) -> Vec<(&'static str, String)> {
-        let in_use = AD_API.iter().all(|name| known(name).is_some());
-        if self.profile.is_none() && !in_use {
-            return Vec::new();
-        }
-        let refresh_token = format!("Atzr|{}", self.account);
-        let values = [PLACEHOLDER.to_owned(), PLACEHOLDER.to_owned(), refresh_token];
-        let profile = self.profile.map(|profile| (AD_API_PROFILE, profile.to_string()));
-        AD_API.into_iter().zip(values).chain(profile).collect()
-    }
 }
 
-/// `NO_PROXY` with this machine in it.
-fn without_egress_proxy(known: Option<String>) -> String {
-    let known = known.unwrap_or_default();
+/// The value of `NO_PROXY` with this machine in it.
+fn with_loopback(known: &str) -> String {
     let mut names: Vec<&str> =
         known.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
     if !names.contains(&"*") {
-        names.extend(LOOPBACK.iter().filter(|name| !known.split(',').any(|k| k.trim() == **name)));
+        let missing: Vec<_> = LOOPBACK.into_iter().filter(|name| !names.contains(name)).collect();
+        names.extend(missing);
     }
     names.join(",")
 }
@@ -88,15 +83,11 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn variables(profile: Option<u64>, known: &[(&str, &str)]) -> BTreeMap<&'static str, String> {
-        let known: BTreeMap<&str, &str> = known.iter().copied().collect();
-        let access = Access {
-            origin: "http://127.0.0.1:8787".to_owned(),
-            account: &"acme".parse().expect("an alias"),
-            region: Some(Region::Eu),
-            bearer: "Atza|acme".to_owned(),
-            profile,
-        };
-        let variables = access.variables(|name| known.get(name).map(|v| (*v).to_owned()));
+        let known = known.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let alias = "acme".parse().expect("an alias");
+        let access = Access { alias, region: Some(Region::Eu), profile };
+        let bearer = "Atza|acme".to_owned();
+        let variables = access.variables("http://127.0.0.1:8787", bearer, &known.collect());
         variables.into_iter().collect()
     }
 

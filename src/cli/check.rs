@@ -1,6 +1,6 @@
 //! `adsproxy check-config`: every mistake in the configuration, or that there is none.
 
-use super::{Context, print};
+use super::{Context, note, print};
 
 /// Name every mistake in the configuration
 #[derive(Debug, clap::Args)]
@@ -17,7 +17,7 @@ impl CheckConfig {
         let source = source.map_or("the environment".to_owned(), |path| path.display().to_string());
         // Not on standard output, which may be read by a program.
         for warning in &loaded.warnings {
-            eprintln!("warning: {warning}\n");
+            note(format_args!("warning: {warning}\n"));
         }
         if self.print_effective {
             return print(format!(

@@ -8,7 +8,7 @@ mod data;
 mod output;
 mod refused;
 
-use super::{Context, Failure, duration, private::PrivateProxy, region};
+use super::{Context, Failure, duration, exit_code, note, print, private::PrivateProxy, region};
 use crate::{
     audit::Action,
     id::{AccountId, Region},
@@ -17,13 +17,16 @@ use crate::{
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 use data::Data;
+use flate2::write::GzDecoder;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response,
-    header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, REFERER, USER_AGENT},
+    header::{
+        ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, REFERER,
+        USER_AGENT,
+    },
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use output::{Output, Written};
 use refused::Refused;
 use std::{
     path::PathBuf,
@@ -103,19 +106,20 @@ pub(super) struct Curl {
 
 impl Curl {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
-        let outcome = self.run_aloud(context);
+        let outcome = self.send(context);
         if self.silent && !self.show_error {
-            return outcome.map_err(|error| Failure::Silent(super::exit_code(&error)).into());
+            return outcome.map_err(|error| Failure::new(exit_code(&error), "").into());
         }
         outcome
     }
 
-    fn run_aloud(&self, context: &Context) -> anyhow::Result<()> {
-        self.refused.check()?;
+    fn send(&self, context: &Context) -> anyhow::Result<()> {
+        if let Some(why) = self.refused.0 {
+            bail!("not taken: {why}");
+        }
         let body = self.data.read()?;
         let (target, region) = self.target(body.as_deref())?;
-        let body = body.filter(|_| !self.data.is_query());
-        let request = self.request(body)?;
+        let request = self.request(body.filter(|_| !self.data.get))?;
         let proxy = PrivateProxy::start(context, Some(&self.alias))?;
         proxy.record(&self.alias, Action::TokenDisclose, "curl")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -124,8 +128,9 @@ impl Curl {
             match self.max_time {
                 None => exchange.await,
                 Some(time) => tokio::time::timeout(time, exchange).await.unwrap_or_else(|_| {
-                    let what = format!("the response was not complete within {time:?}");
-                    Err(Failure::Unavailable(what).into())
+                    bail!(Failure::unavailable(format!(
+                        "the response was not complete within {time:?}"
+                    )))
                 }),
             }
         });
@@ -152,44 +157,40 @@ impl Curl {
         if !path.starts_with('/') {
             bail!("{given:?} is no path: write what follows the host, such as /v2/profiles");
         }
-        let query = body.filter(|_| self.data.is_query()).map(String::from_utf8_lossy);
-        let path = path.split('#').next().unwrap_or_default();
-        let target = match query {
-            None => path.to_owned(),
-            Some(query) if path.contains('?') => format!("{path}&{query}"),
-            Some(query) => format!("{path}?{query}"),
-        };
+        let mut target = path.split('#').next().unwrap_or_default().to_owned();
+        if let Some(query) = body.filter(|_| self.data.get) {
+            target.push(if target.contains('?') { '&' } else { '?' });
+            target.push_str(&String::from_utf8_lossy(query));
+        }
         Ok((target, self.region.or(region)))
     }
 
     fn request(&self, body: Option<Vec<u8>>) -> anyhow::Result<Request<Full<Bytes>>> {
-        let method = match &self.request {
-            Some(method) => method.clone(),
-            None if self.head => Method::HEAD,
-            None if body.is_some() => Method::POST,
+        let headers = self.headers(body.is_some())?;
+        let usual = match &body {
+            _ if self.head => Method::HEAD,
+            Some(_) => Method::POST,
             None => Method::GET,
         };
-        let headers = self.headers(body.is_some())?;
         let mut request = Request::new(Full::from(body.unwrap_or_default()));
-        *request.method_mut() = method;
+        *request.method_mut() = self.request.clone().unwrap_or(usual);
         *request.headers_mut() = headers;
         Ok(request)
     }
 
     /// curl's own headers, changed by flags.
     fn headers(&self, has_body: bool) -> anyhow::Result<HeaderMap> {
-        let mut headers = HeaderMap::new();
-        let agent = concat!("adsproxy/", env!("CARGO_PKG_VERSION"));
-        let agent = self.user_agent.clone().unwrap_or(HeaderValue::from_static(agent));
-        headers.insert(USER_AGENT, agent);
-        headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
-        headers.extend(self.referer.clone().map(|referer| (REFERER, referer)));
-        if has_body {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.data.content_type()));
-        }
-        if self.compressed {
-            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
-        }
+        let fixed = HeaderValue::from_static;
+        let agent = fixed(concat!("adsproxy/", env!("CARGO_PKG_VERSION")));
+        let own = [
+            (USER_AGENT, Some(self.user_agent.clone().unwrap_or(agent))),
+            (ACCEPT, Some(fixed("*/*"))),
+            (REFERER, self.referer.clone()),
+            (CONTENT_TYPE, has_body.then(|| fixed(self.data.content_type()))),
+            (ACCEPT_ENCODING, self.compressed.then(|| fixed("gzip"))),
+        ];
+        let own = own.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let mut headers: HeaderMap = own.collect();
         let mut given = HeaderMap::new();
         for line in &self.header {
             let (name, value) = split(line)
@@ -203,7 +204,7 @@ impl Curl {
         headers.extend(given);
         // An exported line may have the length of another body.
         headers.remove(CONTENT_LENGTH);
-        headers.insert(HOST, HeaderValue::from_static("localhost"));
+        headers.insert(HOST, fixed("localhost"));
         Ok(headers)
     }
 
@@ -216,7 +217,7 @@ impl Curl {
     ) -> anyhow::Result<()> {
         let started = Instant::now();
         if self.verbose {
-            eprint!("{}", output::request_head(&request, target));
+            note(output::request_head(&request, target).trim_end());
         }
         let region = region.map(|region| format!("@{region}")).unwrap_or_default();
         let uri = format!("{}/a/{}{region}{target}", proxy.key.path_prefix(), self.alias);
@@ -224,45 +225,64 @@ impl Curl {
         *request.uri_mut() = uri.parse().map_err(|_| anyhow!("{target:?} is no path of a URL"))?;
         let response = proxy.send(request).await?;
         if self.verbose {
-            eprint!("{}", output::response_head(&response, "< "));
+            note(output::response_head(&response, "< ").trim_end());
         }
         if response.headers().contains_key("x-ads-proxy-error") {
             return Err(own_problem(&self.alias, response).await);
         }
         let status = response.status();
         if self.location && status.is_redirection() {
-            eprintln!(
+            note(
                 "note: the redirect is not followed, it would take the account's token along; ask \
-                 for its Location yourself (-i shows it)"
+                 for its Location yourself (-i shows it)",
             );
         }
         let failed = status.is_client_error() || status.is_server_error();
-        let mut written = Written::new(&response, started);
-        if !(failed && self.fail) {
-            let mut output = Output::open(self.output.as_deref(), self.compressed, &response)?;
-            if self.include || self.head {
-                output.head(&response)?;
-            }
-            let mut body = response.into_body();
-            while let Some(frame) = body.frame().await {
-                let frame = frame.context("the response broke off")?;
-                if let Some(data) = frame.data_ref() {
-                    written.size += data.len();
-                    if !output.write(data)? {
-                        // The reader went away.
-                        return Ok(());
-                    }
+        let content_type = response.headers().get(CONTENT_TYPE).cloned();
+        let size = if failed && self.fail { Some(0) } else { self.write(response).await? };
+        // The reader went away.
+        let Some(size) = size else { return Ok(()) };
+        if let Some(format) = &self.write_out {
+            let content_type = content_type.as_ref().and_then(|value| value.to_str().ok());
+            let time = format!("{:.6}", started.elapsed().as_secs_f64());
+            print(output::fill_in(
+                format,
+                &[
+                    ("%{http_code}", status.as_str().to_owned()),
+                    ("%{response_code}", status.as_str().to_owned()),
+                    ("%{content_type}", content_type.unwrap_or_default().to_owned()),
+                    ("%{size_download}", size.to_string()),
+                    ("%{time_total}", time),
+                ],
+            ))?;
+        }
+        if failed && (self.fail || self.fail_with_body) {
+            bail!(Failure::new(22, format!("the response has status {status}")));
+        }
+        Ok(())
+    }
+
+    /// Writes the response; returns how long its body is, or none if the reader went away.
+    async fn write(&self, response: Response<Incoming>) -> anyhow::Result<Option<usize>> {
+        let mut to = output::open(self.output.as_deref())?;
+        if self.include || self.head {
+            output::write(&mut to, output::response_head(&response, "").as_bytes())?;
+        }
+        let encoding = response.headers().get(CONTENT_ENCODING);
+        if self.compressed && encoding.is_some_and(|encoding| encoding == "gzip") {
+            to = Box::new(GzDecoder::new(to));
+        }
+        let mut body = response.into_body();
+        let mut size = 0;
+        while let Some(frame) = body.frame().await {
+            if let Ok(data) = frame.context("the response broke off")?.into_data() {
+                size += data.len();
+                if !output::write(&mut to, &data)? {
+                    return Ok(None);
                 }
             }
-            output.finish()?;
         }
-        if let Some(format) = &self.write_out {
-            super::print(written.show(format))?;
-        }
-        match failed && (self.fail || self.fail_with_body) {
-            true => Err(Failure::HttpStatus(status).into()),
-            false => Ok(()),
-        }
+        Ok(Some(size))
     }
 }
 
@@ -275,11 +295,9 @@ async fn own_problem(alias: &AccountId, response: Response<Incoming>) -> anyhow:
     let detail = problem["detail"].as_str().unwrap_or("the proxy refused the request");
     let text = format!("{detail} ({code})");
     match code.as_str() {
-        "reauthorization_required" => {
-            Failure::ReauthorizationRequired(vec![alias.to_string()]).into()
-        }
+        "reauthorization_required" => Failure::reauthorization_required(&[alias]).into(),
         "token_unavailable" | "overloaded" | "upstream_unreachable" | "upstream_timeout" => {
-            Failure::Unavailable(text).into()
+            Failure::unavailable(text).into()
         }
         _ => anyhow!(text),
     }

@@ -36,12 +36,10 @@ impl Doctor {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
         let findings = match context.load() {
             Ok(loaded) => self.examine_loaded(context, loaded)?,
-            Err(failure) => {
-                // What anyhow shows: the chain of causes.
-                let text = format!("{:#}", anyhow::Error::from(failure));
+            Err(error) => {
                 let fix = "correct it, or begin with the lines that `adsproxy key init` prints; \
                            `adsproxy check-config` checks the configuration alone";
-                vec![Finding::error("config", text, fix).code(78)]
+                vec![Finding::error("config", format!("{error:#}"), fix).code(78)]
             }
         };
         let no_color = context.environment.non_empty("NO_COLOR").is_some();
@@ -54,7 +52,7 @@ impl Doctor {
             1 => "one thing is wrong".to_owned(),
             errors => format!("{errors} things are wrong"),
         };
-        Err(Failure::Reported { error, code: finding::exit_code(&findings) }.into())
+        Err(Failure::new(finding::exit_code(&findings), error).into())
     }
 
     fn examine_loaded(&self, context: &Context, loaded: Loaded) -> anyhow::Result<Vec<Finding>> {

@@ -1,28 +1,19 @@
 //! `adsproxy env`: the lines that point a shell's programs at the running server.
 
-use super::{Context, Failure, access::Access, print, region, wire};
-use crate::{
-    config::{
-        ProxyAddress,
-        load::{self, Addresses},
-    },
-    id::{AccountId, Region},
+use super::{Context, access::Access, note, print, wire};
+use crate::config::{
+    ProxyAddress,
+    load::{self, Addresses},
 };
-use anyhow::bail;
+use anyhow::Context as _;
 use serde_json::Value;
 use std::path::Path;
 
 /// Print variables that point SDKs at the running server: eval "$(adsproxy env acme)"
 #[derive(Debug, clap::Args)]
 pub(super) struct Env {
-    /// Its alias
-    alias: AccountId,
-    /// Another region than the account's: na, eu, fe or a marketplace
-    #[arg(long, value_parser = region::flag)]
-    region: Option<Region>,
-    /// Also set AD_API_* of python-amazon-ad-api, with this advertiser profile
-    #[arg(long, value_name = "ID")]
-    profile: Option<u64>,
+    #[command(flatten)]
+    access: Access,
     /// Whose syntax to write [default: that of the shell which runs this]
     #[arg(long)]
     shell: Option<Shell>,
@@ -40,50 +31,39 @@ enum Shell {
 
 impl Env {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
-        let addresses = load::addresses(&context.options()).map_err(Failure::from)?;
-        self.warn_of_nobody(&addresses);
-        let access = Access {
-            origin: origin(&addresses)?,
-            account: &self.alias,
-            region: self.region,
-            bearer: format!("Atza|{}", self.alias),
-            profile: self.profile,
-        };
+        let addresses = load::addresses(&context.options())?;
+        self.warn_unless_served(&addresses);
+        let bearer = format!("Atza|{}", self.access.alias);
+        let origin = origin(&addresses)?;
         let shell = self.shell.unwrap_or_else(|| Shell::detect(context));
-        let environment = &context.environment;
-        let known = |name: &str| environment.get(name).map(str::to_owned);
-        let variables = access.variables(known).into_iter();
-        let lines: String = variables.map(|(name, value)| shell.line(name, &value)).collect();
-        print(lines)
+        let variables = self.access.variables(&origin, bearer, &context.environment);
+        let lines = variables.into_iter().map(|(name, value)| shell.line(name, &value));
+        print(lines.collect::<String>())
     }
 
     /// On standard error, which `eval` does not read.
-    fn warn_of_nobody(&self, addresses: &Addresses) {
-        let address = addresses.admin;
-        match wire::get(address, "/status") {
-            Err(_) => eprintln!(
+    fn warn_unless_served(&self, addresses: &Addresses) {
+        let (address, alias) = (addresses.admin, &self.access.alias);
+        let Ok((_, body)) = wire::get(address, "/status") else {
+            return note(format_args!(
                 "warning: no adsproxy answers at {address} yet; start it with `adsproxy serve`"
-            ),
-            Ok((_, body)) => {
-                let status: Value = serde_json::from_str(&body).unwrap_or_default();
-                let known = |account: &Value| account["account"] == self.alias.as_str();
-                if !status["accounts"].as_array().is_some_and(|all| all.iter().any(known)) {
-                    eprintln!("warning: the running server has no account {}", self.alias);
-                }
-            }
+            ));
+        };
+        let status: Value = serde_json::from_str(&body).unwrap_or_default();
+        let is_named = |account: &Value| account["account"] == alias.as_str();
+        if !status["accounts"].as_array().is_some_and(|all| all.iter().any(is_named)) {
+            note(format_args!("warning: the running server has no account {alias}"));
         }
     }
 }
 
-/// The first address that a program on this machine can be told.
+/// The first address that a program on this machine can use.
 fn origin(addresses: &Addresses) -> anyhow::Result<String> {
     let tcp = addresses.proxy.iter().find_map(|address| match address {
         ProxyAddress::Tcp(address) if address.port() != 0 => Some(wire::reachable(*address)),
         _ => None,
     });
-    let Some(tcp) = tcp else {
-        bail!("listen.proxy names no TCP port that a base URL could hold: add one")
-    };
+    let tcp = tcp.context("listen.proxy names no TCP port that a base URL could hold: add one")?;
     let scheme = if addresses.tls { "https" } else { "http" };
     Ok(format!("{scheme}://{tcp}"))
 }

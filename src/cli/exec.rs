@@ -10,9 +10,8 @@ mod keeper;
 
 pub(super) use keeper::Keeper;
 
-use super::{Context, Failure, access::Access, import, region};
-use crate::id::{AccountId, Region};
-use anyhow::{Context as _, anyhow};
+use super::{Context, Failure, access::Access, import};
+use anyhow::{Context as _, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeSet,
@@ -27,14 +26,8 @@ use std::{
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "adsproxy exec [OPTIONS] <ALIAS> -- <COMMAND> [ARGUMENT]...")]
 pub(super) struct Exec {
-    /// Another region than the account's: na, eu, fe or a marketplace
-    #[arg(long, value_parser = region::flag)]
-    region: Option<Region>,
-    /// Also set AD_API_* of python-amazon-ad-api, with this advertiser profile
-    #[arg(long, value_name = "ID")]
-    profile: Option<u64>,
-    /// Its alias
-    alias: AccountId,
+    #[command(flatten)]
+    access: Access,
     /// The command and its arguments
     #[arg(
         value_name = "COMMAND",
@@ -45,47 +38,39 @@ pub(super) struct Exec {
     command: Vec<OsString>,
 }
 
-/// What the keeper says once it serves, or when it cannot: one line of JSON on a pipe that only
+/// What the keeper reports once it serves, or when it cannot: one line of JSON on a pipe that only
 /// the two of them hold.
+type Report = Result<Serving, Failure>;
+
 #[derive(Debug, Serialize, Deserialize)]
-enum Report {
-    Serves { origin: String, bearer: String, secret_variables: BTreeSet<String> },
-    Failed { error: String, code: u8 },
+struct Serving {
+    origin: String,
+    bearer: String,
+    secret_variables: BTreeSet<String>,
 }
 
 impl Exec {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
-        let [program, arguments @ ..] = self.command.as_slice() else {
-            return Err(anyhow!("there is no command to run"));
-        };
-        let report = self.start_keeper(context, program)?;
-        let Report::Serves { origin, bearer, secret_variables } = report else {
-            let Report::Failed { error, code } = report else {
-                unreachable!("two kinds of report")
-            };
-            return Err(Failure::Reported { error, code }.into());
-        };
-        let (account, region, profile) = (&self.alias, self.region, self.profile);
-        let access = Access { origin, account, region, bearer, profile };
-        let known = |name: &str| context.environment.get(name).map(str::to_owned);
+        let (program, arguments) =
+            self.command.split_first().context("there is no command to run")?;
+        let Serving { origin, bearer, secret_variables } =
+            self.start_keeper(context, program)??;
         let mut command = Command::new(program);
         command.args(arguments);
         // The command has the proxy instead.
-        let of_other_clients = import::secret_variables();
-        for name in secret_variables.iter().chain(&of_other_clients) {
+        for name in secret_variables.iter().chain(&import::secret_variables()) {
             command.env_remove(name);
         }
-        command.envs(access.variables(known));
+        command.envs(self.access.variables(&origin, bearer, &context.environment));
         let error = command.exec();
         let code = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
-        let error = format!("cannot run {}: {error}", program.display());
-        Err(Failure::Reported { error, code }.into())
+        bail!(Failure::new(code, format!("cannot run {}: {error}", program.display())))
     }
 
     /// Starts the proxy's process and waits until it serves.
     fn start_keeper(&self, context: &Context, program: &OsStr) -> anyhow::Result<Report> {
         let name = Path::new(program).file_name().unwrap_or(program);
-        let keeper = Keeper::new(&self.alias, name.to_string_lossy().into_owned());
+        let keeper = Keeper::new(&self.access.alias, name.to_string_lossy().into_owned());
         let mut starter = keeper.command(context);
         starter.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut starter = starter.spawn().context("cannot start the private proxy")?;

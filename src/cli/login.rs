@@ -169,7 +169,7 @@ fn failure(answer: &Value) -> anyhow::Error {
     let message = format!("{what}{advice}");
     match answer["code"].as_str() {
         Some("lwa_timeout" | "lwa_unavailable" | "amazon_failed") => {
-            Failure::Unavailable(message).into()
+            Failure::unavailable(message).into()
         }
         _ => Refused(message).into(),
     }

@@ -40,7 +40,9 @@ use crate::{
 use anyhow::bail;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use serde::{Deserialize, Serialize};
 use std::{
+    fmt,
     io::{self, IsTerminal, Write},
     path::PathBuf,
 };
@@ -154,66 +156,45 @@ To set it up:
 
 proxy.example.toml in the source has every key.";
 
-/// A failure that a caller of the program tells from others by its exit code.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// There is no configuration at all.
-    #[error("{0}\n\n{NEXT_STEPS}")]
-    NothingConfigured(LoadError),
-    /// A wrong configuration.
-    #[error(transparent)]
-    Config(#[from] LoadError),
-    /// No server responds where it should be.
-    #[error(
-        "no adsproxy answers at {address} (is `adsproxy serve` running? `adsproxy status --offline` reads the store)"
-    )]
-    NoServer {
-        /// Where it was looked for.
-        address: String,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// A service that is needed cannot be reached now.
-    #[error("{0}")]
-    Unavailable(String),
-    /// `curl --fail`.
-    #[error("the response has status {0}")]
-    HttpStatus(http::StatusCode),
-    /// What another process of ours failed with.
-    #[error("{error}")]
-    Reported {
-        /// Its text.
-        error: String,
-        /// What it would have exited with.
-        code: u8,
-    },
-    /// A failure without a text, with its exit code.
-    #[error("")]
-    Silent(u8),
-    /// Accounts that must be connected again in a browser.
-    #[error("{}", reauthorization(.0))]
-    ReauthorizationRequired(Vec<String>),
+/// A failure that a caller of the program distinguishes by its exit code.
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
+#[error("{text}")]
+struct Failure {
+    text: String,
+    code: u8,
 }
 
-fn reauthorization(accounts: &[String]) -> String {
-    let commands = accounts.iter().map(|alias| format!("\n  adsproxy login {alias}"));
-    format!(
-        "not connected, or no longer: {}; connect again with{}",
-        accounts.join(", "),
-        commands.collect::<String>(),
-    )
+impl Failure {
+    fn new(code: u8, text: impl Into<String>) -> Self {
+        Self { text: text.into(), code }
+    }
+
+    /// No server or upstream responds.
+    fn unavailable(text: impl Into<String>) -> Self {
+        Self::new(69, text)
+    }
+
+    /// No server of ours responds at `place`.
+    fn no_server(place: impl fmt::Display, error: &io::Error) -> Self {
+        Self::unavailable(format!(
+            "no adsproxy answers at {place} (is `adsproxy serve` running? `adsproxy status \
+             --offline` reads the store): {error}"
+        ))
+    }
+
+    /// Accounts that must be connected in a browser.
+    fn reauthorization_required<T: fmt::Display>(accounts: &[T]) -> Self {
+        let names: Vec<String> = accounts.iter().map(ToString::to_string).collect();
+        let (names, commands) = (names.join(", "), names.join("\n  adsproxy login "));
+        let text = "not connected, or no longer:";
+        Self::new(77, format!("{text} {names}; connect again with\n  adsproxy login {commands}"))
+    }
 }
 
 /// The exit code for `error`.
-#[must_use]
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<Failure>() {
-        Some(Failure::NothingConfigured(_) | Failure::Config(_)) => 78,
-        Some(Failure::NoServer { .. } | Failure::Unavailable(_)) => 69,
-        Some(Failure::HttpStatus(_)) => 22,
-        Some(Failure::Reported { code, .. } | Failure::Silent(code)) => *code,
-        Some(Failure::ReauthorizationRequired(_)) => 77,
+        Some(failure) => failure.code,
         None if error.chain().any(is_configuration) => 78,
         None => 1,
     }
@@ -224,6 +205,7 @@ fn is_configuration(cause: &(dyn std::error::Error + 'static)) -> bool {
     // A keyring that is locked is no mistake in the configuration.
     let key = cause.downcast_ref::<KeyError>();
     key.is_some_and(|key| !matches!(key, KeyError::Keyring(..)))
+        || cause.is::<LoadError>()
         || cause.is::<UntrustedPath>()
         || cause.is::<EgressError>()
 }
@@ -280,12 +262,12 @@ struct Context {
 
 impl Context {
     fn overrides(&self) -> Vec<Override> {
-        let format = self.global.log_format.map(|format| Override {
+        let of_flag = |format: LogFormat| Override {
             flag: "--log-format",
             key: &["log", "format"],
             value: format.as_str().to_owned(),
-        });
-        format.into_iter().collect()
+        };
+        self.global.log_format.map(of_flag).into_iter().collect()
     }
 
     fn options(&self) -> Options {
@@ -296,10 +278,12 @@ impl Context {
         }
     }
 
-    fn load(&self) -> Result<Loaded, Failure> {
+    fn load(&self) -> anyhow::Result<Loaded> {
         load::load(&self.options()).map_err(|error| match error {
-            LoadError::NotFound { .. } => Failure::NothingConfigured(error),
-            error => Failure::Config(error),
+            LoadError::NotFound { .. } => {
+                Failure::new(78, format!("{error}\n\n{NEXT_STEPS}")).into()
+            }
+            error => error.into(),
         })
     }
 }
@@ -313,6 +297,12 @@ fn confirmed(alias: &AccountId) -> anyhow::Result<bool> {
     }
     eprint!("Forget the refresh token of account {alias}? Amazon does not show it again. [y/N] ");
     Ok(login::read_yes())
+}
+
+/// Writes a line to standard error. A reader that went away is no failure, and no panic as with
+/// `eprintln!`.
+fn note(text: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Writes to standard output. A reader that went away, such as `head`, is no failure.
@@ -363,19 +353,21 @@ mod tests {
     }
 
     #[test]
-    fn exit_codes_tell_failures_apart() {
-        let config = || LoadError::Invalid(Vec::new());
-        let address = "127.0.0.1:1".to_owned();
+    fn exit_codes_distinguish_failures() {
         let source = io::Error::from(io::ErrorKind::ConnectionRefused);
         for (error, code) in [
-            (Failure::Config(config()).into(), 78),
-            (Failure::NothingConfigured(config()).into(), 78),
-            (Failure::NoServer { address, source }.into(), 69),
-            (Failure::Unavailable("lwa".to_owned()).into(), 69),
-            (Failure::ReauthorizationRequired(Vec::new()).into(), 77),
+            (LoadError::Invalid(Vec::new()).into(), 78),
+            (Failure::no_server("127.0.0.1:1", &source).into(), 69),
+            (Failure::unavailable("lwa").into(), 69),
+            (Failure::reauthorization_required(&["acme"]).into(), 77),
             (anyhow::anyhow!("anything else"), 1),
         ] {
             assert_eq!(exit_code(&error), code, "{error}");
         }
+        assert_eq!(
+            Failure::reauthorization_required(&["acme", "globex"]).to_string(),
+            "not connected, or no longer: acme, globex; connect again with\n  \
+             adsproxy login acme\n  adsproxy login globex"
+        );
     }
 }

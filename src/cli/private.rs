@@ -60,7 +60,7 @@ impl PrivateProxy {
             let table = app.engine().directory().snapshot();
             let Some(account) = table.get(alias) else { bail!(unknown(alias)) };
             if app.engine().tokens().status(&account.holder).reauthorization_required {
-                return Err(Failure::ReauthorizationRequired(vec![alias.to_string()]).into());
+                return Err(Failure::reauthorization_required(&[alias]).into());
             }
         }
         Ok(Self { app, key, secret_variables, server, _socket: socket })
@@ -120,7 +120,7 @@ impl Server {
             let text = |name: &str| said[name].as_str().unwrap_or_default();
             let id: AccountId = text("account").parse()?;
             if account.is_some() && said["reauthorization_required"] == true {
-                return Err(Failure::ReauthorizationRequired(vec![id.to_string()]).into());
+                return Err(Failure::reauthorization_required(&[id]).into());
             }
             let account = config::Account {
                 region: text("region").parse()?,

@@ -7,6 +7,7 @@
 
 use super::{
     Context, Failure,
+    table::plain,
     wire::{Ask, Server, send},
 };
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
     metrics::Metrics,
     secret::Secret,
     sync::Account,
-    token::{self, Obstacle, Rejection},
+    token::{self, Obstacle},
 };
 use anyhow::{Context as _, anyhow, bail};
 use serde_json::json;
@@ -60,7 +61,7 @@ pub(super) fn token(
     let config = context.load()?.config;
     match Server::find(context, &config)? {
         Some(server) => from_server(&server, alias, wish),
-        None => Session::open(context, alias)?.token(wish),
+        None => Session::open(config, alias)?.token(wish),
     }
 }
 
@@ -76,8 +77,7 @@ pub(super) fn from_server(
     let path = format!("/api/v1/accounts/{alias}/token");
     let patience = Some(SERVER_TIMEOUT);
     let ask = Ask { json: Some(body.to_string()), path: &path, patience, ..Ask::default() };
-    let answer = send(server, &ask)
-        .map_err(|source| Failure::NoServer { address: server.to_string(), source })?;
+    let answer = send(server, &ask).map_err(|error| Failure::no_server(server, &error))?;
     let said = answer.json();
     let text = |name: &str| said[name].as_str().unwrap_or_default();
     if answer.status == 200 {
@@ -88,26 +88,15 @@ pub(super) fn from_server(
             client_id: text("client_id").to_owned(),
         });
     }
-    let retry_after = Duration::from_secs(1);
-    let error = match text("code") {
-        "unknown_account" => bail!(unknown(alias)),
-        "reauthorization_required" => token::Error::ReauthorizationRequired,
-        "application_rejected" => {
-            token::Error::ApplicationRejected { why: Rejection::InvalidClient, retry_after }
-        }
-        "overloaded" => token::Error::TooManyWaiters,
-        "token_unavailable" => token::Error::Unavailable {
-            reason: match text("state") {
-                "sealed" => Obstacle::Sealed,
-                "unreadable" => Obstacle::Unreadable,
-                _ => Obstacle::Unreachable,
-            },
-            retry_after,
-        },
-        _ => bail!("{}", super::table::plain(text("detail"))),
-    };
-    let last_error = said["last_error"].as_str().map(super::table::plain);
-    Err(failure(error, alias, last_error))
+    let why = said["last_error"].as_str().unwrap_or(text("detail"));
+    let no_token = format!("no token for account {alias}: {}", plain(why));
+    match (text("code"), text("state")) {
+        ("unknown_account", _) => bail!(unknown(alias)),
+        ("reauthorization_required", _) => bail!(Failure::reauthorization_required(&[alias])),
+        ("token_unavailable", "sealed" | "unreadable") => bail!(no_token),
+        ("token_unavailable" | "overloaded", _) => bail!(Failure::unavailable(no_token)),
+        _ => bail!("account {alias}: {}", plain(text("detail"))),
+    }
 }
 
 /// One account and its token, without a server.
@@ -121,8 +110,7 @@ struct Session {
 }
 
 impl Session {
-    fn open(context: &Context, alias: &AccountId) -> anyhow::Result<Self> {
-        let mut config = context.load()?.config;
+    fn open(mut config: Config, alias: &AccountId) -> anyhow::Result<Self> {
         quiet(&mut config);
         let log = log::init(&config.log)?;
         let metrics = Metrics::new(&config.metrics, log.dropped());
@@ -173,25 +161,22 @@ impl Session {
 }
 
 /// The failure, with its exit code, that `error` is for the command line.
-pub(super) fn failure(
-    error: token::Error,
-    alias: &AccountId,
-    last_error: Option<String>,
-) -> anyhow::Error {
+fn failure(error: token::Error, alias: &AccountId, last_error: Option<String>) -> anyhow::Error {
     let why = last_error.unwrap_or_else(|| error.to_string());
+    let no_token = format!("no token for account {alias}: {why}");
     match error {
         token::Error::NotConnected | token::Error::ReauthorizationRequired => {
-            Failure::ReauthorizationRequired(vec![alias.to_string()]).into()
+            Failure::reauthorization_required(&[alias]).into()
         }
-        token::Error::ApplicationRejected { why: rejection, .. } => {
-            anyhow!("account {alias}: {}", rejection.advice())
+        token::Error::ApplicationRejected { why, .. } => {
+            anyhow!("account {alias}: {}", why.advice())
         }
         token::Error::Unavailable {
             reason: Obstacle::Sealed | Obstacle::Unreadable | Obstacle::Refused | Obstacle::NotLwa,
             ..
-        } => anyhow!("no token for account {alias}: {why}"),
+        } => anyhow!(no_token),
         token::Error::Unavailable { .. } | token::Error::TooManyWaiters => {
-            Failure::Unavailable(format!("no token for account {alias}: {why}")).into()
+            Failure::unavailable(no_token).into()
         }
     }
 }

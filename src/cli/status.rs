@@ -3,7 +3,7 @@
 mod layout;
 
 use super::{
-    Context, Failure, account, duration, print,
+    Context, Failure, account, duration, note, print,
     session::unknown,
     table::{escaped, plain},
     wire::{Ask, Server},
@@ -58,7 +58,7 @@ impl Status {
             return if all_well {
                 Ok(())
             } else {
-                Err(Failure::ReauthorizationRequired(dead).into())
+                Err(Failure::reauthorization_required(&dead).into())
             };
         };
         loop {
@@ -67,7 +67,7 @@ impl Status {
             // A server that restarts is no reason to stop looking.
             match self.ask(&server) {
                 Ok(answer) => self.show(&answer, &look())?,
-                Err(error) => eprintln!("{error:#}"),
+                Err(error) => note(format_args!("{error:#}")),
             }
             thread::sleep(interval.max(Duration::from_millis(100)));
         }
@@ -104,7 +104,7 @@ fn server(context: &Context) -> anyhow::Result<Server> {
     if let Some(server) = control.flatten() {
         return Ok(server);
     }
-    let addresses = load::addresses(&context.options()).map_err(Failure::from)?;
+    let addresses = load::addresses(&context.options())?;
     Ok(Server::Listener(addresses.admin))
 }
 
@@ -133,10 +133,7 @@ mod tests {
             { "account": "acme", "reauthorization_required": false },
             { "account": "globex", "reauthorization_required": true },
         ] });
-        assert_eq!(
-            Failure::ReauthorizationRequired(dead(&answer)).to_string(),
-            "not connected, or no longer: globex; connect again with\n  adsproxy login globex"
-        );
+        assert_eq!(dead(&answer), ["globex"]);
         assert!(dead(&json!({})).is_empty() && dead(&json!(7)).is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! `adsproxy token`: hands out an account's access token, on standard output and nowhere else.
 
 use super::{
-    Context, duration, print,
+    Context, duration, note, print,
     session::{self, HandedToken, Wish},
 };
 use crate::{
@@ -59,7 +59,7 @@ impl Token {
             return Ok(());
         }
         if io::stdout().is_terminal() {
-            eprintln!("warning: this is a secret, good for acting for the advertiser");
+            note("warning: this is a secret, good for acting for the advertiser");
         }
         print(&*self.show(&token))
     }

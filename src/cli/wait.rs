@@ -20,7 +20,7 @@ pub(super) struct Wait {
 
 impl Wait {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
-        let addresses = load::addresses(&context.options()).map_err(Failure::from)?;
+        let addresses = load::addresses(&context.options())?;
         let address = addresses.health.unwrap_or(addresses.admin);
         let deadline = Instant::now() + self.max;
         loop {
@@ -34,7 +34,7 @@ impl Wait {
                     Err(error) => error.to_string(),
                 };
                 let waited = self.max;
-                return Err(Failure::Unavailable(format!(
+                return Err(Failure::unavailable(format!(
                     "adsproxy at {address} was not ready within {waited:?}: {last}"
                 ))
                 .into());

@@ -125,8 +125,7 @@ impl Server {
     /// # Errors
     /// `NoServer` if there is no response; the detail of a problem document.
     pub(super) fn json(&self, ask: &Ask<'_>) -> anyhow::Result<Value> {
-        let answer = send(self, ask)
-            .map_err(|source| Failure::NoServer { address: self.to_string(), source })?;
+        let answer = send(self, ask).map_err(|error| Failure::no_server(self, &error))?;
         let said = answer.json();
         if answer.status >= 300 || said.is_null() {
             let detail = said["detail"].as_str().map(super::table::plain);

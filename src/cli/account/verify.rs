@@ -61,7 +61,7 @@ fn explain(error: lwa::Error, application: &str) -> anyhow::Error {
             "nothing was stored: Login with Amazon does not let application {application} do this \
              (unauthorized_client)"
         ),
-        error => Failure::Unavailable(format!(
+        error => Failure::unavailable(format!(
             "nothing was stored: the refresh token cannot be verified ({:#}); try again, or say \
              --no-verify",
             anyhow!(error)

@@ -2,7 +2,10 @@
 
 use crate::lwa::percent_encode;
 use anyhow::Context as _;
-use std::io::Read;
+use std::{
+    fs,
+    io::{self, Read},
+};
 
 /// The flags, as curl has them.
 #[derive(Debug, Default, clap::Args)]
@@ -11,33 +14,20 @@ pub(super) struct Data {
     #[arg(short, long, value_name = "DATA")]
     data: Vec<String>,
     /// As --data, but line ends in a file are kept
-    #[arg(long, value_name = "DATA")]
+    #[arg(long, visible_alias = "json", value_name = "DATA")]
     data_binary: Vec<String>,
     /// As --data, but an @ means nothing
     #[arg(long, value_name = "DATA")]
     data_raw: Vec<String>,
-    /// As --data-binary
-    #[arg(long, value_name = "DATA")]
-    json: Vec<String>,
     /// Send this as a form, percent-encoded; NAME=DATA keeps the name
     #[arg(long, value_name = "DATA")]
     data_urlencode: Vec<String>,
     /// Put the data into the query
     #[arg(short = 'G', long)]
-    get: bool,
+    pub(super) get: bool,
 }
 
 impl Data {
-    fn is_any(&self) -> bool {
-        let all = [&self.data, &self.data_binary, &self.data_raw, &self.json, &self.data_urlencode];
-        all.iter().any(|data| !data.is_empty())
-    }
-
-    /// Whether the data belongs into the query.
-    pub(super) fn is_query(&self) -> bool {
-        self.get
-    }
-
     /// What the data is, unless a header says it.
     pub(super) fn content_type(&self) -> &'static str {
         match self.data_urlencode.is_empty() {
@@ -48,9 +38,6 @@ impl Data {
 
     /// Everything, with `&` between several as curl has it; none if nothing is to be sent.
     pub(super) fn read(&self) -> anyhow::Result<Option<Vec<u8>>> {
-        if !self.is_any() {
-            return Ok(None);
-        }
         let mut parts = Vec::new();
         for text in &self.data {
             let mut part = content(text)?;
@@ -59,12 +46,12 @@ impl Data {
             }
             parts.push(part);
         }
-        for text in self.data_binary.iter().chain(&self.json) {
+        for text in &self.data_binary {
             parts.push(content(text)?);
         }
         parts.extend(self.data_raw.iter().map(|text| text.clone().into_bytes()));
         parts.extend(self.data_urlencode.iter().map(|text| encoded(text).into_bytes()));
-        Ok(Some(parts.join(&b'&')))
+        Ok((!parts.is_empty()).then(|| parts.join(&b'&')))
     }
 }
 
@@ -81,13 +68,11 @@ fn content(text: &str) -> anyhow::Result<Vec<u8>> {
         None => Ok(text.as_bytes().to_vec()),
         Some("-") => {
             let mut bytes = Vec::new();
-            std::io::stdin()
-                .lock()
-                .read_to_end(&mut bytes)
-                .context("cannot read standard input")?;
+            let read = io::stdin().lock().read_to_end(&mut bytes);
+            read.context("cannot read standard input")?;
             Ok(bytes)
         }
-        Some(path) => std::fs::read(path).with_context(|| format!("cannot read {path}")),
+        Some(path) => fs::read(path).with_context(|| format!("cannot read {path}")),
     }
 }
 

@@ -1,61 +1,62 @@
-//! The flags of curl that `adsproxy curl` knows and does not take, and those that change nothing.
+//! The flags of curl that `adsproxy curl` knows and does not obey, and those that change nothing.
 
-use anyhow::bail;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
 
-/// Hidden in the help: they come with lines that other programs export.
-#[derive(Debug, clap::Args)]
-pub(super) struct Refused {
-    #[arg(short = 'k', long, hide = true)]
-    insecure: bool,
-    #[arg(short = 'u', long, hide = true)]
-    user: Option<String>,
-    #[arg(long, hide = true)]
-    oauth2_bearer: Option<String>,
-    #[arg(short = 'x', long, hide = true)]
-    proxy: Option<String>,
-    #[arg(short = 'b', long, hide = true)]
-    cookie: Option<String>,
-    #[arg(short = 'c', long, hide = true)]
-    cookie_jar: Option<String>,
-    #[arg(short = 'F', long, hide = true)]
-    form: Vec<String>,
-    #[arg(short = 'T', long, hide = true)]
-    upload_file: Option<String>,
-    /// Without effect: responses are never buffered, there is no bar, patterns are not expanded.
-    #[arg(short = 'N', long, hide = true)]
-    no_buffer: bool,
-    #[arg(short = '#', long, hide = true)]
-    progress_bar: bool,
-    #[arg(short = 'g', long, hide = true)]
-    globoff: bool,
-    #[arg(long, hide = true)]
-    max_redirs: Option<u32>,
-    #[arg(long = "http1.1", hide = true)]
-    http1_1: bool,
-    #[arg(long, hide = true)]
-    http2: bool,
+/// A flag, whether it takes a value, and why it must not be obeyed. Those without a reason change
+/// nothing here: responses are never buffered, there is no bar, patterns are not expanded.
+type Flag = (Option<char>, &'static str, bool, Option<&'static str>);
+
+const FLAGS: [Flag; 14] = [
+    (Some('k'), "insecure", false, Some(INSECURE)),
+    (Some('u'), "user", true, Some(USER)),
+    (None, "oauth2-bearer", true, Some(USER)),
+    (Some('x'), "proxy", true, Some("--proxy: set HTTPS_PROXY in the environment")),
+    (Some('b'), "cookie", true, Some(COOKIE)),
+    (Some('c'), "cookie-jar", true, Some(COOKIE)),
+    (Some('F'), "form", true, Some(FORM)),
+    (Some('T'), "upload-file", true, Some("--upload-file: say --request PUT --data-binary @FILE")),
+    (Some('N'), "no-buffer", false, None),
+    (Some('#'), "progress-bar", false, None),
+    (Some('g'), "globoff", false, None),
+    (None, "max-redirs", true, None),
+    (None, "http1.1", false, None),
+    (None, "http2", false, None),
+];
+
+const INSECURE: &str = "--insecure: certificates are always verified, because the account's token \
+                        goes along; put a private authority into the configuration";
+const USER: &str = "--user and --oauth2-bearer: adsproxy puts in the account's own token; leave \
+                    them out";
+const COOKIE: &str =
+    "--cookie and --cookie-jar: cookies are not passed on to Amazon; leave them out";
+const FORM: &str = "--form: Amazon's API takes no forms of files; send JSON with --data";
+
+/// Why the first given flag that must not be obeyed is not. Hidden in the help: such flags come
+/// with lines that other programs export.
+#[derive(Debug)]
+pub(super) struct Refused(pub(super) Option<&'static str>);
+
+impl Args for Refused {
+    fn augment_args(command: Command) -> Command {
+        FLAGS.iter().fold(command, |command, &(short, long, takes_value, _)| {
+            let action = if takes_value { ArgAction::Append } else { ArgAction::SetTrue };
+            command.arg(Arg::new(long).short(short).long(long).hide(true).action(action))
+        })
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
 }
 
-impl Refused {
-    /// # Errors
-    /// Names the first flag that must not be obeyed, and what to do in its place.
-    pub(super) fn check(&self) -> anyhow::Result<()> {
-        let why = if self.insecure {
-            "--insecure: certificates are always verified, because the account's token goes along; \
-             put a private authority into the configuration"
-        } else if self.user.is_some() || self.oauth2_bearer.is_some() {
-            "--user and --oauth2-bearer: adsproxy puts in the account's own token; leave them out"
-        } else if self.proxy.is_some() {
-            "--proxy: set HTTPS_PROXY in the environment"
-        } else if self.cookie.is_some() || self.cookie_jar.is_some() {
-            "--cookie and --cookie-jar: cookies are not passed on to Amazon; leave them out"
-        } else if !self.form.is_empty() {
-            "--form: Amazon's API takes no forms of files; send JSON with --data"
-        } else if self.upload_file.is_some() {
-            "--upload-file: say --request PUT --data-binary @FILE"
-        } else {
-            return Ok(());
-        };
-        bail!("not taken: {why}")
+impl FromArgMatches for Refused {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let is_given = |long| matches.value_source(long) == Some(ValueSource::CommandLine);
+        Ok(Self(FLAGS.iter().find_map(|&(_, long, _, why)| why.filter(|_| is_given(long)))))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
     }
 }

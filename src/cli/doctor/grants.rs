@@ -7,7 +7,7 @@
 use super::{Finding, joined, network::Ways, profiles::not_approved, store::Known};
 use crate::{
     cli::{
-        exit_code,
+        exit_code, note,
         session::{Wish, from_server, unknown},
         wire::Server,
     },
@@ -193,11 +193,11 @@ impl Client {
             },
         };
         if let Err(error) = store.save(&record).await {
-            eprintln!(
+            note(format_args!(
                 "warning: the new refresh token of {} is not saved: {}",
                 account.id,
                 chain(&error)
-            );
+            ));
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The process that serves a command's private proxy for as long as the command lives.
 
-use super::Report;
+use super::{Report, Serving};
 use crate::{
     app,
     audit::Action,
-    cli::{Context, exit_code, private::PrivateProxy},
+    cli::{Context, Failure, exit_code, private::PrivateProxy},
     id::AccountId,
 };
 use anyhow::Context as _;
@@ -66,74 +66,60 @@ impl Keeper {
             keeper.command(context).spawn().context("cannot start the private proxy")?;
             return Ok(());
         }
-        // The process exists: it waits for the report.
-        let serving = self.watch().and_then(|process| {
-            app::harden();
-            // Ctrl-C and the end of the terminal are the command's business.
-            let _ = setsid();
-            let proxy = PrivateProxy::start(context, Some(&self.alias))?;
-            proxy.record(&self.alias, Action::Exec, &self.program)?;
-            Ok((process, proxy))
-        });
-        let (process, proxy) = match serving {
+        let (process, proxy) = match self.serve(context) {
             Ok(serving) => serving,
             Err(error) => {
-                let code = exit_code(&error);
-                return report(&Report::Failed { error: format!("{error:#}"), code });
+                return report(&Err(Failure::new(exit_code(&error), format!("{error:#}"))));
             }
         };
-        report(&Report::Serves {
+        report(&Ok(Serving {
             origin: proxy.origin(),
             bearer: proxy.key.bearer(),
             secret_variables: proxy.secret_variables.clone(),
-        })?;
-        wait_for_end(process)?;
+        }))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(end_of(process))?;
+        runtime.shutdown_background();
         // It is the command's: a program that captures it waits until it is closed.
-        silence_stderr();
+        if let Ok(null) = File::options().write(true).open("/dev/null") {
+            let _ = dup2_stderr(&null);
+        }
         let _ = proxy.app.drain();
         Ok(())
     }
 
-    fn watch(&self) -> anyhow::Result<OwnedFd> {
+    fn serve(&self, context: &Context) -> anyhow::Result<(OwnedFd, PrivateProxy)> {
+        // The process exists: it waits for the report.
         let process = i32::try_from(self.process).ok().and_then(Pid::from_raw);
         let process = process.context("there is no such process")?;
-        pidfd_open(process, PidfdFlags::empty())
-            .context("cannot watch the command (this needs Linux 5.3)")
+        let process = pidfd_open(process, PidfdFlags::empty())
+            .context("cannot watch the command (this needs Linux 5.3)")?;
+        app::harden();
+        // Ctrl-C and the end of the terminal are the command's business.
+        let _ = setsid();
+        let proxy = PrivateProxy::start(context, Some(&self.alias))?;
+        proxy.record(&self.alias, Action::Exec, &self.program)?;
+        Ok((process, proxy))
     }
 }
 
 fn report(report: &Report) -> anyhow::Result<()> {
-    let mut line = serde_json::to_vec(report)?;
-    line.push(b'\n');
     let mut out = io::stdout().lock();
-    out.write_all(&line)?;
+    writeln!(out, "{}", serde_json::to_string(report)?)?;
     Ok(out.flush()?)
 }
 
-fn silence_stderr() {
-    if let Ok(null) = File::options().write(true).open("/dev/null") {
-        let _ = dup2_stderr(&null);
-    }
-}
-
 /// Returns when the process has ended, or on SIGTERM.
-fn wait_for_end(process: OwnedFd) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let ended = tokio::task::spawn_blocking(move || watch_until_end(&process));
-        tokio::select! {
-            ended = ended => ended??,
-            _ = terminate.recv() => {}
-        }
-        anyhow::Ok(())
-    })?;
-    runtime.shutdown_background();
+async fn end_of(process: OwnedFd) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    // The descriptor of a process can be read when the process has ended.
+    let ended = tokio::task::spawn_blocking(move || {
+        let mut events = [PollFd::new(&process, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut events, None))
+    });
+    tokio::select! {
+        ended = ended => drop(ended??),
+        _ = terminate.recv() => {}
+    }
     Ok(())
-}
-
-/// A descriptor of a process can be read when the process has ended.
-fn watch_until_end(process: &OwnedFd) -> rustix::io::Result<()> {
-    let mut events = [PollFd::new(process, PollFlags::IN)];
-    rustix::io::retry_on_intr(|| poll(&mut events, None)).map(drop)
 }
