@@ -2,13 +2,14 @@
 
 use crate::support::{
     login::{
-        Begun, INITECH, INITECH_PROFILE, Reply, ask, begin, come_back, come_back_in_browser,
-        consent, exchanges, log_in, proxy,
+        Begun, INITECH, INITECH_PROFILE, Reply, ask, ask_with, begin, come_back,
+        come_back_in_browser, consent, exchanges, free_address, log_in, proxy,
     },
     proxy::{Proxy, Setup, amazon, eventually},
 };
 use adsproxy::sandbox::{Emulator, Surface};
 use http::Method;
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 
 fn file_store() -> Setup {
     Setup { file_store: true, ..Setup::default() }
@@ -374,4 +375,49 @@ async fn a_configuration_that_changed_meanwhile_ends_a_login() {
     assert_eq!((reply.status.as_u16(), reply.code().as_str()), (409, "configuration_changed"));
     assert_eq!(exchanges(&other), 0, "the code goes to nobody it is not for");
     assert_eq!(log_in(login.proxy.admin, INITECH, INITECH).await.code(), "code_reused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_other_loopback_address_of_the_redirect_port_is_ours_too() {
+    let amazon = amazon().await;
+    let proxy = proxy(&amazon, Setup { file_store: true, ..Setup::default() });
+    let other = SocketAddr::from((Ipv6Addr::LOCALHOST, proxy.admin.port()));
+    let begun = begin(other, INITECH).await;
+    let path = consent(&begun, INITECH).await;
+    let page = come_back_in_browser(other, &path, &begun.cookie).await;
+    assert_eq!(page.status, 200, "{}", page.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_in_place_of_localhost_needs_no_second_listener() {
+    let amazon = amazon().await;
+    let admin = free_address();
+    let lwa = format!("redirect_uri = \"http://{admin}/api/auth/amazon/callback\"\n");
+    let setup = Setup { lwa, admin: Some(admin), ..Setup::default() };
+    let _proxy = Proxy::with(&amazon, setup);
+    let other = SocketAddr::from((Ipv6Addr::LOCALHOST, admin.port()));
+    assert!(TcpStream::connect(other).is_err(), "what another program binds there is not ours");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_login_begins_while_another_program_may_get_the_response() {
+    let amazon = amazon().await;
+    let admin = free_address();
+    let other = SocketAddr::from((Ipv6Addr::LOCALHOST, admin.port()));
+    let foreign = TcpListener::bind(other).expect("a free port");
+    let setup = Setup { admin: Some(admin), file_store: true, ..Setup::default() };
+    let proxy = proxy(&amazon, setup);
+    let path = "/api/auth/amazon/login?account=initech";
+    let refused = ask(admin, Method::GET, path, &[]).await;
+    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (503, "redirect_port_taken"));
+    assert!(refused.text.contains(&other.to_string()) && refused.text.contains("127.0.0.1"));
+    let fields = [("content-type", "application/json")];
+    let wanted = r#"{"account":"initech"}"#.to_owned();
+    let link = ask_with(admin, Method::POST, "/api/auth/amazon/logins", &fields, wanted).await;
+    assert_eq!(link.code(), "redirect_port_taken");
+    assert!(proxy.log().contains("another program listens"), "{}", proxy.log());
+    drop(foreign);
+    eventually("the address is ours", || TcpStream::connect(other).is_ok()).await;
+    begin(other, INITECH).await;
+    begin(admin, INITECH).await;
 }

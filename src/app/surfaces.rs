@@ -4,15 +4,20 @@ use super::control;
 use crate::{
     admin::{Admin, Sources},
     audit::Actor,
+    config::Config,
     engine::Engine,
     inbound::{guard::Guard, peer::Peer},
     listen::{
         bind::{BindError, SocketFile},
         control_plane,
     },
-    login::Logins,
+    login::{Logins, returns_to_localhost},
 };
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::watch,
@@ -24,6 +29,8 @@ use tracing::warn;
 /// How long a login that Amazon has answered may take to its end: to ask for a token and, in three
 /// regions at once, for profiles.
 const LOGINS_TIMEOUT: Duration = Duration::from_secs(20);
+/// Between two attempts to bind an address that another program holds.
+const REBIND_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The admin and health listeners.
 pub(super) struct Surfaces {
@@ -76,8 +83,19 @@ impl Surfaces {
         let reports = admin_service.clone();
         tokio::spawn(async move { reports.run_reports().await });
         let admin_service = move |peer: &Peer| Some(admin_service.of_peer(*peer));
-        let serving = control_plane::serve(admin, admin_service, stop.subscribe());
+        let serving = control_plane::serve(admin, admin_service.clone(), stop.subscribe());
         let mut serving = vec![tokio::spawn(serving)];
+        if let Some(other) = other_loopback(config, address) {
+            let first = TcpListener::bind(other).await;
+            let service = admin_service;
+            serving.push(tokio::spawn(serve_other(
+                first,
+                other,
+                service,
+                logins.clone(),
+                stop.subscribe(),
+            )));
+        }
         let control = control::bind(config);
         let file = match control {
             None => None,
@@ -104,6 +122,45 @@ impl Surfaces {
         if timeout(LOGINS_TIMEOUT, finished).await.is_err() {
             warn!("a login was still under way");
         }
+    }
+}
+
+/// The other loopback address of the admin listener, if `http://localhost` leads to both: a browser
+/// may look there first, and what listens there would get Amazon's responses.
+fn other_loopback(config: &Config, admin: SocketAddr) -> Option<SocketAddr> {
+    let mut applications = config.applications.values();
+    if !applications.any(|it| returns_to_localhost(&it.redirect_uri, admin.port())) {
+        return None;
+    }
+    match admin.ip() {
+        IpAddr::V4(Ipv4Addr::LOCALHOST) => Some((Ipv6Addr::LOCALHOST, admin.port()).into()),
+        IpAddr::V6(Ipv6Addr::LOCALHOST) => Some((Ipv4Addr::LOCALHOST, admin.port()).into()),
+        _ => None,
+    }
+}
+
+/// Serves the admin listener's other loopback address. While another program holds it, no login
+/// begins; where the machine has no such address, there is nothing to serve.
+async fn serve_other(
+    mut bound: io::Result<TcpListener>,
+    address: SocketAddr,
+    service: impl Fn(&Peer) -> Option<Admin>,
+    logins: Logins,
+    mut stop: watch::Receiver<bool>,
+) {
+    while matches!(&bound, Err(error) if error.kind() == io::ErrorKind::AddrInUse) {
+        if logins.foreign_listener.lock().replace(address).is_none() {
+            warn!(%address, "another program listens where a browser may take Amazon's response: \
+                no login begins until it has stopped");
+        }
+        if timeout(REBIND_INTERVAL, stop.wait_for(|stop| *stop)).await.is_ok() {
+            return;
+        }
+        bound = TcpListener::bind(address).await;
+    }
+    *logins.foreign_listener.lock() = None;
+    if let Ok(listener) = bound {
+        control_plane::serve(listener, service, stop).await;
     }
 }
 

@@ -240,8 +240,26 @@ impl Logins {
                 "there is no application {name:?}; configured: {known}"
             ))
         })?;
+        if let Some(address) = *self.foreign_listener.lock()
+            && returns_to_localhost(application.redirect_uri(), address.port())
+        {
+            return Err(LoginError::new(
+                LoginCause::RedirectPortTaken,
+                format!("another program listens at {address} and may get Amazon's response"),
+            ));
+        }
         Ok((application, region))
     }
+}
+
+/// Whether the return address is `http://localhost` with this port, which a browser looks for at
+/// 127.0.0.1 and at ::1.
+pub(crate) fn returns_to_localhost(redirect_uri: &str, port: u16) -> bool {
+    redirect_uri.parse().is_ok_and(|uri: Uri| {
+        uri.scheme_str() == Some("http")
+            && uri.host() == Some("localhost")
+            && uri.port_u16().unwrap_or(80) == port
+    })
 }
 
 /// What is configured, else what is asked for; an error if they differ.

@@ -85,6 +85,10 @@ causes! {
         "amazon does not know the return address",
         "Add exactly this address, letter for letter, to the Allowed Return URLs of the security \
          profile in Amazon's developer console, or set lwa.redirect_uri to one that is there.";
+    RedirectPortTaken: 503 "redirect_port_taken" "The return address is not safe",
+        "another program listens at the return address and may get Amazon's response",
+        "Stop that program, or name an address instead of localhost in lwa.redirect_uri: \
+         http://127.0.0.1 and the same port and path, which the security profile must list too.";
     ScopeUnknown: 400 "scope_unknown" "Unknown scope",
         "amazon does not know the scope for this application",
         "Check lwa.scopes. Amazon also says this of an application that is not yet approved for \

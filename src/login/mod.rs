@@ -16,7 +16,7 @@ pub(crate) mod profiles;
 
 pub use self::error::LoginError;
 pub(crate) use self::{
-    begin::{LoginRequest, is_login_cookie},
+    begin::{LoginRequest, is_login_cookie, returns_to_localhost},
     confirm::{Confirmation, LoginOutcome},
     error::LoginCause,
     finish::{Callback, Connected},
@@ -33,8 +33,9 @@ use crate::{
     store::{Item, Limit, Space},
 };
 use aws_lc_rs::digest::{SHA256, digest};
+use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{fmt::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::RwLock;
 
 /// Where a login begins.
@@ -57,13 +58,16 @@ pub struct Logins {
     pub(crate) request_id: String,
     /// Held by everything that must not be cut off, shared by all of one server.
     under_way: Arc<RwLock<()>>,
+    /// Where another program may get Amazon's responses to `http://localhost`: no login begins.
+    pub(crate) foreign_listener: Arc<Mutex<Option<SocketAddr>>>,
 }
 
 impl Logins {
     /// Logins into the accounts of `engine`; the audit log names `actor`.
     #[must_use]
     pub fn new(engine: Engine, actor: Actor) -> Self {
-        Self { engine, actor, request_id: String::new(), under_way: Arc::default() }
+        let (under_way, foreign_listener) = Default::default();
+        Self { engine, actor, request_id: String::new(), under_way, foreign_listener }
     }
 
     /// The same for what `actor` does in the request `id`.
