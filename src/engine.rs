@@ -13,7 +13,7 @@ use crate::{
     lwa::{Application, LwaClient},
     metrics::Metrics,
     reports::Reports,
-    store::{self, CredentialStore, Instance},
+    store::{self, Instance, Store},
     sync::{Account, Directory, enroll::Enroller},
     token::{self, AccessToken, Surroundings, TokenManager},
 };
@@ -51,7 +51,7 @@ pub enum TokenError {
 pub struct Engine {
     config: Arc<Config>,
     clock: Arc<dyn Clock>,
-    store: Arc<dyn CredentialStore>,
+    store: Store,
     http: LwaHttp,
     lwa: LwaClient,
     metrics: Arc<Metrics>,
@@ -91,9 +91,9 @@ impl Engine {
         actor: Actor,
         control: Handle,
     ) -> Result<Self, Error> {
-        let store = store::open(&config.store, &config.encryption)?;
+        let store = Store::open(&config.store, &config.encryption)?;
         // Before anything is sealed.
-        let instance = Arc::new(Mutex::new(keys::register(store.store())));
+        let instance = Arc::new(Mutex::new(keys::register(&store)));
         let tls = https::client_config(config.other_roots(), true)?;
         let token = &config.token;
         let http = match socket {
@@ -101,7 +101,7 @@ impl Engine {
             None => LwaHttp::new(&tls, token.lwa_connect_timeout, token.lwa_timeout)?,
         };
         let lwa = LwaClient::new(http.clone());
-        let audit = Audit::beside(&*store, &config, clock.clone())?.counted(metrics.clone());
+        let audit = Audit::beside(&store, &config, clock.clone())?.counted(metrics.clone());
         let reports = Reports::new(audit.clone(), actor, control.clone());
         let with = Surroundings {
             clock: clock.clone(),
@@ -214,7 +214,7 @@ impl Engine {
         let (enroller, tokens) = (self.enroller.clone(), self.tokens.clone());
         KeepFresh([
             self.control.spawn(keys::look_after(
-                self.store.store().clone(),
+                self.store.clone(),
                 self.audit.clone(),
                 self.instance.clone(),
             )),
@@ -237,7 +237,7 @@ impl Engine {
 
     /// The store.
     #[must_use]
-    pub fn store(&self) -> &Arc<dyn CredentialStore> {
+    pub fn store(&self) -> &Store {
         &self.store
     }
 

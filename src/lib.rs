@@ -176,8 +176,8 @@ pub mod testing {
     }
     pub mod store {
         pub use crate::store::{
-            Credential, CredentialStore, Epoch, Error, Expected, Item, KeyRing, Limit, Space,
-            Store, StoredAccessToken, Version, backend, notes, open,
+            Credential, Epoch, Error, Expected, Item, KeyRing, Limit, Space, Store,
+            StoredAccessToken, Version, backend, notes,
         };
     }
     pub mod token {

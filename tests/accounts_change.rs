@@ -1,15 +1,12 @@
 //! Accounts are added, replaced and removed, and the store has its moods, while the server runs.
 
-use crate::support::proxy::{
-    ACME_REFRESH, Answer, GLOBEX_REFRESH, Proxy, Setup, amazon, assert_no_secret,
+use crate::support::{
+    grants::{connect_anew, open_store},
+    proxy::{ACME_REFRESH, Answer, GLOBEX_REFRESH, Proxy, Setup, amazon, assert_no_secret},
 };
 use adsproxy::{
     sandbox::{CLIENT_ID, CLIENT_SECRET, LwaFault, Rotation, Times},
-    testing::{
-        config::{Encryption, EncryptionKey, Store, StoreKind},
-        secret::Secret,
-        store::{self, CredentialStore},
-    },
+    testing::{secret::Secret, store::Credential},
 };
 use http::Method;
 use std::{
@@ -17,7 +14,6 @@ use std::{
     io::Write as _,
     path::PathBuf,
     process::{Command, Stdio},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -186,19 +182,13 @@ async fn a_record_that_was_not_saved_never_undoes_a_new_consent() {
     let obstacle = obstruct(&proxy);
     lwa.expire_access_tokens(Some("acme"));
     assert_eq!(proxy.get("/v2/profiles").await.status, 200);
-    let store = open_store(&proxy);
-    let acme = "acme".parse().expect("an alias");
-    let consent = {
-        let _lock = store.lock(&acme).await.expect("locked");
+    let consent = lwa.consent_again("acme").expect("a grant");
+    connect_anew(&proxy, |record| {
         fs::remove_dir(obstacle).expect("removed");
-        let mut record = store.load(&acme).await.expect("it reads").expect("a record");
-        let consent = lwa.consent_again("acme").expect("a grant");
         record.refresh_token = Secret::new(consent.clone());
         record.previous_refresh_token = None;
-        record.access_token = None;
-        store.save(&record).await.expect("saved");
-        consent
-    };
+    })
+    .await;
     tokio::time::sleep(SOON).await;
     assert_eq!(record(&proxy).await.refresh_token.expose(), consent);
     assert_eq!(proxy.get("/v2/profiles").await.status, 200);
@@ -312,16 +302,9 @@ fn obstruct(proxy: &Proxy) -> PathBuf {
     obstacle
 }
 
-async fn record(proxy: &Proxy) -> store::Credential {
+async fn record(proxy: &Proxy) -> Credential {
     let acme = "acme".parse().expect("an alias");
     open_store(proxy).load(&acme).await.expect("it reads").expect("a record")
-}
-
-fn open_store(proxy: &Proxy) -> Arc<dyn CredentialStore> {
-    let key = fs::read_to_string(proxy.dir.path().join("key")).expect("the key");
-    let key = EncryptionKey::new("k1", Secret::new(key));
-    let config = Store { kind: StoreKind::File, path: proxy.dir.path().join("store") };
-    store::open(&config, &Encryption { keys: vec![key] }).expect("it opens")
 }
 
 fn file_store() -> Setup {

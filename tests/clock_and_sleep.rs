@@ -12,7 +12,7 @@ use adsproxy::{
         lwa::{Application, LwaClient},
         metrics::Metrics,
         reports::Reports,
-        store::{Credential, CredentialStore, Store},
+        store::{Credential, Expected, Store},
         token::{AccessToken, Authority, Holder, Surroundings, TokenManager},
     },
 };
@@ -27,7 +27,7 @@ struct World {
     amazon: Emulator,
     truth: Arc<ManualClock>,
     machine: Arc<ManualClock>,
-    store: Arc<Store>,
+    store: Store,
     tokens: TokenManager,
     holder: Arc<Holder>,
 }
@@ -38,8 +38,8 @@ impl World {
         let options = Options { clock: truth.clone(), ..Options::default() };
         let amazon = Emulator::start(options).await.expect("the emulator starts");
         let machine = Arc::new(ManualClock::new());
-        let store = Arc::new(Store::memory().expect("a store"));
-        store.save(&grant()).await.expect("saved");
+        let store = Store::memory().expect("a store");
+        store.put_grant(&grant(), Expected::Any).await.expect("saved");
         let (tokens, holder) = boot(&amazon, &machine, &store);
         Self { amazon, truth, machine, store, tokens, holder }
     }
@@ -200,11 +200,7 @@ async fn days_of_use_cost_about_one_refresh_an_hour() {
     assert!((hours..=hours * 2).contains(&world.calls()), "{}", world.calls());
 }
 
-fn boot(
-    amazon: &Emulator,
-    clock: &Arc<ManualClock>,
-    store: &Arc<Store>,
-) -> (TokenManager, Arc<Holder>) {
+fn boot(amazon: &Emulator, clock: &Arc<ManualClock>, store: &Store) -> (TokenManager, Arc<Holder>) {
     let metrics = Metrics::new(&config::Metrics { account_labels_max: 10 }, Arc::default());
     let tls = https::client_config(None, false).expect("TLS");
     let patience = Duration::from_secs(10);

@@ -3,17 +3,17 @@
 
 use crate::support::{
     crowd::{Crowd, all_served},
+    grants::open_store,
     proxy::{ACME_REFRESH, Proxy, Setup, amazon, eventually},
 };
 use adsproxy::{
     sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator},
     testing::{
-        config::{Encryption, EncryptionKey, Store, StoreKind},
         secret::Secret,
-        store::{self, Credential, CredentialStore},
+        store::{Credential, Expected},
     },
 };
-use std::{fs, sync::Arc, time::Duration};
+use std::time::Duration;
 
 const DEAD: &str = "Atzr|a-refresh-token-that-amazon-has-forgotten";
 const NEW_SECRET: &str = "the-client-secret-of-next-year";
@@ -110,28 +110,21 @@ async fn with_tokens(amazon: &Emulator, current: &str, previous: Option<&str>) -
     let mut proxy = Proxy::with(amazon, setup);
     eventually("it has begun", || proxy.ask_admin("/startupz").contains(" 200 ")).await;
     proxy.kill();
-    let store = open(&proxy);
+    let store = open_store(&proxy);
     let record = Credential {
         refresh_token: current.into(),
         previous_refresh_token: previous.map(Secret::from),
         ..load(&proxy).await
     };
-    store.save(&record).await.expect("saved");
+    store.put_grant(&record, Expected::Any).await.expect("saved");
     proxy.restart()
 }
 
 async fn load(proxy: &Proxy) -> Credential {
     let acme = "acme".parse().expect("an alias");
     // Whoever saves may just be at it.
-    let _lock = tokio::time::timeout(Duration::from_secs(10), open(proxy).lock(&acme)).await;
-    open(proxy).load(&acme).await.expect("it reads").expect("a record")
-}
-
-fn open(proxy: &Proxy) -> Arc<dyn CredentialStore> {
-    let key = fs::read_to_string(proxy.dir.path().join("key")).expect("the key");
-    let key = EncryptionKey::new("k1", Secret::new(key));
-    let config = Store { kind: StoreKind::File, path: proxy.dir.path().join("store") };
-    store::open(&config, &Encryption { keys: vec![key] }).expect("it opens")
+    let _lock = tokio::time::timeout(Duration::from_secs(10), open_store(proxy).lock(&acme)).await;
+    open_store(proxy).load(&acme).await.expect("it reads").expect("a record")
 }
 
 fn calls(amazon: &Emulator) -> u64 {

@@ -2,19 +2,15 @@
 
 use crate::support::{
     crowd,
+    grants::connect_anew,
     proxy::{Proxy, Setup, amazon},
 };
 use adsproxy::{
     sandbox::{Emulator, LwaFault, Times},
-    testing::{
-        config::{Encryption, EncryptionKey, Store, StoreKind},
-        secret::Secret,
-        store,
-    },
+    testing::secret::Secret,
 };
 use http::Method;
 use std::{
-    fs,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -188,18 +184,12 @@ async fn dead(proxy: &Proxy) {
 
 /// Writes a new grant of `acme` into the store of `proxy`, as a login in another process does.
 async fn write_grant(proxy: &Proxy, refresh_token: String) {
-    let key = fs::read_to_string(proxy.dir.path().join("key")).expect("the key");
-    let key = EncryptionKey::new("k1", Secret::new(key));
-    let config = Store { kind: StoreKind::File, path: proxy.dir.path().join("store") };
-    let store = store::open(&config, &Encryption { keys: vec![key] }).expect("it opens");
-    let acme = "acme".parse().expect("an alias");
-    let _lock = store.lock(&acme).await.expect("locked");
-    let mut record = store.load(&acme).await.expect("it reads").expect("a record");
-    record.refresh_token = Secret::new(refresh_token);
-    record.previous_refresh_token = None;
-    record.access_token = None;
-    record.reauthorization_required = false;
-    store.save(&record).await.expect("saved");
+    connect_anew(proxy, |record| {
+        record.refresh_token = Secret::new(refresh_token);
+        record.previous_refresh_token = None;
+        record.reauthorization_required = false;
+    })
+    .await;
 }
 
 fn file_store() -> Setup {

@@ -3,16 +3,13 @@
 use crate::support::{
     canary::Canaries,
     extras,
+    grants::connect_anew,
     proxy::{ACME_REFRESH, GLOBEX_REFRESH, Proxy, Setup, amazon, assert_no_secret, eventually},
     receiver::{Manner, Received, Receiver, SECRET, verify},
 };
 use adsproxy::{
     sandbox::{CLIENT_SECRET, Emulator, LwaFault, Times},
-    testing::{
-        config::{Encryption, EncryptionKey, Store, StoreKind},
-        secret::Secret,
-        store,
-    },
+    testing::secret::Secret,
 };
 use http::Method;
 use std::{
@@ -55,7 +52,7 @@ async fn a_grant_that_dies_and_comes_back_is_told_once_each_and_in_order() {
         assert_eq!(proxy.get("/v2/profiles").await.error(), Some("reauthorization_required"));
     }
     let refresh_token = amazon.state().lwa.consent_again("acme").expect("a grant");
-    change_grant(&proxy, |record| {
+    connect_anew(&proxy, |record| {
         record.refresh_token = Secret::new(refresh_token);
         record.previous_refresh_token = None;
         record.reauthorization_required = false;
@@ -108,7 +105,7 @@ async fn a_consent_that_ends_soon_is_told() {
     let proxy = start(&amazon, &receiver.hook("ops", "")).await;
     assert_eq!(proxy.get("/v2/profiles").await.status, 200);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
-    change_grant(&proxy, |record| record.consented_at = Some(now.as_secs() - 345 * 86_400)).await;
+    connect_anew(&proxy, |record| record.consented_at = Some(now.as_secs() - 345 * 86_400)).await;
     eventually("a warning", || receiver.kinds().iter().any(|kind| kind == "grant.expiring")).await;
     let taken = receiver.taken();
     let expiring = of(&taken, "grant.expiring")[0].json();
@@ -368,20 +365,6 @@ fn the_receivers_own_check_can_fail() {
         manner: Manner::Close,
     };
     assert!(std::panic::catch_unwind(|| verify(&received)).is_err());
-}
-
-/// Changes the stored grant of `acme`, as another process does.
-async fn change_grant(proxy: &Proxy, change: impl FnOnce(&mut store::Credential)) {
-    let key = fs::read_to_string(proxy.dir.path().join("key")).expect("the key");
-    let key = EncryptionKey::new("k1", Secret::new(key));
-    let config = Store { kind: StoreKind::File, path: proxy.dir.path().join("store") };
-    let store = store::open(&config, &Encryption { keys: vec![key] }).expect("it opens");
-    let acme = "acme".parse().expect("an alias");
-    let _lock = store.lock(&acme).await.expect("locked");
-    let mut record = store.load(&acme).await.expect("it reads").expect("a record");
-    change(&mut record);
-    record.access_token = None;
-    store.save(&record).await.expect("saved");
 }
 
 #[tokio::test(flavor = "multi_thread")]

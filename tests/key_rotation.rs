@@ -15,7 +15,7 @@ use adsproxy::{
         id::Region,
         secret::Secret,
         store::{
-            Credential, CredentialStore, Store, StoredAccessToken,
+            Credential, Expected, Store, StoredAccessToken,
             notes::{Limit, Note, NoteKind},
         },
     },
@@ -161,7 +161,7 @@ async fn status_and_retire_know_what_needs_a_key() {
     let first = open(&home.path("store"), &[("k1", 1)]);
     first.notes().put(NoteKind::Ticket, "link", &link, limit).await.expect("kept");
     let lost = open(&home.path("store"), &[("lost", 9)]);
-    lost.save(&credential("stranger")).await.expect("saved");
+    lost.put_grant(&credential("stranger"), Expected::Any).await.expect("saved");
     let status = |home: &Home| -> Value {
         let said = home.run("key status --json");
         assert_eq!(said.code, Some(0), "{said:?}");
@@ -212,7 +212,7 @@ async fn a_server_without_a_key_in_use_says_so_keeps_the_records_and_serves_the_
     let store = proxy.dir.path().join("store");
     let record = store.join("accounts/acme.json");
     let kept = open(&store, &[("k1", 7)]).load(&id("acme")).await.expect("loads").expect("one");
-    open(&store, &[("lost", 9)]).save(&kept).await.expect("saved");
+    open(&store, &[("lost", 9)]).put_grant(&kept, Expected::Any).await.expect("saved");
     let before = fs::read(&record).expect("a record");
     let proxy = proxy.restart();
     let globex = proxy.request(Method::GET, "/v2/profiles").header("X-Ads-Account", "globex");
@@ -338,7 +338,7 @@ async fn fill(proxy: &Proxy) {
             region: Region::Na,
             ..credential(&account)
         };
-        store.save(&record).await.expect("saved");
+        store.put_grant(&record, Expected::Any).await.expect("saved");
     }
     let all = format!("\"accounts\":{}", ACCOUNTS + 2);
     eventually("all are known", || proxy.log().contains(&all)).await;

@@ -8,7 +8,7 @@ use adsproxy::{
         config::load::{self, Options},
         event::{Event, Kind},
         id::AccountId,
-        store::Credential,
+        store::{Credential, Expected},
     },
 };
 use std::{
@@ -113,7 +113,7 @@ async fn a_dead_grant_and_its_recovery_are_each_told_once() {
     let record = store.load(&acme()).await.expect("a store").expect("a record");
     let refresh_token = refresh_token.as_str().into();
     let record = Credential { refresh_token, reauthorization_required: false, ..record };
-    store.save(&record).await.expect("saved");
+    store.put_grant(&record, Expected::Any).await.expect("saved");
     let started = Instant::now();
     while program.engine.token(&acme()).await.is_err() {
         assert!(started.elapsed() < SECONDS);
@@ -163,7 +163,7 @@ async fn a_grant_is_told_to_end_soon_from_day_335_on() {
     let store = program.engine.store();
     let record = store.load(&acme()).await.expect("a store").expect("a record");
     let consented_at = Some(record.updated_at - 340 * 86_400);
-    store.save(&Credential { consented_at, ..record }).await.expect("saved");
+    store.put_grant(&Credential { consented_at, ..record }, Expected::Any).await.expect("saved");
     program.until(Kind::Expiring, 1).await;
     let expiring = program.first(Kind::Expiring);
     assert_eq!((expiring.account, expiring.days_left), (Some(acme()), Some(25)));

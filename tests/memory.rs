@@ -6,7 +6,7 @@ use adsproxy::testing::{
     config::{Encryption, EncryptionKey},
     id::Region,
     secret::Secret,
-    store::{Credential, CredentialStore, Store, StoredAccessToken},
+    store::{Credential, Expected, Store, StoredAccessToken},
 };
 use std::{
     fs::{self, File},
@@ -44,12 +44,12 @@ async fn a_removed_account_leaves_no_refresh_token_in_memory() {
         reauthorization_required: false,
         seed: None,
     };
-    store.save(&shop).await.expect("saved");
+    store.put_grant(&shop, Expected::Any).await.expect("saved");
     let known = || proxy.ask_admin("/status").contains("\"shop\"");
     eventually("it is known", known).await;
     let held = count(&proxy, &canary);
     assert!(held > 0, "this test can find it");
-    store.remove(&shop.account).await.expect("removed");
+    store.remove_grant(&shop.account, Expected::Any).await.expect("removed");
     eventually("it is forgotten", || !known()).await;
     assert_eq!(proxy.get("/v2/profiles").await.status, 200);
     assert_eq!(count(&proxy, &canary), 0, "{held} while it was held");

@@ -12,7 +12,7 @@ use adsproxy::{
     sandbox::{ApiFault, Emulator, LwaFault, Times},
     testing::{
         secret::Secret,
-        store::{Credential, CredentialStore, Store, notes::NoteKind},
+        store::{Credential, Expected, Store, notes::NoteKind},
     },
 };
 use http::Method;
@@ -130,7 +130,7 @@ async fn profiles_of_an_earlier_grant_do_not_speak_for_a_later_one() {
     // As an import with --replace does.
     let refresh_token = Secret::from(GLOBEX_REFRESH);
     let later = Credential { refresh_token, access_token: None, consented_at: None, ..record };
-    store.save(&later).await.expect("saved");
+    store.put_grant(&later, Expected::Any).await.expect("saved");
     amazon.state().lwa.revoke("globex");
     let asked = log_in(proxy.admin, "shop", INITECH).await;
     assert_eq!(asked.json()["state"], "question", "{}", asked.text);
@@ -163,7 +163,7 @@ async fn a_sealed_account_is_not_replaced_and_its_problem_says_how_to_mend_it() 
     log_in(proxy.admin, "shop", INITECH).await;
     let (store, shop) = (open_store(&proxy), "shop".parse().expect("an alias"));
     let record = store.load(&shop).await.expect("read").expect("a record");
-    sealed_with(&proxy, "lost", "B").save(&record).await.expect("saved");
+    sealed_with(&proxy, "lost", "B").put_grant(&record, Expected::Any).await.expect("saved");
     let path = "/api/auth/amazon/login?account=shop";
     let refused = ask(proxy.admin, Method::GET, path, &[]).await;
     assert_eq!(code(&refused), (503, "store_sealed".to_owned()), "{}", refused.text);

@@ -18,7 +18,7 @@ use adsproxy::{
         lwa::{Application, LwaClient},
         metrics::Metrics,
         reports::Reports,
-        store::{self, Credential, StoredAccessToken},
+        store::{Credential, Store, StoredAccessToken},
         token::{Authority, Surroundings, TokenManager},
     },
 };
@@ -427,7 +427,7 @@ async fn debug_shows_no_secret_of_any_type_that_holds_one() {
         reauthorization_required: false,
         seed: None,
     };
-    let store = store::open(&config.store, &config.encryption).expect("a store");
+    let store = Store::open(&config.store, &config.encryption).expect("a store");
     let tls = https::client_config(None, false).expect("TLS");
     let second = Duration::from_secs(1);
     let lwa = LwaClient::new(https::LwaHttp::new(&tls, second, second).expect("a client"));

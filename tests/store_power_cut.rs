@@ -12,7 +12,7 @@ use crate::support::{
 };
 use adsproxy::testing::{
     config,
-    store::{Credential, CredentialStore, Store},
+    store::{Credential, Expected, Store},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use std::{fs, path::Path};
@@ -175,7 +175,7 @@ async fn generation(files: &[(&str, Vec<u8>)], identity: &[u8]) -> Option<u64> {
     let account = "acme".parse().expect("an alias");
     let record = store.load(&account).await.ok()??;
     let next = Credential { generation: record.generation + 1, ..record.clone() };
-    store.save(&next).await.expect("the next save");
+    store.put_grant(&next, Expected::Any).await.expect("the next save");
     assert_eq!(store.load(&account).await.expect("opens"), Some(next));
     assert_eq!(fs::read_dir(dir.path().join("accounts")).expect("a directory").count(), 1);
     Some(record.generation)

@@ -25,7 +25,7 @@ use crate::{
     config::{self, Config},
     error_chain::chain as error_chain,
     metrics::Metrics,
-    store::{self, CredentialStore, Store},
+    store::{self, Store},
 };
 use files::Files;
 use keys::KeySource;
@@ -127,11 +127,11 @@ impl Audit {
     /// # Errors
     /// None.
     pub fn beside(
-        store: &dyn CredentialStore,
+        store: &Store,
         config: &Config,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, store::Error> {
-        Ok(Self::of_store(store.store(), &config.audit, clock))
+        Ok(Self::of_store(store, &config.audit, clock))
     }
 
     /// The log of `config`, whose keys are in `store`: they are made with its first entry.

@@ -13,7 +13,7 @@ use crate::{
     config::{Config, DEFAULT_APPLICATION, StoreKind},
     error_chain::chain,
     id::{AccountId, Region, placeholder_alias},
-    store::{self, Credential, CredentialStore},
+    store::{Credential, Store},
     token::{consent::days_left, stored_state},
 };
 use anyhow::{Context as _, bail};
@@ -94,15 +94,15 @@ impl Verb {
 }
 
 /// The store that outlives this process, if there is one.
-fn lasting_store(config: &Config) -> anyhow::Result<Option<Arc<dyn CredentialStore>>> {
+fn lasting_store(config: &Config) -> anyhow::Result<Option<Store>> {
     if config.store.kind == StoreKind::Memory {
         return Ok(None);
     }
-    let store = store::open(&config.store, &config.encryption);
+    let store = Store::open(&config.store, &config.encryption);
     Ok(Some(store.context("cannot open the store")?))
 }
 
-pub(super) fn store_to_change(config: &Config) -> anyhow::Result<Arc<dyn CredentialStore>> {
+pub(super) fn store_to_change(config: &Config) -> anyhow::Result<Store> {
     lasting_store(config)?.context(
         "store.kind = \"memory\" keeps nothing between processes: put the account into the \
          configuration, with accounts.<alias>.refresh_token",
@@ -110,11 +110,7 @@ pub(super) fn store_to_change(config: &Config) -> anyhow::Result<Arc<dyn Credent
 }
 
 /// What the configuration and the store say about one account.
-async fn describe(
-    config: &Config,
-    store: Option<&dyn CredentialStore>,
-    alias: &AccountId,
-) -> Option<Value> {
+async fn describe(config: &Config, store: Option<&Store>, alias: &AccountId) -> Option<Value> {
     let configured = config.accounts.get(alias);
     let loaded = match store {
         Some(store) => store.load(alias).await,
@@ -169,11 +165,11 @@ async fn list(config: &Config, as_json: bool) -> anyhow::Result<()> {
     let store = lasting_store(config)?;
     let mut aliases: BTreeSet<AccountId> = config.accounts.keys().cloned().collect();
     if let Some(store) = &store {
-        aliases.extend(store.list().await?);
+        aliases.extend(store.grants().await?);
     }
     let mut accounts = Vec::new();
     for alias in &aliases {
-        accounts.extend(describe(config, store.as_deref(), alias).await);
+        accounts.extend(describe(config, store.as_ref(), alias).await);
     }
     if as_json {
         return print(format!("{:#}\n", Value::Array(accounts)));
@@ -190,7 +186,7 @@ async fn list(config: &Config, as_json: bool) -> anyhow::Result<()> {
 
 async fn show(config: &Config, alias: &AccountId) -> anyhow::Result<()> {
     let store = lasting_store(config)?;
-    let Some(account) = describe(config, store.as_deref(), alias).await else {
+    let Some(account) = describe(config, store.as_ref(), alias).await else {
         bail!("there is no account {alias}; `adsproxy account list` shows those there are");
     };
     let expires = account["access_token_expires_in_secs"].as_u64();
@@ -219,14 +215,14 @@ impl Add {
         let store = store_to_change(config)?;
         // Looked at twice: before a person types a token for nothing, and under the lock, which is
         // not held while they do.
-        let existing = self.existing(&*store).await?;
+        let existing = self.existing(&store).await?;
         let (_, application) = self.region_and_application(config, existing.as_ref())?;
         let refresh_token = token_input::read(self.refresh_token_file.as_deref(), context)?;
         if let Some(named) = placeholder_alias(refresh_token.expose(), "Atzr")
             && let Ok(named) = named.parse::<AccountId>()
             && (named == self.alias
                 || config.accounts.contains_key(&named)
-                || store.list().await?.contains(&named))
+                || store.grants().await?.contains(&named))
         {
             bail!(
                 "this is a placeholder of adsproxy's own, which `exec` and `env` set, and no refresh \
@@ -243,7 +239,7 @@ impl Add {
             None => (refresh_token, None),
         };
         let _lock = store.lock(&self.alias).await?;
-        let existing = self.existing(&*store).await?;
+        let existing = self.existing(&store).await?;
         let (region, application) = self.region_and_application(config, existing.as_ref())?;
         // Without this, the server would seed the record anew from the configuration.
         let seed = config.accounts.get(&self.alias).and_then(|known| known.refresh_token.as_ref());
@@ -264,7 +260,7 @@ impl Add {
         };
         let action = if existing.is_some() { Action::AccountChange } else { Action::AccountAdd };
         let entry = Entry::new(Actor::cli(), action).account(&self.alias);
-        let audit = Audit::beside(&*store, config, Arc::new(SystemClock))?;
+        let audit = Audit::beside(&store, config, Arc::new(SystemClock))?;
         let saved = async { anyhow::Ok(store.save(&record).await?) };
         audit.around(entry, "store_failed", saved).await?;
         let done = match (existing.is_some(), wants_verification) {
@@ -276,7 +272,7 @@ impl Add {
         print(format!("account {} {done}; a running server notices by itself\n", self.alias))
     }
 
-    async fn existing(&self, store: &dyn CredentialStore) -> anyhow::Result<Option<Credential>> {
+    async fn existing(&self, store: &Store) -> anyhow::Result<Option<Credential>> {
         let existing = store.load(&self.alias).await?;
         if existing.is_some() && !self.replace {
             bail!("account {} is in the store already; say --replace to replace it", self.alias);
@@ -318,7 +314,7 @@ impl Add {
 
 async fn remove(config: &Config, alias: &AccountId, yes: bool) -> anyhow::Result<()> {
     let store = store_to_change(config)?;
-    if !store.list().await?.contains(alias) {
+    if !store.grants().await?.contains(alias) {
         bail!("account {alias} is not in the store; `adsproxy account list` shows those there are");
     }
     if !yes && !confirmed(alias)? {
@@ -326,7 +322,7 @@ async fn remove(config: &Config, alias: &AccountId, yes: bool) -> anyhow::Result
     }
     let _lock = store.lock(alias).await?;
     let entry = Entry::new(Actor::cli(), Action::AccountRemove).account(alias);
-    let audit = Audit::beside(&*store, config, Arc::new(SystemClock))?;
+    let audit = Audit::beside(&store, config, Arc::new(SystemClock))?;
     let removed = async {
         // Links and logins under way could bring it back.
         store.notes().forget(alias).await?;

@@ -137,7 +137,7 @@ impl Logins {
         self.put((Space::Login, &key), account, &pending, expires_in).await?;
         let entry = self.entry(Action::LoginStarted, account).about(&request.origin);
         if let Err(error) = self.engine.audit().write(entry).await {
-            let _ = self.engine.store().store().entries(Space::Login).delete(&key).await;
+            let _ = self.engine.store().entries(Space::Login).delete(&key).await;
             return Err(error.into());
         }
         let redirect_uri = return_address(&application);

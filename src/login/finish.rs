@@ -139,7 +139,7 @@ impl Logins {
             return Err(LoginCause::StateUnknown.into());
         }
         let key = key_of(state);
-        let logins = self.engine.store().store().entries(Space::Login);
+        let logins = self.engine.store().entries(Space::Login);
         let known = logins.get(&key).await?.and_then(parse::<PendingLogin>);
         let (account, pending) = known.ok_or(LoginCause::StateUnknown)?;
         // Before it is taken: a program that has seen the state alone must not end the login.
@@ -174,7 +174,7 @@ impl Logins {
         self.claim_code(account, &code).await?;
         if let Some(link) = &pending.link {
             // A link is good for one login that succeeds.
-            let known = self.engine.store().store().entries(Space::Ticket).get(link).await?;
+            let known = self.engine.store().entries(Space::Ticket).get(link).await?;
             known.ok_or(LoginCause::LinkUsed)?;
         }
         let (grant, before) = self.exchange(account, &application, &code, pending).await?;

@@ -10,7 +10,7 @@ use crate::{
     audit::Action,
     error_chain::chain,
     id::{AccountId, Region},
-    store::{Credential, CredentialStore, Space},
+    store::{Credential, Space, Store},
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -35,7 +35,7 @@ struct Remembered {
 
 impl Replaces {
     /// Whether `record` is what the new grant was compared with.
-    fn fits(&self, record: Option<&Credential>, store: &dyn CredentialStore) -> bool {
+    fn fits(&self, record: Option<&Credential>, store: &Store) -> bool {
         let record = record.filter(|record| !record.refresh_token.is_empty());
         match (self, record) {
             (Self::Anything, _) | (Self::Nothing, None) => true,
@@ -65,7 +65,7 @@ impl Logins {
         let config = self.engine.config().accounts.get(account);
         let lock = store.lock(account).await?;
         let record = store.load(account).await?;
-        if !grant.replaces.fits(record.as_ref(), &**store) {
+        if !grant.replaces.fits(record.as_ref(), store) {
             return Err(LoginCause::AccountChanged.into());
         }
         let region = config.map(|config| config.region).or(grant.region);
@@ -113,7 +113,7 @@ impl Logins {
             let outcome = Ok(LoginOutcome::Connected(connected.clone()));
             self.remember_outcome(account, Some(link), &outcome).await;
             // The one success that a link is good for; the account's lock keeps others out.
-            if let Err(error) = store.store().entries(Space::Ticket).delete(link).await {
+            if let Err(error) = store.entries(Space::Ticket).delete(link).await {
                 // The grant is in place; the date of its consent tells that the link is spent.
                 warn!(account = account.as_str(), error = %chain(&error), "cannot remove a used link");
             }

@@ -115,7 +115,7 @@ async fn what_has_expired_is_purged() {
     let (logins, clock) = logins();
     let started = begun(&logins).await;
     let key = key_of(started.state.expose());
-    let store = logins.engine.store().store();
+    let store = logins.engine.store();
     let is_there = async || store.entries(Space::Login).get(&key).await.expect("read").is_some();
     store.purge_expired(logins.now_ms()).await.expect("purged");
     assert!(is_there().await);

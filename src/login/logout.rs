@@ -34,7 +34,7 @@ impl Logins {
         let store = self.engine.store();
         let configured = self.engine.config().accounts.get(account);
         // Before the lock: an unknown alias must leave no file.
-        if configured.is_none() && !store.list().await?.contains(account) {
+        if configured.is_none() && !store.grants().await?.contains(account) {
             return Err(LoginError::new(
                 LoginCause::UnknownAccount,
                 format!("there is no account {account}"),
@@ -65,7 +65,7 @@ impl Logins {
         let store = self.engine.store();
         let configured = self.engine.config().accounts.get(account);
         // First: what is left of them after a failure could connect the account again.
-        store.store().delete_entries_of(account).await?;
+        store.delete_entries_of(account).await?;
         let revocation = self.revoke(record).await;
         let seed = configured.and_then(|config| config.refresh_token.as_ref());
         match (configured, seed) {

@@ -104,7 +104,7 @@ impl Logins {
     /// Purges expired entries until dropped: a grant that was not confirmed must not stay.
     pub(crate) async fn run_purge(&self) {
         loop {
-            if let Err(error) = self.engine.store().store().purge_expired(self.now_ms()).await {
+            if let Err(error) = self.engine.store().purge_expired(self.now_ms()).await {
                 tracing::warn!(error = %chain(&error), "cannot purge expired logins");
             }
             tokio::time::sleep(PURGE_INTERVAL).await;
@@ -133,7 +133,7 @@ impl Logins {
             Space::Login | Space::Grant => self.engine.config().login.pending_max,
             _ => ENTRIES_MAX,
         };
-        let entries = self.engine.store().store().entries(space);
+        let entries = self.engine.store().entries(space);
         Ok(entries.put(key, &item, Limit { max, now_ms }).await?)
     }
 
@@ -141,7 +141,7 @@ impl Logins {
     async fn extend_link(&self, key: &str, least: Duration) -> Result<(), LoginError> {
         let now_ms = self.now_ms();
         let until = now_ms.saturating_add(milliseconds(least));
-        let links = self.engine.store().store().entries(Space::Ticket);
+        let links = self.engine.store().entries(Space::Ticket);
         if let Some(mut item) = links.get(key).await?
             && item.expires_at_ms.is_some_and(|at| (now_ms + 1..until).contains(&at))
         {
@@ -156,7 +156,7 @@ impl Logins {
         &self,
         (space, key): (Space, &str),
     ) -> Result<Option<(AccountId, T)>, LoginError> {
-        let item = self.engine.store().store().entries(space).get(key).await?;
+        let item = self.engine.store().entries(space).get(key).await?;
         Ok(item.filter(|item| !self.is_expired(item)).and_then(parse))
     }
 
@@ -165,7 +165,7 @@ impl Logins {
         &self,
         (space, key): (Space, &str),
     ) -> Result<Option<(AccountId, T)>, LoginError> {
-        let item = self.engine.store().store().entries(space).take(key).await?;
+        let item = self.engine.store().entries(space).take(key).await?;
         Ok(item.filter(|item| !self.is_expired(item)).and_then(parse))
     }
 

@@ -87,6 +87,14 @@ impl Store {
         self.run(move |inner| inner.grant(&account)).await
     }
 
+    /// As [`Store::grant`], without its version.
+    ///
+    /// # Errors
+    /// As [`Store::grant`].
+    pub async fn load(&self, account: &AccountId) -> Result<Option<Credential>, Error> {
+        Ok(self.grant(account).await?.map(|found| found.value))
+    }
+
     /// Lists the accounts that have a grant, sorted, without opening any.
     ///
     /// # Errors

@@ -1,113 +1,49 @@
 //! The store as its callers know it until they use [`Store`] itself.
 
-use super::{Credential, Error, Expected, Item, Lock, Space, Store, Version, seal};
-use crate::{config, id::AccountId, secret::Secret};
-use std::{collections::BTreeMap, fmt::Debug, pin::Pin, sync::Arc, time::Duration};
+use super::{Credential, Error, Expected, Item, Lock, Space, Store};
+use crate::{id::AccountId, secret::Secret};
+use std::{fmt::Debug, pin::Pin, time::Duration};
 
 /// A boxed future.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A place that keeps credentials.
-pub trait CredentialStore: Send + Sync + Debug {
-    /// The store itself.
-    fn store(&self) -> &Store;
-
-    /// As [`Store::grant`].
+impl Store {
+    /// As [`Store::put_grant`], whatever is there.
     ///
     /// # Errors
     /// As there.
-    fn load<'a>(
-        &'a self,
-        account: &'a AccountId,
-    ) -> BoxFuture<'a, Result<Option<Credential>, Error>> {
-        Box::pin(async { Ok(self.store().grant(account).await?.map(|found| found.value)) })
+    pub async fn save(&self, credential: &Credential) -> Result<(), Error> {
+        self.put_grant(credential, Expected::Any).await.map(|_| ())
     }
 
-    /// As [`Store::put_grant`].
+    /// As [`Store::remove_grant`], whatever is there.
     ///
     /// # Errors
     /// As there.
-    fn save<'a>(&'a self, credential: &'a Credential) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async { self.store().put_grant(credential, Expected::Any).await.map(|_| ()) })
-    }
-
-    /// As [`Store::remove_grant`].
-    ///
-    /// # Errors
-    /// As there.
-    fn remove<'a>(&'a self, account: &'a AccountId) -> BoxFuture<'a, Result<bool, Error>> {
-        Box::pin(async { self.store().remove_grant(account, Expected::Any).await })
-    }
-
-    /// As [`Store::grants`].
-    ///
-    /// # Errors
-    /// As there.
-    fn list(&self) -> BoxFuture<'_, Result<Vec<AccountId>, Error>> {
-        Box::pin(async { self.store().grants().await })
-    }
-
-    /// As [`Store::versions`].
-    ///
-    /// # Errors
-    /// As there.
-    fn versions(&self) -> BoxFuture<'_, Result<BTreeMap<AccountId, u64>, Error>> {
-        Box::pin(async {
-            let versions = self.store().versions().await?;
-            Ok(versions.into_iter().map(|(account, Version(version))| (account, version)).collect())
-        })
+    pub async fn remove(&self, account: &AccountId) -> Result<bool, Error> {
+        self.remove_grant(account, Expected::Any).await
     }
 
     /// Waits for the account's lock.
     ///
     /// # Errors
-    /// `LeaseHeld` after the deadline, `Io`.
-    fn lock<'a>(&'a self, account: &'a AccountId) -> BoxFuture<'a, Result<Lock, Error>> {
-        Box::pin(async move {
-            let inner = &self.store().0;
-            match &inner.locks {
-                Some(locks) => {
-                    let path = locks.join(format!("{account}.lock"));
-                    inner.turns.lock_with_file(account, &path, LOCK_TIMEOUT).await
-                }
-                None => inner.turns.lock(account, LOCK_TIMEOUT).await,
+    /// `Locked` after the deadline, `Io`.
+    pub async fn lock(&self, account: &AccountId) -> Result<Lock, Error> {
+        let inner = &self.0;
+        match &inner.locks {
+            Some(locks) => {
+                let path = locks.join(format!("{account}.lock"));
+                inner.turns.lock_with_file(account, &path, LOCK_TIMEOUT).await
             }
-        })
-    }
-
-    /// As [`Store::fingerprint`].
-    fn fingerprint(&self, secret: &Secret) -> String {
-        seal::fingerprint(secret)
-    }
-
-    /// Says whether `stored` is a fingerprint of `secret`.
-    fn fingerprint_matches(&self, stored: &str, secret: &Secret) -> bool {
-        stored == seal::fingerprint(secret)
+            None => inner.turns.lock(account, LOCK_TIMEOUT).await,
+        }
     }
 
     /// The notes beside the records.
-    fn notes(&self) -> &dyn notes::Notes;
-}
-
-impl CredentialStore for Store {
-    fn store(&self) -> &Store {
+    #[must_use]
+    pub fn notes(&self) -> &dyn notes::Notes {
         self
     }
-
-    fn notes(&self) -> &dyn notes::Notes {
-        self
-    }
-}
-
-/// Opens the configured store.
-///
-/// # Errors
-/// As [`Store::open`].
-pub fn open(
-    store: &config::Store,
-    encryption: &config::Encryption,
-) -> Result<Arc<dyn CredentialStore>, Error> {
-    Ok(Arc::new(Store::open(store, encryption)?))
 }
 
 /// How long `lock` waits.

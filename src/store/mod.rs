@@ -27,7 +27,7 @@ pub use self::{
     entries::{Item, Limit, Space},
     error::{Damage, Error},
     instances::{Instance, InstanceInfo},
-    legacy::{BoxFuture, CredentialStore, notes, open},
+    legacy::{BoxFuture, notes},
     lock::Lock,
     ring::{KeyError, KeyRing, generate_key},
 };

@@ -7,7 +7,7 @@ use crate::{
     reports::Reports,
     secret::Secret,
     store::{
-        CredentialStore,
+        Store,
         notes::{Limit, Note, NoteKind},
     },
     token::consent::WARN_DAYS,
@@ -33,7 +33,7 @@ impl Reminders {
         &self,
         directory: &Directory,
         reports: &Reports,
-        store: &dyn CredentialStore,
+        store: &Store,
         now_unix: u64,
     ) {
         let table = directory.snapshot();
@@ -67,12 +67,12 @@ impl Reminders {
 }
 
 /// A store that cannot tell is no reason to keep silent.
-async fn is_remembered(store: &dyn CredentialStore, id: &AccountId, days_left: i64) -> bool {
+async fn is_remembered(store: &Store, id: &AccountId, days_left: i64) -> bool {
     let note = store.notes().look(NoteKind::Reminder, id.as_str()).await;
     note.ok().flatten().is_some_and(|note| note.text.expose() == days_left.to_string())
 }
 
-async fn remember(store: &dyn CredentialStore, id: &AccountId, days_left: i64, now_unix: u64) {
+async fn remember(store: &Store, id: &AccountId, days_left: i64, now_unix: u64) {
     let note = Note {
         account: id.clone(),
         expires_at_ms: now_unix.saturating_add(REMEMBERED_SECS).saturating_mul(1000),

@@ -14,7 +14,7 @@ use crate::{
     lwa::Application,
     reports::Reports,
     secret::Secret,
-    store::{self, Credential, CredentialStore, Lock},
+    store::{self, Credential, Lock, Store, Version},
     token::{Authority, Holder, Refused, TokenManager},
 };
 use std::{
@@ -38,13 +38,13 @@ const CONCURRENCY: usize = 16;
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The records' versions.
-type Versions = BTreeMap<AccountId, u64>;
+type Versions = BTreeMap<AccountId, Version>;
 
 /// What was seen when the store was last looked at.
 #[derive(Debug, Default)]
 struct Seen {
     /// Of each account its record's version, and whether it waited for a person or a key.
-    accounts: HashMap<AccountId, (u64, bool)>,
+    accounts: HashMap<AccountId, (Version, bool)>,
     /// Accounts whose record could not be looked at, which was logged.
     unreadable: HashSet<AccountId>,
     /// The store could not be listed, which was logged.
@@ -62,7 +62,7 @@ enum Found {
 #[derive(Clone, Debug)]
 pub struct Enroller {
     pub(super) config: Arc<Config>,
-    store: Arc<dyn CredentialStore>,
+    store: Store,
     tokens: TokenManager,
     clock: Arc<dyn Clock>,
     reports: Reports,
@@ -81,7 +81,7 @@ impl Enroller {
     #[must_use]
     pub fn new(
         config: Arc<Config>,
-        store: Arc<dyn CredentialStore>,
+        store: Store,
         tokens: TokenManager,
         clock: Arc<dyn Clock>,
         reports: Reports,
@@ -135,7 +135,8 @@ impl Enroller {
     /// # Errors
     /// When the store cannot be listed.
     pub async fn enroll_one(&self, id: &AccountId) -> Result<Option<Arc<Account>>, store::Error> {
-        let known = self.config.accounts.contains_key(id) || self.store.list().await?.contains(id);
+        let known =
+            self.config.accounts.contains_key(id) || self.store.grants().await?.contains(id);
         let account = if known { self.admit(id).await.map(Arc::new) } else { None };
         if let Some(account) = &account {
             let mut table = Table::clone(&self.directory.snapshot());
@@ -165,7 +166,7 @@ impl Enroller {
         let remind = async {
             loop {
                 sleep(FOLLOW_INTERVAL).await;
-                let (now, store) = (self.clock.now().unix(), &*self.store);
+                let (now, store) = (self.clock.now().unix(), &self.store);
                 let (directory, reports) = (&self.directory, &self.reports);
                 self.reminders.warn_of_expiring(directory, reports, store, now).await;
             }
@@ -327,10 +328,7 @@ impl Enroller {
         let fingerprint = self.store.fingerprint(seed);
         let replaces = record.is_some();
         if let Some(record) = &record
-            && record
-                .seed
-                .as_deref()
-                .is_some_and(|known| self.store.fingerprint_matches(known, seed))
+            && record.seed.as_deref().is_some_and(|known| *known == self.store.fingerprint(seed))
         {
             return Ok(Found::Stored(Some(self.refingerprint(record, fingerprint).await)));
         }

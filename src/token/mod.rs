@@ -29,7 +29,7 @@ use crate::{
     lwa::{Application, LwaClient},
     metrics::{Metrics, Trigger},
     reports::Reports,
-    store::{self, Credential, CredentialStore},
+    store::{self, Credential, Store},
 };
 use slot::{Failure, Policy, Rejected, Want};
 use std::{
@@ -75,7 +75,7 @@ pub struct Surroundings {
     /// Is asked for tokens.
     pub lwa: LwaClient,
     /// Keeps grants.
-    pub store: Arc<dyn CredentialStore>,
+    pub store: Store,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Where what happens is reported.
@@ -90,7 +90,7 @@ struct Inner {
     config: config::Token,
     clock: Arc<dyn Clock>,
     lwa: LwaClient,
-    store: Arc<dyn CredentialStore>,
+    store: Store,
     metrics: Arc<Metrics>,
     announcer: announce::Announcer,
     control: Handle,

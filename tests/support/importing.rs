@@ -5,12 +5,12 @@ use super::{
     program::{Home, Said, said},
 };
 use adsproxy::testing::{
-    config::{Encryption, EncryptionKey, Store, StoreKind},
+    config::{Encryption, EncryptionKey, Store as StoreConfig, StoreKind},
     secret::Secret,
-    store::{self, Credential, CredentialStore},
+    store::{Credential, Store},
 };
 use serde_json::Value;
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fs, path::Path};
 
 pub const CLIENT_SECRET: &str = "CANARY-configured-client-secret";
 pub const OTHER_SECRET: &str = "CANARY-client-secret-of-the-source";
@@ -77,15 +77,15 @@ impl Scene {
         self.home.write(name, text, 0o600);
     }
 
-    pub fn store(&self) -> Arc<dyn CredentialStore> {
+    pub fn store(&self) -> Store {
         let key = fs::read_to_string(self.home.path(".config/adsproxy/key")).expect("the key");
         let config = fs::read_to_string(self.home.path("proxy.toml")).expect("the configuration");
         let id = config.split("id = \"").nth(2).expect("a key id").split('"').next();
         let id = id.expect("a key id");
         let key = EncryptionKey::new(id, Secret::new(key));
         let path = self.home.path(".local/state/adsproxy");
-        let config = Store { kind: StoreKind::File, path };
-        store::open(&config, &Encryption { keys: vec![key] }).expect("it opens")
+        let config = StoreConfig { kind: StoreKind::File, path };
+        Store::open(&config, &Encryption { keys: vec![key] }).expect("it opens")
     }
 
     pub async fn record(&self, alias: &str) -> Credential {

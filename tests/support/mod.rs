@@ -12,6 +12,8 @@ pub mod commands;
 pub mod crowd;
 pub mod extras;
 #[cfg(feature = "sandbox")]
+pub mod grants;
+#[cfg(feature = "sandbox")]
 pub mod importing;
 #[cfg(feature = "sandbox")]
 pub mod login;

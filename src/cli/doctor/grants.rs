@@ -17,7 +17,7 @@ use crate::{
     id::AccountId,
     lwa::{self, Application, Granted, LwaClient},
     secret::Secret,
-    store::{self, Credential, CredentialStore, Epoch, Lock, StoredAccessToken},
+    store::{self, Credential, Epoch, Lock, Store, StoredAccessToken},
     token::consent::{WARN_DAYS, days_left},
 };
 use std::{sync::Arc, time::Duration};
@@ -68,7 +68,7 @@ pub(super) async fn check(client: Client, known: Vec<Known>, wanted: &[AccountId
 #[derive(Clone)]
 pub(super) struct Client {
     pub(super) config: Arc<Config>,
-    store: Option<Arc<dyn CredentialStore>>,
+    store: Option<Store>,
     server: Option<Server>,
     pub(super) ways: Ways,
 }
@@ -76,7 +76,7 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(
         config: Arc<Config>,
-        store: Option<Arc<dyn CredentialStore>>,
+        store: Option<Store>,
         server: Option<Server>,
         ways: Ways,
     ) -> Self {
@@ -134,7 +134,7 @@ impl Client {
         let application = Application::new(&account.application, configured);
         let is_seeded = |record: &Credential| match (&account.seed, &self.store) {
             (Some(seed), Some(store)) => {
-                record.seed.as_ref().is_some_and(|known| store.fingerprint_matches(known, seed))
+                record.seed.as_ref().is_some_and(|known| *known == store.fingerprint(seed))
             }
             _ => true,
         };

@@ -9,14 +9,13 @@ use crate::{
     error_chain::chain,
     id::{AccountId, Region},
     secret::Secret,
-    store::{self, Credential, CredentialStore},
+    store::{Credential, Store},
 };
 use rustix::fs::statvfs;
 use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 use tokio::time::timeout;
@@ -44,7 +43,7 @@ pub(super) struct Known {
 #[derive(Default)]
 pub(super) struct Accounts {
     /// None if it keeps nothing, is not there yet, or cannot be opened.
-    pub(super) store: Option<Arc<dyn CredentialStore>>,
+    pub(super) store: Option<Store>,
     /// All but those whose records cannot be read.
     pub(super) known: Vec<Known>,
 }
@@ -65,7 +64,7 @@ pub(super) async fn check(config: &Config) -> (Vec<Finding>, Accounts) {
         findings.extend(exposed(path).or_else(|| exposed_below(path, 2)));
         findings.push(writable("store", "store.path", path));
         findings.extend(space(path));
-        match store::open(&config.store, &config.encryption) {
+        match Store::open(&config.store, &config.encryption) {
             Ok(store) => accounts.store = Some(store),
             Err(error) => {
                 let fix = "look at [encryption] and [store]; `adsproxy key init` makes a key";
@@ -73,7 +72,7 @@ pub(super) async fn check(config: &Config) -> (Vec<Finding>, Accounts) {
             }
         }
     }
-    match timeout(STORE_TIMEOUT, read(config, accounts.store.as_deref())).await {
+    match timeout(STORE_TIMEOUT, read(config, accounts.store.as_ref())).await {
         Ok((read, known)) => {
             findings.extend(read);
             accounts.known = known;
@@ -87,11 +86,11 @@ pub(super) async fn check(config: &Config) -> (Vec<Finding>, Accounts) {
 }
 
 /// Opens every record.
-async fn read(config: &Config, store: Option<&dyn CredentialStore>) -> (Vec<Finding>, Vec<Known>) {
+async fn read(config: &Config, store: Option<&Store>) -> (Vec<Finding>, Vec<Known>) {
     let (mut findings, mut known, mut records) = (Vec::new(), Vec::new(), 0);
     let mut ids: BTreeSet<AccountId> = config.accounts.keys().cloned().collect();
     if let Some(store) = store {
-        match store.list().await {
+        match store.grants().await {
             Ok(stored) => ids.extend(stored),
             Err(error) => {
                 let fix = "look at the directory of the store";

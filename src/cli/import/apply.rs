@@ -10,7 +10,7 @@ use crate::{
     audit::{self, Action, Actor, Audit},
     config::{Config, DEFAULT_APPLICATION},
     secret::Secret,
-    store::{Credential, CredentialStore, Epoch},
+    store::{Credential, Epoch, Store},
 };
 use anyhow::{Context as _, bail};
 use std::sync::Arc;
@@ -34,7 +34,7 @@ struct Applied {
 /// Decides on every record and carries it out.
 #[derive(Debug)]
 pub(super) struct Importer {
-    pub(super) store: Arc<dyn CredentialStore>,
+    pub(super) store: Store,
     pub(super) audit: Audit,
     pub(super) config: Arc<Config>,
     pub(super) replace: bool,
@@ -161,7 +161,7 @@ impl Importer {
 
     /// Whether `token` is the account's grant, or one that it has come from.
     fn is_same_grant(&self, existing: &Credential, token: &Secret) -> bool {
-        let is_seed = |seed: &String| self.store.fingerprint_matches(seed, token);
+        let is_seed = |seed: &String| *seed == self.store.fingerprint(token);
         existing.refresh_token == *token
             || existing.previous_refresh_token.as_ref() == Some(token)
             || existing.seed.as_ref().is_some_and(is_seed)

@@ -20,7 +20,7 @@ use crate::{
     clock::{Clock, SystemClock},
     config::Config,
     id::{AccountId, Region},
-    store::{self, CredentialStore},
+    store::{self, Store},
 };
 use advice::Advice;
 use anyhow::{Context as _, bail};
@@ -129,12 +129,12 @@ impl Import {
     }
 
     /// A dry run makes no store where there is none.
-    fn open_store(&self, config: &Config) -> anyhow::Result<Arc<dyn CredentialStore>> {
+    fn open_store(&self, config: &Config) -> anyhow::Result<Store> {
         if !self.dry_run || !config.store.kind.seals() || config.store.path.exists() {
             return store_to_change(config);
         }
         store::Store::check(&config.store, &config.encryption).context("cannot open the store")?;
-        Ok(Arc::new(store::Store::memory()?))
+        Ok(store::Store::memory()?)
     }
 
     /// The report, and whether the audit log has an entry of where the changes came from.
@@ -142,7 +142,7 @@ impl Import {
         &self,
         context: &Context,
         config: Arc<Config>,
-        store: Arc<dyn CredentialStore>,
+        store: Store,
         source: Source,
     ) -> anyhow::Result<(ImportReport, Result<(), audit::Error>)> {
         let application = self.application.as_deref();
@@ -150,7 +150,7 @@ impl Import {
             bail!("--application: {}", plan::unknown_application(&config));
         }
         let mut known: BTreeSet<AccountId> = config.accounts.keys().cloned().collect();
-        known.extend(store.list().await.context("cannot read the store")?);
+        known.extend(store.grants().await.context("cannot read the store")?);
         let keys = (source.kind == SourceKind::Legacy)
             .then(|| source::fernet_keys(self.fernet_key_file.as_deref(), &context.environment));
         let now = SystemClock.now().unix();
@@ -179,7 +179,7 @@ impl Import {
                 }
             }
         }
-        let audit = Audit::beside(&*store, &config, Arc::new(SystemClock))?;
+        let audit = Audit::beside(&store, &config, Arc::new(SystemClock))?;
         let (replace, dry_run) = (self.replace, self.dry_run);
         let importer = Importer { store, audit: audit.clone(), config, replace, dry_run, now };
         Arc::new(importer).apply_all(&mut records).await;
