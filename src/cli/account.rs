@@ -6,6 +6,7 @@ mod verify;
 use super::{
     Context, confirmed, day, print, region,
     table::{span, table},
+    wire::block_on,
 };
 use crate::{
     audit::{Action, Actor, Audit, Entry},
@@ -26,7 +27,7 @@ use std::{
 };
 
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum Verb {
+pub(super) enum AccountVerb {
     /// List the accounts in the configuration and in the store
     List {
         /// Print JSON
@@ -78,18 +79,17 @@ pub(super) struct Add {
     no_verify: bool,
 }
 
-impl Verb {
+impl AccountVerb {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
         let config = context.load()?.config;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
+        block_on(async {
             match self {
                 Self::List { json } => list(&config, *json).await,
                 Self::Show { alias } => show(&config, alias).await,
                 Self::Add(add) => add.run(context, &config).await,
                 Self::Remove { alias, yes } => remove(&config, alias, *yes).await,
             }
-        })
+        })?
     }
 }
 
@@ -116,34 +116,32 @@ async fn describe(config: &Config, store: Option<&Store>, alias: &AccountId) -> 
         Some(store) => store.load(alias).await,
         None => Ok(None),
     };
-    let (record, error) = match loaded {
-        Ok(record) => (record, None),
-        Err(error) => (None, Some(error)),
-    };
-    if configured.is_none() && record.is_none() && error.is_none() {
+    let found = loaded.as_ref().map(Option::as_ref);
+    let record = found.ok().flatten();
+    let in_store = record.is_some() || found.is_err();
+    if configured.is_none() && !in_store {
         return None;
     }
+    let now = SystemClock.now();
     let has_token = configured.is_some_and(|account| account.refresh_token.is_some());
-    let found = error.as_ref().map_or(Ok(record.as_ref()), Err);
-    let state = stored_state(found, has_token, &config.token, SystemClock.now());
-    let region = configured.map(|account| account.region).or(record.as_ref().map(|r| r.region));
-    let application = configured.map(|account| &account.application);
-    let application = application.or(record.as_ref().map(|record| &record.application));
-    let token = record.as_ref().and_then(|record| record.access_token.as_ref());
-    let now = SystemClock.now().unix();
+    let state = stored_state(found, has_token, &config.token, now);
+    let place = configured.map(|account| (account.region, &account.application));
+    let place = place.or(record.map(|record| (record.region, &record.application)));
+    let token = record.and_then(|record| record.access_token.as_ref());
+    let consented_at = record.and_then(|record| record.consented_at);
     Some(json!({
         "account": alias.as_str(),
         "state": state.as_str(),
-        "region": region.map(Region::as_str),
-        "application": application,
+        "region": place.map(|(region, _)| region.as_str()),
+        "application": place.map(|(_, application)| application),
         "in_config": configured.is_some(),
-        "in_store": record.is_some() || error.is_some(),
-        "access_token_expires_in_secs": token.map(|token| token.expires_at.saturating_sub(now)),
-        "generation": record.as_ref().map(|record| record.generation),
-        "consent_days_left": record.as_ref().and_then(|record| Some(days_left(record.consented_at?, now))),
-        "consented": record.as_ref().and_then(|record| date(record.consented_at?)),
-        "updated": record.as_ref().and_then(|record| date(record.updated_at)),
-        "error": error.as_ref().map(|error| chain(error)),
+        "in_store": in_store,
+        "access_token_expires_in_secs": token.map(|t| t.expires_at.saturating_sub(now.unix())),
+        "generation": record.map(|record| record.generation),
+        "consent_days_left": consented_at.map(|at| days_left(at, now.unix())),
+        "consented": consented_at.and_then(date),
+        "updated": record.and_then(|record| date(record.updated_at)),
+        "error": found.err().map(|error| chain(error)),
     }))
 }
 
@@ -177,10 +175,10 @@ async fn list(config: &Config, as_json: bool) -> anyhow::Result<()> {
     if accounts.is_empty() {
         return print("no accounts; `adsproxy account add ALIAS --region na` makes one\n");
     }
-    const COLUMNS: [&str; 7] =
+    let columns =
         ["account", "state", "region", "application", "in_config", "in_store", "consent_days_left"];
-    let mut rows = vec![COLUMNS.map(|name| name.to_uppercase().replace('_', " "))];
-    rows.extend(accounts.iter().map(|account| COLUMNS.map(|name| text(&account[name]))));
+    let mut rows = vec![columns.map(|name| name.to_uppercase().replace('_', " "))];
+    rows.extend(accounts.iter().map(|account| columns.map(|name| text(&account[name]))));
     print(table(&rows))
 }
 
@@ -189,24 +187,22 @@ async fn show(config: &Config, alias: &AccountId) -> anyhow::Result<()> {
     let Some(account) = describe(config, store.as_ref(), alias).await else {
         bail!("there is no account {alias}; `adsproxy account list` shows those there are");
     };
+    let keys = [
+        "account",
+        "state",
+        "region",
+        "application",
+        "in_config",
+        "in_store",
+        "generation",
+        "consented",
+        "consent_days_left",
+        "updated",
+        "error",
+    ];
+    let mut rows = Vec::from(keys.map(|key| [key.replace('_', " "), text(&account[key])]));
     let expires = account["access_token_expires_in_secs"].as_u64();
-    let rows: Vec<[String; 2]> = [
-        ("account", "account"),
-        ("state", "state"),
-        ("region", "region"),
-        ("application", "application"),
-        ("in configuration", "in_config"),
-        ("in store", "in_store"),
-        ("generation", "generation"),
-        ("consented", "consented"),
-        ("consent days left", "consent_days_left"),
-        ("updated", "updated"),
-        ("error", "error"),
-    ]
-    .iter()
-    .map(|(label, key)| [(*label).to_owned(), text(&account[*key])])
-    .chain([["access token for".to_owned(), expires.map(span).unwrap_or_default()]])
-    .collect();
+    rows.push(["access token for".to_owned(), expires.map(span).unwrap_or_default()]);
     print(table(&rows))
 }
 

@@ -28,7 +28,7 @@ const FOLLOW_INTERVAL: Duration = Duration::from_millis(250);
 const FINDINGS_MAX: usize = 20;
 
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum Verb {
+pub(super) enum AuditVerb {
     /// Show the last entries of the audit log
     Tail(ShowTail),
     /// Check that the audit log was not changed; exits with 1 if it was, and names the line
@@ -75,7 +75,7 @@ fn since(text: &str) -> Result<Duration, String> {
     Ok(SystemClock.now().wall.saturating_sub(ago))
 }
 
-impl Verb {
+impl AuditVerb {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
         let config = context.load()?.config;
         match self {
@@ -97,12 +97,12 @@ impl ShowTail {
         let filter = Filter { account, action, since: self.since };
         let mut tail = Tail::new(configured(config)?, filter);
         let mut shown = tail.last(self.lines)?;
-        let mut columns = Columns::default();
+        let mut widths = [0; 5];
         loop {
             if self.json {
                 shown.iter().try_for_each(|entry| print(format!("{}\n", entry.json)))?;
             } else {
-                print(columns.lay_out(&shown))?;
+                print(lay_out(&shown, &mut widths))?;
             }
             if !self.follow {
                 return Ok(());
@@ -113,69 +113,62 @@ impl ShowTail {
     }
 }
 
-/// When, who, what, on which account, with which outcome; the rest has no column.
-const HEADING: [&str; 5] = ["TIME", "ACTOR", "ACTION", "ACCOUNT", "OUTCOME"];
+/// The last has no width of its own.
+const HEADING: [&str; 6] = ["TIME", "ACTOR", "ACTION", "ACCOUNT", "OUTCOME", "DETAILS"];
 
-/// The widths of the columns: they grow with what is shown and never shrink.
-#[derive(Default)]
-struct Columns([usize; 5]);
-
-impl Columns {
-    /// `entries` under each other; the first call begins with the heading.
-    fn lay_out(&mut self, entries: &[Shown]) -> String {
-        let mut rows: Vec<([String; 5], String)> = entries.iter().map(row).collect();
-        if self.0 == [0; 5] {
-            rows.insert(0, (HEADING.map(str::to_owned), "DETAILS".to_owned()));
-        }
-        for (cells, _) in &rows {
-            for (width, cell) in self.0.iter_mut().zip(cells) {
-                *width = (*width).max(cell.chars().count());
-            }
-        }
-        let line = |(cells, rest): &([String; 5], String)| {
-            let cells = cells.iter().zip(self.0).map(|(cell, width)| format!("{cell:width$}  "));
-            format!("{}\n", (cells.collect::<String>() + rest).trim_end())
-        };
-        rows.iter().map(line).collect()
+/// `entries` under each other, the heading before the first. Columns grow and never shrink.
+fn lay_out(entries: &[Shown], widths: &mut [usize; 5]) -> String {
+    let mut rows: Vec<[String; 6]> = entries.iter().map(row).collect();
+    if *widths == [0; 5] {
+        rows.insert(0, HEADING.map(str::to_owned));
     }
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |row: &[String; 6]| {
+        let cells = row.iter().zip(*widths).map(|(cell, width)| format!("{cell:width$}  "));
+        format!("{}\n", (cells.collect::<String>() + &row[5]).trim_end())
+    };
+    rows.iter().map(line).collect()
 }
 
 /// One entry for a person.
-fn row(entry: &Shown) -> ([String; 5], String) {
+fn row(entry: &Shown) -> [String; 6] {
     let text = |name: &str| match &entry.members[name] {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let named = |name: &str, label: &str| match text(name) {
-        value if value.is_empty() => value,
-        value => format!("{label}={}", plain(&value)),
+    let joined = |first: String, second: String| match second.is_empty() {
+        true => first,
+        false => format!("{first}:{second}"),
     };
     let user = if text("user").is_empty() { text("uid") } else { text("user") };
-    let actor = if user.is_empty() { text("actor") } else { format!("{}:{user}", text("actor")) };
-    let outcome = match text("reason") {
-        reason if reason.is_empty() => text("outcome"),
-        reason => format!("{}:{reason}", text("outcome")),
-    };
     let details = [
-        named("generation", "generation"),
-        named("about", "about"),
-        named("count", "count"),
-        named("request_id", "request"),
+        ("generation", "generation"),
+        ("about", "about"),
+        ("count", "count"),
+        ("request_id", "request"),
     ];
-    let cells = [text("time"), actor, text("action"), text("account"), outcome];
-    let details: Vec<&str> =
-        details.iter().map(String::as_str).filter(|detail| !detail.is_empty()).collect();
-    (cells.each_ref().map(|cell| plain(cell)), details.join("  "))
+    let details = details.map(|(name, label)| (text(name), label));
+    let details = details.iter().filter(|(value, _)| !value.is_empty());
+    let details = details.map(|(value, label)| format!("{label}={}", plain(value)));
+    let [time, actor, action, account, outcome] = [
+        text("time"),
+        joined(text("actor"), user),
+        text("action"),
+        text("account"),
+        joined(text("outcome"), text("reason")),
+    ]
+    .map(|cell| plain(&cell));
+    [time, actor, action, account, outcome, details.collect::<Vec<_>>().join("  ")]
 }
 
 fn verify(config: &Config, path: Option<&Path>, json: bool) -> anyhow::Result<()> {
     let report = check(config, path)?;
-    if json {
-        print(format!("{:#}\n", report.to_json()))?;
-    } else {
-        print(told(&report))?;
-    }
+    print(if json { format!("{:#}\n", report.to_json()) } else { summary(&report) })?;
     match report.is_clean() {
         true => Ok(()),
         false => bail!("the audit log is not as adsproxy wrote it"),
@@ -209,23 +202,20 @@ fn is_same(a: &Path, b: &Path) -> bool {
     a == b || a.canonicalize().ok().is_some_and(|a| b.canonicalize().is_ok_and(|b| a == b))
 }
 
-fn told(report: &Report) -> String {
-    let mut text = String::new();
-    for finding in report.findings.iter().take(FINDINGS_MAX) {
-        text += &format!("{finding}\n");
-    }
+fn summary(report: &Report) -> String {
+    let shown = report.findings.iter().take(FINDINGS_MAX);
+    let mut text: String = shown.map(|finding| format!("{finding}\n")).collect();
     if report.findings.len() > FINDINGS_MAX {
         text += &format!("and {} more\n", report.findings.len() - FINDINGS_MAX);
     }
-    for note in &report.notes {
-        text += &format!("note: {note}\n");
-    }
+    text.extend(report.notes.iter().map(|note| format!("note: {note}\n")));
     let verdict = if report.is_clean() { "clean" } else { "CHANGED" };
+    let keys = Vec::from_iter(report.keys.iter().map(String::as_str)).join(", ");
     let rows = [
-        ["log".to_owned(), verdict.to_owned()],
-        ["entries".to_owned(), report.entries.to_string()],
-        ["files".to_owned(), report.files.to_string()],
-        ["keys".to_owned(), Vec::from_iter(report.keys.iter().map(String::as_str)).join(", ")],
+        ("log", verdict.to_owned()),
+        ("entries", report.entries.to_string()),
+        ("files", report.files.to_string()),
+        ("keys", keys),
     ];
-    text + &table(&rows)
+    text + &table(&rows.map(|(label, value)| [label.to_owned(), value]))
 }

@@ -22,7 +22,7 @@ use std::{
 };
 
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum Verb {
+pub(super) enum HookVerb {
     /// List the messages that wait for a hook and those that were given up
     List {
         /// Only those that were given up
@@ -48,7 +48,7 @@ pub(super) enum Verb {
     },
 }
 
-impl Verb {
+impl HookVerb {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
         let config = context.load()?.config;
         match self {

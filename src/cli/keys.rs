@@ -4,18 +4,13 @@ mod init;
 mod rotate;
 mod status;
 
-use super::{Context, print, table::table};
-use crate::{
-    audit::Audit,
-    clock::SystemClock,
-    config::{Config, load::Loaded},
-    store::Store,
-};
+use super::{Context, print, table::table, wire::block_on};
+use crate::{audit::Audit, clock::SystemClock, store::Store};
 use anyhow::{Context as _, bail};
 use std::sync::Arc;
 
 #[derive(Debug, clap::Subcommand)]
-pub(in crate::cli) enum Verb {
+pub(in crate::cli) enum KeyVerb {
     /// Make a new key and print the lines that use it; never overwrites one
     Init(init::Init),
     /// Seal every record anew with the first key, while servers run
@@ -34,36 +29,25 @@ pub(in crate::cli) enum Verb {
     },
 }
 
-impl Verb {
+impl KeyVerb {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        match self {
-            Self::Init(init) => init.run(context),
-            Self::Rotate => {
-                let (config, store) = sealed_store(context)?;
-                runtime.block_on(rotate::run(&config, &store))
-            }
-            Self::Status { json } => {
-                let (_, store) = sealed_store(context)?;
-                runtime.block_on(status::run(&store, *json))
-            }
-            Self::Retire { id } => {
-                let (config, store) = sealed_store(context)?;
-                runtime.block_on(status::retire(&config, &store, id))
-            }
+        if let Self::Init(init) = self {
+            return init.run(context);
         }
+        let config = context.load()?.config;
+        if !config.store.kind.seals() {
+            bail!("store.kind = \"memory\" seals nothing: there is no key to look after");
+        }
+        let store = Store::open(&config.store, &config.encryption);
+        let store = store.context("cannot open the store")?;
+        let audit = Audit::of_store(&store, &config.audit, Arc::new(SystemClock));
+        block_on(async {
+            match self {
+                Self::Init(_) => Ok(()),
+                Self::Rotate => rotate::run(&store, &audit).await,
+                Self::Status { json } => status::run(&store, *json).await,
+                Self::Retire { id } => status::retire(&store, &audit, id).await,
+            }
+        })?
     }
-}
-
-fn sealed_store(context: &Context) -> anyhow::Result<(Config, Store)> {
-    let Loaded { config, .. } = context.load()?;
-    if !config.store.kind.seals() {
-        bail!("store.kind = \"memory\" seals nothing: there is no key to look after");
-    }
-    let store = Store::open(&config.store, &config.encryption).context("cannot open the store")?;
-    Ok((config, store))
-}
-
-fn audit(config: &Config, store: &Store) -> Audit {
-    Audit::of_store(store, &config.audit, Arc::new(SystemClock))
 }

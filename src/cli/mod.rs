@@ -84,10 +84,10 @@ enum Verb {
     Logout(logout::Logout),
     /// Look at and change the accounts in the store
     #[command(subcommand)]
-    Account(account::Verb),
+    Account(account::AccountVerb),
     /// Show the audit log, check that it was not changed
     #[command(subcommand)]
-    Audit(audit::Verb),
+    Audit(audit::AuditVerb),
     /// Bring accounts over from what you run now
     Import(import::Import),
     Token(token::Token),
@@ -101,10 +101,10 @@ enum Verb {
     Doctor(doctor::Doctor),
     /// Make, rotate and show the keys that seal the store
     #[command(subcommand)]
-    Key(keys::Verb),
+    Key(keys::KeyVerb),
     /// Look at what waits for hooks, send it again, try a hook
     #[command(subcommand)]
-    Hooks(hooks::Verb),
+    Hooks(hooks::HookVerb),
     /// Exit with 0 if the running server is ready, else with 1
     Healthcheck,
     Wait(wait::Wait),

@@ -41,7 +41,7 @@ pub(super) struct Status {
 impl Status {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
         if self.offline {
-            return account::Verb::List { json: self.json }.run(context);
+            return account::AccountVerb::List { json: self.json }.run(context);
         }
         let server = server(context)?;
         let terminal = io::stdout().is_terminal();

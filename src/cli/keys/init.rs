@@ -5,14 +5,12 @@ use crate::{
     audit::{self, Action, Actor, Audit, Entry},
     clock::{Clock, SystemClock},
     config::{EncryptionKey, Material, StoreKind},
-    secret::Secret,
+    durable_file,
     store::{self, Store},
 };
 use anyhow::{Context as _, bail};
 use std::{
-    fs::{DirBuilder, File, OpenOptions},
     io::{ErrorKind, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -47,7 +45,7 @@ impl Init {
         if self.passphrase {
             return prepare_passphrases(context);
         }
-        // Without a configuration, or with one that lacks this very key, there is nothing to heed.
+        // Without a configuration, or with one that lacks this very key, no key is taken.
         let keys = context.load().map(|loaded| loaded.config.encryption.keys).unwrap_or_default();
         let id = match &self.id {
             Some(id) if !self.keyring && keys.iter().any(|key| key.id == *id) => {
@@ -56,14 +54,8 @@ impl Init {
             Some(id) => id.clone(),
             None => free_id(&keys)?,
         };
-        let entry = Entry::new(Actor::cli(), Action::KeyInit).about(&id);
-        record(context, &entry.clone().attempt()).context("no key was made")?;
-        if self.keyring {
-            in_keyring(&id)?
-        } else {
-            self.in_file(context, &id)?
-        }
-        record(context, &entry).context(UNRECORDED)?;
+        let make = || if self.keyring { in_keyring(&id) } else { self.in_file(context, &id) };
+        recorded(context, &id, || make().map(|()| true))?;
         match keys.iter().all(|key| key.id == id) {
             true => Ok(()),
             false => print(
@@ -101,15 +93,28 @@ impl Init {
     }
 }
 
-/// Writes down that a key is about to be made, or was. Where there is no configuration, or no key yet that
-/// could protect the audit log, there is nothing to write it into.
-fn record(context: &Context, entry: &Entry) -> Result<(), audit::Error> {
-    let Ok(loaded) = context.load() else { return Ok(()) };
-    let Ok(audit) = Audit::new(&loaded.config, Arc::new(SystemClock)) else { return Ok(()) };
-    audit.record(entry)
+/// Makes a key between two entries of the audit log; `make` says whether there was need for it.
+/// Without a configuration, or a key that could protect the log, there is no log to write.
+fn recorded(
+    context: &Context,
+    id: &str,
+    make: impl FnOnce() -> anyhow::Result<bool>,
+) -> anyhow::Result<bool> {
+    // Opened each time: with the first key made, the log can be protected.
+    let record = |entry: &Entry| -> Result<(), audit::Error> {
+        let Ok(loaded) = context.load() else { return Ok(()) };
+        let Ok(audit) = Audit::new(&loaded.config, Arc::new(SystemClock)) else { return Ok(()) };
+        audit.record(entry)
+    };
+    let entry = Entry::new(Actor::cli(), Action::KeyInit).about(id);
+    record(&entry.clone().attempt()).context("no key was made")?;
+    let is_made = make()?;
+    if is_made {
+        record(&entry)
+            .context("the key was made, but that could not be written into the audit log")?;
+    }
+    Ok(is_made)
 }
-
-const UNRECORDED: &str = "the key was made, but that could not be written into the audit log";
 
 fn in_keyring(id: &str) -> anyhow::Result<()> {
     let key = store::generate_key()?;
@@ -142,14 +147,9 @@ fn prepare_passphrases(context: &Context) -> anyhow::Result<()> {
     for key in &config.encryption.keys {
         let Material::Passphrase(passphrase) = &key.material else { continue };
         let id = &key.id;
-        let entry = Entry::new(Actor::cli(), Action::KeyInit).about(id);
-        record(context, &entry.clone().attempt()).context("no key was made")?;
-        done += &match Store::prepare_passphrase(&config.store, id, passphrase)? {
-            true => {
-                // If it is the first one, the log could not be protected before.
-                record(context, &entry).context(UNRECORDED)?;
-                format!("key {id} is ready: its salt is in keys/{id}.json of the store\n")
-            }
+        let make = || Ok(Store::prepare_passphrase(&config.store, id, passphrase)?);
+        done += &match recorded(context, id, make)? {
+            true => format!("key {id} is ready: its salt is in keys/{id}.json of the store\n"),
             false => format!("key {id} was ready before; nothing was changed\n"),
         };
     }
@@ -167,38 +167,33 @@ fn free_id(taken: &[EncryptionKey]) -> anyhow::Result<String> {
     let now = i64::try_from(SystemClock.now().unix())?;
     let now = jiff::Timestamp::from_second(now)?.to_zoned(jiff::tz::TimeZone::UTC);
     let month = now.strftime("%Y-%m").to_string();
-    let more = (2..).map(|number| format!("{month}-{number}"));
-    let mut ids = std::iter::once(month.clone()).chain(more);
+    let mut ids = (1..).map(|number| match number {
+        1 => month.clone(),
+        number => format!("{month}-{number}"),
+    });
     ids.find(|id| taken.iter().all(|key| key.id != *id)).context("there is always another number")
 }
 
 fn write_new_key(path: &Path) -> anyhow::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    let cannot_make = || format!("cannot make the directory {}", directory.display());
-    DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(cannot_make)?;
-
-    let key: Secret = store::generate_key()?;
-    let text = Zeroizing::new(format!("{}\n", key.expose()));
-
-    // `create_new` fails for anything that is there, a dangling link included.
-    let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(file) => file,
+    let directory = durable_file::parent(path);
+    durable_file::make_directory(directory)
+        .with_context(|| format!("cannot make the directory {}", directory.display()))?;
+    let text = Zeroizing::new(format!("{}\n", store::generate_key()?.expose()));
+    // Fails for anything that is there, a dangling link included.
+    let mut file = match durable_file::create_private(path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => bail!(
             "{} exists already and was left as it is: a key that still seals credentials must not \
              be lost; choose another file with --path",
             path.display(),
         ),
-        Err(error) => {
-            return Err(error).with_context(|| format!("cannot create {}", path.display()));
-        }
+        created => created.with_context(|| format!("cannot create {}", path.display()))?,
     };
-    // The entry in the directory must last as long as what the key will seal.
     let written = file
         .write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .and_then(|()| File::open(directory)?.sync_all());
+        .and_then(|()| durable_file::sync_whole(&file, text.len()))
+        .and_then(|()| durable_file::sync_directory(directory));
     if written.is_err() {
-        // A cut key would stand in the way of the next try; this file is ours, made just now.
+        // A key that was cut off would be in the way of the next attempt; this file is new.
         let _ = std::fs::remove_file(path);
     }
     written.with_context(|| format!("cannot write {}", path.display()))

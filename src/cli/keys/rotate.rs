@@ -1,10 +1,8 @@
 //! `adsproxy key rotate`: seals every record anew with the first key.
 
-use super::audit;
 use crate::{
-    audit::{Action, Actor, Entry},
+    audit::{Action, Actor, Audit, Entry},
     cli::print,
-    config::Config,
     engine::keys::concluded,
     error_chain::chain,
     store::{Store, rotate::Rotation},
@@ -25,37 +23,31 @@ To change the key that seals the store:
 A rotation that was interrupted is finished by the next `key rotate`, or by a
 server when it starts.";
 
-pub(super) async fn run(config: &Config, store: &Store) -> anyhow::Result<()> {
+pub(super) async fn run(store: &Store, audit: &Audit) -> anyhow::Result<()> {
     let rotation = Rotation::prepare(store).await?;
     let key = store.ring().sealing_key_id();
-    let audit = audit(config, store);
     let entry = Entry::new(Actor::cli(), Action::KeyRotate).about(key);
     audit.record(&entry.clone().attempt()).context("nothing was changed")?;
-    let shown = io::stderr().is_terminal();
-    let done = rotation
-        .run(|done, all| {
-            if shown {
-                eprint!("\r{done} of {all} records");
-            }
-        })
-        .await;
-    if shown {
-        eprintln!();
-    }
+    let is_shown = io::stderr().is_terminal();
+    let progress = |done, all| {
+        if is_shown {
+            eprint!("\r{done} of {all} records{}", if done == all { "\n" } else { "" });
+        }
+    };
+    let done = rotation.run(progress).await;
     audit.record(&concluded(entry, &done))?;
     let report = done?;
-    let is_whole = report.failed.is_empty();
     print(format!(
         "{} of {} records sealed anew with key {key}; {} had it already\n",
         report.resealed,
         report.records,
         report.records.saturating_sub(report.resealed + report.failed.len()),
     ))?;
-    if is_whole {
-        return Ok(());
-    }
     for (account, error) in &report.failed {
         eprintln!("{account}: {}", chain(error));
     }
-    bail!("{} records are as they were", report.failed.len());
+    match report.failed.len() {
+        0 => Ok(()),
+        failed => bail!("{failed} records are as they were"),
+    }
 }

@@ -1,9 +1,9 @@
 //! `adsproxy key status` and `key retire`: what needs which key.
 
-use super::{audit, print, table};
+use super::{print, table};
 use crate::{
-    audit::{Action, Actor, Entry},
-    config::Config,
+    audit::{Action, Actor, Audit, Entry},
+    id::AccountId,
     store::{
         Store,
         rotate::{KeyUse, KeyUses},
@@ -32,47 +32,43 @@ fn rows(store: &Store, found: &KeyUses) -> Vec<(String, &'static str, KeyUse)> {
 
 pub(super) async fn run(store: &Store, as_json: bool) -> anyhow::Result<()> {
     let found = store.key_uses().await?;
+    let rows = rows(store, &found);
     if as_json {
-        return print(format!("{:#}\n", to_json(store, &found)));
+        let keys = rows.iter().map(|(id, state, uses)| {
+            let records: Vec<&str> = uses.accounts.iter().map(AccountId::as_str).collect();
+            json!({ "id": id, "state": state, "records": records, "others": uses.entries })
+        });
+        let unreadable = found
+            .unreadable
+            .iter()
+            .map(|(account, error)| json!({ "account": account.as_str(), "error": error }));
+        let document = json!({
+            "version": 1,
+            "keys": keys.collect::<Value>(),
+            "unreadable": unreadable.collect::<Value>(),
+            "unfinished_rotation": found.unfinished_rotation,
+        });
+        return print(format!("{document:#}\n"));
     }
     let mut cells = vec![["KEY", "STATE", "RECORDS", "OTHER USES"].map(str::to_owned)];
-    cells.extend(rows(store, &found).into_iter().map(|(id, state, uses)| {
+    cells.extend(rows.into_iter().map(|(id, state, uses)| {
         let (records, entries) = (uses.accounts.len().to_string(), uses.entries.to_string());
         [id, state.replace('_', " "), records, entries]
     }));
     let mut text = table(&cells);
     for (account, error) in &found.unreadable {
-        text.push_str(&format!("\n{account} does not open: {error}"));
-    }
-    if !found.unreadable.is_empty() {
-        text.push('\n');
+        text += &format!("\n{account} does not open: {error}\n");
     }
     if let Some(to) = &found.unfinished_rotation {
-        text.push_str(&format!(
+        text += &format!(
             "\nA rotation to key {to} is under way or was interrupted: `adsproxy key rotate` \
              finishes it.\n"
-        ));
+        );
     }
     print(text)
 }
 
-fn to_json(store: &Store, found: &KeyUses) -> Value {
-    let keys = rows(store, found).into_iter().map(|(id, state, uses)| {
-        let records: Vec<&str> = uses.accounts.iter().map(|account| account.as_str()).collect();
-        json!({ "id": id, "state": state, "records": records, "others": uses.entries })
-    });
-    let unreadable = found.unreadable.iter();
-    json!({
-        "version": 1,
-        "keys": keys.collect::<Value>(),
-        "unreadable": unreadable
-            .map(|(account, error)| json!({ "account": account.as_str(), "error": error }))
-            .collect::<Value>(),
-        "unfinished_rotation": found.unfinished_rotation,
-    })
-}
-
-pub(super) async fn retire(config: &Config, store: &Store, id: &str) -> anyhow::Result<()> {
+pub(super) async fn retire(store: &Store, audit: &Audit, id: &str) -> anyhow::Result<()> {
     let found = store.key_uses().await?;
     if id == store.ring().sealing_key_id() {
         bail!("key {id} is the first of encryption.keys and seals: put another in front first");
@@ -106,7 +102,7 @@ pub(super) async fn retire(config: &Config, store: &Store, id: &str) -> anyhow::
         return print(format!("key {id} is not in encryption.keys, and nothing needs it\n"));
     }
     let entry = Entry::new(Actor::cli(), Action::KeyRetire).about(id);
-    audit(config, store).record(&entry).context("the key was not retired")?;
+    audit.record(&entry).context("the key was not retired")?;
     print(format!(
         "nothing needs key {id}: take it out of encryption.keys and restart the servers. Keep the \
          key\nitself as long as you keep backups of the store that were made before the rotation.\n"
