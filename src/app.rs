@@ -412,15 +412,16 @@ pub(crate) fn hooks(engine: &Engine, control: Handle) -> Result<Option<Hooks>, h
             link.inspect_err(|problem| warn!(%account, "no link to reconnect: {problem}")).ok()
         })
     });
-    let with = hooks::Surroundings {
+    let with = hooks::HookContext {
         clock: engine.clock().clone(),
         metrics: engine.metrics().clone(),
+        store: engine.store().clone(),
         reconnect: Some(reconnect),
         control,
     };
     let hooks = Hooks::start(engine.config(), with)?;
     if let Some(hooks) = &hooks {
-        engine.reports().to_hooks(hooks.intake.clone());
+        engine.reports().to_hooks(hooks.outbox.clone());
     }
     Ok(hooks)
 }

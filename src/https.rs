@@ -28,21 +28,12 @@ const USER_AGENT: &str = concat!("adsproxy/", env!("CARGO_PKG_VERSION"));
 /// Why no TLS client can be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file of roots cannot be read or holds no certificate.
     #[error("cannot read certificates from {path}", path = path.display())]
-    CaFile {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: pem::Error,
-    },
-    /// A root or the setup is refused.
+    CaFile { path: PathBuf, source: pem::Error },
     #[error("the TLS client cannot be set up")]
     Tls(#[from] rustls::Error),
-    /// The environment names a proxy that cannot be used.
     #[error("the egress proxy")]
     Egress(#[from] EgressError),
-    /// The HTTP client is refused.
     #[error("the HTTP client cannot be set up")]
     Client(#[from] reqwest::Error),
 }
@@ -74,8 +65,18 @@ pub fn client_config<'a>(
     Ok(Arc::new(config))
 }
 
-/// What LWA is called with: follows no redirect and retries nothing by itself, because either would
-/// send a client secret and a refresh token again, possibly elsewhere. Cheap to clone.
+/// What every client of ours has: it follows no redirect and retries nothing by itself, because
+/// either would send a secret again, possibly elsewhere.
+fn builder(tls: &ClientConfig) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls.clone())
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .user_agent(USER_AGENT)
+}
+
+/// What LWA is called with. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct LwaHttp {
     remote: reqwest::Client,
@@ -83,26 +84,16 @@ pub struct LwaHttp {
 }
 
 impl LwaHttp {
-    /// Builds it over `tls`; `timeout` is for a whole call, its body included.
+    /// `timeout` is for a whole call, its body included.
     ///
     /// # Errors
-    /// When it cannot be built, for instance because it and `tls` use two rustls versions, or the
-    /// environment names a proxy that cannot be used.
+    /// When the environment names a proxy that cannot be used.
     pub fn new(
         tls: &ClientConfig,
         connect_timeout: Duration,
         timeout: Duration,
     ) -> Result<Self, Error> {
-        let builder = || {
-            reqwest::Client::builder()
-                .tls_backend_preconfigured(tls.clone())
-                .redirect(reqwest::redirect::Policy::none())
-                .retry(reqwest::retry::never())
-                .referer(false)
-                .user_agent(USER_AGENT)
-                .connect_timeout(connect_timeout)
-                .timeout(timeout)
-        };
+        let builder = || builder(tls).connect_timeout(connect_timeout).timeout(timeout);
         let remote = Egress::from_env()?.apply(builder())?;
         Ok(Self { remote: remote.build()?, local: builder().no_proxy().build()? })
     }
@@ -111,17 +102,9 @@ impl LwaHttp {
     /// is for a whole call.
     ///
     /// # Errors
-    /// As [`LwaHttp::new`].
+    /// None that depends on the environment.
     pub fn over_socket(tls: &ClientConfig, path: &Path, timeout: Duration) -> Result<Self, Error> {
-        let builder = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls.clone())
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .user_agent(USER_AGENT)
-            .timeout(timeout)
-            .no_proxy()
-            .unix_socket(path);
-        let client = builder.build()?;
+        let client = builder(tls).timeout(timeout).no_proxy().unix_socket(path).build()?;
         Ok(Self { remote: client.clone(), local: client })
     }
 
@@ -132,41 +115,34 @@ impl LwaHttp {
     }
 }
 
-/// What webhooks are sent with, to receivers that are not trusted: `resolver` decides which
-/// addresses a name may have, no proxy is asked, no redirect followed, nothing retried, and no
-/// connection used twice. Timeouts are each request's own.
+/// What webhooks are sent to `url` with, a receiver that is not trusted, and whether an egress
+/// proxy is on the way: if none is, `resolver` decides which addresses a name may have. No
+/// connection is used twice. Timeouts are each request's own.
 ///
 /// # Errors
 /// As [`LwaHttp::new`].
 pub fn hook_client<R: reqwest::dns::Resolve + 'static>(
     tls: &ClientConfig,
+    url: &str,
     resolver: Arc<R>,
-) -> Result<reqwest::Client, Error> {
-    Ok(reqwest::Client::builder()
-        .tls_backend_preconfigured(tls.clone())
-        .dns_resolver(resolver)
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .referer(false)
-        .user_agent(USER_AGENT)
-        .pool_max_idle_per_host(0)
-        .build()?)
+) -> Result<(reqwest::Client, bool), Error> {
+    let egress = Egress::from_env()?;
+    let is_proxied = url.parse().is_ok_and(|url| egress.proxy_for(&url).is_some());
+    let builder = builder(tls).pool_max_idle_per_host(0);
+    let builder = match is_proxied {
+        true => egress.apply(builder)?,
+        false => builder.no_proxy().dns_resolver(resolver),
+    };
+    Ok((builder.build()?, is_proxied))
 }
 
 fn read_roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    match certificates {
-        Ok(certificates) => nonempty(certificates),
-        Err(source) => Err(source),
-    }
-    .map_err(|source| Error::CaFile { path: path.to_owned(), source })
-}
-
-fn nonempty(
-    certificates: Vec<CertificateDer<'static>>,
-) -> Result<Vec<CertificateDer<'static>>, pem::Error> {
-    if certificates.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(certificates) }
+    let certificates = certificates.and_then(|found: Vec<_>| match found.is_empty() {
+        true => Err(pem::Error::NoItemsFound),
+        false => Ok(found),
+    });
+    certificates.map_err(|source| Error::CaFile { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -145,7 +145,7 @@ pub mod testing {
         pub use crate::event::{Event, Kind};
     }
     pub mod hooks {
-        pub use crate::hooks::outbox::waiting;
+        pub use crate::hooks::outbox::list;
     }
     pub mod https {
         pub use crate::https::{LwaHttp, client_config};

@@ -7,7 +7,7 @@
 use crate::{
     audit::{Action, Actor, Audit, Entry},
     event::{Event, Events, Kind},
-    hooks::Intake,
+    hooks::Outbox,
 };
 use std::sync::{Arc, OnceLock};
 use tokio::runtime::Handle;
@@ -20,7 +20,7 @@ pub struct Reports {
     actor: Actor,
     control: Handle,
     pub(crate) events: Events,
-    outbox: Arc<OnceLock<Arc<Intake>>>,
+    outbox: Arc<OnceLock<Arc<Outbox>>>,
 }
 
 impl Reports {
@@ -31,7 +31,7 @@ impl Reports {
     }
 
     /// Reports to hooks, too, from now on.
-    pub(crate) fn to_hooks(&self, outbox: Arc<Intake>) {
+    pub(crate) fn to_hooks(&self, outbox: Arc<Outbox>) {
         // There is one outbox per engine; a second one would send everything twice.
         let _ = self.outbox.set(outbox);
     }
@@ -49,7 +49,7 @@ impl Reports {
     pub async fn report(&self, event: &Event) {
         self.note(event);
         if let Some(outbox) = self.outbox.get() {
-            outbox.kept().await;
+            outbox.flush().await;
         }
     }
 }

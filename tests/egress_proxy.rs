@@ -135,6 +135,51 @@ async fn the_api_and_lwa_are_reached_through_the_egress_proxy() {
     }
 }
 
+/// A webhook at `url`, for every refresh.
+fn webhook(mut setup: Setup, url: &str, allow_private: bool) -> Setup {
+    setup.toml.push_str(&format!(
+        "\n[[hooks]]\nname = \"ops\"\nurl = \"{url}/hook\"\nevents = [\"token.refreshed\"]\n\
+         secret = {{ env = \"HOOK_SECRET\" }}\nunsafe_allow_private_addresses = {allow_private}\n"
+    ));
+    setup.env.push(("HOOK_SECRET".to_owned(), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned()));
+    setup
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn webhooks_go_out_by_the_egress_proxy_unless_no_proxy_names_the_receiver() {
+    let (amazon, ca) = secure_amazon(true).await;
+    let (receiver, _) = secure_amazon(true).await;
+    for (no_proxy, tunnels) in [("example.test", 1), ("localhost", 0)] {
+        let egress = Egress::start(None, false).await;
+        let url = format!("http://{}", egress.addr);
+        let env = [("HTTPS_PROXY", url.as_str()), ("NO_PROXY", no_proxy)];
+        let plain = format!("http://{}", amazon.addr());
+        let setup = setup(&amazon, &ca, &plain, &env);
+        let proxy = Proxy::with(&amazon, webhook(setup, &secure_url(&receiver), true));
+        assert_eq!(proxy.get("/v2/profiles").await.status, 200, "{}", proxy.log());
+        // It is no receiver that this program trusts: the handshake is the end of it.
+        eventually("it is tried", || proxy.log().contains("hook not told")).await;
+        let target =
+            format!("CONNECT {} HTTP/1.1", secure_url(&receiver)["https://".len()..].to_owned());
+        let hooks = egress.targets().iter().filter(|asked| **asked == target).count();
+        assert_eq!(hooks.min(1), tunnels, "{no_proxy}: {:?}", egress.targets());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_this_machine_knows_as_private_is_not_asked_for_at_the_egress_proxy() {
+    let (amazon, ca) = secure_amazon(true).await;
+    let egress = Egress::start(None, false).await;
+    let url = format!("http://{}", egress.addr);
+    let plain = format!("http://{}", amazon.addr());
+    let setup = setup(&amazon, &ca, &plain, &[("HTTPS_PROXY", &url)]);
+    // A name for loopback that the configuration cannot see through.
+    let proxy = Proxy::with(&amazon, webhook(setup, "https://127.1:9", false));
+    assert_eq!(proxy.get("/v2/profiles").await.status, 200, "{}", proxy.log());
+    eventually("it is refused", || proxy.log().contains("its address is a private one")).await;
+    assert!(!egress.targets().iter().any(|asked| asked.contains(":9 ")), "{:?}", egress.targets());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_proxy_names_what_is_reached_directly() {
     let (amazon, ca) = secure_amazon(true).await;

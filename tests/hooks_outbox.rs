@@ -1,6 +1,7 @@
 //! What hooks are to be told survives kills, bad receivers and people's patience.
 
 use crate::support::{
+    grants::open_store,
     program::{Said, said},
     proxy::{ACME_REFRESH, GLOBEX_REFRESH, Proxy, Setup, amazon, eventually},
     receiver::{Manner, Receiver, SECRET},
@@ -49,9 +50,9 @@ fn told(receiver: &Receiver) -> Vec<u64> {
 
 /// The generations of `acme`'s tokens in the outbox on disk.
 fn written(proxy: &Proxy) -> Vec<u64> {
-    let root = proxy.dir.path().join("store/outbox");
-    // A file that is renamed or removed while it is looked for is found the next time.
-    let waiting = hooks::waiting(&root).unwrap_or_default();
+    let store = open_store(proxy);
+    let list = || tokio::runtime::Handle::current().block_on(hooks::list(&store));
+    let waiting = tokio::task::block_in_place(list).expect("it reads");
     let acme = waiting.iter().filter(|message| message.account.as_deref() == Some("acme"));
     acme.filter_map(|message| message.generation).collect()
 }

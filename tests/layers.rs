@@ -122,13 +122,13 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "hooks",
         &[
+            "store",
             "metrics",
             "https",
             "config",
             "secret",
             "backoff",
             "clock",
-            "durable_file",
             "error_chain",
             "event",
             "id",

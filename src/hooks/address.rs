@@ -13,7 +13,12 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::Pin,
     sync::Arc,
+    time::Duration,
 };
+use tokio::time::timeout;
+
+/// A machine behind an egress proxy may have no name server that answers.
+const PROXIED_LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Asks for the addresses of a name.
 pub(super) type Lookup = Arc<
@@ -75,6 +80,21 @@ pub(super) struct Guarded {
 impl Guarded {
     pub(super) fn new(lookup: Lookup, allow_private: bool) -> Self {
         Self { lookup, allow_private }
+    }
+
+    /// Checks a host whose address an egress proxy will look up, as far as this machine knows it.
+    pub(super) async fn check_proxied(&self, host: &str) -> Result<(), PrivateAddress> {
+        let lookup = timeout(PROXIED_LOOKUP_TIMEOUT, (self.lookup)(host.to_owned()));
+        match lookup.await {
+            Ok(Ok(found))
+                if !self.allow_private
+                    && !found.is_empty()
+                    && !found.iter().any(|&address| is_public(address)) =>
+            {
+                Err(PrivateAddress)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Checks a host that is an address already: such a one is never resolved.
@@ -206,6 +226,27 @@ mod tests {
         }
         for host in ["1.1.1.1", "[2606:4700::1111]", "example.com"] {
             assert_eq!(strict.check_literal(host), Ok(()), "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_known_as_private_is_not_for_an_egress_proxy_either() {
+        let guarded = |found: Option<&'static str>, allow_private| {
+            let lookup: Lookup = Arc::new(move |_| {
+                let found = found.map(|text| vec![text.parse().unwrap()]);
+                Box::pin(async move { found.ok_or_else(|| io::ErrorKind::NotFound.into()) })
+            });
+            Guarded::new(lookup, allow_private)
+        };
+        for (found, allow_private, expected) in [
+            (Some("169.254.169.254"), false, Err(PrivateAddress)),
+            (Some("169.254.169.254"), true, Ok(())),
+            (Some("1.1.1.1"), false, Ok(())),
+            // Only the proxy knows it.
+            (None, false, Ok(())),
+        ] {
+            let checked = guarded(found, allow_private).check_proxied("receiver.example").await;
+            assert_eq!(checked, expected, "{found:?}");
         }
     }
 

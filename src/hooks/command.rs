@@ -3,7 +3,7 @@
 //! The program gets none of our variables (some are secrets), no file of ours, and a process group
 //! of its own, which is killed when its time is over: what it started ends with it.
 
-use super::Failed;
+use super::DeliveryError;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::{process::Stdio, time::Duration};
 use tokio::{
@@ -29,9 +29,9 @@ pub(super) async fn deliver(
     kind: &str,
     body: Zeroizing<Vec<u8>>,
     limit: Duration,
-) -> Result<Vec<u8>, Failed> {
+) -> Result<Vec<u8>, DeliveryError> {
     let Some((program, arguments)) = line.split_first() else {
-        return Err(Failed::new("no program is configured".to_owned()));
+        return Err(DeliveryError::new("no program is configured".to_owned()));
     };
     let mut command = Command::new(program);
     command
@@ -44,14 +44,15 @@ pub(super) async fn deliver(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
-    let child = command.spawn().map_err(|error| Failed::new(format!("cannot be run: {error}")))?;
+    let child =
+        command.spawn().map_err(|error| DeliveryError::new(format!("cannot be run: {error}")))?;
     let mut group = Group(child);
     match timeout(limit, talk(&mut group.0, &body)).await {
-        Err(_) => Err(Failed::new(format!("was killed after {limit:?}"))),
-        Ok(Err(error)) => Err(Failed::new(format!("cannot be waited for: {error}"))),
+        Err(_) => Err(DeliveryError::new(format!("was killed after {limit:?}"))),
+        Ok(Err(error)) => Err(DeliveryError::new(format!("cannot be waited for: {error}"))),
         Ok(Ok((status, output))) if status.success() => Ok(output),
         Ok(Ok((status, output))) => {
-            let mut failed = Failed::new(format!("ended with {status}"));
+            let mut failed = DeliveryError::new(format!("ended with {status}"));
             failed.output = output;
             Err(failed)
         }
@@ -120,7 +121,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(20);
 
-    async fn sh(script: &str, limit: Duration) -> Result<String, Failed> {
+    async fn sh(script: &str, limit: Duration) -> Result<String, DeliveryError> {
         let line = ["/bin/sh", "-c", script].map(str::to_owned);
         let body = Zeroizing::new(br#"{"a":1}"#.to_vec());
         let output = deliver(&line, "grant.expiring", body, limit).await?;

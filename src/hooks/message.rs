@@ -9,82 +9,66 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-/// The version of a message at rest.
-pub(super) const FORMAT_VERSION: u32 = 1;
-
 /// The type of what `adsproxy hooks test` sends.
-pub const TEST_KIND: &str = "hook.test";
+const TEST_KIND: &str = "hook.test";
 
-/// One event on its way to one hook.
+/// One event on its way to one hook. Times are in seconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Message {
-    pub(super) v: u32,
-    /// Tells it from all others, for the receiver too; the same for every attempt.
+    /// The same for every attempt: receivers drop repetitions by it.
     pub id: String,
-    /// The name of the hook it is for.
     pub hook: String,
     /// The event's type, such as `grant.expiring`.
     pub kind: String,
-    /// When it happened, in seconds since 1970.
+    /// When it happened.
     pub at: u64,
-    /// Whose event it is.
     pub account: Option<String>,
-    /// Which LWA application is concerned.
     pub application: Option<String>,
-    /// The number of the access token concerned.
     pub generation: Option<u64>,
-    /// Why it happened, in a word or two; never Amazon's own text.
     pub reason: Option<String>,
-    /// Days until the grant ends.
     pub days_left: Option<i64>,
     /// Orders messages: nanoseconds since 1970 when it was queued.
     pub(super) order: u64,
-    /// Since when its delivery is tried, in seconds since 1970.
+    /// Since when its delivery is tried.
     pub queued_at: u64,
     /// Failed attempts so far.
     pub attempts: u32,
-    /// Not to be tried again before this time, in seconds since 1970.
+    /// Not to be tried again before this time.
     pub not_before: u64,
     /// Why the last attempt failed.
     pub last_error: Option<String>,
+    /// The process that delivers it; none: the next one that finds it.
+    pub(super) owner: Option<String>,
+    /// It was given up.
+    pub is_dead: bool,
 }
-
-/// The system gave no random bytes.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the system's random generator failed")]
-pub struct NoRandom;
 
 impl Message {
     /// A message about `event` for the hook called `hook`.
-    ///
-    /// # Errors
-    /// `NoRandom`.
-    pub(super) fn new(event: &Event, hook: &str, now: Now) -> Result<Self, NoRandom> {
-        Ok(Self {
+    pub(super) fn new(event: &Event, hook: &str, now: Now) -> Self {
+        Self {
             account: event.account.as_ref().map(|account| account.as_str().to_owned()),
             application: event.application.clone(),
             generation: event.generation,
             reason: event.reason.map(str::to_owned),
             days_left: event.days_left,
             at: event.at,
-            ..Self::bare(event.kind.as_str(), hook, now)?
-        })
+            ..Self::bare(event.kind.as_str(), hook, now)
+        }
     }
 
     /// What `adsproxy hooks test` sends.
-    ///
-    /// # Errors
-    /// `NoRandom`.
-    pub fn test(hook: &str, now: Now) -> Result<Self, NoRandom> {
+    #[must_use]
+    pub fn test(hook: &str, now: Now) -> Self {
         let reason = Some("sent by `adsproxy hooks test`".to_owned());
-        Ok(Self { reason, ..Self::bare(TEST_KIND, hook, now)? })
+        Self { reason, ..Self::bare(TEST_KIND, hook, now) }
     }
 
-    fn bare(kind: &str, hook: &str, now: Now) -> Result<Self, NoRandom> {
-        Ok(Self {
-            v: FORMAT_VERSION,
-            id: format!("msg_{}", random()?),
+    fn bare(kind: &str, hook: &str, now: Now) -> Self {
+        let mut random = [0; 16];
+        aws_lc_rs::rand::fill(&mut random).expect("the system's random generator works");
+        Self {
+            id: format!("msg_{}", URL_SAFE_NO_PAD.encode(random)),
             hook: hook.to_owned(),
             kind: kind.to_owned(),
             at: now.unix(),
@@ -98,7 +82,14 @@ impl Message {
             attempts: 0,
             not_before: 0,
             last_error: None,
-        })
+            owner: None,
+            is_dead: false,
+        }
+    }
+
+    /// Its name in the store: names sort by the time at which messages were queued.
+    pub(super) fn name(&self) -> String {
+        format!("{:020}-{}", self.order, self.id)
     }
 
     /// What the receiver gets, JSON.
@@ -121,13 +112,6 @@ impl Message {
         }
         Zeroizing::new(serde_json::to_vec(&body).expect("texts and numbers are valid JSON"))
     }
-}
-
-/// A name that nothing else has: 128 random bits.
-pub(super) fn random() -> Result<String, NoRandom> {
-    let mut bytes = [0; 16];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| NoRandom)?;
-    Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
 /// A time in seconds since 1970 as RFC 3339 writes it.

@@ -1,325 +1,352 @@
-//! Messages that wait, on disk: what was told once is delivered, whoever is killed in between.
+//! Messages that wait, in memory and in the store: what was reported once is delivered, whichever
+//! process is killed in between.
 //!
-//! `outbox/queue-<random>/` belongs to one process, which holds a lock on the file `lock` in it for
-//! as long as it lives: nobody else delivers what it queued. Whoever finds the lock free takes the
-//! messages over; so does a command hand messages to the server, by leaving such a directory
-//! behind. `outbox/dead/` is everybody's. `outbox/lock` is held while a directory comes or goes.
-//! A message is one file, written beside its place, synced and renamed.
+//! A message in the store names its owner, the one process that delivers it. When that process has
+//! ended, another one replaces the name by its own, which the store lets only one do; a command
+//! hands messages to a server by naming no owner. Dead letters are messages in the same space that
+//! nobody delivers. If the store takes no messages, they wait in memory.
 
-use super::message::{FORMAT_VERSION, Message, NoRandom, random};
-use crate::durable_file;
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
+use super::{
+    DeliveryError,
+    message::Message,
+    schedule::{Attempt, Schedule},
 };
+use crate::{
+    clock::Clock,
+    config::{self, Config},
+    error_chain::chain,
+    event::{Event, Kind},
+    metrics::{Dropped, HookOutcome, Metrics},
+    secret::Secret,
+    store::{self, Expected, Item, Space, Store, Version},
+};
+use parking_lot::Mutex;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
+use tracing::{info, warn};
 
-/// No message is longer: its texts have bounds of their own.
-const MESSAGE_MAX_BYTES: u64 = 16 * 1024;
+/// The longest that a refresh waits for the store to take messages.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// Losses are logged this often at most.
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
-const QUEUE_PREFIX: &str = "queue-";
-const SUFFIX: &str = ".json";
-
-/// Why the outbox did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The system refused.
-    #[error("cannot {action} {path}: check that it is writable for this user and has free space")]
-    Io {
-        /// What was tried: a verb.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// No random bytes.
-    #[error(transparent)]
-    Random(#[from] NoRandom),
-}
-
-fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Io { action, path: path.to_owned(), source }
-}
-
-/// The outbox of a store, with a queue of this process's own. Its methods block.
+/// The messages of this process.
 #[derive(Debug)]
 pub struct Outbox {
-    root: PathBuf,
-    queue: PathBuf,
-    /// Held until the process ends, however it ends.
-    _lock: File,
+    store: Store,
+    hooks: Vec<config::Hook>,
+    limits: config::Outbox,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    state: Mutex<State>,
+    /// Held by the one task that writes to the store.
+    writing: tokio::sync::Mutex<()>,
+    /// Something is new.
+    pub(super) changed: Notify,
 }
 
-/// A message that was given up, or a file there that is none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dead {
-    path: PathBuf,
-    /// None if the file cannot be read as a message.
-    pub message: Option<Message>,
+#[derive(Debug)]
+struct State {
+    /// As many as hooks, in the same order.
+    schedules: Vec<Schedule>,
+    /// What the store does not have yet, by name; none: to be deleted.
+    unwritten: BTreeMap<String, Option<Message>>,
+    /// Names of dead letters, oldest first.
+    dead: BTreeSet<String>,
+    /// The newest order that was given out: two messages never have the same.
+    last_order: u64,
+    warned: Option<Instant>,
 }
 
-impl Dead {
-    /// Its file.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
+/// What a process knows of messages in the store that are not its own.
+#[derive(Debug, Default)]
+pub(super) struct Others {
+    seen: BTreeMap<String, Version>,
+    owners: BTreeMap<String, Option<String>>,
 }
 
 impl Outbox {
-    /// Opens the outbox in `root` (made if missing, mode 0700) with an empty queue.
-    ///
-    /// # Errors
-    /// `Io`, `Random`.
-    pub fn open(root: &Path) -> Result<Self, Error> {
-        make_directory(root)?;
-        make_directory(&root.join("dead"))?;
-        let queue = root.join(format!("{QUEUE_PREFIX}{}", random()?));
-        // Otherwise somebody might find the queue before it is locked, and take it over.
-        let guard = structure(root)?;
-        make_directory(&queue)?;
-        let lock = open_lock(&queue.join("lock"))?;
-        lock.try_lock().map_err(|error| io("lock", &queue)(error.into()))?;
-        drop(guard);
-        Ok(Self { root: root.to_owned(), queue, _lock: lock })
-    }
-
-    /// Keeps `message` in place of what was kept of it; durable on `Ok`.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn put(&self, message: &Message) -> Result<(), Error> {
-        write(&self.queue.join(file_name(message)), message)
-    }
-
-    /// Forgets a message that was delivered. After a crash it may come back.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn remove(&self, message: &Message) -> Result<(), Error> {
-        unlink(&self.queue.join(file_name(message)))
-    }
-
-    /// Gives `message` up: it is kept aside. Of more than `keep` such, the oldest are lost; returns
-    /// how many were.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn bury(&self, message: &Message, keep: usize) -> Result<usize, Error> {
-        let dead = self.root.join("dead");
-        write(&dead.join(file_name(message)), message)?;
-        self.remove(message)?;
-        let mut paths = files(&dead)?;
-        let lost = paths.len().saturating_sub(keep);
-        paths.truncate(lost);
-        paths.iter().try_for_each(|path| unlink(path))?;
-        Ok(lost)
-    }
-
-    /// Takes over what processes that have ended left behind, and adds it to `adopted`.
-    ///
-    /// # Errors
-    /// `Io`; what was taken over until then is ours nevertheless.
-    pub fn adopt(&self, adopted: &mut Vec<Message>) -> Result<(), Error> {
-        let others = queues(&self.root)?;
-        if others.iter().all(|queue| *queue == self.queue) {
-            return Ok(());
+    pub(super) fn new(
+        config: &Config,
+        store: Store,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let state = State {
+            schedules: config.hooks.iter().map(|_| Schedule::new(&config.outbox)).collect(),
+            unwritten: BTreeMap::new(),
+            dead: BTreeSet::new(),
+            last_order: 0,
+            warned: None,
+        };
+        Self {
+            store,
+            hooks: config.hooks.clone(),
+            limits: config.outbox.clone(),
+            clock,
+            metrics,
+            state: Mutex::new(state),
+            writing: tokio::sync::Mutex::default(),
+            changed: Notify::new(),
         }
-        let _guard = structure(&self.root)?;
-        for queue in others.into_iter().filter(|queue| *queue != self.queue) {
-            let lock = match open_lock(&queue.join("lock")) {
-                Ok(lock) => lock,
-                // Somebody else was faster.
-                Err(_) if !queue.is_dir() => continue,
-                Err(error) => return Err(error),
+    }
+
+    /// Queues a message for each hook that receives such events. The runner writes and sends it.
+    pub(crate) fn push(&self, event: &Event) {
+        let mut state = self.state.lock();
+        for (hook, config) in self.hooks.iter().enumerate() {
+            if config.events.contains(&event.kind) {
+                let mut message = Message::new(event, &config.name, self.clock.now());
+                message.order = message.order.max(state.last_order + 1);
+                state.last_order = message.order;
+                state.unwritten.insert(message.name(), Some(message.clone()));
+                self.insert(&mut state, hook, message);
+            }
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Waits until the store has what was queued so far, for a second at most: a disk that hangs
+    /// must not hold up a refresh.
+    pub(crate) async fn flush(&self) {
+        let _ = timeout(FLUSH_TIMEOUT, self.write()).await;
+    }
+
+    /// Brings the store up to date. What it refuses waits in memory all the same.
+    ///
+    /// # Cancel safety
+    /// Safe: what was under way is written again.
+    pub(super) async fn write(&self) {
+        let _turn = self.writing.lock().await;
+        loop {
+            let next =
+                self.state.lock().unwritten.first_key_value().map(|(n, m)| (n.clone(), m.clone()));
+            let Some((name, message)) = next else { return };
+            let written = match &message {
+                Some(message) => self.put(message.clone(), Expected::Any).await.map(drop),
+                None => self.store.entries(Space::Outbox).delete(&name).await.map(drop),
             };
-            if lock.try_lock().is_err() {
+            if let Err(error) = written {
+                self.metrics.hooks.write_failed();
+                warn!(error = %chain(&error), "a message to a hook cannot be kept on disk");
+            }
+            let mut state = self.state.lock();
+            if state.unwritten.get(&name) == Some(&message) {
+                state.unwritten.remove(&name);
+            }
+        }
+    }
+
+    /// Writes `message` as this process's own; none if the store holds another than `expected`.
+    async fn put(
+        &self,
+        mut message: Message,
+        expected: Expected,
+    ) -> Result<Option<Message>, store::Error> {
+        message.owner = match message.is_dead {
+            true => None,
+            false => Some(self.store.owner().await?),
+        };
+        Ok(put(&self.store, &message, expected).await?.then_some(message))
+    }
+
+    /// Adds a message to a schedule; if there are too many, the least of all goes: the oldest
+    /// refresh, else the oldest.
+    fn insert(&self, state: &mut State, hook: usize, message: Message) {
+        let mut lost = 0;
+        while state.schedules.iter().map(Schedule::len).sum::<usize>() >= self.limits.messages_max {
+            let candidates = state.schedules.iter().enumerate().filter_map(|(hook, schedule)| {
+                Some((schedule.eviction_candidate(Kind::TokenRefreshed.as_str())?, hook))
+            });
+            let Some(((_, name), hook)) = candidates.min() else { break };
+            state.schedules[hook].remove(&name);
+            state.unwritten.insert(name, None);
+            lost += 1;
+        }
+        state.schedules[hook].insert(message, self.clock.now(), Instant::now());
+        self.report_lost(state, Dropped::OutboxFull, lost);
+    }
+
+    /// The messages to send now, each with the number of its hook: those that are due and written.
+    pub(super) fn start(&self) -> Vec<(usize, Message)> {
+        let State { schedules, unwritten, .. } = &mut *self.state.lock();
+        let mut started = Vec::new();
+        for (hook, schedule) in schedules.iter_mut().enumerate() {
+            let messages = schedule.start(Instant::now(), |name| unwritten.contains_key(name));
+            started.extend(messages.into_iter().map(|message| (hook, message)));
+        }
+        started
+    }
+
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let state = self.state.lock();
+        state.schedules.iter().filter_map(|schedule| schedule.next_due(Instant::now())).min()
+    }
+
+    /// Notes how an attempt ended.
+    pub(super) fn settle(&self, hook: usize, name: &str, result: Result<(), &DeliveryError>) {
+        let now = self.clock.now();
+        let state = &mut *self.state.lock();
+        match state.schedules[hook].settle(name, result, now, Instant::now()) {
+            None => {}
+            Some(Attempt::Delivered(message)) => {
+                self.metrics.hooks.delivery(HookOutcome::Delivered);
+                info!(hook = message.hook, event = message.kind, id = message.id, "hook told");
+                state.unwritten.insert(name.to_owned(), None);
+            }
+            Some(Attempt::Again(message)) => {
+                self.metrics.hooks.delivery(HookOutcome::Failed);
+                let Message { hook, kind: event, id, attempts, last_error, .. } = &message;
+                let error = last_error.as_deref();
+                warn!(hook, event, id, attempts, error, "hook not told, to be tried again");
+                state.unwritten.insert(name.to_owned(), Some(message));
+            }
+            Some(Attempt::Dead(message)) => self.give_up(state, message),
+        }
+        for message in state.schedules[hook].expired(now) {
+            self.give_up(state, message);
+        }
+    }
+
+    /// Makes `message` a dead letter, of which the oldest go if there are too many.
+    fn give_up(&self, state: &mut State, mut message: Message) {
+        self.metrics.hooks.delivery(HookOutcome::Dead);
+        message.is_dead = true;
+        message.last_error.get_or_insert_with(|| "its receiver fails".to_owned());
+        let Message { hook, kind: event, id, attempts, last_error, .. } = &message;
+        let error = last_error.as_deref();
+        let next = "see `adsproxy hooks list`";
+        warn!(hook, event, id, attempts, error, next, "hook not told, given up");
+        state.dead.insert(message.name());
+        state.unwritten.insert(message.name(), Some(message));
+        let mut lost = 0;
+        while state.dead.len() > self.limits.dead_letters_max {
+            state.unwritten.extend(state.dead.pop_first().map(|oldest| (oldest, None)));
+            lost += 1;
+        }
+        self.report_lost(state, Dropped::DeadLettersFull, lost);
+    }
+
+    /// Takes over the messages of processes that have ended, and notes dead letters that came or
+    /// went.
+    pub(super) async fn take_over(&self, others: &mut Others) -> Result<(), store::Error> {
+        for name in self.store.entries(Space::Outbox).changed(&mut others.seen).await? {
+            if self.is_own(&name) {
                 continue;
             }
-            self.take_over(&queue, adopted)?;
+            others.owners.remove(&name);
+            self.state.lock().dead.remove(&name);
+            match read(&self.store, &name).await? {
+                Some((message, _)) if message.is_dead => {
+                    self.state.lock().dead.insert(name);
+                }
+                Some((message, _)) => drop(others.owners.insert(name, message.owner)),
+                None => {}
+            }
+        }
+        let mut alive = HashMap::from([(None, false)]);
+        for owner in others.owners.values().flatten() {
+            let is_known = alive.contains_key(&Some(owner.clone()));
+            if !is_known {
+                alive.insert(Some(owner.clone()), self.store.is_alive(owner).await?);
+            }
+        }
+        let left = others.owners.iter().filter(|(_, owner)| !alive[*owner]);
+        let left: Vec<String> = left.map(|(name, _)| name.clone()).collect();
+        for name in left {
+            others.owners.remove(&name);
+            if let Some((message, version)) = read(&self.store, &name).await?
+                && !message.is_dead
+                && let Some(message) = self.put(message, Expected::Version(version)).await?
+            {
+                self.adopt(message);
+            }
         }
         Ok(())
     }
 
-    fn take_over(&self, queue: &Path, adopted: &mut Vec<Message>) -> Result<(), Error> {
-        for path in files(queue)? {
-            let name = path.file_name().unwrap_or_default();
-            let message = read(&path)?;
-            // What is no message is kept, where people will see it.
-            let place = if message.is_some() { &self.queue } else { &self.root.join("dead") };
-            fs::rename(&path, place.join(name)).map_err(io("take over", &path))?;
-            adopted.extend(message);
-        }
-        sync(&self.queue)?;
-        // Half-written files and the lock are all that is left.
-        fs::remove_dir_all(queue).map_err(io("remove", queue))
+    fn is_own(&self, name: &str) -> bool {
+        let state = self.state.lock();
+        state.unwritten.contains_key(name)
+            || state.schedules.iter().any(|schedule| schedule.contains(name))
     }
 
-    /// How many messages were given up and are kept.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn dead_count(&self) -> Result<usize, Error> {
-        Ok(files(&self.root.join("dead"))?.len())
-    }
-
-    /// Removes the queue if it is empty, as the last act of a process.
-    pub fn close(self) {
-        let empty = files(&self.queue).is_ok_and(|files| files.is_empty());
-        if let (true, Ok(_guard)) = (empty, structure(&self.root)) {
-            let _ = fs::remove_dir_all(&self.queue);
+    fn adopt(&self, mut message: Message) {
+        let mut state = self.state.lock();
+        match self.hooks.iter().position(|hook| hook.name == message.hook) {
+            Some(hook) => self.insert(&mut state, hook, message),
+            None => {
+                message.last_error = Some("no hook has this name any more".to_owned());
+                self.give_up(&mut state, message);
+            }
         }
     }
-}
 
-/// Everything that waits in the outbox at `root`, whoever's it is, oldest first. Nothing if there
-/// is no outbox.
-///
-/// # Errors
-/// `Io`.
-pub fn waiting(root: &Path) -> Result<Vec<Message>, Error> {
-    let mut found = Vec::new();
-    for queue in queues(root)? {
-        for path in files(&queue)? {
-            found.extend(read(&path)?);
+    fn report_lost(&self, state: &mut State, why: Dropped, count: usize) {
+        self.metrics.hooks.dropped(why, count as u64);
+        let is_quiet = state.warned.is_some_and(|warned| warned.elapsed() < WARN_INTERVAL);
+        if count > 0 && !is_quiet {
+            state.warned = Some(Instant::now());
+            warn!(reason = why.as_str(), count, "messages to hooks were lost");
         }
     }
-    found.sort_by(|a, b| (a.order, &a.id).cmp(&(b.order, &b.id)));
-    Ok(found)
-}
 
-/// Everything in the outbox at `root` that was given up, oldest first.
-///
-/// # Errors
-/// `Io`.
-pub fn dead(root: &Path) -> Result<Vec<Dead>, Error> {
-    let paths = files(&root.join("dead"))?;
-    paths.into_iter().map(|path| Ok(Dead { message: read(&path)?, path })).collect()
-}
-
-/// Queues messages that were given up anew; `now` is in seconds since 1970. They are for the next
-/// server that looks, so this process must end soon. Returns how many there were.
-///
-/// # Errors
-/// `Io`, `Random`. A message is delivered twice rather than never.
-pub fn resend(root: &Path, dead: &[Dead], now: u64) -> Result<usize, Error> {
-    let outbox = Outbox::open(root)?;
-    let mut count = 0;
-    for (message, path) in dead.iter().filter_map(|dead| Some((dead.message.clone()?, &dead.path)))
-    {
-        let fresh =
-            Message { queued_at: now, attempts: 0, not_before: 0, last_error: None, ..message };
-        outbox.put(&fresh)?;
-        unlink(path)?;
-        count += 1;
-    }
-    Ok(count)
-}
-
-/// Begins with the time, so that names sort by it.
-fn file_name(message: &Message) -> String {
-    format!("{:020}-{}{SUFFIX}", message.order, message.id)
-}
-
-/// The lock on the outbox as a whole; held for moments only.
-fn structure(root: &Path) -> Result<File, Error> {
-    let path = root.join("lock");
-    let file = open_lock(&path)?;
-    file.lock().map_err(io("lock", &path))?;
-    Ok(file)
-}
-
-fn open_lock(path: &Path) -> Result<File, Error> {
-    durable_file::open_private(path).map_err(io("open", path))
-}
-
-fn write(path: &Path, message: &Message) -> Result<(), Error> {
-    let directory = path.parent().unwrap_or(path);
-    let temporary = directory.join(format!(".{}.tmp", message.id));
-    let text = serde_json::to_vec(message).expect("texts and numbers are valid JSON");
-    let written = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .and_then(|mut file| {
-            durable_file::inherit_owner(&file, &temporary)?;
-            file.write_all(&text)?;
-            file.sync_all()
-        })
-        .and_then(|()| fs::rename(&temporary, path));
-    if let Err(source) = written {
-        let _ = fs::remove_file(&temporary);
-        return Err(io("write", path)(source));
-    }
-    sync(directory)
-}
-
-/// None if it is no message, or not there any more.
-fn read(path: &Path) -> Result<Option<Message>, Error> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io("open", path)(error)),
-    };
-    let mut text = Vec::new();
-    file.take(MESSAGE_MAX_BYTES).read_to_end(&mut text).map_err(io("read", path))?;
-    let message: Option<Message> = serde_json::from_slice(&text).ok();
-    let is_ours = |message: &Message| {
-        let name = path.file_name().and_then(|name| name.to_str());
-        message.v == FORMAT_VERSION && name == Some(&file_name(message))
-    };
-    Ok(message.filter(is_ours))
-}
-
-fn unlink(path: &Path) -> Result<(), Error> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io("remove", path)(error)),
-        _ => Ok(()),
+    /// Brings the gauges up to date.
+    pub(super) fn count(&self) {
+        let state = self.state.lock();
+        self.metrics.hooks.waiting(state.schedules.iter().map(Schedule::len).sum());
+        self.metrics.hooks.dead_letters(state.dead.len());
     }
 }
 
-/// The messages' files in `directory`, oldest first; none if it is gone.
-fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
-    let mut paths = list(directory)?;
-    paths.retain(|path| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name.ends_with(SUFFIX) && !name.starts_with('.')
-    });
-    Ok(paths)
+/// Every message in the store, oldest first.
+pub async fn list(store: &Store) -> Result<Vec<Message>, store::Error> {
+    let mut messages = Vec::new();
+    for name in store.entries(Space::Outbox).names().await? {
+        messages.extend(read(store, &name).await?.map(|(message, _)| message));
+    }
+    Ok(messages)
 }
 
-fn queues(root: &Path) -> Result<Vec<PathBuf>, Error> {
-    let mut paths = list(root)?;
-    paths.retain(|path| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name.starts_with(QUEUE_PREFIX)
-    });
-    Ok(paths)
-}
-
-fn list(directory: &Path) -> Result<Vec<PathBuf>, Error> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(io("list", directory)(error)),
+/// Queues a dead letter anew, for the next server that looks. False if there is none of this id.
+pub async fn resend(store: &Store, letter: &Message, now: u64) -> Result<bool, store::Error> {
+    let Some((message, version)) = read(store, &letter.name()).await? else { return Ok(false) };
+    if !message.is_dead {
+        return Ok(false);
+    }
+    let message = Message {
+        queued_at: now,
+        attempts: 0,
+        not_before: 0,
+        last_error: None,
+        is_dead: false,
+        ..message
     };
-    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
-    let mut paths: Vec<PathBuf> = paths.collect::<Result<_, _>>().map_err(io("list", directory))?;
-    paths.sort();
-    Ok(paths)
+    put(store, &message, Expected::Version(version)).await
 }
 
-fn make_directory(path: &Path) -> Result<(), Error> {
-    durable_file::make_directory(path).map_err(io("make the directory", path))
+async fn put(store: &Store, message: &Message, expected: Expected) -> Result<bool, store::Error> {
+    let text = serde_json::to_string(message).expect("texts and numbers are valid JSON");
+    // Not the account's: the message that it was removed or died outlives it.
+    let item = Item { account: None, expires_at_ms: None, text: Secret::new(text) };
+    store.entries(Space::Outbox).replace(&message.name(), &item, expected).await
 }
 
-fn sync(directory: &Path) -> Result<(), Error> {
-    File::open(directory).and_then(|file| file.sync_all()).map_err(io("sync", directory))
+/// None if it is gone, or no message.
+async fn read(store: &Store, name: &str) -> Result<Option<(Message, Version)>, store::Error> {
+    let found = store.entries(Space::Outbox).read(name).await?;
+    Ok(found.and_then(|(item, version)| {
+        let message: Message = serde_json::from_str(item.text.expose()).ok()?;
+        (message.name() == name).then_some((message, version))
+    }))
 }
 
 #[cfg(test)]

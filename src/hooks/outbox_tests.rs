@@ -1,112 +1,170 @@
-//! What is kept, taken over, given up and asked for again.
+//! What is kept, taken over, given up and asked for again, by processes that are stores of their own.
 
 use super::*;
-use crate::clock::{Clock, ManualClock};
-use std::os::unix::fs::PermissionsExt as _;
+use crate::{
+    clock::ManualClock,
+    config::{Encryption, EncryptionKey, Hook, HookTarget, StoreKind},
+};
+use std::path::Path;
 
-fn message(order: u64) -> Message {
-    let now = ManualClock::new().now();
-    Message { order, ..Message::test("hook", now).expect("random") }
+fn store(dir: &Path) -> Store {
+    let config = config::Store { kind: StoreKind::File, path: dir.join("store") };
+    let key =
+        EncryptionKey::new("k1", Secret::from("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="));
+    Store::open(&config, &Encryption { keys: vec![key] }).expect("it opens")
 }
 
-fn adopt(outbox: &Outbox) -> Vec<Message> {
-    let mut adopted = Vec::new();
-    outbox.adopt(&mut adopted).expect("adopts");
-    adopted
-}
-
-/// A directory and an outbox in it.
-fn outbox() -> (tempfile::TempDir, PathBuf, Outbox) {
-    let dir = tempfile::tempdir().expect("a directory");
-    let root = dir.path().join("store/outbox");
-    let outbox = Outbox::open(&root).expect("opens");
-    (dir, root, outbox)
-}
-
-#[test]
-fn what_a_dead_process_left_is_taken_over_once_and_in_order() {
-    let (_dir, root, dead) = outbox();
-    let messages = [message(2), message(1)];
-    messages.iter().for_each(|message| dead.put(message).expect("kept"));
-    let living = Outbox::open(&root).expect("opens");
-    assert!(adopt(&living).is_empty(), "its owner lives");
-    // A lock ends with its file, as it does with its process.
-    drop(dead);
-    let other = Outbox::open(&root).expect("opens");
-    assert_eq!(adopt(&living), [messages[1].clone(), messages[0].clone()]);
-    assert!(adopt(&other).is_empty());
-    assert_eq!(waiting(&root).expect("listed").len(), 2);
-    living.remove(&messages[0]).expect("removed");
-    drop(living);
-    assert_eq!(adopt(&other), [messages[1].clone()]);
-}
-
-#[test]
-fn half_a_message_is_cleared_away_and_a_strange_one_kept_aside() {
-    let (_dir, root, dead) = outbox();
-    dead.put(&message(1)).expect("kept");
-    let queue = dead.queue.clone();
-    fs::write(queue.join(".msg_x.tmp"), "half").expect("written");
-    fs::write(queue.join("00000000000000000009-x.json"), "{\"v\":1}").expect("written");
-    drop(dead);
-    let living = Outbox::open(&root).expect("opens");
-    assert_eq!(adopt(&living).len(), 1);
-    assert!(!queue.exists());
-    let strange = super::dead(&root).expect("listed");
-    assert_eq!(strange.len(), 1);
-    assert!(strange[0].message.is_none());
-}
-
-#[test]
-fn a_message_is_one_file_and_its_newest_state() {
-    let (_dir, root, outbox) = outbox();
-    let first = message(1);
-    outbox.put(&first).expect("kept");
-    let again = Message { attempts: 3, last_error: Some("x".to_owned()), ..first };
-    outbox.put(&again).expect("kept");
-    assert_eq!(waiting(&root).expect("listed"), [again]);
-}
-
-#[test]
-fn dead_letters_are_kept_up_to_a_bound_and_can_be_sent_again() {
-    let (_dir, root, outbox) = outbox();
-    let messages = [1, 2, 3].map(|order| Message { attempts: 9, ..message(order) });
-    let lost = messages.each_ref().map(|message| {
-        outbox.put(message).expect("kept");
-        outbox.bury(message, 2).expect("buried")
-    });
-    assert_eq!(lost, [0, 0, 1]);
-    assert_eq!(outbox.dead_count().expect("counted"), 2);
-    assert!(waiting(&root).expect("listed").is_empty());
-    let letters = dead(&root).expect("listed");
-    assert_eq!(letters[0].message.as_ref(), Some(&messages[1]), "the oldest was lost");
-    assert_eq!(resend(&root, &letters[..1], 77).expect("queued"), 1);
-    let queued = adopt(&outbox);
-    assert_eq!((queued[0].attempts, queued[0].queued_at), (0, 77));
-    assert_eq!(queued[0].id, messages[1].id);
-    assert_eq!(outbox.dead_count().expect("counted"), 1);
-}
-
-#[test]
-fn everything_is_for_its_owner_only() {
-    let (dir, root, outbox) = outbox();
-    outbox.put(&message(1)).expect("kept");
-    let mode = |path: &Path| path.metadata().expect("there").permissions().mode() & 0o777;
-    for path in [dir.path().join("store"), root.clone(), root.join("dead"), outbox.queue.clone()] {
-        assert_eq!(mode(&path), 0o700, "{path:?}");
-    }
-    for path in [&root.join("lock"), &outbox.queue.join("lock"), &files(&outbox.queue).unwrap()[0]]
-    {
-        assert_eq!(mode(path), 0o600, "{path:?}");
+/// An outbox with one hook, as a process of its own has it.
+fn outbox(dir: &Path) -> Outbox {
+    let state = State {
+        schedules: vec![Schedule::new(&limits())],
+        unwritten: BTreeMap::new(),
+        dead: BTreeSet::new(),
+        last_order: 0,
+        warned: None,
+    };
+    Outbox {
+        store: store(dir),
+        hooks: vec![Hook {
+            name: "hook".to_owned(),
+            target: HookTarget::Command(vec!["/bin/true".to_owned()]),
+            events: vec![Kind::Expiring, Kind::TokenRefreshed],
+            timeout: Duration::from_secs(1),
+        }],
+        limits: limits(),
+        clock: Arc::new(ManualClock::new()),
+        metrics: Metrics::new(&config::Metrics { account_labels_max: 5 }, Arc::default()),
+        state: Mutex::new(state),
+        writing: tokio::sync::Mutex::default(),
+        changed: Notify::new(),
     }
 }
 
-#[test]
-fn an_outbox_that_is_not_there_holds_nothing_and_an_empty_queue_leaves_no_trace() {
+fn limits() -> config::Outbox {
+    config::Outbox {
+        messages_max: 3,
+        dead_letters_max: 2,
+        retry_min: Duration::from_secs(1),
+        retry_max: Duration::from_secs(1000),
+        attempts_max: 1,
+        give_up: Duration::from_secs(86_400),
+    }
+}
+
+async fn taken_over(outbox: &Outbox) -> usize {
+    outbox.take_over(&mut Others::default()).await.expect("the store works");
+    outbox.state.lock().schedules[0].len()
+}
+
+/// The times of the events that wait in the store.
+async fn waiting(outbox: &Outbox) -> Vec<u64> {
+    let messages = list(&outbox.store).await.expect("listed");
+    messages.iter().filter(|message| !message.is_dead).map(|message| message.at).collect()
+}
+
+#[tokio::test]
+async fn what_a_process_left_is_taken_over_once_and_in_order() {
     let dir = tempfile::tempdir().expect("a directory");
-    let root = dir.path().join("none");
-    assert!(waiting(&root).expect("listed").is_empty() && dead(&root).expect("listed").is_empty());
-    assert!(!root.exists());
-    Outbox::open(&root).expect("opens").close();
-    assert!(queues(&root).expect("listed").is_empty());
+    let first = outbox(dir.path());
+    for at in [1, 2] {
+        first.push(&Event::new(Kind::Expiring, at));
+    }
+    first.push(&Event::new(Kind::Recovered, 9));
+    first.flush().await;
+    let second = outbox(dir.path());
+    assert_eq!(taken_over(&second).await, 0, "its owner lives");
+    assert_eq!(waiting(&second).await, [1, 2], "what no hook receives is not kept");
+    drop(first);
+    let third = outbox(dir.path());
+    assert_eq!(taken_over(&second).await, 2);
+    assert_eq!(taken_over(&third).await, 0, "it has a new owner");
+    let sent = second.start();
+    assert_eq!(sent[0].1.at, 1);
+    second.settle(0, &sent[0].1.name(), Ok(()));
+    second.write().await;
+    drop(second);
+    assert_eq!(taken_over(&third).await, 1);
+    assert_eq!(waiting(&third).await, [2]);
+}
+
+#[tokio::test]
+async fn nothing_is_sent_that_the_store_was_not_offered() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let outbox = outbox(dir.path());
+    outbox.push(&Event::new(Kind::Expiring, 1));
+    assert_eq!(outbox.start(), []);
+    outbox.write().await;
+    assert_eq!(outbox.start().len(), 1);
+}
+
+#[tokio::test]
+async fn of_too_many_messages_the_oldest_refresh_goes_and_then_the_oldest() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let outbox = outbox(dir.path());
+    let events = [Kind::Expiring, Kind::TokenRefreshed, Kind::TokenRefreshed, Kind::Expiring];
+    for (at, kind) in (1..).zip(events) {
+        outbox.push(&Event::new(kind, at));
+    }
+    outbox.write().await;
+    assert_eq!(waiting(&outbox).await, [1, 3, 4]);
+    for at in [5, 6] {
+        outbox.push(&Event::new(Kind::Expiring, at));
+    }
+    outbox.write().await;
+    assert_eq!(waiting(&outbox).await, [4, 5, 6]);
+}
+
+#[tokio::test]
+async fn dead_letters_are_kept_up_to_a_bound_and_can_be_sent_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let outbox = outbox(dir.path());
+    for at in [1, 2, 3] {
+        outbox.push(&Event::new(Kind::Expiring, at));
+        outbox.write().await;
+        let (hook, message) = outbox.start().remove(0);
+        let failed = DeliveryError::new("answered 500".to_owned());
+        outbox.settle(hook, &message.name(), Err(&failed));
+        outbox.write().await;
+    }
+    let letters = list(&outbox.store).await.expect("listed");
+    assert_eq!(letters.iter().map(|letter| letter.at).collect::<Vec<_>>(), [2, 3]);
+    assert!(letters.iter().all(|letter| letter.is_dead && letter.attempts == 1));
+    let mut others = Others::default();
+    outbox.take_over(&mut others).await.expect("the store works");
+    assert_eq!(outbox.state.lock().dead.len(), 2);
+
+    let command = store(dir.path());
+    assert!(resend(&command, &letters[0], 77).await.expect("queued"));
+    assert!(!resend(&command, &letters[0], 77).await.expect("looked at"), "it is no dead letter");
+    outbox.take_over(&mut others).await.expect("the store works");
+    assert_eq!(outbox.state.lock().dead.len(), 1);
+    let again = &list(&command).await.expect("listed")[0];
+    assert_eq!((again.attempts, again.queued_at, &again.id), (0, 77, &letters[0].id));
+    assert!(!again.is_dead && again.owner.is_some() && outbox.is_own(&again.name()));
+}
+
+#[tokio::test]
+async fn a_message_for_a_hook_that_is_gone_is_a_dead_letter() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let first = outbox(dir.path());
+    first.push(&Event::new(Kind::Expiring, 1));
+    first.write().await;
+    drop(first);
+    let mut second = outbox(dir.path());
+    second.hooks[0].name = "other".to_owned();
+    assert_eq!(taken_over(&second).await, 0);
+    second.write().await;
+    let letters = list(&second.store).await.expect("listed");
+    assert!(letters[0].is_dead && letters[0].last_error.as_deref().unwrap().contains("no hook"));
+}
+
+#[tokio::test]
+async fn a_store_that_takes_nothing_stops_no_message() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let outbox = outbox(dir.path());
+    // A file where the directory of the space should be.
+    std::fs::write(dir.path().join("store/outbox"), "").expect("written");
+    outbox.push(&Event::new(Kind::Expiring, 1));
+    outbox.write().await;
+    assert_eq!(outbox.start().len(), 1);
 }

@@ -6,7 +6,7 @@
 //! fails several times in a row is left alone for a while as a whole, so that a long outage costs
 //! little however much waits.
 
-use super::{Failed, message::Message};
+use super::{DeliveryError, message::Message};
 use crate::{backoff::Backoff, clock::Now, config};
 use std::{
     collections::{BTreeMap, HashSet},
@@ -26,14 +26,11 @@ const FAILURES_MAX: u32 = 3;
 /// And no longer than this, so that its recovery is noticed.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// Names a message: first queued, first sent.
-pub(super) type Key = (u64, String);
-
-/// Everything that waits for one hook.
+/// Everything that waits for one hook, by name of message: first queued, first sent.
 #[derive(Debug)]
 pub(super) struct Schedule {
     limits: config::Outbox,
-    waiting: BTreeMap<Key, Waiting>,
+    waiting: BTreeMap<String, Waiting>,
     under_way: usize,
     failures: u32,
     pause: Backoff,
@@ -47,14 +44,13 @@ struct Waiting {
     under_way: bool,
 }
 
-/// What became of a message after an attempt.
+/// What came of an attempt to deliver a message.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// It was taken.
+pub(super) enum Attempt {
     Delivered(Message),
-    /// It will be tried again.
+    /// To be tried again.
     Again(Message),
-    /// It is given up.
+    /// Given up.
     Dead(Message),
 }
 
@@ -74,17 +70,25 @@ impl Schedule {
         self.waiting.len()
     }
 
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.waiting.contains_key(name)
+    }
+
     /// Adds a message, new or taken over.
     pub(super) fn insert(&mut self, message: Message, now: Now, instant: Instant) {
         // A wall clock that was set back must not make it wait for hours.
         let wait = Duration::from_secs(message.not_before.saturating_sub(now.unix()));
-        let due = instant + wait.min(self.longest_wait());
-        let key = (message.order, message.id.clone());
-        self.waiting.insert(key, Waiting { message, due, under_way: false });
+        let due = instant + wait.min(self.limits.give_up.max(self.limits.retry_max));
+        self.waiting.insert(message.name(), Waiting { message, due, under_way: false });
     }
 
-    /// The messages to send now; each is under way until it is settled.
-    pub(super) fn start(&mut self, instant: Instant) -> Vec<Message> {
+    /// The messages to send now, without those that are `held`; each is under way until it is
+    /// settled.
+    pub(super) fn start(
+        &mut self,
+        instant: Instant,
+        is_held: impl Fn(&str) -> bool,
+    ) -> Vec<Message> {
         if self.paused_until.is_some_and(|until| until > instant) {
             return Vec::new();
         }
@@ -92,7 +96,7 @@ impl Schedule {
         let most = if self.failures >= FAILURES_MAX { 1 } else { CONCURRENCY };
         let mut started = Vec::new();
         let mut held: HashSet<Option<&str>> = HashSet::new();
-        for waiting in self.waiting.values_mut() {
+        for (name, waiting) in &mut self.waiting {
             if self.under_way >= most {
                 break;
             }
@@ -103,7 +107,7 @@ impl Schedule {
             }
             if *under_way {
                 held.insert(account);
-            } else if *due <= instant {
+            } else if *due <= instant && !is_held(name) {
                 held.insert(account);
                 *under_way = true;
                 self.under_way += 1;
@@ -128,19 +132,19 @@ impl Schedule {
     /// Takes note of how an attempt ended. None if the message is not known any more.
     pub(super) fn settle(
         &mut self,
-        key: &Key,
-        result: Result<(), &Failed>,
+        name: &str,
+        result: Result<(), &DeliveryError>,
         now: Now,
         instant: Instant,
-    ) -> Option<Verdict> {
-        let waiting = self.waiting.get_mut(key).filter(|waiting| waiting.under_way)?;
+    ) -> Option<Attempt> {
+        let waiting = self.waiting.get_mut(name).filter(|waiting| waiting.under_way)?;
         self.under_way -= 1;
         waiting.under_way = false;
         let Err(failed) = result else {
             self.failures = 0;
             self.paused_until = None;
             self.pause.reset();
-            return self.waiting.remove(key).map(|waiting| Verdict::Delivered(waiting.message));
+            return self.remove(name).map(Attempt::Delivered);
         };
         let message = &mut waiting.message;
         message.attempts = message.attempts.saturating_add(1);
@@ -160,25 +164,23 @@ impl Schedule {
             self.paused_until = Some(instant + self.pause.next().max(asked));
         }
         if given_up {
-            self.waiting.remove(key);
-            return Some(Verdict::Dead(message));
+            self.waiting.remove(name);
+            return Some(Attempt::Dead(message));
         }
-        Some(Verdict::Again(message))
+        Some(Attempt::Again(message))
     }
 
-    /// Takes the message that is missed least if one has to go: the oldest of `least`, else the
-    /// oldest of all; never one that is under way.
-    pub(super) fn victim(&self, least: &str) -> Option<(bool, Key)> {
-        let idle = || self.waiting.iter().filter(|(_, waiting)| !waiting.under_way);
-        let first = idle().find(|(_, waiting)| waiting.message.kind == least);
-        let found =
-            first.map(|(key, _)| (true, key)).or(idle().next().map(|(key, _)| (false, key)));
-        found.map(|(is_least, key)| (is_least, key.clone()))
+    /// The message that is missed least if one has to go: the oldest of `least`, else the oldest of
+    /// all, which sorts behind it; never one that is under way.
+    pub(super) fn eviction_candidate(&self, least: &str) -> Option<(bool, String)> {
+        let idle = self.waiting.iter().filter(|(_, waiting)| !waiting.under_way);
+        idle.map(|(name, waiting)| (waiting.message.kind != least, name))
+            .min()
+            .map(|(is_other, name)| (is_other, name.clone()))
     }
 
-    /// Forgets a message.
-    pub(super) fn remove(&mut self, key: &Key) -> Option<Message> {
-        self.waiting.remove(key).map(|waiting| waiting.message)
+    pub(super) fn remove(&mut self, name: &str) -> Option<Message> {
+        self.waiting.remove(name).map(|waiting| waiting.message)
     }
 
     /// Takes out what has waited too long while its receiver was left alone.
@@ -187,17 +189,15 @@ impl Schedule {
             return Vec::new();
         }
         let limit = self.limits.give_up.as_secs();
-        let is_expired = |waiting: &Waiting| {
-            let age = now.unix().saturating_sub(waiting.message.queued_at);
-            !waiting.under_way && age >= limit
-        };
-        let expired = self.waiting.iter().filter(|(_, waiting)| is_expired(waiting));
-        let expired: Vec<Key> = expired.map(|(key, _)| key.clone()).collect();
-        expired.iter().filter_map(|key| self.remove(key)).collect()
-    }
-
-    fn longest_wait(&self) -> Duration {
-        self.limits.give_up.max(self.limits.retry_max)
+        let mut expired = Vec::new();
+        self.waiting.retain(|_, Waiting { message, under_way, .. }| {
+            let is_kept = *under_way || now.unix().saturating_sub(message.queued_at) < limit;
+            if !is_kept {
+                expired.push(message.clone());
+            }
+            is_kept
+        });
+        expired
     }
 }
 

@@ -1,11 +1,11 @@
 //! One attempt to deliver a message over HTTPS, to a receiver that may be slow or hostile.
 //!
-//! Nothing of the answer but its status and `Retry-After` is read, no redirect is followed, no
-//! egress proxy is asked (it would connect to addresses that were never checked), and each attempt
-//! has a connection of its own, so that each one's address is checked.
+//! Of the response only its status and `Retry-After` are read, no redirect is followed, and each
+//! attempt has a connection of its own, so that each one's address is checked. Where the environment
+//! names an egress proxy, that one looks up the address: then this machine's own lookup is checked.
 
 use super::{
-    Failed,
+    DeliveryError,
     address::{self, Guarded, Lookup, PrivateAddress},
     sign::Signer,
 };
@@ -23,22 +23,19 @@ use zeroize::Zeroizing;
 
 /// A receiver that is reached over HTTPS.
 #[derive(Clone)]
-pub(super) struct Webhook {
-    url: Url,
+pub(super) struct WebhookClient {
+    /// None where the URL has a host that is no host, such as `1.2.3.999`.
+    url: Option<Url>,
     signer: Signer,
     guard: Guarded,
     client: Client,
+    is_proxied: bool,
 }
 
-impl Webhook {
-    /// `None` if the URL is none, which the configuration rules out.
-    ///
+impl WebhookClient {
     /// # Errors
     /// When no client can be made.
-    pub(super) fn new(
-        config: &config::Webhook,
-        tls: &ClientConfig,
-    ) -> Result<Option<Self>, https::Error> {
+    pub(super) fn new(config: &config::Webhook, tls: &ClientConfig) -> Result<Self, https::Error> {
         Self::with_lookup(config, tls, address::system())
     }
 
@@ -46,11 +43,12 @@ impl Webhook {
         config: &config::Webhook,
         tls: &ClientConfig,
         lookup: Lookup,
-    ) -> Result<Option<Self>, https::Error> {
-        let Ok(url) = config.url.expose().parse() else { return Ok(None) };
+    ) -> Result<Self, https::Error> {
         let guard = Guarded::new(lookup, config.unsafe_allow_private_addresses);
-        let client = https::hook_client(tls, Arc::new(guard.clone()))?;
-        Ok(Some(Self { url, signer: Signer::new(&config.secrets), guard, client }))
+        let url = config.url.expose();
+        let (client, is_proxied) = https::hook_client(tls, url, Arc::new(guard.clone()))?;
+        let (url, signer) = (url.parse().ok(), Signer::new(&config.secrets));
+        Ok(Self { url, signer, guard, client, is_proxied })
     }
 
     /// Sends `body` under the message's `id`; `now` is in seconds since 1970.
@@ -60,37 +58,44 @@ impl Webhook {
         body: Zeroizing<Vec<u8>>,
         now: u64,
         timeout: Duration,
-    ) -> Result<(), Failed> {
-        let host = self.url.host_str().unwrap_or_default();
-        self.guard.check_literal(host).map_err(|error| Failed::new(error.to_string()))?;
+    ) -> Result<(), DeliveryError> {
+        let Some(url) = &self.url else {
+            return Err(DeliveryError::new("its url cannot be used".to_owned()));
+        };
+        let host = url.host_str().unwrap_or_default();
+        let mut checked = self.guard.check_literal(host);
+        if self.is_proxied && checked.is_ok() {
+            checked = self.guard.check_proxied(host).await;
+        }
+        checked.map_err(|error| DeliveryError::new(error.to_string()))?;
         let signature = self.signer.sign(id, now, &body);
         let request = self
             .client
-            .post(self.url.clone())
+            .post(url.clone())
             .timeout(timeout)
             .header(header::CONTENT_TYPE, "application/json")
             .header("webhook-id", id)
             .header("webhook-timestamp", now)
             .header("webhook-signature", signature)
             .body(body.to_vec());
-        // The answer's body is dropped unread, and with it the connection.
-        let answer = request.send().await.map_err(|error| why(error, timeout))?;
-        judge(answer.status(), answer.headers(), now)
+        // The response's body is dropped unread, and with it the connection.
+        let response = request.send().await.map_err(|error| why(error, timeout))?;
+        judge(response.status(), response.headers(), now)
     }
 }
 
 /// Neither URL nor keys.
-impl fmt::Debug for Webhook {
+impl fmt::Debug for WebhookClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Webhook").finish_non_exhaustive()
+        f.write_str("WebhookClient")
     }
 }
 
-fn judge(status: StatusCode, headers: &HeaderMap, now: u64) -> Result<(), Failed> {
+fn judge(status: StatusCode, headers: &HeaderMap, now: u64) -> Result<(), DeliveryError> {
     if status.is_success() {
         return Ok(());
     }
-    let mut failed = Failed::new(format!("answered {}", status.as_u16()));
+    let mut failed = DeliveryError::new(format!("answered {}", status.as_u16()));
     // The specification's way to say that nobody is there any more.
     failed.is_final = status == StatusCode::GONE;
     failed.retry_after = headers.get(header::RETRY_AFTER).and_then(|value| retry_after(value, now));
@@ -108,18 +113,18 @@ fn retry_after(value: &HeaderValue, now: u64) -> Option<Duration> {
 }
 
 /// The URL is no part of it: some receivers' URLs are secrets.
-fn why(error: reqwest::Error, timeout: Duration) -> Failed {
+fn why(error: reqwest::Error, timeout: Duration) -> DeliveryError {
     let mut source = error.source();
     while let Some(cause) = source {
         if let Some(private) = cause.downcast_ref::<PrivateAddress>() {
-            return Failed::new(private.to_string());
+            return DeliveryError::new(private.to_string());
         }
         source = cause.source();
     }
     if error.is_timeout() {
-        return Failed::new(format!("no answer within {timeout:?}"));
+        return DeliveryError::new(format!("no answer within {timeout:?}"));
     }
-    Failed::new(error_chain::chain(&error.without_url()))
+    DeliveryError::new(error_chain::chain(&error.without_url()))
 }
 
 #[cfg(test)]

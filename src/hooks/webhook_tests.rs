@@ -13,17 +13,17 @@ use tokio::{
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn webhook(url: &str, allow_private: bool, lookup: Lookup) -> Webhook {
+fn webhook(url: &str, allow_private: bool, lookup: Lookup) -> WebhookClient {
     let config = config::Webhook {
         url: Secret::from(url),
         secrets: vec![Secret::from("a raw secret of some length")],
         unsafe_allow_private_addresses: allow_private,
     };
     let tls = https::client_config(None, false).expect("TLS");
-    Webhook::with_lookup(&config, &tls, lookup).expect("a client").expect("a URL")
+    WebhookClient::with_lookup(&config, &tls, lookup).expect("a client")
 }
 
-async fn deliver(webhook: &Webhook, limit: Duration) -> Result<(), Failed> {
+async fn deliver(webhook: &WebhookClient, limit: Duration) -> Result<(), DeliveryError> {
     webhook.deliver("msg_1", Zeroizing::new(b"{}".to_vec()), 1_795_132_800, limit).await
 }
 
@@ -191,8 +191,8 @@ fn statuses_are_judged_and_retry_after_is_read_in_both_forms() {
 #[test]
 fn what_a_receiver_makes_libraries_say_is_kept_short() {
     let names = "DnsName(\"ä.example\"), ".repeat(10_000);
-    let failed = Failed::new(format!("certificate is only valid for {names}"));
+    let failed = DeliveryError::new(format!("certificate is only valid for {names}"));
     assert!(failed.why.starts_with("certificate is only valid for DnsName"));
     assert!(failed.why.ends_with('…') && failed.why.len() < 1024, "{}", failed.why.len());
-    assert_eq!(Failed::new("answered 500".to_owned()).why, "answered 500");
+    assert_eq!(DeliveryError::new("answered 500".to_owned()).why, "answered 500");
 }

@@ -13,7 +13,7 @@ use super::{
 use crate::{id::AccountId, secret::Secret};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     time::{Duration, Instant},
 };
 
@@ -213,6 +213,66 @@ impl Entries<'_> {
         let delete =
             move |inner: &Inner| Ok(inner.backend.delete(space.as_str(), &name, Expected::Any)?);
         self.store.run(delete).await
+    }
+
+    /// Reads an entry and its version.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn read(&self, name: &str) -> Result<Option<(Item, Version)>, Error> {
+        let (space, name) = (self.space, name.to_owned());
+        let read = move |inner: &Inner| {
+            let entry = match inner.backend.get(space.as_str(), &name) {
+                Err(backend::Error::Damaged { .. }) => None,
+                entry => entry?,
+            };
+            Ok(entry.and_then(|entry| {
+                let envelope = Envelope::from_bytes(&entry.bytes).ok()?;
+                let item = inner.open_entry(space, &name, &envelope, &inner.ring)?;
+                Some((item, entry.version))
+            }))
+        };
+        self.store.run(read).await
+    }
+
+    /// Keeps `item` if what is there is as `expected`, and says whether it was. No limit applies.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn replace(
+        &self,
+        name: &str,
+        item: &Item,
+        expected: Expected,
+    ) -> Result<bool, Error> {
+        let (space, name, item) = (self.space, name.to_owned(), item.clone());
+        let replace = move |inner: &Inner| match inner.put_entry(space, &name, &item, expected) {
+            Ok(_) => Ok(true),
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::ResourceBusy => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        };
+        self.store.run(replace).await
+    }
+
+    /// The names of the entries that were written or deleted since `seen`, which is brought up to
+    /// date.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn changed(
+        &self,
+        seen: &mut BTreeMap<String, Version>,
+    ) -> Result<Vec<String>, Error> {
+        let (space, mut before) = (self.space, std::mem::take(seen));
+        let changes = move |inner: &Inner| {
+            let changed = inner.backend.changes(space.as_str(), &mut before)?;
+            Ok((changed, before))
+        };
+        let (changed, now) = self.store.run(changes).await?;
+        *seen = now;
+        Ok(changed)
     }
 
     /// The names of all entries, sorted.

@@ -69,6 +69,23 @@ impl Store {
         Ok(Instance { store: self.clone(), owner })
     }
 
+    /// The name of this process as an owner of entries, alive as long as the store is open.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn owner(&self) -> Result<String, Error> {
+        self.run(|inner| Ok(inner.backend.owner()?)).await
+    }
+
+    /// Says whether the process called `owner` may be alive.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn is_alive(&self, owner: &str) -> Result<bool, Error> {
+        let owner = owner.to_owned();
+        self.run(move |inner| Ok(inner.backend.is_alive(&owner)?)).await
+    }
+
     /// The servers that run on the store, this one included if it has registered.
     ///
     /// # Errors
