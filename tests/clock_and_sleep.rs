@@ -269,6 +269,6 @@ fn application(amazon: &Emulator) -> config::Application {
         authorize_url: url("/ap/oa"),
         redirect_uri: String::new(),
         scopes: Vec::new(),
-        revocation_url: None,
+        ..config::Application::default()
     }
 }

@@ -445,7 +445,7 @@ async fn debug_shows_no_secret_of_any_type_that_holds_one() {
     assert_eq!(token.header().to_str().expect("ASCII"), format!("Bearer {access}"));
 
     let shown = [
-        format!("{loaded:?} {loaded:#?} {}", loaded.effective()),
+        format!("{loaded:?} {loaded:#?} {}", loaded.effective),
         format!("{record:?} {record:#?}"),
         format!("{application:?} {lwa:?} {store:?}"),
         format!("{tokens:?} {holder:?} {token:?} {:?}", token.header()),

@@ -13,7 +13,7 @@ pub(super) struct CheckConfig {
 impl CheckConfig {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
         let loaded = context.load()?;
-        let source = loaded.source.as_ref();
+        let source = loaded.config.source.as_ref();
         let source = source.map_or("the environment".to_owned(), |path| path.display().to_string());
         // Not on standard output, which may be read by a program.
         for warning in &loaded.warnings {
@@ -22,7 +22,7 @@ impl CheckConfig {
         if self.print_effective {
             return print(format!(
                 "# {source}, with variables, flags and defaults\n{}",
-                loaded.effective()
+                loaded.effective
             ));
         }
         let config = &loaded.config;

@@ -1,11 +1,11 @@
 //! The TOML tree of all sources together, each value with the place it came from.
 //!
-//! `read` turns the tree into a `File`. Serde stops at its first error, so an entry it refuses is
+//! `read` turns the tree into a `Config`. Serde stops at its first error, so an entry it refuses is
 //! taken out of the tree and reading starts again, until what is left is clean: that is how every
 //! error is found at once.
 
 use super::{
-    file::File,
+    Config,
     problem::{Excerpt, Place, Problem, is_secret_name},
 };
 use serde::Deserialize;
@@ -27,40 +27,39 @@ pub(crate) const ALIKE: f64 = 0.8;
 /// Stands for the index of an item that was taken out of a list: the next one has its index now.
 const ITEM: &str = "";
 
-/// The span of the whole tree.
+/// The span of what has no place.
 const NOWHERE: Range<usize> = usize::MAX..usize::MAX;
+
+/// Every key and value of a tree: its path and its span.
+type Entries = Vec<(KeyPath, Range<usize>)>;
 
 /// The tree and where its parts came from.
 pub(crate) struct Document<'i> {
     path: Option<PathBuf>,
     text: &'i str,
     root: DeTable<'i>,
-    /// A span that begins beyond `text` is an index into these.
-    others: Vec<Place>,
+    /// What did not come from the file, by the topmost key that it brought.
+    overlays: Vec<(KeyPath, Place)>,
 }
 
 /// What could be read of a document.
 pub(crate) struct Reading {
     /// Everything that was clean; none if there were too many problems to get that far.
-    pub(crate) file: Option<File>,
+    pub(crate) config: Option<Config>,
     /// What was not.
     pub(crate) problems: Vec<Problem>,
-    /// The keys that are therefore missing from `file`.
+    /// The keys that are therefore missing from `config`.
     pub(crate) removed: Vec<KeyPath>,
 }
 
 impl<'i> Document<'i> {
-    /// A document without any value.
-    pub(crate) fn empty() -> Self {
-        Self { path: None, text: "", root: DeTable::new(), others: Vec::new() }
-    }
-
-    /// Parses `text`, which came from `path`. Parts that are no TOML are left out and reported.
-    pub(crate) fn parse(path: PathBuf, text: &'i str) -> (Self, Vec<Problem>) {
+    /// Parses `text`, which came from `path`, if from a file. Parts that are no TOML are left out
+    /// and reported.
+    pub(crate) fn parse(path: Option<PathBuf>, text: &'i str) -> (Self, Vec<Problem>) {
         let (root, errors) = DeTable::parse_recoverable(text);
-        let document = Self { path: Some(path), text, root: root.into_inner(), others: Vec::new() };
+        let document = Self { path, text, root: root.into_inner(), overlays: Vec::new() };
         let problems = errors.iter().take(PROBLEMS_MAX).map(|error| Problem {
-            place: document.at(error.span().unwrap_or_default(), false),
+            place: document.at(&[], error.span().unwrap_or_default()),
             message: error.message().to_owned(),
             help: None,
         });
@@ -68,30 +67,28 @@ impl<'i> Document<'i> {
         (document, problems)
     }
 
-    /// The file.
-    pub(crate) fn source(&self) -> Option<&PathBuf> {
-        self.path.as_ref()
-    }
-
     /// Puts `value` at `keys`, in place of what is there. Does nothing if a key on the way is no
     /// table: that is an error of its own, found by `read`.
     pub(crate) fn insert(&mut self, keys: &[String], value: DeValue<'i>, source: Place) {
-        let start = self.text.len() + 1 + self.others.len();
-        self.others.push(source);
-        put(&mut self.root, keys, respan(value, start..start + 1));
+        let is_new = |depth: &usize| !self.contains(&keys[..*depth]);
+        let topmost = (1..keys.len()).find(is_new).unwrap_or(keys.len());
+        self.overlays.push((keys[..topmost].to_vec(), source));
+        put(&mut self.root, keys, value);
     }
 
     /// Says whether there is something at `keys`.
     pub(crate) fn contains<S: AsRef<str>>(&self, keys: &[S]) -> bool {
-        let Some((last, parents)) = keys.split_last() else { return true };
-        let mut table = &self.root;
-        for key in parents {
-            match table.get(key.as_ref()).map(Spanned::get_ref) {
-                Some(DeValue::Table(inner)) => table = inner,
-                _ => return false,
-            }
+        let Some((first, rest)) = keys.split_first() else { return true };
+        let mut found = self.root.get(first.as_ref()).map(Spanned::get_ref);
+        for key in rest.iter().map(AsRef::as_ref) {
+            let inner = match found {
+                Some(DeValue::Table(table)) => table.get(key),
+                Some(DeValue::Array(items)) => key.parse().ok().and_then(|at: usize| items.get(at)),
+                _ => None,
+            };
+            found = inner.map(Spanned::get_ref);
         }
-        table.contains_key(last.as_ref())
+        found.is_some()
     }
 
     /// The keys of the table called `section`.
@@ -112,64 +109,48 @@ impl<'i> Document<'i> {
 
     /// The place of the value at `keys`; if there is none, of the innermost table it would be in.
     pub(crate) fn place(&self, keys: &[&str]) -> Place {
-        let secret = |keys: &[&str]| {
-            keys.first() != Some(&"token") && keys.iter().any(|key| is_secret_name(key))
-        };
-        let mut found = None;
-        let mut table = &self.root;
-        for (depth, &key) in keys.iter().enumerate() {
-            let Some((name, value)) = table.get_key_value(key) else { break };
-            // The table that lacks a secret holds nothing to hide.
-            found = Some((name.span(), secret(&keys[..=depth])));
-            match value.get_ref() {
-                DeValue::Table(inner) if depth + 1 < keys.len() || !self.is_inline(value) => {
-                    table = inner;
-                }
-                _ => {
-                    found = Some((innermost_item(value, &keys[depth + 1..]).span(), secret(keys)));
-                    break;
-                }
-            }
-        }
-        match found {
-            Some((span, sensitive)) => self.at(span, sensitive),
+        let (_, entries) = self.numbered();
+        let above = entries.iter().filter(|(path, _)| begins_with(keys, path));
+        match above.max_by_key(|(path, _)| path.len()) {
+            Some((path, span)) => self.at(path, span.clone()),
             None => Place::Whole(self.path.clone()),
         }
     }
 
     /// Reads the tree, and takes out of it whatever does not fit.
     pub(crate) fn read(&mut self) -> Reading {
-        let mut reading = Reading { file: None, problems: Vec::new(), removed: Vec::new() };
+        let mut reading = Reading { config: None, problems: Vec::new(), removed: Vec::new() };
         while reading.problems.len() < PROBLEMS_MAX {
-            let mut paths = Vec::new();
-            let numbered = number_table(&self.root, &mut Vec::new(), &mut paths);
-            let error = match File::deserialize(Deserializer::from(Spanned::new(NOWHERE, numbered)))
-            {
-                Ok(file) => {
-                    reading.file = Some(file);
+            let (numbered, entries) = self.numbered();
+            let error = match Config::deserialize(Deserializer::from(numbered)) {
+                Ok(config) => {
+                    reading.config = Some(config);
                     break;
                 }
                 Err(error) => error,
             };
             let number = error.span().unwrap_or(NOWHERE).start;
-            let Some((path, span)) = paths.get(number) else {
+            let Some((path, span)) = entries.get(number) else {
                 let place = Place::Whole(self.path.clone());
                 let message = without_values(error.message());
                 reading.problems.push(Problem { place, message, help: None });
                 break;
             };
-            let sensitive = path[0] != "token" && path.iter().any(|key| is_secret_name(key));
-            let place = self.at(span.clone(), sensitive);
-            let refusal = Refusal::new(error.message(), path, &place);
+            let place = self.at(path, span.clone());
+            let meant = (error.message().strip_prefix("unknown field "))
+                .map(|rest| (likely(path, rest), rest));
             // What lost a part is incomplete for that reason alone.
             let lost_a_part =
                 |removed: &KeyPath| removed.len() > path.len() && removed.starts_with(path);
             if !reading.removed.iter().any(lost_a_part) {
-                let Refusal { message, help, .. } = refusal;
-                reading.problems.push(Problem { place, message, help });
+                reading.problems.push(match &meant {
+                    Some((meant, rest)) => unknown(path, place, meant.as_ref(), rest),
+                    None => misfit(path, place, error.message()),
+                });
             }
             // Where the right key is there too, it is judged like any other.
-            reading.removed.extend(refusal.meant.filter(|meant| !self.contains(meant)));
+            let meant = meant.and_then(|(meant, _)| meant);
+            reading.removed.extend(meant.filter(|meant| !self.contains(meant)));
             let mut path = path.clone();
             if remove(&mut self.root, &path) {
                 reading.removed.retain(|removed| !removed.starts_with(&path));
@@ -181,27 +162,84 @@ impl<'i> Document<'i> {
         reading
     }
 
-    /// Says whether `value` is a table between braces, which has a place of its own.
-    fn is_inline(&self, value: &Spanned<DeValue<'_>>) -> bool {
-        self.text.get(value.span().start..).is_some_and(|text| text.starts_with('{'))
+    /// A place of the entry at `path`, which has `span` if it is in the file.
+    fn at(&self, path: &[String], span: Range<usize>) -> Place {
+        if let Some((_, place)) = self.overlays.iter().rev().find(|(top, _)| path.starts_with(top))
+        {
+            return place.clone();
+        }
+        let sensitive = path.first().is_some_and(|section| section != "token")
+            && path.iter().any(|key| is_secret_name(key));
+        let file = self.path.clone().unwrap_or_default();
+        Place::Line(Excerpt::new(file, self.text, span, sensitive))
     }
 
-    fn at(&self, span: Range<usize>, sensitive: bool) -> Place {
-        match span.start.checked_sub(self.text.len() + 1) {
-            Some(index) if index < self.others.len() => self.others[index].clone(),
-            _ => {
-                let path = self.path.clone().unwrap_or_default();
-                Place::Line(Excerpt::new(path, self.text, span, sensitive))
-            }
+    /// A copy of the tree in which each key and value has its number among the entries as its span.
+    /// Serde's errors then say exactly what they are about, which true spans do not: tables have
+    /// that of their header, and a variable's value has none.
+    fn numbered(&self) -> (Spanned<DeTable<'i>>, Entries) {
+        let mut entries = Entries::new();
+        let root = self.number(&self.root, &mut Vec::new(), &mut entries);
+        (Spanned::new(NOWHERE, root), entries)
+    }
+
+    fn number(
+        &self,
+        table: &DeTable<'i>,
+        path: &mut KeyPath,
+        entries: &mut Entries,
+    ) -> DeTable<'i> {
+        let mut copy = DeTable::new();
+        for (key, value) in table {
+            path.push(key.get_ref().to_string());
+            let number = entries.len();
+            entries.push((path.clone(), key.span()));
+            let name = Spanned::new(number..number + 1, key.get_ref().clone());
+            copy.insert(name, self.number_value(value, key.span(), path, entries));
+            path.pop();
         }
+        copy
+    }
+
+    /// The span of a table is that of its key, unless it stands between braces.
+    fn number_value(
+        &self,
+        value: &Spanned<DeValue<'i>>,
+        key: Range<usize>,
+        path: &mut KeyPath,
+        entries: &mut Entries,
+    ) -> Spanned<DeValue<'i>> {
+        let number = entries.len();
+        let text = self.text.get(value.span().start..).unwrap_or_default();
+        let has_header = matches!(value.get_ref(), DeValue::Table(_)) && !text.starts_with('{');
+        entries.push((path.clone(), if has_header { key } else { value.span() }));
+        let copy = match value.get_ref() {
+            DeValue::Table(table) => DeValue::Table(self.number(table, path, entries)),
+            DeValue::Array(items) => {
+                let mut copy = DeArray::new();
+                for (index, item) in items.iter().enumerate() {
+                    path.push(index.to_string());
+                    copy.push(self.number_value(item, item.span(), path, entries));
+                    path.pop();
+                }
+                DeValue::Array(copy)
+            }
+            scalar => scalar.clone(),
+        };
+        Spanned::new(number..number + 1, copy)
     }
 }
 
 /// Says whether `keys` and `value` fit the file's structure.
 pub(crate) fn fits(keys: &[String], value: &DeValue<'_>) -> bool {
     let mut root = DeTable::new();
-    put(&mut root, keys, respan(value.clone(), 0..0));
-    File::deserialize(Deserializer::from(Spanned::new(0..0, root))).is_ok()
+    put(&mut root, keys, value.clone());
+    Config::deserialize(Deserializer::from(Spanned::new(0..0, root))).is_ok()
+}
+
+/// Says whether the path `key` is at or below `start`.
+pub(crate) fn begins_with(key: &[impl AsRef<str>], start: &[impl AsRef<str>]) -> bool {
+    key.len() >= start.len() && key.iter().zip(start).all(|(a, b)| a.as_ref() == b.as_ref())
 }
 
 /// Looks for references in `value` and below it.
@@ -221,18 +259,15 @@ fn note_references(value: &DeValue<'_>, found: &mut BTreeSet<String>) {
     }
 }
 
-fn put<'i>(table: &mut DeTable<'i>, keys: &[String], value: Spanned<DeValue<'i>>) {
+fn put<'i>(table: &mut DeTable<'i>, keys: &[String], value: DeValue<'i>) {
     let Some((first, rest)) = keys.split_first() else { return };
-    let span = value.span();
-    let key = || Spanned::new(span.clone(), Cow::Owned(first.clone()));
+    let key = Spanned::new(0..0, Cow::Owned(first.clone()));
     if rest.is_empty() {
-        // The key is replaced too, so that an error about it names the new source.
-        table.remove(first.as_str());
-        table.insert(key(), value);
+        table.insert(key, Spanned::new(0..0, value));
         return;
     }
     if !table.contains_key(first.as_str()) {
-        table.insert(key(), Spanned::new(span.clone(), DeValue::Table(DeTable::new())));
+        table.insert(key, Spanned::new(0..0, DeValue::Table(DeTable::new())));
     }
     if let Some(DeValue::Table(inner)) = table.get_mut(first.as_str()).map(Spanned::get_mut) {
         put(inner, rest, value);
@@ -266,132 +301,40 @@ fn remove_from_value(value: &mut DeValue<'_>, path: &[String]) -> bool {
     }
 }
 
-/// The value at `keys` inside `value`, or the last one found on the way.
-fn innermost_item<'a, 'i>(
-    value: &'a Spanned<DeValue<'i>>,
-    keys: &[&str],
-) -> &'a Spanned<DeValue<'i>> {
-    let Some((first, rest)) = keys.split_first() else { return value };
-    let inner = match value.get_ref() {
-        DeValue::Array(items) => first.parse::<usize>().ok().and_then(|index| items.get(index)),
-        DeValue::Table(table) => table.get(*first),
-        _ => None,
+/// The key that was probably meant by the unknown one at `path`, of those that serde `expected`:
+/// "`x`, expected one of `a`, `b`".
+fn likely(path: &KeyPath, expected: &str) -> Option<KeyPath> {
+    let (unknown, parents) = path.split_last()?;
+    let alike = candidates(expected).map(|name| (strsim::jaro_winkler(unknown, name), name));
+    let (_, name) =
+        alike.filter(|(likeness, _)| *likeness >= ALIKE).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    Some([parents, &[name.to_owned()]].concat())
+}
+
+/// Every second piece between backticks is a name; the first is the unknown one.
+fn candidates(expected: &str) -> impl Iterator<Item = &str> {
+    expected.split('`').skip(1).step_by(2).skip(1)
+}
+
+fn unknown(path: &KeyPath, place: Place, meant: Option<&KeyPath>, expected: &str) -> Problem {
+    let help = match (meant, &place) {
+        (Some(meant), Place::Variable(_)) => {
+            format!("did you mean ADSPROXY_{}?", meant.join("__").to_ascii_uppercase())
+        }
+        (Some(meant), _) => format!("did you mean `{}`?", show(meant)),
+        (None, _) => format!("known here: {}", candidates(expected).collect::<Vec<_>>().join(", ")),
     };
-    inner.map_or(value, |inner| innermost_item(inner, rest))
+    Problem { place, message: format!("unknown key `{}`", show(path)), help: Some(help) }
 }
 
-/// Gives `value` and everything in it one span.
-fn respan(value: DeValue<'_>, span: Range<usize>) -> Spanned<DeValue<'_>> {
-    let value = match value {
-        DeValue::Array(items) => DeValue::Array(
-            items.into_iter().map(|item| respan(item.into_inner(), span.clone())).collect(),
-        ),
-        DeValue::Table(table) => {
-            let entries = table.into_iter().map(|(key, value)| {
-                let key = Spanned::new(span.clone(), key.into_inner());
-                (key, respan(value.into_inner(), span.clone()))
-            });
-            DeValue::Table(entries.collect())
-        }
-        scalar => scalar,
+/// What follows a line break in the message of a check says what to do.
+fn misfit(path: &KeyPath, place: Place, message: &str) -> Problem {
+    let (message, help) = match message.split_once('\n') {
+        Some((message, help)) => (message, Some(help.to_owned())),
+        None => (message, None),
     };
-    Spanned::new(span, value)
-}
-
-/// Every key and value that `number_table` met: its path and its true span.
-type Numbered = Vec<(KeyPath, Range<usize>)>;
-
-/// Copies `table` with a number of its own as the span of each key and value. Serde's errors then
-/// say exactly what they are about, which true spans do not: tables have that of their header, and
-/// all of a variable's value has the same.
-fn number_table<'i>(
-    table: &DeTable<'i>,
-    path: &mut KeyPath,
-    numbered: &mut Numbered,
-) -> DeTable<'i> {
-    let mut copy = DeTable::new();
-    for (key, value) in table {
-        path.push(key.get_ref().to_string());
-        let number = numbered.len();
-        numbered.push((path.clone(), key.span()));
-        let name = Spanned::new(number..number + 1, key.get_ref().clone());
-        let value = number_value(value, Some(key.span()), path, numbered);
-        copy.insert(name, value);
-        path.pop();
-    }
-    copy
-}
-
-fn number_value<'i>(
-    value: &Spanned<DeValue<'i>>,
-    key_span: Option<Range<usize>>,
-    path: &mut KeyPath,
-    numbered: &mut Numbered,
-) -> Spanned<DeValue<'i>> {
-    let number = numbered.len();
-    let copy = match value.get_ref() {
-        DeValue::Table(table) => {
-            numbered.push((path.clone(), key_span.unwrap_or(value.span())));
-            DeValue::Table(number_table(table, path, numbered))
-        }
-        DeValue::Array(items) => {
-            numbered.push((path.clone(), value.span()));
-            let mut copy = DeArray::new();
-            for (index, item) in items.iter().enumerate() {
-                path.push(index.to_string());
-                copy.push(number_value(item, None, path, numbered));
-                path.pop();
-            }
-            DeValue::Array(copy)
-        }
-        scalar => {
-            numbered.push((path.clone(), value.span()));
-            scalar.clone()
-        }
-    };
-    Spanned::new(number..number + 1, copy)
-}
-
-/// Serde's refusal in our words.
-struct Refusal {
-    message: String,
-    help: Option<String>,
-    /// The key that was probably meant.
-    meant: Option<KeyPath>,
-}
-
-impl Refusal {
-    fn new(message: &str, path: &KeyPath, place: &Place) -> Self {
-        let key = show(path);
-        let Some(rest) = message.strip_prefix("unknown field ") else {
-            let message = format!("{key}: {}", without_values(message));
-            return Self { message, help: None, meant: None };
-        };
-        // "`x`, expected one of `a`, `b`": every second piece between backticks is a name.
-        let names = rest.split('`').skip(1).step_by(2);
-        let candidates: Vec<&str> = names.skip(1).collect();
-        let unknown = path.last().map_or("", String::as_str);
-        let likely = candidates
-            .iter()
-            .map(|&name| (strsim::jaro_winkler(unknown, name), name))
-            .filter(|(likeness, _)| *likeness >= ALIKE)
-            .max_by(|a, b| a.0.total_cmp(&b.0));
-        let meant = likely.map(|(_, name)| {
-            let mut meant = path.clone();
-            meant.pop();
-            meant.push(name.to_owned());
-            meant
-        });
-        let help = match (&meant, place) {
-            (Some(meant), Place::Variable(_)) => {
-                let name = meant.join("__").to_ascii_uppercase();
-                format!("did you mean ADSPROXY_{name}?")
-            }
-            (Some(meant), _) => format!("did you mean `{}`?", show(meant)),
-            (None, _) => format!("known here: {}", candidates.join(", ")),
-        };
-        Self { message: format!("unknown key `{key}`"), help: Some(help), meant }
-    }
+    let message = format!("{}: {}", show(path), without_values(message));
+    Problem { place, message, help }
 }
 
 /// A path as it would be written in TOML.
@@ -418,8 +361,7 @@ fn without_values(message: &str) -> String {
     let (found, expected) = rest.rsplit_once(", expected ").unwrap_or((rest, "something else"));
     let found = match found.split([' ', '`']).next().unwrap_or_default() {
         "string" => "a string",
-        "integer" => found,
-        "floating" => found,
+        "integer" | "floating" => found,
         "boolean" => "true or false",
         "sequence" => "a list",
         "map" => "a table",

@@ -1,7 +1,7 @@
 //! The environment: a snapshot of its variables, and those of them that are configuration.
 
 use super::{
-    document::{Document, fits},
+    document::{Document, KeyPath, fits},
     problem::{Place, Problem, is_secret_name},
 };
 use std::{borrow::Cow, collections::BTreeMap, fmt, path::PathBuf};
@@ -9,6 +9,7 @@ use toml::{
     Spanned,
     de::{DeArray, DeTable, DeValue},
 };
+use zeroize::Zeroizing;
 
 const PREFIX: &str = "ADSPROXY_";
 const SEPARATOR: &str = "__";
@@ -44,26 +45,25 @@ const KNOWN: [&str; 6] = [
 /// The name of the key that comes from `ADSPROXY_ENCRYPTION__KEYS` or `ADSPROXY_PASSPHRASE`.
 const KEY_ID: &str = "default";
 
-/// Variables by name, as they were at one moment.
+/// Variables by name, as they were at one moment. Their values, which may be secrets, are wiped on
+/// drop: none outlives the reading of the configuration.
 #[derive(Clone, Default)]
-pub struct Environment(BTreeMap<String, String>);
+pub struct Environment(BTreeMap<String, Zeroizing<String>>);
 
 impl Environment {
     /// Takes a snapshot of the process's variables. Those that are not UTF-8 are left out.
     #[must_use]
     pub fn of_process() -> Self {
         let variables = std::env::vars_os();
-        Self(
-            variables
-                .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
-                .collect(),
-        )
+        variables
+            .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+            .collect()
     }
 
     /// The value of `name`.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.0.get(name).map(|value| value.as_str())
     }
 
     /// The value of `name`, if it is set and not empty.
@@ -117,23 +117,59 @@ impl Environment {
         let mut problems = Vec::new();
         for (name, value) in self.0.iter().filter(|(name, _)| is_key(name)) {
             let place = Place::Variable(name.clone());
-            let (keys, value) = self.key_and_value(name, value, document);
+            let mut keys = path(name, document);
             let twin = format!("{name}_FILE");
-            if matches!(value, Value::SecretItself) && self.0.contains_key(&twin) {
-                let message = format!("{twin} is set too; a secret has one source");
-                problems.push(Problem { place: place.clone(), message, help: None });
-            }
-            document.insert(&keys, value.into_toml(name, &keys), place);
+            let value = if holds_secret(&keys, value) {
+                if self.0.contains_key(&twin) {
+                    let message = format!("{twin} is set too; a secret has one source");
+                    problems.push(Problem { place: place.clone(), message, help: None });
+                }
+                secret(&keys, "env", name)
+            } else if let Some(base) = of_secret_file(&keys) {
+                keys = base;
+                secret(&keys, "file", value)
+            } else {
+                plain(value, &keys)
+            };
+            document.insert(&keys, value, place);
         }
         self.lay_amazon_over(document);
         self.lay_passphrase_over(document);
         if let Some(filter) = self.non_empty(LOG)
             && self.get("ADSPROXY_LOG__FILTER").is_none()
         {
-            let keys = ["log".to_owned(), "filter".to_owned()];
-            document.insert(&keys, text(filter.to_owned()), Place::Variable(LOG.to_owned()));
+            insert(document, ["log", "filter"], text(filter), LOG);
         }
         problems
+    }
+
+    /// A passphrase alone is a key, for those who configure none.
+    fn lay_passphrase_over<'i>(&'i self, document: &mut Document<'i>) {
+        let sources = [("ADSPROXY_PASSPHRASE", "env"), ("ADSPROXY_PASSPHRASE_FILE", "file")];
+        let source =
+            sources.into_iter().find_map(|(name, kind)| Some((name, kind, self.non_empty(name)?)));
+        let Some((name, kind, value)) = source else { return };
+        if !document.contains(&["encryption", "keys"]) {
+            let reference = table([(kind, text(if kind == "env" { name } else { value }))]);
+            insert(document, ["encryption", "keys"], one_key("passphrase", reference), name);
+        }
+    }
+
+    /// Amazon's own names for the application, for those who set nothing else.
+    fn lay_amazon_over<'i>(&'i self, document: &mut Document<'i>) {
+        const ID: &str = "AMAZON_CLIENT_ID";
+        const SECRET: &str = "AMAZON_CLIENT_SECRET";
+        let (id, secret) = (self.non_empty(ID), self.non_empty(SECRET));
+        // Half an application that is not configured would only be an error.
+        if (id.is_none() || secret.is_none()) && !document.contains(&["lwa"]) {
+            return;
+        }
+        if let Some(id) = id.filter(|_| !document.contains(&["lwa", "client_id"])) {
+            insert(document, ["lwa", "client_id"], text(id), ID);
+        }
+        if secret.is_some() && !document.contains(&["lwa", "client_secret"]) {
+            insert(document, ["lwa", "client_secret"], table([("env", text(SECRET))]), SECRET);
+        }
     }
 
     /// Variables that look like ours and mean nothing.
@@ -151,116 +187,59 @@ impl Environment {
             })
             .collect()
     }
-
-    /// A passphrase alone is a key, for those who configure none.
-    fn lay_passphrase_over(&self, document: &mut Document<'_>) {
-        if document.contains(&["encryption", "keys"]) {
-            return;
-        }
-        let source = [("ADSPROXY_PASSPHRASE", "env"), ("ADSPROXY_PASSPHRASE_FILE", "file")]
-            .into_iter()
-            .find_map(|(name, kind)| Some((name, kind, self.non_empty(name)?)));
-        let Some((name, kind, value)) = source else { return };
-        let value = if kind == "env" { name } else { value };
-        let reference = table([(kind, text(value.to_owned()))]);
-        let keys = one_key("passphrase", reference);
-        let path = ["encryption".to_owned(), "keys".to_owned()];
-        document.insert(&path, keys, Place::Variable(name.to_owned()));
-    }
-
-    /// The key that `name` means, and how `value` is to be taken.
-    fn key_and_value<'i>(
-        &self,
-        name: &str,
-        value: &'i str,
-        document: &Document<'_>,
-    ) -> (Vec<String>, Value<'i>) {
-        let mut keys: Vec<String> =
-            name[PREFIX.len()..].split(SEPARATOR).map(str::to_ascii_lowercase).collect();
-        if keys.len() >= 2 && matches!(keys[0].as_str(), "accounts" | "applications") {
-            let existing = document.names(&keys[0]).find(|name| same_in_a_variable(name, &keys[1]));
-            if let Some(existing) = existing {
-                keys[1] = existing.to_owned();
-            }
-        }
-        let is_list = |value: &str| value.trim_start().starts_with('[');
-        if is_secret(&keys) && !(keys[0] == "encryption" && is_list(value)) {
-            return (keys, Value::SecretItself);
-        }
-        let last = keys.len() - 1;
-        if let Some(base) = keys[last].strip_suffix("_file") {
-            let mut secret = keys.clone();
-            secret[last] = base.to_owned();
-            if is_secret(&secret) {
-                return (secret, Value::SecretFile(value));
-            }
-        }
-        (keys, Value::Plain(value))
-    }
-
-    /// Amazon's own names for the application, for those who set nothing else.
-    fn lay_amazon_over(&self, document: &mut Document<'_>) {
-        let names = ["AMAZON_CLIENT_ID", "AMAZON_CLIENT_SECRET"];
-        let both = names.iter().all(|name| self.non_empty(name).is_some());
-        // Half an application that is not configured would only be an error.
-        if !both && !document.contains(&["lwa"]) {
-            return;
-        }
-        for (name, key) in names.into_iter().zip(["client_id", "client_secret"]) {
-            let Some(value) = self.non_empty(name) else { continue };
-            if document.contains(&["lwa", key]) {
-                continue;
-            }
-            let keys = ["lwa".to_owned(), key.to_owned()];
-            let value = match key {
-                "client_id" => text(value.to_owned()),
-                _ => Value::SecretItself.into_toml(name, &keys),
-            };
-            document.insert(&keys, value, Place::Variable(name.to_owned()));
-        }
-    }
 }
 
-/// How the value of a variable is to be taken.
-enum Value<'i> {
-    /// As TOML where it fits, else as a string.
-    Plain(&'i str),
-    /// It is the secret.
-    SecretItself,
-    /// It names the file that holds the secret.
-    SecretFile(&'i str),
+/// The key that the variable `name` means.
+fn path(name: &str, document: &Document<'_>) -> KeyPath {
+    let mut keys: KeyPath =
+        name[PREFIX.len()..].split(SEPARATOR).map(str::to_ascii_lowercase).collect();
+    if keys.len() >= 2 && matches!(keys[0].as_str(), "accounts" | "applications") {
+        let existing = document.names(&keys[0]).find(|name| same_in_a_variable(name, &keys[1]));
+        if let Some(existing) = existing {
+            keys[1] = existing.to_owned();
+        }
+    }
+    keys
 }
 
-impl<'i> Value<'i> {
-    fn into_toml(self, name: &str, keys: &[String]) -> DeValue<'i> {
-        let reference = match self {
-            Self::SecretItself => table([("env", text(name.to_owned()))]),
-            Self::SecretFile(path) => table([("file", text(path.to_owned()))]),
-            Self::Plain(value) => return plain(value, keys),
-        };
-        if keys[0] != "encryption" {
-            return reference;
-        }
-        one_key("secret", reference)
-    }
+/// Says whether `value` is the secret at `keys`; a list of encryption keys holds references.
+fn holds_secret(keys: &[String], value: &str) -> bool {
+    is_secret(keys) && !(keys[0] == "encryption" && value.trim_start().starts_with('['))
+}
+
+/// The key whose secret is in the file that `keys` names.
+fn of_secret_file(keys: &[String]) -> Option<KeyPath> {
+    let (last, above) = keys.split_last()?;
+    let base = [above, &[last.strip_suffix("_file")?.to_owned()]].concat();
+    is_secret(&base).then_some(base)
+}
+
+/// What is at `keys` if its secret is found in the variable or file `place`.
+fn secret<'i>(keys: &[String], kind: &'static str, place: &'i str) -> DeValue<'i> {
+    let reference = table([(kind, text(place))]);
+    if keys[0] == "encryption" { one_key("secret", reference) } else { reference }
 }
 
 /// A list of one key, whose `name` is found at `reference`.
 fn one_key<'i>(name: &'static str, reference: DeValue<'i>) -> DeValue<'i> {
-    let key = table([("id", text(KEY_ID.to_owned())), (name, reference)]);
     let mut keys = DeArray::new();
-    keys.push(Spanned::new(0..0, key));
+    keys.push(Spanned::new(0..0, table([("id", text(KEY_ID)), (name, reference)])));
     DeValue::Array(keys)
 }
 
 /// `value` as TOML if it is TOML of the right kind, else as a string, unless only that TOML can be
 /// what was meant.
 fn plain<'i>(value: &'i str, keys: &[String]) -> DeValue<'i> {
-    let string = text(value.to_owned());
     match DeValue::parse(value) {
-        Ok(parsed) if fits(keys, parsed.get_ref()) || !fits(keys, &string) => parsed.into_inner(),
-        _ => string,
+        Ok(parsed) if fits(keys, parsed.get_ref()) || !fits(keys, &text(value)) => {
+            parsed.into_inner()
+        }
+        _ => text(value),
     }
+}
+
+fn insert<'i>(document: &mut Document<'i>, keys: [&str; 2], value: DeValue<'i>, name: &str) {
+    document.insert(&keys.map(str::to_owned), value, Place::Variable(name.to_owned()));
 }
 
 fn is_key(name: &str) -> bool {
@@ -291,8 +270,8 @@ fn same_in_a_variable(alias: &str, segment: &str) -> bool {
     alias.chars().map(plain).eq(segment.chars().map(plain))
 }
 
-fn text(value: String) -> DeValue<'static> {
-    DeValue::String(Cow::Owned(value))
+fn text(value: &str) -> DeValue<'_> {
+    DeValue::String(Cow::Borrowed(value))
 }
 
 fn table<'i, const N: usize>(entries: [(&'static str, DeValue<'i>); N]) -> DeValue<'i> {
@@ -305,7 +284,7 @@ fn table<'i, const N: usize>(entries: [(&'static str, DeValue<'i>); N]) -> DeVal
 
 impl FromIterator<(String, String)> for Environment {
     fn from_iter<I: IntoIterator<Item = (String, String)>>(variables: I) -> Self {
-        Self(variables.into_iter().collect())
+        Self(variables.into_iter().map(|(name, value)| (name, value.into())).collect())
     }
 }
 

@@ -8,13 +8,15 @@ pub use super::problem::{Place, Problem};
 use super::{
     Config, ProxyAddress,
     document::{Document, Reading},
-    file::File,
-    validate,
+    validate::Check,
 };
-use crate::trusted_path::{self, UntrustedPath};
+use crate::{
+    provider::ads,
+    secret::Secret,
+    trusted_path::{self, UntrustedPath},
+};
 use std::{
-    collections::BTreeSet,
-    fmt,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -54,35 +56,31 @@ pub struct Override {
 pub struct Loaded {
     /// What it says.
     pub config: Config,
-    /// The file it came from, if there was one.
-    pub source: Option<PathBuf>,
     /// What is not wrong but unwise, in the order of the file.
     pub warnings: Vec<Problem>,
     /// The environment variables that hold secrets, in use or not: no program that we start
     /// inherits them.
     pub secret_variables: BTreeSet<String>,
-    pub(super) file: File,
-}
-
-impl Loaded {
     /// Every value in effect as TOML, with secrets masked. Keys without a value are absent.
-    #[must_use]
-    pub fn effective(&self) -> String {
-        toml::to_string(&self.file).expect("a table of texts, numbers and tables is valid TOML")
-    }
+    pub effective: String,
+    /// By the key that refers to them.
+    pub(super) secrets: BTreeMap<String, Vec<Secret>>,
 }
 
 /// Why there is no configuration.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// There is no configuration.
+    /// None of the files that were looked for exists.
+    #[error("no configuration found; looked for{}", not_found(.searched))]
     NotFound {
-        /// The files that do not exist, in the order they were looked for.
+        /// In the order they were looked for.
         searched: Vec<PathBuf>,
     },
     /// Another user could change the file.
+    #[error("the configuration is refused: {0}")]
     Untrusted(UntrustedPath),
     /// The file is there, or was asked for, but cannot be read.
+    #[error("cannot read the configuration file {}{}", .path.display(), trusted_path::explain_denied(.path, .source))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -90,45 +88,21 @@ pub enum LoadError {
         source: io::Error,
     },
     /// Everything that is wrong, in the order of the file.
+    #[error("{} error{} in the configuration{}", .0.len(), if .0.len() == 1 { "" } else { "s" }, listed(.0))]
     Invalid(Vec<Problem>),
 }
 
-impl std::error::Error for LoadError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Unreadable { source, .. } => Some(source),
-            Self::NotFound { .. } | Self::Untrusted(_) | Self::Invalid(_) => None,
-        }
+fn not_found(searched: &[PathBuf]) -> String {
+    let mut text: String = searched.iter().map(|path| format!("\n  {}", path.display())).collect();
+    if Path::new(FILE_NAME).symlink_metadata().is_ok() {
+        text += "\nthe current directory is not searched; for the proxy.toml in it, \
+                 pass --config proxy.toml";
     }
+    text
 }
 
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotFound { searched } => {
-                f.write_str("no configuration found; looked for")?;
-                searched.iter().try_for_each(|path| write!(f, "\n  {}", path.display()))?;
-                if Path::new(FILE_NAME).symlink_metadata().is_ok() {
-                    let text = "the current directory is not searched; for the proxy.toml in it, \
-                                pass --config proxy.toml";
-                    write!(f, "\n{text}")?;
-                }
-                Ok(())
-            }
-            Self::Untrusted(reason) => {
-                write!(f, "the configuration is refused: {reason}")
-            }
-            Self::Unreadable { path, source } => {
-                write!(f, "cannot read the configuration file {}", path.display())?;
-                f.write_str(&trusted_path::explain_denied(path, source))
-            }
-            Self::Invalid(problems) => {
-                let (count, s) = (problems.len(), if problems.len() == 1 { "" } else { "s" });
-                write!(f, "{count} error{s} in the configuration")?;
-                problems.iter().try_for_each(|problem| write!(f, "\n\n{problem}"))
-            }
-        }
-    }
+fn listed(problems: &[Problem]) -> String {
+    problems.iter().map(|problem| format!("\n\n{problem}")).collect()
 }
 
 /// Reads the configuration.
@@ -152,33 +126,45 @@ pub fn parse(
     overrides: &[Override],
 ) -> Result<Loaded, LoadError> {
     let (mut document, syntax, mut problems) =
-        overlaid(source.as_deref(), text, environment, overrides);
-
-    let Reading { file, problems: misfits, removed } = document.read();
+        overlaid(source.clone(), text, environment, overrides);
+    let Reading { config, problems: misfits, removed } = document.read();
     problems.extend(misfits.into_iter().filter(|misfit| !on_a_line_of(&syntax, misfit)));
     // What is missing may be in a part that could not be read.
-    let file = file.filter(|_| syntax.is_empty());
+    let config = config.filter(|_| syntax.is_empty());
     problems.extend(syntax);
-    if let Some(mut file) = file {
-        file.settle();
-        let mut verdict = validate::validate(&file, &document, environment, removed);
-        problems.extend(verdict.problems);
-        if let Some(config) = verdict.config.filter(|_| problems.is_empty()) {
-            verdict.warnings.extend(environment.unknown());
-            verdict.warnings.sort_by(|a, b| a.place.cmp(&b.place));
+    if let Some(mut config) = config {
+        config.source = source;
+        settle(&mut config, &document);
+        let effective =
+            toml::to_string(&config).expect("a table of texts, numbers and tables is valid TOML");
+        let mut check = Check::new(&document, environment, &removed);
+        check.config(&mut config);
+        problems.append(&mut check.problems);
+        if problems.is_empty() {
+            let Check { mut warnings, secrets, .. } = check;
+            warnings.extend(environment.unknown());
+            warnings.sort_by(|a, b| a.place.cmp(&b.place));
             let mut secret_variables = document.secret_variables();
             secret_variables.extend(environment.secret_names());
-            return Ok(Loaded {
-                config,
-                source,
-                warnings: verdict.warnings,
-                secret_variables,
-                file,
-            });
+            return Ok(Loaded { config, warnings, secret_variables, effective, secrets });
         }
     }
     problems.sort_by(|a, b| a.place.cmp(&b.place));
     Err(LoadError::Invalid(problems))
+}
+
+/// Fills in the one default that depends on another key: other LWA hosts are a fallback for
+/// Amazon's endpoint, never for a configured endpoint.
+fn settle(config: &mut Config, document: &Document<'_>) {
+    let lwa = config.lwa.iter_mut().map(|lwa| (vec!["lwa"], lwa));
+    let named = config.applications.iter_mut();
+    let named = named.map(|(name, application)| (vec!["applications", name.as_str()], application));
+    for (mut key, application) in lwa.chain(named) {
+        key.push("fallback_token_urls");
+        if application.token_url != ads::TOKEN_URL && !document.contains(&key) {
+            application.fallback_token_urls.clear();
+        }
+    }
 }
 
 /// Where the server of a configuration is found.
@@ -198,47 +184,40 @@ pub struct Addresses {
 /// Without any configuration it is the default address, where the sandbox is found too.
 ///
 /// # Errors
-/// `Untrusted` and `Unreadable` as with `load`, `Invalid` if the addresses are wrong or the file is no TOML.
+/// `Untrusted` and `Unreadable` as with `load`, `Invalid` if the addresses are wrong or the file is
+/// no TOML.
 pub fn addresses(options: &Options) -> Result<Addresses, LoadError> {
     let (source, text) = match sources(options) {
         Err(LoadError::NotFound { .. }) => (None, String::new()),
         found => found?,
     };
     let (mut document, syntax, _) =
-        overlaid(source.as_deref(), &text, &options.environment, &options.overrides);
+        overlaid(source, &text, &options.environment, &options.overrides);
     if !syntax.is_empty() {
         return Err(LoadError::Invalid(syntax));
     }
-    let Reading { file, problems, removed } = document.read();
-    let Some(file) = file else { return Err(LoadError::Invalid(problems)) };
-    validate::addresses(&file, &document, &options.environment, removed)
-        .map_err(|wrong| LoadError::Invalid(if wrong.is_empty() { problems } else { wrong }))
-}
-
-/// The file, if there is one, and its text; none at all is fine if the environment says enough.
-fn sources(options: &Options) -> Result<(Option<PathBuf>, String), LoadError> {
-    match find(options)? {
-        Found::File(path, text) => Ok((Some(path), text)),
-        Found::Nothing(_) if options.environment.is_configuration() => Ok((None, String::new())),
-        Found::Nothing(searched) => Err(LoadError::NotFound { searched }),
+    let Reading { config, problems, removed } = document.read();
+    let Some(mut config) = config else { return Err(LoadError::Invalid(problems)) };
+    let mut check = Check::new(&document, &options.environment, &removed);
+    let found = check.addresses(&mut config.listen);
+    match (check.problems, removed.iter().any(|key| key[0] == "listen")) {
+        (wrong, false) if wrong.is_empty() => Ok(found),
+        (wrong, _) => Err(LoadError::Invalid(if wrong.is_empty() { problems } else { wrong })),
     }
 }
 
 /// The tree of all sources, with the file's syntax errors and the environment's mistakes.
 fn overlaid<'i>(
-    source: Option<&Path>,
+    source: Option<PathBuf>,
     text: &'i str,
     environment: &'i Environment,
     overrides: &'i [Override],
 ) -> (Document<'i>, Vec<Problem>, Vec<Problem>) {
-    let (mut document, syntax) = match source {
-        Some(path) => Document::parse(path.to_owned(), text),
-        None => (Document::empty(), Vec::new()),
-    };
+    let (mut document, syntax) = Document::parse(source, text);
     let problems = environment.lay_over(&mut document);
     for flag in overrides {
         let keys: Vec<String> = flag.key.iter().map(|&key| key.to_owned()).collect();
-        let value = DeValue::String(flag.value.clone().into());
+        let value = DeValue::String(flag.value.as_str().into());
         document.insert(&keys, value, Place::Flag(flag.flag.to_owned()));
     }
     (document, syntax, problems)
@@ -253,29 +232,28 @@ fn on_a_line_of(syntax: &[Problem], misfit: &Problem) -> bool {
     line(misfit).is_some() && syntax.iter().any(|error| line(error) == line(misfit))
 }
 
-enum Found {
-    File(PathBuf, String),
-    Nothing(Vec<PathBuf>),
-}
-
-fn find(options: &Options) -> Result<Found, LoadError> {
+/// The file, if there is one, and its text; none at all is fine if the environment says enough.
+fn sources(options: &Options) -> Result<(Option<PathBuf>, String), LoadError> {
     let environment = &options.environment;
     let named = environment.non_empty("ADSPROXY_CONFIG").map(PathBuf::from);
     if let Some(path) = options.path.clone().or(named) {
-        return Ok(Found::File(path.clone(), read(&path)?));
+        let text = read(&path)?;
+        return Ok((Some(path), text));
     }
     // Not the current directory: a cloned repository must not name our hosts, hooks and secrets.
     let directories = environment.config_directory().into_iter().chain([SYSTEM_DIRECTORY.into()]);
     let searched: Vec<PathBuf> = directories.map(|directory| directory.join(FILE_NAME)).collect();
     for path in &searched {
         match read(path) {
-            Ok(text) => return Ok(Found::File(path.clone(), text)),
             Err(LoadError::Unreadable { source, .. })
                 if source.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+            found => return Ok((Some(path.clone()), found?)),
         }
     }
-    Ok(Found::Nothing(searched))
+    match environment.is_configuration() {
+        true => Ok((None, String::new())),
+        false => Err(LoadError::NotFound { searched }),
+    }
 }
 
 fn read(path: &Path) -> Result<String, LoadError> {

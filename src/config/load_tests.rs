@@ -67,12 +67,12 @@ fn minimal_file_is_enough_and_the_rest_is_default() {
     let lwa = &config.applications["default"];
     assert_eq!(lwa.client_secrets[0].expose(), "CANARY-secret");
     assert_eq!(lwa.fallback_token_urls.len(), 2);
-    assert_eq!(config.upstream.api[2], "https://advertising-api-fe.amazon.com");
-    assert_eq!(config.upstream.mcp[0].host(), Some("advertising-ai.amazon.com"));
+    assert_eq!(*config.upstream.api()[2], "https://advertising-api-fe.amazon.com");
+    assert_eq!(config.upstream.mcp()[0].host(), Some("advertising-ai.amazon.com"));
     let acme = &config.accounts["acme"];
     assert_eq!((acme.region, acme.application.as_str()), (Region::Na, "default"));
     assert_eq!(acme.refresh_token.as_ref().unwrap().expose(), "CANARY-token");
-    assert!(loaded.source.is_some());
+    assert!(config.source.is_some());
 }
 
 #[test]
@@ -608,7 +608,7 @@ fn flags_beat_variables() {
     })
     .unwrap();
     assert_eq!(loaded.config.log.format, Some(crate::config::LogFormat::Json));
-    assert_eq!(loaded.source, None);
+    assert_eq!(loaded.config.source, None);
 }
 
 #[test]
@@ -653,7 +653,7 @@ fn a_named_file_must_be_there() {
 #[test]
 fn effective_values_are_complete_and_masked_and_load_again() {
     let loaded = load_with(MINIMAL, &[("ADSPROXY_PROXY__WORKERS", "2")]).unwrap();
-    let text = loaded.effective();
+    let text = &loaded.effective;
     assert!(!text.contains("CANARY"), "{text}");
     for line in [
         "workers = 2",
@@ -670,8 +670,7 @@ fn effective_values_are_complete_and_masked_and_load_again() {
         .replace("client_secret = \"***\"", "client_secret = { env = \"TEST_SECRET\" }")
         .replace("refresh_token = \"***\"", "refresh_token = { env = \"TEST_TOKEN\" }");
     let again = load_with(&text, &[]).unwrap();
-    assert_eq!(again.file.proxy, loaded.file.proxy);
-    assert_eq!(again.file.limits, loaded.file.limits);
+    assert_eq!(again.effective, loaded.effective);
 }
 
 #[test]
@@ -743,4 +742,17 @@ fn a_region_may_be_named_by_a_marketplace() {
         let text = MINIMAL.replace("region = \"na\"", &format!("region = {text:?}"));
         assert_eq!(load_with(&text, &[]).expect("valid").config.accounts["acme"].region, region);
     }
+}
+
+#[test]
+fn fallback_hosts_belong_to_amazons_endpoint_alone() {
+    let hosts = |lwa: &str| {
+        let text = MINIMAL.replace("[lwa]\n", &format!("[lwa]\n{lwa}\n"));
+        let config = load_with(&text, &[]).unwrap().config;
+        let hosts = config.applications["default"].fallback_token_urls.clone();
+        hosts.iter().map(http::Uri::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(hosts(""), ads::FALLBACK_TOKEN_URLS);
+    assert!(hosts("token_url = 'http://localhost:1/t'").is_empty());
+    assert_eq!(hosts("fallback_token_urls = ['http://[::1]:1/t']"), ["http://[::1]:1/t"]);
 }

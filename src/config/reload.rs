@@ -1,11 +1,7 @@
 //! What another reading of the configuration would change.
 
-use super::{
-    Config, HookTarget, Material,
-    load::{LoadError, Loaded, Options, load},
-};
-use crate::secret::Secret;
-use std::collections::{BTreeMap, BTreeSet};
+use super::load::{LoadError, Loaded, Options, load};
+use std::collections::BTreeSet;
 use toml::{Table, Value};
 
 impl Loaded {
@@ -17,12 +13,13 @@ impl Loaded {
     pub fn reload(&self, options: &Options) -> Result<(Self, BTreeSet<String>), LoadError> {
         let newer = load(options)?;
         let mut changed = BTreeSet::new();
-        let tables = [self, &newer].map(|loaded| Table::try_from(&loaded.file).unwrap_or_default());
-        let [before, after] = tables.map(Value::Table);
-        compare(&before, &after, String::new(), &mut changed);
-        let (before, after) = (secrets(&self.config), secrets(&newer.config));
-        let keys = before.keys().chain(after.keys());
-        changed.extend(keys.filter(|key| before.get(*key) != after.get(*key)).cloned());
+        let [before, after] =
+            [self, &newer].map(|loaded| loaded.effective.parse::<Table>().unwrap_or_default());
+        compare(&Value::Table(before), &Value::Table(after), String::new(), &mut changed);
+        let secrets = self.secrets.keys().chain(newer.secrets.keys());
+        changed.extend(
+            secrets.filter(|key| self.secrets.get(*key) != newer.secrets.get(*key)).cloned(),
+        );
         Ok((newer, changed))
     }
 }
@@ -45,34 +42,6 @@ fn compare(before: &Value, after: &Value, key: String, changed: &mut BTreeSet<St
             }
         }
     }
-}
-
-/// Every secret of `config`, by its key.
-fn secrets(config: &Config) -> BTreeMap<String, Vec<&Secret>> {
-    let mut all = BTreeMap::new();
-    for (name, application) in &config.applications {
-        let key = match name.as_str() {
-            super::DEFAULT_APPLICATION => "lwa.client_secret".to_owned(),
-            name => format!("applications.{name}.client_secret"),
-        };
-        all.insert(key, application.client_secrets.iter().collect());
-    }
-    for (id, account) in &config.accounts {
-        let key = format!("accounts.{id}.refresh_token");
-        all.insert(key, account.refresh_token.iter().collect());
-    }
-    let keys = config.encryption.keys.iter().filter_map(|key| match &key.material {
-        Material::Secret(secret) | Material::Passphrase(secret) => Some(secret),
-        Material::Keyring => None,
-    });
-    all.insert("encryption.keys".to_owned(), keys.collect());
-    let hooks = config.hooks.iter().filter_map(|hook| match &hook.target {
-        HookTarget::Webhook(webhook) => Some(webhook),
-        HookTarget::Command(_) => None,
-    });
-    let hooks = hooks.flat_map(|webhook| webhook.secrets.iter().chain([&webhook.url]));
-    all.insert("hooks".to_owned(), hooks.collect());
-    all
 }
 
 #[cfg(test)]
@@ -100,8 +69,7 @@ mod tests {
         let changed = || running.reload(&options).unwrap().1.into_iter().collect::<Vec<_>>();
         assert_eq!(changed(), Vec::<String>::new());
         write("[log]\nfilter = \"debug\"\n[accounts.b]\nregion = \"eu\"\n", "CANARY-2");
-        let expected =
-            ["accounts.b", "accounts.b.refresh_token", "log.filter", "lwa.client_secret"];
+        let expected = ["accounts.b", "log.filter", "lwa.client_secret"];
         assert_eq!(changed(), expected);
         write("[log]\nfilter = \"inof\"\n", "CANARY-2");
         let error = running.reload(&options).unwrap_err();

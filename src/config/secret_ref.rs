@@ -1,6 +1,6 @@
 //! Where a secret comes from: an environment variable or a file, never the configuration itself.
 
-use super::load::Environment;
+use super::environment::Environment;
 use crate::{
     secret::Secret,
     trusted_path::{self, Platform, UntrustedPath},
@@ -22,7 +22,7 @@ pub(crate) const MASK: &str = "***";
 const FILE_MAX_BYTES: u64 = 64 * 1024;
 
 /// One place a secret is kept at.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum SecretRef {
     /// The value of an environment variable.
     Env(String),
@@ -30,9 +30,9 @@ pub(crate) enum SecretRef {
     File(String),
 }
 
-/// One reference, or a list of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Secrets {
+/// One reference, or a list of them; none at all if the key is absent.
+#[derive(Debug, Clone, Default)]
+pub struct SecretRefs {
     /// In order of use.
     pub(crate) refs: Vec<SecretRef>,
     /// Says whether it was written as a list.
@@ -165,12 +165,12 @@ fn read(path: PathBuf) -> Result<Found, Error> {
     Ok(Found { secret, exposed })
 }
 
-impl Serialize for Secrets {
+impl Serialize for SecretRefs {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.listed {
-            serializer.collect_seq(self.refs.iter().map(|_| MASK))
-        } else {
-            serializer.serialize_str(MASK)
+        match (self.listed, self.refs.is_empty()) {
+            (true, _) => serializer.collect_seq(self.refs.iter().map(|_| MASK)),
+            (false, true) => serializer.serialize_none(),
+            (false, false) => serializer.serialize_str(MASK),
         }
     }
 }
@@ -185,33 +185,33 @@ struct Written {
 
 const EXPECTED: &str = "a reference such as { env = \"NAME\" } or { file = \"/path\" }";
 
-impl<'de> Deserialize<'de> for Secrets {
+impl<'de> Deserialize<'de> for SecretRefs {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
         impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Secrets;
+            type Value = SecretRefs;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{EXPECTED}, or a list of them")
             }
 
-            fn visit_str<E: de::Error>(self, _: &str) -> Result<Secrets, E> {
+            fn visit_str<E: de::Error>(self, _: &str) -> Result<SecretRefs, E> {
                 Err(inline())
             }
 
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Secrets, A::Error> {
-                Ok(Secrets { refs: vec![from_map(map)?], listed: false })
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<SecretRefs, A::Error> {
+                Ok(SecretRefs { refs: vec![from_map(map)?], listed: false })
             }
 
-            fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Secrets, A::Error> {
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<SecretRefs, A::Error> {
                 let mut refs = Vec::new();
-                while let Some(item) = seq.next_element::<Secrets>()? {
+                while let Some(item) = seq.next_element::<SecretRefs>()? {
                     if item.listed {
                         return Err(de::Error::custom("is a list inside of a list"));
                     }
                     refs.extend(item.refs);
                 }
-                Ok(Secrets { refs, listed: true })
+                Ok(SecretRefs { refs, listed: true })
             }
         }
         deserializer.deserialize_any(Visitor)

@@ -128,8 +128,8 @@ impl Forward {
             Pool::new(uri, config, workers, connector, deadlines, metrics.clone(), unread.clone())
         };
         Self {
-            api: config.api.each_ref().map(pool),
-            mcp: config.mcp.each_ref().map(pool),
+            api: config.api().map(pool),
+            mcp: config.mcp().map(pool),
             deadlines: deadlines.clone(),
             header_timeout: config.response_header_timeout,
         }

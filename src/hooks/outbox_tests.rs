@@ -30,6 +30,7 @@ fn outbox(dir: &Path) -> Outbox {
             target: HookTarget::Command(vec!["/bin/true".to_owned()]),
             events: vec![Kind::Expiring, Kind::TokenRefreshed],
             timeout: Duration::from_secs(1),
+            ..Hook::default()
         }],
         limits: limits(),
         clock: Arc::new(ManualClock::new()),

@@ -90,7 +90,7 @@ pub(super) async fn of_grant(
     client_id: &str,
 ) -> GrantProfiles {
     let Ok(client_id) = HeaderValue::from_str(client_id) else { return GrantProfiles::default() };
-    let [na, eu, fe] = upstream.api.each_ref().map(|host| ask(http, host, bearer, &client_id));
+    let [na, eu, fe] = upstream.api().map(|host| ask(http, host, bearer, &client_id));
     let (na, eu, fe) = tokio::join!(na, eu, fe);
     GrantProfiles { na, eu, fe }
 }

@@ -81,7 +81,7 @@ mod tests {
             authorize_url: authorize_url.parse().expect("a URL"),
             redirect_uri: "http://localhost:8788/api/auth/amazon/callback".into(),
             scopes: vec!["advertising::campaign_management".into(), "profile".into()],
-            revocation_url: None,
+            ..config::Application::default()
         };
         Application::new("default", &config)
     }

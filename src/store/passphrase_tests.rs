@@ -12,7 +12,9 @@ const RIGHT: &str = "correct horse battery staple";
 
 fn encryption(passphrase: &str) -> Encryption {
     let material = Material::Passphrase(passphrase.into());
-    Encryption { keys: vec![EncryptionKey { id: "laptop".to_owned(), material }] }
+    Encryption {
+        keys: vec![EncryptionKey { id: "laptop".to_owned(), material, ..EncryptionKey::default() }],
+    }
 }
 
 fn files(directory: &Path) -> Files {

@@ -72,7 +72,7 @@ pub(super) async fn check(
     let hosts = hosts(config, known);
     let mut findings = judge_egress(hosts.values(), &egress, environment);
     let checks = hosts.into_iter().map(|(host, uri)| {
-        let is_api = config.upstream.api.contains(&uri);
+        let is_api = config.upstream.api().contains(&&uri);
         let tls = if is_api { &ways.api_tls } else { &ways.lwa_tls };
         let over_proxy = egress.proxy_for(&uri).is_some();
         tokio::spawn(reach(host, uri, over_proxy, tls.clone()))
@@ -91,7 +91,7 @@ fn hosts(config: &Config, known: &[Known]) -> BTreeMap<String, Uri> {
     };
     let applications = config.applications.iter().filter(|(name, _)| is_used(name));
     let lwa = applications.map(|(_, application)| &application.token_url);
-    let api = known.iter().map(|account| &config.upstream.api[account.region as usize]);
+    let api = known.iter().map(|account| config.upstream.api()[account.region as usize]);
     let all = lwa.chain(api);
     all.filter_map(|uri| Some((uri.authority()?.to_string(), uri.clone()))).collect()
 }

@@ -10,7 +10,7 @@ use rustix::{
 use std::{fs, net::IpAddr, os::unix::fs::MetadataExt, path::Path};
 
 pub(super) fn config(loaded: &Loaded) -> Vec<Finding> {
-    let from = loaded.source.as_deref().map(|path| path.display().to_string());
+    let from = loaded.config.source.as_deref().map(|path| path.display().to_string());
     let from = from.unwrap_or_else(|| "the environment".to_owned());
     let accounts = loaded.config.accounts.len();
     let mut findings =

@@ -68,7 +68,7 @@ impl Client {
         level: &str,
         token: &Secret,
     ) -> Result<BTreeSet<i64>, NoProfiles> {
-        let host = &self.config.upstream.api[region as usize];
+        let host = self.config.upstream.api()[region as usize];
         let base = host.to_string();
         let url = format!("{}/v2/profiles?accessLevel={level}", base.trim_end_matches('/'));
         let application = self.config.applications.get(&account.application);

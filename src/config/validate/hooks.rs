@@ -1,20 +1,18 @@
-//! Receivers of events, and the queue of events that wait for delivery.
+//! Receivers of events.
 
-use super::{Check, is_loopback, parse_url};
+use super::{Check, credentials::NAME};
 use crate::{
     config::{
-        Hook, HookTarget, Outbox, Webhook,
-        file::{self, HookUrl},
-        secret_ref::Secrets,
+        Hook, HookTarget, Webhook,
+        text::{is_loopback, parse_url},
     },
-    event::Kind,
     id::AccountId,
     secret::Secret,
     trusted_path,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustix::fs::{Access, access};
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, fs, path::PathBuf, time::Duration};
 
 /// What the specification asks of a key, bytes.
 const KEY_MIN_BYTES: usize = 24;
@@ -23,163 +21,120 @@ const KEY_MIN_BYTES: usize = 24;
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
 
 impl Check<'_> {
-    pub(super) fn hooks(&mut self, file: &[file::Hook]) -> Vec<Hook> {
+    pub(super) fn hooks(&mut self, hooks: &mut [Hook]) {
         let mut names = HashSet::new();
-        let mut hooks = Vec::new();
-        for (index, hook) in file.iter().enumerate() {
+        for (index, hook) in hooks.iter_mut().enumerate() {
             let index = index.to_string();
-            if hook.name.as_ref().is_some_and(|name| !names.insert(name)) {
-                self.fail(&["hooks", &index, "name"], "is the name of an earlier hook too");
+            let key = |name| ["hooks", index.as_str(), name];
+            if hook.name.is_empty() {
+                self.lacks(&key("name"), "is missing: the log calls the hook by it", None);
+            } else if !AccountId::is_alias(&hook.name) {
+                self.fail(&key("name"), NAME);
+            } else if !names.insert(hook.name.clone()) {
+                self.fail(&key("name"), "is the name of an earlier hook too");
             }
-            hooks.extend(self.hook(&index, hook));
+            if hook.timeout > TIMEOUT_MAX {
+                let message = format!("must be at most {} seconds", TIMEOUT_MAX.as_secs());
+                self.fail(&key("timeout_secs"), message);
+            }
+            if hook.events.is_empty() {
+                let message = "is empty: leave it out, or remove the hook";
+                self.lacks(&key("events"), message, None);
+            }
+            for at in
+                (1..hook.events.len()).filter(|&at| hook.events[..at].contains(&hook.events[at]))
+            {
+                self.fail(&["hooks", &index, "events", &at.to_string()], "is listed twice");
+            }
+            self.target(&index, hook);
         }
-        hooks
     }
 
-    fn hook(&mut self, index: &str, file: &file::Hook) -> Option<Hook> {
+    fn target(&mut self, index: &str, hook: &mut Hook) {
         let key = |name| ["hooks", index, name];
-        match &file.name {
-            None => self.lacks(&key("name"), "is missing: the log calls the hook by it", None),
-            Some(name) if !AccountId::is_alias(name) => {
-                self.fail(&key("name"), "must be 1 to 64 letters, digits, '.', '_' or '-'");
-            }
-            Some(_) => {}
-        }
-        let timeout = self.timeout(&key("timeout_secs"), file.timeout_secs);
-        if timeout > TIMEOUT_MAX {
-            let message = format!("must be at most {} seconds", TIMEOUT_MAX.as_secs());
-            self.fail(&key("timeout_secs"), message);
-        }
-        let events = self.events(index, &file.events);
-        let target = self.target(index, file);
-        Some(Hook { name: file.name.clone()?, target: target?, events, timeout })
-    }
-
-    fn events(&mut self, index: &str, names: &file::List) -> Vec<Kind> {
-        if names.0.is_empty() {
-            let message = "is empty: leave it out, or remove the hook";
-            self.lacks(&["hooks", index, "events"], message, None);
-        }
-        let mut events = Vec::new();
-        for (place, name) in names.0.iter().enumerate() {
-            let key = ["hooks", index, "events", &place.to_string()];
-            match Kind::ALL.into_iter().find(|kind| kind.as_str() == name) {
-                Some(kind) if events.contains(&kind) => self.fail(&key, "is listed twice"),
-                Some(kind) => events.push(kind),
-                None => {
-                    let known = Kind::ALL.map(Kind::as_str).join(", ");
-                    self.fail_with(&key, "is no event", Some(format!("known: {known}")));
-                }
-            }
-        }
-        events
-    }
-
-    fn target(&mut self, index: &str, file: &file::Hook) -> Option<HookTarget> {
-        let key = |name| ["hooks", index, name];
-        match (&file.url, &file.command) {
-            (Some(_), Some(_)) => {
+        match (self.document.contains(&key("url")), self.document.contains(&key("command"))) {
+            (true, true) => {
                 self.fail(&key("command"), "a hook has a url or a command, not both");
-                None
             }
-            (None, None) => {
+            (false, false) => {
                 self.lacks(&key("url"), "is missing: a hook has a url or a command", None);
-                None
             }
-            (Some(url), None) => self.webhook(index, url, file).map(HookTarget::Webhook),
-            (None, Some(command)) => {
-                if file.secret.is_some() {
+            (true, false) => self.webhook(index, hook),
+            (false, true) => {
+                if self.document.contains(&key("secret")) {
                     self.fail(&key("secret"), "is for a url; a command gets no signature");
                 }
-                if file.unsafe_allow_private_addresses {
+                if hook.unsafe_allow_private_addresses {
                     self.fail(&key("unsafe_allow_private_addresses"), "is for a url");
                 }
-                self.command(index, command).map(HookTarget::Command)
+                self.command(&key("command"), &mut hook.command);
+                hook.target = HookTarget::Command(hook.command.clone());
             }
         }
     }
 
-    fn webhook(&mut self, index: &str, url: &HookUrl, file: &file::Hook) -> Option<Webhook> {
+    fn webhook(&mut self, index: &str, hook: &mut Hook) {
         let key = |name| ["hooks", index, name];
-        let allowed = file.unsafe_allow_private_addresses;
-        match parse_url(&url.0) {
+        let unsafe_allow_private_addresses = hook.unsafe_allow_private_addresses;
+        match parse_url(hook.url.expose()) {
             Err(message) => self.fail(&key("url"), message),
-            Ok(uri) if uri.host().is_some_and(is_loopback) && !allowed => {
+            Ok(uri) if uri.host().is_some_and(is_loopback) && !unsafe_allow_private_addresses => {
                 let help = "if that is intended, add unsafe_allow_private_addresses = true";
-                self.fail_with(&key("url"), "is on this machine", Some(help.to_owned()));
+                self.fail_with(&key("url"), "is on this machine", Some(help));
             }
             Ok(_) => {}
         }
-        let secrets = match &file.secret {
-            Some(secrets) => self.hook_secrets(&key("secret"), secrets),
-            None => {
-                let help = "it signs what is sent, so that the receiver knows us. Make one with\n\
-                            echo \"whsec_$(openssl rand -base64 32)\"";
-                self.lacks(&key("secret"), "is missing", Some(help.to_owned()));
-                return None;
-            }
-        };
-        Some(Webhook {
-            url: Secret::new(url.0.clone()),
-            secrets,
-            unsafe_allow_private_addresses: allowed,
-        })
-    }
-
-    fn hook_secrets(&mut self, key: &[&str], secrets: &Secrets) -> Vec<Secret> {
-        let found = self.secrets(key, secrets);
-        for secret in &found {
-            let length = match secret.expose().strip_prefix("whsec_") {
-                Some(encoded) => STANDARD.decode(encoded).map(|bytes| bytes.len()).ok(),
-                None => Some(secret.expose().len()),
-            };
-            match length {
-                None => self.fail(key, "begins with whsec_, but no base64 follows"),
-                Some(length) if length < KEY_MIN_BYTES => {
-                    let message = format!("is too short: {KEY_MIN_BYTES} bytes at least");
-                    self.fail(key, message);
-                }
-                Some(_) => {}
-            }
+        let key = key("secret");
+        if !self.document.contains(&key) {
+            let help = "it signs what is sent, so that the receiver knows us. Make one with\n\
+                        echo \"whsec_$(openssl rand -base64 32)\"";
+            return self.lacks(&key, "is missing", Some(help));
         }
-        found
+        let secrets = self.secrets(&key, &hook.secret);
+        secrets.iter().for_each(|secret| self.signing_key(&key, secret));
+        let url = hook.url.clone();
+        self.secrets.insert(format!("hooks.{index}.url"), vec![url.clone()]);
+        hook.target = HookTarget::Webhook(Webhook { url, secrets, unsafe_allow_private_addresses });
     }
 
-    fn command(&mut self, index: &str, command: &file::List) -> Option<Vec<String>> {
-        let key = ["hooks", index, "command"];
-        let Some(program) = command.0.first() else {
-            self.lacks(&key, "is empty", None);
-            return None;
+    fn signing_key(&mut self, key: &[&str], secret: &Secret) {
+        let length = match secret.expose().strip_prefix("whsec_") {
+            Some(encoded) => STANDARD.decode(encoded).map(|bytes| bytes.len()).ok(),
+            None => Some(secret.expose().len()),
         };
-        let path = self.path(&key, program);
+        match length {
+            None => self.fail(key, "begins with whsec_, but no base64 follows"),
+            Some(length) if length < KEY_MIN_BYTES => {
+                self.fail(key, format!("is too short: {KEY_MIN_BYTES} bytes at least"));
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn command(&mut self, key: &[&str], command: &mut [String]) {
+        let Some(program) = command.first_mut() else {
+            return self.lacks(key, "is empty", None);
+        };
+        let mut path = PathBuf::from(&*program);
+        self.path(key, &mut path);
         let shown = path.display();
         if path.is_relative() {
-            self.fail(&key, format_args!("{shown} must begin with /: no search path is used"));
-        } else {
-            match std::fs::metadata(&path) {
-                Err(error) => self.fail(&key, format_args!("cannot find {shown}: {error}")),
-                Ok(file) if !file.is_file() => {
-                    self.fail(&key, format_args!("{shown} is not a file"));
-                }
-                Ok(_) if access(&path, Access::EXEC_OK).is_err() => {
-                    self.fail(&key, format_args!("this user may not run {shown}"));
-                }
-                Ok(_) => {
-                    if let Err(untrusted) = trusted_path::verify(&path) {
-                        self.fail(&key, untrusted);
-                    }
+            return self
+                .fail(key, format_args!("{shown} must begin with /: no search path is used"));
+        }
+        match fs::metadata(&path) {
+            Err(error) => self.fail(key, format_args!("cannot find {shown}: {error}")),
+            Ok(file) if !file.is_file() => self.fail(key, format_args!("{shown} is not a file")),
+            Ok(_) if access(&path, Access::EXEC_OK).is_err() => {
+                self.fail(key, format_args!("this user may not run {shown}"));
+            }
+            Ok(_) => {
+                if let Err(untrusted) = trusted_path::verify(&path) {
+                    self.fail(key, untrusted);
                 }
             }
         }
-        let mut line = command.0.clone();
-        line[0] = path.into_os_string().into_string().ok()?;
-        Some(line)
-    }
-
-    pub(super) fn outbox(&mut self, outbox: &Outbox) {
-        if outbox.retry_max < outbox.retry_min {
-            self.fail(&["outbox", "retry_max_secs"], "is less than outbox.retry_min_secs");
-        }
+        *program = path.to_string_lossy().into_owned();
     }
 }
 
@@ -226,7 +181,7 @@ events = ["token.refreshed"]
         assert!(matches!(&ops.target, HookTarget::Webhook(hook) if hook.secrets.len() == 2));
         assert!(matches!(&page.target, HookTarget::Command(line) if line.len() == 3));
         assert_eq!((ops.events.len(), page.events.len()), (6, 1));
-        let shown = format!("{}{:?}", loaded.effective(), loaded.config);
+        let shown = format!("{}{:?}", loaded.effective, loaded.config);
         assert!(shown.contains("ops.example.com") && !shown.contains("CANARY"), "{shown}");
     }
 

@@ -1,121 +1,214 @@
-//! `File` to `Config`: every rule beyond the kind of a value, all violations at once.
+//! What concerns more than one value, and what only this machine can tell: all violations at once.
 //!
-//! Each section has a function that returns its part. A wrong value is reported and
-//! replaced by some other one; the caller discards the result.
+//! Each section has a function that completes it in place.
 
-mod audit;
 mod credentials;
 mod hooks;
-mod listen;
 
 use super::{
-    Config, Log, LogFormat, Replay, Store, StoreKind, Tls, Upstream,
-    document::{Document, KeyPath, show},
+    Audit, Config, Listen, ListenTls, ProxyAddress, StoreKind,
+    document::{Document, KeyPath, begins_with, show},
     environment::Environment,
-    file::{self, File},
     load::Addresses,
-    log_filter,
     problem::Problem,
-    value::{COUNT_MAX, Seconds},
+    secret_ref::Exposed,
 };
-use crate::trusted_path;
-use http::Uri;
-use std::{fmt::Display, path::PathBuf, time::Duration};
+use crate::{secret::Secret, trusted_path};
+use std::{
+    collections::BTreeMap,
+    fmt::Display,
+    net::SocketAddr,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    thread,
+};
 
-/// Checks `file`. `removed` names keys already known to be wrong: what they lack is no new error.
-pub(super) fn validate(
-    file: &File,
-    document: &Document<'_>,
-    environment: &Environment,
-    removed: Vec<KeyPath>,
-) -> Verdict {
-    let mut check = Check::new(document, environment, removed);
-    let listen = check.listen(&file.listen);
-    let proxy = check.proxy(&file.proxy);
-    let guard = check.guard(&file.guard);
-    let upstream = check.upstream(&file.upstream);
-    let ca_file = file.tls.ca_file.as_ref();
-    let tls = Tls { ca_file: ca_file.map(|path| check.readable(&["tls", "ca_file"], path)) };
-    let replay = check.replay(&file.replay);
-    let store = check.store(&file.store);
-    let encryption = check.encryption(&file.encryption, store.kind);
-    let audit = check.audit(&file.audit, &store, !file.encryption.keys.is_empty());
-    let log = check.log(&file.log);
-    let applications = check.applications(file);
-    let accounts = check.accounts(file);
-    let hooks = check.hooks(&file.hooks);
-    check.outbox(&file.outbox);
-    let config = listen.map(|listen| Config {
-        source: document.source().cloned(),
-        listen,
-        proxy,
-        guard,
-        applications,
-        upstream,
-        tls,
-        token: file.token.clone(),
-        replay,
-        limits: file.limits.clone(),
-        store,
-        encryption,
-        audit,
-        accounts,
-        hooks,
-        outbox: file.outbox.clone(),
-        login: file.login.clone(),
-        log,
-        metrics: file.metrics.clone(),
-    });
-    Verdict { config, problems: check.problems, warnings: check.warnings }
-}
+/// The kernel's own limit for the path of a Unix socket.
+const SOCKET_PATH_MAX: usize = 107;
 
-/// What came of a validation.
-pub(super) struct Verdict {
-    /// Of use only without problems.
-    pub(super) config: Option<Config>,
+/// Room for some entries of the audit log: fewer would make a file of each.
+const AUDIT_MIN_BYTES: u64 = 4096;
+
+/// The violations so far, and what is needed to find more.
+pub(super) struct Check<'a> {
+    document: &'a Document<'a>,
+    environment: &'a Environment,
+    /// Keys already known to be wrong: what they lack is no new error.
+    removed: &'a [KeyPath],
     pub(super) problems: Vec<Problem>,
     /// What is not wrong but unwise.
     pub(super) warnings: Vec<Problem>,
-}
-
-/// The addresses at which the server is asked about itself, or what is wrong with them.
-pub(super) fn addresses(
-    file: &File,
-    document: &Document<'_>,
-    environment: &Environment,
-    removed: Vec<KeyPath>,
-) -> Result<Addresses, Vec<Problem>> {
-    let spoilt = removed.iter().any(|key| key[0] == "listen");
-    let mut check = Check::new(document, environment, removed);
-    let admin = check.socket_address(&["listen", "admin"], &file.listen.admin);
-    let health = file.listen.health.as_ref();
-    let health = health.and_then(|text| check.socket_address(&["listen", "health"], text));
-    let proxy = check.proxy_addresses(&file.listen);
-    let tls = file.listen.tls.is_some();
-    match admin {
-        Some(admin) if check.problems.is_empty() && !spoilt => {
-            Ok(Addresses { proxy, tls, admin, health })
-        }
-        _ => Err(check.problems),
-    }
-}
-
-/// The violations so far, and what is needed to find more.
-struct Check<'a> {
-    document: &'a Document<'a>,
-    environment: &'a Environment,
-    removed: Vec<KeyPath>,
-    problems: Vec<Problem>,
-    warnings: Vec<Problem>,
+    /// Every secret that could be fetched, by the key that refers to it.
+    pub(super) secrets: BTreeMap<String, Vec<Secret>>,
 }
 
 impl<'a> Check<'a> {
-    fn new(
+    pub(super) fn new(
         document: &'a Document<'a>,
         environment: &'a Environment,
-        removed: Vec<KeyPath>,
+        removed: &'a [KeyPath],
     ) -> Self {
-        Self { document, environment, removed, problems: Vec::new(), warnings: Vec::new() }
+        let (problems, warnings, secrets) = Default::default();
+        Self { document, environment, removed, problems, warnings, secrets }
+    }
+
+    /// Completes `config`, which is of use only if there are no problems then.
+    pub(super) fn config(&mut self, config: &mut Config) {
+        self.listen(&mut config.listen);
+        if config.proxy.workers == 0 {
+            config.proxy.workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        }
+        self.readable(&["upstream", "ca_file"], config.upstream.ca_file.as_mut());
+        self.readable(&["tls", "ca_file"], config.tls.ca_file.as_mut());
+        if let Some(path) = &mut config.replay.directory {
+            let key = ["replay", "directory"];
+            self.path(&key, path);
+            if !path.is_dir() {
+                self.fail(&key, format_args!("{} is not a directory", path.display()));
+            }
+        }
+        if self.removed.iter().any(|key| *key == ["store", "kind"]) {
+            // The kind that needs nothing: what the one that was meant needs is unknown.
+            config.store.kind = StoreKind::Memory;
+        }
+        match config.store.kind.seals() {
+            true => self.path(&["store", "path"], &mut config.store.path),
+            // Not used, so a missing HOME is no error.
+            false => config.store.path = self.expanded(&config.store.path).unwrap_or_default(),
+        }
+        self.encryption(&mut config.encryption, config.store.kind);
+        let has_keys = !config.encryption.keys.is_empty();
+        self.audit(&mut config.audit, has_keys);
+        if config.audit.path.is_none() && config.store.kind.seals() {
+            config.audit.path = Some(config.store.path.join("audit.jsonl"));
+        }
+        self.applications(config);
+        self.accounts(config);
+        self.hooks(&mut config.hooks);
+        if config.outbox.retry_max < config.outbox.retry_min {
+            self.fail(&["outbox", "retry_max_secs"], "is less than outbox.retry_min_secs");
+        }
+    }
+
+    /// The addresses at which the server is asked about itself.
+    pub(super) fn addresses(&mut self, listen: &mut Listen) -> Addresses {
+        self.sockets(listen);
+        Addresses {
+            proxy: listen.proxy.clone(),
+            tls: listen.tls.is_some(),
+            admin: listen.admin,
+            health: listen.health,
+        }
+    }
+
+    fn listen(&mut self, listen: &mut Listen) {
+        self.sockets(listen);
+        let allowed = listen.unsafe_allow_unauthenticated;
+        for (index, address) in listen.proxy.iter().enumerate() {
+            let any = matches!(address, ProxyAddress::Tcp(address) if address.port() == 0);
+            if listen.proxy[..index].contains(address) && !any {
+                self.fail(&["listen", "proxy"], format_args!("{address} is listed twice"));
+            }
+            if let ProxyAddress::Tcp(address) = address {
+                self.stay_private(&["listen", "proxy"], *address, allowed);
+            }
+        }
+        if listen.proxy.is_empty() {
+            self.lacks(&["listen", "proxy"], "needs at least one address", None);
+        }
+        self.stay_private(&["listen", "admin"], listen.admin, allowed);
+        let is_taken = |address: SocketAddr| {
+            address.port() != 0 && listen.proxy.contains(&ProxyAddress::Tcp(address))
+        };
+        if is_taken(listen.admin) {
+            self.fail(&["listen", "admin"], "is an address of listen.proxy too");
+        }
+        if listen.health.is_some_and(is_taken) {
+            self.fail(&["listen", "health"], "is an address of listen.proxy too");
+        }
+        if listen.admin.port() != 0 && listen.health == Some(listen.admin) {
+            self.fail(&["listen", "health"], "is the address of listen.admin too");
+        }
+        if let Some(tls) = &mut listen.tls {
+            self.listen_tls(tls);
+        }
+    }
+
+    /// Completes the paths of Unix sockets.
+    fn sockets(&mut self, listen: &mut Listen) {
+        for address in &mut listen.proxy {
+            let ProxyAddress::Unix(path) = address else { continue };
+            let key = ["listen", "proxy"];
+            self.path(&key, path);
+            if path.is_relative() {
+                self.fail(&key, "the path of a Unix socket must begin with / or ~");
+            } else if path.as_os_str().len() > SOCKET_PATH_MAX {
+                let most = format!("the path of a Unix socket has at most {SOCKET_PATH_MAX} bytes");
+                self.fail(&key, most);
+            }
+        }
+    }
+
+    /// A caller that reaches these listeners uses the advertisers' grants.
+    fn stay_private(&mut self, key: &[&str], address: SocketAddr, allowed: bool) {
+        if address.ip().to_canonical().is_loopback() {
+            return;
+        }
+        let message = format!(
+            "{address} can be reached from other machines, and callers are not authenticated"
+        );
+        if allowed {
+            return self.warn(key, message);
+        }
+        let help = "listen on 127.0.0.1, or, if something else keeps strangers out, add:\n\
+                    [listen]\n\
+                    unsafe_allow_unauthenticated = true\n\
+                    [guard]\n\
+                    allowed_hosts = [\"name.that.callers.use\"]";
+        self.fail_with(key, message, Some(help));
+    }
+
+    fn listen_tls(&mut self, tls: &mut ListenTls) {
+        for (name, path) in [("cert_file", &mut tls.cert_file), ("key_file", &mut tls.key_file)] {
+            let key = ["listen", "tls", name];
+            match self.document.contains(&key) {
+                true => self.readable(&key, Some(path)),
+                false => {
+                    let message = "is missing: TLS needs a certificate and its private key";
+                    self.lacks(&key, message, None);
+                }
+            }
+        }
+        let metadata = std::fs::metadata(&tls.key_file).ok();
+        let exposed = metadata.and_then(|metadata| Exposed::judge(&tls.key_file, &metadata));
+        if let Some(exposed) = exposed {
+            self.warn(&["listen", "tls", "key_file"], exposed);
+        }
+    }
+
+    fn audit(&mut self, audit: &mut Audit, has_keys: bool) {
+        if (1..AUDIT_MIN_BYTES).contains(&audit.max_bytes) {
+            let bytes = audit.max_bytes;
+            let message = format!("{bytes} is neither 0 nor at least {AUDIT_MIN_BYTES}");
+            self.fail(&["audit", "max_bytes"], message);
+        }
+        let Some(path) = &mut audit.path else { return };
+        let key = ["audit", "path"];
+        self.path(&key, path);
+        if path.file_name().is_none() && !path.as_os_str().is_empty() {
+            self.fail(&key, "does not name a file");
+        }
+        if path.extension().is_some_and(|extension| extension == "head") {
+            self.fail(&key, "must not end in .head, which is where the end of the log is noted");
+        }
+        if let Err(untrusted) = trusted_path::verify(path) {
+            self.fail(&key, untrusted);
+        }
+        if !has_keys {
+            let help = "run `adsproxy key init`, which makes a key and prints the lines to add";
+            let message = "is set, and the key that protects it, encryption.keys, is missing";
+            self.fail_with(&key, message, Some(help));
+        }
     }
 
     /// Notes what is unwise about the value at `key`.
@@ -129,53 +222,52 @@ impl<'a> Check<'a> {
     }
 
     /// Notes what is wrong with the value at `key`, unless it is not the one that was written.
-    fn fail_with(&mut self, key: &[&str], message: impl Display, help: Option<String>) {
-        let replaced = |removed: &KeyPath| begins_with(key, removed);
-        if !self.removed.iter().any(replaced) {
+    fn fail_with(&mut self, key: &[&str], message: impl Display, help: Option<&str>) {
+        if !self.removed.iter().any(|removed| begins_with(key, removed)) {
+            let (place, help) = (self.document.place(key), help.map(str::to_owned));
             let message = format!("{}: {message}", show(key));
-            self.problems.push(Problem { place: self.document.place(key), message, help });
+            self.problems.push(Problem { place, message, help });
         }
     }
 
     /// Notes that there is nothing at `key`, unless something was: it was wrong, and is reported.
-    fn lacks(&mut self, key: &[&str], message: impl Display, help: Option<String>) {
+    fn lacks(&mut self, key: &[&str], message: impl Display, help: Option<&str>) {
         if !self.removed.iter().any(|removed| begins_with(removed, key)) {
             self.fail_with(key, message, help);
         }
     }
 
-    fn count(&mut self, key: &[&str], value: u64, range: std::ops::RangeInclusive<u64>) -> usize {
-        if !range.contains(&value) {
-            let (least, most) = range.into_inner();
-            self.fail(key, format_args!("{value} is not between {least} and {most}"));
+    /// Notes that `key` has no value and no default.
+    fn require(&mut self, key: &[&str], message: &str, help: Option<&str>) {
+        if !self.document.contains(key) {
+            self.lacks(key, message, help);
         }
-        usize::try_from(value).unwrap_or(usize::MAX)
     }
 
-    /// A time that must pass before something is given up: 0 would give up everything.
-    fn timeout(&mut self, key: &[&str], value: Seconds) -> Duration {
-        if value.0.is_zero() {
-            self.fail(key, "must be more than 0 seconds");
-        }
-        value.0
+    fn expanded(&self, path: &Path) -> Option<PathBuf> {
+        self.environment.expand(path.to_str()?)
     }
 
-    fn path(&mut self, key: &[&str], text: &str) -> PathBuf {
-        if text.is_empty() {
+    /// Completes a path that begins with `~`.
+    fn path(&mut self, key: &[&str], path: &mut PathBuf) {
+        if path.as_os_str().is_empty() {
             self.fail(key, "is empty");
         }
-        self.environment.expand(text).unwrap_or_else(|| {
-            self.fail(key, format_args!("cannot find {text}: `~` needs HOME to be set"));
-            PathBuf::from(text)
-        })
+        match self.expanded(path) {
+            Some(expanded) => *path = expanded,
+            None => {
+                let shown = path.display();
+                self.fail(key, format_args!("cannot find {shown}: `~` needs HOME to be set"));
+            }
+        }
     }
 
     /// A file that is there, can be read, and cannot be changed by another user.
-    fn readable(&mut self, key: &[&str], text: &str) -> PathBuf {
-        let path = self.path(key, text);
-        if let Err(untrusted) = trusted_path::verify(&path) {
-            self.fail(key, untrusted);
-            return path;
+    fn readable(&mut self, key: &[&str], path: Option<&mut PathBuf>) {
+        let Some(path) = path else { return };
+        self.path(key, path);
+        if let Err(untrusted) = trusted_path::verify(path) {
+            return self.fail(key, untrusted);
         }
         match std::fs::File::open(&path).and_then(|file| file.metadata()) {
             Ok(metadata) if metadata.is_dir() => {
@@ -183,158 +275,9 @@ impl<'a> Check<'a> {
             }
             Ok(_) => {}
             Err(error) => {
-                let why = trusted_path::explain_denied(&path, &error);
+                let why = trusted_path::explain_denied(path, &error);
                 self.fail(key, format_args!("cannot read {}: {error}{why}", path.display()));
             }
         }
-        path
     }
-
-    /// An https URL, or an http one of this machine.
-    fn url(&mut self, key: &[&str], text: &str) -> Uri {
-        match parse_url(text) {
-            Ok(uri) => uri,
-            Err(message) => {
-                self.fail(key, message);
-                Uri::default()
-            }
-        }
-    }
-
-    fn upstream(&mut self, file: &file::Upstream) -> Upstream {
-        const COUNTS: [&str; 2] = ["upstream", "connections_max"];
-        let hosts = [
-            ("na", &file.na),
-            ("eu", &file.eu),
-            ("fe", &file.fe),
-            ("mcp_na", &file.mcp_na),
-            ("mcp_eu", &file.mcp_eu),
-            ("mcp_fe", &file.mcp_fe),
-        ];
-        let [na, eu, fe, mcp_na, mcp_eu, mcp_fe] = hosts.map(|(name, text)| {
-            let key = ["upstream", name];
-            let uri = self.url(&key, text);
-            if uri.path_and_query().is_some_and(|path| path != "/") {
-                self.fail(&key, "must not have a path: the caller's is used");
-            }
-            uri
-        });
-        Upstream {
-            api: [na, eu, fe],
-            mcp: [mcp_na, mcp_eu, mcp_fe],
-            ca_file: file
-                .ca_file
-                .as_ref()
-                .map(|path| self.readable(&["upstream", "ca_file"], path)),
-            connect_timeout: self
-                .timeout(&["upstream", "connect_timeout_secs"], file.connect_timeout_secs),
-            response_header_timeout: self.timeout(
-                &["upstream", "response_header_timeout_secs"],
-                file.response_header_timeout_secs,
-            ),
-            response_idle_timeout: self.timeout(
-                &["upstream", "response_idle_timeout_secs"],
-                file.response_idle_timeout_secs,
-            ),
-            idle_timeout: self.timeout(&["upstream", "idle_timeout_secs"], file.idle_timeout_secs),
-            connections_max: self.count(&COUNTS, file.connections_max, 1..=COUNT_MAX),
-            http2: file.http2,
-        }
-    }
-
-    fn replay(&mut self, file: &Replay) -> Replay {
-        let directory = file.directory.as_ref().map(|path| {
-            let key = ["replay", "directory"];
-            let path = self.path(&key, &path.to_string_lossy());
-            if !path.is_dir() {
-                self.fail(&key, format_args!("{} is not a directory", path.display()));
-            }
-            path
-        });
-        Replay { directory, ..file.clone() }
-    }
-
-    fn store(&mut self, file: &file::Store) -> Store {
-        let kind = match file.kind.as_str() {
-            "memory" => StoreKind::Memory,
-            "file" => StoreKind::File,
-            "keyring" if cfg!(feature = "keyring") => StoreKind::Keyring,
-            "keyring" => {
-                let message = "this adsproxy was built without the feature \"keyring\"";
-                self.fail(&["store", "kind"], message);
-                StoreKind::Memory
-            }
-            "postgres" => {
-                let message = "\"postgres\" is not built yet; \
-                               there are \"memory\", \"file\" and \"keyring\"";
-                self.fail(&["store", "kind"], message);
-                StoreKind::Memory
-            }
-            other => {
-                let message = format!("{other:?} is none of \"memory\", \"file\" and \"keyring\"");
-                self.fail(&["store", "kind"], message);
-                StoreKind::Memory
-            }
-        };
-        let path = match kind {
-            StoreKind::File | StoreKind::Keyring => self.path(&["store", "path"], &file.path),
-            // Not used, so a missing HOME is no error.
-            StoreKind::Memory => {
-                self.environment.expand(&file.path).unwrap_or_else(|| file.path.clone().into())
-            }
-        };
-        Store { kind, path }
-    }
-
-    fn log(&mut self, file: &file::Log) -> Log {
-        if let Err(error) = log_filter::check(&file.filter) {
-            self.fail(&["log", "filter"], error);
-        }
-        let format = file.format.as_deref().and_then(|format| match format {
-            "text" => Some(LogFormat::Text),
-            "json" => Some(LogFormat::Json),
-            other => {
-                let message = format!("{other:?} is neither \"text\" nor \"json\"");
-                self.fail(&["log", "format"], message);
-                None
-            }
-        });
-        Log { filter: file.filter.clone(), format, access: file.access }
-    }
-}
-
-fn begins_with(key: &[impl AsRef<str>], start: &[impl AsRef<str>]) -> bool {
-    key.len() >= start.len() && key.iter().zip(start).all(|(a, b)| a.as_ref() == b.as_ref())
-}
-
-/// Checks the scheme and the authority of a URL.
-fn parse_url(text: &str) -> Result<Uri, String> {
-    // The text may hold a password, so no message repeats it.
-    if text.contains('#') {
-        return Err("must not have a fragment".into());
-    }
-    let uri: Uri = text.parse().map_err(|error| format!("is no URL: {error}"))?;
-    let Some(authority) = uri.authority() else {
-        return Err("is no URL: it must begin with https://".into());
-    };
-    if authority.as_str().contains('@') {
-        return Err("must not have a user name or password in it".into());
-    }
-    if authority.host().is_empty() {
-        return Err("has no host".into());
-    }
-    match uri.scheme_str() {
-        Some("https") => Ok(uri),
-        Some("http") if is_loopback(authority.host()) => Ok(uri),
-        Some("http") => Err("must begin with https://; http:// is for this machine only \
-                             (localhost, 127.0.0.1, [::1])"
-            .into()),
-        _ => Err("must begin with https://".into()),
-    }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost")
-        || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }

@@ -1,0 +1,196 @@
+//! The texts that a value may be: addresses, URLs, host names, names of headers.
+
+use super::{LogFormat, ProxyAddress, StoreKind, secret_ref::MASK};
+use crate::{
+    event::Kind,
+    id::{AccountId, Region},
+    provider::ads,
+};
+use clap::ValueEnum as _;
+use http::{HeaderName, HeaderValue, Uri, header, uri::Authority};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use toml::Value;
+
+/// `localhost` stands for both loopback addresses.
+pub(super) fn parse_proxy(text: &str) -> Result<Vec<ProxyAddress>, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Ok(vec![ProxyAddress::Unix(path.into())]);
+    }
+    let first = parse_tcp(text).map_err(|message| message + " or unix:/path")?;
+    let mut all = vec![ProxyAddress::Tcp(first)];
+    if text.starts_with("localhost:") && first.port() != 0 && has_ipv6_loopback() {
+        all.push(ProxyAddress::Tcp((Ipv6Addr::LOCALHOST, first.port()).into()));
+    }
+    Ok(all)
+}
+
+pub(super) fn parse_tcp(text: &str) -> Result<SocketAddr, String> {
+    let port = text.strip_prefix("localhost:").and_then(|port| port.parse::<u16>().ok());
+    let localhost = port.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    localhost
+        .or_else(|| text.parse().ok())
+        .ok_or_else(|| format!("{text:?} is no address such as localhost:8787, [::]:8787"))
+}
+
+/// Says whether this machine has `::1`, which containers often lack.
+fn has_ipv6_loopback() -> bool {
+    UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
+}
+
+/// A host name as the guard compares it.
+pub(super) fn parse_host(host: &str) -> Result<String, String> {
+    if host.contains('*') {
+        return Err(format!("{host:?}: there are no patterns, list every host"));
+    }
+    match host.parse::<Authority>() {
+        Ok(authority) if authority.host() == host => Ok(host.to_ascii_lowercase()),
+        _ => Err(format!("{host:?} is no host name: write it without scheme, port and path")),
+    }
+}
+
+/// `text` as a browser sends it: lower case, without the default port.
+pub(super) fn parse_origin(text: &str) -> Result<String, String> {
+    let origin = text.to_ascii_lowercase();
+    let (rest, default_port) = match origin.split_once("://") {
+        Some(("https", rest)) => (rest, ":443"),
+        Some(("http", rest)) => (rest, ":80"),
+        _ => return Err(format!("{text:?} is no origin such as https://app.example.com")),
+    };
+    if rest.contains('*') {
+        return Err(format!("{text:?} is a pattern: list every origin"));
+    }
+    match rest.parse::<Authority>() {
+        Ok(authority) if !authority.as_str().contains('@') && !authority.host().is_empty() => {
+            Ok(origin.strip_suffix(default_port).unwrap_or(&origin).to_owned())
+        }
+        _ => Err(format!("{text:?} is no origin: write scheme, host and port, without a path")),
+    }
+}
+
+/// Checks the scheme and the authority of a URL. It may hold a password, so no message repeats it.
+pub(super) fn parse_url(text: &str) -> Result<Uri, String> {
+    if text.contains('#') {
+        return Err("must not have a fragment".into());
+    }
+    let uri: Uri = text.parse().map_err(|error| format!("is no URL: {error}"))?;
+    let Some(authority) = uri.authority() else {
+        return Err("is no URL: it must begin with https://".into());
+    };
+    if authority.as_str().contains('@') {
+        return Err("must not have a user name or password in it".into());
+    }
+    match (authority.host(), uri.scheme_str()) {
+        ("", _) => Err("has no host".into()),
+        (_, Some("https")) => Ok(uri),
+        (host, Some("http")) if is_loopback(host) => Ok(uri),
+        (_, Some("http")) => Err("must begin with https://; http:// is for this machine only \
+                                  (localhost, 127.0.0.1, [::1])"
+            .into()),
+        _ => Err("must begin with https://".into()),
+    }
+}
+
+pub(super) fn parse_base_url(text: &str) -> Result<Uri, String> {
+    let uri = parse_url(text)?;
+    match uri.path_and_query() {
+        Some(path) if path != "/" => Err("must not have a path: the caller's is used".into()),
+        _ => Ok(uri),
+    }
+}
+
+pub(super) fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || address.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+pub(super) fn without_path(url: &str) -> String {
+    let start = url.find("://").map_or(0, |at| at + 3);
+    match url[start..].find(['/', '?', '#']) {
+        Some(end) => format!("{}/{MASK}", &url[..start + end]),
+        None => url.to_owned(),
+    }
+}
+
+pub(super) fn parse_client_id(text: &str) -> Result<String, String> {
+    let is_right = (1..=ads::CLIENT_ID_MAX_BYTES).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic());
+    is_right.then(|| text.to_owned()).ok_or_else(|| {
+        format!("must be 1 to {} visible ASCII characters", ads::CLIENT_ID_MAX_BYTES)
+    })
+}
+
+pub(super) fn parse_account(text: &str) -> Result<Option<AccountId>, String> {
+    text.parse().map(Some).map_err(|error| format!("{text:?}: {error}"))
+}
+
+pub(super) fn parse_region(text: &str) -> Result<Region, String> {
+    ads::region(text).ok_or_else(|| format!("{text:?}: {}", ads::REGION_SPELLING))
+}
+
+pub(super) fn parse_store_kind(text: &str) -> Result<StoreKind, String> {
+    match text {
+        "memory" => Ok(StoreKind::Memory),
+        "file" => Ok(StoreKind::File),
+        "keyring" if cfg!(feature = "keyring") => Ok(StoreKind::Keyring),
+        "keyring" => Err("this adsproxy was built without the feature \"keyring\"".into()),
+        "postgres" => Err("\"postgres\" is not built yet; \
+                           there are \"memory\", \"file\" and \"keyring\""
+            .into()),
+        other => Err(format!("{other:?} is none of \"memory\", \"file\" and \"keyring\"")),
+    }
+}
+
+pub(super) fn parse_format(text: &str) -> Result<Option<LogFormat>, String> {
+    let format = LogFormat::from_str(text, false);
+    format.map(Some).map_err(|_| format!("{text:?} is neither \"text\" nor \"json\""))
+}
+
+pub(super) fn parse_event(name: &str) -> Result<Kind, String> {
+    let known = || format!("is no event\nknown: {}", Kind::ALL.map(Kind::as_str).join(", "));
+    Kind::ALL.into_iter().find(|kind| kind.as_str() == name).ok_or_else(known)
+}
+
+/// Headers an account must not set: adsproxy writes or removes them itself, as all of `X-Ads-*`.
+const RESERVED: [HeaderName; 15] = [
+    header::AUTHORIZATION,
+    header::PROXY_AUTHORIZATION,
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::COOKIE,
+    header::EXPECT,
+    header::HOST,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("amazon-advertising-api-clientid"),
+    HeaderName::from_static("amazon-ads-clientid"),
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+pub(super) fn default_header(
+    name: &str,
+    value: &Value,
+    others: &[(HeaderName, HeaderValue)],
+) -> Result<(HeaderName, HeaderValue), &'static str> {
+    let name: HeaderName = name.parse().map_err(|_| "is no header name")?;
+    // A server may read `_` as `-`, so a look-alike is as reserved as the name itself.
+    let alike = name.as_str().replace('_', "-");
+    if alike.starts_with("x-ads-") || RESERVED.iter().any(|taken| *taken == *alike) {
+        return Err("is set or removed by adsproxy itself");
+    }
+    if others.iter().any(|(other, _)| *other == name) {
+        return Err("is there twice; header names have no case");
+    }
+    let value = match value {
+        Value::Integer(number) => Some(HeaderValue::from(*number)),
+        Value::String(text) => HeaderValue::from_str(text).ok(),
+        _ => None,
+    };
+    match value.filter(|value| !value.is_empty()) {
+        Some(value) => Ok((name, value)),
+        None => Err("must be one or more visible ASCII characters"),
+    }
+}
