@@ -25,6 +25,7 @@ use crate::{
     id::AccountId,
     inbound::session_key::SessionKey,
     listen::{
+        ConnectionLimit,
         bind::{self, BindError, SocketFile},
         tls::{self, ServerTls},
     },
@@ -41,10 +42,7 @@ use std::{
     fmt, io,
     net::SocketAddr,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize},
-    },
+    sync::{Arc, atomic::AtomicBool},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -223,7 +221,7 @@ impl App {
 
         // Last: whoever can connect is answered.
         let sockets = bind::bind(&config.listen.proxy, config.proxy.workers)?;
-        let open = Arc::new(AtomicUsize::new(0));
+        let connections = ConnectionLimit::new(config.limits.connections_max);
         let mut workers = Vec::new();
         for (number, bound) in sockets.workers.into_iter().enumerate() {
             let seat = Seat {
@@ -231,7 +229,7 @@ impl App {
                 metrics: metrics.clone(),
                 access: log.access(),
                 tls: tls.clone(),
-                open: open.clone(),
+                connections: connections.clone(),
                 drain: drain.subscribe(),
             };
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));

@@ -162,3 +162,32 @@ async fn a_stop_does_not_wait_for_the_rest_of_a_body() {
         drop(callers);
     }
 }
+
+/// The caller still sends for half a second when the server stops, and looks for its response then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_right_after_an_early_response_costs_no_caller_that_response() {
+    let uploads = Uploads::start(Amazon::AnswersEarly);
+    let mut proxy = before(&uploads).await;
+    let mut callers: Vec<Wire> = (0..4).map(|_| Wire::open(proxy.addr)).collect();
+    for caller in &mut callers {
+        caller.send(head(20_000_000)).send(vec![b'x'; 500_000]);
+    }
+    let sample = r#"adsproxy_requests_total{code_class="4xx"}"#;
+    // With the one that fetched the token.
+    eventually("every response is out", || proxy.metric(sample) == 5.0).await;
+    proxy.signal("TERM");
+    let stopped = Instant::now();
+    while stopped.elapsed() < Duration::from_millis(600) {
+        for caller in &mut callers {
+            caller.try_send(&[b'x'; 1000]).expect("the connection is not reset");
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    for caller in &mut callers {
+        let response = caller.read_answer().expect("no reset").expect("a response");
+        assert_eq!(response.status, Amazon::AnswersEarly.due());
+    }
+    drop(callers);
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert!(stopped.elapsed() < Duration::from_millis(1600), "{:?}", stopped.elapsed());
+}

@@ -88,8 +88,8 @@ async fn a_refused_upload_to_the_admin_listener_does_not_lose_its_response() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_data_plane_closes_what_has_waited_longest_for_a_request() {
     let amazon = amazon().await;
-    // Each worker closes connections of its own: with several, one may have none that waits.
-    let toml = "[proxy]\nworkers = 1\n[limits]\nconnections_max = 32\n".to_owned();
+    // More workers than connections of some: the one that waited longest may be another's.
+    let toml = "[proxy]\nworkers = 8\n[limits]\nconnections_max = 32\n".to_owned();
     let proxy = Proxy::with(&amazon, Setup { toml, ..Setup::default() });
     assert_eq!(proxy.get("/_status/200").await.status, 200);
     let mut busy = Wire::open(proxy.addr);

@@ -2,17 +2,17 @@
 
 use crate::{
     deadline::TICK,
-    listen::{Acceptor, IDLE_GRACE, bind::Bound, rejection::ListenRejection, tls::ServerTls},
+    listen::{
+        Acceptor, ConnectionLimit, IDLE_GRACE, bind::Bound, rejection::ListenRejection,
+        tls::ServerTls,
+    },
     log::AccessLog,
     metrics::Metrics,
     proxy::{DataPlane, Error, Worker},
 };
 use std::{
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -26,7 +26,7 @@ pub(super) struct Seat {
     pub(super) metrics: Arc<Metrics>,
     pub(super) access: AccessLog,
     pub(super) tls: Option<Arc<ServerTls>>,
-    pub(super) open: Arc<AtomicUsize>,
+    pub(super) connections: Arc<ConnectionLimit>,
     pub(super) drain: watch::Receiver<bool>,
 }
 
@@ -60,7 +60,7 @@ impl Seat {
             Rc::new(move |rejection| worker.reject(&as_error(rejection)))
         };
         let acceptor =
-            Acceptor::new(&limits, self.tls, metrics, self.open, (service, write_rejection));
+            Acceptor::new(&limits, self.tls, metrics, self.connections, (service, write_rejection));
         if let Err(error) = acceptor.listen(sockets) {
             return tracing::error!(%error, "a worker cannot accept connections");
         }

@@ -72,7 +72,6 @@ pub struct CaptureLimits {
 
 impl CaptureLimits {
     /// The limits as configured, nothing captured yet.
-    #[must_use]
     pub fn new(replay: &config::Replay, limits: &config::Limits) -> Arc<Self> {
         Arc::new(Self {
             replay: replay.clone(),
@@ -84,7 +83,6 @@ impl CaptureLimits {
     }
 
     /// Whether a body of `len` bytes is over the cap.
-    #[must_use]
     pub fn is_too_large(&self, len: u64) -> bool {
         self.body_max_bytes != 0 && len > self.body_max_bytes
     }
@@ -151,7 +149,6 @@ enum Kept {
 
 impl Capture {
     /// Begins to capture `source` for `account`. A request without a body needs no capture at all.
-    #[must_use]
     pub fn new(source: Option<CallerBody>, account: &str, context: &Rc<CaptureContext>) -> Self {
         let Some(source) = source.filter(|source| !source.is_end_stream()) else {
             return Self(None);
@@ -191,9 +188,6 @@ impl Capture {
     /// `http1` only, whose bodies come through the task that runs this; over HTTP/2 it waits for the
     /// end of a body of length zero, behind which data would be lost.
     ///
-    /// # Errors
-    /// When the caller has broken off, or sends more than it announced.
-    ///
     /// # Cancel safety
     /// Safe: what was received stays captured.
     pub async fn gather(&self, http1: bool) -> Result<(), BodyError> {
@@ -231,7 +225,6 @@ impl Capture {
     }
 
     /// The body for one attempt; every earlier one ends. `None` when it was not kept whole.
-    #[must_use]
     pub fn attempt(&self, gate: Option<Arc<ContinueGate>>) -> Option<RequestBody> {
         let Some(shared) = &self.0 else { return Some(RequestBody::empty()) };
         if shared.received.get() > 0 && !self.is_replayable() {
@@ -259,25 +252,21 @@ impl Capture {
     }
 
     /// Whether everything that was received can be sent again.
-    #[must_use]
     pub fn is_replayable(&self) -> bool {
         self.0.as_ref().is_none_or(|shared| !matches!(shared.state.borrow().kept, Kept::Nothing))
     }
 
     /// Whether the body is out, as far as it ever will be.
-    #[must_use]
     pub fn is_finished(&self) -> bool {
         self.0.as_ref().is_none_or(|shared| shared.finished.get())
     }
 
     /// Whether the request has no body.
-    #[must_use]
     pub fn is_absent(&self) -> bool {
         self.0.is_none()
     }
 
     /// Whether there is a body, and all of it is in memory.
-    #[must_use]
     pub fn is_here(&self) -> bool {
         self.0.as_ref().is_some_and(|shared| {
             let state = shared.state.borrow();
@@ -286,25 +275,21 @@ impl Capture {
     }
 
     /// Whether the next byte is the caller's to send.
-    #[must_use]
     pub fn waits_for_caller(&self) -> bool {
         self.0.as_ref().is_some_and(|shared| shared.waiting_for_caller.get())
     }
 
     /// Bytes received from the caller.
-    #[must_use]
     pub fn received(&self) -> u64 {
         self.0.as_ref().map_or(0, |shared| shared.received.get())
     }
 
     /// Why the body failed, if it did.
-    #[must_use]
     pub fn error(&self) -> Option<BodyError> {
         self.0.as_ref().and_then(|shared| shared.error.get())
     }
 
     /// Whether the size was not announced, so that HTTP/1.1 needs chunks.
-    #[must_use]
     pub fn is_of_unknown_size(&self) -> bool {
         self.0.as_ref().is_some_and(|shared| shared.size.exact().is_none())
     }

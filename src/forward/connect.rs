@@ -61,7 +61,6 @@ impl fmt::Debug for Connector {
 
 impl Connector {
     /// A connector that takes the way that [`Egress`] names.
-    #[must_use]
     pub fn new(tls: Arc<rustls::ClientConfig>, timeout: Duration) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
@@ -75,9 +74,6 @@ impl Connector {
     }
 
     /// Opens a connection to `uri`'s host and closes it again.
-    ///
-    /// # Errors
-    /// Why none can be had.
     pub async fn probe(&self, uri: &Uri) -> Result<(), ConnectError> {
         self.open(uri).await.map(drop)
     }

@@ -168,9 +168,6 @@ pub enum Reuse {
 
 /// Removes from a response what belongs to the connection it came on, and what only adsproxy or
 /// the caller's own server may say.
-///
-/// # Errors
-/// When its `Connection` lines name too many fields.
 pub fn clean_response(headers: &mut HeaderMap) -> Result<Reuse, TooManyConnectionNames> {
     if !headers.keys().any(|name| is_removed_from_response(name.as_str())) {
         return Ok(Reuse::Allowed);

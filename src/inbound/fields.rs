@@ -25,7 +25,6 @@ impl<'a> Field<'a> {
     }
 
     /// The first value, however many there are.
-    #[must_use]
     pub fn first(self) -> Option<&'a HeaderValue> {
         match self {
             Self::Absent => None,
@@ -34,9 +33,6 @@ impl<'a> Field<'a> {
     }
 
     /// The only value.
-    ///
-    /// # Errors
-    /// `refusal`, when there are several.
     pub fn single<E>(self, refusal: E) -> Result<Option<&'a HeaderValue>, E> {
         match self {
             Self::Absent => Ok(None),
@@ -77,7 +73,6 @@ pub struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// Reads all of `headers` once.
-    #[must_use]
     pub fn of(headers: &'a HeaderMap) -> Self {
         let mut fields = Self::default();
         for (name, value) in headers {
@@ -103,7 +98,6 @@ impl<'a> Fields<'a> {
 }
 
 /// The token of `Bearer <token>`.
-#[must_use]
 pub fn bearer_text(value: &HeaderValue) -> Option<&str> {
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())

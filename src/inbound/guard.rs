@@ -47,7 +47,6 @@ pub enum GuardRejection {
 
 impl Guard {
     /// Accepts loopback names, and the hosts and origins of `config`.
-    #[must_use]
     pub fn new(config: &config::Guard) -> Self {
         let (mut names, mut v6) = (Vec::new(), Vec::new());
         for host in &config.allowed_hosts {
@@ -62,9 +61,6 @@ impl Guard {
     }
 
     /// Judges a request by its head.
-    ///
-    /// # Errors
-    /// The reason, when the request must not be answered with anything but a refusal.
     pub fn check(
         &self,
         version: Version,
@@ -97,9 +93,6 @@ impl Guard {
     /// As [`Guard::check`], for an address that another site may send a browser to: Amazon's answer
     /// to a login, or a link in a mail. It must be the person's own way to a page, which a frame, an
     /// image or a script of the other site is not; what is behind it must hold a secret of its own.
-    ///
-    /// # Errors
-    /// As [`Guard::check`].
     pub fn check_link(
         &self,
         version: Version,
@@ -131,9 +124,6 @@ impl Guard {
 
     /// As [`Guard::check`], for a form on a page of ours that names no referrer: browsers then call
     /// its origin `null`, which is believed only beside their own word that it is ours.
-    ///
-    /// # Errors
-    /// As [`Guard::check`].
     pub fn check_form(
         &self,
         version: Version,
@@ -149,7 +139,6 @@ impl Guard {
     }
 
     /// Says whether a request for `host`, without port, is answered.
-    #[must_use]
     pub fn answers_host(&self, host: &str) -> bool {
         parse(host.as_bytes()).is_some_and(|host| self.answers(host.name))
     }
@@ -167,7 +156,6 @@ impl Guard {
 }
 
 /// What was refused and how to allow it, for a caller that may only have to be configured.
-#[must_use]
 pub fn explain(rejection: GuardRejection, uri: &Uri, fields: &Fields<'_>) -> Option<String> {
     let shown = |value: &[u8]| {
         let text: String = value.iter().take(100).map(|b| char::from(*b)).collect();

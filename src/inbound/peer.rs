@@ -33,7 +33,6 @@ pub enum Origin {
 
 impl Peer {
     /// Where it belongs.
-    #[must_use]
     pub fn origin(&self) -> Origin {
         match self {
             Self::Unix(peer) => Origin::User(peer.uid),
@@ -45,7 +44,6 @@ impl Peer {
     }
 
     /// The user of a Unix socket's peer. The address of a TCP connection is no credential.
-    #[must_use]
     pub fn uid(&self) -> Option<u32> {
         match self {
             Self::Tcp(_) => None,

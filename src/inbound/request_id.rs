@@ -7,7 +7,6 @@ use http::{HeaderName, HeaderValue};
 pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-ads-proxy-request-id");
 
 /// The caller's own id, if it is 1 to 128 visible ASCII characters.
-#[must_use]
 pub fn of(fields: &Fields<'_>) -> Option<HeaderValue> {
     let value = fields.request_id.first()?;
     let fits =
@@ -16,7 +15,6 @@ pub fn of(fields: &Fields<'_>) -> Option<HeaderValue> {
 }
 
 /// The id number `number`, counted from [`first`].
-#[must_use]
 pub fn fresh(number: u64) -> HeaderValue {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut text = [0; 16];
@@ -29,7 +27,6 @@ pub fn fresh(number: u64) -> HeaderValue {
 
 /// Where to begin to count. Ids need to differ, not to be secret: without randomness they still
 /// count up.
-#[must_use]
 pub fn first() -> u64 {
     let mut seed = [0; 8];
     let _ = aws_lc_rs::rand::fill(&mut seed);

@@ -23,9 +23,6 @@ pub struct NoRandom;
 
 impl SessionKey {
     /// Makes a key that nobody can guess: 128 random bits.
-    ///
-    /// # Errors
-    /// When the system gives no random bytes.
     pub fn generate() -> Result<Self, NoRandom> {
         let mut bytes = [0; 16];
         aws_lc_rs::rand::fill(&mut bytes).map_err(|_| NoRandom)?;
@@ -33,21 +30,16 @@ impl SessionKey {
     }
 
     /// What stands in front of every path: `/k/<key>`.
-    #[must_use]
     pub fn path_prefix(&self) -> String {
         format!("/k/{}", self.0.expose())
     }
 
     /// The placeholder token that opens the listener: `Atza|<key>`.
-    #[must_use]
     pub fn bearer(&self) -> String {
         format!("Atza|{}", self.0.expose())
     }
 
     /// Finds the key in `headers` or `uri`, and removes it from `uri`: no later part sees it.
-    ///
-    /// # Errors
-    /// [`GuardRejection::SessionKey`] when the key is missing or wrong.
     pub fn remove_from(&self, uri: &mut Uri, headers: &HeaderMap) -> Result<(), GuardRejection> {
         let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         if let Some(behind) = whole.strip_prefix("/k/") {

@@ -32,7 +32,6 @@ pub struct BindError {
 
 impl BindError {
     /// Says what to do about `source`.
-    #[must_use]
     pub fn new(address: impl fmt::Display, source: io::Error) -> Self {
         let hint = match source.kind() {
             io::ErrorKind::AddrInUse => " (another program uses it: stop that, or choose another)",
@@ -92,9 +91,6 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 /// Binds every address for `workers` workers.
-///
-/// # Errors
-/// The first address that cannot be bound.
 pub fn bind(addresses: &[ProxyAddress], workers: usize) -> Result<Sockets, BindError> {
     let mut sockets = Sockets {
         workers: (0..workers).map(|_| Vec::new()).collect(),
@@ -161,9 +157,6 @@ fn unix(path: &Path, sockets: &mut Sockets) -> io::Result<()> {
 }
 
 /// A socket at `path`, of `mode`, in place of one that no process listens on any more.
-///
-/// # Errors
-/// `AddrInUse` if a process listens there; else what the system says.
 pub fn unix_listener(path: &Path, mode: Mode) -> io::Result<(UnixListener, SocketFile)> {
     let short = ShortPath::of(path)?;
     // Two that start at once must not each remove the other's socket as stale.
@@ -190,9 +183,6 @@ pub struct ShortPath {
 
 impl ShortPath {
     /// The same place by a path that fits an address.
-    ///
-    /// # Errors
-    /// When the directory is not there.
     pub fn of(path: &Path) -> io::Result<Self> {
         if path.as_os_str().len() <= ADDRESS_MAX_BYTES {
             return Ok(Self { path: path.to_owned(), _directory: None });
@@ -204,7 +194,6 @@ impl ShortPath {
     }
 
     /// The path, valid as long as this value.
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }

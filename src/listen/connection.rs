@@ -4,30 +4,37 @@
 //! comes, so a sweep once a second judges all connections by these few cells.
 
 use super::preface::Preface;
-use crate::{caller_body::UnreadBody, inbound::peer::Peer};
+use crate::{caller_body::UnreadBody, config, inbound::peer::Peer, metrics::Limit};
 use hyper::rt::ReadBufCursor;
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
+    time::Duration,
 };
 
 /// How long a closing connection may take to read on after its last byte was written.
-const LINGERING_SECS: u32 = 1;
+const LINGERING_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The same while the server stops.
+const DRAIN_LINGERING_TIMEOUT: Duration = Duration::from_millis(300);
 /// What a caller may have sent behind a whole request whose response announced the end, bytes.
 const PIPELINED_MAX_BYTES: u64 = 64 * 1024;
-/// So many requests more than were served may be reset before their response; each has cost a
-/// connection to Amazon.
+/// So many requests may be reset before their response; each may have cost a connection to Amazon.
 const EARLY_RESETS_MAX: u32 = 100;
+/// So many served requests make up for one that was reset.
+const SERVED_PER_RESET: u32 = 8;
 /// How long an unread rest of a request body may pause.
-const DISCARD_PAUSE_SECS: u32 = 5;
+const DISCARD_PAUSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A rest up to this size is read and discarded, and the connection goes on, bytes.
 const DISCARD_MAX_BYTES: u64 = 256 * 1024;
+/// A connection that has served requests is evicted only after so many seconds without one: the
+/// next may be on its way.
+const EVICTION_IDLE_SECS: u32 = 2;
 
 /// How a connection is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Close {
+pub(super) enum Close {
     /// Not at all.
     Open,
     /// After the requests in flight.
@@ -49,12 +56,12 @@ enum ResponseState {
 
 /// One open connection. Times are seconds of the worker's sweep.
 #[derive(Debug)]
-pub struct Connection {
+pub(super) struct Connection {
     /// Bytes to be read again.
     preface: Cell<Preface>,
     /// Whether the first byte has come.
-    has_begun: Cell<bool>,
-    http2: Cell<bool>,
+    pub(super) has_begun: Cell<bool>,
+    pub(super) is_http2: Cell<bool>,
     pub(super) peer: Peer,
     pub(super) unread: Rc<UnreadBody>,
     /// Since when a rest of a request body is discarded, and when something of it came last.
@@ -64,26 +71,28 @@ pub struct Connection {
     lingering_since: Cell<Option<u32>>,
     requests: Cell<u32>,
     idle_since: Cell<u32>,
+    /// When the first byte of the next request came.
     first_byte: Cell<Option<u32>>,
     write_blocked_since: Cell<Option<u32>>,
     /// One for every request in flight, and for as many as there were at once.
     responses: RefCell<Vec<ResponseState>>,
-    served: Cell<bool>,
-    /// Requests reset before their response, less those that were served.
+    has_served: Cell<bool>,
+    /// Requests reset before their response, in parts of one served request.
     early_resets: Cell<u32>,
     /// Whether every response begun has been written out.
-    settled: Cell<bool>,
-    close: Cell<Close>,
+    pub(super) is_flushed: Cell<bool>,
+    pub(super) close: Cell<Close>,
+    /// When, in the drain, nothing of a response was left to write.
+    responded_at: Cell<Option<Duration>>,
     clock: Rc<Cell<u32>>,
 }
 
 impl Connection {
-    /// A connection just accepted.
     pub(super) fn new(peer: Peer, clock: &Rc<Cell<u32>>) -> Rc<Self> {
         Rc::new(Self {
             preface: Cell::default(),
             has_begun: Cell::new(false),
-            http2: Cell::new(false),
+            is_http2: Cell::new(false),
             peer,
             unread: Rc::default(),
             discarding: Cell::new(None),
@@ -94,60 +103,54 @@ impl Connection {
             first_byte: Cell::new(None),
             write_blocked_since: Cell::new(None),
             responses: RefCell::default(),
-            served: Cell::new(false),
+            has_served: Cell::new(false),
             early_resets: Cell::new(0),
-            settled: Cell::new(true),
+            is_flushed: Cell::new(true),
             close: Cell::new(Close::Open),
+            responded_at: Cell::new(None),
             clock: clock.clone(),
         })
     }
 
-    /// The first byte has come, and says what the caller speaks.
-    pub(super) fn begin(&self, http2: bool, preface: Preface) {
+    /// The first byte has come, and shows what the caller speaks.
+    pub(super) fn begin(&self, is_http2: bool, preface: Preface) {
         self.preface.set(preface);
         self.has_begun.set(true);
-        self.http2.set(http2);
+        self.is_http2.set(is_http2);
         self.first_byte.set(Some(self.clock.get()));
     }
 
-    /// Whether the first byte has come.
-    pub(super) fn has_begun(&self) -> bool {
-        self.has_begun.get()
-    }
-
-    /// For how long its first byte, or the TLS handshake, has been awaited.
-    pub(super) fn beginning_secs(&self) -> u32 {
-        self.since(Some(self.idle_since.get()).filter(|_| !self.has_begun.get()))
-    }
-
-    /// Since when it waits for its first request, if it does.
-    pub(super) fn waits_since(&self) -> Option<u32> {
-        let waits = !self.served.get() && self.close.get() == Close::Open;
-        waits.then(|| self.idle_since.get())
-    }
-
-    /// Every response begun has been written out.
-    pub(super) fn settle(&self) {
-        if !self.is_busy() {
-            self.settled.set(true);
+    /// Its rank among those that may be evicted for another connection, the lowest first: those
+    /// that wait longest for their first request, then those that wait longest for their next.
+    pub(super) fn eviction_rank(&self) -> Option<u64> {
+        if self.close.get() != Close::Open {
+            return None;
         }
+        if !self.has_served.get() {
+            return Some(u64::from(self.idle_since.get()));
+        }
+        let since = self.idle().or(self.head())?;
+        let is_old = since.saturating_add(EVICTION_IDLE_SECS) <= self.clock.get();
+        is_old.then(|| 1 << 32 | u64::from(since))
     }
 
-    /// Whether what is written next belongs to no response of the service.
-    pub(super) fn is_settled(&self) -> bool {
-        self.settled.get()
+    /// All bytes so far are on their way.
+    pub(super) fn flushed(&self) {
+        if !self.is_busy() {
+            self.is_flushed.set(true);
+        }
     }
 
     /// Ready when it is to end at once.
     pub(super) async fn closed(&self) {
         poll_fn(|cx| {
-            self.register(cx.waker());
+            self.unread.register(cx.waker());
             if self.close.get() == Close::Now { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
 
-    /// Gives the bytes out that were read first, once: whether there were any.
+    /// Gives out, once, the bytes that were read first: whether there were any.
     pub(super) fn take_preface(&self, buf: &mut ReadBufCursor<'_>) -> bool {
         let preface = self.preface.get();
         let bytes = preface.bytes();
@@ -159,14 +162,12 @@ impl Connection {
         true
     }
 
-    /// Bytes have come.
     pub(super) fn received(&self) {
         if !self.is_busy() && self.first_byte.get().is_none() && !self.unread.is_discarding() {
             self.first_byte.set(Some(self.clock.get()));
         }
     }
 
-    /// Bytes could be written, or not.
     pub(super) fn wrote(&self, is_blocked: bool) {
         let since = self.write_blocked_since.get().unwrap_or_else(|| self.clock.get());
         self.write_blocked_since.set(is_blocked.then_some(since));
@@ -178,15 +179,15 @@ impl Connection {
     }
 
     /// Whether the caller may send on now that the writing side is shut.
-    pub(super) fn lingers(&self) -> bool {
-        let lingers = self.lingering_bytes.get() > 0;
-        if lingers && self.lingering_since.get().is_none() {
+    pub(super) fn is_lingering(&self) -> bool {
+        let is_lingering = self.lingering_bytes.get() > 0;
+        if is_lingering && self.lingering_since.get().is_none() {
             self.lingering_since.set(Some(self.clock.get()));
         }
-        lingers
+        is_lingering
     }
 
-    /// So many bytes have come that are not wanted.
+    /// So many bytes have come that are discarded.
     pub(super) fn lingered(&self, bytes: usize) {
         let left = self.lingering_bytes.get();
         if left < u64::MAX {
@@ -194,69 +195,49 @@ impl Connection {
         }
     }
 
-    /// Whether the caller speaks HTTP/2.
-    pub(super) fn is_http2(&self) -> bool {
-        self.http2.get()
-    }
-
     /// A request begins; it is in flight until the guard is dropped.
     pub(super) fn request(self: &Rc<Self>) -> InFlight {
         self.requests.set(self.requests.get() + 1);
-        self.served.set(true);
-        self.settled.set(false);
+        self.has_served.set(true);
+        self.is_flushed.set(false);
         self.first_byte.set(None);
-        InFlight {
-            connection: self.clone(),
-            response: self.response(),
-            has_response: Cell::new(false),
+        let mut responses = self.responses.borrow_mut();
+        let free = responses.iter().position(|state| *state == ResponseState::Free);
+        let response = free.unwrap_or(responses.len());
+        if free.is_none() {
+            responses.push(ResponseState::Pending);
         }
+        responses[response] = ResponseState::Pending;
+        InFlight { connection: self.clone(), response, has_response: Cell::new(false) }
     }
 
     /// A request has ended, served or reset before its response. Too many resets end an HTTP/2
     /// connection: after the requests in flight, and at once where the resets go on.
     fn count_end(&self, has_response: bool) {
         let resets = self.early_resets.get();
-        let resets = if has_response { resets.saturating_sub(1) } else { resets + 1 };
+        let resets =
+            if has_response { resets.saturating_sub(1) } else { resets + SERVED_PER_RESET };
         self.early_resets.set(resets);
+        let resets = resets.div_ceil(SERVED_PER_RESET);
         if resets > 2 * EARLY_RESETS_MAX {
             self.close(Close::Now);
-        } else if resets > EARLY_RESETS_MAX && self.http2.get() && self.close.get() == Close::Open {
+        } else if resets > EARLY_RESETS_MAX
+            && self.is_http2.get()
+            && self.close.get() == Close::Open
+        {
             self.close(Close::Gracefully);
         }
     }
 
-    /// A slot for the state of one more response.
-    fn response(&self) -> usize {
-        let mut responses = self.responses.borrow_mut();
-        let free = responses.iter().position(|state| *state == ResponseState::Free);
-        let at = free.unwrap_or(responses.len());
-        if free.is_none() {
-            responses.push(ResponseState::Pending);
-        }
-        responses[at] = ResponseState::Pending;
-        at
-    }
-
-    /// Whether requests are in flight.
-    pub(super) fn is_busy(&self) -> bool {
+    fn is_busy(&self) -> bool {
         self.requests.get() > 0
     }
 
     /// Asks its task to end it.
     pub(super) fn close(&self, how: Close) {
-        if self.close.replace(how) == how {
-            return;
+        if self.close.replace(how) != how {
+            self.unread.wake();
         }
-        self.unread.wake();
-    }
-
-    pub(super) fn closing(&self) -> Close {
-        self.close.get()
-    }
-
-    /// Remembers how to wake the connection's task.
-    pub(super) fn register(&self, waker: &Waker) {
-        self.unread.register(waker);
     }
 
     /// Whether the response to the current request must announce the end of the connection: so
@@ -265,7 +246,6 @@ impl Connection {
         self.unread.remaining().is_some_and(|remaining| remaining > DISCARD_MAX_BYTES)
     }
 
-    /// The end of the connection was announced.
     pub(super) fn announced_end(&self) {
         let is_unread = self.unread.remaining().is_some();
         self.lingering_bytes.set(if is_unread { u64::MAX } else { PIPELINED_MAX_BYTES });
@@ -292,63 +272,96 @@ impl Connection {
         self.unread.abandon();
     }
 
-    /// Whether an unread rest has paused for too long, or has been coming for more than `limit`.
-    pub(super) fn discards_too_long(&self, limit: u64) -> bool {
-        self.discarding.get().is_some_and(|(since, last)| {
-            self.since(Some(last)) > DISCARD_PAUSE_SECS
-                || u64::from(self.since(Some(since))) > limit
-        })
-    }
-
-    /// Whether the last byte was written long enough ago to close.
-    pub(super) fn lingers_too_long(&self) -> bool {
-        self.since(self.lingering_since.get()) > LINGERING_SECS
-    }
-
-    /// Whether nothing of a response is left to write.
-    pub(super) fn has_responded(&self) -> bool {
-        !self.is_busy() && self.settled.get()
-    }
-
-    /// For how long a request's header has been arriving.
-    pub(super) fn header_secs(&self) -> u32 {
-        if self.unread.is_discarding() {
-            return 0;
+    /// Ends it in a drain that has lasted for `elapsed`. The rest of a body whose response is out is
+    /// read for a moment only, so that the caller reads the response.
+    pub(super) fn drain(&self, elapsed: Duration) {
+        if self.is_busy() || !self.is_flushed.get() {
+            return self.close(Close::Gracefully);
         }
+        let responded_at = self.responded_at.get().unwrap_or(elapsed);
+        self.responded_at.set(Some(responded_at));
+        if elapsed >= responded_at + DRAIN_LINGERING_TIMEOUT {
+            return self.close(Close::Now);
+        }
+        if self.unread.is_discarding() {
+            self.abandon_rest();
+        }
+        self.close(Close::Gracefully);
+    }
+
+    /// Ends it where it is too slow; returns the limit that it hit.
+    pub(super) fn enforce_timeouts(&self, limits: &config::Limits, has_tls: bool) -> Option<Limit> {
+        let (begin_timeout, not_begun) = if has_tls && matches!(self.peer, Peer::Tcp(_)) {
+            (limits.handshake_timeout, Limit::HandshakeTimeout)
+        } else {
+            (limits.first_byte_timeout, Limit::FirstByteTimeout)
+        };
+        let not_begun_since = (!self.has_begun.get()).then(|| self.idle_since.get());
+        let (discarding_since, discarded_last) = self.discarding.get().unzip();
+        let hit = if self.is_over(not_begun_since, begin_timeout) {
+            not_begun
+        } else if self.is_over(self.head(), limits.header_timeout) {
+            Limit::HeaderTimeout
+        } else if self.is_over(self.write_blocked(), limits.write_timeout)
+            // Asked to end, it has waited since for a caller that does not read the last bytes.
+            || self.is_over(self.idle(), limits.idle_timeout + limits.write_timeout)
+        {
+            Limit::WriteTimeout
+        } else {
+            if self.is_over(self.idle(), limits.idle_timeout) {
+                // The usual end of a kept-alive connection: nothing to count.
+                self.close(Close::Gracefully);
+            } else if self.is_over(discarded_last, DISCARD_PAUSE_TIMEOUT)
+                || self.is_over(discarding_since, limits.body_timeout)
+            {
+                self.abandon_rest();
+            } else if self.is_over(self.lingering_since.get(), LINGERING_CLOSE_TIMEOUT) {
+                self.close(Close::Now);
+            }
+            return None;
+        };
+        self.close(Close::Now);
+        Some(hit)
+    }
+
+    fn is_over(&self, since: Option<u32>, timeout: Duration) -> bool {
+        let secs = since.map_or(0, |since| self.clock.get().saturating_sub(since));
+        u64::from(secs) > timeout.as_secs()
+    }
+
+    /// Since when a request's header has been arriving.
+    fn head(&self) -> Option<u32> {
         // Between requests HTTP/2 sends frames of its own, which are no header.
-        let between = self.http2.get() && self.served.get();
-        self.since(self.first_byte.get().filter(|_| !self.is_busy() && !between))
+        let is_between = self.is_http2.get() && self.has_served.get();
+        let is_arriving = !self.is_busy() && !is_between && !self.unread.is_discarding();
+        self.first_byte.get().filter(|_| is_arriving)
     }
 
-    /// For how long there has been no request at all.
-    pub(super) fn idle_secs(&self) -> u32 {
-        let idle = self.has_begun.get()
+    /// Since when there has been no request at all.
+    fn idle(&self) -> Option<u32> {
+        let is_idle = self.has_begun.get()
             && !self.is_busy()
-            && (self.http2.get() || self.first_byte.get().is_none());
-        self.since(Some(self.idle_since.get()).filter(|_| idle))
+            && (self.is_http2.get() || self.first_byte.get().is_none());
+        is_idle.then(|| self.idle_since.get())
     }
 
-    /// For how long the caller has not read what was written, or what there is of a response: HTTP/2
+    /// Since when the caller has not read what was written, or what there is of a response: HTTP/2
     /// has windows that the caller can shut while the socket takes all.
-    pub(super) fn write_blocked_secs(&self) -> u32 {
+    fn write_blocked(&self) -> Option<u32> {
         let responses = self.responses.borrow();
         let waiting = responses.iter().filter_map(|state| match state {
             ResponseState::Offered(since) => Some(*since),
             ResponseState::Free | ResponseState::Pending => None,
         });
-        self.since(waiting.chain(self.write_blocked_since.get()).min())
-    }
-
-    fn since(&self, when: Option<u32>) -> u32 {
-        when.map_or(0, |when| self.clock.get().saturating_sub(when))
+        waiting.chain(self.write_blocked_since.get()).min()
     }
 }
 
 /// A request in flight on a connection.
 #[derive(Debug)]
-pub struct InFlight {
+pub(super) struct InFlight {
     connection: Rc<Connection>,
-    /// Its slot among the connection's responses.
+    /// The index of its state among the connection's responses.
     response: usize,
     has_response: Cell<bool>,
 }
@@ -361,7 +374,7 @@ impl InFlight {
     }
 
     /// The caller has read everything and waits for more.
-    pub(super) fn asked(&self) {
+    pub(super) fn pending(&self) {
         self.set(ResponseState::Pending);
     }
 
@@ -377,5 +390,33 @@ impl Drop for InFlight {
         connection.count_end(self.has_response.get());
         connection.requests.set(connection.requests.get() - 1);
         connection.idle_since.set(connection.clock.get());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How a connection is to end on which, `rounds` times, one request is reset and `served` are
+    /// served.
+    fn close_after(rounds: u32, served: u32) -> Close {
+        let connection = Connection::new(Peer::Tcp(([127, 0, 0, 1], 1).into()), &Rc::default());
+        connection.begin(true, Preface::default());
+        for _ in 0..rounds {
+            drop(connection.request());
+            for _ in 0..served {
+                connection.request().offered();
+            }
+        }
+        connection.close.get()
+    }
+
+    #[test]
+    fn one_served_request_does_not_make_up_for_one_that_was_reset() {
+        assert_eq!(close_after(EARLY_RESETS_MAX, 0), Close::Open);
+        assert_eq!(close_after(EARLY_RESETS_MAX + 1, 0), Close::Gracefully);
+        assert_eq!(close_after(2 * EARLY_RESETS_MAX, 1), Close::Gracefully);
+        assert_eq!(close_after(3 * EARLY_RESETS_MAX, 1), Close::Now);
+        assert_eq!(close_after(3 * EARLY_RESETS_MAX, SERVED_PER_RESET), Close::Open);
     }
 }

@@ -4,6 +4,7 @@
 //! The health listener may be open to a whole network. A peer has a share of the connections, and
 //! where there is no room the connection goes that has waited longest for a request.
 
+use super::{Listener, close_in_stages, pause};
 use crate::inbound::peer::{Origin, Peer};
 use bytes::Bytes;
 use http::{Request, Response};
@@ -19,7 +20,6 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     future::poll_fn,
-    io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -27,11 +27,10 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    io::{AsyncRead, AsyncWrite},
     sync::watch,
     task::{AbortHandle, JoinSet},
-    time::{sleep, timeout},
+    time::timeout,
 };
 
 /// Connections at once.
@@ -44,57 +43,23 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long connections may finish once `stop` is set.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a caller may still send once the last response is written.
-const LINGERING_TIMEOUT: Duration = Duration::from_secs(1);
-/// The pause after a failed accept, so that a lack of descriptors does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The connection serves a request.
 const BUSY: u64 = u64::MAX;
 
-/// A listening socket that knows its peers.
-pub trait Listener: Send + 'static {
-    /// A connection.
-    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
-
-    /// The next connection, and who opened it.
-    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
-}
-
-impl Listener for TcpListener {
-    type Stream = TcpStream;
-
-    async fn accept(&self) -> io::Result<(TcpStream, Peer)> {
-        let (stream, address) = Self::accept(self).await?;
-        // Without it small responses wait for acknowledgements; failing costs only that.
-        let _ = stream.set_nodelay(true);
-        Ok((stream, Peer::Tcp(address)))
-    }
-}
-
-impl Listener for UnixListener {
-    type Stream = UnixStream;
-
-    async fn accept(&self) -> io::Result<(UnixStream, Peer)> {
-        let (stream, _) = Self::accept(self).await?;
-        let peer = super::unix_peer(&stream)?;
-        Ok((stream, peer))
-    }
-}
-
 /// The open connections of one listener.
-struct Connections {
+struct OpenConnections {
     started: Instant,
-    open: Mutex<HashMap<u64, Open>>,
+    open: Mutex<HashMap<u64, OpenConnection>>,
 }
 
-struct Open {
+struct OpenConnection {
     origin: Origin,
     /// Milliseconds since the start at which it began to wait for a request, or [`BUSY`].
     waits_since: Arc<AtomicU64>,
     task: AbortHandle,
 }
 
-impl Connections {
+impl OpenConnections {
     fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(BUSY - 1)
     }
@@ -135,7 +100,7 @@ pub async fn serve<L, S>(
     S::Future: Send + 'static,
 {
     let connections =
-        Arc::new(Connections { started: Instant::now(), open: Mutex::new(HashMap::new()) });
+        Arc::new(OpenConnections { started: Instant::now(), open: Mutex::new(HashMap::new()) });
     let mut tasks = JoinSet::new();
     for key in 0.. {
         let accepted = loop {
@@ -166,12 +131,9 @@ pub async fn serve<L, S>(
                     let served = serving.run(stream, service, stop);
                     let _cut = timeout(CONNECTION_TIMEOUT, served).await;
                 });
-                open.insert(key, Open { origin: peer.origin(), waits_since, task });
+                open.insert(key, OpenConnection { origin: peer.origin(), waits_since, task });
             }
-            Some(Err(error)) => {
-                tracing::warn!(%error, "a connection to the admin or health listener failed");
-                sleep(ACCEPT_PAUSE).await;
-            }
+            Some(Err(error)) => pause(&error).await,
         }
     }
     drop(listener);
@@ -182,7 +144,7 @@ pub async fn serve<L, S>(
 
 /// One connection's part of the table; taken out when dropped.
 struct Serving {
-    connections: Arc<Connections>,
+    connections: Arc<OpenConnections>,
     waits_since: Arc<AtomicU64>,
     key: u64,
 }
@@ -223,23 +185,12 @@ impl Serving {
             }
         };
         match ended {
-            Ok(()) => close(connection.into_parts().io.into_inner()).await,
+            Ok(()) => close_in_stages(connection.into_parts().io.into_inner()).await,
             Err(error) => {
                 tracing::debug!(%error, "a connection to the admin or health listener broke")
             }
         }
     }
-}
-
-/// Closes in stages: what the caller may still send would reset the connection, and the response
-/// could be lost. Source: RFC 9112 section 9.6.
-async fn close<T: AsyncRead + AsyncWrite + Unpin>(mut stream: T) {
-    let closed = async {
-        stream.shutdown().await?;
-        while stream.read(&mut [0; 1024]).await? > 0 {}
-        io::Result::Ok(())
-    };
-    let _ = timeout(LINGERING_TIMEOUT, closed).await;
 }
 
 /// Returns once `stop` is true or its sender is gone.

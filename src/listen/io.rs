@@ -11,7 +11,7 @@ use super::{
 use crate::small_write;
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use std::{
-    fmt, io,
+    io,
     mem::MaybeUninit,
     pin::Pin,
     rc::Rc,
@@ -35,12 +35,6 @@ impl<T> ConnectionIo<T> {
     ) -> Self {
         let (connection, write_rejection) = (connection.clone(), write_rejection.clone());
         Self { io, connection, write_rejection, rejection: None }
-    }
-}
-
-impl<T> fmt::Debug for ConnectionIo<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ConnectionIo({:?})", self.connection)
     }
 }
 
@@ -69,9 +63,9 @@ impl<T: Read + Write + Unpin> ConnectionIo<T> {
     }
 
     /// Reads on until the caller has closed, too.
-    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_lingering(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut buffer = [MaybeUninit::uninit(); 4096];
-        while self.connection.lingers() {
+        while self.connection.is_lingering() {
             let mut buffer = ReadBuf::uninit(&mut buffer);
             // How the connection ends makes no difference now.
             let read = ready!(Pin::new(&mut self.io).poll_read(cx, buffer.unfilled()));
@@ -104,8 +98,8 @@ impl<T: Read + Write + Unpin> Write for ConnectionIo<T> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        // What is written before the last response is settled belongs to that response.
-        if this.connection.is_settled()
+        // What is written before the last response is flushed belongs to that response.
+        if this.connection.is_flushed.get()
             && this.rejection.is_none()
             && let Some(rejection) = ListenRejection::by_parser(buf)
         {
@@ -138,7 +132,7 @@ impl<T: Read + Write + Unpin> Write for ConnectionIo<T> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // hyper flushes when its own buffer is empty, and drops a body before its end is written.
-        self.connection.settle();
+        self.connection.flushed();
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
@@ -146,6 +140,6 @@ impl<T: Read + Write + Unpin> Write for ConnectionIo<T> {
     /// the response could be lost. Source: RFC 9112 section 9.6.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
-        self.poll_linger(cx)
+        self.poll_lingering(cx)
     }
 }

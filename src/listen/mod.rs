@@ -19,7 +19,7 @@ use crate::{
     caller_body::CallerBody,
     config,
     inbound::peer::{Peer, UnixPeer},
-    metrics::{Limit, WorkerMetrics},
+    metrics::WorkerMetrics,
 };
 use bind::Bound;
 use connection::Close;
@@ -29,17 +29,17 @@ use rejection::{ListenRejection, WriteRejection, render};
 use std::{
     cell::Cell,
     error::Error as StdError,
-    fmt,
     io::{Error as IoError, Result as IoResult},
     rc::Rc,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::Arc,
     time::Duration,
 };
+pub use table::ConnectionLimit;
 use table::ConnectionTable;
 use tls::ServerTls;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpListener, UnixListener, UnixStream},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::Notify,
     task::spawn_local,
     time::{sleep, timeout},
@@ -49,6 +49,50 @@ use tokio::{
 pub const IDLE_GRACE: Duration = Duration::from_millis(500);
 /// Beyond the limit so many connections at once get a response; others are just closed.
 const REJECTIONS_MAX: usize = 64;
+/// The pause after a failed accept: without file descriptors the loop would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a caller may still send once the last response is written.
+const LINGERING_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A listening socket that knows its peers.
+pub trait Listener: Send + 'static {
+    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    fn accept(&self) -> impl Future<Output = IoResult<(Self::Stream, Peer)>> + Send;
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> IoResult<(TcpStream, Peer)> {
+        let (stream, address) = Self::accept(self).await?;
+        // Without it small responses wait for acknowledgements; failing costs only that.
+        let _ = stream.set_nodelay(true);
+        Ok((stream, Peer::Tcp(address)))
+    }
+}
+
+impl Listener for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> IoResult<(UnixStream, Peer)> {
+        let (stream, _) = Self::accept(self).await?;
+        let peer = stream.peer_cred()?;
+        let peer = UnixPeer { pid: peer.pid(), uid: peer.uid(), gid: peer.gid() };
+        Ok((stream, Peer::Unix(peer)))
+    }
+}
+
+/// Closes in stages: what the caller may still send would reset the connection, and the response
+/// could be lost. Source: RFC 9112 section 9.6.
+async fn close_in_stages<T: AsyncRead + AsyncWrite + Unpin>(mut stream: T) {
+    let closed = async {
+        stream.shutdown().await?;
+        while stream.read(&mut [0; 1024]).await? > 0 {}
+        IoResult::Ok(())
+    };
+    let _ = timeout(LINGERING_CLOSE_TIMEOUT, closed).await;
+}
 
 /// The accepting side of one worker.
 pub struct Acceptor<S> {
@@ -63,12 +107,6 @@ pub struct Acceptor<S> {
     stop: Notify,
 }
 
-impl<S> fmt::Debug for Acceptor<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Acceptor")
-    }
-}
-
 impl<S, F, B> Acceptor<S>
 where
     S: Fn(Request<CallerBody>, &Peer) -> F + 'static,
@@ -77,14 +115,12 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    /// An acceptor for `service` and, for requests that do not reach it, `write_rejection`; `open`
-    /// counts connections over all workers.
-    #[must_use]
+    /// An acceptor for `service` and, for requests that do not reach it, `write_rejection`.
     pub fn new(
         limits: &config::Limits,
         tls: Option<Arc<ServerTls>>,
         metrics: Arc<WorkerMetrics>,
-        open: Arc<AtomicUsize>,
+        connections: Arc<ConnectionLimit>,
         (service, write_rejection): (S, WriteRejection),
     ) -> Rc<Self> {
         Rc::new(Self {
@@ -92,7 +128,7 @@ where
             tls,
             service,
             write_rejection,
-            table: ConnectionTable::new(open, limits.connections_max, metrics.clone()),
+            table: ConnectionTable::new(connections, metrics.clone()),
             metrics,
             rejections: Cell::new(0),
             draining: Cell::new(false),
@@ -101,66 +137,38 @@ where
     }
 
     /// Begins to accept on `sockets`; each runs in a task of its own until the runtime ends.
-    ///
-    /// # Errors
-    /// When a socket cannot be registered with the runtime.
     pub fn listen(self: &Rc<Self>, sockets: Vec<Bound>) -> IoResult<()> {
+        let table = self.table.clone();
+        spawn_local(async move { table.evict_for_others().await });
         for socket in sockets {
             let this = self.clone();
             match socket {
                 Bound::Tcp(listener) => {
-                    let listener = TcpListener::from_std(listener)?;
-                    spawn_local(async move { this.accept_tcp(listener).await });
+                    spawn_local(this.accept(TcpListener::from_std(listener)?));
                 }
                 Bound::Unix(listener) => {
-                    let listener = UnixListener::from_std(listener)?;
-                    spawn_local(async move { this.accept_unix(listener).await });
+                    spawn_local(this.accept(UnixListener::from_std(listener)?));
                 }
             }
         }
         Ok(())
     }
 
-    async fn accept_tcp(self: Rc<Self>, listener: TcpListener) {
-        while let Some(accepted) = self.next(listener.accept()).await {
+    async fn accept<L: Listener>(self: Rc<Self>, listener: L) {
+        loop {
+            // When draining, connections that the kernel has taken already still count.
+            let accepted = tokio::select! {
+                biased;
+                accepted = listener.accept() => accepted,
+                () = self.stopped() => return,
+            };
             match accepted {
-                Ok((stream, address)) => {
-                    // Without it small responses wait for acknowledgements; failing costs only that.
-                    let _ = stream.set_nodelay(true);
-                    match self.table.enter(Peer::Tcp(address)) {
-                        Some(entry) => {
-                            let this = self.clone();
-                            spawn_local(async move { this.serve_tcp(stream, entry).await });
-                        }
-                        None => self.reject(stream),
-                    }
-                }
-                Err(error) => self.pause(&error).await,
-            }
-        }
-    }
-
-    async fn accept_unix(self: Rc<Self>, listener: UnixListener) {
-        while let Some(accepted) = self.next(listener.accept()).await {
-            match accepted.and_then(|(stream, _)| Ok((unix_peer(&stream)?, stream))) {
-                Ok((peer, stream)) => match self.table.enter(peer) {
-                    Some(entry) => {
-                        let this = self.clone();
-                        spawn_local(async move { this.serve_plain(stream, entry).await });
-                    }
+                Ok((stream, peer)) => match self.table.enter(peer) {
+                    Some(entry) => drop(spawn_local(self.clone().serve(stream, entry))),
                     None => self.reject(stream),
                 },
-                Err(error) => self.pause(&error).await,
+                Err(error) => pause(&error).await,
             }
-        }
-    }
-
-    /// The next connection. When draining, those that the kernel has taken already still count.
-    async fn next<T>(&self, accept: impl Future<Output = T>) -> Option<T> {
-        tokio::select! {
-            biased;
-            accepted = accept => Some(accepted),
-            () = self.stopped() => None,
         }
     }
 
@@ -168,12 +176,6 @@ where
         if !self.draining.get() {
             self.stop.notified().await;
         }
-    }
-
-    /// Waits before the next accept: without file descriptors the loop would spin.
-    async fn pause(&self, error: &IoError) {
-        tracing::warn!(%error, "cannot accept a connection");
-        sleep(Duration::from_millis(100)).await;
     }
 
     /// Writes to a caller beyond the limit why it is not served, without reading its request.
@@ -185,14 +187,10 @@ where
         let this = self.clone();
         let rejection = render(&(self.write_rejection)(ListenRejection::Connections));
         spawn_local(async move {
-            let written = async {
-                stream.write_all(&rejection).await?;
-                stream.shutdown().await?;
-                // Closing with unread bytes would reset the connection, and lose the response.
-                while stream.read(&mut [0; 1024]).await? > 0 {}
-                IoResult::Ok(())
-            };
-            let _ = timeout(Duration::from_secs(2), written).await;
+            let written = timeout(LINGERING_CLOSE_TIMEOUT, stream.write_all(&rejection)).await;
+            if matches!(written, Ok(Ok(()))) {
+                close_in_stages(stream).await;
+            }
             this.rejections.set(this.rejections.get() - 1);
         });
     }
@@ -202,36 +200,10 @@ where
         if !self.table.set_clock(seconds) {
             return;
         }
-        let limits = &self.limits;
-        let over = |secs: u32, limit: Duration| u64::from(secs) > limit.as_secs();
         self.table.for_each(|connection| {
-            let is_tls = self.tls.is_some() && matches!(connection.peer, Peer::Tcp(_));
-            let (begin_timeout, not_begun) = if is_tls {
-                (limits.handshake_timeout, Limit::HandshakeTimeout)
-            } else {
-                (limits.first_byte_timeout, Limit::FirstByteTimeout)
-            };
-            let hit = if over(connection.beginning_secs(), begin_timeout) {
-                not_begun
-            } else if over(connection.header_secs(), limits.header_timeout) {
-                Limit::HeaderTimeout
-            } else if over(connection.write_blocked_secs(), limits.write_timeout) {
-                Limit::WriteTimeout
-            } else if over(connection.idle_secs(), limits.idle_timeout + limits.write_timeout) {
-                // Asked to end, it has waited since for a caller that does not read the last bytes.
-                Limit::WriteTimeout
-            } else if over(connection.idle_secs(), limits.idle_timeout) {
-                // The usual end of a kept-alive connection: nothing to count.
-                return connection.close(Close::Gracefully);
-            } else if connection.discards_too_long(limits.body_timeout.as_secs()) {
-                return connection.abandon_rest();
-            } else if connection.lingers_too_long() {
-                return connection.close(Close::Now);
-            } else {
-                return;
-            };
-            self.metrics.limit(hit);
-            connection.close(Close::Now);
+            if let Some(hit) = connection.enforce_timeouts(&self.limits, self.tls.is_some()) {
+                self.metrics.limit(hit);
+            }
         });
     }
 
@@ -239,40 +211,38 @@ where
     ///
     /// HTTP/2 has a message for that. An HTTP/1.1 connection that was closed between two requests
     /// would take one with it that is on its way; so the next response announces the end, and only
-    /// a connection that is silent for a while is closed.
+    /// a connection that is idle for a while is closed.
     pub fn drain(&self) {
         self.draining.set(true);
         self.stop.notify_waiters();
-        self.table.for_each(|one| {
-            if one.is_http2() {
-                one.close(Close::Gracefully);
+        self.table.for_each(|connection| {
+            if connection.is_http2.get() {
+                connection.close(Close::Gracefully);
             }
         });
     }
 
-    /// Says whether every connection has ended, `since` the drain began. To be asked again and
-    /// again: it also closes those that are idle for too long.
+    /// Whether every connection has ended, `since` the drain began. To be asked again and again:
+    /// it also closes those that are idle for too long.
     pub fn has_drained(&self, since: Duration) -> bool {
         if since < IDLE_GRACE {
             return self.table.is_empty();
         }
         let mut is_drained = true;
         self.table.for_each(|connection| {
-            if connection.has_begun() {
+            if connection.has_begun.get() {
                 is_drained = false;
-                // The rest of a body whose response is out is not waited for.
-                let responded = connection.has_responded();
-                connection.close(if responded { Close::Now } else { Close::Gracefully });
+                connection.drain(since);
             }
         });
         is_drained
     }
 }
 
-/// The process at the other end of a Unix socket.
-fn unix_peer(stream: &UnixStream) -> IoResult<Peer> {
-    let peer = stream.peer_cred()?;
-    Ok(Peer::Unix(UnixPeer { pid: peer.pid(), uid: peer.uid(), gid: peer.gid() }))
+/// Waits before the next accept.
+async fn pause(error: &IoError) {
+    tracing::warn!(%error, "cannot accept a connection");
+    sleep(ACCEPT_PAUSE).await;
 }
 
 #[cfg(test)]
@@ -294,7 +264,7 @@ mod tests {
         fn returned<A, B, C, R>(_: impl Fn(A, B, C) -> R) -> usize {
             size_of::<R>()
         }
-        returned(Acceptor::<S>::serve_tcp)
+        returned(Acceptor::<S>::serve::<TcpStream>)
     }
 
     /// Every idle connection holds its task.

@@ -15,9 +15,6 @@ pub(super) struct Preface {
 
 impl Preface {
     /// Reads until the bytes are those of HTTP/2 or of something else.
-    ///
-    /// # Errors
-    /// As the stream, and when it ends before its first byte.
     pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Self> {
         let mut preface = Self::default();
         loop {

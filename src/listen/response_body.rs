@@ -34,7 +34,7 @@ impl<B: Body + Unpin> Body for TrackedBody<B> {
         match &polled {
             Poll::Ready(_) => self.in_flight.offered(),
             // An event stream may be silent for as long as it likes.
-            Poll::Pending => self.in_flight.asked(),
+            Poll::Pending => self.in_flight.pending(),
         }
         polled
     }

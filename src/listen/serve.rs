@@ -26,14 +26,10 @@ use std::{
     error::Error as StdError,
     pin::pin,
     rc::Rc,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// How many header lines hyper takes by default.
 const HYPERS_HEADERS_MAX: usize = 100;
@@ -46,49 +42,47 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    pub(super) async fn serve_tcp(self: Rc<Self>, stream: TcpStream, entry: Entry) {
-        match self.tls.clone() {
-            None => self.serve_plain(stream, entry).await,
+    pub(super) async fn serve<T>(self: Rc<Self>, mut stream: T, entry: Entry)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let connection = &entry.connection;
+        if let (Some(tls), Peer::Tcp(_)) = (&self.tls, connection.peer) {
             // Boxed: a handshake is larger than all that a plain connection needs.
-            Some(tls) => Box::pin(self.serve_tls(stream, entry, tls)).await,
+            return Box::pin(self.serve_tls(stream, connection, tls)).await;
+        }
+        let first_bytes = Preface::read(&mut stream);
+        if let Some(Ok(preface)) = unless_closed(connection, first_bytes).await {
+            connection.begin(preface.is_http2(), preface);
+            self.serve_requests(stream, connection).await;
         }
     }
 
-    async fn serve_tls(self: Rc<Self>, stream: TcpStream, entry: Entry, tls: Arc<ServerTls>) {
+    async fn serve_tls<T>(self: &Rc<Self>, stream: T, connection: &Rc<Connection>, tls: &ServerTls)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
         let handshake = tokio_rustls::TlsAcceptor::from(tls.current()).accept(stream);
-        let connection = &entry.connection;
         match unless_closed(connection, handshake).await {
             Some(Ok(stream)) => {
                 let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 connection.begin(is_http2, Preface::default());
-                self.serve(stream, entry).await;
+                self.serve_requests(stream, connection).await;
             }
             Some(Err(error)) => tracing::debug!(%error, "TLS handshake with a caller failed"),
             None => {}
         }
     }
 
-    pub(super) async fn serve_plain<T>(self: Rc<Self>, mut stream: T, entry: Entry)
+    async fn serve_requests<T>(self: &Rc<Self>, stream: T, connection: &Rc<Connection>)
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let first_bytes = Preface::read(&mut stream);
-        if let Some(Ok(preface)) = unless_closed(&entry.connection, first_bytes).await {
-            entry.connection.begin(preface.is_http2(), preface);
-            self.serve(stream, entry).await;
-        }
-    }
-
-    async fn serve<T>(self: Rc<Self>, stream: T, entry: Entry)
-    where
-        T: AsyncRead + AsyncWrite + Unpin + 'static,
-    {
-        let connection = &entry.connection;
-        if self.draining.get() && connection.is_http2() {
+        if self.draining.get() && connection.is_http2.get() {
             connection.close(Close::Gracefully);
         }
         let io = ConnectionIo::new(TokioIo::new(stream), connection, &self.write_rejection);
-        if connection.is_http2() {
+        if connection.is_http2.get() {
             self.serve_http2(io, connection).await;
         } else {
             self.serve_http1(io, connection).await;
@@ -160,7 +154,7 @@ where
     ) -> Result<Response<TrackedBody<B>>, Infallible> {
         let in_flight = connection.request();
         // HTTP/2 ends a stream alone.
-        let rest = (!connection.is_http2()).then_some(&connection.unread);
+        let rest = (!connection.is_http2.get()).then_some(&connection.unread);
         let (head, body) = request.into_parts();
         let is_held_back = !body.is_end_stream() && head.headers.contains_key(EXPECT);
         let request = Request::from_parts(head, CallerBody::new(body, rest, is_held_back));
@@ -168,7 +162,7 @@ where
         // Hop-by-hop fields of Amazon's are gone: this one is ours.
         let ends = response.headers().contains_key(CONNECTION);
         let ends = ends || self.draining.get() || connection.must_announce_end();
-        if ends && !connection.is_http2() {
+        if ends && !connection.is_http2.get() {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             connection.announced_end();
         }
@@ -188,7 +182,7 @@ async fn unless_closed<F: Future>(connection: &Connection, future: F) -> Option<
 async fn drive(connection: &Connection, mut poll: impl FnMut(&mut Context<'_>, bool) -> Poll<()>) {
     let mut is_closing = false;
     std::future::poll_fn(|cx| {
-        let close = connection.closing();
+        let close = connection.close.get();
         if close == Close::Now {
             return Poll::Ready(());
         }
@@ -196,7 +190,7 @@ async fn drive(connection: &Connection, mut poll: impl FnMut(&mut Context<'_>, b
         is_closing |= begins_to_close;
         let polled = poll(cx, begins_to_close);
         connection.poll_discard(cx);
-        connection.register(cx.waker());
+        connection.unread.register(cx.waker());
         polled
     })
     .await;

@@ -5,30 +5,78 @@ use crate::{
     inbound::peer::Peer,
     metrics::{Limit, WorkerMetrics},
 };
+use parking_lot::Mutex;
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
 };
+use tokio::sync::Notify;
 
 /// How many candidates one look over all connections finds.
 const CANDIDATES_MAX: usize = 64;
 
+/// The limit of connections, and what each worker could evict for another's.
+#[derive(Debug)]
+pub struct ConnectionLimit {
+    max: usize,
+    open: AtomicUsize,
+    workers: Mutex<Vec<Arc<Evictions>>>,
+}
+
+/// What one worker can evict, as of its last sweep, and what others ask it to.
+#[derive(Debug, Default)]
+pub(super) struct Evictions {
+    candidates: AtomicUsize,
+    /// The lowest [`Connection::eviction_rank`] of them.
+    rank: AtomicU64,
+    requested: AtomicUsize,
+    notify: Notify,
+}
+
+impl ConnectionLimit {
+    pub fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { max, open: AtomicUsize::new(0), workers: Mutex::default() })
+    }
+
+    fn join(&self) -> Arc<Evictions> {
+        let evictions = Arc::<Evictions>::default();
+        self.workers.lock().push(evictions.clone());
+        evictions
+    }
+
+    /// Asks the worker with the lowest rank, if that is below `own`, to evict one connection.
+    fn evict_elsewhere(&self, worker: &Arc<Evictions>, own: u64) -> bool {
+        let workers = self.workers.lock();
+        let others = workers.iter().filter(|other| !Arc::ptr_eq(other, worker));
+        let others = others.filter(|other| other.candidates.load(SeqCst) > 0);
+        let Some(lowest) = others.min_by_key(|other| other.rank.load(SeqCst)) else { return false };
+        let take = |candidates: usize| candidates.checked_sub(1);
+        if lowest.rank.load(SeqCst) >= own
+            || lowest.candidates.fetch_update(SeqCst, SeqCst, take).is_err()
+        {
+            return false;
+        }
+        lowest.requested.fetch_add(1, SeqCst);
+        lowest.notify.notify_one();
+        true
+    }
+}
+
 /// The connections of one worker.
 pub(super) struct ConnectionTable {
-    /// Open connections of all workers.
-    open: Arc<AtomicUsize>,
-    max: usize,
+    limit: Arc<ConnectionLimit>,
+    evictions: Arc<Evictions>,
     metrics: Arc<WorkerMetrics>,
     clock: Rc<Cell<u32>>,
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
     next: Cell<u64>,
-    /// Connections that waited longest for a request when looked for, the longest last.
-    candidates: RefCell<Vec<(u32, u64)>>,
+    /// Those to be evicted first when looked for, the first last.
+    candidates: RefCell<Vec<(u64, u64)>>,
 }
 
 /// One connection in the table; leaves it when dropped.
@@ -39,11 +87,10 @@ pub(super) struct Entry {
 }
 
 impl ConnectionTable {
-    /// An empty table; `open` counts connections over all workers, of which there may be `max`.
-    pub(super) fn new(open: Arc<AtomicUsize>, max: usize, metrics: Arc<WorkerMetrics>) -> Rc<Self> {
+    pub(super) fn new(limit: Arc<ConnectionLimit>, metrics: Arc<WorkerMetrics>) -> Rc<Self> {
         Rc::new(Self {
-            open,
-            max,
+            evictions: limit.join(),
+            limit,
             metrics,
             clock: Rc::default(),
             connections: RefCell::default(),
@@ -52,15 +99,20 @@ impl ConnectionTable {
         })
     }
 
-    /// Enters a connection, where necessary in the place of one that waits for a request. None
-    /// if every other one serves a request.
+    /// Enters a connection, where necessary in the place of the one, on any worker, that waits
+    /// longest for a request. None if every other one serves a request. Until another worker has
+    /// evicted its connection there may be more than the limit.
     pub(super) fn enter(self: &Rc<Self>, peer: Peer) -> Option<Entry> {
-        let is_full = self.open.fetch_add(1, Ordering::Relaxed) >= self.max;
-        if is_full {
+        if self.limit.open.fetch_add(1, SeqCst) >= self.limit.max {
             self.metrics.limit(Limit::Connections);
-            if !self.close_longest_waiting() {
-                self.open.fetch_sub(1, Ordering::Relaxed);
-                return None;
+            let own = self.candidate();
+            let rank = own.as_ref().map_or(u64::MAX, |(rank, _)| *rank);
+            if !self.limit.evict_elsewhere(&self.evictions, rank) {
+                let Some((_, connection)) = own else {
+                    self.limit.open.fetch_sub(1, SeqCst);
+                    return None;
+                };
+                connection.close(Close::Now);
             }
         }
         let key = self.next.replace(self.next.get() + 1);
@@ -70,38 +122,67 @@ impl ConnectionTable {
         Some(Entry { table: self.clone(), key, connection })
     }
 
-    /// Closes the connection that has waited longest for a request, if one waits.
-    fn close_longest_waiting(&self) -> bool {
+    /// Evicts for other workers whenever they ask, for ever.
+    pub(super) async fn evict_for_others(&self) {
+        loop {
+            self.evictions.notify.notified().await;
+            self.evict_requested();
+        }
+    }
+
+    fn evict_requested(&self) {
+        for _ in 0..self.evictions.requested.swap(0, SeqCst) {
+            let Some((_, connection)) = self.candidate() else { break };
+            connection.close(Close::Now);
+        }
+        self.publish();
+    }
+
+    /// Tells the other workers what could be evicted here.
+    fn publish(&self) {
+        let connections = self.connections.borrow();
+        let ranks = connections.values().filter_map(|one| one.eviction_rank());
+        let (count, lowest) =
+            ranks.fold((0, u64::MAX), |(count, lowest), rank| (count + 1, lowest.min(rank)));
+        self.evictions.rank.store(lowest, SeqCst);
+        self.evictions.candidates.store(count, SeqCst);
+    }
+
+    /// The connection to be evicted first, and its rank.
+    fn candidate(&self) -> Option<(u64, Rc<Connection>)> {
         let connections = self.connections.borrow();
         let mut candidates = self.candidates.borrow_mut();
         for _ in 0..2 {
-            while let Some((since, key)) = candidates.pop() {
-                if let Some(connection) = connections.get(&key)
-                    && connection.waits_since() == Some(since)
+            while let Some((rank, key)) = candidates.last() {
+                if let Some(connection) = connections.get(key)
+                    && connection.eviction_rank() == Some(*rank)
                 {
-                    connection.close(Close::Now);
-                    return true;
+                    return Some((*rank, connection.clone()));
                 }
+                candidates.pop();
             }
-            let waiting = connections.iter();
-            candidates.extend(waiting.filter_map(|(key, one)| Some((one.waits_since()?, *key))));
+            let ranks = connections.iter();
+            candidates.extend(ranks.filter_map(|(key, one)| Some((one.eviction_rank()?, *key))));
             candidates.sort_unstable_by(|one, two| two.cmp(one));
             let surplus = candidates.len().saturating_sub(CANDIDATES_MAX);
             candidates.drain(..surplus);
         }
-        false
+        None
     }
 
-    /// Sets the time, in seconds; false if it is the same.
+    /// Sets the time, in seconds: whether a second has passed.
     pub(super) fn set_clock(&self, seconds: u32) -> bool {
-        self.clock.replace(seconds) != seconds
+        if self.clock.replace(seconds) == seconds {
+            return false;
+        }
+        self.publish();
+        true
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.connections.borrow().is_empty()
     }
 
-    /// Every connection, to be asked to close.
     pub(super) fn for_each(&self, act: impl FnMut(&Rc<Connection>)) {
         self.connections.borrow().values().for_each(act);
     }
@@ -111,7 +192,7 @@ impl Drop for Entry {
     fn drop(&mut self) {
         let table = &self.table;
         table.connections.borrow_mut().remove(&self.key);
-        table.open.fetch_sub(1, Ordering::Relaxed);
+        table.limit.open.fetch_sub(1, SeqCst);
         table.metrics.connection_closed();
     }
 }
@@ -120,21 +201,65 @@ impl Drop for Entry {
 mod tests {
     use super::*;
 
+    fn table(limit: &Arc<ConnectionLimit>) -> Rc<ConnectionTable> {
+        ConnectionTable::new(limit.clone(), Arc::default())
+    }
+
+    fn enter(table: &Rc<ConnectionTable>) -> Option<Entry> {
+        table.enter(Peer::Tcp(([127, 0, 0, 1], 1).into()))
+    }
+
+    fn is_closing(entry: &Entry) -> bool {
+        entry.connection.close.get() == Close::Now
+    }
+
     #[test]
     fn a_full_table_closes_what_has_waited_longest_and_never_what_serves_a_request() {
-        let table = ConnectionTable::new(Arc::default(), 3, Arc::default());
-        let enter = || table.enter(Peer::Tcp(([127, 0, 0, 1], 1).into()));
-        let [first, second, third] = [(); 3].map(|()| enter().expect("room"));
+        let table = table(&ConnectionLimit::new(3));
+        let [first, second, third] = [(); 3].map(|()| enter(&table).expect("room"));
         let request = first.connection.request();
-        let fourth = enter().expect("the second makes room");
-        let closing = |entry: &Entry| entry.connection.closing() == Close::Now;
-        assert!(closing(&second) && !closing(&first) && !closing(&third));
+        let fourth = enter(&table).expect("the second makes room");
+        assert!(is_closing(&second) && !is_closing(&first) && !is_closing(&third));
         drop(second);
         let requests = [third.connection.request(), fourth.connection.request()];
-        assert!(enter().is_none(), "every connection serves a request");
+        assert!(enter(&table).is_none(), "every connection serves a request");
         drop((request, requests));
-        assert!(enter().is_none(), "connections that have served requests are kept");
+        assert!(enter(&table).is_none(), "their next requests may be on their way");
         drop((first, third, fourth));
-        assert!(table.is_empty() && table.open.load(Ordering::Relaxed) == 0);
+        assert!(table.is_empty() && table.limit.open.load(SeqCst) == 0);
+    }
+
+    #[test]
+    fn connections_that_were_served_go_after_those_that_never_were_and_once_they_are_idle() {
+        let table = table(&ConnectionLimit::new(2));
+        let served = enter(&table).expect("room");
+        served.connection.begin(false, Default::default());
+        drop(served.connection.request());
+        table.set_clock(10);
+        let silent = enter(&table).expect("room");
+        let third = enter(&table).expect("the silent one makes room");
+        assert!(is_closing(&silent) && !is_closing(&served));
+        drop(silent);
+        let _request = third.connection.request();
+        assert!(enter(&table).is_some() && is_closing(&served), "it was idle for ten seconds");
+    }
+
+    #[test]
+    fn what_has_waited_longest_goes_also_when_another_worker_has_it() {
+        let limit = ConnectionLimit::new(3);
+        let [one, two] = [(); 2].map(|()| table(&limit));
+        let oldest = enter(&one).expect("room");
+        for table in [&one, &two] {
+            table.set_clock(1);
+        }
+        let own = enter(&two).expect("room");
+        let busy = enter(&two).expect("room");
+        let _request = busy.connection.request();
+        let new = enter(&two).expect("the oldest makes room");
+        one.evict_requested();
+        assert!(is_closing(&oldest) && !is_closing(&own) && !is_closing(&new));
+        drop(oldest);
+        let newer = enter(&two).expect("one of its own makes room: the other worker has none");
+        assert!(is_closing(&own) && !is_closing(&newer));
     }
 }

@@ -82,9 +82,6 @@ impl fmt::Debug for ServerTls {
 
 impl ServerTls {
     /// Reads both files.
-    ///
-    /// # Errors
-    /// When a file cannot be read, or the pair does not fit.
     pub fn load(files: &ListenTls) -> Result<Arc<Self>, Error> {
         let pair = Pair::read(files)?;
         Ok(Arc::new(Self {
@@ -106,15 +103,11 @@ impl ServerTls {
     }
 
     /// What new connections are to use: HTTP/2 or HTTP/1.1 by ALPN.
-    #[must_use]
     pub fn current(&self) -> Arc<ServerConfig> {
         self.current.load_full()
     }
 
     /// Looks at the files; says whether a new certificate is in use.
-    ///
-    /// # Errors
-    /// When new content cannot be used: the old one stays. Reported once for each content.
     pub fn reload_if_changed(&self) -> Result<bool, Error> {
         let mut seen = self.seen.lock();
         let (content, result) = match Pair::read(&self.files) {
