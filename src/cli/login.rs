@@ -1,27 +1,35 @@
 //! `adsproxy login`: connects an account through the browser, or by an address that is pasted.
 
 mod paste;
-mod place;
+mod server;
 mod show;
 
-use super::{Context, Failure, print};
-use crate::id::{AccountId, Region};
+use super::{Context, Failure, note, print, wire::AdminRequest};
+use crate::{
+    audit::Actor,
+    clock::SystemClock,
+    config::Config,
+    engine::Engine,
+    id::{AccountId, Region},
+    metrics::Metrics,
+};
 use anyhow::{Context as _, bail};
-use place::Place;
 use serde_json::{Value, json};
+use server::LoginServer;
 use std::{
     io::{self, BufRead, IsTerminal},
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
+use tokio::runtime::{Builder, Runtime};
 
-/// How often it is asked how the login went.
-const ASK_INTERVAL: Duration = Duration::from_millis(200);
-/// How long the server may take to exchange the code and to look whom one became.
-const FINISH_PATIENCE: Duration = Duration::from_secs(90);
+/// Between two requests for the outcome of the login.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// How long the server may take to exchange the code and to read the profiles of the new grant.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(90);
 
-const UNFINISHED: &str = "nobody finished the login in time; nothing was changed";
+const UNFINISHED: &str = "the login was not finished in time; nothing was changed";
 
 /// Connect an account: an advertiser consents in the browser
 #[derive(Debug, clap::Args)]
@@ -48,8 +56,8 @@ pub(super) struct Login {
 impl Login {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
         let config = context.load()?.config;
-        let place = Place::find(context, config, self)?;
-        let outcome = if self.paste { self.paste(&place)? } else { self.browse(&place)? };
+        let server = LoginServer::find(context, config, self)?;
+        let outcome = if self.paste { self.paste(&server)? } else { self.browse(&server)? };
         match outcome["state"].as_str() {
             Some("connected") => print(show::connected(&outcome)),
             Some("discarded") => bail!("account {} was left as it is", self.account),
@@ -58,53 +66,54 @@ impl Login {
     }
 
     /// Through a browser on this machine, or one that reaches the return address.
-    fn browse(&self, place: &Place) -> anyhow::Result<Value> {
-        let wish = json!({
+    fn browse(&self, server: &LoginServer) -> anyhow::Result<Value> {
+        let body = json!({
             "account": self.account.as_str(),
             "origin": "terminal",
             "region": self.region.map(Region::as_str),
             "application": self.application,
             "replace": self.yes.to_string(),
         });
-        let begun = place.post("/api/auth/amazon/logins", &wish)?;
-        let url = place.verified(&begun["url"])?;
-        eprintln!(
-            "To connect account {}, open this address in a browser:\n\n  {url}\n",
-            self.account
-        );
-        eprintln!("{}\n", place.hint());
+        let begun = server.post("/api/auth/amazon/logins", &body)?;
+        let (url, instructions) = server.instructions(&begun["url"])?;
+        note(format_args!("To connect account {}, {instructions}", self.account));
         if !self.no_browser {
-            open(url);
+            // On a thread: some browsers only come back when they are closed.
+            thread::spawn(move || {
+                if webbrowser::open(&url).is_err() {
+                    note("No browser could be opened: open the address yourself, or say --paste.");
+                }
+            });
         }
         let handle = begun["login"].as_str().context("the server gave no login")?;
         let seconds = begun["expires_in"].as_u64().unwrap_or(600);
-        // So long for whoever opens it, and once more for the login itself.
-        self.wait(place, handle, 2 * Duration::from_secs(seconds) + FINISH_PATIENCE)
+        // So long until the address is opened, and once more for the login itself.
+        self.wait(server, handle, 2 * Duration::from_secs(seconds) + FINISH_TIMEOUT)
     }
 
-    /// Waits for the end of the login; asks if that is wanted.
-    fn wait(&self, place: &Place, handle: &str, patience: Duration) -> anyhow::Result<Value> {
+    /// Waits for the outcome of the login; asks for a confirmation if that is needed.
+    fn wait(&self, server: &LoginServer, handle: &str, limit: Duration) -> anyhow::Result<Value> {
         let path = format!("/api/auth/amazon/logins/{handle}");
-        let mut deadline = Instant::now() + patience;
-        let mut question = None;
+        let mut deadline = Instant::now() + limit;
+        let mut answer: Option<mpsc::Receiver<bool>> = None;
         loop {
-            let outcome = match place.get(&path) {
-                Ok(outcome) => outcome,
-                // A server that restarts comes back, and knows the login.
+            let outcome = match server.send(&AdminRequest::get(&path)) {
+                Ok((outcome, _)) => outcome,
                 Err(error) if Instant::now() >= deadline => return Err(error),
-                // What the link led to would be told: it is too old.
-                Err(error) if error.downcast_ref::<Refused>().is_some() => bail!(UNFINISHED),
+                // The server has dropped the login, which was too old.
+                Err(error) if error.is::<Failure>() => bail!(UNFINISHED),
+                // A server that restarts comes back, and knows the login.
                 Err(_) => Value::Null,
             };
-            match (outcome["state"].as_str(), &question) {
+            match (outcome["state"].as_str(), &answer) {
                 (None | Some("waiting"), _) => {}
                 (Some("question"), None) => {
-                    deadline = Instant::now() + place.confirm_timeout();
-                    question = Some(Question::put(&self.account, &outcome));
+                    deadline = Instant::now() + server.confirm_timeout;
+                    answer = Some(self.ask(&outcome));
                 }
-                (Some("question"), Some(asked)) => {
-                    if let Some(answer) = asked.answer() {
-                        return place.confirm(&outcome, answer);
+                (Some("question"), Some(answer)) => {
+                    if let Ok(yes) = answer.try_recv() {
+                        return server.confirm(&outcome, yes);
                     }
                 }
                 _ => return Ok(outcome),
@@ -112,30 +121,22 @@ impl Login {
             if Instant::now() >= deadline {
                 bail!(UNFINISHED);
             }
-            thread::sleep(ASK_INTERVAL);
+            thread::sleep(POLL_INTERVAL);
         }
     }
-}
 
-/// A question that was put to the person, in the terminal beside the browser.
-struct Question(mpsc::Receiver<bool>);
-
-impl Question {
-    fn put(account: &AccountId, outcome: &Value) -> Self {
+    /// Asks in the terminal, beside the browser, whether to replace the account.
+    fn ask(&self, outcome: &Value) -> mpsc::Receiver<bool> {
         let (sender, receiver) = mpsc::channel();
-        eprintln!("{}", show::question(account, outcome));
+        note(show::question(&self.account, outcome));
         if io::stdin().is_terminal() {
-            eprint!("Replace account {account}? [y/N] ");
+            eprint!("Replace account {}? [y/N] ", self.account);
             // The thread ends with the process if the browser's answer comes first.
             thread::spawn(move || sender.send(read_yes()));
         } else {
-            eprintln!("Answer in the browser; --yes answers beforehand.");
+            note("Answer in the browser; --yes answers beforehand.");
         }
-        Self(receiver)
-    }
-
-    fn answer(&self) -> Option<bool> {
-        self.0.try_recv().ok()
+        receiver
     }
 }
 
@@ -146,31 +147,23 @@ pub(super) fn read_yes() -> bool {
     read.is_ok() && matches!(line.trim(), "y" | "Y" | "yes")
 }
 
-/// Opens the address in `$BROWSER` or what the system has, on a thread: some browsers only come
-/// back when they are closed.
-fn open(url: String) {
-    thread::spawn(move || {
-        if webbrowser::open(&url).is_err() {
-            eprintln!("No browser could be opened: open the address yourself, or say --paste.");
-        }
-    });
+/// The accounts of the store, for a command without a server.
+pub(super) fn engine(config: Config) -> anyhow::Result<(Runtime, Engine)> {
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let metrics = Metrics::new(&config.metrics, Arc::default());
+    let (config, clock) = (Arc::new(config), Arc::new(SystemClock));
+    let engine = Engine::open(config, clock, metrics, Actor::cli(), runtime.handle().clone())?;
+    Ok((runtime, engine))
 }
 
-/// The server refuses for a reason that it tells.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Refused(String);
-
 /// What a failed login or a refusal says, with the exit code that fits.
-fn failure(answer: &Value) -> anyhow::Error {
-    let text = |name: &str| answer[name].as_str().map(super::table::plain);
+fn failure(said: &Value) -> anyhow::Error {
+    let text = |name: &str| said[name].as_str().map(super::table::plain);
     let what = text("message").or(text("detail")).unwrap_or_else(|| "the login failed".to_owned());
     let advice = text("advice").map(|advice| format!("\n{advice}")).unwrap_or_default();
-    let message = format!("{what}{advice}");
-    match answer["code"].as_str() {
-        Some("lwa_timeout" | "lwa_unavailable" | "amazon_failed") => {
-            Failure::unavailable(message).into()
-        }
-        _ => Refused(message).into(),
-    }
+    let code = match said["code"].as_str() {
+        Some("lwa_timeout" | "lwa_unavailable" | "amazon_failed") => 69,
+        _ => 1,
+    };
+    Failure::new(code, what + &advice).into()
 }

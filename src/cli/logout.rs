@@ -1,26 +1,20 @@
 //! `adsproxy logout`: forgets an account's grant here, and says where Amazon forgets it.
 
 use super::{
-    Context, confirmed, print,
+    Context, confirmed, login, note, print,
     table::plain,
-    wire::{Ask, Server},
+    wire::{AdminRequest, Server},
 };
 use crate::{
-    audit::Actor,
-    clock::SystemClock,
-    config::{Config, StoreKind},
-    engine::Engine,
-    id::AccountId,
-    login::Logins,
-    metrics::Metrics,
+    audit::Actor, config::StoreKind, id::AccountId, login::Logins,
     provider::ads::CONSENT_MANAGEMENT_URL,
 };
 use anyhow::bail;
-use serde_json::{Value, json};
-use std::{sync::Arc, time::Duration};
+use serde_json::json;
+use std::time::Duration;
 
 /// A revocation may take a call to Amazon.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Forget an account's grant and tokens
 #[derive(Debug, clap::Args)]
@@ -42,8 +36,16 @@ impl Logout {
         let server = Server::find(context, &config)?;
         let server = server.or(is_memory.then_some(Server::Listener(config.listen.admin)));
         let done = match server {
-            Some(server) => self.by_server(&server)?,
-            None => self.here(config)?,
+            Some(server) => {
+                let body = json!({ "account": self.account.as_str() });
+                let request = AdminRequest::post("/api/auth/amazon/logout", &body);
+                server.json(&request.within(TIMEOUT))?
+            }
+            None => {
+                let (runtime, engine) = login::engine(config)?;
+                let logins = Logins::new(engine, Actor::cli());
+                serde_json::to_value(runtime.block_on(logins.logout(&self.account))?)?
+            }
         };
         let account = &self.account;
         let mut text = format!("account {account} logged out; a running server forgets it, too\n");
@@ -58,36 +60,14 @@ impl Logout {
         print(text)?;
         if done["in_config"] == true {
             let when = if is_memory { "at the next start" } else { "once it changes" };
-            eprintln!(
+            note(format_args!(
                 "note: accounts.{account}.refresh_token is still in the configuration, and will be \
                  used again {when}: remove it there"
-            );
+            ));
         }
         if let Some(error) = done["revocation_error"].as_str() {
             bail!("the grant could not be revoked at lwa.revocation_url: {}", plain(error));
         }
         Ok(())
-    }
-
-    /// In the store that all processes share.
-    fn here(&self, config: Config) -> anyhow::Result<Value> {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let metrics = Metrics::new(&config.metrics, Arc::default());
-        let handle = runtime.handle().clone();
-        let engine =
-            Engine::open(Arc::new(config), Arc::new(SystemClock), metrics, Actor::cli(), handle)?;
-        let done = runtime.block_on(Logins::new(engine, Actor::cli()).logout(&self.account))?;
-        Ok(serde_json::to_value(done)?)
-    }
-
-    /// In the running server.
-    fn by_server(&self, server: &Server) -> anyhow::Result<Value> {
-        server.json(&Ask {
-            json: Some(json!({ "account": self.account.as_str() }).to_string()),
-            path: "/api/auth/amazon/logout",
-            patience: Some(PATIENCE),
-            ..Ask::default()
-        })
     }
 }

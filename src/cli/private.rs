@@ -4,7 +4,7 @@ use super::{
     Context, Failure,
     access::PLACEHOLDER,
     session::{quiet, unknown},
-    wire::{self, Ask, Server},
+    wire::{self, AdminRequest, Server},
 };
 use crate::{
     admin::TOKEN_PATH,
@@ -78,8 +78,8 @@ impl PrivateProxy {
             return Ok(self.app.engine().audit().record(&entry)?);
         };
         let path = format!("/api/v1/accounts/{account}/disclosures");
-        let json = Some(json!({ "action": action.as_str(), "about": about }).to_string());
-        server.json(&Ask { json, path: &path, ..Ask::default() }).map(drop)
+        let body = json!({ "action": action.as_str(), "about": about });
+        server.json(&AdminRequest::post(&path, &body)).map(drop)
     }
 
     /// Where it listens: `127.0.0.1:34567`.
@@ -113,7 +113,7 @@ impl Server {
         let Self::Control(path) = self else { bail!("tokens come over the control socket only") };
         let one = account.map(|account| format!("/api/v1/accounts/{account}"));
         let path_of_list = one.as_deref().unwrap_or("/api/v1/accounts");
-        let said = self.json(&Ask { path: path_of_list, ..Ask::default() })?;
+        let said = self.json(&AdminRequest::get(path_of_list))?;
         let accounts = said["accounts"].as_array().cloned().unwrap_or_else(|| vec![said]);
         let configured = std::mem::take(&mut config.accounts);
         for said in &accounts {

@@ -8,7 +8,7 @@
 use super::{
     Context, Failure,
     table::plain,
-    wire::{Ask, Server, send},
+    wire::{AdminRequest, Server, send},
 };
 use crate::{
     app,
@@ -75,9 +75,8 @@ pub(super) fn from_server(
         body["purpose"] = "token".into();
     }
     let path = format!("/api/v1/accounts/{alias}/token");
-    let patience = Some(SERVER_TIMEOUT);
-    let ask = Ask { json: Some(body.to_string()), path: &path, patience, ..Ask::default() };
-    let answer = send(server, &ask).map_err(|error| Failure::no_server(server, &error))?;
+    let request = AdminRequest::post(&path, &body).within(SERVER_TIMEOUT);
+    let answer = send(server, &request).map_err(|error| Failure::no_server(server, &error))?;
     let said = answer.json();
     let text = |name: &str| said[name].as_str().unwrap_or_default();
     if answer.status == 200 {

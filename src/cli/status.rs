@@ -6,7 +6,7 @@ use super::{
     Context, Failure, account, duration, note, print,
     session::unknown,
     table::{escaped, plain},
-    wire::{Ask, Server},
+    wire::{AdminRequest, Server},
 };
 use crate::{config::load, id::AccountId};
 use anyhow::bail;
@@ -75,7 +75,7 @@ impl Status {
 
     /// The server's response, with the wanted accounts alone.
     fn ask(&self, server: &Server) -> anyhow::Result<Value> {
-        let mut answer = server.json(&Ask { path: "/status", ..Ask::default() })?;
+        let mut answer = server.json(&AdminRequest::get("/status"))?;
         if let Some(all) = answer["accounts"].as_array_mut().filter(|_| !self.accounts.is_empty()) {
             let is = |account: &Value, alias: &AccountId| account["account"] == alias.as_str();
             let is_known = |alias: &&AccountId| all.iter().any(|account| is(account, alias));

@@ -1,12 +1,16 @@
 //! The running server, reached by its control socket or one of its listeners: one HTTP client for
 //! all commands, one request over a connection of its own.
 
-use super::{Context, Failure};
-use crate::{app::control, config::Config, secret::Secret};
+use super::{Context, Failure, table::plain};
+use crate::{
+    app::control,
+    config::{Config, StoreKind},
+    secret::Secret,
+};
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response,
+    HeaderMap, Method, Request, Response,
     header::{ACCEPT, CONTENT_TYPE, COOKIE, HOST},
 };
 use http_body_util::{BodyExt, Full, Limited};
@@ -22,7 +26,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    runtime::Runtime,
+    runtime::Builder,
     time::timeout,
 };
 
@@ -49,30 +53,61 @@ impl fmt::Display for Server {
     }
 }
 
-/// A request to the admin API.
-#[derive(Debug, Default)]
-pub(super) struct Ask<'a> {
-    /// None: `GET` without a body, else `POST`.
-    pub(super) method: Option<Method>,
-    pub(super) json: Option<String>,
+/// A request to the admin API: `GET`, with a body `POST`.
+#[derive(Debug)]
+pub(super) struct AdminRequest<'a> {
     /// Path and query.
-    pub(super) path: &'a str,
-    /// The value of `Cookie`.
-    pub(super) cookie: Option<&'a str>,
+    path: &'a str,
+    json: Option<String>,
+    cookie: Option<&'a str>,
     /// How long the response may take.
-    pub(super) patience: Option<Duration>,
+    timeout: Duration,
 }
 
-/// What came back.
+impl<'a> AdminRequest<'a> {
+    pub(super) fn get(path: &'a str) -> Self {
+        Self { path, json: None, cookie: None, timeout: TIMEOUT }
+    }
+
+    pub(super) fn post(path: &'a str, body: &Value) -> Self {
+        Self { json: Some(body.to_string()), ..Self::get(path) }
+    }
+
+    pub(super) fn cookie(self, cookie: Option<&'a str>) -> Self {
+        Self { cookie, ..self }
+    }
+
+    pub(super) fn within(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    fn http(&self) -> Result<Request<Full<Bytes>>, http::Error> {
+        let method = if self.json.is_some() { Method::POST } else { Method::GET };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(self.path)
+            // A name that the server accepts from this machine, whatever address it listens on.
+            .header(HOST, "localhost")
+            .header(ACCEPT, "application/json");
+        if self.json.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        if let Some(cookie) = self.cookie {
+            request = request.header(COOKIE, cookie);
+        }
+        request.body(Full::from(self.json.clone().unwrap_or_default()))
+    }
+}
+
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct AdminResponse {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     /// May hold an access token.
     pub(super) body: Secret,
 }
 
-impl Answer {
+impl AdminResponse {
     /// The body as JSON; null if it is none.
     pub(super) fn json(&self) -> Value {
         serde_json::from_str(self.body.expose()).unwrap_or_default()
@@ -110,26 +145,24 @@ impl Server {
 
     /// Whether a server whose socket is in a directory of many programs is the one of `config`.
     fn is_of(&self, config: &Config) -> bool {
-        let Ok(answer) = send(self, &Ask { path: "/api/v1/server", ..Ask::default() }) else {
-            return false;
-        };
-        let said = answer.json();
-        let has_store = config.store.kind != crate::config::StoreKind::Memory;
+        let Ok(response) = send(self, &AdminRequest::get("/api/v1/server")) else { return false };
+        let server = response.json();
+        let has_store = config.store.kind != StoreKind::Memory;
         let store = has_store.then(|| config.store.path.to_string_lossy());
-        said["store"].as_str() == store.as_deref()
-            && said["admin"] == config.listen.admin.to_string()
+        server["store"].as_str() == store.as_deref()
+            && server["admin"] == config.listen.admin.to_string()
     }
 
     /// The JSON of a successful response, else what the server says instead.
     ///
     /// # Errors
-    /// `NoServer` if there is no response; the detail of a problem document.
-    pub(super) fn json(&self, ask: &Ask<'_>) -> anyhow::Result<Value> {
-        let answer = send(self, ask).map_err(|error| Failure::no_server(self, &error))?;
-        let said = answer.json();
-        if answer.status >= 300 || said.is_null() {
-            let detail = said["detail"].as_str().map(super::table::plain);
-            let status = answer.status;
+    /// [`Failure::no_server`] if there is no response; the detail of a problem document.
+    pub(super) fn json(&self, request: &AdminRequest<'_>) -> anyhow::Result<Value> {
+        let response = send(self, request).map_err(|error| Failure::no_server(self, &error))?;
+        let said = response.json();
+        if response.status >= 300 || said.is_null() {
+            let status = response.status;
+            let detail = said["detail"].as_str().map(plain);
             bail!(detail.unwrap_or_else(|| format!("adsproxy at {self} responds with {status}")));
         }
         Ok(said)
@@ -138,51 +171,34 @@ impl Server {
 
 /// Returns the status and the body.
 pub(super) fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
-    let answer = send(&Server::Listener(address), &Ask { path, ..Ask::default() })?;
-    Ok((answer.status, answer.body.expose().to_owned()))
+    let response = send(&Server::Listener(address), &AdminRequest::get(path))?;
+    Ok((response.status, response.body.expose().to_owned()))
 }
 
-/// Sends a request and returns what comes back, whole and within its time.
-pub(super) fn send(server: &Server, ask: &Ask<'_>) -> io::Result<Answer> {
-    block_on(async {
-        let whole = timeout(ask.patience.unwrap_or(TIMEOUT), send_to(server, ask));
-        whole.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-    })?
-}
-
-async fn send_to(server: &Server, ask: &Ask<'_>) -> io::Result<Answer> {
-    let request = request(ask).map_err(io::Error::other)?;
-    let response = match server {
-        Server::Listener(address) => {
-            exchange(TcpStream::connect(reachable(*address)).await?, request).await?
-        }
-        Server::Control(path) => {
-            let stream = control::connect(path).await?;
-            exchange(stream.ok_or(io::ErrorKind::ConnectionRefused)?, request).await?
-        }
+/// Sends a request and returns the response, whole and within its time.
+pub(super) fn send(server: &Server, request: &AdminRequest<'_>) -> io::Result<AdminResponse> {
+    let response = async {
+        let http = request.http().map_err(io::Error::other)?;
+        let response = match server {
+            Server::Listener(address) => {
+                exchange(TcpStream::connect(reachable(*address)).await?, http).await?
+            }
+            Server::Control(path) => {
+                let stream = control::connect(path).await?;
+                exchange(stream.ok_or(io::ErrorKind::ConnectionRefused)?, http).await?
+            }
+        };
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, RESPONSE_MAX_BYTES).collect().await;
+        let body = body.map_err(io::Error::other)?.to_bytes();
+        let body = Secret::new(String::from_utf8(body.into()).unwrap_or_default());
+        Ok(AdminResponse { status: head.status.as_u16(), headers: head.headers, body })
     };
-    let (head, body) = response.into_parts();
-    let body = Limited::new(body, RESPONSE_MAX_BYTES).collect().await.map_err(io::Error::other)?;
-    let body = String::from_utf8(body.to_bytes().into()).unwrap_or_default();
-    Ok(Answer { status: head.status.as_u16(), headers: head.headers, body: Secret::new(body) })
-}
-
-fn request(ask: &Ask<'_>) -> Result<Request<Full<Bytes>>, http::Error> {
-    let json = ask.json.as_deref();
-    let method = if json.is_some() { Method::POST } else { Method::GET };
-    let mut request = Request::builder()
-        .method(ask.method.clone().unwrap_or(method))
-        .uri(ask.path)
-        // A name that the server accepts from this machine, whatever address it listens on.
-        .header(HOST, HeaderValue::from_static("localhost"))
-        .header(ACCEPT, HeaderValue::from_static("application/json"));
-    if json.is_some() {
-        request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    }
-    if let Some(cookie) = ask.cookie {
-        request = request.header(COOKIE, cookie);
-    }
-    request.body(Full::from(json.unwrap_or_default().to_owned()))
+    block_on(async {
+        timeout(request.timeout, response)
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    })?
 }
 
 /// Sends `request` over `stream`, a connection of its own.
@@ -198,8 +214,7 @@ pub(super) async fn exchange(
 
 /// Runs `future` on a runtime of its own.
 pub(super) fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
-    let runtime: Runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(future))
+    Ok(Builder::new_current_thread().enable_all().build()?.block_on(future))
 }
 
 /// A listener on every address is reached on this machine's own.
@@ -238,9 +253,8 @@ mod tests {
         server
     }
 
-    fn ask(server: &Server, patience: u64) -> io::Result<Answer> {
-        let patience = Some(Duration::from_millis(patience));
-        send(server, &Ask { path: "/", patience, ..Ask::default() })
+    fn ask(server: &Server, millis: u64) -> io::Result<AdminResponse> {
+        send(server, &AdminRequest::get("/").within(Duration::from_millis(millis)))
     }
 
     #[test]

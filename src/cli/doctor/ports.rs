@@ -2,7 +2,7 @@
 
 use super::{Finding, joined, place::writable};
 use crate::{
-    cli::wire::{self, Ask, Server},
+    cli::wire::{self, AdminRequest, Server},
     config::{Config, ProxyAddress},
 };
 use std::{
@@ -40,8 +40,13 @@ impl Sign {
             (Self::Metrics, None) => "/metrics".to_owned(),
             (_, None) => "/.well-known/adsproxy".to_owned(),
         };
-        let ask = Ask { json: alias.map(|_| "{}".to_owned()), path: &path, ..Ask::default() };
-        let Ok(answer) = wire::send(&Server::Listener(address), &ask) else { return Some(false) };
+        let request = match alias {
+            Some(_) => AdminRequest::post(&path, &serde_json::json!({})),
+            None => AdminRequest::get(&path),
+        };
+        let Ok(answer) = wire::send(&Server::Listener(address), &request) else {
+            return Some(false);
+        };
         let body = answer.json();
         Some(match (self, alias) {
             // A server with another configuration does not know the alias.

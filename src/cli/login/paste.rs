@@ -1,7 +1,7 @@
-//! `--paste`: the browser is elsewhere, and a person carries the answer over.
+//! `--paste`: the browser is elsewhere, and a person carries Amazon's response over.
 
-use super::{FINISH_PATIENCE, Login, place::Place, read_yes, show};
-use crate::{cli::wire::Ask, lwa::percent_encode};
+use super::{FINISH_TIMEOUT, Login, LoginServer, note, read_yes, show};
+use crate::{cli::wire::AdminRequest, lwa::percent_encode};
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 use std::{
@@ -18,7 +18,7 @@ const CODE_BYTES: RangeInclusive<usize> = 18..=512;
 const NOTHING_PASTED: &str = "nothing was pasted: give the address or the code on standard input";
 
 impl Login {
-    pub(super) fn paste(&self, place: &Place) -> anyhow::Result<Value> {
+    pub(super) fn paste(&self, server: &LoginServer) -> anyhow::Result<Value> {
         let mut path = format!("/api/auth/amazon/login?account={}", self.account);
         if let Some(region) = self.region {
             path.push_str(&format!("&region={region}"));
@@ -27,44 +27,32 @@ impl Login {
             path.push_str("&application=");
             percent_encode(application, &mut path);
         }
-        let (begun, cookie) = place.send(&Ask { path: &path, ..Ask::default() })?;
-        let url = place.verified(&begun["auth_url"])?;
+        let (begun, cookie) = server.send(&AdminRequest::get(&path))?;
+        let (_, instructions) = server.instructions(&begun["auth_url"])?;
         let state = begun["state"].as_str().context("the server gave no state")?;
-        eprintln!(
-            "To connect account {}, open this address in any browser:\n\n  {url}\n",
+        note(format_args!(
+            "To connect account {}, {instructions}\n\
+             Then paste the address that Amazon sent the browser to (the page itself may well be an \
+             error), or the code in it:",
             self.account
-        );
-        eprintln!("{}\n", place.hint());
-        eprintln!(
-            "Then paste the address that Amazon sent the browser to (the page itself may well be an \
-             error), or the code in it:"
-        );
+        ));
         let query = read_query(state)?;
         let path = Zeroizing::new(format!("/api/auth/amazon/callback?{}", *query));
-        let (outcome, _) = place.send(&Ask {
-            path: &path,
-            cookie: cookie.as_deref(),
-            patience: Some(FINISH_PATIENCE),
-            ..Ask::default()
-        })?;
+        let request = AdminRequest::get(&path).cookie(cookie.as_deref()).within(FINISH_TIMEOUT);
+        let (outcome, _) = server.send(&request)?;
         if outcome["state"] != "question" {
             return Ok(outcome);
         }
-        place.confirm(&outcome, self.is_sure(&outcome)?)
-    }
-
-    fn is_sure(&self, outcome: &Value) -> anyhow::Result<bool> {
         if self.yes {
-            return Ok(true);
+            return server.confirm(&outcome, true);
         }
+        note(show::question(&self.account, &outcome));
         if !io::stdin().is_terminal() {
-            // The new grant is thrown away when its time is over.
-            eprintln!("{}", show::question(&self.account, outcome));
+            // The new grant is deleted once it is too old.
             bail!("account {} was left as it is; say --yes to replace it", self.account);
         }
-        eprintln!("{}", show::question(&self.account, outcome));
         eprint!("Replace account {}? [y/N] ", self.account);
-        Ok(read_yes())
+        server.confirm(&outcome, read_yes())
     }
 }
 
@@ -82,12 +70,12 @@ fn read_query(state: &str) -> anyhow::Result<Zeroizing<String>> {
             Err(why) => *refused.insert(why),
         };
         if io::stdin().is_terminal() {
-            eprintln!("{why}. Paste it again:");
+            note(format_args!("{why}. Paste it again:"));
         }
     }
 }
 
-/// The arguments of the callback: those of a pasted address, or a code with the state we know.
+/// The arguments of the callback: those of a pasted address, or a code with the known state.
 fn query(line: &str, state: &str) -> Result<Zeroizing<String>, &'static str> {
     if line.is_empty() {
         return Err(NOTHING_PASTED);

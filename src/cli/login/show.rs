@@ -1,4 +1,4 @@
-//! What the terminal shows of a login: whom one became.
+//! What the terminal shows of a login: the account, and the profiles that it gives access to.
 
 use crate::{
     cli::table::{plain, table},
@@ -41,15 +41,16 @@ pub(super) fn question(account: &AccountId, outcome: &Value) -> String {
 
 fn profiles(found: &Value) -> String {
     let mut rows = vec![["REGION", "PROFILE", "COUNTRY", "NAME", "TYPE"].map(str::to_owned)];
-    let (mut told, mut notes) = (Vec::new(), String::new());
+    let (mut shown, mut notes) = (Vec::new(), String::new());
     for region in ["na", "eu", "fe"] {
         let Some(list) = found[region].as_array() else {
-            notes.push_str(&format!("region {region} did not tell its profiles\n"));
+            notes.push_str(&format!("region {region} did not list its profiles\n"));
             continue;
         };
-        // One that two regions tell is shown once.
-        let fresh: Vec<_> = list.iter().filter(|profile| !told.contains(&&profile["id"])).collect();
-        told.extend(fresh.iter().map(|profile| &profile["id"]));
+        // One that two regions list is shown once.
+        let fresh: Vec<_> =
+            list.iter().filter(|profile| !shown.contains(&&profile["id"])).collect();
+        shown.extend(fresh.iter().map(|profile| &profile["id"]));
         rows.extend(fresh.iter().take(SHOWN_MAX).map(|profile| {
             let cell = |name: &str| profile[name].as_str().unwrap_or_default().to_owned();
             [
@@ -88,7 +89,7 @@ account acme connected anew: region na, application default
 REGION  PROFILE  COUNTRY  NAME      TYPE
 na      7        US       evil\u{fffd}[2J  seller
 eu      8        DE       -         vendor
-region fe did not tell its profiles
+region fe did not list its profiles
 ";
         assert_eq!(connected(&outcome), expected);
     }

@@ -1,0 +1,233 @@
+//! The server that Amazon's response comes to: the running one, or this very command for a while.
+
+use super::{FINISH_TIMEOUT, Login, engine, failure};
+use crate::{
+    admin::{Admin, Sources, health::Health},
+    audit::Actor,
+    cli::{
+        Context, Failure,
+        table::plain,
+        wire::{self, AdminRequest, Server},
+    },
+    config::{Application, Config, DEFAULT_APPLICATION, StoreKind},
+    inbound::guard::Guard,
+    listen::control_plane,
+    login::Logins,
+};
+use anyhow::{Context as _, bail};
+use http::{Uri, header::SET_COOKIE};
+use serde_json::{Value, json};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{net::TcpListener, runtime::Runtime, sync::watch, task::JoinHandle};
+
+pub(super) struct LoginServer {
+    server: Server,
+    redirect_uri: Uri,
+    authorize_url: Uri,
+    pub(super) confirm_timeout: Duration,
+    _own: Option<OwnListeners>,
+}
+
+/// The listeners of this command; dropped, they finish the responses under way.
+struct OwnListeners {
+    runtime: Runtime,
+    stop: watch::Sender<bool>,
+    serving: Vec<JoinHandle<()>>,
+}
+
+impl Drop for OwnListeners {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        for serving in self.serving.drain(..) {
+            // Fails only if it panicked.
+            let _ = self.runtime.block_on(serving);
+        }
+    }
+}
+
+impl LoginServer {
+    /// The running server if Amazon's response comes to it; else listeners of our own at the return
+    /// address, or at any port if the response is pasted.
+    pub(super) fn find(context: &Context, config: Config, login: &Login) -> anyhow::Result<Self> {
+        let application = application(&config, login)?;
+        let redirect_uri: Uri =
+            application.redirect_uri.parse().context("lwa.redirect_uri is no address")?;
+        let authorize_url = application.authorize_url.clone();
+        let confirm_timeout = config.login.confirm_timeout;
+        let host = redirect_uri.host().unwrap_or_default();
+        let default = if redirect_uri.scheme_str() == Some("https") { 443 } else { 80 };
+        let port = redirect_uri.port_u16().unwrap_or(default);
+        let is_here = matches!(host, "localhost" | "127.0.0.1" | "[::1]")
+            && redirect_uri.scheme_str() == Some("http");
+        let admin = config.listen.admin;
+        let is_memory = config.store.kind == StoreKind::Memory;
+        let running = match Server::find(context, &config)? {
+            None if is_memory && is_adsproxy(admin) => Some(Server::Listener(admin)),
+            found => found,
+        };
+        let (server, own) = match running {
+            Some(server) if login.paste || !is_here || admin.port() == port => {
+                if !login.paste && !is_here && !Guard::new(&config.guard).answers_host(host) {
+                    bail!(
+                        "lwa.redirect_uri {redirect_uri} does not lead to this server: say --paste, \
+                         or add its host to guard.allowed_hosts"
+                    );
+                }
+                (server, None)
+            }
+            _ if is_memory => bail!(
+                "store.kind = \"memory\" keeps nothing beyond the server, and no server responds \
+                 at {admin}: start one, or use another store"
+            ),
+            _ if !login.paste && !is_here => bail!(
+                "lwa.redirect_uri {redirect_uri} does not lead to this command: start the server \
+                 that it leads to, or say --paste"
+            ),
+            _ => {
+                let (own, address) =
+                    OwnListeners::start(config, if login.paste { 0 } else { port })?;
+                (Server::Listener(address), Some(own))
+            }
+        };
+        Ok(Self { server, redirect_uri, authorize_url, confirm_timeout, _own: own })
+    }
+
+    /// The address in `url`, to be opened and shown, and what to do where Amazon refuses it.
+    ///
+    /// # Errors
+    /// When it leads neither to the server nor to Amazon, as that of a program which is no adsproxy
+    /// may.
+    pub(super) fn instructions(&self, url: &Value) -> anyhow::Result<(String, String)> {
+        let text = url.as_str().context("the server gave no address")?;
+        let url = text.parse::<Uri>().ok().filter(|_| !text.contains(char::is_control));
+        let is_known = |url: &Uri| {
+            [&self.redirect_uri, &self.authorize_url].iter().any(|known| {
+                matches!(url.scheme_str(), Some("http" | "https"))
+                    && url.scheme() == known.scheme()
+                    && url.authority() == known.authority()
+            })
+        };
+        let Some(url) = url.filter(is_known) else {
+            bail!(
+                "{} gave an address that leads neither to lwa.redirect_uri nor to \
+                 lwa.authorize_url: {}",
+                self.server,
+                plain(text)
+            )
+        };
+        let instructions = format!(
+            "open this address in a browser:\n\n  {url}\n\nIf Amazon shows an error about the \
+             redirect URI, add exactly {} to the Allowed Return URLs of the security profile.\n",
+            self.redirect_uri
+        );
+        Ok((url.to_string(), instructions))
+    }
+
+    pub(super) fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let request = AdminRequest::post(path, body).within(FINISH_TIMEOUT);
+        self.send(&request).map(|(said, _)| said)
+    }
+
+    /// Says whether the new grant replaces the old one.
+    pub(super) fn confirm(&self, outcome: &Value, yes: bool) -> anyhow::Result<Value> {
+        let answer = if yes { "yes" } else { "no" };
+        let body = json!({ "token": outcome["token"], "answer": answer });
+        self.post("/api/auth/amazon/confirm", &body)
+    }
+
+    /// The JSON of the response, and the cookie that came with it.
+    ///
+    /// # Errors
+    /// A [`Failure`] if the server refuses; anything else if no response comes.
+    pub(super) fn send(
+        &self,
+        request: &AdminRequest<'_>,
+    ) -> anyhow::Result<(Value, Option<String>)> {
+        let response = wire::send(&self.server, request)
+            .with_context(|| format!("no adsproxy responds at {}", self.server))?;
+        let said = response.json();
+        if response.status >= 300 {
+            return Err(match said {
+                Value::Null => {
+                    let text = format!("{} responds with {}", self.server, response.status);
+                    Failure::new(1, text).into()
+                }
+                said => failure(&said),
+            });
+        }
+        let cookie = response.headers.get(SET_COOKIE).and_then(|cookie| cookie.to_str().ok());
+        let cookie = cookie.and_then(|cookie| cookie.split(';').next());
+        Ok((said, cookie.map(str::to_owned)))
+    }
+}
+
+impl OwnListeners {
+    fn start(config: Config, port: u16) -> anyhow::Result<(Self, SocketAddr)> {
+        let guard = Guard::new(&config.guard);
+        let (runtime, engine) = engine(config)?;
+        let health = Arc::new(Health::new(Vec::new()));
+        let metrics = engine.metrics().clone();
+        let sources = Sources { health, metrics, accounts: Arc::new(engine.clone()) };
+        let logins = Logins::new(engine, Actor::cli());
+        let purging = logins.clone();
+        // Deletes a new grant whose login was not confirmed in time.
+        runtime.spawn(async move { purging.run_purge().await });
+        let service = Admin::guarded(sources, guard, Some(logins));
+        let service = move |_: &_| Some(service.clone());
+        let stop = watch::Sender::new(false);
+        let (serving, address) = runtime.block_on(async {
+            let v4 = bind((Ipv4Addr::LOCALHOST, port).into()).await?;
+            let address = v4.local_addr()?;
+            // A browser may look here first, and would take what listens here for this command; a
+            // machine without IPv6 has nothing here.
+            let v6 = match bind((Ipv6Addr::LOCALHOST, address.port()).into()).await {
+                Err(error) if is_in_use(&error) => return Err(error),
+                v6 => v6.ok(),
+            };
+            let serve = |listener| {
+                tokio::spawn(control_plane::serve(listener, service.clone(), stop.subscribe()))
+            };
+            anyhow::Ok(([Some(v4), v6].into_iter().flatten().map(serve).collect(), address))
+        })?;
+        Ok((Self { runtime, stop, serving }, address))
+    }
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "cannot listen at {address}, where Amazon's response comes to: if another program \
+             listens there, stop it, say --paste, or change lwa.redirect_uri"
+        )
+    })
+}
+
+fn is_in_use(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
+fn application<'a>(config: &'a Config, login: &Login) -> anyhow::Result<&'a Application> {
+    let account = config.accounts.get(&login.account);
+    let name = login.application.as_ref().or(account.map(|account| &account.application));
+    let application = match name {
+        Some(name) => config.applications.get(name),
+        None if config.applications.len() == 1 => config.applications.values().next(),
+        None => config.applications.get(DEFAULT_APPLICATION),
+    };
+    application.with_context(|| {
+        let known: Vec<&str> = config.applications.keys().map(String::as_str).collect();
+        format!("say which application with --application; configured: {}", known.join(", "))
+    })
+}
+
+fn is_adsproxy(address: SocketAddr) -> bool {
+    wire::send(&Server::Listener(address), &AdminRequest::get("/status")).is_ok_and(|response| {
+        let said = response.json();
+        response.status == 200 && said["version"].is_string() && said["accounts"].is_array()
+    })
+}
