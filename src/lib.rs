@@ -92,7 +92,9 @@ mod admin;
 mod config;
 mod log;
 mod metrics;
+// For tests, ours and those of library users; its items speak for themselves.
 #[cfg(feature = "sandbox")]
+#[doc(hidden)]
 pub mod sandbox;
 
 mod backoff;

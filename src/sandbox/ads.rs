@@ -1,40 +1,34 @@
 //! The Ads API: who may call, which operation, what every response has in common.
 
 use super::{
-    Context, aids, amc, campaigns,
+    Profile, Service, aids, amc, campaigns,
     fault::{ApiFault, Faults},
     form::{Form, random_text},
     gate::Gate,
-    grants::{Grant, TokenOwner},
+    grants::{SandboxGrant, TokenOwner},
     lwa, mcp,
     record::Received,
     reports,
-    response::{Body, HandlerResult, Hangup, feed, json, set, whole},
+    response::{Emulated, Stop, With, feed, json, send, whole},
 };
 use crate::id::Region;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
-use http::{HeaderMap, HeaderName, Method, Response, StatusCode, header, request::Parts};
-use http_body::{Body as _, Frame};
+use http::{HeaderMap, Response, request::Parts};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use std::{io, io::Write, time::Duration};
-
-/// The profile a request is about.
-pub(super) const SCOPE: HeaderName = HeaderName::from_static("amazon-advertising-api-scope");
-
-const CLIENT_ID: HeaderName = HeaderName::from_static("amazon-advertising-api-clientid");
-const CLIENT_ID_V1: HeaderName = HeaderName::from_static("amazon-ads-clientid");
+use std::{future::pending, io, io::Write, time::Duration};
+use tokio::time::sleep;
 
 /// The emulated API.
 #[derive(Debug, Default)]
 pub struct Api {
     /// Parks requests after their body arrived.
     pub gate: Gate,
-    /// Makes requests fail.
     pub faults: Faults<ApiFault>,
     pub(super) campaigns: campaigns::Campaigns,
     pub(super) reports: reports::Reports,
@@ -75,120 +69,95 @@ impl Default for ApiSettings {
 }
 
 impl Api {
-    /// Changes how the API behaves from now on.
     pub fn configure(&self, change: impl FnOnce(&mut ApiSettings)) {
         change(&mut self.settings.lock());
     }
 
-    /// How the API behaves.
-    #[must_use]
     pub fn settings(&self) -> ApiSettings {
         self.settings.lock().clone()
     }
 }
 
 /// A request that was accepted.
-pub(super) struct Call<'a> {
-    pub(super) context: &'a Context,
+pub(super) struct ApiCall<'a> {
+    pub(super) service: &'a Service,
     pub(super) parts: &'a Parts,
     pub(super) query: Form,
     pub(super) body: &'a Received,
     pub(super) account: String,
-    pub(super) grant: Grant,
+    pub(super) grant: SandboxGrant,
     pub(super) settings: ApiSettings,
 }
 
-/// The refusal or fault a request meets before its body counts; none lets it in.
-pub(super) async fn meet(context: &Context, parts: &Parts) -> Result<TokenOwner, HandlerResult> {
-    let state = &context.state;
-    state.api.gate.pass().await;
-    if let Some(fault) = state.api.faults.take() {
-        match fault {
-            ApiFault::Hang => std::future::pending::<()>().await,
-            ApiFault::Slow(delay) => tokio::time::sleep(delay).await,
-            ApiFault::Drop => return Err(Err(Hangup)),
-            fault => return Err(Ok(instead(&fault))),
-        }
+/// Says whose request it is, unless a refusal or a fault meets it before its body counts.
+pub(super) async fn enter(service: &Service, parts: &Parts) -> Result<TokenOwner, Stop> {
+    let api = &service.state.api;
+    api.gate.pass().await;
+    match api.faults.take() {
+        None => {}
+        Some(ApiFault::Hang) => pending().await,
+        Some(ApiFault::Slow(delay)) => sleep(delay).await,
+        Some(ApiFault::Drop) => return Err(Stop::Hangup),
+        Some(fault) => return Err(instead(fault).into()),
     }
-    authenticate(context, parts).ok_or_else(|| Ok(unauthorized("Authentication failed")))
+    authenticate(service, parts).ok_or_else(|| unauthorized("Authentication failed").into())
 }
 
 /// Responds to a request that was accepted.
 pub(super) async fn respond(
-    context: &Context,
+    service: &Service,
     parts: &Parts,
     body: &Received,
     owner: TokenOwner,
-) -> HandlerResult {
-    let Some(grant) = context.state.lwa.grant(&owner.account) else {
-        return Ok(unauthorized("Authentication failed"));
-    };
+) -> Result<Emulated, Stop> {
+    let grant = service.state.lwa.grant(&owner.account);
+    let grant = grant.ok_or_else(|| unauthorized("Authentication failed"))?;
     let query = Form::parse(parts.uri.query().unwrap_or_default());
-    let settings = context.state.api.settings();
-    let call = Call { context, parts, query, body, account: owner.account, grant, settings };
+    let settings = service.state.api.settings();
+    let call = ApiCall { service, parts, query, body, account: owner.account, grant, settings };
     // Amazon's own guide calls `//sp/campaigns/list`: empty segments do not count.
     let path: Vec<_> = parts.uri.path().split('/').filter(|part| !part.is_empty()).collect();
-    route(&call, &path).await
-}
-
-async fn route(call: &Call<'_>, path: &[&str]) -> HandlerResult {
-    let is_get = call.parts.method == Method::GET;
-    let is_post = call.parts.method == Method::POST;
-    Ok(match path {
-        ["v2", "profiles"] if is_get => profiles(call),
-        ["sp", "campaigns"] if is_post => campaigns::create(call),
-        ["sp", "campaigns", "list"] if is_post => campaigns::list(call),
-        ["adsApi", "v1", "query", "campaigns"] if is_post => campaigns::query(call),
-        ["reporting", "reports"] if is_post => reports::request(call),
-        ["reporting", "reports", id] if is_get => reports::status(call, id),
-        ["sd", _, "report"] if is_post => reports::request_v2(call),
-        ["v2", "reports", id] if is_get => reports::status_v2(call, id),
-        ["v2", "reports", id, "download"] if is_get => reports::download_v2(call, id),
-        ["amc", rest @ ..] => amc::respond(call, rest),
-        ["mcp"] | ["mcp", "lite"] => mcp::respond(call),
-        [aid] if aid.starts_with('_') => return aids::respond(call, aid, None).await,
-        [aid, value] if aid.starts_with('_') => return aids::respond(call, aid, Some(value)).await,
-        _ => wrong_path(call.parts),
-    })
+    match (parts.method.as_str(), path.as_slice()) {
+        ("GET", ["v2", "profiles"]) => Ok(profiles(&call)),
+        ("POST", ["sp", "campaigns"]) => campaigns::create(&call),
+        ("POST", ["sp", "campaigns", "list"]) => campaigns::list(&call),
+        ("POST", ["adsApi", "v1", "query", "campaigns"]) => Ok(campaigns::query(&call)),
+        ("POST", ["reporting", "reports"]) => reports::request(&call),
+        ("GET", ["reporting", "reports", id]) => reports::status(&call, id),
+        ("POST", ["sd", _, "report"]) => reports::request_v2(&call),
+        ("GET", ["v2", "reports", id]) => reports::status_v2(&call, id),
+        ("GET", ["v2", "reports", id, "download"]) => Ok(reports::download_v2(&call, id)),
+        (method, ["amc", rest @ ..]) => Ok(amc::respond(&call, method, rest)),
+        (method, ["mcp"] | ["mcp", "lite"]) => Ok(mcp::respond(&call, method)),
+        (_, [aid, value @ ..]) if aid.starts_with('_') && value.len() < 2 => {
+            Ok(aids::respond(&call, aid, value.first().copied()).await)
+        }
+        _ => Ok(wrong_path(parts)),
+    }
 }
 
 /// What all responses of the API have in common.
-pub(super) async fn finish(
-    parts: &Parts,
-    settings: &ApiSettings,
-    mut response: Response<Body>,
-) -> Response<Body> {
-    for (name, value) in [("server", "Server"), ("vary", "Content-Type,Accept-Encoding,User-Agent")]
-    {
-        set(&mut response, HeaderName::from_static(name), value);
-    }
-    for name in ["x-amz-rid", "x-amzn-requestid"] {
-        set(&mut response, HeaderName::from_static(name), &random_text(15));
-    }
-    let accepted = parts.headers.get_all(header::ACCEPT_ENCODING);
+pub(super) async fn finish(parts: &Parts, settings: &ApiSettings, reply: Emulated) -> Emulated {
+    let reply = reply
+        .with("server", "Server")
+        .with("vary", "Content-Type,Accept-Encoding,User-Agent")
+        .with("x-amz-rid", &random_text(15))
+        .with("x-amzn-requestid", &random_text(15));
+    let accepted = parts.headers.get_all("accept-encoding");
     let accepts_gzip =
         accepted.iter().any(|value| value.as_bytes().windows(4).any(|w| w == b"gzip"));
-    let is_json = response
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().ends_with(b"json"));
-    let size = response.body().size_hint().exact().unwrap_or(0);
-    if accepts_gzip && is_json && size >= settings.gzip_min_bytes as u64 {
-        response = compress(response).await;
+    let content_type = reply.headers().get("content-type");
+    let is_json = content_type.is_some_and(|value| value.as_bytes().ends_with(b"json"));
+    let size = reply.body().size_hint().exact().unwrap_or(0);
+    if !accepts_gzip || !is_json || size < settings.gzip_min_bytes as u64 {
+        return reply;
     }
-    response
-}
-
-async fn compress(response: Response<Body>) -> Response<Body> {
-    let (parts, body) = response.into_parts();
+    let (parts, body) = reply.into_parts();
     let plain = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let mut response =
-        Response::from_parts(parts, whole(StatusCode::OK, "", gzip(&plain)).into_body());
-    set(&mut response, header::CONTENT_ENCODING, "gzip");
-    response
+    let body = whole(200, "", gzip(&plain)).into_body();
+    Response::from_parts(parts, body).with("content-encoding", "gzip")
 }
 
-/// Compresses `plain`.
 pub(super) fn gzip(plain: &[u8]) -> Bytes {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(plain).expect("writing to memory cannot fail");
@@ -197,60 +166,59 @@ pub(super) fn gzip(plain: &[u8]) -> Bytes {
 
 /// The bearer token of a request with exactly one `Authorization`.
 pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
-    only(headers, &header::AUTHORIZATION)?.strip_prefix("Bearer ")
+    only(headers, "authorization")?.strip_prefix("Bearer ")
 }
 
 /// The one value of a field; none if it is absent or repeated.
-pub(super) fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+pub(super) fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value)
 }
 
-fn authenticate(context: &Context, parts: &Parts) -> Option<TokenOwner> {
-    let owner = context.state.lwa.owner(bearer(&parts.headers)?)?;
+fn authenticate(service: &Service, parts: &Parts) -> Option<TokenOwner> {
+    let owner = service.state.lwa.owner(bearer(&parts.headers)?)?;
     let path = parts.uri.path().trim_start_matches('/');
     let needs_v1 = path.starts_with("adsApi/") || path == "mcp" || path.starts_with("mcp/");
-    let is_good = |name: HeaderName| only(&parts.headers, &name) == Some(&owner.client_id);
-    (is_good(CLIENT_ID) && (!needs_v1 || is_good(CLIENT_ID_V1))).then_some(owner)
+    let is_good = |name| only(&parts.headers, name) == Some(&owner.client_id);
+    let is_client =
+        is_good("amazon-advertising-api-clientid") && (!needs_v1 || is_good("amazon-ads-clientid"));
+    is_client.then_some(owner)
 }
 
 /// Amazon's 401.
-pub(super) fn unauthorized(details: &str) -> Response<Body> {
-    classic(StatusCode::UNAUTHORIZED, details)
+fn unauthorized(details: &str) -> Emulated {
+    classic(401, details)
 }
 
 /// An error in the classic shape.
-pub(super) fn classic(status: StatusCode, details: &str) -> Response<Body> {
-    let code = status.as_str();
-    json(status, &json!({ "code": code, "details": details, "requestId": random_text(15) }))
+pub(super) fn classic(status: u16, details: &str) -> Emulated {
+    let code = status.to_string();
+    json(status, json!({ "code": code, "details": details, "requestId": random_text(15) }))
 }
 
-/// The refusal of a content type that is none of `wanted`.
-pub(super) fn refuse_type(parts: &Parts, wanted: &[&str]) -> Option<Response<Body>> {
-    let have = only(&parts.headers, &header::CONTENT_TYPE).unwrap_or_default();
-    let media_type = have.split(';').next().unwrap_or_default().trim();
-    let is_wanted = wanted.iter().any(|wanted| media_type.eq_ignore_ascii_case(wanted));
-    (!is_wanted).then(|| {
-        let body = json!({ "code": "415", "details": "Cannot consume content type" });
-        json(StatusCode::UNSUPPORTED_MEDIA_TYPE, &body)
-    })
-}
+impl ApiCall<'_> {
+    /// Refuses a content type that is none of `wanted`.
+    pub(super) fn takes(&self, wanted: &[&str]) -> Result<(), Stop> {
+        let have = only(&self.parts.headers, "content-type").unwrap_or_default();
+        let media_type = have.split(';').next().unwrap_or_default().trim();
+        if wanted.iter().any(|wanted| media_type.eq_ignore_ascii_case(wanted)) {
+            return Ok(());
+        }
+        Err(json(415, json!({ "code": "415", "details": "Cannot consume content type" })).into())
+    }
 
-impl Call<'_> {
     /// The profile the scope names, or Amazon's refusal.
-    pub(super) fn scope(&self) -> Result<i64, Box<Response<Body>>> {
-        let refuse = |text: &str| Box::new(unauthorized(text));
-        let Some(scope) = only(&self.parts.headers, &SCOPE) else {
-            return Err(refuse("Scope header is missing"));
-        };
-        let has = |grant: &Grant, id| grant.profiles.iter().any(|profile| profile.id == id);
+    pub(super) fn scope(&self) -> Result<i64, Stop> {
+        let scope = only(&self.parts.headers, "amazon-advertising-api-scope")
+            .ok_or_else(|| unauthorized("Scope header is missing"))?;
+        let has = |grant: &SandboxGrant, id| grant.profiles.iter().any(|one| one.id == id);
         match scope.parse::<i64>() {
             Ok(id) if has(&self.grant, id) => Ok(id),
-            Ok(id) if self.context.state.lwa.grants().values().any(|grant| has(grant, id)) => {
-                Err(refuse(&format!("Not authorized to access scope {id}")))
+            Ok(id) if self.service.state.lwa.grants().values().any(|grant| has(grant, id)) => {
+                Err(unauthorized(&format!("Not authorized to access scope {id}")).into())
             }
-            _ => Err(refuse("No matching advertiser found for scope")),
+            _ => Err(unauthorized("No matching advertiser found for scope").into()),
         }
     }
 
@@ -264,9 +232,8 @@ impl Call<'_> {
 
     /// The region asked for by the host name, or the configured one.
     fn region(&self) -> Option<Region> {
-        let host = only(&self.parts.headers, &header::HOST).or_else(|| self.parts.uri.host());
-        let label = host.unwrap_or_default().split('.').next().unwrap_or_default();
-        match label {
+        let host = only(&self.parts.headers, "host").or_else(|| self.parts.uri.host());
+        match host.unwrap_or_default().split('.').next().unwrap_or_default() {
             "advertising-api" | "advertising-ai" => Some(Region::Na),
             "advertising-api-eu" | "advertising-ai-eu" => Some(Region::Eu),
             "advertising-api-fe" | "advertising-ai-fe" => Some(Region::Fe),
@@ -275,7 +242,7 @@ impl Call<'_> {
     }
 }
 
-fn profiles(call: &Call<'_>) -> Response<Body> {
+fn profiles(call: &ApiCall<'_>) -> Emulated {
     let region = call.region();
     let served = call.grant.profiles.iter().filter(|profile| {
         region.is_none_or(|region| profile.country.region() == region)
@@ -283,55 +250,52 @@ fn profiles(call: &Call<'_>) -> Response<Body> {
     });
     let mut list: Vec<_> = served.cloned().collect();
     if let Some(template) = list.last().cloned() {
-        for id in (template.id + 1..).take(call.settings.profiles_min.saturating_sub(list.len())) {
-            list.push(super::Profile { id, ..template.clone() });
-        }
+        let missing = call.settings.profiles_min.saturating_sub(list.len());
+        let more = (template.id + 1..).take(missing);
+        list.extend(more.map(|id| Profile { id, ..template.clone() }));
     }
-    let list = list.iter().map(super::Profile::to_json).collect();
-    json(StatusCode::OK, &Value::Array(list))
+    json(200, list.iter().map(Profile::to_json).collect())
 }
 
 /// Amazon's gateway takes an unknown path for one signed the AWS way. It shows a hash of what came.
-fn wrong_path(parts: &Parts) -> Response<Body> {
-    let sent = parts.headers.get(header::AUTHORIZATION).map_or(&[][..], |value| value.as_bytes());
+fn wrong_path(parts: &Parts) -> Emulated {
+    let sent = parts.headers.get("authorization").map_or(&[][..], |value| value.as_bytes());
     let hash = BASE64_STANDARD.encode(digest(&SHA256, sent));
     let text =
         format!("'{hash}' not a valid key=value pair (missing equal-sign) in Authorization header");
-    json(StatusCode::FORBIDDEN, &json!({ "message": text }))
+    json(403, json!({ "message": text }))
 }
 
 /// The response that takes the place of the real one.
-fn instead(fault: &ApiFault) -> Response<Body> {
+fn instead(fault: ApiFault) -> Emulated {
     match fault {
         ApiFault::AuthenticationFailed => unauthorized("Authentication failed"),
         ApiFault::Permission(permission) => unauthorized(permission.text()),
         ApiFault::Throttled { retry_after } => {
-            let body = json!({ "message": "Too Many Requests" });
-            let mut response = json(StatusCode::TOO_MANY_REQUESTS, &body);
-            let name = HeaderName::from_static("amazon-advertising-api-throttled");
-            set(&mut response, name, "true");
-            lwa::with_retry_after(response, *retry_after)
+            let reply = json(429, json!({ "message": "Too Many Requests" }));
+            lwa::with_retry_after(
+                reply.with("amazon-advertising-api-throttled", "true"),
+                retry_after,
+            )
         }
-        ApiFault::ServerError => classic(StatusCode::INTERNAL_SERVER_ERROR, "Internal Error"),
-        ApiFault::Unavailable => classic(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
+        ApiFault::ServerError => classic(500, "Internal Error"),
+        ApiFault::Unavailable => classic(503, "Service Unavailable"),
         ApiFault::Truncate => truncated(),
         ApiFault::Answer(scripted) => lwa::scripted(scripted),
         // What only delays or drops a request was dealt with before.
         ApiFault::SpuriousUnauthorized | ApiFault::Hang | ApiFault::Slow(_) | ApiFault::Drop => {
-            json(StatusCode::UNAUTHORIZED, &json!({ "message": "Unauthorized" }))
+            json(401, json!({ "message": "Unauthorized" }))
         }
     }
 }
 
-fn truncated() -> Response<Body> {
-    let mut response = feed(StatusCode::OK, "application/json", |sender| async move {
-        let half = Frame::data(Bytes::from(vec![b' '; 500]));
-        if sender.send(Ok(half)).await.is_ok() {
+fn truncated() -> Emulated {
+    let reply = feed("application/json", |sender| async move {
+        if send(&sender, vec![b' '; 500]).await {
             // Lets the half be written out first: hyper throws away what it still holds.
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            sleep(Duration::from_millis(20)).await;
             drop(sender.send(Err(io::ErrorKind::ConnectionAborted.into())).await);
         }
     });
-    set(&mut response, header::CONTENT_LENGTH, "1000");
-    response
+    reply.with("content-length", "1000")
 }

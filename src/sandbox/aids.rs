@@ -5,57 +5,69 @@
 //! trailers, `/_status/{code}` with that status.
 
 use super::{
-    ads::{Call, classic},
+    ads::{ApiCall, classic},
     record::{header_pairs, target},
-    response::{Body, HandlerResult, feed, json, send_bytes, set, whole},
+    response::{Emulated, With, empty, feed, json, send, send_bytes},
 };
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Frame;
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::sleep;
 
 /// Responds with the test aid called `aid`.
-pub(super) async fn respond(call: &Call<'_>, aid: &str, value: Option<&str>) -> HandlerResult {
+pub(super) async fn respond(call: &ApiCall<'_>, aid: &str, value: Option<&str>) -> Emulated {
     let number = value.and_then(|value| value.parse::<u64>().ok());
-    Ok(match (aid, number) {
+    match (aid, number) {
         ("_echo", _) => echo(call),
-        ("_sink", _) => json(StatusCode::OK, &json!({ "length": call.body.len })),
-        ("_bytes", Some(size)) => bytes(size),
-        ("_status", Some(code)) => status(code),
+        ("_sink", _) => json(200, json!({ "length": call.body.len })),
+        ("_bytes", Some(size)) => {
+            let reply = feed("application/octet-stream", move |sender| async move {
+                send_bytes(&sender, b'x', size).await;
+            });
+            reply.with("content-length", &size.to_string())
+        }
+        ("_status", Some(code)) => match u16::try_from(code) {
+            Ok(code @ (204 | 304)) => empty(code),
+            Ok(code @ 200..=999) => json(code, json!({ "status": code })),
+            _ => classic(400, "no such status"),
+        },
         ("_sse", _) => {
             let count = call.query.number("events", 3);
             let texts = (1..=count).map(|n| format!("event {n} of {count}")).collect();
-            events(texts, Duration::from_millis(call.query.number("interval_ms", 100)))
+            events(texts, call.query.millis("interval_ms", 100))
         }
         ("_slow", _) => {
-            sleep(Duration::from_millis(call.query.number("ms", 1000))).await;
-            slow_body(Duration::from_millis(call.query.number("body_ms", 0)))
+            sleep(call.query.millis("ms", 1000)).await;
+            let pause = call.query.millis("body_ms", 0);
+            feed("text/plain", move |sender| async move {
+                if send(&sender, "slow").await {
+                    sleep(pause).await;
+                    send(&sender, "ly\n").await;
+                }
+            })
         }
         ("_trailers", _) => trailers(),
-        _ => classic(StatusCode::NOT_FOUND, "Not Found"),
-    })
+        _ => classic(404, "Not Found"),
+    }
 }
 
 /// A stream of one event per text; the first at once, the others `interval` apart.
-pub(super) fn events(texts: Vec<String>, interval: Duration) -> Response<Body> {
-    let mut response = feed(StatusCode::OK, "text/event-stream", move |sender| async move {
+pub(super) fn events(texts: Vec<String>, interval: Duration) -> Emulated {
+    let reply = feed("text/event-stream", move |sender| async move {
         for (index, text) in texts.into_iter().enumerate() {
             if index > 0 {
                 sleep(interval).await;
             }
-            let event = Frame::data(Bytes::from(format!("event: message\ndata: {text}\n\n")));
-            if sender.send(Ok(event)).await.is_err() {
+            if !send(&sender, format!("event: message\ndata: {text}\n\n")).await {
                 return;
             }
         }
     });
-    set(&mut response, header::CACHE_CONTROL, "no-cache");
-    response
+    reply.with("cache-control", "no-cache")
 }
 
-fn echo(call: &Call<'_>) -> Response<Body> {
+fn echo(call: &ApiCall<'_>) -> Emulated {
     let mut headers = header_pairs(&call.parts.headers);
     for (_, value) in headers.iter_mut().filter(|(name, _)| name == "authorization") {
         // Enough to tell what kind of token it was; the echo must not disclose the token.
@@ -71,46 +83,16 @@ fn echo(call: &Call<'_>) -> Response<Body> {
         "body_sha256": call.body.sha256,
         "has_trailers": call.body.has_trailers,
     });
-    json(StatusCode::OK, &body)
+    json(200, body)
 }
 
-fn bytes(size: u64) -> Response<Body> {
-    let mut response = feed(StatusCode::OK, "application/octet-stream", move |sender| async move {
-        send_bytes(&sender, b'x', size).await;
-    });
-    set(&mut response, header::CONTENT_LENGTH, &size.to_string());
-    response
-}
-
-fn slow_body(pause: Duration) -> Response<Body> {
-    feed(StatusCode::OK, "text/plain", move |sender| async move {
-        if sender.send(Ok(Frame::data(Bytes::from_static(b"slow")))).await.is_ok() {
-            sleep(pause).await;
-            // A reader that gave up has dropped the body: there is nothing left to send.
-            drop(sender.send(Ok(Frame::data(Bytes::from_static(b"ly\n")))).await);
-        }
-    })
-}
-
-fn trailers() -> Response<Body> {
+fn trailers() -> Emulated {
     const NAME: HeaderName = HeaderName::from_static("x-checksum");
-    let mut response = feed(StatusCode::OK, "text/plain", |sender| async move {
+    let reply = feed("text/plain", |sender| async move {
         let fields = HeaderMap::from_iter([(NAME, HeaderValue::from_static("sandbox"))]);
-        if sender.send(Ok(Frame::data(Bytes::from_static(b"body\n")))).await.is_ok() {
+        if send(&sender, "body\n").await {
             drop(sender.send(Ok(Frame::trailers(fields))).await);
         }
     });
-    set(&mut response, header::TRAILER, NAME.as_str());
-    response
-}
-
-fn status(code: u64) -> Response<Body> {
-    let status = u16::try_from(code).ok().and_then(|code| StatusCode::from_u16(code).ok());
-    match status.filter(|status| !status.is_informational()) {
-        Some(status) if status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED => {
-            whole(status, "", Bytes::new())
-        }
-        Some(status) => json(status, &json!({ "status": status.as_u16() })),
-        None => classic(StatusCode::BAD_REQUEST, "no such status"),
-    }
+    reply.with("trailer", NAME.as_str())
 }

@@ -1,53 +1,43 @@
 //! Amazon Marketing Cloud samples.
 
 use super::{
-    ads::{Call, classic, only},
+    ads::{ApiCall, classic, only},
     form::random_uuid,
     moment::iso,
     reports::presigned,
-    response::{Body, json},
+    response::{Emulated, json},
 };
-use http::{HeaderName, Method, Response, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
-const MARKETPLACE: HeaderName = HeaderName::from_static("amazon-advertising-api-marketplaceid");
-const ADVERTISER: HeaderName = HeaderName::from_static("amazon-advertising-api-advertiserid");
+const REQUIRED: [&str; 2] =
+    ["amazon-advertising-api-marketplaceid", "amazon-advertising-api-advertiserid"];
 
 /// Responds to what lies below `/amc/`.
-pub(super) fn respond(call: &Call<'_>, path: &[&str]) -> Response<Body> {
-    let is_get = call.parts.method == Method::GET;
-    let is_post = call.parts.method == Method::POST;
-    if matches!(path, ["accounts"]) && is_get {
-        return accounts(call);
-    }
-    for name in [MARKETPLACE, ADVERTISER] {
-        if only(&call.parts.headers, &name).is_none() {
-            let text = format!("Missing required header {name}");
-            return classic(StatusCode::BAD_REQUEST, &text);
+pub(super) fn respond(call: &ApiCall<'_>, method: &str, path: &[&str]) -> Emulated {
+    let missing = REQUIRED.into_iter().find(|name| only(&call.parts.headers, name).is_none());
+    let body = match (method, path, missing) {
+        ("GET", ["accounts"], _) => accounts(call),
+        (.., Some(name)) => {
+            return classic(400, &format!("Missing required header {name}"));
         }
-    }
-    match path {
-        ["instances"] if is_get => instances(call),
-        ["reporting", _, "workflowExecutions"] if is_post => {
-            let body = json!({
-                "workflowExecutionId": random_uuid(),
-                "status": "PENDING",
-                "createTime": iso(call.context.now().wall),
-            });
-            json(StatusCode::OK, &body)
+        ("GET", ["instances"], _) => instances(call),
+        ("POST", ["reporting", _, "workflowExecutions"], _) => json!({
+            "workflowExecutionId": random_uuid(),
+            "status": "PENDING",
+            "createTime": iso(call.service.now().wall),
+        }),
+        ("GET", ["reporting", _, "workflowExecutions", id], _) => {
+            json!({ "workflowExecutionId": id, "status": "SUCCEEDED" })
         }
-        ["reporting", _, "workflowExecutions", id] if is_get => {
-            json(StatusCode::OK, &json!({ "workflowExecutionId": id, "status": "SUCCEEDED" }))
+        ("GET", ["reporting", _, "workflowExecutions", id, "downloadUrls"], _) => {
+            json!({ "downloadUrls": [presigned(call.service, id)], "metadataDownloadUrls": [] })
         }
-        ["reporting", _, "workflowExecutions", id, "downloadUrls"] if is_get => {
-            let urls = [presigned(call.context, id)];
-            json(StatusCode::OK, &json!({ "downloadUrls": urls, "metadataDownloadUrls": [] }))
-        }
-        _ => classic(StatusCode::NOT_FOUND, "Not Found"),
-    }
+        _ => return classic(404, "Not Found"),
+    };
+    json(200, body)
 }
 
-fn accounts(call: &Call<'_>) -> Response<Body> {
+fn accounts(call: &ApiCall<'_>) -> Value {
     let accounts = call.grant.profiles.iter().map(|profile| {
         json!({
             "accountId": format!("ENTITY{:X}", profile.id),
@@ -55,10 +45,11 @@ fn accounts(call: &Call<'_>) -> Response<Body> {
             "marketplaceId": profile.marketplace(),
         })
     });
-    json(StatusCode::OK, &json!({ "amcAccounts": accounts.collect::<Vec<_>>() }))
+    json!({ "amcAccounts": accounts.collect::<Vec<_>>() })
 }
 
-fn instances(call: &Call<'_>) -> Response<Body> {
+fn instances(call: &ApiCall<'_>) -> Value {
+    let entities = call.grant.profiles.iter().map(|profile| format!("ENTITY{:X}", profile.id));
     let instance = json!({
         "instanceId": "amcsandbox1",
         "instanceName": "Sandbox instance",
@@ -68,9 +59,8 @@ fn instances(call: &Call<'_>) -> Response<Body> {
         "creationDatetime": "2026-01-01T00:00:00Z",
         "apiEndpoint": "https://advertising-api.amazon.com",
         "s3BucketName": "amc-sandbox",
-        "entities": call.grant.profiles.iter().map(|p| format!("ENTITY{:X}", p.id))
-            .collect::<Vec<_>>(),
+        "entities": entities.collect::<Vec<_>>(),
         "optionalDatasets": [],
     });
-    json(StatusCode::OK, &json!({ "instances": [instance], "nextToken": "" }))
+    json!({ "instances": [instance], "nextToken": "" })
 }

@@ -8,7 +8,6 @@ use crate::clock::{Clock, SystemClock};
 use std::{fmt::Write, net::SocketAddr, path::Path, time::Duration};
 
 /// Titles and command lines of requests through the proxy at `proxy`.
-#[must_use]
 pub fn requests(proxy: &str) -> Vec<(&'static str, String)> {
     let acme = format!("http://{proxy}/a/acme");
     let scope = format!("-H 'Amazon-Advertising-API-Scope: {}'", ACCOUNTS[0].2);
@@ -59,7 +58,6 @@ pub fn requests(proxy: &str) -> Vec<(&'static str, String)> {
 }
 
 /// Titles and command lines that switch a fault on at `emulator` and show what the proxy does.
-#[must_use]
 pub fn faults(proxy: &str, emulator: SocketAddr) -> Vec<(&'static str, String)> {
     let switch =
         |what: &str| format!("curl -so /dev/null -X POST 'http://{emulator}/_sandbox/{what}'");

@@ -1,10 +1,9 @@
 //! Sponsored Products campaigns (version 3) and their Ads API v1 view.
 
 use super::{
-    ads::{Call, classic, only, refuse_type},
-    response::{Body, whole},
+    ads::{ApiCall, classic, only},
+    response::{Emulated, Stop, json, whole},
 };
-use http::{HeaderName, Response, StatusCode};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -28,10 +27,9 @@ impl Campaigns {
     fn add(&self, profile: i64, mut campaign: Value) -> Result<Value, Value> {
         let mut all = self.0.lock();
         let list = all.entry(profile).or_insert_with(|| vec![sample(profile)]);
-        let Some(name) = campaign.get("name").and_then(Value::as_str).filter(|n| !n.is_empty())
-        else {
-            return Err(fault("missingValueError", "MISSING_VALUE", "name is required"));
-        };
+        let name = campaign["name"].as_str().filter(|name| !name.is_empty());
+        let name =
+            name.ok_or_else(|| fault("missingValueError", "MISSING_VALUE", "name is required"))?;
         if list.iter().any(|have| have["name"] == name) {
             let text = "Campaign with the specified name already exists";
             return Err(fault("duplicateValueError", "DUPLICATE_VALUE", text));
@@ -46,37 +44,25 @@ impl Campaigns {
 }
 
 /// `POST /sp/campaigns/list`
-pub(super) fn list(call: &Call<'_>) -> Response<Body> {
-    if let Some(refusal) = refuse_type(call.parts, &[MEDIA_TYPE]) {
-        return refusal;
-    }
-    let profile = match call.scope() {
-        Ok(profile) => profile,
-        Err(refusal) => return *refusal,
-    };
-    let campaigns = call.context.state.api.campaigns.of(profile);
+pub(super) fn list(call: &ApiCall<'_>) -> Result<Emulated, Stop> {
+    call.takes(&[MEDIA_TYPE])?;
+    let campaigns = call.service.state.api.campaigns.of(call.scope()?);
     let body = json!({ "totalResults": campaigns.len(), "campaigns": campaigns });
-    whole(StatusCode::OK, MEDIA_TYPE, body.to_string())
+    Ok(whole(200, MEDIA_TYPE, body.to_string()))
 }
 
 /// `POST /sp/campaigns`: 207, each campaign with its own outcome.
-pub(super) fn create(call: &Call<'_>) -> Response<Body> {
-    if let Some(refusal) = refuse_type(call.parts, &[MEDIA_TYPE]) {
-        return refusal;
-    }
-    let profile = match call.scope() {
-        Ok(profile) => profile,
-        Err(refusal) => return *refusal,
-    };
-    let body = call.json();
-    let Some(wanted) = body.as_ref().and_then(|body| body["campaigns"].as_array()) else {
-        return classic(StatusCode::BAD_REQUEST, "Could not parse JSON");
-    };
-    let is_full = only(&call.parts.headers, &HeaderName::from_static("prefer"))
+pub(super) fn create(call: &ApiCall<'_>) -> Result<Emulated, Stop> {
+    call.takes(&[MEDIA_TYPE])?;
+    let profile = call.scope()?;
+    let body = call.json().unwrap_or_default();
+    let wanted = body["campaigns"].as_array();
+    let wanted = wanted.ok_or_else(|| classic(400, "Could not parse JSON"))?;
+    let is_full = only(&call.parts.headers, "prefer")
         .is_some_and(|prefer| prefer.contains("return=representation"));
     let (mut success, mut error) = (Vec::new(), Vec::new());
     for (index, campaign) in wanted.iter().enumerate() {
-        match call.context.state.api.campaigns.add(profile, campaign.clone()) {
+        match call.service.state.api.campaigns.add(profile, campaign.clone()) {
             Ok(made) => {
                 let mut item = json!({ "index": index, "campaignId": made["campaignId"] });
                 if is_full {
@@ -88,16 +74,15 @@ pub(super) fn create(call: &Call<'_>) -> Response<Body> {
         }
     }
     let body = json!({ "campaigns": { "success": success, "error": error } });
-    whole(StatusCode::MULTI_STATUS, MEDIA_TYPE, body.to_string())
+    Ok(whole(207, MEDIA_TYPE, body.to_string()))
 }
 
 /// `POST /adsApi/v1/query/campaigns`
-pub(super) fn query(call: &Call<'_>) -> Response<Body> {
+pub(super) fn query(call: &ApiCall<'_>) -> Emulated {
     let first = call.grant.profiles.first().map_or(0, |profile| profile.id);
-    let profile = call.scope().unwrap_or(first);
-    let campaigns = call.context.state.api.campaigns.of(profile);
+    let campaigns = call.service.state.api.campaigns.of(call.scope().unwrap_or(first));
     let campaigns: Vec<_> = campaigns.iter().map(as_v1).collect();
-    super::response::json(StatusCode::OK, &json!({ "campaigns": campaigns, "nextToken": null }))
+    json(200, json!({ "campaigns": campaigns, "nextToken": null }))
 }
 
 fn as_v1(campaign: &Value) -> Value {

@@ -1,45 +1,40 @@
 //! `GET /ap/oa`: a small consent page. Picking an account sends the browser back with a code.
 
 use super::{
-    State,
+    EmulatorState,
     form::{Form, encode},
-    grants::Challenge,
-    response::{Body, set, whole},
+    grants::PkceChallenge,
+    response::{Emulated, With, empty, whole},
 };
-use bytes::Bytes;
-use http::{Response, StatusCode, Uri, header};
-use std::fmt::Write;
+use http::Uri;
 
 /// Shows the page, or acts on its buttons (`account=<name>` allows, `deny=1` refuses).
-pub(super) fn page(state: &State, query: &str) -> Response<Body> {
+pub(super) fn page(state: &EmulatorState, query: &str) -> Emulated {
     let form = Form::parse(query);
     let settings = state.lwa.settings();
     let redirect_uri = form.get("redirect_uri").unwrap_or_default();
+    let urls = settings.return_urls.as_ref();
     if !form.get("client_id").is_some_and(|id| state.lwa.is_application(id))
         || form.get("response_type") != Some("code")
         || !is_loopback(redirect_uri)
-        || !settings
-            .return_urls
-            .as_ref()
-            .is_none_or(|urls| urls.iter().any(|url| url == redirect_uri))
+        || !urls.is_none_or(|urls| urls.iter().any(|url| url == redirect_uri))
     {
         // Amazon responds to a wrong return address with a page of its own and never redirects there.
         let text = "lwa-invalid-parameter-bad-redirect-uri-vendor";
-        return whole(StatusCode::BAD_REQUEST, "text/html; charset=utf-8", text);
-    }
-    if !settings.is_approved {
-        let refused = "error=unauthorized_client&error_description=The+client+is+not+authorized";
-        return back(&form, redirect_uri, refused);
+        return whole(400, "text/html; charset=utf-8", text);
     }
     let asked = form.get("scope").unwrap_or_default();
-    if asked.is_empty() || asked.split(' ').any(|scope| !settings.scopes.iter().any(|s| s == scope))
-    {
-        let unknown = "error=invalid_scope&error_description=An+unknown+scope+was+requested";
-        return back(&form, redirect_uri, unknown);
-    }
-    if form.get("deny").is_some() {
+    let is_unknown = |scope| !settings.scopes.iter().any(|known| known == scope);
+    let refusal = if !settings.is_approved {
+        Some("error=unauthorized_client&error_description=The+client+is+not+authorized")
+    } else if asked.is_empty() || asked.split(' ').any(is_unknown) {
+        Some("error=invalid_scope&error_description=An+unknown+scope+was+requested")
+    } else {
         let denied = "error=access_denied&error_description=Access+not+permitted.";
-        return back(&form, redirect_uri, denied);
+        form.get("deny").map(|_| denied)
+    };
+    if let Some(refusal) = refusal {
+        return back(&form, redirect_uri, refusal);
     }
     match form.get("account").filter(|account| state.lwa.grant(account).is_some()) {
         Some(account) => {
@@ -51,24 +46,20 @@ pub(super) fn page(state: &State, query: &str) -> Response<Body> {
     }
 }
 
-fn challenge(form: &Form) -> Option<Challenge> {
+fn challenge(form: &Form) -> Option<PkceChallenge> {
     let value = form.get("code_challenge")?.to_owned();
     // Amazon takes a challenge without a method for a plain one.
-    Some(Challenge { value, is_s256: form.get("code_challenge_method") == Some("S256") })
+    Some(PkceChallenge { value, is_s256: form.get("code_challenge_method") == Some("S256") })
 }
 
-fn back(form: &Form, redirect_uri: &str, what: &str) -> Response<Body> {
+fn back(form: &Form, redirect_uri: &str, what: &str) -> Emulated {
     let separator = if redirect_uri.contains('?') { '&' } else { '?' };
-    let mut place = format!("{redirect_uri}{separator}{what}");
-    if let Some(state) = form.get("state") {
-        write!(place, "&state={}", encode(state)).expect("writing to a String cannot fail");
-    }
-    let mut response = whole(StatusCode::FOUND, "", Bytes::new());
-    set(&mut response, header::LOCATION, &place);
-    response
+    let state = form.get("state").map(|state| format!("&state={}", encode(state)));
+    let state = state.unwrap_or_default();
+    empty(302).with("location", &format!("{redirect_uri}{separator}{what}{state}"))
 }
 
-fn choice(state: &State, query: &str) -> Response<Body> {
+fn choice(state: &EmulatorState, query: &str) -> Emulated {
     let query = escape(query);
     let mut page = String::from(
         "<!doctype html><meta charset=\"utf-8\"><title>Sandbox consent</title>\
@@ -77,19 +68,15 @@ fn choice(state: &State, query: &str) -> Response<Body> {
     );
     for (account, grant) in state.lwa.grants() {
         let (link, name) = (encode(&account), escape(&account));
-        let profiles: Vec<_> =
-            grant.profiles.iter().map(|profile| profile.id.to_string()).collect();
-        write!(
-            page,
+        let profiles: Vec<_> = grant.profiles.iter().map(|one| one.id.to_string()).collect();
+        let profiles = profiles.join(", ");
+        page += &format!(
             "<p><a href=\"/ap/oa?{query}&amp;account={link}\">Allow as {name}</a> \
-             (profiles {})</p>",
-            profiles.join(", ")
-        )
-        .expect("writing to a String cannot fail");
+             (profiles {profiles})</p>"
+        );
     }
-    write!(page, "<p><a href=\"/ap/oa?{query}&amp;deny=1\">Deny</a></p>")
-        .expect("writing to a String cannot fail");
-    whole(StatusCode::OK, "text/html; charset=utf-8", page)
+    page += &format!("<p><a href=\"/ap/oa?{query}&amp;deny=1\">Deny</a></p>");
+    whole(200, "text/html; charset=utf-8", page)
 }
 
 fn escape(text: &str) -> String {

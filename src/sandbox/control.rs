@@ -1,14 +1,14 @@
 //! `/_sandbox`: the switches, over HTTP, for people and for CI. Everything else is in-process.
 
 use super::{
-    State,
+    EmulatorState,
     fault::{self, API_FAULTS, LWA_FAULTS},
     form::Form,
     gate::Gate,
-    response::{Body, json},
+    response::{Emulated, json},
     settings::Rotation,
 };
-use http::{HeaderMap, Method, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, request::Parts};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -34,36 +34,36 @@ pub const HELP: &[(&str, &str)] = &[
 ];
 
 /// Responds to a control request.
-pub(super) fn respond(state: &State, parts: &Parts) -> Response<Body> {
+pub(super) fn respond(state: &EmulatorState, parts: &Parts) -> Emulated {
     if !is_local(&parts.headers) {
-        let body = json!({ "error": "only programs on this machine may turn the switches" });
-        return json(StatusCode::FORBIDDEN, &body);
+        let text = "only programs on this machine may turn the switches";
+        return json(403, json!({ "error": text }));
     }
     let path: Vec<_> = parts.uri.path().split('/').filter(|part| !part.is_empty()).collect();
     let query = Form::parse(parts.uri.query().unwrap_or_default());
-    let done = match (&parts.method, path.as_slice()) {
-        (&Method::GET, ["_sandbox"]) => Ok(()),
-        (&Method::POST, ["_sandbox", switch]) => turn(state, switch, &query),
+    let done = match (parts.method.as_str(), path.as_slice()) {
+        ("GET", ["_sandbox"]) => Ok(()),
+        ("POST", ["_sandbox", switch]) => turn(state, switch, &query),
         _ => Err("no such switch: GET /_sandbox lists them".to_owned()),
     };
     match done {
-        Ok(()) => json(StatusCode::OK, &show(state)),
-        Err(text) => json(StatusCode::BAD_REQUEST, &json!({ "error": text })),
+        Ok(()) => json(200, show(state)),
+        Err(text) => json(400, json!({ "error": text })),
     }
 }
 
 /// A web page the developer looks at must not reach the switches, nor a name that was pointed at
 /// this machine.
 fn is_local(headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let host = headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let is_loopback = matches!(name, "" | "localhost" | "127.0.0.1" | "[::1]");
     let site = headers.get("sec-fetch-site").map(|site| site.as_bytes());
     let is_own_site = site.is_none_or(|site| site == b"none" || site == b"same-origin");
-    is_loopback && is_own_site && !headers.contains_key(header::ORIGIN)
+    is_loopback && is_own_site && !headers.contains_key("origin")
 }
 
-fn turn(state: &State, switch: &str, query: &Form) -> Result<(), String> {
+fn turn(state: &EmulatorState, switch: &str, query: &Form) -> Result<(), String> {
     let account = query.get("account");
     let named = || account.ok_or_else(|| "account is missing".to_owned());
     match switch {
@@ -99,21 +99,22 @@ fn known(is_known: bool) -> Result<(), String> {
 }
 
 fn rotation(query: &Form) -> Result<Rotation, String> {
-    match query.get("mode") {
-        Some("off") => Ok(Rotation::Off),
-        Some("old-lives") => Ok(Rotation::OldLives),
-        Some("old-dies-once-used") => Ok(Rotation::OldDiesOnceUsed),
-        Some("old-dies") => Ok(Rotation::OldDies),
+    Ok(match query.get("mode") {
+        Some("off") => Rotation::Off,
+        Some("old-lives") => Rotation::OldLives,
+        Some("old-dies-once-used") => Rotation::OldDiesOnceUsed,
+        Some("old-dies") => Rotation::OldDies,
         Some("old-dies-after") => {
-            Ok(Rotation::OldDiesAfter(Duration::from_secs(query.number("secs", 60))))
+            Rotation::OldDiesAfter(Duration::from_secs(query.number("secs", 60)))
         }
-        _ => Err("mode is one of off, old-lives, old-dies, old-dies-once-used, \
-                  old-dies-after (secs=60)"
-            .to_owned()),
-    }
+        _ => {
+            let modes = "off, old-lives, old-dies, old-dies-once-used, old-dies-after (secs=60)";
+            return Err(format!("mode is one of {modes}"));
+        }
+    })
 }
 
-fn gate<'a>(state: &'a State, query: &Form) -> Result<&'a Gate, String> {
+fn gate<'a>(state: &'a EmulatorState, query: &Form) -> Result<&'a Gate, String> {
     match query.get("gate") {
         Some("lwa") => Ok(&state.lwa.gate),
         Some("api") => Ok(&state.api.gate),
@@ -121,31 +122,26 @@ fn gate<'a>(state: &'a State, query: &Form) -> Result<&'a Gate, String> {
     }
 }
 
-fn show(state: &State) -> Value {
+fn show(state: &EmulatorState) -> Value {
     let lwa = state.lwa.settings();
-    let accounts: serde_json::Map<_, _> = state
-        .lwa
-        .grants()
-        .into_iter()
-        .map(|(account, grant)| {
-            let profiles: Vec<_> = grant.profiles.iter().map(|profile| profile.id).collect();
-            let shown = json!({
-                "revoked": grant.is_revoked,
-                "access_tokens_issued": grant.generation,
-                "profiles": profiles,
-            });
-            (account, shown)
-        })
-        .collect();
+    let accounts = state.lwa.grants().into_iter().map(|(account, grant)| {
+        let profiles: Vec<_> = grant.profiles.iter().map(|profile| profile.id).collect();
+        let shown = json!({
+            "revoked": grant.is_revoked,
+            "access_tokens_issued": grant.generation,
+            "profiles": profiles,
+        });
+        (account, shown)
+    });
     let help: Vec<_> = HELP.iter().map(|(what, why)| format!("{what}  {why}")).collect();
     json!({
-        "accounts": accounts,
+        "accounts": accounts.collect::<serde_json::Map<_, _>>(),
         "live_access_tokens": state.lwa.live_access_tokens(),
         "token_lifetime_secs": lwa.token_lifetime.as_secs(),
         "rotation": format!("{:?}", lwa.rotation),
         "lwa": { "faults": state.lwa.faults.describe(), "waiting": state.lwa.gate.waiting() },
         "api": { "faults": state.api.faults.describe(), "waiting": state.api.gate.waiting() },
-        "counts": state.record.counts().to_json(),
+        "counts": state.record.counts(),
         "switches": help,
         "api_faults": fault::names(API_FAULTS),
         "lwa_faults": fault::names(LWA_FAULTS),

@@ -4,7 +4,7 @@ use super::form::Form;
 use bytes::Bytes;
 use http::StatusCode;
 use parking_lot::Mutex;
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, fmt::Debug, time::Duration};
 
 /// How often a fault shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,20 +25,18 @@ impl<F> Default for Faults<F> {
     }
 }
 
-impl<F: Clone + std::fmt::Debug> Faults<F> {
-    /// Queues `fault` behind those already there.
+impl<F: Clone + Debug> Faults<F> {
     pub fn add(&self, fault: F, times: Times) {
         if times != Times::Next(0) {
             self.0.lock().push_back((fault, times));
         }
     }
 
-    /// Removes all faults.
     pub fn clear(&self) {
         self.0.lock().clear();
     }
 
-    /// The fault the request at hand meets.
+    /// The fault that the request at hand meets.
     pub(super) fn take(&self) -> Option<F> {
         let mut queue = self.0.lock();
         let (fault, times) = queue.front_mut()?;
@@ -51,7 +49,6 @@ impl<F: Clone + std::fmt::Debug> Faults<F> {
         Some(fault)
     }
 
-    /// The queue for people.
     pub(super) fn describe(&self) -> Vec<String> {
         let queue = self.0.lock();
         queue.iter().map(|(fault, times)| format!("{fault:?}, {times:?}")).collect()
@@ -61,56 +58,44 @@ impl<F: Clone + std::fmt::Debug> Faults<F> {
 /// A response spelled out by a test.
 #[derive(Debug, Clone)]
 pub struct Scripted {
-    /// The status.
     pub status: StatusCode,
-    /// Fields, `Content-Type` among them.
+    /// `Content-Type` among them.
     pub headers: Vec<(String, String)>,
-    /// The body.
     pub body: Bytes,
 }
 
 /// What the token endpoint can do wrong.
 #[derive(Debug, Clone)]
 pub enum LwaFault {
-    /// 400 `invalid_grant`.
     InvalidGrant,
-    /// 401 `invalid_client`.
     InvalidClient,
-    /// 400 `unsupported_grant_type`.
     UnsupportedGrantType,
-    /// 400 `unauthorized_client`.
     UnauthorizedClient,
-    /// 500 `ServerError`.
     ServerError,
-    /// 503 with an HTML page.
+    /// 503 with an HTML page. `Retry-After` in seconds.
     Unavailable {
-        /// `Retry-After`, seconds.
         retry_after: Option<u64>,
     },
-    /// 429.
     Throttled {
-        /// `Retry-After`, seconds.
         retry_after: Option<u64>,
     },
     /// 400 whose `error_description` repeats what was sent: token or code, verifier, client secret.
     Echo,
     /// Takes the request and sends no response.
     Hang,
-    /// Responds with properly, but late.
+    /// Responds properly, but late.
     Slow(Duration),
-    /// Closes the connection before anything is issued.
+    /// Closes the connection without a response; nothing is issued.
     Drop,
-    /// Issues (and rotates), then closes the connection: the response is lost.
+    /// Issues (and rotates), then closes the connection without a response.
     LoseAnswer,
-    /// 307 to this place.
+    /// 307 to this address.
     Redirect(String),
     /// 200 with a body of 64 MiB.
     Oversized,
     /// 200 with CR and LF inside the access token.
     CrlfInToken,
-    /// 200 without an access token.
     NoToken,
-    /// Any other response.
     Answer(Scripted),
 }
 
@@ -121,26 +106,21 @@ pub enum ApiFault {
     SpuriousUnauthorized,
     /// 401 `Authentication failed` although the token is good.
     AuthenticationFailed,
-    /// 401 with one of Amazon's permission texts.
     Permission(Permission),
-    /// 429.
+    /// `Retry-After` in seconds.
     Throttled {
-        /// `Retry-After`, seconds.
         retry_after: Option<u64>,
     },
-    /// 500.
     ServerError,
-    /// 503.
     Unavailable,
     /// Takes the request and sends no response.
     Hang,
-    /// Responds with properly, but late.
+    /// Responds properly, but late.
     Slow(Duration),
     /// Closes the connection without a response.
     Drop,
     /// Announces a body of 1,000 bytes, sends half of it, closes the connection.
     Truncate,
-    /// Any other response.
     Answer(Scripted),
 }
 
@@ -158,12 +138,10 @@ pub enum Permission {
 }
 
 impl Permission {
-    /// All of them.
     pub const ALL: [Self; 4] =
         [Self::ScopeMissing, Self::NoAdvertiser, Self::ScopeDenied, Self::ViewerRole];
 
     /// Amazon's text, for scope `123`.
-    #[must_use]
     pub fn text(self) -> &'static str {
         match self {
             Self::ScopeMissing => "Scope header is missing",
@@ -188,7 +166,7 @@ pub(super) const LWA_FAULTS: Named<LwaFault> = &[
     ("unauthorized-client", |_| LwaFault::UnauthorizedClient),
     ("echo", |_| LwaFault::Echo),
     ("hang", |_| LwaFault::Hang),
-    ("slow", |query| LwaFault::Slow(delay(query))),
+    ("slow", |query| LwaFault::Slow(query.millis("ms", 2000))),
     ("drop", |_| LwaFault::Drop),
     ("lose-answer", |_| LwaFault::LoseAnswer),
     ("redirect", |query| LwaFault::Redirect(query.get("to").unwrap_or("/_elsewhere").to_owned())),
@@ -209,7 +187,7 @@ pub(super) const API_FAULTS: Named<ApiFault> = &[
     ("server-error", |_| ApiFault::ServerError),
     ("unavailable", |_| ApiFault::Unavailable),
     ("hang", |_| ApiFault::Hang),
-    ("slow", |query| ApiFault::Slow(delay(query))),
+    ("slow", |query| ApiFault::Slow(query.millis("ms", 2000))),
     ("drop", |_| ApiFault::Drop),
     ("truncate", |_| ApiFault::Truncate),
 ];
@@ -217,13 +195,12 @@ pub(super) const API_FAULTS: Named<ApiFault> = &[
 /// Faults by name; what else a control request says about one is in its query.
 pub(super) type Named<F> = &'static [(&'static str, fn(&Form) -> F)];
 
-/// The names of `faults`.
 pub(super) fn names<F>(faults: Named<F>) -> Vec<&'static str> {
     faults.iter().map(|(name, _)| *name).collect()
 }
 
 /// Queues the fault that a control request names.
-pub(super) fn add<F: Clone + std::fmt::Debug>(
+pub(super) fn add<F: Clone + Debug>(
     queue: &Faults<F>,
     faults: Named<F>,
     query: &Form,
@@ -242,8 +219,4 @@ pub(super) fn add<F: Clone + std::fmt::Debug>(
 
 fn retry_after(query: &Form) -> Option<u64> {
     query.get("retry_after").and_then(|text| text.parse().ok())
-}
-
-fn delay(query: &Form) -> Duration {
-    Duration::from_millis(query.number("ms", 2000))
 }

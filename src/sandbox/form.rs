@@ -2,7 +2,7 @@
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use std::fmt::Write;
+use std::time::Duration;
 
 /// Everything but RFC 3986's unreserved characters.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -20,11 +20,8 @@ impl Form {
     /// Reads a flat JSON object of texts.
     pub(super) fn parse_json(body: &[u8]) -> Self {
         let object: serde_json::Map<_, _> = serde_json::from_slice(body).unwrap_or_default();
-        let texts = object.into_iter().filter_map(|(name, value)| match value {
-            serde_json::Value::String(text) => Some((name, text)),
-            _ => None,
-        });
-        Self(texts.collect())
+        let texts = object.into_iter();
+        Self(texts.filter_map(|(name, value)| Some((name, value.as_str()?.to_owned()))).collect())
     }
 
     /// The first value of `name`, if it is not empty.
@@ -38,6 +35,10 @@ impl Form {
         self.get(name).and_then(|text| text.parse().ok()).unwrap_or(default)
     }
 
+    pub(super) fn millis(&self, name: &str, default: u64) -> Duration {
+        Duration::from_millis(self.number(name, default))
+    }
+
     /// Adds a pair that was given elsewhere, unless it is here already.
     pub(super) fn add_missing(&mut self, name: &str, value: &str) {
         if self.get(name).is_none() {
@@ -46,20 +47,15 @@ impl Form {
     }
 }
 
-/// Percent-encodes everything but unreserved characters.
 pub(super) fn encode(text: &str) -> String {
     utf8_percent_encode(text, ESCAPED).to_string()
 }
 
 /// Lower-case hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-        write!(out, "{byte:02x}").expect("writing to a String cannot fail");
-        out
-    })
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// `size` random bytes.
 pub(super) fn random_bytes(size: usize) -> Vec<u8> {
     let mut bytes = vec![0; size];
     aws_lc_rs::rand::fill(&mut bytes).expect("the system has a random number generator");

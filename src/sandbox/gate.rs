@@ -40,7 +40,6 @@ impl Gate {
     }
 
     /// How many requests are parked.
-    #[must_use]
     pub fn waiting(&self) -> usize {
         self.inner.lock().waiting
     }

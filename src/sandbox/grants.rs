@@ -1,8 +1,7 @@
 //! What Login with Amazon knows: applications, grants, codes and the access tokens it issued.
 
 use super::{
-    fault::Faults,
-    fault::LwaFault,
+    fault::{Faults, LwaFault},
     form::random_text,
     gate::Gate,
     profiles::Profile,
@@ -25,42 +24,39 @@ pub struct Lwa {
     pub gate: Gate,
     /// Parks the responses to token requests: the tokens in them live already.
     pub answers: Gate,
-    /// Makes token requests fail.
     pub faults: Faults<LwaFault>,
     clock: Arc<dyn Clock>,
-    inner: Mutex<Inner>,
+    books: Mutex<LwaBooks>,
 }
 
-#[derive(Debug)]
-struct Inner {
+#[derive(Debug, Default)]
+struct LwaBooks {
     settings: LwaSettings,
     /// Secrets by client id.
     applications: BTreeMap<String, Vec<String>>,
     /// By account name.
-    grants: BTreeMap<String, Grant>,
-    codes: HashMap<String, Code>,
-    tokens: HashMap<String, Issued>,
+    grants: BTreeMap<String, SandboxGrant>,
+    codes: HashMap<String, AuthorizationCode>,
+    tokens: HashMap<String, IssuedAccessToken>,
     /// Access tokens in the order of their issue.
     order: VecDeque<String>,
 }
 
 /// An advertiser's consent to one application.
 #[derive(Debug, Clone)]
-pub struct Grant {
-    /// The application it was given to.
+pub struct SandboxGrant {
     pub client_id: String,
     /// What the account may manage.
     pub profiles: Vec<Profile>,
-    /// Whether the advertiser took it back.
     pub is_revoked: bool,
     /// Access tokens issued so far.
     pub generation: u64,
     /// The last one is current.
-    refresh_tokens: Vec<RefreshToken>,
+    refresh_tokens: Vec<IssuedRefreshToken>,
 }
 
 #[derive(Debug, Clone)]
-struct RefreshToken {
+struct IssuedRefreshToken {
     text: String,
     dies: Option<Now>,
     /// The generation of the access token in the same response.
@@ -68,22 +64,21 @@ struct RefreshToken {
 }
 
 #[derive(Debug)]
-struct Code {
+struct AuthorizationCode {
     account: String,
     redirect_uri: String,
-    challenge: Option<Challenge>,
+    challenge: Option<PkceChallenge>,
     expires: Now,
 }
 
-/// A PKCE challenge.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Challenge {
+pub(super) struct PkceChallenge {
     pub(super) value: String,
     pub(super) is_s256: bool,
 }
 
 #[derive(Debug, Clone)]
-struct Issued {
+struct IssuedAccessToken {
     account: String,
     generation: u64,
     /// None once killed.
@@ -99,7 +94,7 @@ pub(super) struct TokenOwner {
 
 /// What a token request gets.
 #[derive(Debug)]
-pub(super) struct Tokens {
+pub(super) struct IssuedTokens {
     pub(super) access: String,
     pub(super) refresh: Option<String>,
     pub(super) expires_in: Option<String>,
@@ -107,37 +102,25 @@ pub(super) struct Tokens {
 
 /// Why a token request gets nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TokenRejection {
-    Client,
+pub(super) enum TokenRefusal {
     RefreshToken,
     Code,
     LateCode,
 }
 
 impl Lwa {
-    /// A service without applications and grants.
     pub(super) fn new(clock: Arc<dyn Clock>, settings: LwaSettings) -> Self {
-        let inner = Inner {
-            settings,
-            applications: BTreeMap::new(),
-            grants: BTreeMap::new(),
-            codes: HashMap::new(),
-            tokens: HashMap::new(),
-            order: VecDeque::new(),
-        };
-        let (gate, answers) = Default::default();
-        Self { gate, answers, faults: Faults::default(), clock, inner: Mutex::new(inner) }
+        let books = Mutex::new(LwaBooks { settings, ..LwaBooks::default() });
+        let (gate, answers, faults) = Default::default();
+        Self { gate, answers, faults, clock, books }
     }
 
-    /// Changes how tokens are issued from now on.
     pub fn configure(&self, change: impl FnOnce(&mut LwaSettings)) {
-        change(&mut self.inner.lock().settings);
+        change(&mut self.books.lock().settings);
     }
 
-    /// How tokens are issued.
-    #[must_use]
     pub fn settings(&self) -> LwaSettings {
-        self.inner.lock().settings.clone()
+        self.books.lock().settings.clone()
     }
 
     /// The time that expiry is decided by.
@@ -148,90 +131,86 @@ impl Lwa {
     /// Registers an application, or replaces its secrets.
     pub fn add_application(&self, client_id: &str, secrets: &[&str]) {
         let secrets = secrets.iter().map(|&secret| secret.to_owned()).collect();
-        self.inner.lock().applications.insert(client_id.to_owned(), secrets);
+        self.books.lock().applications.insert(client_id.to_owned(), secrets);
     }
 
     /// Adds an account's grant, or replaces it.
     pub fn add_grant(&self, account: &str, client_id: &str, refresh: &str, profiles: Vec<Profile>) {
-        let grant = Grant {
+        let grant = SandboxGrant {
             client_id: client_id.to_owned(),
             profiles,
             is_revoked: false,
             generation: 0,
-            refresh_tokens: vec![RefreshToken::new(refresh, 0)],
+            refresh_tokens: vec![IssuedRefreshToken::new(refresh, 0)],
         };
-        self.inner.lock().grants.insert(account.to_owned(), grant);
+        self.books.lock().grants.insert(account.to_owned(), grant);
     }
 
-    /// The grant of `account`.
-    #[must_use]
-    pub fn grant(&self, account: &str) -> Option<Grant> {
-        self.inner.lock().grants.get(account).cloned()
+    pub fn grant(&self, account: &str) -> Option<SandboxGrant> {
+        self.books.lock().grants.get(account).cloned()
     }
 
     /// All grants by account.
-    #[must_use]
-    pub fn grants(&self) -> BTreeMap<String, Grant> {
-        self.inner.lock().grants.clone()
+    pub fn grants(&self) -> BTreeMap<String, SandboxGrant> {
+        self.books.lock().grants.clone()
     }
 
     /// The advertiser takes the grant back: its refresh and access tokens are dead. Says whether
     /// there is such an account.
     pub fn revoke(&self, account: &str) -> bool {
-        let mut inner = self.inner.lock();
-        inner.kill_tokens(Some(account));
-        inner.grants.get_mut(account).map(|grant| grant.is_revoked = true).is_some()
+        let mut books = self.books.lock();
+        books.kill_tokens(Some(account));
+        books.grants.get_mut(account).map(|grant| grant.is_revoked = true).is_some()
     }
 
     /// An application gives a refresh token back (RFC 7009).
     pub(super) fn give_back(&self, client_id: &str, refresh: &str) {
-        let mut inner = self.inner.lock();
-        for grant in inner.grants.values_mut().filter(|grant| grant.client_id == client_id) {
+        let mut books = self.books.lock();
+        for grant in books.grants.values_mut().filter(|grant| grant.client_id == client_id) {
             grant.refresh_tokens.retain(|token| token.text != refresh);
         }
     }
 
     /// Brings a revoked grant back to life with its current refresh token.
     pub fn reconnect(&self, account: &str) -> bool {
-        let mut inner = self.inner.lock();
-        inner.grants.get_mut(account).map(|grant| grant.is_revoked = false).is_some()
+        let mut books = self.books.lock();
+        books.grants.get_mut(account).map(|grant| grant.is_revoked = false).is_some()
     }
 
     /// The advertiser consents anew: returns the new refresh token; the older ones are dead.
     pub fn consent_again(&self, account: &str) -> Option<String> {
-        let mut inner = self.inner.lock();
-        let grant = inner.grants.get_mut(account)?;
+        let mut books = self.books.lock();
+        let grant = books.grants.get_mut(account)?;
         let refresh = new_refresh_token();
-        grant.refresh_tokens = vec![RefreshToken::new(&refresh, grant.generation)];
+        grant.refresh_tokens = vec![IssuedRefreshToken::new(&refresh, grant.generation)];
         grant.is_revoked = false;
         Some(refresh)
     }
 
     /// Kills the access tokens of one account, or of all; without notice to their owners.
     pub fn expire_access_tokens(&self, account: Option<&str>) {
-        self.inner.lock().kill_tokens(account);
+        self.books.lock().kill_tokens(account);
     }
 
     /// How many access tokens work right now.
-    #[must_use]
     pub fn live_access_tokens(&self) -> usize {
-        let now = self.clock.now();
-        self.inner.lock().tokens.values().filter(|issued| issued.is_live(now)).count()
+        let now = self.now();
+        self.books.lock().tokens.values().filter(|issued| issued.is_live(now)).count()
     }
 
     /// Whose token this is and its generation, dead or alive.
     pub(super) fn generation(&self, access: &str) -> Option<(String, u64)> {
-        let inner = self.inner.lock();
-        inner.tokens.get(access).map(|issued| (issued.account.clone(), issued.generation))
+        let books = self.books.lock();
+        books.tokens.get(access).map(|issued| (issued.account.clone(), issued.generation))
     }
 
     /// The owner of a live access token.
     pub(super) fn owner(&self, access: &str) -> Option<TokenOwner> {
-        let now = self.clock.now();
-        let inner = &mut *self.inner.lock();
-        let issued = inner.tokens.get(access).filter(|issued| issued.is_live(now))?;
-        let grant = inner.grants.get_mut(&issued.account).filter(|grant| !grant.is_revoked)?;
-        if inner.settings.rotation == Rotation::OldDiesOnceUsed {
+        let now = self.now();
+        let books = &mut *self.books.lock();
+        let issued = books.tokens.get(access).filter(|issued| issued.is_live(now))?;
+        let grant = books.grants.get_mut(&issued.account).filter(|grant| !grant.is_revoked)?;
+        if books.settings.rotation == Rotation::OldDiesOnceUsed {
             grant.used(issued.generation, now);
         }
         Some(TokenOwner { account: issued.account.clone(), client_id: grant.client_id.clone() })
@@ -239,39 +218,36 @@ impl Lwa {
 
     /// Says whether the application and one of its secrets match.
     pub(super) fn is_client(&self, client_id: &str, secret: &str) -> bool {
-        let inner = self.inner.lock();
-        let secrets = inner.applications.get(client_id);
+        let books = self.books.lock();
+        let secrets = books.applications.get(client_id);
         secrets.is_some_and(|secrets| secrets.iter().any(|have| have == secret))
     }
 
-    /// Says whether there is such an application.
     pub(super) fn is_application(&self, client_id: &str) -> bool {
-        self.inner.lock().applications.contains_key(client_id)
+        self.books.lock().applications.contains_key(client_id)
     }
 
-    /// The refresh grant.
-    pub(super) fn refresh(&self, client_id: &str, refresh: &str) -> Result<Tokens, TokenRejection> {
-        let now = self.clock.now();
-        let mut inner = self.inner.lock();
-        let settings = inner.settings.clone();
-        let owner = inner.grants.iter_mut().find(|(_, grant)| {
+    pub(super) fn refresh(
+        &self,
+        client_id: &str,
+        refresh: &str,
+    ) -> Result<IssuedTokens, TokenRefusal> {
+        let now = self.now();
+        let books = &mut *self.books.lock();
+        let settings = &books.settings;
+        let owner = books.grants.iter_mut().find(|(_, grant)| {
             grant.client_id == client_id && !grant.is_revoked && grant.accepts(refresh, now)
         });
-        let (account, grant) = owner.ok_or(TokenRejection::RefreshToken)?;
+        let (account, grant) = owner.ok_or(TokenRefusal::RefreshToken)?;
         if settings.rotation == Rotation::OldDiesOnceUsed {
             let used = grant.refresh_tokens.iter().find(|token| token.text == refresh);
             let came_with = used.map_or(0, |token| token.came_with);
             grant.used(came_with, now);
         }
         grant.rotate(settings.rotation, now);
-        let current = grant.current().to_owned();
-        let account = account.clone();
-        let access = inner.issue(&account, now);
-        Ok(Tokens {
-            access,
-            refresh: (!settings.omit_refresh_token).then_some(current),
-            expires_in: settings.expires_in(),
-        })
+        let refresh = (!settings.omit_refresh_token).then(|| grant.current().to_owned());
+        let (account, expires_in) = (account.clone(), settings.expires_in());
+        Ok(IssuedTokens { access: books.issue(&account, now), refresh, expires_in })
     }
 
     /// Makes a code for the consent of `account`.
@@ -279,13 +255,13 @@ impl Lwa {
         &self,
         account: &str,
         redirect_uri: &str,
-        challenge: Option<Challenge>,
+        challenge: Option<PkceChallenge>,
     ) -> String {
         let code = format!("AN{}", random_text(12));
-        let expires = self.clock.now().plus(self.settings().code_lifetime);
-        let redirect_uri = redirect_uri.to_owned();
-        let entry = Code { account: account.to_owned(), redirect_uri, challenge, expires };
-        self.inner.lock().codes.insert(code.clone(), entry);
+        let expires = self.now().plus(self.settings().code_lifetime);
+        let (account, redirect_uri) = (account.to_owned(), redirect_uri.to_owned());
+        let entry = AuthorizationCode { account, redirect_uri, challenge, expires };
+        self.books.lock().codes.insert(code.clone(), entry);
         code
     }
 
@@ -294,36 +270,34 @@ impl Lwa {
         &self,
         code: &str,
         redirect_uri: &str,
-        proves: impl Fn(&Challenge) -> bool,
+        proves: impl Fn(&PkceChallenge) -> bool,
         is_public: bool,
-    ) -> Result<Tokens, TokenRejection> {
-        let now = self.clock.now();
-        let mut inner = self.inner.lock();
+    ) -> Result<IssuedTokens, TokenRefusal> {
+        let now = self.now();
+        let mut books = self.books.lock();
         // A code works once, also when the rest of the request is wrong.
-        let code = inner.codes.remove(code).ok_or(TokenRejection::Code)?;
+        let code = books.codes.remove(code).ok_or(TokenRefusal::Code)?;
         let is_proven = code.challenge.as_ref().map_or(!is_public, proves);
         if now.mono >= code.expires.mono {
-            return Err(TokenRejection::LateCode);
+            return Err(TokenRefusal::LateCode);
         }
         if code.redirect_uri != redirect_uri || !is_proven {
-            return Err(TokenRejection::Code);
+            return Err(TokenRefusal::Code);
         }
-        let refresh = new_refresh_token();
-        let grant = inner.grants.get_mut(&code.account).ok_or(TokenRejection::Code)?;
+        let grant = books.grants.get_mut(&code.account).ok_or(TokenRefusal::Code)?;
         grant.is_revoked = false;
-        if !is_public {
-            grant.refresh_tokens.push(RefreshToken::new(&refresh, grant.generation + 1));
-        }
-        let access = inner.issue(&code.account, now);
-        let expires_in = inner.settings.expires_in();
         // A client without a secret gets no refresh token from Amazon either.
-        Ok(Tokens { access, refresh: (!is_public).then_some(refresh), expires_in })
+        let refresh = (!is_public).then(new_refresh_token);
+        let generation = grant.generation + 1;
+        let added = refresh.iter().map(|text| IssuedRefreshToken::new(text, generation));
+        grant.refresh_tokens.extend(added);
+        let access = books.issue(&code.account, now);
+        Ok(IssuedTokens { access, refresh, expires_in: books.settings.expires_in() })
     }
 }
 
-impl Grant {
+impl SandboxGrant {
     /// The refresh token that was issued last.
-    #[must_use]
     pub fn current(&self) -> &str {
         self.refresh_tokens.last().map_or("", |token| &token.text)
     }
@@ -343,7 +317,8 @@ impl Grant {
         for old in &mut self.refresh_tokens {
             old.dies = old.dies.or(dies);
         }
-        self.refresh_tokens.push(RefreshToken::new(&new_refresh_token(), self.generation + 1));
+        self.refresh_tokens
+            .push(IssuedRefreshToken::new(&new_refresh_token(), self.generation + 1));
     }
 
     /// The response with the access token of `generation` arrived: what came before it is dead.
@@ -357,7 +332,7 @@ impl Grant {
     }
 }
 
-impl RefreshToken {
+impl IssuedRefreshToken {
     fn new(text: &str, came_with: u64) -> Self {
         Self { text: text.to_owned(), dies: None, came_with }
     }
@@ -367,7 +342,7 @@ impl RefreshToken {
     }
 }
 
-impl Inner {
+impl LwaBooks {
     fn issue(&mut self, account: &str, now: Now) -> String {
         let grant = self.grants.get_mut(account).expect("the caller found the grant");
         grant.generation += 1;
@@ -375,7 +350,7 @@ impl Inner {
         // 270 random bytes are 360 characters: Amazon promises at least 350.
         let access = format!("Atza|{}", random_text(270));
         let expires = Some(now.plus(self.settings.token_lifetime));
-        let issued = Issued { account: account.to_owned(), generation, expires };
+        let issued = IssuedAccessToken { account: account.to_owned(), generation, expires };
         self.tokens.insert(access.clone(), issued);
         self.order.push_back(access.clone());
         if self.order.len() > TOKENS_MAX
@@ -395,7 +370,7 @@ impl Inner {
     }
 }
 
-impl Issued {
+impl IssuedAccessToken {
     /// Either clock may say that it is over, as with the real tokens' owners.
     fn is_live(&self, now: Now) -> bool {
         self.expires.is_some_and(|expires| now.mono < expires.mono && now.wall < expires.wall)

@@ -1,6 +1,6 @@
 //! The emulator's sockets: binding, accepting, HTTP/1.1 and HTTP/2 with and without TLS.
 
-use super::Context;
+use super::Service;
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -28,21 +28,19 @@ const BACKLOG: u32 = 8192;
 
 /// Counts the connections and can close them.
 #[derive(Debug, Default)]
-pub struct Connections {
+pub struct OpenConnections {
     accepted: AtomicU64,
     open: AtomicUsize,
     closing: watch::Sender<()>,
 }
 
-impl Connections {
+impl OpenConnections {
     /// Connections accepted so far.
-    #[must_use]
     pub fn accepted(&self) -> u64 {
         self.accepted.load(Relaxed)
     }
 
     /// Connections open now.
-    #[must_use]
     pub fn open(&self) -> usize {
         self.open.load(Relaxed)
     }
@@ -69,7 +67,7 @@ pub(super) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
 pub(super) async fn accept(
     listener: TcpListener,
     tls: Option<Arc<rustls::ServerConfig>>,
-    context: Arc<Context>,
+    service: Arc<Service>,
 ) {
     let tls = tls.map(TlsAcceptor::from);
     let mut connections = JoinSet::new();
@@ -77,7 +75,7 @@ pub(super) async fn accept(
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(connection(stream, tls.clone(), Arc::clone(&context)));
+                    connections.spawn(connection(stream, tls.clone(), Arc::clone(&service)));
                 }
                 // Out of file descriptors, most likely: the connections under way free some.
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
@@ -87,19 +85,20 @@ pub(super) async fn accept(
     }
 }
 
-async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, context: Arc<Context>) {
-    let connections = &context.state.connections;
+async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, service: Arc<Service>) {
+    let connections = &service.state.connections;
     connections.accepted.fetch_add(1, Relaxed);
-    let _open = Open::count(&connections.open);
+    connections.open.fetch_add(1, Relaxed);
+    let _counted = Counted(&connections.open);
     let mut closing = connections.closing.subscribe();
     let served = async {
         // Nothing to do about a socket that is gone already.
         drop(stream.set_nodelay(true));
         match tls {
-            None => serve(stream, &context).await,
+            None => serve(stream, &service).await,
             Some(tls) => {
                 if let Ok(stream) = tls.accept(stream).await {
-                    serve(stream, &context).await;
+                    serve(stream, &service).await;
                 }
             }
         }
@@ -110,13 +109,13 @@ async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, context: Arc<Co
     }
 }
 
-async fn serve<S>(stream: S, context: &Arc<Context>)
+async fn serve<S>(stream: S, service: &Arc<Service>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(|request| {
-        let context = Arc::clone(context);
-        async move { context.serve(request).await }
+        let service = Arc::clone(service);
+        async move { service.serve(request).await }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http2().max_concurrent_streams(1000);
@@ -125,16 +124,9 @@ where
 }
 
 /// One open connection, counted until it is dropped.
-struct Open<'a>(&'a AtomicUsize);
+struct Counted<'a>(&'a AtomicUsize);
 
-impl<'a> Open<'a> {
-    fn count(open: &'a AtomicUsize) -> Self {
-        open.fetch_add(1, Relaxed);
-        Self(open)
-    }
-}
-
-impl Drop for Open<'_> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }

@@ -1,55 +1,44 @@
 //! The MCP server: JSON-RPC over Streamable HTTP, calls served as event streams.
 
 use super::{
-    ads::{Call, classic},
+    ads::{ApiCall, classic},
     aids::events,
     form::random_uuid,
-    response::{Body, json, set, whole},
+    response::{Emulated, With, empty, json},
 };
-use bytes::Bytes;
-use http::{HeaderName, Method, Response, StatusCode};
 use serde_json::{Value, json};
 
-/// Responds with `/mcp` and `/mcp/lite`.
-pub(super) fn respond(call: &Call<'_>) -> Response<Body> {
-    match call.parts.method {
-        Method::GET => stream(call, None),
-        Method::POST => message(call),
-        Method::DELETE => whole(StatusCode::NO_CONTENT, "", Bytes::new()),
-        _ => classic(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"),
+/// Responds to `/mcp` and `/mcp/lite`.
+pub(super) fn respond(call: &ApiCall<'_>, method: &str) -> Emulated {
+    match method {
+        "GET" => stream(call, None),
+        "POST" => message(call),
+        "DELETE" => empty(204),
+        _ => classic(405, "Method Not Allowed"),
     }
 }
 
-fn message(call: &Call<'_>) -> Response<Body> {
+fn message(call: &ApiCall<'_>) -> Emulated {
     let Some(message) = call.json().filter(|message| message["method"].is_string()) else {
         let error = json!({ "code": -32700, "message": "Parse error" });
-        let body = json!({ "jsonrpc": "2.0", "id": null, "error": error });
-        return json(StatusCode::BAD_REQUEST, &body);
+        return json(400, json!({ "jsonrpc": "2.0", "id": null, "error": error }));
     };
-    if message.get("id").is_none() {
-        return whole(StatusCode::ACCEPTED, "", Bytes::new());
-    }
+    let Some(id) = message.get("id") else { return empty(202) };
+    let result = |result: Value| json(200, json!({ "jsonrpc": "2.0", "id": id, "result": result }));
     match message["method"].as_str().unwrap_or_default() {
-        "initialize" => {
-            let mut response = result(&message, &initialized(&message));
-            let name = HeaderName::from_static("mcp-session-id");
-            set(&mut response, name, &random_uuid());
-            response
-        }
-        "ping" => result(&message, &json!({})),
-        "tools/list" => result(&message, &json!({ "tools": [tool()] })),
+        "initialize" => result(initialized(&message)).with("mcp-session-id", &random_uuid()),
+        "ping" => result(json!({})),
+        "tools/list" => result(json!({ "tools": [{
+            "name": "campaign_management-query_campaign",
+            "description": "Lists campaigns.",
+            "inputSchema": { "type": "object", "properties": {} },
+        }] })),
         "tools/call" => stream(call, Some(&message)),
         _ => {
             let error = json!({ "code": -32601, "message": "Method not found" });
-            let body = json!({ "jsonrpc": "2.0", "id": message["id"], "error": error });
-            json(StatusCode::OK, &body)
+            json(200, json!({ "jsonrpc": "2.0", "id": id, "error": error }))
         }
     }
-}
-
-fn result(message: &Value, result: &Value) -> Response<Body> {
-    let body = json!({ "jsonrpc": "2.0", "id": message["id"], "result": result });
-    json(StatusCode::OK, &body)
 }
 
 fn initialized(message: &Value) -> Value {
@@ -61,16 +50,8 @@ fn initialized(message: &Value) -> Value {
     })
 }
 
-fn tool() -> Value {
-    json!({
-        "name": "campaign_management-query_campaign",
-        "description": "Lists campaigns.",
-        "inputSchema": { "type": "object", "properties": {} },
-    })
-}
-
 /// Progress at the configured pace; a call ends with its result.
-fn stream(call: &Call<'_>, message: Option<&Value>) -> Response<Body> {
+fn stream(call: &ApiCall<'_>, message: Option<&Value>) -> Emulated {
     let total = call.settings.mcp_events;
     let token = message.and_then(|message| message.pointer("/params/_meta/progressToken"));
     let notice = |step| notification(token, step, total).to_string();
@@ -86,14 +67,14 @@ fn stream(call: &Call<'_>, message: Option<&Value>) -> Response<Body> {
 /// Progress for the caller that asked for it by a token; a log message for others.
 fn notification(token: Option<&Value>, step: u64, total: u64) -> Value {
     let (method, params) = match token {
-        Some(token) => {
-            let params = json!({ "progressToken": token, "progress": step, "total": total });
-            ("notifications/progress", params)
-        }
-        None => {
-            let params = json!({ "level": "info", "data": format!("step {step} of {total}") });
-            ("notifications/message", params)
-        }
+        Some(token) => (
+            "notifications/progress",
+            json!({ "progressToken": token, "progress": step, "total": total }),
+        ),
+        None => (
+            "notifications/message",
+            json!({ "level": "info", "data": format!("step {step} of {total}") }),
+        ),
     };
     json!({ "jsonrpc": "2.0", "method": method, "params": params })
 }

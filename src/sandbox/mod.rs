@@ -5,7 +5,7 @@
 //! and the presigned download host; a second one may serve the same over TLS. HTTP/1.1 and
 //! HTTP/2 (by prior knowledge or ALPN) are distinguished by the first bytes.
 //!
-//! [`State`] is the way to script and to inspect it in-process; `/_sandbox` (see
+//! [`EmulatorState`] is the way to script and to inspect it in-process; `/_sandbox` (see
 //! [`control::HELP`]) does the same over HTTP. It never leaves loopback, holds no real secret and
 //! does not know the proxy: only `run` does.
 
@@ -36,8 +36,8 @@ pub use self::{
     ads::{Api, ApiSettings},
     fault::{ApiFault, Faults, LwaFault, Permission, Scripted, Times},
     gate::Gate,
-    grants::{Grant, Lwa},
-    listener::Connections,
+    grants::{Lwa, SandboxGrant},
+    listener::OpenConnections,
     profiles::{Country, Profile},
     record::{Counts, Record, Seen, Surface},
     settings::{ExpiresIn, LwaSettings, Rotation},
@@ -45,10 +45,10 @@ pub use self::{
 
 use self::{
     record::Received,
-    response::{HandlerResult, Hangup},
+    response::{Emulated, Stop, With},
 };
 use crate::clock::{Clock, Now, SystemClock};
-use http::{Method, Request, request::Parts};
+use http::{Request, request::Parts};
 use hyper::body::Incoming;
 use std::{
     io,
@@ -77,9 +77,7 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Listens over TLS too, on a free port of the same address.
     pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// How the token service issues tokens.
     pub lwa: LwaSettings,
-    /// How the API behaves.
     pub api: ApiSettings,
     /// Where expiry takes the time from.
     pub clock: Arc<dyn Clock>,
@@ -105,35 +103,31 @@ impl Default for Options {
 
 /// Everything the emulated services know and do.
 #[derive(Debug)]
-pub struct State {
+pub struct EmulatorState {
     /// Login with Amazon.
     pub lwa: Lwa,
-    /// The API.
     pub api: Api,
     /// What arrived.
     pub record: Record,
-    /// The open connections.
-    pub connections: Connections,
+    pub connections: OpenConnections,
 }
 
-impl State {
+impl EmulatorState {
     /// The state of a fresh emulator with the demo application and accounts.
-    #[must_use]
     pub fn new(options: &Options) -> Self {
         let lwa = Lwa::new(Arc::clone(&options.clock), options.lwa.clone());
         lwa.add_application(CLIENT_ID, &[CLIENT_SECRET]);
         let countries = [[Country::Us, Country::Ca], [Country::De, Country::Uk]];
-        for ((account, refresh, id), countries) in ACCOUNTS.into_iter().zip(countries) {
+        for ((account, refresh, id), [first, second]) in ACCOUNTS.into_iter().zip(countries) {
             let name = format!("{account} (sandbox)");
-            let ids = [id, id + 1];
-            let profiles = ids.into_iter().zip(countries);
-            let profiles = profiles.map(|(id, country)| Profile::seller(id, country, &name));
-            lwa.add_grant(account, CLIENT_ID, refresh, profiles.collect());
+            let profiles =
+                vec![Profile::seller(id, first, &name), Profile::seller(id + 1, second, &name)];
+            lwa.add_grant(account, CLIENT_ID, refresh, profiles);
         }
         let api = Api::default();
         api.configure(|settings| *settings = options.api.clone());
         let record = Record::new(options.record_max);
-        Self { lwa, api, record, connections: Connections::default() }
+        Self { lwa, api, record, connections: OpenConnections::default() }
     }
 }
 
@@ -142,7 +136,7 @@ impl State {
 pub struct Emulator {
     addr: SocketAddr,
     tls_addr: Option<SocketAddr>,
-    state: Arc<State>,
+    state: Arc<EmulatorState>,
     _listeners: JoinSet<()>,
 }
 
@@ -152,147 +146,129 @@ impl Emulator {
     /// # Errors
     /// When the address is not loopback (`InvalidInput`) or cannot be bound.
     pub async fn start(options: Options) -> io::Result<Self> {
-        let state = Arc::new(State::new(&options));
+        let state = Arc::new(EmulatorState::new(&options));
         Self::start_with(options, state).await
     }
 
     /// Starts an emulator that shares `state` with others, or goes on with that of one before.
-    ///
-    /// # Errors
-    /// As [`Self::start`].
-    pub async fn start_with(options: Options, state: Arc<State>) -> io::Result<Self> {
+    pub async fn start_with(options: Options, state: Arc<EmulatorState>) -> io::Result<Self> {
         let plain = listener::bind(options.listen)?;
         let addr = plain.local_addr()?;
         let s3_authority =
             options.s3_authority.unwrap_or_else(|| format!("localhost:{}", addr.port()));
-        let context = Arc::new(Context { state: Arc::clone(&state), s3_authority });
+        let service = Arc::new(Service { state: Arc::clone(&state), s3_authority });
         let mut listeners = JoinSet::new();
-        listeners.spawn(listener::accept(plain, None, Arc::clone(&context)));
-        let tls_addr = match options.tls {
-            Some(tls) => {
-                let secure = listener::bind(SocketAddr::new(addr.ip(), 0))?;
-                let tls_addr = secure.local_addr()?;
-                listeners.spawn(listener::accept(secure, Some(tls), context));
-                Some(tls_addr)
-            }
-            None => None,
-        };
+        listeners.spawn(listener::accept(plain, None, Arc::clone(&service)));
+        let mut tls_addr = None;
+        if let Some(tls) = options.tls {
+            let secure = listener::bind(SocketAddr::new(addr.ip(), 0))?;
+            tls_addr = Some(secure.local_addr()?);
+            listeners.spawn(listener::accept(secure, Some(tls), service));
+        }
         Ok(Self { addr, tls_addr, state, _listeners: listeners })
     }
 
-    /// Where it listens.
-    #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Where it listens over TLS.
-    #[must_use]
     pub fn tls_addr(&self) -> Option<SocketAddr> {
         self.tls_addr
     }
 
-    /// Its state, for scripting and inspection.
-    #[must_use]
-    pub fn state(&self) -> &Arc<State> {
+    /// For scripting and inspection.
+    pub fn state(&self) -> &Arc<EmulatorState> {
         &self.state
     }
 }
 
 /// What every request is served from.
 #[derive(Debug)]
-struct Context {
-    state: Arc<State>,
+struct Service {
+    state: Arc<EmulatorState>,
     s3_authority: String,
 }
 
-impl Context {
+impl Service {
     fn now(&self) -> Now {
         self.state.lwa.now()
     }
 
-    /// Responds to one request and takes it down.
-    async fn serve(&self, request: Request<Incoming>) -> HandlerResult {
+    /// Responds to one request and takes it down; an error ends the connection.
+    async fn serve(&self, request: Request<Incoming>) -> io::Result<Emulated> {
         let (parts, body) = request.into_parts();
         let surface = surface(&parts);
         let token = ads::bearer(&parts.headers);
         let sender = token.and_then(|token| self.state.lwa.generation(token));
         let number = self.state.record.arrived(surface, &parts, sender);
-        let response = match surface {
-            Surface::Api => self.api(&parts, body, number).await?,
-            Surface::Token => {
-                let body = self.receive(&parts, number, body).await?;
-                lwa::token(&self.state, &parts, &body.start).await?
-            }
-            Surface::Revoke => {
-                let body = self.receive(&parts, number, body).await?;
-                lwa::revoke(&self.state, &parts, &body.start)
-            }
-            Surface::S3 => {
-                let body = self.receive(&parts, number, body).await?;
-                reports::stored(&parts, &body, self.now())
-            }
-            Surface::Consent => consent::page(&self.state, parts.uri.query().unwrap_or_default()),
-            Surface::Control => control::respond(&self.state, &parts),
-        };
-        self.state.record.responded(number, surface, response.status());
-        Ok(response)
+        let reply = self.respond(surface, &parts, body, number).await.or_else(Stop::reply);
+        let reply = reply.map_err(|_| io::Error::other("the emulator hangs up"))?;
+        self.state.record.responded(number, surface, reply.status());
+        Ok(reply)
     }
 
-    async fn api(&self, parts: &Parts, body: Incoming, number: u64) -> HandlerResult {
+    async fn respond(
+        &self,
+        surface: Surface,
+        parts: &Parts,
+        body: Incoming,
+        number: u64,
+    ) -> Result<Emulated, Stop> {
+        if surface == Surface::Api {
+            return self.api(parts, body, number).await;
+        }
+        let body = self.receive(parts, number, body).await?;
+        match surface {
+            Surface::Token => lwa::token(&self.state, parts, &body.start).await,
+            Surface::Revoke => Ok(lwa::revoke(&self.state, parts, &body.start)),
+            Surface::S3 => Ok(reports::stored(parts, &body, self.now())),
+            Surface::Consent => {
+                Ok(consent::page(&self.state, parts.uri.query().unwrap_or_default()))
+            }
+            Surface::Control | Surface::Api => Ok(control::respond(&self.state, parts)),
+        }
+    }
+
+    async fn api(&self, parts: &Parts, body: Incoming, number: u64) -> Result<Emulated, Stop> {
         let settings = self.state.api.settings();
-        let (met, body) = if settings.answers_before_body {
-            match ads::meet(self, parts).await {
-                Ok(owner) => (Ok(owner), self.receive(parts, number, body).await?),
-                Err(response) => {
-                    let mut response = ads::finish(parts, &settings, response?).await;
-                    // As servers do that leave a body unread: the connection is of no more use.
-                    let close = http::HeaderValue::from_static("close");
-                    response.headers_mut().insert(http::header::CONNECTION, close);
-                    return Ok(response);
+        let reply = if settings.answers_before_body {
+            match ads::enter(self, parts).await {
+                Ok(owner) => {
+                    let body = self.receive(parts, number, body).await?;
+                    ads::respond(self, parts, &body, owner).await
                 }
+                // As servers do that leave a body unread: the connection is of no more use.
+                Err(stop) => stop.reply().map(|reply| reply.with("connection", "close")),
             }
         } else {
             let body = self.receive(parts, number, body).await?;
-            (ads::meet(self, parts).await, body)
+            match ads::enter(self, parts).await {
+                Ok(owner) => ads::respond(self, parts, &body, owner).await,
+                Err(stop) => Err(stop),
+            }
         };
-        let response = match met {
-            Ok(owner) => ads::respond(self, parts, &body, owner).await?,
-            Err(response) => response?,
-        };
-        Ok(ads::finish(parts, &settings, response).await)
+        Ok(ads::finish(parts, &settings, reply.or_else(Stop::reply)?).await)
     }
 
     /// Reads the body to its end; a broken one gets no response.
-    async fn receive(
-        &self,
-        parts: &Parts,
-        number: u64,
-        body: Incoming,
-    ) -> Result<Received, Hangup> {
+    async fn receive(&self, parts: &Parts, number: u64, body: Incoming) -> Result<Received, Stop> {
         // The test aids look at length and hash only, and take uploads of any size.
         let is_aid = parts.uri.path().starts_with("/_");
         let keep = if is_aid { record::BODY_KEPT_MAX_BYTES } else { BODY_READ_MAX_BYTES };
         let body = Received::read(body, keep).await;
         self.state.record.received(number, body.clone());
-        if body.complete { Ok(body) } else { Err(Hangup) }
+        if body.complete { Ok(body) } else { Err(Stop::Hangup) }
     }
 }
 
 /// Which service a request is for.
 fn surface(parts: &Parts) -> Surface {
-    let path = parts.uri.path();
-    if path == "/auth/o2/token" && parts.method == Method::POST {
-        Surface::Token
-    } else if path == "/auth/o2/revoke" && parts.method == Method::POST {
-        Surface::Revoke
-    } else if path == "/ap/oa" && parts.method == Method::GET {
-        Surface::Consent
-    } else if path.starts_with("/_s3/") {
-        Surface::S3
-    } else if path == "/_sandbox" || path.starts_with("/_sandbox/") {
-        Surface::Control
-    } else {
-        Surface::Api
+    match (parts.method.as_str(), parts.uri.path()) {
+        ("POST", "/auth/o2/token") => Surface::Token,
+        ("POST", "/auth/o2/revoke") => Surface::Revoke,
+        ("GET", "/ap/oa") => Surface::Consent,
+        (_, path) if path.starts_with("/_s3/") => Surface::S3,
+        (_, path) if path == "/_sandbox" || path.starts_with("/_sandbox/") => Surface::Control,
+        _ => Surface::Api,
     }
 }

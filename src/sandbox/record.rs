@@ -3,9 +3,11 @@
 use super::form::hex;
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
-use http::{StatusCode, Version, request::Parts};
+use http::{HeaderMap, StatusCode, Version, request::Parts};
+use http_body::Frame;
+use http_body_util::BodyExt;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Bytes of each body kept for looking at; length and hash cover all of it.
@@ -17,11 +19,8 @@ const PATHS_MAX: usize = 1000;
 /// Which of the emulated services a request was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Surface {
-    /// The token endpoint.
     Token,
-    /// The revocation endpoint.
     Revoke,
-    /// The consent page.
     Consent,
     /// The Ads API, the MCP server and the test aids.
     Api,
@@ -36,25 +35,20 @@ pub enum Surface {
 pub struct Seen {
     /// Its place among all requests, from 0.
     pub number: u64,
-    /// What it was for.
     pub surface: Surface,
-    /// The method.
     pub method: String,
     /// The request target, byte for byte.
     pub target: String,
-    /// The protocol version.
     pub version: Version,
     /// Field names in lower case and values (one character per byte), repeats included.
     pub headers: Vec<(String, String)>,
     /// The first [`BODY_KEPT_MAX_BYTES`] of the body.
     pub body: Bytes,
-    /// The body's length.
     pub body_len: u64,
     /// The body's SHA-256, lower-case hexadecimal; empty until the body has ended.
     pub body_sha256: String,
     /// Whether the body came to its announced end.
     pub body_complete: bool,
-    /// Whether the request had trailers.
     pub has_trailers: bool,
     /// Whose access token it carried.
     pub account: Option<String>,
@@ -66,15 +60,13 @@ pub struct Seen {
 
 impl Seen {
     /// Every value of the field `name` (lower case).
-    #[must_use]
     pub fn values(&self, name: &str) -> Vec<&str> {
         let named = self.headers.iter().filter(|(have, _)| have == name);
         named.map(|(_, value)| value.as_str()).collect()
     }
 }
 
-/// How often things happened.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Requests to the token endpoint.
     pub token_calls: u64,
@@ -82,7 +74,6 @@ pub struct Counts {
     pub tokens_issued: u64,
     /// Requests to the API, the MCP server and the test aids.
     pub api_calls: u64,
-    /// The same by path.
     pub api_calls_by_path: BTreeMap<String, u64>,
     /// Downloads from the presigned host.
     pub s3_calls: u64,
@@ -92,15 +83,14 @@ pub struct Counts {
     pub bodies_broken: u64,
 }
 
-/// The memory of what arrived.
 #[derive(Debug)]
 pub struct Record {
-    inner: Mutex<Inner>,
+    log: Mutex<RequestLog>,
     max: usize,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct RequestLog {
     counts: Counts,
     next: u64,
     last: VecDeque<Seen>,
@@ -109,33 +99,29 @@ struct Inner {
 impl Record {
     /// Keeps the last `max` requests in full.
     pub(super) fn new(max: usize) -> Self {
-        Self { inner: Mutex::default(), max }
+        Self { log: Mutex::default(), max }
     }
 
-    /// The counters now.
-    #[must_use]
     pub fn counts(&self) -> Counts {
-        self.inner.lock().counts.clone()
+        self.log.lock().counts.clone()
     }
 
     /// The last requests, oldest first.
-    #[must_use]
     pub fn requests(&self) -> Vec<Seen> {
-        self.inner.lock().last.iter().cloned().collect()
+        self.log.lock().last.iter().cloned().collect()
     }
 
     /// The last requests for `surface`, oldest first.
-    #[must_use]
     pub fn requests_for(&self, surface: Surface) -> Vec<Seen> {
-        let inner = self.inner.lock();
-        inner.last.iter().filter(|seen| seen.surface == surface).cloned().collect()
+        let log = self.log.lock();
+        log.last.iter().filter(|seen| seen.surface == surface).cloned().collect()
     }
 
-    /// Forgets requests and counters; numbers go on.
+    /// Removes requests and counters; numbers go on.
     pub fn clear(&self) {
-        let mut inner = self.inner.lock();
-        inner.last.clear();
-        inner.counts = Counts::default();
+        let mut log = self.log.lock();
+        log.last.clear();
+        log.counts = Counts::default();
     }
 
     /// Takes down the head of a request; returns its number.
@@ -145,24 +131,22 @@ impl Record {
         parts: &Parts,
         owner: Option<(String, u64)>,
     ) -> u64 {
-        let mut inner = self.inner.lock();
-        inner.counts.count(surface, parts.uri.path());
-        let number = inner.next;
-        inner.next += 1;
-        if inner.last.len() == self.max {
-            inner.last.pop_front();
-        }
-        if self.max > 0 {
-            inner.last.push_back(head(number, surface, parts, owner));
+        let mut log = self.log.lock();
+        log.counts.count(surface, parts.uri.path());
+        let number = log.next;
+        log.next += 1;
+        log.last.push_back(head(number, surface, parts, owner));
+        if log.last.len() > self.max {
+            log.last.pop_front();
         }
         number
     }
 
     /// Adds what its body was.
     pub(super) fn received(&self, number: u64, body: Received) {
-        let mut inner = self.inner.lock();
-        inner.counts.bodies_broken += u64::from(!body.complete);
-        if let Some(seen) = inner.find(number) {
+        let mut log = self.log.lock();
+        log.counts.bodies_broken += u64::from(!body.complete);
+        if let Some(seen) = log.find(number) {
             // Copied: a slice would keep the whole body alive.
             let kept = body.start.len().min(BODY_KEPT_MAX_BYTES);
             seen.body = Bytes::copy_from_slice(&body.start[..kept]);
@@ -175,21 +159,21 @@ impl Record {
 
     /// Adds the status sent.
     pub(super) fn responded(&self, number: u64, surface: Surface, status: StatusCode) {
-        let mut inner = self.inner.lock();
+        let mut log = self.log.lock();
         let unauthorized = surface == Surface::Api && status == StatusCode::UNAUTHORIZED;
-        inner.counts.unauthorized_sent += u64::from(unauthorized);
-        if let Some(seen) = inner.find(number) {
+        log.counts.unauthorized_sent += u64::from(unauthorized);
+        if let Some(seen) = log.find(number) {
             seen.status = Some(status.as_u16());
         }
     }
 
     /// Counts an access token.
     pub(super) fn issued(&self) {
-        self.inner.lock().counts.tokens_issued += 1;
+        self.log.lock().counts.tokens_issued += 1;
     }
 }
 
-impl Inner {
+impl RequestLog {
     fn find(&mut self, number: u64) -> Option<&mut Seen> {
         let first = self.last.front()?.number;
         let index = usize::try_from(number.checked_sub(first)?).ok()?;
@@ -212,19 +196,6 @@ impl Counts {
             Surface::Consent | Surface::Control | Surface::Revoke => {}
         }
     }
-
-    /// The counters for people.
-    pub(super) fn to_json(&self) -> Value {
-        json!({
-            "token_calls": self.token_calls,
-            "tokens_issued": self.tokens_issued,
-            "api_calls": self.api_calls,
-            "api_calls_by_path": self.api_calls_by_path,
-            "s3_calls": self.s3_calls,
-            "unauthorized_sent": self.unauthorized_sent,
-            "bodies_broken": self.bodies_broken,
-        })
-    }
 }
 
 /// A request body after it was read.
@@ -244,11 +215,10 @@ impl Received {
     where
         B: http_body::Body<Data = Bytes> + Unpin,
     {
-        use http_body_util::BodyExt;
         let (mut start, mut digest) = (Vec::new(), Context::new(&SHA256));
         let (mut len, mut complete, mut has_trailers) = (0, true, false);
         while let Some(frame) = body.frame().await {
-            match frame.map(http_body::Frame::into_data) {
+            match frame.map(Frame::into_data) {
                 Ok(Ok(data)) => {
                     len += data.len() as u64;
                     digest.update(&data);
@@ -268,7 +238,7 @@ impl Received {
 }
 
 /// Field names and values as an ordered list; values one character per byte.
-pub(super) fn header_pairs(headers: &http::HeaderMap) -> Vec<(String, String)> {
+pub(super) fn header_pairs(headers: &HeaderMap) -> Vec<(String, String)> {
     let text = |bytes: &[u8]| bytes.iter().copied().map(char::from).collect::<String>();
     headers.iter().map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect()
 }

@@ -1,9 +1,10 @@
 //! Builds responses: whole bodies, streams fed by a future, and hanging up.
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use serde_json::Value;
 use std::{
     future::Future,
     io,
@@ -12,74 +13,95 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// The body of every response.
-pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
+type EmulatedBody = UnsyncBoxBody<Bytes, io::Error>;
 
-/// What a handler returns.
-pub(super) type HandlerResult = Result<Response<Body>, Hangup>;
+pub(super) type Emulated = Response<EmulatedBody>;
 
 /// Where the future behind [`feed`] puts its frames.
-pub(super) type Sender = mpsc::Sender<Result<Frame<Bytes>, io::Error>>;
+pub(super) type FrameSender = mpsc::Sender<Result<Frame<Bytes>, io::Error>>;
 
-/// Ends the connection (HTTP/2: the stream) without a response.
-#[derive(Debug, thiserror::Error)]
-#[error("the emulator hangs up")]
-pub(super) struct Hangup;
-
-/// A response with a whole body.
-pub(super) fn whole(
-    status: StatusCode,
-    content_type: &'static str,
-    body: impl Into<Bytes>,
-) -> Response<Body> {
-    let body = Full::new(body.into()).map_err(|never| match never {}).boxed_unsync();
-    with_type(status, content_type, body)
+/// Why a request does not get the regular response.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// It gets another one.
+    Instead(Box<Emulated>),
+    /// The connection (HTTP/2: the stream) ends without one.
+    Hangup,
 }
 
-/// A JSON response.
-pub(super) fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
+impl Stop {
+    /// The response that is sent all the same, if any.
+    pub(super) fn reply(self) -> Result<Emulated, Self> {
+        match self {
+            Self::Instead(reply) => Ok(*reply),
+            Self::Hangup => Err(self),
+        }
+    }
+}
+
+impl From<Emulated> for Stop {
+    fn from(reply: Emulated) -> Self {
+        Self::Instead(Box::new(reply))
+    }
+}
+
+/// A response with a whole body; no `Content-Type` if that is empty.
+pub(super) fn whole(status: u16, content_type: &str, body: impl Into<Bytes>) -> Emulated {
+    let body = Full::new(body.into()).map_err(|never| match never {}).boxed_unsync();
+    reply(status, content_type, body)
+}
+
+pub(super) fn empty(status: u16) -> Emulated {
+    whole(status, "", Bytes::new())
+}
+
+pub(super) fn json(status: u16, value: Value) -> Emulated {
     whole(status, "application/json", value.to_string())
 }
 
 /// A response whose body is written by `make`'s future while it is read.
-pub(super) fn feed<F>(
-    status: StatusCode,
-    content_type: &'static str,
-    make: impl FnOnce(Sender) -> F,
-) -> Response<Body>
+pub(super) fn feed<F>(content_type: &str, make: impl FnOnce(FrameSender) -> F) -> Emulated
 where
     F: Future<Output = ()> + Send + 'static,
 {
     let (sender, frames) = mpsc::channel(1);
     let body = Feed { frames, producer: Some(Box::pin(make(sender))) };
-    with_type(status, content_type, body.boxed_unsync())
+    reply(200, content_type, body.boxed_unsync())
 }
 
-/// Responds with with `body`, and `Content-Type` unless that is empty.
-fn with_type(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    if !content_type.is_empty() {
-        set(&mut response, header::CONTENT_TYPE, content_type);
-    }
-    response
+fn reply(status: u16, content_type: &str, body: EmulatedBody) -> Emulated {
+    let mut reply = Response::new(body);
+    *reply.status_mut() = StatusCode::from_u16(status).expect("the emulator's own statuses");
+    if content_type.is_empty() { reply } else { reply.with("content-type", content_type) }
 }
 
-/// Sets one field; a value that is no field value is left out.
-pub(super) fn set(response: &mut Response<Body>, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        response.headers_mut().insert(name, value);
+pub(super) trait With {
+    /// Sets one field; a value that is no field value is left out.
+    fn with(self, name: &str, value: &str) -> Self;
+}
+
+impl With for Emulated {
+    fn with(mut self, name: &str, value: &str) -> Self {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
+            self.headers_mut().insert(name, value);
+        }
+        self
     }
+}
+
+/// Sends one piece; false once the reader has gone.
+pub(super) async fn send(sender: &FrameSender, data: impl Into<Bytes>) -> bool {
+    sender.send(Ok(Frame::data(data.into()))).await.is_ok()
 }
 
 /// `size` bytes of `fill`, in chunks, without holding them all.
-pub(super) async fn send_bytes(sender: &Sender, fill: u8, size: u64) {
+pub(super) async fn send_bytes(sender: &FrameSender, fill: u8, size: u64) {
     const CHUNK: usize = 64 * 1024;
     let chunk = Bytes::from(vec![fill; CHUNK]);
     let mut left = size;
     while left > 0 {
         let part = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
-        if sender.send(Ok(Frame::data(chunk.slice(..part)))).await.is_err() {
+        if !send(sender, chunk.slice(..part)).await {
             return;
         }
         left -= part as u64;

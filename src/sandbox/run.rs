@@ -68,19 +68,16 @@ impl Sandbox {
     }
 
     /// The configuration of the proxy, for commands beside it.
-    #[must_use]
     pub fn config_path(&self) -> PathBuf {
         self.home.config_path()
     }
 
     /// The proxy's address.
-    #[must_use]
     pub fn proxy_address(&self) -> &str {
         self.app.proxy_addresses().first().map_or("", String::as_str)
     }
 
     /// The emulator.
-    #[must_use]
     pub fn emulator(&self) -> &Emulator {
         &self.emulator
     }

@@ -11,14 +11,10 @@ const SCOPES: [&str; 5] = [
     "profile",
 ];
 
-/// How tokens are issued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LwaSettings {
-    /// How long an access token lives.
     pub token_lifetime: Duration,
-    /// What `expires_in` says about it.
     pub expires_in: ExpiresIn,
-    /// Whether a refresh changes the refresh token.
     pub rotation: Rotation,
     /// Leaves the refresh token out of the response to a refresh.
     pub omit_refresh_token: bool,
@@ -41,14 +37,13 @@ pub enum ExpiresIn {
     Lifetime,
     /// This JSON text, whatever it is.
     Raw(String),
-    /// Not there.
     Absent,
 }
 
 /// What a refresh does to the refresh token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rotation {
-    /// Nothing: the same one is returned.
+    /// The same one is returned.
     Off,
     /// A new one; the old one goes on working.
     OldLives,
