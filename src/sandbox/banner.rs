@@ -5,7 +5,7 @@ use super::{
     moment::{days_ago, iso_date},
 };
 use crate::clock::{Clock, SystemClock};
-use std::{fmt::Write, net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, path::Path};
 
 /// Titles and command lines of requests through the proxy at `proxy`.
 pub fn requests(proxy: &str) -> Vec<(&'static str, String)> {
@@ -87,7 +87,7 @@ pub(super) fn banner(
     proxy: &str,
     admin: SocketAddr,
     emulator: SocketAddr,
-    lifetime: Duration,
+    lifetime_secs: u64,
     config: &Path,
 ) -> String {
     let mut text = format!(
@@ -95,28 +95,24 @@ pub(super) fn banner(
          proxy     http://{proxy}   point an SDK's base URL here\n\
          admin     http://{admin}   /status, /readyz, /metrics\n\
          emulator  http://{emulator}   token endpoint and API; switches at /_sandbox\n\
-         accounts  acme (na), globex (eu); access tokens live {} s\n",
-        lifetime.as_secs()
+         accounts  acme (na), globex (eu); access tokens live {lifetime_secs} s\n"
     );
-    let mut add = |line: &str| {
-        writeln!(text, "{line}").expect("writing to a String cannot fail");
-    };
     for (title, commands) in requests(proxy).into_iter().chain(faults(proxy, emulator)) {
-        add(&format!("\n# {title}\n{commands}"));
+        text += &format!("\n# {title}\n{commands}\n");
     }
     let port = admin.port();
-    add(&format!(
+    text += &format!(
         "\n# A login: open this in a browser, and choose one of the two advertisers\n\
-         http://localhost:{port}/api/auth/amazon/login?account=initech"
-    ));
-    add(&format!("\nSwitches (curl -X POST 'http://{emulator}…')"));
-    for (what, why) in control::HELP {
-        add(&format!("  {what:<50} {why}"));
-    }
-    add("\nCtrl-C stops it.");
-    add(
-        "\n# In another shell: curl, token, exec, login, account, audit, hooks, key, doctor, status",
+         http://localhost:{port}/api/auth/amazon/login?account=initech\n\n\
+         Switches (curl -X POST 'http://{emulator}…')\n"
     );
-    text.push_str(&format!("export ADSPROXY_CONFIG='{}'", config.display()));
-    text
+    for (what, why) in control::HELP {
+        text += &format!("  {what:<50} {why}\n");
+    }
+    text + &format!(
+        "\nCtrl-C stops it.\n\n\
+         # In another shell: curl, token, exec, login, account, audit, hooks, key, doctor, status\n\
+         export ADSPROXY_CONFIG='{}'",
+        config.display()
+    )
 }

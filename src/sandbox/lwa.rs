@@ -85,10 +85,10 @@ fn basic_credentials(value: &str) -> Option<(String, String)> {
     text.split_once(':').map(|(id, secret)| (id.to_owned(), secret.to_owned()))
 }
 
-fn issue(state: &EmulatorState, form: &Form) -> Result<IssuedTokens, Emulated> {
+fn issue(state: &EmulatorState, form: &Form) -> Result<IssuedTokens, Stop> {
     let required = |name: &str| {
         let text = format!("The request is missing a required parameter : {name}");
-        form.get(name).ok_or_else(|| error(400, "invalid_request", &text))
+        form.get(name).ok_or_else(|| Stop::from(error(400, "invalid_request", &text)))
     };
     let (grant_type, client_id) = (required("grant_type")?, required("client_id")?);
     let secret = form.get("client_secret");
@@ -99,7 +99,7 @@ fn issue(state: &EmulatorState, form: &Form) -> Result<IssuedTokens, Emulated> {
         None => is_public && state.lwa.is_application(client_id),
     };
     if !is_known {
-        return Err(invalid_client());
+        return Err(invalid_client().into());
     }
     let outcome = match grant_type {
         "refresh_token" => state.lwa.refresh(client_id, required("refresh_token")?),
@@ -109,15 +109,16 @@ fn issue(state: &EmulatorState, form: &Form) -> Result<IssuedTokens, Emulated> {
             };
             state.lwa.redeem(required("code")?, required("redirect_uri")?, proves, is_public)
         }
-        _ => return Err(unsupported_grant_type()),
+        _ => return Err(unsupported_grant_type().into()),
     };
-    outcome.map_err(|refusal| match refusal {
+    let refused = |refusal| match refusal {
         TokenRefusal::RefreshToken => invalid_grant(INVALID_REFRESH_TOKEN),
         TokenRefusal::Code => invalid_grant("The request has an invalid grant parameter : code"),
         TokenRefusal::LateCode => {
             error(400, "invalid_request", "The request has an invalid parameter : code")
         }
-    })
+    };
+    Ok(outcome.map_err(refused)?)
 }
 
 fn is_proof(verifier: &str, challenge: &PkceChallenge) -> bool {

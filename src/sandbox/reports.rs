@@ -139,11 +139,11 @@ pub(super) fn download_v2(call: &ApiCall<'_>, id: &str) -> Emulated {
 }
 
 /// The report, and whether it is complete.
-fn look(call: &ApiCall<'_>, id: &str) -> Result<(SampleReport, bool), Emulated> {
+fn look(call: &ApiCall<'_>, id: &str) -> Result<(SampleReport, bool), Stop> {
     let reports = &call.service.state.api.reports;
     reports.look(&call.account, id, call.settings.report_polls).ok_or_else(|| {
         let detail = format!("Report {id} not found");
-        json(404, json!({ "code": "404", "detail": detail }))
+        json(404, json!({ "code": "404", "detail": detail })).into()
     })
 }
 

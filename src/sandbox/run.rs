@@ -15,7 +15,6 @@ use std::{
 };
 use tokio::runtime::Runtime;
 
-/// What `adsproxy sandbox` takes.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct RunOptions {
     /// Port of the proxy; 0 takes a free one
@@ -33,7 +32,6 @@ pub struct RunOptions {
     pub token_lifetime_secs: u64,
 }
 
-/// The running sandbox.
 #[derive(Debug)]
 pub struct Sandbox {
     // Dropped in this order: the proxy before what it uses.
@@ -50,19 +48,25 @@ impl Sandbox {
     /// # Errors
     /// When a port is taken, or the proxy does not start.
     pub fn start(options: &RunOptions, overrides: &[Override]) -> anyhow::Result<Self> {
-        // Known before the server starts: both are in the configuration.
-        let proxy = chosen(free_port(options.port, "--port")?)?;
-        let admin = chosen(free_port(options.admin_port, "--admin-port")?)?;
+        let proxy = free(options.port, "--port")?;
+        let admin = free(options.admin_port, "--admin-port")?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("sandbox")
             .enable_all()
             .build()
             .context("cannot start a runtime for the emulator")?;
-        let emulator = runtime.block_on(start(options))?;
+        let token_lifetime = Duration::from_secs(options.token_lifetime_secs);
+        let emulator = Emulator::start(Options {
+            listen: loopback(options.emulator_port),
+            lwa: LwaSettings { token_lifetime, ..LwaSettings::default() },
+            ..Options::default()
+        });
+        let emulator = runtime.block_on(emulator);
+        let emulator = emulator.with_context(|| taken(options.emulator_port, "--emulator-port"))?;
         let home = Home::create().context("cannot create a temporary directory")?;
         let addresses = Addresses { proxy, admin, emulator: emulator.addr() };
-        let config = home.configure(addresses, lifetime(options), overrides)?;
+        let config = home.configure(addresses, token_lifetime, overrides)?;
         let app = App::start(config).context("cannot start the proxy")?;
         Ok(Self { app, emulator, home, _runtime: runtime })
     }
@@ -72,12 +76,10 @@ impl Sandbox {
         self.home.config_path()
     }
 
-    /// The proxy's address.
     pub fn proxy_address(&self) -> &str {
         self.app.proxy_addresses().first().map_or("", String::as_str)
     }
 
-    /// The emulator.
     pub fn emulator(&self) -> &Emulator {
         &self.emulator
     }
@@ -91,7 +93,8 @@ pub fn run(options: &RunOptions, overrides: &[Override]) -> anyhow::Result<()> {
     let sandbox = Sandbox::start(options, overrides)?;
     let (admin, emulator) = (sandbox.app.admin_address(), sandbox.emulator.addr());
     let config = sandbox.config_path();
-    let text = banner(sandbox.proxy_address(), admin, emulator, lifetime(options), &config);
+    let text =
+        banner(sandbox.proxy_address(), admin, emulator, options.token_lifetime_secs, &config);
     // A reader that went away, such as `head`, is no reason to stop.
     let _ = writeln!(io::stdout().lock(), "{text}");
     // What was cut off at the end does not matter here.
@@ -99,33 +102,11 @@ pub fn run(options: &RunOptions, overrides: &[Override]) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn start(options: &RunOptions) -> anyhow::Result<Emulator> {
-    let lwa = LwaSettings { token_lifetime: lifetime(options), ..LwaSettings::default() };
-    let listen = loopback(options.emulator_port);
-    Emulator::start(Options { listen, lwa, ..Options::default() })
-        .await
-        .with_context(|| taken(options.emulator_port, "--emulator-port"))
-}
-
-fn lifetime(options: &RunOptions) -> Duration {
-    Duration::from_secs(options.token_lifetime_secs)
-}
-
-/// Looks whether a port is free, so that the complaint can name the flag.
-fn free_port(port: u16, flag: &str) -> anyhow::Result<SocketAddr> {
-    let addr = loopback(port);
-    if port != 0 {
-        TcpListener::bind(addr).with_context(|| taken(port, flag))?;
-    }
-    Ok(addr)
-}
-
-/// The address, with a free port in place of 0.
-fn chosen(addr: SocketAddr) -> anyhow::Result<SocketAddr> {
-    if addr.port() != 0 {
-        return Ok(addr);
-    }
-    Ok(TcpListener::bind(addr).and_then(|listener| listener.local_addr())?)
+/// A port that is free now: the given one, or any in place of 0. Found out before the server
+/// starts, because the configuration has it and the complaint names the flag.
+fn free(port: u16, flag: &str) -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind(loopback(port)).with_context(|| taken(port, flag))?;
+    Ok(listener.local_addr()?)
 }
 
 fn taken(port: u16, flag: &str) -> String {
