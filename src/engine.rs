@@ -101,7 +101,7 @@ impl Engine {
             None => LwaHttp::new(&tls, token.lwa_connect_timeout, token.lwa_timeout)?,
         };
         let lwa = LwaClient::new(http.clone());
-        let audit = Audit::beside(&store, &config, clock.clone())?.counted(metrics.clone());
+        let audit = Audit::of_store(&store, &config.audit, clock.clone()).counted(metrics.clone());
         let reports = Reports::new(audit.clone(), actor, control.clone());
         let with = Surroundings {
             clock: clock.clone(),

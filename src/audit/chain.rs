@@ -1,96 +1,129 @@
-//! The lines of the log: each authenticated with a key, and bound to the line before it.
+//! The lines of the log and the checkpoint beside it: each authenticated with a key, each line bound
+//! to the line before it.
 //!
 //! A line is one JSON object whose last member is `mac`: an HMAC-SHA256, by the log's key
 //! that the line names, over the MAC of the line before and all that stands before
 //! `,"mac"` in this one. The bytes themselves are authenticated: nothing depends on how a JSON
 //! writer orders or escapes.
+//!
+//! The checkpoint says how far the log had come, so that a cut-off end is found. It is one block of
+//! 512 bytes that is overwritten in place after each entry is durable: disks write a sector whole
+//! or not, and a place that was once allocated needs no space again. It is not synced: after a loss
+//! of power it may be behind the log, never ahead of it.
 
 use super::{
-    entry::{Action, Actor, Entry},
-    keys::{AuditKeys, MAC_BYTES, Unverified},
+    entry::{Action, Entry},
+    keys::{AuditKeys, Mac, Unverified},
 };
-use crate::id::AccountId;
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD as BASE64};
 use serde::{Deserialize, Serialize};
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, fs::File, io, os::unix::fs::FileExt as _, time::Duration};
 
 /// The version of the entries' schema.
-pub(super) const VERSION: u32 = 1;
+const VERSION: u32 = 1;
 /// No line is longer; so much of a file's end holds a whole one.
 pub(super) const LINE_MAX_BYTES: usize = 4096;
-/// What comes before the first line.
-pub(super) const START: Mac = [0; MAC_BYTES];
+/// Before the first line.
+pub(super) const START: Tip = Tip { seq: 0, mac: [0; 32] };
 
-/// What binds a line to all before it.
-pub(super) type Mac = [u8; MAC_BYTES];
+/// A line's number and MAC: a place in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tip {
+    pub(super) seq: u64,
+    pub(super) mac: Mac,
+}
 
-/// The members of a line, in their order, but for `mac`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Body<'a> {
-    pub(super) v: u32,
+/// What is written of an entry.
+#[derive(Serialize)]
+struct Written<'a> {
+    v: u32,
+    seq: u64,
+    time: String,
+    #[serde(flatten)]
+    entry: &'a Entry,
+    key: &'a str,
+}
+
+/// What is read of a line for a check or a search.
+#[derive(Debug, Deserialize)]
+pub(super) struct Members<'a> {
     pub(super) seq: u64,
     #[serde(borrow)]
     pub(super) time: Cow<'a, str>,
     #[serde(borrow)]
-    pub(super) actor: Cow<'a, str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) uid: Option<u32>,
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    pub(super) user: Option<Cow<'a, str>>,
+    actor: Cow<'a, str>,
     #[serde(borrow)]
     pub(super) action: Cow<'a, str>,
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    pub(super) account: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    pub(super) outcome: Cow<'a, str>,
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    pub(super) reason: Option<Cow<'a, str>>,
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    pub(super) request_id: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) generation: Option<u64>,
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    pub(super) about: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) count: Option<u64>,
-    /// Of `audit.begin` and `audit.expire`: the number of a file.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) account: Option<String>,
+    pub(super) reason: Option<String>,
     pub(super) segment: Option<u64>,
-    /// Of `audit.begin`: the MAC of the line before, which is in another file.
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    pub(super) prev: Option<Cow<'a, str>>,
+    prev: Option<String>,
     #[serde(borrow)]
     pub(super) key: Cow<'a, str>,
 }
 
-impl<'a> Body<'a> {
-    /// The body of `entry` as number `seq`.
-    pub(super) fn new(entry: &'a Entry, seq: u64, wall: Duration, key: &'a str) -> Self {
-        Self {
-            v: VERSION,
-            seq,
-            time: rfc3339(wall).into(),
-            actor: entry.actor.as_str().into(),
-            uid: entry.actor.uid(),
-            user: entry.actor.user().map(|user| user.as_str().into()),
-            action: entry.action.as_str().into(),
-            account: entry.account.as_ref().map(|account| AccountId::as_str(account).into()),
-            outcome: entry.outcome.as_str().into(),
-            reason: entry.outcome.reason().map(Cow::from),
-            request_id: entry.request_id.as_ref().map(|id| id.as_str().into()),
-            generation: entry.generation,
-            about: entry.about.as_ref().map(|about| about.as_str().into()),
-            count: entry.count,
-            segment: None,
-            prev: None,
-            key: key.into(),
+/// A line that was read: not yet known to be right.
+#[derive(Debug)]
+pub(super) struct Line<'a> {
+    /// What the MAC protects, with the MAC before it.
+    text: &'a [u8],
+    pub(super) members: Members<'a>,
+    mac: Mac,
+}
+
+impl<'a> Line<'a> {
+    /// Takes a line, without its newline, apart; none if it is not one of ours.
+    pub(super) fn parse(line: &'a [u8]) -> Option<Self> {
+        let members = serde_json::from_slice(line).ok()?;
+        let (text, mac) = split_mac(line)?;
+        Some(Self { text, members, mac })
+    }
+
+    pub(super) fn tip(&self) -> Tip {
+        Tip { seq: self.members.seq, mac: self.mac }
+    }
+
+    /// Checks it with the key it names, as the line after `before`.
+    pub(super) fn verify(&self, keys: &AuditKeys, before: Tip) -> Result<(), Unverified> {
+        if self.members.seq != before.seq.wrapping_add(1) {
+            return Err(Unverified::Refused);
         }
+        keys.verify(&self.members.key, &[LINE, &before.mac, self.text].concat(), &self.mac)
+    }
+
+    /// The place that the first line of a file says it follows.
+    pub(super) fn follows(&self) -> Option<Tip> {
+        let mac = decode_mac(self.members.prev.as_deref()?.as_bytes())?;
+        Some(Tip { seq: self.members.seq.saturating_sub(1), mac })
     }
 
     /// Says whether it is one of the log's own `action`s.
     pub(super) fn is(&self, action: Action) -> bool {
-        self.action == action.as_str() && self.actor == Actor::Audit.as_str()
+        self.members.action == action.as_str() && self.members.actor == "audit"
     }
+}
+
+/// The lines that end in a newline, without it.
+pub(super) fn complete_lines(bytes: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    let complete = bytes.iter().rposition(|&byte| byte == b'\n');
+    let bytes = complete.map(|at| &bytes[..at]);
+    bytes.into_iter().flat_map(|bytes| bytes.split(|&byte| byte == b'\n'))
+}
+
+/// Appends the line of `entry` to `lines`.
+pub(super) fn write_line(
+    entry: &Entry,
+    wall: Duration,
+    before: Tip,
+    keys: &AuditKeys,
+    lines: &mut Vec<u8>,
+) -> Tip {
+    let seq = before.seq + 1;
+    let key = keys.signing_id();
+    let written = Written { v: VERSION, seq, time: rfc3339(wall), entry, key };
+    let mac = finish(LINE, &before.mac, &written, keys, lines);
+    lines.push(b'\n');
+    Tip { seq, mac }
 }
 
 /// RFC 3339 in UTC with milliseconds.
@@ -100,111 +133,113 @@ pub(super) fn rfc3339(wall: Duration) -> String {
     format!("{:.3}", time.unwrap_or(jiff::Timestamp::MAX))
 }
 
-/// A line that was read: not yet known to be right.
-#[derive(Debug)]
-pub(super) struct Line<'a> {
-    /// What the MAC protects, with the MAC before it.
-    text: &'a [u8],
-    pub(super) body: Body<'a>,
-    pub(super) mac: Mac,
+/// What the checkpoint's file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Checkpoint {
+    /// Nothing: it has just been made, or was emptied.
+    Blank,
+    /// The last line that was acknowledged.
+    Valid(Tip),
+    Invalid,
+    KeyMissing,
 }
 
-impl<'a> Line<'a> {
-    /// Takes a line, without its newline, apart; none if it is not one of ours.
-    pub(super) fn parse(line: &'a [u8]) -> Option<Self> {
-        let body: Body<'a> = serde_json::from_slice(line).ok()?;
-        let (text, mac) = split_mac(line)?;
-        Some(Self { text, body, mac })
+#[derive(Serialize, Deserialize)]
+struct CheckpointText {
+    v: u32,
+    seq: u64,
+    last: String,
+    key: String,
+}
+
+impl Checkpoint {
+    pub(super) fn read(file: &File, keys: &AuditKeys) -> io::Result<Self> {
+        let mut block = [0; CHECKPOINT_BYTES];
+        match file.metadata()?.len() {
+            0 => return Ok(Self::Blank),
+            len if len != CHECKPOINT_BYTES as u64 => return Ok(Self::Invalid),
+            _ => file.read_exact_at(&mut block, 0)?,
+        }
+        Ok(Self::parse(block.trim_ascii_end(), keys).unwrap_or(Self::Invalid))
     }
 
-    /// Checks it with the key it names, as the line after the one with the MAC `prev`.
-    pub(super) fn verify(&self, keys: &AuditKeys, prev: &Mac) -> Result<(), Unverified> {
-        keys.verify(&self.body.key, &protected(Kind::Line, prev, self.text), &self.mac)
+    fn parse(object: &[u8], keys: &AuditKeys) -> Option<Self> {
+        let (text, mac) = split_mac(object)?;
+        let said: CheckpointText = serde_json::from_slice(object).ok()?;
+        let last = decode_mac(said.last.as_bytes())?;
+        match keys.verify(&said.key, &[CHECKPOINT, &START.mac, text].concat(), &mac) {
+            Ok(()) => Some(Self::Valid(Tip { seq: said.seq, mac: last })),
+            Err(Unverified::KeyMissing) => Some(Self::KeyMissing),
+            Err(Unverified::Refused) => None,
+        }
     }
 
-    /// The MAC that the first line of a file says it follows.
-    pub(super) fn prev(&self) -> Option<Mac> {
-        decode_mac(self.body.prev.as_deref()?.as_bytes())
+    pub(super) fn write(file: &File, tip: Tip, keys: &AuditKeys) -> io::Result<()> {
+        let (last, key) = (BASE64.encode(tip.mac), keys.signing_id().to_owned());
+        let text = CheckpointText { v: VERSION, seq: tip.seq, last, key };
+        let mut block = Vec::with_capacity(CHECKPOINT_BYTES);
+        finish(CHECKPOINT, &START.mac, &text, keys, &mut block);
+        block.resize(CHECKPOINT_BYTES - 1, b' ');
+        block.push(b'\n');
+        file.write_all_at(&block, 0)
     }
 }
 
-/// Appends the line of `body` to `lines` and returns its MAC.
-pub(super) fn write_line(
-    body: &Body<'_>,
+/// Appends `object` to `out` as JSON with its MAC as the last member.
+fn finish(
+    what: &[u8],
     prev: &Mac,
-    keys: &AuditKeys,
-    lines: &mut Vec<u8>,
-) -> Mac {
-    let text = serde_json::to_vec(body).expect("texts and numbers are JSON");
-    let mac = finish(Kind::Line, prev, text, keys, lines);
-    lines.push(b'\n');
-    mac
-}
-
-/// What a MAC protects.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Kind {
-    Line,
-    Head,
-}
-
-/// Appends the JSON object `text` to `out` with its MAC as the last member.
-pub(super) fn finish(
-    kind: Kind,
-    prev: &Mac,
-    mut text: Vec<u8>,
+    object: &impl Serialize,
     keys: &AuditKeys,
     out: &mut Vec<u8>,
 ) -> Mac {
+    let mut text = serde_json::to_vec(object).expect("texts and numbers are JSON");
     text.pop();
-    let mac = keys.sign(&protected(kind, prev, &text));
+    let mac = keys.sign(&[what, prev, &text].concat());
     out.extend_from_slice(&text);
     out.extend_from_slice(MAC_PREFIX);
-    out.extend_from_slice(encode_mac(&mac).as_bytes());
+    out.extend_from_slice(BASE64.encode(mac).as_bytes());
     out.extend_from_slice(MAC_SUFFIX);
     mac
 }
 
 /// Cuts the MAC off a JSON object that [`finish`] made.
-pub(super) fn split_mac(object: &[u8]) -> Option<(&[u8], Mac)> {
+fn split_mac(object: &[u8]) -> Option<(&[u8], Mac)> {
     let rest = object.strip_suffix(MAC_SUFFIX)?;
     let (rest, mac) = rest.split_at_checked(rest.len().checked_sub(MAC_TEXT_BYTES)?)?;
     Some((rest.strip_suffix(MAC_PREFIX)?, decode_mac(mac)?))
 }
 
-/// A line is never taken for a head, nor the MAC before it for a part of it: that has one length.
-pub(super) fn protected(kind: Kind, prev: &Mac, text: &[u8]) -> Vec<u8> {
-    let kind: &[u8] = match kind {
-        Kind::Line => b"line",
-        Kind::Head => b"head",
-    };
-    [kind, prev, text].concat()
-}
-
-pub(super) fn encode_mac(mac: &Mac) -> String {
-    BASE64.encode(mac)
-}
-
-pub(super) fn decode_mac(text: &[u8]) -> Option<Mac> {
+fn decode_mac(text: &[u8]) -> Option<Mac> {
     BASE64.decode(text).ok()?.try_into().ok()
 }
 
+/// What a MAC is about, so that a line is never taken for a checkpoint. The MAC that follows has
+/// one length, so it is never taken for a part of the text.
+const LINE: &[u8] = b"line";
+const CHECKPOINT: &[u8] = b"head";
 const MAC_PREFIX: &[u8] = b",\"mac\":\"";
 const MAC_SUFFIX: &[u8] = b"\"}";
 /// Base64 of 32 bytes without padding.
 const MAC_TEXT_BYTES: usize = 43;
+/// One sector: written whole or not at all.
+const CHECKPOINT_BYTES: usize = 512;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::tests::keys;
+    use crate::audit::{Actor, tests::keys};
 
-    fn line(entry: &Entry, prev: &Mac) -> (Vec<u8>, Mac) {
-        let body = Body::new(entry, 7, Duration::from_millis(1_795_132_800_123), "k1");
+    fn line(entry: &Entry, before: Tip) -> (Vec<u8>, Tip) {
+        let wall = Duration::from_millis(1_795_132_800_123);
         let mut lines = Vec::new();
-        let mac = write_line(&body, prev, &keys(&["k1"]), &mut lines);
+        let tip = write_line(entry, wall, before, &keys(&["k1"]), &mut lines);
         lines.pop();
-        (lines, mac)
+        (lines, tip)
+    }
+
+    fn before(byte: u8) -> Tip {
+        Tip { seq: 6, mac: [byte; 32] }
     }
 
     fn entry() -> Entry {
@@ -217,31 +252,31 @@ mod tests {
 
     #[test]
     fn a_line_reads_like_the_documented_example() {
-        let (line, mac) = line(&entry(), &START);
+        let (line, tip) = line(&entry(), before(0));
         let expected = format!(
             r#"{{"v":1,"seq":7,"time":"2026-11-20T00:00:00.123Z","actor":"server","action":"token.refresh","account":"acme","outcome":"failed","reason":"transient","generation":3,"key":"k1","mac":"{}"}}"#,
-            encode_mac(&mac)
+            BASE64.encode(tip.mac)
         );
         assert_eq!(String::from_utf8(line).expect("text"), expected);
     }
 
     #[test]
     fn a_line_verifies_after_its_predecessor_only_and_with_its_key_only() {
-        let (bytes, _) = line(&entry(), &[1; 32]);
+        let (bytes, _) = line(&entry(), before(1));
         let line = Line::parse(&bytes).expect("a line");
-        assert_eq!(line.verify(&keys(&["k0", "k1"]), &[1; 32]), Ok(()));
-        assert_eq!(line.verify(&keys(&["k1"]), &[2; 32]), Err(Unverified::Refused));
-        assert_eq!(line.verify(&keys(&["k0"]), &[1; 32]), Err(Unverified::KeyMissing));
+        assert_eq!(line.verify(&keys(&["k0", "k1"]), before(1)), Ok(()));
+        assert_eq!(line.verify(&keys(&["k1"]), before(2)), Err(Unverified::Refused));
+        assert_eq!(line.verify(&keys(&["k0"]), before(1)), Err(Unverified::KeyMissing));
     }
 
     #[test]
     fn every_flipped_bit_is_found() {
-        let (bytes, _) = line(&entry(), &START);
+        let (bytes, _) = line(&entry(), START);
         let keys = keys(&["k1"]);
         for bit in 0..bytes.len() * 8 {
             let mut changed = bytes.clone();
             changed[bit / 8] ^= 1 << (bit % 8);
-            let verified = Line::parse(&changed).map(|line| line.verify(&keys, &START));
+            let verified = Line::parse(&changed).map(|line| line.verify(&keys, START));
             assert_ne!(verified, Some(Ok(())), "bit {bit}");
         }
     }
@@ -256,6 +291,46 @@ mod tests {
             .generation(u64::MAX)
             .count(u64::MAX)
             .failed("a_rather_long_reason_code_for_a_failure_of_some_kind");
-        assert!(line(&entry, &START).0.len() < LINE_MAX_BYTES / 4);
+        assert!(line(&entry, START).0.len() < LINE_MAX_BYTES / 4);
+    }
+
+    #[test]
+    fn a_checkpoint_is_read_as_it_was_written_by_its_key_only() {
+        let file = tempfile::tempfile().expect("a file");
+        assert_eq!(Checkpoint::read(&file, &keys(&["k1"])).expect("read"), Checkpoint::Blank);
+        for seq in [0, 1, u64::MAX] {
+            let tip = Tip { seq, mac: [7; 32] };
+            Checkpoint::write(&file, tip, &keys(&["k1"])).expect("written");
+            assert_eq!(
+                Checkpoint::read(&file, &keys(&["k0", "k1"])).expect("read"),
+                Checkpoint::Valid(tip)
+            );
+            assert_eq!(
+                Checkpoint::read(&file, &keys(&["k0"])).expect("read"),
+                Checkpoint::KeyMissing
+            );
+            assert_eq!(file.metadata().expect("metadata").len(), 512);
+        }
+    }
+
+    #[test]
+    fn a_change_of_any_byte_of_a_checkpoint_that_says_something_is_found() {
+        let file = tempfile::tempfile().expect("a file");
+        Checkpoint::write(&file, Tip { seq: 12, mac: [7; 32] }, &keys(&["k1"])).expect("written");
+        let mut block = [0; CHECKPOINT_BYTES];
+        file.read_exact_at(&mut block, 0).expect("read");
+        for at in 0..block.trim_ascii_end().len() {
+            let mut changed = block;
+            changed[at] ^= 1;
+            file.write_all_at(&changed, 0).expect("written");
+            let found = Checkpoint::read(&file, &keys(&["k1"])).expect("read");
+            assert!(
+                matches!(found, Checkpoint::Invalid | Checkpoint::KeyMissing),
+                "byte {at}: {found:?}"
+            );
+        }
+        file.write_all_at(&block, 0).expect("written");
+        file.set_len(511).expect("cut");
+        assert_eq!(Checkpoint::read(&file, &keys(&["k1"])).expect("read"), Checkpoint::Invalid);
     }
 }

@@ -5,38 +5,53 @@
 
 use crate::id::AccountId;
 use aws_lc_rs::digest;
-use std::fmt::{self, Write as _};
+use serde::{Serialize, Serializer};
+use std::fmt::Write as _;
 
-/// One thing that somebody did or that happened. Made with [`Entry::new`] and what follows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One thing that was done or that happened, as the members of a line in their order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Entry {
-    pub(crate) actor: Actor,
-    pub(crate) action: Action,
-    pub(crate) outcome: Outcome,
+    #[serde(flatten)]
+    pub(super) actor: Actor,
+    pub(super) action: Action,
+    #[serde(serialize_with = "account", skip_serializing_if = "Option::is_none")]
     pub(crate) account: Option<AccountId>,
-    pub(crate) request_id: Option<Name>,
+    #[serde(flatten)]
+    pub(super) outcome: Outcome,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) request_id: Option<Name>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) generation: Option<u64>,
-    pub(crate) about: Option<Name>,
-    pub(crate) count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) about: Option<Name>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) count: Option<u64>,
+    /// Of `audit.begin` and `audit.expire`: the number of a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) segment: Option<u64>,
+    /// Of `audit.begin`: the MAC of the line before, which is in another file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) prev: Option<String>,
 }
 
 impl Entry {
-    /// Says that `actor` did `action`; the outcome is `ok` unless said otherwise.
+    /// `actor` did `action`; the outcome is `ok` unless said otherwise.
     #[must_use]
     pub fn new(actor: Actor, action: Action) -> Self {
         Self {
             actor,
             action,
-            outcome: Outcome::Ok,
             account: None,
+            outcome: Outcome::Ok,
             request_id: None,
             generation: None,
             about: None,
             count: None,
+            segment: None,
+            prev: None,
         }
     }
 
-    /// On which account.
     #[must_use]
     pub fn account(mut self, account: &AccountId) -> Self {
         self.account = Some(account.clone());
@@ -50,21 +65,13 @@ impl Entry {
         self
     }
 
-    /// It was done.
-    #[must_use]
-    pub fn ok(mut self) -> Self {
-        self.outcome = Outcome::Ok;
-        self
-    }
-
     /// It was not done; `reason` is a stable code such as `invalid_grant`.
     #[must_use]
     pub fn failed(mut self, reason: &'static str) -> Self {
-        self.outcome = Outcome::Failed(reason);
+        self.outcome = Outcome::Failed { reason };
         self
     }
 
-    /// Which request led to it; an id that is no [`Name`] is replaced by its hash.
     #[must_use]
     pub fn request_id(mut self, id: &str) -> Self {
         self.request_id = Some(Name::new(id));
@@ -78,8 +85,7 @@ impl Entry {
         self
     }
 
-    /// What else it was about, such as the id of a key or the name of a hook. Never a secret:
-    /// what is no [`Name`] is replaced by its hash.
+    /// What else it was about, such as the id of a key or the name of a hook; never a secret.
     #[must_use]
     pub fn about(mut self, what: &str) -> Self {
         self.about = Some(Name::new(what));
@@ -94,19 +100,26 @@ impl Entry {
     }
 }
 
+fn account<S: Serializer>(account: &Option<AccountId>, to: S) -> Result<S::Ok, S::Error> {
+    account.as_ref().map(AccountId::as_str).serialize(to)
+}
+
 /// Who did it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "actor", rename_all = "lowercase")]
 pub enum Actor {
-    /// Somebody at the command line.
+    /// A user at the command line.
     Cli {
         /// The user's number in the operating system.
         uid: u32,
         /// The user's name, if the number has one.
+        #[serde(skip_serializing_if = "Option::is_none")]
         user: Option<Name>,
     },
-    /// Somebody at the admin listener.
+    /// A caller at the admin listener.
     Admin {
-        /// The authenticated caller, if there is authentication.
+        /// The caller, if there is authentication.
+        #[serde(rename = "user", skip_serializing_if = "Option::is_none")]
         caller: Option<Name>,
     },
     /// The server of its own accord.
@@ -128,34 +141,10 @@ impl Actor {
         Self::Cli { uid, user: user_name(uid).map(|name| Name::new(&name)) }
     }
 
-    /// Somebody at the admin listener: `caller` if it was authenticated.
+    /// A caller at the admin listener.
     #[must_use]
     pub fn admin(caller: Option<&str>) -> Self {
         Self::Admin { caller: caller.map(Name::new) }
-    }
-
-    pub(super) fn as_str(&self) -> &'static str {
-        match self {
-            Self::Cli { .. } => "cli",
-            Self::Admin { .. } => "admin",
-            Self::Server => "server",
-            Self::Audit => "audit",
-        }
-    }
-
-    pub(super) fn uid(&self) -> Option<u32> {
-        match self {
-            Self::Cli { uid, .. } => Some(*uid),
-            _ => None,
-        }
-    }
-
-    pub(super) fn user(&self) -> Option<&Name> {
-        match self {
-            Self::Cli { user, .. } => user.as_ref(),
-            Self::Admin { caller } => caller.as_ref(),
-            _ => None,
-        }
     }
 }
 
@@ -170,48 +159,23 @@ fn user_name(uid: u32) -> Option<String> {
     user.map(str::to_owned)
 }
 
-/// How it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// About to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(tag = "outcome", rename_all = "lowercase")]
+pub(super) enum Outcome {
     Attempt,
-    /// Done.
     Ok,
-    /// Not done, for a reason with a stable code.
-    Failed(&'static str),
-}
-
-impl Outcome {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Attempt => "attempt",
-            Self::Ok => "ok",
-            Self::Failed(_) => "failed",
-        }
-    }
-
-    pub(super) fn reason(self) -> Option<&'static str> {
-        match self {
-            Self::Failed(reason) => Some(reason),
-            Self::Attempt | Self::Ok => None,
-        }
-    }
+    Failed { reason: &'static str },
 }
 
 /// Defines `Action` with the name of each in the log.
 macro_rules! actions {
-    ($($(#[$doc:meta])+ $name:ident = $text:literal,)+) => {
+    ($($name:ident = $text:literal,)+) => {
         /// What was done or happened. Names in the log never change their meaning.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Action { $($(#[$doc])+ $name,)+ }
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+        pub enum Action { $(#[serde(rename = $text)] $name,)+ }
 
         impl Action {
-            /// Every action.
-            pub const ALL: &[Self] = &[$(Self::$name),+];
-
-            /// Its name in the log.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
+            pub(crate) fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)+ }
             }
         }
@@ -219,77 +183,58 @@ macro_rules! actions {
 }
 
 actions! {
-    /// The server began.
     ServerStart = "server.start",
-    /// The server ended in order.
     ServerStop = "server.stop",
-    /// A login was begun: an advertiser was sent to Amazon.
+    // An advertiser was sent to Amazon.
     LoginStarted = "login.started",
-    /// A login was completed: a grant was stored.
+    // A grant was stored.
     Login = "login",
-    /// A grant was forgotten, and revoked where that can be done.
     Logout = "logout",
-    /// An account was put into the store.
     AccountAdd = "account.add",
-    /// An account was forgotten.
     AccountRemove = "account.remove",
-    /// An account's credential or settings were replaced.
+    // Its credential or settings were replaced.
     AccountChange = "account.change",
-    /// Accounts were imported.
     Import = "import",
-    /// An access token was handed out: `token`, `env`, `curl`.
+    // An access token was handed out: `token`, `env`, `curl`.
     TokenDisclose = "token.disclose",
-    /// A program was given access to an account: `exec`.
+    // A program was given access to an account.
     Exec = "exec",
-    /// An access token was refreshed, or could not be.
     TokenRefresh = "token.refresh",
-    /// A master key was made.
     KeyInit = "key.init",
-    /// The store was sealed with another key.
     KeyRotate = "key.rotate",
-    /// A key is no longer used.
     KeyRetire = "key.retire",
-    /// A grant is dead; a person must consent again.
     GrantReauthorizationRequired = "grant.reauthorization_required",
-    /// A grant is near its end.
     GrantExpiring = "grant.expiring",
-    /// A dead grant is alive again.
     GrantRecovered = "grant.recovered",
-    /// Client id or secret of an application were rejected.
     ApplicationRejected = "application.rejected",
-    /// A person confirmed that an account now belongs to another grant.
+    // A person confirmed that an account now belongs to another grant.
     ReconnectConfirmed = "reconnect.confirmed",
-    /// The store cannot be written or read as it should.
     StoreDegraded = "store.degraded",
-    /// Requests to the admin listener that changed nothing: refused, or with nothing to do.
+    // Requests to the admin listener that changed nothing: refused, or with nothing to do.
     RequestsIgnored = "requests.ignored",
-    /// A dead letter was sent again.
     HookResend = "hook.resend",
-    /// A file of the log begins.
+    // A file of the log begins.
     AuditBegin = "audit.begin",
-    /// Older files of the log are removed, as `audit.keep` says.
+    // Older files of the log are removed, as `audit.keep` says.
     AuditExpire = "audit.expire",
-    /// An entry that was not finished, by a crash or a full disk, was cut off.
+    // An entry that was not finished, by a crash or a full disk, was cut off.
     AuditRepair = "audit.repair",
-    /// So many things happened that could not be written down when they did.
+    // So many things happened that could not be written down when they did.
     AuditLost = "audit.lost",
-    /// The log was found changed by somebody else than adsproxy.
+    // The log was found changed by another program.
     AuditDamage = "audit.damage",
 }
 
-/// A short word: 1 to 64 letters, digits, `.`, `_`, `-`, `:`, `@`, `/`, `+` or `=`.
-#[derive(Clone, PartialEq, Eq)]
+/// A short word: 1 to 64 letters, digits, `.`, `_`, `-`, `:`, `@`, `/`, `+` or `=`. Amazon's tokens
+/// have hundreds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Name(String);
 
 impl Name {
-    /// The longest, in bytes; Amazon's tokens have hundreds.
-    pub const MAX_LEN: usize = 64;
-
     /// `text` if it is such a word, else the beginning of its SHA-256 in its place.
-    #[must_use]
-    pub fn new(text: &str) -> Self {
+    fn new(text: &str) -> Self {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-:@/+=".contains(&b);
-        if (1..=Self::MAX_LEN).contains(&text.len()) && text.bytes().all(allowed) {
+        if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
             return Self(text.to_owned());
         }
         let hash = digest::digest(&digest::SHA256, text.as_bytes());
@@ -299,48 +244,29 @@ impl Name {
         }
         Self(name)
     }
-
-    /// The word.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
 
     #[test]
     fn a_name_is_kept_and_anything_else_is_hashed() {
         for name in ["k1", "0b8e7c1a-5f0e-4a8e-9d2b-1c9d0f1e2a3b", "caller@host:8/a+b=", "x"] {
-            assert_eq!(Name::new(name).as_str(), name);
+            assert_eq!(Name::new(name).0, name);
         }
         let long = "x".repeat(65);
         for text in ["", "Atza|CANARY-token", "a b", "a\nb", "\u{1b}[2J", "ä", "a\"b", &long] {
             let name = Name::new(text);
-            assert!(name.as_str().starts_with("sha256:") && name.as_str().len() == 31, "{name:?}");
-            assert!(text.is_empty() || !name.as_str().contains(text));
+            assert!(name.0.starts_with("sha256:") && name.0.len() == 31, "{name:?}");
+            assert!(text.is_empty() || !name.0.contains(text));
         }
-    }
-
-    #[test]
-    fn every_action_has_a_name_of_its_own() {
-        let names: HashSet<_> = Action::ALL.iter().map(|action| action.as_str()).collect();
-        assert_eq!(names.len(), Action::ALL.len());
     }
 
     #[test]
     fn the_user_at_the_command_line_is_named_by_number() {
         let uid = rustix::process::getuid().as_raw();
-        assert_eq!(Actor::cli().uid(), Some(uid));
+        assert!(matches!(Actor::cli(), Actor::Cli { uid: own, .. } if own == uid));
         assert_eq!(user_name(0).as_deref(), Some("root"));
         assert_eq!(user_name(u32::MAX - 1), None);
     }

@@ -1,36 +1,34 @@
 //! The audit log: who did what with which account, append-only, never a token.
 //!
-//! A keyed hash chain shows every change by somebody without the keys ([`Audit::verify`]). What hands out
-//! or changes a credential records it first and gives up if that fails; a refresh goes on without
-//! and raises an alarm. It decides nothing about either: it only writes down, and says if it could.
+//! A keyed hash chain shows every change by a program without the keys ([`Audit::verify`]). What
+//! hands out or changes a credential records it first and gives up if that fails; a refresh goes on
+//! without and raises an alarm. It decides nothing about either: it only writes down, and says if it
+//! could.
 
 mod chain;
-pub mod entry;
+mod entry;
 mod files;
-mod head;
 mod keys;
 mod queue;
-pub mod report;
-mod snapshot;
+mod report;
 pub mod tail;
 mod verify;
 mod writer;
 
 pub use entry::{Action, Actor, Entry};
 pub use keys::AuditKeys;
-pub use report::Report;
+pub use report::AuditReport;
 
 use crate::{
     clock::Clock,
     config::{self, Config},
-    error_chain::chain as error_chain,
+    error_chain,
     metrics::Metrics,
     store::{self, Store},
 };
-use files::Files;
-use keys::KeySource;
+use files::{LogFiles, Segment};
+use parking_lot::Mutex;
 use queue::Queue;
-use snapshot::{Segment, Snapshot};
 use std::{
     io,
     path::{Path, PathBuf},
@@ -41,55 +39,43 @@ use std::{
     time::Duration,
 };
 use tracing::{error, info};
-use writer::{Appended, Writer};
 
 /// The audit log. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Audit(Option<Arc<Inner>>);
+pub struct Audit(Option<Arc<AuditLog>>);
 
 #[derive(Debug)]
-struct Inner {
-    writer: Writer,
+struct AuditLog {
+    files: LogFiles,
+    config: config::Audit,
+    /// Where the keys are: they are made with the first entry.
+    store: Store,
+    keys: OnceLock<AuditKeys>,
+    clock: Arc<dyn Clock>,
     metrics: OnceLock<Arc<Metrics>>,
+    turn: Mutex<()>,
     queue: Queue,
-    /// The last entry could not be written: said once.
+    /// The last entry could not be written: logged once.
     is_failing: AtomicBool,
-    /// Damage was found: said once.
+    /// Damage was found: logged once.
     is_damaged: AtomicBool,
 }
 
 /// Why an entry was not written, or the log not read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The system refused.
     #[error(
         "cannot {action} {path}, of the audit log: check that it is writable for this user and \
          has free space"
     )]
-    Io {
-        /// What was tried: a verb.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// Another process holds the log.
+    Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error(
         "the audit log ({path}) was in use elsewhere for more than {waited:?}: try again, and \
          look for a process that hangs"
     )]
-    Locked {
-        /// The file that is locked.
-        path: PathBuf,
-        /// How long we waited.
-        waited: Duration,
-    },
-    /// The log's key.
+    Locked { path: PathBuf, waited: Duration },
     #[error("the key of the audit log cannot be had from the store")]
     Key(#[from] store::Error),
-    /// The task that wrote ended before it was done.
     #[error("the audit log could not be written: adsproxy is going down")]
     Stopped,
 }
@@ -113,43 +99,37 @@ impl Audit {
     /// # Errors
     /// As [`Store::open`].
     pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, store::Error> {
-        match config.audit.path {
-            Some(_) => {
-                let store = Store::open(&config.store, &config.encryption)?;
-                Ok(Self::of_store(&store, &config.audit, clock))
-            }
-            None => Ok(Self::off()),
+        if config.audit.path.is_none() {
+            return Ok(Self::off());
         }
+        let store = Store::open(&config.store, &config.encryption)?;
+        Ok(Self::of_store(&store, &config.audit, clock))
     }
 
-    /// As [`Audit::new`], with the keys of `store`.
-    ///
-    /// # Errors
-    /// None.
-    pub fn beside(
-        store: &Store,
-        config: &Config,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, store::Error> {
-        Ok(Self::of_store(store, &config.audit, clock))
-    }
-
-    /// The log of `config`, whose keys are in `store`: they are made with its first entry.
+    /// The log of `config`, whose keys are in `store`.
     #[must_use]
     pub fn of_store(store: &Store, config: &config::Audit, clock: Arc<dyn Clock>) -> Self {
-        Self::with_keys(config, KeySource::of_store(store.clone()), clock)
+        Self(config.path.as_ref().map(|path| {
+            Arc::new(AuditLog {
+                files: LogFiles::new(path),
+                config: config.clone(),
+                store: store.clone(),
+                keys: OnceLock::new(),
+                clock,
+                metrics: OnceLock::new(),
+                turn: Mutex::new(()),
+                queue: Queue::default(),
+                is_failing: AtomicBool::new(false),
+                is_damaged: AtomicBool::new(false),
+            })
+        }))
     }
 
-    fn with_keys(audit: &config::Audit, keys: KeySource, clock: Arc<dyn Clock>) -> Self {
-        let writer = |path: &PathBuf| Writer::new(Files::new(path), audit, Arc::new(keys), clock);
-        Self(audit.path.as_ref().map(writer).map(|writer| Arc::new(Inner::new(writer))))
-    }
-
-    /// The same log, whose writes are counted in `metrics`.
+    /// Counts writes in `metrics` from now on.
     #[must_use]
     pub fn counted(self, metrics: Arc<Metrics>) -> Self {
-        if let Some(inner) = &self.0 {
-            let _ = inner.metrics.set(metrics);
+        if let Some(log) = &self.0 {
+            let _ = log.metrics.set(metrics);
         }
         self
     }
@@ -157,7 +137,7 @@ impl Audit {
     /// Where it is; none if it is off.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
-        self.0.as_ref().map(|inner| inner.writer.files.current.as_path())
+        self.0.as_ref().map(|log| log.files.current.as_path())
     }
 
     /// Writes `entry` down: it is durable when this returns `Ok`. Does nothing if the log is off.
@@ -166,44 +146,9 @@ impl Audit {
     /// use [`Audit::write`].
     ///
     /// # Errors
-    /// `Io` or `Locked`. Whoever is about to hand out or to change a credential must not then.
+    /// What was to be recorded, a credential handed out or changed, must not happen then.
     pub fn record(&self, entry: &Entry) -> Result<(), Error> {
-        self.record_all(std::slice::from_ref(entry))
-    }
-
-    /// Does `act` between an entry that it is about to be done and one that tells how it ended,
-    /// with `reason` if it failed.
-    ///
-    /// If the first cannot be written, `act` is not begun. If only the second cannot, the log and
-    /// the counters tell: what was done stays done, and is on record as attempted.
-    ///
-    /// # Errors
-    /// That of the first entry, or of `act`.
-    ///
-    /// # Cancel safety
-    /// As `act`; whoever leaves while it is under way leaves no second entry.
-    pub async fn around<T, E: From<Error>>(
-        &self,
-        entry: Entry,
-        reason: &'static str,
-        act: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, E> {
-        self.write(entry.clone().attempt()).await?;
-        let done = act.await;
-        let entry = if done.is_ok() { entry.ok() } else { entry.failed(reason) };
-        let _ = self.write(entry).await;
-        done
-    }
-
-    /// Writes `entries` down with one sync for all of them: all or none.
-    ///
-    /// # Errors
-    /// As [`Audit::record`].
-    pub fn record_all(&self, entries: &[Entry]) -> Result<(), Error> {
-        match &self.0 {
-            Some(inner) => inner.record(entries),
-            None => Ok(()),
-        }
+        self.0.as_ref().map_or(Ok(()), |log| log.record(std::slice::from_ref(entry)))
     }
 
     /// As [`Audit::record`], off the async threads.
@@ -212,61 +157,61 @@ impl Audit {
     /// As [`Audit::record`], and `Stopped` while the runtime goes down.
     ///
     /// # Cancel safety
-    /// An entry that was begun is written, whoever still waits for it.
+    /// An entry that was begun is written, whether or not the caller still waits for it.
     pub async fn write(&self, entry: Entry) -> Result<(), Error> {
-        self.write_all(vec![entry]).await
-    }
-
-    /// As [`Audit::record_all`], off the async threads.
-    ///
-    /// # Errors
-    /// As [`Audit::write`].
-    ///
-    /// # Cancel safety
-    /// As [`Audit::write`].
-    pub async fn write_all(&self, entries: Vec<Entry>) -> Result<(), Error> {
         let this = self.clone();
-        let written = tokio::task::spawn_blocking(move || this.record_all(&entries)).await;
+        let written = tokio::task::spawn_blocking(move || this.record(&entry)).await;
         written.unwrap_or(Err(Error::Stopped))
     }
-}
 
-/// What can be asked of a whole log. Each reads all of it, which blocks.
-impl Audit {
-    /// Checks the log from its beginning to its end; an empty report if it is off.
+    /// Does `act` between an entry that it is about to be done and one that says how it ended,
+    /// with `reason` if it failed.
+    ///
+    /// If the first cannot be written, `act` is not begun. If only the second cannot, the log and
+    /// the counters report it: what was done stays done, and is on record as attempted.
+    ///
+    /// # Errors
+    /// That of the first entry, or of `act`.
+    ///
+    /// # Cancel safety
+    /// As `act`; a caller that leaves while it is under way leaves no second entry.
+    pub async fn around<T, E: From<Error>>(
+        &self,
+        entry: Entry,
+        reason: &'static str,
+        act: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        self.write(entry.clone().attempt()).await?;
+        let done = act.await;
+        let _ = self.write(if done.is_ok() { entry } else { entry.failed(reason) }).await;
+        done
+    }
+
+    /// Checks the log from its beginning to its end, which blocks; an empty report if it is off.
     ///
     /// # Errors
     /// `Io` or `Locked`; what is wrong with the log is no error but in the report.
-    pub fn verify(&self) -> Result<Report, Error> {
-        let Some(inner) = &self.0 else { return Ok(Report::default()) };
-        inner.verify()
+    pub fn verify(&self) -> Result<AuditReport, Error> {
+        self.0.as_ref().map_or(Ok(AuditReport::default()), |log| log.verify())
     }
 
     /// Checks one file of a log on its own, such as an older one that lies elsewhere.
     ///
     /// # Errors
     /// `Io`.
-    pub fn verify_part(path: &Path, keys: &AuditKeys) -> Result<Report, Error> {
-        let segment = Segment::open(None, path)?;
+    pub fn verify_part(path: &Path, keys: &AuditKeys) -> Result<AuditReport, Error> {
         let missing = || Error::io("open", path)(io::ErrorKind::NotFound.into());
-        verify::verify_part(&segment.ok_or_else(missing)?, keys)
+        verify::verify_part(&Segment::open(None, path)?.ok_or_else(missing)?, keys)
     }
 }
 
-impl Inner {
-    fn verify(&self) -> Result<Report, Error> {
-        let keys = self.writer.keys.to_verify()?;
-        verify::verify(&Snapshot::take(&self.writer.files, &keys)?, &keys)
-    }
-
-    fn new(writer: Writer) -> Self {
-        Self {
-            writer,
-            metrics: OnceLock::new(),
-            queue: Queue::default(),
-            is_failing: AtomicBool::new(false),
-            is_damaged: AtomicBool::new(false),
+impl AuditLog {
+    fn signing_keys(&self) -> Result<AuditKeys, Error> {
+        if let Some(keys) = self.keys.get() {
+            return Ok(keys.clone());
         }
+        let keys = AuditKeys::new(&self.store.audit_keys(true)?);
+        Ok(self.keys.get_or_init(|| keys).clone())
     }
 
     fn count_write(&self, entries: usize, is_written: bool) {
@@ -275,58 +220,69 @@ impl Inner {
         }
     }
 
+    /// Writes entries with one sync for all of them: all or none. Counts them, and logs once what a
+    /// person should know.
     fn record(&self, entries: &[Entry]) -> Result<(), Error> {
         if entries.is_empty() {
             return Ok(());
         }
-        self.told(entries.len(), self.writer.append(entries))
-    }
-
-    /// Counts a write and logs what a person should know of it, once.
-    fn told(&self, count: usize, written: Result<Appended, Error>) -> Result<(), Error> {
-        self.count_write(count, written.is_ok());
-        let log = self.writer.files.current.display();
-        match written {
-            Ok(appended) => {
+        let written = self.append(entries);
+        self.count_write(entries.len(), written.is_ok());
+        let log = self.files.current.display();
+        match &written {
+            Ok(damage) => {
                 if self.is_failing.swap(false, Relaxed) {
                     info!(%log, "the audit log takes entries again");
                 }
-                if let Some(damage) = appended.damage
+                if let Some(damage) = damage
                     && !self.is_damaged.swap(true, Relaxed)
                 {
                     error!(%log, damage, "the audit log was changed: run `adsproxy audit verify`");
                 }
-                Ok(())
             }
-            Err(error) => {
-                if !self.is_failing.swap(true, Relaxed) {
-                    error!(error = %error_chain(&error), "cannot write the audit log");
-                }
-                Err(error)
+            Err(error) if !self.is_failing.swap(true, Relaxed) => {
+                error!(error = %error_chain::chain(error), "cannot write the audit log");
             }
+            Err(_) => {}
         }
+        written.map(drop)
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::clock::ManualClock;
+    use crate::{
+        clock::ManualClock,
+        config::{Encryption, EncryptionKey, StoreKind},
+        secret::Secret,
+    };
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-    /// Keys that follow from their ids.
-    pub(crate) fn keys(ids: &[&str]) -> AuditKeys {
+    /// A store whose keys for the log follow from these ids.
+    fn store(ids: &[&str]) -> Store {
         let key = |id: &&str| {
-            let mut bytes = zeroize::Zeroizing::new([0; 32]);
+            let mut bytes = [0; 32];
             bytes[..id.len()].copy_from_slice(id.as_bytes());
-            ((*id).to_owned(), bytes)
+            EncryptionKey::new(id, Secret::new(STANDARD.encode(bytes)))
         };
-        AuditKeys::new(&ids.iter().map(key).collect())
+        let config = config::Store { kind: StoreKind::Memory, path: PathBuf::new() };
+        let encryption = Encryption { keys: ids.iter().map(key).collect() };
+        Store::open(&config, &encryption).expect("it opens")
+    }
+
+    pub(crate) fn keys(ids: &[&str]) -> AuditKeys {
+        AuditKeys::new(&store(ids).audit_keys(false).expect("keys"))
     }
 
     /// A log in `directory` with its own view of the keys, as another process would have.
     pub(crate) fn audit(directory: &Path, ids: &[&str], max_bytes: u64, keep: usize) -> Audit {
         let path = Some(directory.join("audit.jsonl"));
         let config = config::Audit { path, max_bytes, keep, keep_at_least: Duration::ZERO };
-        Audit::with_keys(&config, KeySource::fixed(keys(ids)), Arc::new(ManualClock::new()))
+        Audit::of_store(&store(ids), &config, Arc::new(ManualClock::new()))
+    }
+
+    pub(crate) fn record_all(audit: &Audit, entries: &[Entry]) {
+        audit.0.as_ref().expect("a log").record(entries).expect("recorded");
     }
 }

@@ -1,6 +1,6 @@
 //! Entries that hold up nothing: written in batches on a thread of their own, equal ones counted.
 
-use super::{Action, Actor, Audit, Entry, Error, Inner};
+use super::{Action, Actor, Audit, AuditLog, Entry, Error};
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 use tokio::runtime::Handle;
@@ -88,7 +88,7 @@ impl Audit {
     }
 }
 
-impl Inner {
+impl AuditLog {
     fn write_waiting(&self) {
         let _turn = self.queue.turn.lock();
         let (entries, mut lost) = {

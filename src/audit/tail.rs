@@ -2,23 +2,16 @@
 
 use super::{
     Error,
-    chain::{Line, rfc3339},
-    files::{self, Files},
-    writer::complete_lines,
+    chain::{Line, complete_lines, rfc3339},
+    files::{LogFiles, Segment},
 };
 use crate::id::AccountId;
 use serde_json::Value;
-use std::{
-    fs::{File, Metadata},
-    os::unix::fs::{FileExt as _, MetadataExt as _},
-    path::Path,
-    time::Duration,
-};
+use std::{os::unix::fs::MetadataExt as _, path::Path, time::Duration};
 
 /// Which entries are read.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// Those about this account only.
     pub account: Option<AccountId>,
     /// Those of this action, or of this kind of actions (`token` for `token.refresh`), only.
     pub action: Option<String>,
@@ -29,14 +22,14 @@ pub struct Filter {
 /// A reader of one log.
 #[derive(Debug)]
 pub struct Tail {
-    files: Files,
+    files: LogFiles,
     filter: Filter,
     /// The time as it is written in the log, which sorts like time.
     since: Option<String>,
     /// The number of the last entry that was read.
     last: u64,
     /// The inode of the file that grows, and how much of it was read.
-    read: Option<(u64, u64)>,
+    read: (u64, u64),
 }
 
 /// An entry as it stands in the log.
@@ -54,109 +47,91 @@ impl Tail {
     #[must_use]
     pub fn new(path: &Path, filter: Filter) -> Self {
         let since = filter.since.map(rfc3339);
-        Self { files: Files::new(path), filter, since, last: 0, read: None }
+        Self { files: LogFiles::new(path), filter, since, last: 0, read: (0, 0) }
     }
 
     /// The last `count` entries, oldest first.
-    ///
-    /// # Errors
-    /// `Io`.
     pub fn last(&mut self, count: usize) -> Result<Vec<Shown>, Error> {
-        self.read_back(|shown, _| shown.len() >= count).map(|mut shown| {
-            let extra = shown.len().saturating_sub(count);
-            shown.split_off(extra)
-        })
+        let mut shown = self.read_back(|shown, _| shown.len() >= count)?;
+        Ok(shown.split_off(shown.len().saturating_sub(count)))
     }
 
     /// The entries that were added since the last read.
-    ///
-    /// # Errors
-    /// `Io`.
     pub fn added(&mut self) -> Result<Vec<Shown>, Error> {
-        let current = match File::open(&self.files.current) {
-            Ok(file) => file,
-            // Between two files.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(Error::io("open", &self.files.current)(error)),
+        // Between two files there is none.
+        let Some(current) = Segment::open(None, &self.files.current)? else {
+            return Ok(Vec::new());
         };
-        let metadata = current.metadata().map_err(Error::io("read", &self.files.current))?;
-        let Some(from) = self.read_before(&metadata) else {
+        let (inode, read) = self.read;
+        // Another file, or it was cut.
+        if inode != inode_of(&current)? || read > current.len {
             let last = self.last;
             let shown = self.read_back(|_, first| first <= last)?;
             return Ok(shown.into_iter().filter(|shown| shown.seq > last).collect());
-        };
-        let mut bytes = vec![0; usize::try_from(metadata.len() - from).unwrap_or(0)];
-        current.read_exact_at(&mut bytes, from).map_err(Error::io("read", &self.files.current))?;
-        self.note(&metadata, from, &bytes);
-        Ok(self.shown(&bytes))
-    }
-
-    /// How much of the file was read before; none if it is another one, or was cut.
-    fn read_before(&self, file: &Metadata) -> Option<u64> {
-        let (inode, read) = self.read?;
-        (inode == file.ino() && read <= file.len()).then_some(read)
-    }
-
-    fn note(&mut self, file: &Metadata, from: u64, bytes: &[u8]) {
-        let complete = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-        self.read = Some((file.ino(), from + complete as u64));
-        let newest = complete_lines(bytes).rev().find_map(Line::parse);
-        self.last = newest.map_or(self.last, |line| line.body.seq);
+        }
+        self.read_from(&current, read)
     }
 
     /// Reads file by file, newest first, until it is `enough`: of what was found so far and the
     /// number of the last file's first entry.
     fn read_back(&mut self, enough: impl Fn(&[Shown], u64) -> bool) -> Result<Vec<Shown>, Error> {
-        let archived = self.files.segments()?;
+        let mut archived = self.files.segments()?;
         let mut shown = Vec::new();
-        if let Ok(file) = File::open(&self.files.current) {
-            let metadata = file.metadata().map_err(Error::io("read", &self.files.current))?;
-            let mut bytes = vec![0; usize::try_from(metadata.len()).unwrap_or(0)];
-            file.read_exact_at(&mut bytes, 0).map_err(Error::io("read", &self.files.current))?;
-            self.note(&metadata, 0, &bytes);
-            shown = self.shown(&bytes);
-            if enough(&shown, first_seq(&bytes)) {
-                return Ok(shown);
-            }
+        let mut next = Segment::open(None, &self.files.current)?;
+        if let Some(current) = &next {
+            shown = self.read_from(current, 0)?;
         }
-        for segment in archived.into_iter().rev() {
-            let bytes = files::read(&self.files.archived(segment))?.unwrap_or_default();
-            shown = [self.shown(&bytes), shown].concat();
-            if enough(&shown, first_seq(&bytes)) {
-                break;
+        loop {
+            if let Some(segment) = next {
+                let bytes = segment.read(0)?;
+                if segment.number.is_some() {
+                    shown = [self.shown(&bytes), shown].concat();
+                }
+                let first = complete_lines(&bytes).find_map(Line::parse);
+                if enough(&shown, first.map_or(u64::MAX, |line| line.members.seq)) {
+                    return Ok(shown);
+                }
             }
+            let Some(number) = archived.pop() else { return Ok(shown) };
+            next = Segment::open(Some(number), &self.files.archived(number))?;
         }
-        Ok(shown)
+    }
+
+    /// Reads the file that grows from byte `from` on, and notes how far.
+    fn read_from(&mut self, current: &Segment, from: u64) -> Result<Vec<Shown>, Error> {
+        let bytes = current.read(from)?;
+        let complete = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        self.read = (inode_of(current)?, from + complete as u64);
+        let newest = complete_lines(&bytes).rev().find_map(Line::parse);
+        self.last = newest.map_or(self.last, |line| line.members.seq);
+        Ok(self.shown(&bytes))
     }
 
     fn accepts(&self, line: &Line<'_>) -> bool {
         let Filter { account, action, .. } = &self.filter;
-        let is_of = |action: &String| match line.body.action.strip_prefix(action.as_str()) {
-            Some(rest) => rest.is_empty() || rest.starts_with('.'),
-            None => false,
+        let is_of = |action: &String| {
+            let rest = line.members.action.strip_prefix(action.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
-        account.as_ref().is_none_or(|it| line.body.account.as_deref() == Some(it.as_str()))
+        account.as_ref().is_none_or(|it| line.members.account.as_deref() == Some(it.as_str()))
             && action.as_ref().is_none_or(is_of)
-            && self.since.as_ref().is_none_or(|since| *line.body.time >= **since)
+            && self.since.as_ref().is_none_or(|since| *line.members.time >= **since)
     }
 
     /// The entries in `bytes` that are asked for. What is no entry is left to `verify`.
     fn shown(&self, bytes: &[u8]) -> Vec<Shown> {
         let entries = complete_lines(bytes).filter_map(|text| {
-            let line = Line::parse(text)?;
-            if !self.accepts(&line) {
-                return None;
-            }
+            let line = Line::parse(text).filter(|line| self.accepts(line))?;
             let members = serde_json::from_slice(text).ok()?;
             let json = String::from_utf8(text.to_vec()).ok()?;
-            Some(Shown { seq: line.body.seq, json, members })
+            Some(Shown { seq: line.members.seq, json, members })
         });
         entries.collect()
     }
 }
 
-fn first_seq(bytes: &[u8]) -> u64 {
-    complete_lines(bytes).find_map(Line::parse).map_or(u64::MAX, |line| line.body.seq)
+fn inode_of(file: &Segment) -> Result<u64, Error> {
+    Ok(file.file.metadata().map_err(Error::io("read", &file.path))?.ino())
 }
 
 #[cfg(test)]
@@ -181,7 +156,7 @@ mod tests {
             add(&log, ["acme", "globex"][generation as usize % 2], generation);
         }
         let path = log.path().expect("a path").to_owned();
-        assert!(Files::new(&path).segments().expect("listed").len() > 1, "several files");
+        assert!(LogFiles::new(&path).segments().expect("listed").len() > 1, "several files");
         let acme = Some("acme".parse().expect("an alias"));
         let mut tail = Tail::new(&path, Filter { account: acme, ..Filter::default() });
         assert_eq!(

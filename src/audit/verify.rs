@@ -5,44 +5,63 @@
 //! changed itself).
 
 use super::{
-    chain::{Line, START},
+    AuditLog, Error,
+    chain::{Checkpoint, Line, START, Tip},
     entry::Action,
-    head::{Found, Head},
+    files::{LOCK_TIMEOUT, Segment},
     keys::{AuditKeys, Unverified},
-    report::{Finding, Kind, Report},
-    snapshot::{Segment, Snapshot},
+    report::{Anomaly, AuditReport, LogFinding},
 };
-use crate::audit::Error;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::RangeInclusive,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
-/// Checks a whole log.
-pub(super) fn verify(snapshot: &Snapshot, keys: &AuditKeys) -> Result<Report, Error> {
-    Ok(Check::new(keys, snapshot.head).all(snapshot)?.report)
+impl AuditLog {
+    /// Checks the whole log, as it is at one moment: what is appended later is not looked at.
+    pub(super) fn verify(&self) -> Result<AuditReport, Error> {
+        let keys = AuditKeys::new(&self.store.audit_keys(false)?);
+        let files = &self.files;
+        let lock = files.lock_to_read(LOCK_TIMEOUT)?;
+        let checkpoint = lock.as_ref().map(|file| Checkpoint::read(file, &keys)).transpose();
+        let checkpoint = checkpoint.map_err(Error::io("read", &files.checkpoint))?;
+        let mut segments = Vec::new();
+        for number in files.segments()? {
+            segments.extend(Segment::open(Some(number), &files.archived(number))?);
+        }
+        segments.extend(Segment::open(None, &files.current)?);
+        drop(lock);
+        let mut check = Check::new(&keys, checkpoint);
+        for segment in &segments {
+            check.segment(segment, &segment.read(0)?);
+        }
+        check.expired();
+        check.checkpoint(checkpoint, &files.checkpoint);
+        Ok(check.report)
+    }
 }
 
 /// Checks one file of a log on its own.
-pub(super) fn verify_part(segment: &Segment, keys: &AuditKeys) -> Result<Report, Error> {
+pub(super) fn verify_part(segment: &Segment, keys: &AuditKeys) -> Result<AuditReport, Error> {
     let mut check = Check::new(keys, None);
     check.is_part = true;
-    check.segment(segment, &segment.read()?);
+    check.segment(segment, &segment.read(0)?);
     let mut report = check.report;
-    report.notes.push(Finding { file: segment.path.clone(), line: 0, kind: Kind::OnItsOwn });
+    let kind = Anomaly::OnItsOwn;
+    report.notes.push(LogFinding { file: segment.path.clone(), line: 0, kind });
     Ok(report)
 }
 
 /// A check under way.
 struct Check<'a> {
     keys: &'a AuditKeys,
-    report: Report,
+    report: AuditReport,
     is_part: bool,
     /// The last line that is as it was written.
-    good: Head,
+    good: Tip,
     /// The last line in the file, if it may be in its place.
-    seen: Head,
+    seen: Tip,
     /// Where the last line is.
     at: (PathBuf, u64),
     /// The number of the file.
@@ -54,49 +73,38 @@ struct Check<'a> {
     /// Files that are not there: which finding says so, and their last number.
     gaps: BTreeMap<usize, u64>,
     expired_through: u64,
-    head: Option<Head>,
-    head_is_met: bool,
+    checkpoint: Option<Tip>,
+    checkpoint_is_met: bool,
     keys_missing: BTreeSet<String>,
 }
 
 impl<'a> Check<'a> {
-    fn new(keys: &'a AuditKeys, head: Option<Found>) -> Self {
-        let start = Head { seq: 0, mac: START };
-        let head = match head {
-            Some(Found::Valid(head)) => Some(head),
+    fn new(keys: &'a AuditKeys, checkpoint: Option<Checkpoint>) -> Self {
+        let checkpoint = match checkpoint {
+            Some(Checkpoint::Valid(tip)) => Some(tip),
             _ => None,
         };
         Self {
             keys,
-            report: Report::default(),
+            report: AuditReport::default(),
             is_part: false,
-            good: start,
-            seen: start,
+            good: START,
+            seen: START,
             at: (PathBuf::new(), 0),
             number: 0,
             missing: Vec::new(),
             displaced: None,
             gaps: BTreeMap::new(),
             expired_through: 0,
-            head,
-            head_is_met: head == Some(start),
+            checkpoint,
+            checkpoint_is_met: checkpoint == Some(START),
             keys_missing: BTreeSet::new(),
         }
     }
 
-    fn all(mut self, snapshot: &Snapshot) -> Result<Self, Error> {
-        for segment in &snapshot.segments {
-            let bytes = segment.read()?;
-            self.segment(segment, &bytes);
-        }
-        self.expired();
-        self.head(snapshot);
-        Ok(self)
-    }
-
-    fn find(&mut self, kind: Kind) {
+    fn find(&mut self, kind: Anomaly) {
         let (file, line) = self.at.clone();
-        self.report.findings.push(Finding { file, line, kind });
+        self.report.findings.push(LogFinding { file, line, kind });
     }
 
     fn segment(&mut self, segment: &Segment, bytes: &[u8]) {
@@ -109,13 +117,13 @@ impl<'a> Check<'a> {
             let line = Line::parse(&rest[..end]);
             rest = &rest[end + 1..];
             match line {
-                None => self.find(Kind::NoEntry),
-                Some(line) if self.at.1 == 1 && line.body.is(Action::AuditBegin) => {
+                None => self.find(Anomaly::NoEntry),
+                Some(line) if self.at.1 == 1 && line.is(Action::AuditBegin) => {
                     belongs = self.begin(segment, &line);
                 }
                 Some(line) => {
                     if self.at.1 == 1 {
-                        self.find(Kind::NoBeginning);
+                        self.find(Anomaly::NoBeginning);
                         self.number = segment.number.unwrap_or(self.number + 1);
                     }
                     self.line(&line);
@@ -127,13 +135,13 @@ impl<'a> Check<'a> {
             }
         }
         if !rest.is_empty() {
-            let kind = Kind::Unfinished(rest.len());
+            let kind = Anomaly::Unfinished(rest.len());
             let (file, line) = (self.at.0.clone(), self.at.1 + 1);
             // Only the file that grows can end so; older ones are finished.
             match segment.number {
-                None => self.report.notes.push(Finding { file, line, kind }),
+                None => self.report.notes.push(LogFinding { file, line, kind }),
                 Some(_) => {
-                    self.report.findings.push(Finding { file, line, kind: Kind::NoEntry });
+                    self.report.findings.push(LogFinding { file, line, kind: Anomaly::NoEntry });
                 }
             }
         }
@@ -141,13 +149,12 @@ impl<'a> Check<'a> {
 
     /// The first line of a file, which says what it follows. Says whether the file belongs here.
     fn begin(&mut self, segment: &Segment, line: &Line<'_>) -> bool {
-        let (Some(number), Some(prev)) = (line.body.segment, line.prev()) else {
-            self.find(Kind::Changed);
+        let (Some(number), Some(before)) = (line.members.segment, line.follows()) else {
+            self.find(Anomaly::Changed);
             return true;
         };
-        let before = Head { seq: line.body.seq.saturating_sub(1), mac: prev };
         let continues = before == self.good || before == self.seen;
-        let verified = line.verify(self.keys, &prev);
+        let verified = line.verify(self.keys, before);
         if verified == Err(Unverified::Refused) {
             self.number = segment.number.unwrap_or(self.number + 1);
             self.count(line);
@@ -156,7 +163,7 @@ impl<'a> Check<'a> {
         }
         let is_named = segment.number.is_none_or(|named| named == number);
         if !self.is_part && (!is_named || number <= self.number) {
-            self.find(Kind::ForeignFile);
+            self.find(Anomaly::ForeignFile);
             return false;
         }
         let newest = self.good.seq.max(self.seen.seq);
@@ -164,13 +171,13 @@ impl<'a> Check<'a> {
             // As it should be.
         } else if number > self.number + 1 {
             self.gaps.insert(self.report.findings.len(), number - 1);
-            self.find(Kind::FilesMissing(self.number + 1, number - 1));
+            self.find(Anomaly::FilesMissing(self.number + 1, number - 1));
         } else if before.seq > newest {
             self.is_missing(newest + 1..=before.seq);
         } else if before.seq == newest {
-            self.find(Kind::Changed);
+            self.find(Anomaly::Changed);
         } else {
-            self.find(Kind::ForeignFile);
+            self.find(Anomaly::ForeignFile);
             return false;
         }
         self.number = number;
@@ -185,12 +192,8 @@ impl<'a> Check<'a> {
 
     fn line(&mut self, line: &Line<'_>) {
         self.count(line);
-        let follows = |before: Head| match line.body.seq == before.seq.wrapping_add(1) {
-            true => line.verify(self.keys, &before.mac),
-            false => Err(Unverified::Refused),
-        };
-        let verified = match follows(self.good) {
-            Err(Unverified::Refused) if self.seen != self.good => follows(self.seen),
+        let verified = match line.verify(self.keys, self.good) {
+            Err(Unverified::Refused) if self.seen != self.good => line.verify(self.keys, self.seen),
             verified => verified,
         };
         match verified {
@@ -203,64 +206,62 @@ impl<'a> Check<'a> {
     /// Notes what is so whatever the line is worth.
     fn count(&mut self, line: &Line<'_>) {
         self.report.entries += 1;
-        if !self.report.keys.contains(&*line.body.key) {
-            self.report.keys.insert(line.body.key.to_string());
+        if !self.report.keys.contains(&*line.members.key) {
+            self.report.keys.insert(line.members.key.to_string());
         }
-        let this = Head { seq: line.body.seq, mac: line.mac };
-        self.head_is_met |= self.head == Some(this);
+        self.checkpoint_is_met |= self.checkpoint == Some(line.tip());
     }
 
     /// The line is as it was written, and follows one that is.
     fn accept(&mut self, line: &Line<'_>) {
-        let this = Head { seq: line.body.seq, mac: line.mac };
+        let this = line.tip();
         if this.seq <= self.seen.seq && self.missing.iter().any(|gap| gap.contains(&this.seq)) {
             // What follows it stood before it.
-            self.is_displaced(this.seq, Kind::Moved(this.seq));
+            self.is_displaced(this.seq, Anomaly::Moved(this.seq));
             self.good = this;
             return;
         }
         (self.good, self.seen) = (this, this);
-        if line.body.is(Action::AuditExpire) {
-            self.expired_through = self.expired_through.max(line.body.segment.unwrap_or(0));
+        if line.is(Action::AuditExpire) {
+            self.expired_through = self.expired_through.max(line.members.segment.unwrap_or(0));
         }
-        if line.body.is(Action::AuditDamage) {
-            self.find(Kind::Told(line.body.reason.clone().unwrap_or_default().into_owned()));
+        if line.is(Action::AuditDamage) {
+            self.find(Anomaly::Reported(line.members.reason.clone().unwrap_or_default()));
         }
     }
 
     /// The line's key is missing.
     fn unchecked(&mut self, line: &Line<'_>) {
-        if self.keys_missing.insert(line.body.key.to_string()) {
-            self.find(Kind::KeyMissing(line.body.key.to_string()));
+        if self.keys_missing.insert(line.members.key.to_string()) {
+            self.find(Anomaly::KeyMissing(line.members.key.to_string()));
         }
-        let this = Head { seq: line.body.seq, mac: line.mac };
-        (self.good, self.seen) = (this, this);
+        (self.good, self.seen) = (line.tip(), line.tip());
     }
 
     /// The line does not follow from those before it.
     fn refused(&mut self, line: &Line<'_>) {
-        let seq = line.body.seq;
+        let seq = line.members.seq;
         let newest = self.good.seq.max(self.seen.seq);
         if seq <= newest {
             let is_moved = self.missing.iter().any(|gap| gap.contains(&seq));
-            let kind = if is_moved { Kind::Moved(seq) } else { Kind::Repeated(seq) };
+            let kind = if is_moved { Anomaly::Moved(seq) } else { Anomaly::Repeated(seq) };
             self.is_displaced(seq, kind);
             return;
         }
         if seq == newest + 1 {
-            self.find(Kind::Changed);
+            self.find(Anomaly::Changed);
         } else {
             self.is_missing(newest + 1..=seq - 1);
         }
-        self.seen = Head { seq, mac: line.mac };
+        self.seen = line.tip();
     }
 
     fn is_missing(&mut self, entries: RangeInclusive<u64>) {
-        self.find(Kind::Missing(*entries.start(), *entries.end()));
+        self.find(Anomaly::Missing(*entries.start(), *entries.end()));
         self.missing.push(entries);
     }
 
-    fn is_displaced(&mut self, seq: u64, kind: Kind) {
+    fn is_displaced(&mut self, seq: u64, kind: Anomaly) {
         if self.displaced.is_none_or(|before| before + 1 != seq) {
             self.find(kind);
         }
@@ -276,23 +277,25 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn head(&mut self, snapshot: &Snapshot) {
+    fn checkpoint(&mut self, found: Option<Checkpoint>, path: &Path) {
         let last = self.good.seq.max(self.seen.seq);
         let is_clean = self.report.findings.is_empty();
-        let kind = match snapshot.head {
+        let kind = match found {
             // Made, and killed before the first entry.
-            Some(Found::Blank) if self.report.entries == 0 => return,
+            Some(Checkpoint::Blank) if self.report.entries == 0 => return,
             None if self.report.files == 0 => return,
-            None | Some(Found::Blank) => Kind::HeadMissing,
-            Some(Found::Invalid) => Kind::HeadChanged,
-            Some(Found::KeyMissing) => Kind::HeadKeyMissing,
-            Some(Found::Valid(head)) if head.seq > last => {
-                return self.find(Kind::CutOff(last + 1, head.seq));
+            None | Some(Checkpoint::Blank) => Anomaly::CheckpointMissing,
+            Some(Checkpoint::Invalid) => Anomaly::CheckpointChanged,
+            Some(Checkpoint::KeyMissing) => Anomaly::CheckpointKeyMissing,
+            Some(Checkpoint::Valid(tip)) if tip.seq > last => {
+                return self.find(Anomaly::CutOff(last + 1, tip.seq));
             }
-            Some(Found::Valid(_)) if is_clean && !self.head_is_met => Kind::HeadOfAnotherLog,
-            Some(Found::Valid(_)) => return,
+            Some(Checkpoint::Valid(_)) if is_clean && !self.checkpoint_is_met => {
+                Anomaly::CheckpointOfAnotherLog
+            }
+            Some(Checkpoint::Valid(_)) => return,
         };
-        self.report.findings.push(Finding { file: snapshot.head_path.clone(), line: 0, kind });
+        self.report.findings.push(LogFinding { file: path.to_owned(), line: 0, kind });
     }
 }
 

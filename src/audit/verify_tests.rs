@@ -1,7 +1,10 @@
 //! Tampering of every kind, in a log of ten thousand lines and in one of several files.
 
 use super::*;
-use crate::audit::{Action as Did, Actor, Audit, Entry, tests::audit};
+use crate::audit::{
+    Action as Did, Actor, Audit, Entry,
+    tests::{audit, record_all},
+};
 use std::{
     fs,
     path::Path,
@@ -25,10 +28,10 @@ fn log_of(lines: usize) -> TempDir {
 
 fn fill(log: &Audit, entries: u64) {
     let entries: Vec<Entry> = (0..entries).map(entry).collect();
-    log.record_all(&entries).expect("recorded");
+    record_all(log, &entries);
 }
 
-fn check(dir: &TempDir) -> Report {
+fn check(dir: &TempDir) -> AuditReport {
     audit(dir.path(), &["k1"], 0, 0).verify().expect("readable")
 }
 
@@ -53,25 +56,35 @@ fn an_untouched_log_is_clean() {
 type Change = fn(&mut Vec<String>);
 
 /// Each kind of tampering: what is done, which line (from 1) is named, and as what.
-const TAMPERINGS: &[(&str, Change, u64, Kind)] = &[
-    ("edit a word", |l| l[4_999] = l[4_999].replace("acme", "evil"), 5_000, Kind::Changed),
-    ("edit the last", |l| l[9_999] = l[9_999].replace("acme", "evil"), 10_000, Kind::Changed),
-    ("edit the first", |l| l[0] = l[0].replace("\"segment\":1", "\"segment\":2"), 1, Kind::Changed),
+const TAMPERINGS: &[(&str, Change, u64, Anomaly)] = &[
+    ("edit a word", |l| l[4_999] = l[4_999].replace("acme", "evil"), 5_000, Anomaly::Changed),
+    ("edit the last", |l| l[9_999] = l[9_999].replace("acme", "evil"), 10_000, Anomaly::Changed),
+    (
+        "edit the first",
+        |l| l[0] = l[0].replace("\"segment\":1", "\"segment\":2"),
+        1,
+        Anomaly::Changed,
+    ),
     (
         "edit a number",
         |l| l[4_999] = l[4_999].replace("\"generation\":4998", "\"generation\":1"),
         5_000,
-        Kind::Changed,
+        Anomaly::Changed,
     ),
-    ("add a space", |l| l[4_999] = l[4_999].replacen("\":\"", "\": \"", 1), 5_000, Kind::Changed),
-    ("edit a MAC", |l| swap_char_of_mac(&mut l[4_999]), 5_000, Kind::Changed),
-    ("garble", |l| l[4_999] = "{}".into(), 5_000, Kind::NoEntry),
-    ("empty a line", |l| l[4_999].clear(), 5_000, Kind::NoEntry),
-    ("delete one", |l| drop(l.remove(4_999)), 5_000, Kind::Missing(5_000, 5_000)),
-    ("delete many", |l| drop(l.drain(999..1_999)), 1_000, Kind::Missing(1_000, 1_999)),
-    ("delete the first", |l| drop(l.remove(0)), 1, Kind::NoBeginning),
-    ("swap two", |l| l.swap(4_999, 5_000), 5_000, Kind::Missing(5_000, 5_000)),
-    ("swap two far apart", |l| l.swap(999, 4_999), 1_000, Kind::Missing(1_000, 4_999)),
+    (
+        "add a space",
+        |l| l[4_999] = l[4_999].replacen("\":\"", "\": \"", 1),
+        5_000,
+        Anomaly::Changed,
+    ),
+    ("edit a MAC", |l| swap_char_of_mac(&mut l[4_999]), 5_000, Anomaly::Changed),
+    ("garble", |l| l[4_999] = "{}".into(), 5_000, Anomaly::NoEntry),
+    ("empty a line", |l| l[4_999].clear(), 5_000, Anomaly::NoEntry),
+    ("delete one", |l| drop(l.remove(4_999)), 5_000, Anomaly::Missing(5_000, 5_000)),
+    ("delete many", |l| drop(l.drain(999..1_999)), 1_000, Anomaly::Missing(1_000, 1_999)),
+    ("delete the first", |l| drop(l.remove(0)), 1, Anomaly::NoBeginning),
+    ("swap two", |l| l.swap(4_999, 5_000), 5_000, Anomaly::Missing(5_000, 5_000)),
+    ("swap two far apart", |l| l.swap(999, 4_999), 1_000, Anomaly::Missing(1_000, 4_999)),
     (
         "move one down",
         |l| {
@@ -79,7 +92,7 @@ const TAMPERINGS: &[(&str, Change, u64, Kind)] = &[
             l.insert(4_999, one)
         },
         1_000,
-        Kind::Missing(1_000, 1_000),
+        Anomaly::Missing(1_000, 1_000),
     ),
     (
         "move one up",
@@ -88,9 +101,9 @@ const TAMPERINGS: &[(&str, Change, u64, Kind)] = &[
             l.insert(999, one)
         },
         1_000,
-        Kind::Missing(1_000, 4_999),
+        Anomaly::Missing(1_000, 4_999),
     ),
-    ("repeat one", |l| l.insert(4_999, l[99].clone()), 5_000, Kind::Repeated(100)),
+    ("repeat one", |l| l.insert(4_999, l[99].clone()), 5_000, Anomaly::Repeated(100)),
     (
         "copy a part",
         |l| {
@@ -98,7 +111,7 @@ const TAMPERINGS: &[(&str, Change, u64, Kind)] = &[
             l.splice(4_999..4_999, part);
         },
         5_000,
-        Kind::Repeated(100),
+        Anomaly::Repeated(100),
     ),
     (
         "forge one",
@@ -107,7 +120,7 @@ const TAMPERINGS: &[(&str, Change, u64, Kind)] = &[
             l.insert(4_999, one)
         },
         5_000,
-        Kind::Changed,
+        Anomaly::Changed,
     ),
     (
         "forge at the end",
@@ -116,15 +129,15 @@ const TAMPERINGS: &[(&str, Change, u64, Kind)] = &[
             l.push(one)
         },
         10_001,
-        Kind::Changed,
+        Anomaly::Changed,
     ),
-    ("cut off one", |l| l.truncate(9_999), 9_999, Kind::CutOff(10_000, 10_000)),
-    ("cut off half", |l| l.truncate(5_000), 5_000, Kind::CutOff(5_001, 10_000)),
+    ("cut off one", |l| l.truncate(9_999), 9_999, Anomaly::CutOff(10_000, 10_000)),
+    ("cut off half", |l| l.truncate(5_000), 5_000, Anomaly::CutOff(5_001, 10_000)),
     (
         "name another key",
         |l| l[4_999] = l[4_999].replace("\"key\":\"k1\"", "\"key\":\"k9\""),
         5_000,
-        Kind::KeyMissing(String::new()),
+        Anomaly::KeyMissing(String::new()),
     ),
 ];
 
@@ -150,8 +163,8 @@ fn every_kind_of_tampering_is_found_in_ten_thousand_lines_within_a_second() {
         slowest = slowest.max(began.elapsed());
         let first = report.findings.first().unwrap_or_else(|| panic!("{what}: not found"));
         assert_eq!((&first.file, first.line), (&path, *line), "{what}: {first}");
-        assert_eq!(first.kind.as_str(), kind.as_str(), "{what}: {first}");
-        if !matches!(kind, Kind::KeyMissing(_)) {
+        assert_eq!(first.kind.describe().0, kind.describe().0, "{what}: {first}");
+        if !matches!(kind, Anomaly::KeyMissing(_)) {
             assert_eq!(first.kind, *kind, "{what}");
         }
         let count = report.findings.len();
@@ -168,8 +181,8 @@ fn what_was_moved_is_told_apart_from_what_was_deleted() {
     let mut changed = lines(&path);
     changed.swap(49, 50);
     write(&path, &changed);
-    let kinds: Vec<Kind> = check(&dir).findings.into_iter().map(|found| found.kind).collect();
-    assert_eq!(kinds, [Kind::Missing(50, 50), Kind::Moved(50)]);
+    let kinds: Vec<Anomaly> = check(&dir).findings.into_iter().map(|found| found.kind).collect();
+    assert_eq!(kinds, [Anomaly::Missing(50, 50), Anomaly::Moved(50)]);
 }
 
 /// A log of several files.
@@ -239,7 +252,7 @@ fn files_that_were_removed_exchanged_copied_or_cut_are_found() {
         change(&dir);
         let report = check(&dir);
         let first = report.findings.first().unwrap_or_else(|| panic!("{what}: not found"));
-        assert_eq!(first.kind.as_str(), kind, "{what}: {first}");
+        assert_eq!(first.kind.describe().0, kind, "{what}: {first}");
         assert_eq!(first.file, archived(&dir, number), "{what}: {first}");
     }
 }
@@ -254,8 +267,8 @@ fn files_that_were_taken_elsewhere_leave_their_numbers_behind() {
     }
     let log = audit(dir.path(), &["k1"], 2048, 0);
     (0..12).for_each(|_| fill(&log, 4));
-    let kinds: Vec<Kind> = check(&dir).findings.into_iter().map(|found| found.kind).collect();
-    assert_eq!(kinds, [Kind::FilesMissing(1, numbers.len() as u64)]);
+    let kinds: Vec<Anomaly> = check(&dir).findings.into_iter().map(|found| found.kind).collect();
+    assert_eq!(kinds, [Anomaly::FilesMissing(1, numbers.len() as u64)]);
     for number in numbers {
         fs::rename(archived(&moved, number), archived(&dir, number)).expect("moved back");
     }
@@ -267,7 +280,7 @@ fn the_head_is_missed_and_its_changes_are_found() {
     let dir = log_of(10);
     let head = dir.path().join("audit.head");
     let right = fs::read(&head).expect("read");
-    let kind = |dir: &TempDir| check(dir).findings.first().expect("found").kind.as_str();
+    let kind = |dir: &TempDir| check(dir).findings.first().expect("found").kind.describe().0;
     fs::write(&head, "{}").expect("written");
     assert_eq!(kind(&dir), "head_changed");
     fs::remove_file(&head).expect("removed");
@@ -289,7 +302,7 @@ fn a_log_that_was_written_anew_with_other_entries_does_not_fit_the_head() {
     (100..110).for_each(|count| log.record(&entry(count)).expect("recorded"));
     fs::copy(other.path().join("audit.jsonl"), dir.path().join("audit.jsonl")).expect("copied");
     let findings = check(&dir).findings;
-    assert_eq!(findings.first().expect("found").kind, Kind::HeadOfAnotherLog);
+    assert_eq!(findings.first().expect("found").kind, Anomaly::CheckpointOfAnotherLog);
 }
 
 #[test]
@@ -302,7 +315,7 @@ fn lines_of_a_key_that_is_missing_are_reported_once_and_the_others_checked() {
     assert!(both.is_clean(), "{:?}", both.findings);
     assert_eq!(Vec::from_iter(&both.keys), ["new", "old"]);
     let new = at(&["new"]).verify().expect("readable");
-    let kinds: Vec<_> = new.findings.iter().map(|found| found.kind.as_str()).collect();
+    let kinds: Vec<_> = new.findings.iter().map(|found| found.kind.describe().0).collect();
     assert_eq!(kinds, ["key_missing"]);
 }
 

@@ -26,7 +26,7 @@ fn text(dir: &TempDir, name: &str) -> String {
 fn actions(dir: &TempDir, name: &str) -> Vec<String> {
     let text = text(dir, name);
     let lines = text.lines().map(|line| Line::parse(line.as_bytes()).expect("a line"));
-    lines.map(|line| line.body.action.into_owned()).collect()
+    lines.map(|line| line.members.action.into_owned()).collect()
 }
 
 #[test]
@@ -39,13 +39,13 @@ fn entries_follow_each_other_and_are_private() {
     // As another process would.
     open(&dir, &["k1"]).record(&entry(4)).expect("recorded");
     let text = text(&dir, "audit.jsonl");
-    let mut prev = START;
-    for (index, line) in text.lines().enumerate() {
-        let line = Line::parse(line.as_bytes()).expect("a line");
-        assert_eq!(line.body.seq, index as u64 + 1);
-        assert_eq!(line.body.count.unwrap_or(0), index as u64);
-        line.verify(&crate::audit::tests::keys(&["k1"]), &prev).expect("in the chain");
-        prev = line.mac;
+    let mut before = START;
+    for (index, text) in text.lines().enumerate() {
+        assert!(index == 0 || text.contains(&format!("\"count\":{index},")), "{text}");
+        let line = Line::parse(text.as_bytes()).expect("a line");
+        line.verify(&crate::audit::tests::keys(&["k1"]), before).expect("in the chain");
+        before = line.tip();
+        assert_eq!(before.seq, index as u64 + 1);
     }
     assert_eq!(text.lines().count(), 5);
     for name in ["audit.jsonl", "audit.head"] {

@@ -256,7 +256,7 @@ impl Add {
         };
         let action = if existing.is_some() { Action::AccountChange } else { Action::AccountAdd };
         let entry = Entry::new(Actor::cli(), action).account(&self.alias);
-        let audit = Audit::beside(&store, config, Arc::new(SystemClock))?;
+        let audit = Audit::of_store(&store, &config.audit, Arc::new(SystemClock));
         let saved = async { anyhow::Ok(store.save(&record).await?) };
         audit.around(entry, "store_failed", saved).await?;
         let done = match (existing.is_some(), wants_verification) {
@@ -318,7 +318,7 @@ async fn remove(config: &Config, alias: &AccountId, yes: bool) -> anyhow::Result
     }
     let _lock = store.lock(alias).await?;
     let entry = Entry::new(Actor::cli(), Action::AccountRemove).account(alias);
-    let audit = Audit::beside(&store, config, Arc::new(SystemClock))?;
+    let audit = Audit::of_store(&store, &config.audit, Arc::new(SystemClock));
     let removed = async {
         // Links and logins under way could bring it back.
         store.notes().forget(alias).await?;

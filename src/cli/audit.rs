@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     audit::{
-        Audit, AuditKeys, Report,
+        Audit, AuditKeys, AuditReport,
         tail::{Filter, Shown, Tail},
     },
     clock::{Clock as _, SystemClock},
@@ -175,7 +175,7 @@ fn verify(config: &Config, path: Option<&Path>, json: bool) -> anyhow::Result<()
     }
 }
 
-fn check(config: &Config, path: Option<&Path>) -> anyhow::Result<Report> {
+fn check(config: &Config, path: Option<&Path>) -> anyhow::Result<AuditReport> {
     let configured = match path {
         None => Some(configured(config)?),
         Some(_) => config.audit.path.as_deref(),
@@ -202,7 +202,7 @@ fn is_same(a: &Path, b: &Path) -> bool {
     a == b || a.canonicalize().ok().is_some_and(|a| b.canonicalize().is_ok_and(|b| a == b))
 }
 
-fn summary(report: &Report) -> String {
+fn summary(report: &AuditReport) -> String {
     let shown = report.findings.iter().take(FINDINGS_MAX);
     let mut text: String = shown.map(|finding| format!("{finding}\n")).collect();
     if report.findings.len() > FINDINGS_MAX {

@@ -83,7 +83,7 @@ async fn finish(store: &Store, audit: &Audit) -> Result<bool, Unfinished> {
 /// `entry` with how a rotation ended.
 pub(crate) fn concluded(entry: Entry, done: &Result<RotationReport, store::Error>) -> Entry {
     match done {
-        Ok(report) if report.failed.is_empty() => entry.ok().count(report.resealed as u64),
+        Ok(report) if report.failed.is_empty() => entry.count(report.resealed as u64),
         Ok(report) => entry.failed("records_left").count(report.resealed as u64),
         Err(_) => entry.failed("store_failed"),
     }

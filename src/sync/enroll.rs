@@ -372,8 +372,7 @@ impl Enroller {
     async fn record_seed(&self, id: &AccountId, replaced: bool, failed: Option<&'static str>) {
         let action = if replaced { Action::AccountChange } else { Action::AccountAdd };
         let entry = Entry::new(Actor::Server, action).account(id).about("configuration");
-        let entry =
-            failed.map_or_else(|| entry.clone().ok(), |reason| entry.clone().failed(reason));
+        let entry = failed.into_iter().fold(entry, Entry::failed);
         if let Err(error) = self.audit.write(entry).await {
             warn!(account = id.as_str(), error = %chain(&error), "cannot record the new grant");
         }

@@ -179,7 +179,7 @@ impl Import {
                 }
             }
         }
-        let audit = Audit::beside(&store, &config, Arc::new(SystemClock))?;
+        let audit = Audit::of_store(&store, &config.audit, Arc::new(SystemClock));
         let (replace, dry_run) = (self.replace, self.dry_run);
         let importer = Importer { store, audit: audit.clone(), config, replace, dry_run, now };
         Arc::new(importer).apply_all(&mut records).await;
