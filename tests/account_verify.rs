@@ -5,7 +5,8 @@ use crate::support::{
     program::{Said, said},
     proxy::{ACME_REFRESH, amazon, assert_no_secret, write_private},
 };
-use adsproxy::sandbox::{CLIENT_ID, LwaFault, Rotation, Times};
+use adsproxy::sandbox::{CLIENT_ID, LwaFault, Rotation, Scripted, Times};
+use http::StatusCode;
 use std::fs;
 
 /// `account add shop` with `token` from a file.
@@ -48,6 +49,15 @@ async fn what_cannot_be_a_refresh_token_is_named_and_not_stored() {
     assert_eq!(said.code, Some(0), "{said:?}");
 }
 
+/// What a proxy on the way responds with, as if it were Login with Amazon.
+fn html_page() -> LwaFault {
+    LwaFault::Answer(Scripted {
+        status: StatusCode::FORBIDDEN,
+        headers: vec![("content-type".into(), "text/html".into())],
+        body: "<html>sorry</html>".into(),
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_refreshed_once_and_only_a_living_grant_is_stored() {
     let amazon = amazon().await;
@@ -58,7 +68,11 @@ async fn a_token_is_refreshed_once_and_only_a_living_grant_is_stored() {
     assert!(said.code == Some(1) && said.err.contains("invalid_grant"), "{said:?}");
     for (fault, code, why) in [
         (LwaFault::InvalidClient, 1, "client id or secret"),
-        (LwaFault::UnsupportedGrantType, 69, "--no-verify"),
+        (LwaFault::UnauthorizedClient, 1, "approved for the Ads API"),
+        // Neither of these is an outage: to try again would not help.
+        (LwaFault::UnsupportedGrantType, 1, "refuses the token request"),
+        (html_page(), 1, "lwa.token_url"),
+        (LwaFault::Unavailable { retry_after: None }, 69, "--no-verify"),
     ] {
         lwa.faults.add(fault, Times::Forever);
         let said = add(&commands, "Atzr|shop-grant", "--verify");

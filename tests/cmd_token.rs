@@ -4,7 +4,8 @@ use crate::support::{
     commands::Commands,
     proxy::{Proxy, Setup, amazon},
 };
-use adsproxy::sandbox::{Emulator, LwaFault, Times};
+use adsproxy::sandbox::{Emulator, LwaFault, Scripted, Times};
+use http::StatusCode;
 use serde_json::Value;
 use std::{fs, time::Duration};
 
@@ -115,6 +116,36 @@ async fn a_dead_grant_is_77_and_a_silent_lwa_69() {
     let rejected = fresh.run("token globex");
     assert_eq!(rejected.code, Some(1), "{rejected:?}");
     assert!(rejected.err.contains("client id or client secret"), "{rejected:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_refusal_has_its_own_advice_and_none_is_an_outage_with_a_server_or_without() {
+    let html = Scripted {
+        status: StatusCode::FORBIDDEN,
+        headers: vec![("content-type".into(), "text/html".into())],
+        body: "<html>sorry</html>".into(),
+    };
+    for (fault, code, advice) in [
+        (LwaFault::InvalidClient, 1, "client id or client secret"),
+        (LwaFault::UnauthorizedClient, 1, "approved for the Ads API"),
+        (LwaFault::UnsupportedGrantType, 1, "will refuse it again"),
+        (LwaFault::Answer(html), 1, "lwa.token_url"),
+        (LwaFault::Unavailable { retry_after: None }, 69, "cannot be reached"),
+    ] {
+        let amazon = amazon().await;
+        amazon.state().lwa.faults.add(fault, Times::Forever);
+        let commands = Commands::with_store(&amazon);
+        let alone = commands.run("token acme");
+        let proxy = Proxy::with(&amazon, Setup { file_store: true, ..Setup::default() });
+        let config = proxy.dir.path().join("proxy.toml");
+        let mut beside = commands.command("token acme");
+        let beside = crate::support::program::said(beside.env("ADSPROXY_CONFIG", config));
+        for said in [alone, beside] {
+            assert_eq!(said.code, Some(code), "{said:?}");
+            assert!(said.err.contains(advice), "{advice}: {said:?}");
+            assert_eq!(said.err.contains("cannot be reached"), code == 69, "{said:?}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

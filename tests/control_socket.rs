@@ -239,9 +239,18 @@ async fn root_works_beside_a_server_of_another_user_and_leaves_it_as_it_was() {
     fs::write(token.path(), "Atzr|another").expect("written");
     let add =
         format!("account add shop --region na --refresh-token-file {}", token.path().display());
+    let table = tempfile::NamedTempFile::new().expect("a private file");
+    let rows = "account,refresh_token,region\nshop,Atzr|another,na\nstall,Atzr|third,eu\n";
+    fs::write(table.path(), rows).expect("written");
+    let import = format!("import --from csv {}", table.path().display());
     for arguments in [
         &add,
+        &format!("{add} --replace"),
         "account remove shop --yes",
+        &import,
+        &format!("{import} --replace --json"),
+        "account remove shop --yes",
+        "logout stall --yes",
         "status",
         "token acme",
         "token globex --json",
@@ -251,7 +260,10 @@ async fn root_works_beside_a_server_of_another_user_and_leaves_it_as_it_was() {
         "account show acme",
         "doctor",
         "hooks list",
+        "hooks resend --all",
         "key status",
+        "key rotate",
+        "key retire gone",
         "audit tail",
         "audit verify",
         "check-config",

@@ -87,14 +87,16 @@ pub(super) fn from_server(
             client_id: text("client_id").to_owned(),
         });
     }
-    let why = said["last_error"].as_str().unwrap_or(text("detail"));
-    let no_token = format!("no token for account {alias}: {}", plain(why));
-    match (text("code"), text("state")) {
-        ("unknown_account", _) => bail!(unknown(alias)),
-        ("reauthorization_required", _) => bail!(Failure::reauthorization_required(&[alias])),
-        ("token_unavailable", "sealed" | "unreadable") => bail!(no_token),
-        ("token_unavailable" | "overloaded", _) => bail!(Failure::unavailable(no_token)),
-        _ => bail!("account {alias}: {}", plain(text("detail"))),
+    let detail = text("detail");
+    let no_token = no_token(alias, &plain(detail), said["last_error"].as_str());
+    match text("code") {
+        "unknown_account" => bail!(unknown(alias)),
+        "reauthorization_required" => bail!(Failure::reauthorization_required(&[alias])),
+        "token_unavailable" if LASTING.iter().any(|lasting| lasting.advice() == detail) => {
+            bail!(no_token)
+        }
+        "token_unavailable" | "overloaded" => bail!(Failure::unavailable(no_token)),
+        _ => bail!("account {alias}: {}", plain(detail)),
     }
 }
 
@@ -142,7 +144,7 @@ impl Session {
         });
         let token = token.map_err(|error| {
             let status = self.engine.tokens().status(&self.account.holder);
-            failure(error, &status.account, status.last_error)
+            failure(error, &status.account, status.last_error.as_deref())
         })?;
         let expires_in = token.expires_in(SystemClock.now());
         if wish.discloses && !(wish.must && expires_in < wish.least) {
@@ -159,10 +161,18 @@ impl Session {
     }
 }
 
+/// What is in the way of a token until a person acts; the rest passes.
+const LASTING: [Obstacle; 4] =
+    [Obstacle::Sealed, Obstacle::Unreadable, Obstacle::Refused, Obstacle::NotLwa];
+
+fn no_token(alias: &AccountId, advice: &str, last_error: Option<&str>) -> String {
+    let cause = last_error.map(|error| format!(" ({})", plain(error))).unwrap_or_default();
+    format!("no token for account {alias}: {advice}{cause}")
+}
+
 /// The failure, with its exit code, that `error` is for the command line.
-fn failure(error: token::Error, alias: &AccountId, last_error: Option<String>) -> anyhow::Error {
-    let why = last_error.unwrap_or_else(|| error.to_string());
-    let no_token = format!("no token for account {alias}: {why}");
+fn failure(error: token::Error, alias: &AccountId, last_error: Option<&str>) -> anyhow::Error {
+    let no_token = no_token(alias, &error.to_string(), last_error);
     match error {
         token::Error::NotConnected | token::Error::ReauthorizationRequired => {
             Failure::reauthorization_required(&[alias]).into()
@@ -170,10 +180,7 @@ fn failure(error: token::Error, alias: &AccountId, last_error: Option<String>) -
         token::Error::ApplicationRejected { why, .. } => {
             anyhow!("account {alias}: {}", why.advice())
         }
-        token::Error::Unavailable {
-            reason: Obstacle::Sealed | Obstacle::Unreadable | Obstacle::Refused | Obstacle::NotLwa,
-            ..
-        } => anyhow!(no_token),
+        token::Error::Unavailable { reason, .. } if LASTING.contains(&reason) => anyhow!(no_token),
         token::Error::Unavailable { .. } | token::Error::TooManyWaiters => {
             Failure::unavailable(no_token).into()
         }
