@@ -10,11 +10,7 @@ mod signals;
 mod surfaces;
 
 use crate::{
-    account::AccountView,
-    admin::{
-        Sources,
-        health::{Check, Health, Readiness},
-    },
+    admin::health::{Health, HealthCheck, Readiness},
     audit::{Action, Actor, Entry},
     clock::{Clock, SystemClock},
     config::{Config, ProxyAddress, Store},
@@ -31,7 +27,7 @@ use crate::{
     },
     log::{self, Log},
     login::Logins,
-    metrics::{Accounts, Metrics},
+    metrics::Metrics,
     proxy::DataPlane,
     store,
 };
@@ -124,14 +120,6 @@ impl fmt::Debug for App {
     }
 }
 
-impl Accounts for Engine {
-    fn accounts(&self) -> Vec<AccountView> {
-        let table = self.directory().snapshot();
-        // In the order of their aliases, as the table is.
-        table.values().map(|account| self.tokens().status(&account.holder)).collect()
-    }
-}
-
 impl App {
     /// Starts with the machine's clock.
     ///
@@ -197,17 +185,12 @@ impl App {
         let tls = config.listen.tls.as_ref().map(ServerTls::load).transpose()?;
         let shared = share(&engine, private.as_ref())?;
         let tokens = shared.tokens.clone();
-        let is_saved = Check::warning("store", move || tokens.unsaved() == 0);
-        let readiness = Arc::new(Health::new(vec![is_saved]));
+        let is_saved: HealthCheck = Box::new(move || tokens.unsaved() == 0);
+        let readiness = Arc::new(Health::new(vec![("store", is_saved)]));
         let drain = watch::Sender::new(false);
         let stop = watch::Sender::new(false);
-        let sources = Sources {
-            health: readiness.clone(),
-            metrics: metrics.clone(),
-            accounts: Arc::new(engine.clone()),
-        };
         let surfaces = match &private {
-            None => control.block_on(Surfaces::open(&engine, sources, &stop))?,
+            None => control.block_on(Surfaces::open(&engine, &readiness, &stop))?,
             Some(_) => Surfaces::none(),
         };
 

@@ -4,6 +4,7 @@
 pub(crate) mod keys;
 
 use crate::{
+    account::AccountView,
     audit::{Actor, Audit},
     clock::{Clock, SystemClock},
     config::Config,
@@ -284,6 +285,13 @@ impl Engine {
     #[must_use]
     pub fn tokens(&self) -> &TokenManager {
         &self.tokens
+    }
+
+    /// The view of every account, in the order of their ids.
+    #[must_use]
+    pub fn accounts(&self) -> Vec<AccountView> {
+        let table = self.directory().snapshot();
+        table.values().map(|account| self.tokens().status(&account.holder)).collect()
     }
 
     /// The accounts that are enrolled.

@@ -123,7 +123,7 @@ pub use crate::{
 #[doc(hidden)]
 pub mod testing {
     pub mod admin {
-        pub use crate::admin::route_docs;
+        pub use crate::admin::ROUTES;
     }
     pub mod app {
         pub use crate::app::App;

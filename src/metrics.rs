@@ -74,12 +74,6 @@ label! {
     }
 }
 
-/// Tells the state of all accounts at the time of asking.
-pub trait Accounts: Send + Sync {
-    /// Every account, in a stable order.
-    fn accounts(&self) -> Vec<AccountView>;
-}
-
 /// All counters of the process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -143,11 +137,11 @@ impl Metrics {
 
     /// The page for Prometheus, in the text format 0.0.4.
     #[must_use]
-    pub fn render(&self, accounts: &dyn Accounts) -> String {
+    pub fn render(&self, accounts: &[AccountView]) -> String {
         let mut page = Exposition::default();
         self.render_workers(&mut page);
         self.render_tokens(&mut page);
-        self.render_accounts(&mut page, &accounts.accounts());
+        self.render_accounts(&mut page, accounts);
         self.hooks.render(&mut page);
         page.family("adsproxy_build_info", "The running build.", Kind::Gauge);
         page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);

@@ -4,14 +4,6 @@ use super::*;
 use crate::{account::State, id::Region};
 use std::collections::{BTreeMap, BTreeSet};
 
-struct Known(Vec<AccountView>);
-
-impl Accounts for Known {
-    fn accounts(&self) -> Vec<AccountView> {
-        self.0.clone()
-    }
-}
-
 fn account(alias: &str, expires_in: Option<u64>) -> AccountView {
     AccountView {
         account: alias.parse().unwrap(),
@@ -81,7 +73,7 @@ fn check_histogram(page: &str, name: &str, samples: &BTreeMap<String, f64>) {
 
 #[test]
 fn the_page_is_well_formed_and_holds_every_documented_name() {
-    let accounts = Known(vec![account("acme", Some(60)), account("new", None)]);
+    let accounts = vec![account("acme", Some(60)), account("new", None)];
     let page = metrics(10).render(&accounts);
     check(&page);
     for name in [
@@ -131,7 +123,7 @@ fn workers_are_summed() {
     one.connection_opened();
     one.connection_closed();
     two.upstream_connection_opened();
-    let samples = check(&metrics.render(&Known(vec![])));
+    let samples = check(&metrics.render(&[]));
     for (series, value) in [
         ("adsproxy_requests_total{code_class=\"2xx\"}", 2.0),
         ("adsproxy_requests_total{code_class=\"5xx\"}", 1.0),
@@ -163,7 +155,7 @@ fn refreshes_and_store_writes_are_counted_by_outcome() {
     metrics.token_refresh(Trigger::Forced, RefreshOutcome::Transient, second);
     metrics.token_refresh(Trigger::Forced, RefreshOutcome::Transient, second);
     metrics.store_write(false);
-    let samples = check(&metrics.render(&Known(vec![])));
+    let samples = check(&metrics.render(&[]));
     let forced = "adsproxy_token_refresh_total{trigger=\"forced\",outcome=\"transient\"}";
     assert_eq!(samples[forced], 2.0);
     assert_eq!(samples["adsproxy_token_refresh_duration_seconds_count"], 2.0);
@@ -173,7 +165,7 @@ fn refreshes_and_store_writes_are_counted_by_outcome() {
 
 #[test]
 fn accounts_beyond_the_cap_have_no_series_but_are_counted() {
-    let accounts = Known(["a", "b", "c"].map(|alias| account(alias, Some(60))).into());
+    let accounts = ["a", "b", "c"].map(|alias| account(alias, Some(60)));
     let page = metrics(2).render(&accounts);
     let samples = check(&page);
     assert_eq!(samples["adsproxy_token_expiry_seconds{account=\"b\"}"], 60.0);
@@ -189,7 +181,7 @@ fn a_grant_has_an_expiry_only_if_its_consent_is_dated() {
         consent_days_left,
         ..account(alias, None)
     });
-    let page = metrics(9).render(&Known(accounts.into()));
+    let page = metrics(9).render(&accounts);
     let samples = check(&page);
     assert_eq!(samples["adsproxy_grant_expiry_seconds{account=\"a\"}"], 2_592_000.0);
     assert_eq!(samples["adsproxy_grant_expiry_seconds{account=\"b\"}"], 0.0);
@@ -198,7 +190,7 @@ fn a_grant_has_an_expiry_only_if_its_consent_is_dated() {
 
 #[test]
 fn an_account_without_a_token_has_no_expiry() {
-    let page = metrics(2).render(&Known(vec![account("a", None)]));
+    let page = metrics(2).render(&[account("a", None)]);
     assert!(!page.contains("adsproxy_token_expiry_seconds{"));
     assert!(page.contains("adsproxy_grant_state{account=\"a\""));
 }

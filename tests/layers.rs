@@ -17,10 +17,9 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "admin",
         &[
-            "inbound", "login", // Which return addresses it can answer.
+            "inbound", "login", "problem", "proxy", // Which return addresses it can answer.
             // What commands are given over the control socket is recorded.
-            "audit", "config", "sync", "account", "engine", "token", "metrics", "provider",
-            "secret", "id",
+            "audit", "config", "sync", "account", "engine", "token", "provider", "secret", "id",
         ],
     ),
     // Stands on what the server, the commands and the library share.
@@ -45,6 +44,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "engine",
         &[
             "sync",
+            "account",
             "audit",
             "token",
             "reports",

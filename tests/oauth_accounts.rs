@@ -267,7 +267,11 @@ async fn hosts_and_sites_are_kept_out_but_amazons_answer_comes_in() {
     }
     assert_eq!(exchanges(&amazon), 0);
     let done = come_back_in_browser(admin, &back, &begun.cookie).await;
-    assert!(done.status == 200 && done.text.contains("Whom you became"), "{}", done.text);
+    assert!(
+        done.status == 200 && done.text.contains("Profiles this login gives access to"),
+        "{}",
+        done.text
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

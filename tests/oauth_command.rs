@@ -143,7 +143,7 @@ async fn login_listens_by_itself_and_opens_the_browser_that_the_person_prefers()
     .await;
     assert!(running.said().contains("Allowed Return URLs"), "{}", running.said());
     let page = browse(alone.admin, &url, INITECH).await;
-    assert!(page.contains("Whom you became"), "{page}");
+    assert!(page.contains("Profiles this login gives access to"), "{page}");
     let said = running.end();
     assert_eq!(said.code, Some(0), "{said:?}");
     assert!(said.out.starts_with("account initech connected: region fe, application default\n"));

@@ -1,56 +1,145 @@
-//! The accounts: `GET /status`, `GET /api/v1/accounts`, `GET` and `DELETE /api/v1/accounts/{id}`.
+//! The accounts and their tokens, never a token itself.
 
 use super::{
-    Call, Sources,
-    respond::{Reply, json as respond_json, json_of},
-    tokens,
+    AdminCall,
+    arguments::Arguments,
+    oauth::account,
+    respond::{Reply, json},
 };
-use crate::{id::AccountId, login::LoginError};
+use crate::{
+    account::AccountView,
+    audit::Action,
+    engine::Engine,
+    id::AccountId,
+    login::{LoginCause, LoginError},
+    problem::Problem,
+    proxy,
+    sync::Account,
+    token,
+};
 use serde_json::{Value, json};
+use std::{sync::Arc, time::Instant};
 
 /// All accounts and whether the store works.
-pub(super) fn status(sources: &Sources, _query: &str) -> Reply {
-    let accounts: Vec<Value> = sources
-        .accounts
-        .accounts()
-        .iter()
-        .map(|status| {
-            json!({
-                "account": status.account.as_str(),
-                "state": status.state.as_str(),
-                "region": status.region.as_str(),
-                "application": status.application,
-                "expires_in_secs": status.expires_in.map(|left| left.as_secs()),
-                "generation": status.generation,
-                "last_error": status.last_error,
-                "reauthorization_required": status.reauthorization_required,
-                "consent_days_left": status.consent_days_left,
-                "unsaved": status.is_unsaved,
-            })
-        })
-        .collect();
-    let degraded = accounts.iter().any(|account| account["unsaved"] == true);
-    let store = if degraded { "degraded" } else { "ok" };
-    respond_json(
-        &json!({ "version": env!("CARGO_PKG_VERSION"), "store": store, "accounts": accounts }),
-    )
+pub(super) async fn overview(call: AdminCall) -> Result<Reply, LoginError> {
+    let accounts = call.logins.engine.accounts();
+    let is_degraded = accounts.iter().any(|account| account.is_unsaved);
+    Ok(json(&json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "store": if is_degraded { "degraded" } else { "ok" },
+        "accounts": accounts.iter().map(overview_of).collect::<Vec<_>>(),
+    })))
 }
 
-pub(super) async fn list(call: Call) -> Result<Reply, LoginError> {
-    Ok(respond_json(&tokens::all(&call.logins.engine)))
+pub(super) fn overview_of(account: &AccountView) -> Value {
+    json!({
+        "account": account.account.as_str(),
+        "state": account.state.as_str(),
+        "region": account.region,
+        "application": account.application,
+        "expires_in_secs": account.expires_in.map(|left| left.as_secs()),
+        "generation": account.generation,
+        "last_error": account.last_error,
+        "reauthorization_required": account.reauthorization_required,
+        "consent_days_left": account.consent_days_left,
+        "unsaved": account.is_unsaved,
+    })
 }
 
-pub(super) async fn show(call: Call) -> Result<Reply, LoginError> {
+pub(super) async fn list(call: AdminCall) -> Result<Reply, LoginError> {
     let engine = &call.logins.engine;
-    let account = tokens::find(engine, &id(&call)?)?;
-    Ok(respond_json(&tokens::describe(engine, &account)))
+    let accounts = engine.accounts();
+    let accounts: Vec<_> = accounts.iter().map(|account| details(engine, account)).collect();
+    Ok(json(&json!({ "accounts": accounts })))
+}
+
+pub(super) async fn show(call: AdminCall) -> Result<Reply, LoginError> {
+    let engine = &call.logins.engine;
+    Ok(json(&describe(engine, &*find(engine, &id(&call)?)?)))
 }
 
 /// The same as a logout.
-pub(super) async fn delete(call: Call) -> Result<Reply, LoginError> {
-    Ok(json_of(&call.logins.logout(&id(&call)?).await?))
+pub(super) async fn delete(call: AdminCall) -> Result<Reply, LoginError> {
+    Ok(json(&call.logins.logout(&id(&call)?).await?))
 }
 
-pub(super) fn id(call: &Call) -> Result<AccountId, LoginError> {
-    call.id.parse().map_err(LoginError::bad_request)
+/// How long the token of one account, or of each, lives.
+pub(super) async fn token_status(call: AdminCall) -> Result<Reply, LoginError> {
+    if call.query.all("account").is_empty() {
+        return list(call).await;
+    }
+    let engine = &call.logins.engine;
+    Ok(json(&describe(engine, &*find(engine, &account(&call.query)?)?)))
+}
+
+/// Fetches a new access token, at most one per `token.forced_refresh_min_interval_secs`.
+pub(super) async fn refresh(call: AdminCall) -> Result<Reply, LoginError> {
+    let form = Arguments::of_body(&call.parts.headers, call.body).await?;
+    let named = if form.one("account")?.is_some() { &form } else { &call.query };
+    let (logins, engine) = (&call.logins, &call.logins.engine);
+    let account = find(engine, &account(named)?)?;
+    let id = logins.request_id.as_bytes();
+    let interval = engine.config().token.forced_refresh_min_interval;
+    if call.admin.0.throttle.is_refresh_due(&account.id, interval, Instant::now()) {
+        // The refresh itself is the server's entry, with the same id; this one names who asked for
+        // it. A refresh goes on without the audit log: a metric counts entries that are missing.
+        let entry = logins.entry(Action::TokenRefresh, &account.id).attempt();
+        let _ = engine.audit().count(entry).await;
+    }
+    let (tokens, holder) = (engine.tokens(), &account.holder);
+    let before = tokens.status(holder).generation;
+    let done = match tokens.token_at(holder, engine.clock().now(), id).await {
+        // One that was fetched just now need not be fetched again.
+        Ok(token) if token.generation() > before => Ok(()),
+        Ok(token) => tokens
+            .replace(holder, &token, id)
+            .await
+            .and_then(|replacement| replacement.failed.map_or(Ok(()), Err)),
+        Err(error) => Err(error),
+    };
+    let mut body = describe(engine, &account);
+    body["refreshed"] = (tokens.status(holder).generation > before).into();
+    body["success"] = done.is_ok().into();
+    Ok(match done {
+        Ok(()) => json(&body),
+        Err(error) => failed(error, body, &call.request_id),
+    })
+}
+
+/// The account in the path.
+pub(super) fn id(call: &AdminCall) -> Result<AccountId, LoginError> {
+    call.segment.parse().map_err(LoginError::bad_request)
+}
+
+pub(super) fn find(engine: &Engine, id: &AccountId) -> Result<Arc<Account>, LoginError> {
+    let known = engine.directory().snapshot().get(id).cloned();
+    known.ok_or_else(|| {
+        LoginError::new(LoginCause::UnknownAccount, format!("there is no account {id}"))
+    })
+}
+
+pub(super) fn describe(engine: &Engine, account: &Account) -> Value {
+    details(engine, &engine.tokens().status(&account.holder))
+}
+
+fn details(engine: &Engine, account: &AccountView) -> Value {
+    let left = account.expires_in.filter(|left| !left.is_zero());
+    let expires_at = left.and_then(|left| {
+        let at = engine.clock().now().wall + left;
+        Some(jiff::Timestamp::from_second(i64::try_from(at.as_secs()).ok()?).ok()?.to_string())
+    });
+    let mut body = overview_of(account);
+    body["token_type"] = "bearer".into();
+    body["valid"] = left.is_some().into();
+    body["expires_at"] = expires_at.into();
+    body["expires_in"] = left.map(|left| left.as_secs()).into();
+    body["needs_refresh"] =
+        left.is_none_or(|left| left <= engine.config().token.refresh_buffer).into();
+    body
+}
+
+/// What the data plane says of an account without a token, and `more`.
+pub(super) fn failed(error: token::Error, more: Value, request_id: &http::HeaderValue) -> Reply {
+    let error = proxy::Error::Token(error);
+    Problem { more: Some(more), ..error.problem() }.respond(request_id)
 }

@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::{account::AccountView, config, id::Region};
-use health::{Check, Readiness};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use health::{HealthCheck, Readiness};
+use http::header::CONTENT_TYPE;
 use http_body_util::Empty;
 use serde_json::{Value, json};
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 use tokio::{
@@ -16,41 +16,28 @@ use tokio::{
     sync::watch,
 };
 
-struct Known;
-
-impl Accounts for Known {
-    fn accounts(&self) -> Vec<AccountView> {
-        vec![AccountView {
-            account: "acme".parse().unwrap(),
-            state: crate::account::State::ReauthorizationRequired,
-            region: Region::Fe,
-            application: "default".into(),
-            expires_in: None,
-            generation: 7,
-            last_error: Some("invalid_grant".into()),
-            reauthorization_required: true,
-            consent_days_left: Some(12),
-            is_unsaved: false,
-        }]
-    }
+/// The service of one listener over accounts of its own, and its readiness and store.
+fn served(surface: AdminSurface, guard: Guard) -> (Admin, Arc<Health>, Arc<AtomicBool>) {
+    let is_saved = Arc::new(AtomicBool::new(true));
+    let asked = Arc::clone(&is_saved);
+    let check: HealthCheck = Box::new(move || asked.load(Ordering::SeqCst));
+    let health = Arc::new(Health::new(vec![("store", check)]));
+    let logins = crate::login::tests::logins().0;
+    (Admin::new(surface, Arc::clone(&health), guard, logins), health, is_saved)
 }
 
-fn sources() -> (Sources, Arc<AtomicU64>) {
-    let broken = Arc::new(AtomicU64::new(0));
-    let asked = Arc::clone(&broken);
-    let check = Check::new("store", move || asked.load(Ordering::SeqCst) == 0);
-    let metrics = Metrics::new(&config::Metrics { account_labels_max: 5 }, Arc::default());
-    let health = Arc::new(Health::new(vec![check]));
-    (Sources { health, metrics, accounts: Arc::new(Known) }, broken)
+fn admin() -> Admin {
+    served(AdminSurface::Admin, Guard::default()).0
 }
 
-fn request(method: &str, path: &str, host: &str) -> Request<Empty<Bytes>> {
-    Request::builder().method(method).uri(path).header("host", host).body(Empty::new()).unwrap()
+fn request(method: &str, path: &str, host: &str) -> Request<AdminBody> {
+    let body = Empty::new().map_err(|never| match never {}).boxed();
+    Request::builder().method(method).uri(path).header("host", host).body(body).unwrap()
 }
 
 /// Status, content type and body of an answer.
-async fn ask(admin: &Admin, request: &Request<Empty<Bytes>>) -> (u16, String, String) {
-    let response = admin.clone().handle(request.clone()).await;
+async fn ask(admin: &Admin, request: Request<AdminBody>) -> (u16, String, String) {
+    let response = admin.clone().handle(request).await;
     assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
     assert_eq!(response.headers()[X_CONTENT_TYPE_OPTIONS], "nosniff");
     let kind = response.headers()[CONTENT_TYPE].to_str().unwrap().to_owned();
@@ -60,14 +47,13 @@ async fn ask(admin: &Admin, request: &Request<Empty<Bytes>>) -> (u16, String, St
 }
 
 async fn get(admin: &Admin, path: &str) -> (u16, String, String) {
-    ask(admin, &request("GET", path, "localhost:8788")).await
+    ask(admin, request("GET", path, "localhost:8788")).await
 }
 
 #[tokio::test]
 async fn health_follows_the_life_of_the_process_on_both_listeners() {
-    let (sources, broken) = sources();
-    let health = Arc::clone(&sources.health);
-    for admin in [Admin::health(sources.clone()), Admin::guarded(sources, Guard::default(), None)] {
+    for surface in [AdminSurface::Health, AdminSurface::Admin] {
+        let (admin, health, is_saved) = served(surface, Guard::default());
         let codes = async || {
             let mut codes = Vec::new();
             for path in ["/livez", "/startupz", "/readyz", "/healthz"] {
@@ -75,48 +61,59 @@ async fn health_follows_the_life_of_the_process_on_both_listeners() {
             }
             codes
         };
-        match health.readiness() {
-            Readiness::Starting => {
-                assert_eq!(codes().await, [200, 503, 503, 503]);
-                health.set(Readiness::Ready);
-                assert_eq!(codes().await, [200, 200, 200, 200]);
-                broken.store(1, Ordering::SeqCst);
-                assert_eq!(codes().await, [200, 200, 503, 503]);
-                let (code, _, body) = get(&admin, "/readyz?verbose").await;
-                assert_eq!((code, body.contains("[-] store failed")), (503, true));
-                broken.store(0, Ordering::SeqCst);
-                assert_eq!(get(&admin, "/readyz").await.2, "ok\n");
-                health.set(Readiness::Draining);
-            }
-            _ => assert_eq!(codes().await, [200, 200, 503, 503]),
-        }
+        assert_eq!(codes().await, [200, 503, 503, 503]);
+        health.set(Readiness::Ready);
+        assert_eq!(codes().await, [200, 200, 200, 200]);
+        is_saved.store(false, Ordering::SeqCst);
+        let (code, _, body) = get(&admin, "/readyz?verbose").await;
+        assert_eq!((code, body.contains("[!] store degraded")), (200, true), "requests go on");
+        assert_eq!(get(&admin, "/readyz").await.2, "ok\n");
+        health.set(Readiness::Draining);
+        assert_eq!(codes().await, [200, 200, 503, 503]);
     }
 }
 
 #[tokio::test]
-async fn status_lists_accounts_on_the_admin_listener_only() {
-    let (sources, _) = sources();
-    let admin = Admin::guarded(sources.clone(), Guard::default(), None);
+async fn status_is_on_the_admin_listener_only() {
+    let admin = admin();
     let (code, kind, body) = get(&admin, "/status").await;
     assert_eq!((code, kind.as_str()), (200, "application/json"));
-    let expected = json!({ "version": env!("CARGO_PKG_VERSION"), "store": "ok", "accounts": [{
-        "account": "acme", "state": "reauthorization_required", "region": "fe",
-        "application": "default", "expires_in_secs": null, "generation": 7,
-        "last_error": "invalid_grant", "reauthorization_required": true,
-        "consent_days_left": 12, "unsaved": false,
-    }] });
+    let expected = json!({ "version": env!("CARGO_PKG_VERSION"), "store": "ok", "accounts": [] });
     assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
     assert_eq!(get(&admin, "/").await.0, 200);
-    let health = Admin::health(sources);
+    let health = served(AdminSurface::Health, Guard::default()).0;
     assert_eq!(get(&health, "/status").await.0, 404);
     assert_eq!(get(&health, "/").await.0, 404);
     let (code, kind, _) = get(&health, "/metrics").await;
     assert_eq!((code, kind.as_str()), (200, "text/plain; version=0.0.4; charset=utf-8"));
 }
 
+#[test]
+fn status_shows_what_an_account_is() {
+    let view = AccountView {
+        account: "acme".parse().unwrap(),
+        state: crate::account::State::ReauthorizationRequired,
+        region: Region::Fe,
+        application: "default".into(),
+        expires_in: None,
+        generation: 7,
+        last_error: Some("invalid_grant".into()),
+        reauthorization_required: true,
+        consent_days_left: Some(12),
+        is_unsaved: false,
+    };
+    let expected = json!({
+        "account": "acme", "state": "reauthorization_required", "region": "fe",
+        "application": "default", "expires_in_secs": null, "generation": 7,
+        "last_error": "invalid_grant", "reauthorization_required": true,
+        "consent_days_left": 12, "unsaved": false,
+    });
+    assert_eq!(accounts::overview_of(&view), expected);
+}
+
 #[tokio::test]
 async fn unknown_paths_and_methods_are_problems() {
-    let admin = Admin::guarded(sources().0, Guard::default(), None);
+    let admin = admin();
     for path in ["/nothing", "/livez/", "//livez", "/LIVEZ", "/debug/pprof"] {
         let (code, kind, body) = get(&admin, path).await;
         assert_eq!((code, kind.as_str()), (404, "application/problem+json"), "{path}");
@@ -132,34 +129,30 @@ async fn unknown_paths_and_methods_are_problems() {
 
 #[tokio::test]
 async fn the_admin_listener_answers_no_foreign_host_or_site_but_the_health_listener_does() {
-    let (sources, _) = sources();
-    let admin = Admin::guarded(
-        sources.clone(),
-        Guard::new(&crate::config::Guard {
-            allowed_hosts: vec!["ads.internal".into()],
-            ..Default::default()
-        }),
-        None,
-    );
-    let health = Admin::health(sources);
-    assert_eq!(ask(&admin, &request("GET", "/livez", "ads.internal:1")).await.0, 200);
-    let foreign = request("GET", "/livez", "10.1.2.3:8789");
-    assert_eq!(ask(&admin, &foreign).await.0, 403);
-    assert_eq!(ask(&health, &foreign).await.0, 200);
+    let guard = Guard::new(&config::Guard {
+        allowed_hosts: vec!["ads.internal".into()],
+        ..Default::default()
+    });
+    let admin = served(AdminSurface::Admin, guard).0;
+    let health = served(AdminSurface::Health, Guard::default()).0;
+    assert_eq!(ask(&admin, request("GET", "/livez", "ads.internal:1")).await.0, 200);
+    let foreign = || request("GET", "/livez", "10.1.2.3:8789");
+    assert_eq!(ask(&admin, foreign()).await.0, 403);
+    assert_eq!(ask(&health, foreign()).await.0, 200);
     let mut browser = request("GET", "/status", "localhost");
     browser.headers_mut().insert("sec-fetch-site", HeaderValue::from_static("cross-site"));
-    let (code, kind, body) = ask(&admin, &browser).await;
+    let (code, kind, body) = ask(&admin, browser).await;
     assert_eq!((code, kind.as_str()), (403, "application/problem+json"));
     assert!(body.contains("caller_rejected"), "{body}");
 }
 
 #[tokio::test]
-async fn serves_over_a_socket_and_finishes_when_told_to_drain() {
+async fn serves_over_a_socket_and_finishes_at_a_drain() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (drain, drained) = watch::channel(false);
     let serving = {
-        let service = Admin::health(sources().0);
+        let service = served(AdminSurface::Health, Guard::default()).0;
         let service = move |_: &_| Some(service.clone());
         tokio::spawn(crate::listen::control_plane::serve(listener, service, drained))
     };
@@ -173,5 +166,5 @@ async fn serves_over_a_socket_and_finishes_when_told_to_drain() {
     stream.read_to_end(&mut rest).await.unwrap();
     assert!(rest.ends_with(b"\r\n\r\n"), "a HEAD has no body");
     tokio::time::timeout(Duration::from_secs(4), serving).await.unwrap().unwrap();
-    assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(address).await.is_err(), "the listener is closed");
 }

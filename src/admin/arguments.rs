@@ -1,6 +1,6 @@
 //! What a request says: arguments of the address or of a small body, cookies.
 
-use super::RequestBody;
+use super::AdminBody;
 use crate::{login::LoginError, secret::Secret};
 use bytes::Bytes;
 use http::{HeaderMap, header};
@@ -28,10 +28,7 @@ impl Arguments {
     ///
     /// # Errors
     /// `BadRequest` if it is too long, too slow, or no JSON object.
-    pub(super) async fn of_body(
-        headers: &HeaderMap,
-        body: RequestBody,
-    ) -> Result<Self, LoginError> {
+    pub(super) async fn of_body(headers: &HeaderMap, body: AdminBody) -> Result<Self, LoginError> {
         let bad = |why: &str| LoginError::bad_request(why);
         let read = timeout(BODY_TIMEOUT, Limited::new(body, BODY_MAX_BYTES).collect()).await;
         let read = read.map_err(|_| bad("the body did not arrive in time"))?;

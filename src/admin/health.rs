@@ -1,184 +1,105 @@
-//! Says whether the process lives, has started, and wants requests.
+//! Whether the process lives, has started, and wants requests.
 //!
 //! Readiness never depends on Amazon or on one account: a sidecar that is not ready takes its
 //! whole pod out of service.
 
 use super::{
-    Sources,
-    respond::{Reply, respond, text},
+    AdminCall,
+    respond::{Reply, reply, text},
 };
+use crate::login::LoginError;
 use http::StatusCode;
-use std::{
-    fmt,
-    sync::atomic::{AtomicU8, Ordering},
-};
+use parking_lot::Mutex;
 
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Where the process is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Readiness {
     /// Not listening yet.
     Starting,
-    /// Serving.
     Ready,
     /// Finishing what is under way.
     Draining,
 }
 
-/// A named condition of readiness.
-pub struct Check {
-    name: &'static str,
-    holds: Box<dyn Fn() -> bool + Send + Sync>,
-    /// Whether requests are unwanted while it does not hold.
-    is_vital: bool,
-}
-
-impl Check {
-    /// A check that asks `holds`; it must answer at once.
-    pub fn new(name: &'static str, holds: impl Fn() -> bool + Send + Sync + 'static) -> Self {
-        Self { name, holds: Box::new(holds), is_vital: true }
-    }
-
-    /// As [`Check::new`], for what a person should know and requests need not care about.
-    pub fn warning(name: &'static str, holds: impl Fn() -> bool + Send + Sync + 'static) -> Self {
-        Self { is_vital: false, ..Self::new(name, holds) }
-    }
-}
+/// What an operator should know and requests need not care about; it must return at once.
+pub type HealthCheck = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// The state behind `/livez`, `/readyz` and `/startupz`.
 pub struct Health {
-    readiness: AtomicU8,
-    checks: Vec<Check>,
-}
-
-impl fmt::Debug for Health {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Health").field("readiness", &self.readiness()).finish_non_exhaustive()
-    }
+    readiness: Mutex<Readiness>,
+    checks: Vec<(&'static str, HealthCheck)>,
 }
 
 impl Health {
-    /// Begins as [`Readiness::Starting`].
-    #[must_use]
-    pub fn new(checks: Vec<Check>) -> Self {
-        Self { readiness: AtomicU8::new(Readiness::Starting as u8), checks }
+    pub fn new(checks: Vec<(&'static str, HealthCheck)>) -> Self {
+        Self { readiness: Mutex::new(Readiness::Starting), checks }
     }
 
     /// Moves on. Nothing goes back to [`Readiness::Starting`], and draining is the end.
     pub fn set(&self, readiness: Readiness) {
-        self.readiness.fetch_max(readiness as u8, Ordering::SeqCst);
+        let mut now = self.readiness.lock();
+        *now = readiness.max(*now);
     }
 
-    /// Where the process is.
-    #[must_use]
-    pub fn readiness(&self) -> Readiness {
-        match self.readiness.load(Ordering::SeqCst) {
-            0 => Readiness::Starting,
-            1 => Readiness::Ready,
-            _ => Readiness::Draining,
+    /// A line for each check. Reasons stay in the log: any program may ask.
+    fn report(&self) -> String {
+        let mut report = match *self.readiness.lock() {
+            Readiness::Starting => "[-] serving (starting) failed\n",
+            Readiness::Ready => "[+] serving ok\n",
+            Readiness::Draining => "[-] serving (draining) failed\n",
         }
-    }
-
-    /// Says whether start-up is over.
-    #[must_use]
-    pub fn has_started(&self) -> bool {
-        self.readiness() != Readiness::Starting
-    }
-
-    /// Says whether requests are wanted, and lists what that depends on, a line each. Reasons
-    /// stay in the log: anybody may ask.
-    #[must_use]
-    pub fn report(&self) -> (bool, String) {
-        let readiness = self.readiness();
-        let serving = match readiness {
-            Readiness::Starting => (false, "serving (starting)"),
-            Readiness::Ready => (true, "serving"),
-            Readiness::Draining => (false, "serving (draining)"),
-        };
-        let serving = (serving.0, serving.1, true);
-        let checks = self.checks.iter();
-        let checks = checks.map(|check| ((check.holds)(), check.name, check.is_vital));
-        let (mut ready, mut text) = (true, String::new());
-        for (holds, name, is_vital) in std::iter::once(serving).chain(checks) {
-            ready &= holds || !is_vital;
-            let (mark, word) = match (holds, is_vital) {
-                (true, _) => ("+", "ok"),
-                (false, true) => ("-", "failed"),
-                (false, false) => ("!", "degraded"),
-            };
-            text.push_str(&format!("[{mark}] {name} {word}\n"));
+        .to_owned();
+        for (name, holds) in &self.checks {
+            let (mark, word) = if holds() { ("+", "ok") } else { ("!", "degraded") };
+            report.push_str(&format!("[{mark}] {name} {word}\n"));
         }
-        (ready, text)
+        report
     }
 }
 
-pub(super) fn live(_: &Sources, _query: &str) -> Reply {
-    state(true)
+pub(super) async fn live(_: AdminCall) -> Result<Reply, LoginError> {
+    Ok(state(true))
 }
 
-pub(super) fn started(sources: &Sources, _query: &str) -> Reply {
-    state(sources.health.has_started())
+pub(super) async fn started(call: AdminCall) -> Result<Reply, LoginError> {
+    Ok(state(*call.admin.0.health.readiness.lock() != Readiness::Starting))
 }
 
-pub(super) fn ready(sources: &Sources, query: &str) -> Reply {
-    let (ready, report) = sources.health.report();
-    let is_verbose = query.split('&').any(|part| part.split('=').next() == Some("verbose"));
-    if !is_verbose {
-        return state(ready);
+pub(super) async fn ready(call: AdminCall) -> Result<Reply, LoginError> {
+    let health = &call.admin.0.health;
+    let mut response = state(*health.readiness.lock() == Readiness::Ready);
+    if !call.query.all("verbose").is_empty() {
+        *response.body_mut() = health.report().into();
     }
-    let mut response = text(report);
-    *response.status_mut() = state_code(ready);
-    response
+    Ok(response)
 }
 
-pub(super) fn metrics(sources: &Sources, _query: &str) -> Reply {
-    respond(StatusCode::OK, PROMETHEUS, sources.metrics.render(&*sources.accounts))
-}
-
-fn state_code(good: bool) -> StatusCode {
-    if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+pub(super) async fn metrics(call: AdminCall) -> Result<Reply, LoginError> {
+    let engine = &call.logins.engine;
+    Ok(reply(StatusCode::OK, PROMETHEUS, engine.metrics().render(&engine.accounts())))
 }
 
 fn state(good: bool) -> Reply {
-    let mut response = text(if good { "ok\n" } else { "not ok\n" });
-    *response.status_mut() = state_code(good);
-    response
+    match good {
+        true => text(StatusCode::OK, "ok\n"),
+        false => text(StatusCode::SERVICE_UNAVAILABLE, "not ok\n"),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::{Arc, atomic::AtomicBool};
 
     #[test]
-    fn ready_means_started_not_draining_and_every_check_holds() {
-        let store = Arc::new(AtomicBool::new(true));
-        let asked = Arc::clone(&store);
-        let check = Check::new("store", move || asked.load(Ordering::SeqCst));
-        let health = Health::new(vec![check]);
-        assert!(!health.report().0 && !health.has_started());
+    fn a_failed_check_is_reported_and_a_draining_process_does_not_become_ready_again() {
+        let health = Health::new(vec![("store", Box::new(|| false))]);
+        assert!(health.report().starts_with("[-] serving (starting) failed\n"));
         health.set(Readiness::Ready);
-        assert_eq!(health.report(), (true, "[+] serving ok\n[+] store ok\n".into()));
-        store.store(false, Ordering::SeqCst);
-        assert_eq!(health.report(), (false, "[+] serving ok\n[-] store failed\n".into()));
-        store.store(true, Ordering::SeqCst);
-        health.set(Readiness::Draining);
-        assert!(!health.report().0 && health.has_started());
-    }
-
-    #[test]
-    fn a_warning_is_told_and_keeps_no_request_away() {
-        let health = Health::new(vec![Check::warning("store", || false)]);
-        health.set(Readiness::Ready);
-        assert_eq!(health.report(), (true, "[+] serving ok\n[!] store degraded\n".into()));
-    }
-
-    #[test]
-    fn a_draining_process_does_not_become_ready_again() {
-        let health = Health::new(vec![]);
+        assert_eq!(health.report(), "[+] serving ok\n[!] store degraded\n");
         health.set(Readiness::Draining);
         health.set(Readiness::Ready);
-        assert_eq!(health.readiness(), Readiness::Draining);
+        assert_eq!(*health.readiness.lock(), Readiness::Draining);
     }
 }

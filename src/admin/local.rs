@@ -2,17 +2,17 @@
 //! which server this is, take access tokens, and have it recorded what they are for.
 
 use super::{
-    Call, accounts,
+    AdminCall,
+    accounts::{describe, failed, find, id},
     arguments::Arguments,
-    respond::{Reply, json as respond_json},
-    tokens,
+    respond::{Reply, json, json_with},
 };
 use crate::{
-    audit::{Action, Entry},
+    audit::Action,
     config::StoreKind,
     engine::Engine,
     id::AccountId,
-    login::{LoginError, Logins},
+    login::LoginError,
     sync::Account,
     token::{AccessToken, Error},
 };
@@ -24,10 +24,10 @@ use std::{sync::Arc, time::Duration};
 pub const TOKEN_PATH: &str = "/auth/o2/token";
 
 /// Names the store and the admin listener: by these a command knows its own server.
-pub(super) async fn server(call: Call) -> Result<Reply, LoginError> {
+pub(super) async fn server(call: AdminCall) -> Result<Reply, LoginError> {
     let config = call.logins.engine.config();
     let path = (config.store.kind != StoreKind::Memory).then_some(&config.store.path);
-    Ok(respond_json(&json!({
+    Ok(json(&json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
         "store": path,
@@ -36,7 +36,7 @@ pub(super) async fn server(call: Call) -> Result<Reply, LoginError> {
 }
 
 /// An access token that lives for `min_ttl_secs` more, or the one there is unless it `must`.
-pub(super) async fn token(call: Call) -> Result<Reply, LoginError> {
+pub(super) async fn token(call: AdminCall) -> Result<Reply, LoginError> {
     let account = account(&call)?;
     let form = Arguments::of_body(&call.parts.headers, call.body).await?;
     let seconds = form.one("min_ttl_secs")?.and_then(|text| text.parse().ok()).unwrap_or(0);
@@ -49,16 +49,13 @@ pub(super) async fn token(call: Call) -> Result<Reply, LoginError> {
     };
     let token = match token {
         Ok(token) => token,
-        Err(error) => return Ok(tokens::failed(error, tokens::describe(engine, &account))),
+        Err(error) => return Ok(failed(error, describe(engine, &account), &call.request_id)),
     };
     if let Some(purpose) = form.one("purpose")? {
-        let generation = token.generation();
-        record(&call.logins, &account.id, Action::TokenDisclose, |entry| {
-            entry.generation(generation).about(&purpose)
-        })
-        .await?;
+        let entry = call.logins.entry(Action::TokenDisclose, &account.id).about(&purpose);
+        engine.audit().write(entry.generation(token.generation())).await?;
     }
-    Ok(respond_json(&json!({
+    Ok(json(&json!({
         "account": account.id.as_str(),
         "access_token": token.expose(),
         "expires_in_secs": token.expires_in(engine.clock().now()).as_secs(),
@@ -68,7 +65,7 @@ pub(super) async fn token(call: Call) -> Result<Reply, LoginError> {
 }
 
 /// Records that a program is given access to an account.
-pub(super) async fn disclosure(call: Call) -> Result<Reply, LoginError> {
+pub(super) async fn disclosure(call: AdminCall) -> Result<Reply, LoginError> {
     let account = account(&call)?;
     let form = Arguments::of_body(&call.parts.headers, call.body).await?;
     let action = match form.one("action")?.as_deref() {
@@ -77,35 +74,26 @@ pub(super) async fn disclosure(call: Call) -> Result<Reply, LoginError> {
         _ => return Err(LoginError::bad_request("action is exec or token.disclose")),
     };
     let about = form.one("about")?.unwrap_or_default();
-    record(&call.logins, &account.id, action, |entry| entry.about(&about)).await?;
-    Ok(respond_json(&json!({})))
-}
-
-async fn record(
-    logins: &Logins,
-    account: &AccountId,
-    action: Action,
-    more: impl FnOnce(Entry) -> Entry,
-) -> Result<(), LoginError> {
-    let entry = more(Entry::new(logins.actor.clone(), action).account(account));
-    Ok(logins.engine.audit().write(entry).await?)
+    let entry = call.logins.entry(action, &account.id).about(&about);
+    call.logins.engine.audit().write(entry).await?;
+    Ok(json(&json!({})))
 }
 
 /// Login with Amazon's token endpoint for the data plane of a command: its refresh token is
 /// `Atzr|<account>`, and `Atzr|<account>|<generation>` once it has had the token of that generation,
 /// which a further request rejects.
-pub(super) async fn oauth_token(call: Call) -> Result<Reply, LoginError> {
+pub(super) async fn oauth_token(call: AdminCall) -> Result<Reply, LoginError> {
     let form = Arguments::of_body(&call.parts.headers, call.body).await?;
     let named = form.one("refresh_token")?.unwrap_or_default();
     let (alias, rejected) = parse(&named);
     let engine = &call.logins.engine;
-    let account = alias.parse().ok().and_then(|id: AccountId| tokens::find(engine, &id).ok());
+    let account = alias.parse().ok().and_then(|id: AccountId| find(engine, &id).ok());
     let Some(account) = account else {
         return Ok(refused(StatusCode::BAD_REQUEST, "invalid_grant"));
     };
     let id = call.logins.request_id.as_bytes();
     Ok(match exchange(engine, &account, rejected, id).await {
-        Ok(token) => respond_json(&json!({
+        Ok(token) => json(&json!({
             "access_token": token.expose(),
             "refresh_token": format!("Atzr|{}|{}", account.id, token.generation()),
             "token_type": "bearer",
@@ -118,7 +106,7 @@ pub(super) async fn oauth_token(call: Call) -> Result<Reply, LoginError> {
             refused(StatusCode::UNAUTHORIZED, "invalid_client")
         }
         Err(error @ (Error::Unavailable { .. } | Error::TooManyWaiters)) => {
-            tokens::failed(error, json!({ "error": "temporarily_unavailable" }))
+            failed(error, json!({ "error": "temporarily_unavailable" }), &call.request_id)
         }
     })
 }
@@ -148,13 +136,11 @@ async fn exchange(
 
 /// An error as Login with Amazon words it.
 fn refused(status: StatusCode, error: &str) -> Reply {
-    let mut response = respond_json(&json!({ "error": error }));
-    *response.status_mut() = status;
-    response
+    json_with(status, &json!({ "error": error }))
 }
 
-fn account(call: &Call) -> Result<Arc<Account>, LoginError> {
-    tokens::find(&call.logins.engine, &accounts::id(call)?)
+fn account(call: &AdminCall) -> Result<Arc<Account>, LoginError> {
+    find(&call.logins.engine, &id(call)?)
 }
 
 #[cfg(test)]

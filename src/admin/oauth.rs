@@ -1,24 +1,25 @@
 //! Logins over HTTP: for browsers in pages and redirects, for programs in JSON.
 
 use super::{
-    Call,
+    AdminCall,
     arguments::{Arguments, cookies},
     page,
-    respond::{Document, Reply, json as json_response, json_of, text},
+    respond::{Reply, json, json_with, text},
 };
 use crate::{
     id::AccountId,
     login::{Callback, LoginCause, LoginError, LoginOutcome, LoginRequest, is_login_cookie},
+    problem::Problem,
     secret::Secret,
 };
 use http::{
     HeaderMap, HeaderValue, StatusCode, Uri,
-    header::{ACCEPT, HOST, LOCATION, REFERRER_POLICY, RETRY_AFTER, SET_COOKIE},
+    header::{ACCEPT, HOST, LOCATION, REFERRER_POLICY, SET_COOKIE},
 };
 use serde_json::json;
 
 /// Sends a browser to Amazon; gives a program the address to open.
-pub(super) async fn login(call: Call) -> Result<Reply, LoginError> {
+pub(super) async fn login(call: AdminCall) -> Result<Reply, LoginError> {
     let (logins, html) = (&call.logins, wants_html(&call.parts.headers));
     let (account, request) = login_request(&call.query, "admin")?;
     let started = match call.query.one("reconnect")? {
@@ -33,7 +34,7 @@ pub(super) async fn login(call: Call) -> Result<Reply, LoginError> {
     let mut response = if html {
         redirect(&started.auth_url)
     } else {
-        json_response(&json!({
+        json(&json!({
             "auth_url": started.auth_url,
             "state": started.state.expose(),
             "account": account.as_str(),
@@ -49,7 +50,7 @@ pub(super) async fn login(call: Call) -> Result<Reply, LoginError> {
 
 /// Whether the browser uses the host name that Amazon sends it back to.
 async fn is_own_host(
-    call: &Call,
+    call: &AdminCall,
     account: &AccountId,
     request: &LoginRequest,
 ) -> Result<bool, LoginError> {
@@ -62,8 +63,8 @@ async fn is_own_host(
         || !call.admin.0.guard.answers_host(&returns))
 }
 
-pub(super) async fn callback(call: Call) -> Result<Reply, LoginError> {
-    let Call { logins, parts, query, .. } = call;
+pub(super) async fn callback(call: AdminCall) -> Result<Reply, LoginError> {
+    let AdminCall { logins, parts, query, .. } = call;
     let html = wants_html(&parts.headers);
     let cookies = cookies(&parts.headers);
     let names = cookies.iter().map(|(name, _)| name.clone());
@@ -85,7 +86,7 @@ pub(super) async fn callback(call: Call) -> Result<Reply, LoginError> {
     Ok(response)
 }
 
-pub(super) async fn confirm(call: Call) -> Result<Reply, LoginError> {
+pub(super) async fn confirm(call: AdminCall) -> Result<Reply, LoginError> {
     let html = wants_html(&call.parts.headers);
     let form = Arguments::of_body(&call.parts.headers, call.body).await?;
     let yes = match form.one("answer")?.as_deref() {
@@ -98,11 +99,11 @@ pub(super) async fn confirm(call: Call) -> Result<Reply, LoginError> {
 }
 
 fn show(outcome: &LoginOutcome, html: bool) -> Reply {
-    if html { page::outcome(outcome) } else { json_of(outcome) }
+    if html { page::outcome(outcome) } else { json(outcome) }
 }
 
 /// Makes a link for a program that opens a browser by itself, and waits.
-pub(super) async fn start(call: Call) -> Result<Reply, LoginError> {
+pub(super) async fn start(call: AdminCall) -> Result<Reply, LoginError> {
     let form = Arguments::of_body(&call.parts.headers, call.body).await?;
     let is_terminal = form.one("origin")?.as_deref() == Some("terminal");
     let origin = if is_terminal { "terminal" } else { "admin" };
@@ -110,21 +111,18 @@ pub(super) async fn start(call: Call) -> Result<Reply, LoginError> {
     request.replace = form.one("replace")?.as_deref() == Some("true");
     let (url, handle) = call.logins.start_link(&account, &request).await?;
     let expires_in = call.logins.engine.config().login.timeout.as_secs();
-    let mut response = json_response(&json!({
-        "url": url.expose(), "login": handle.expose(), "expires_in": expires_in,
-    }));
-    *response.status_mut() = StatusCode::CREATED;
-    Ok(response)
+    let body = json!({ "url": url.expose(), "login": handle.expose(), "expires_in": expires_in });
+    Ok(json_with(StatusCode::CREATED, &body))
 }
 
-pub(super) async fn outcome(call: Call) -> Result<Reply, LoginError> {
-    let outcome = call.logins.outcome(&call.id).await?;
-    Ok(json_response(&outcome.ok_or(LoginCause::LinkUsed)?))
+pub(super) async fn outcome(call: AdminCall) -> Result<Reply, LoginError> {
+    let outcome = call.logins.outcome(&call.segment).await?;
+    Ok(json(&outcome.ok_or(LoginCause::LinkUsed)?))
 }
 
-pub(super) async fn logout(call: Call) -> Result<Reply, LoginError> {
+pub(super) async fn logout(call: AdminCall) -> Result<Reply, LoginError> {
     let form = Arguments::of_body(&call.parts.headers, call.body).await?;
-    Ok(json_of(&call.logins.logout(&account(&form)?).await?))
+    Ok(json(&call.logins.logout(&account(&form)?).await?))
 }
 
 /// The account that is named.
@@ -165,8 +163,7 @@ fn set_cookie(
 }
 
 fn redirect(to: &str) -> Reply {
-    let mut response = text("");
-    *response.status_mut() = StatusCode::SEE_OTHER;
+    let mut response = text(StatusCode::SEE_OTHER, "");
     let headers = response.headers_mut();
     if let Ok(to) = HeaderValue::try_from(to) {
         headers.insert(LOCATION, to);
@@ -180,23 +177,21 @@ pub(super) fn wants_html(headers: &HeaderMap) -> bool {
     accept.is_some_and(|accept| accept.contains("text/html"))
 }
 
-pub(super) fn refuse(error: &LoginError, html: bool) -> Reply {
+pub(super) fn refuse(error: &LoginError, html: bool, request_id: &HeaderValue) -> Reply {
     let row = error.cause.row();
-    let retry_after_secs = (row.status == 503).then_some(60);
-    if html {
-        let mut response = page::error(error);
-        if let Some(seconds) = retry_after_secs {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        return response;
-    }
-    let document = Document {
+    let problem = Problem {
         status: StatusCode::from_u16(row.status).unwrap_or(StatusCode::BAD_REQUEST),
         code: row.code,
         title: row.title,
         detail: &error.to_string(),
+        retry_after_secs: (row.status == 503).then_some(60),
         more: Some(json!({ "advice": row.advice })),
-        retry_after_secs,
     };
-    document.respond()
+    let (status, mut response) = (problem.status, problem.respond(request_id));
+    if html {
+        let page = page::error(error, status);
+        *response.body_mut() = page.body().clone();
+        response.headers_mut().extend(page.headers().clone());
+    }
+    response
 }

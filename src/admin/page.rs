@@ -1,20 +1,18 @@
 //! Pages for people: own HTML, everything that came from elsewhere escaped, nothing loaded, no
 //! script, not to be framed.
 
-use super::respond::respond;
+use super::respond::{Reply, reply};
 use crate::{
     login::{Confirmation, Connected, GrantProfiles, LoginError, LoginOutcome, is_deceptive},
     provider::ads::CONSENT_MANAGEMENT_URL,
 };
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use bytes::Bytes;
 use http::{
-    HeaderValue, Response, StatusCode,
+    HeaderValue, StatusCode,
     header::{CONTENT_SECURITY_POLICY, HeaderName, REFERRER_POLICY, X_FRAME_OPTIONS},
 };
-use http_body_util::Full;
-use std::fmt::{Display, Write as _};
+use std::fmt::{self, Display, Write as _};
 
 const HTML: &str = "text/html; charset=utf-8";
 
@@ -33,7 +31,7 @@ const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:44rem;mar
     @media(prefers-color-scheme:dark){body{color:#ddd;background:#1b1b1b}td,th{border-color:#444}}";
 
 /// The page of a login that went well, or of its question.
-pub(super) fn outcome(outcome: &LoginOutcome) -> Response<Full<Bytes>> {
+pub(super) fn outcome(outcome: &LoginOutcome) -> Reply {
     match outcome {
         LoginOutcome::Connected(account) => connected(account),
         LoginOutcome::Question(confirmation) => question(confirmation),
@@ -41,35 +39,37 @@ pub(super) fn outcome(outcome: &LoginOutcome) -> Response<Full<Bytes>> {
     }
 }
 
-fn connected(connected: &Connected) -> Response<Full<Bytes>> {
+fn connected(connected: &Connected) -> Reply {
     let Connected { account, region, application, replaced, profiles, region_is_guess } = connected;
-    let mut body = String::new();
     let how = if *replaced { "connected anew" } else { "connected" };
-    line(
-        &mut body,
+    let mut body = element(
         "p",
         format_args!(
             "{account} is {how}: region {region}, application {application}. You can close this page."
         ),
     );
     if *region_is_guess {
-        body.push_str("<p>No region showed a profile, so the region is a guess: log in again with <code>--region</code> if it is wrong.</p>");
+        body.push_str(
+            "<p>No region showed a profile, so the region is a guess: log in again with \
+             <code>--region</code> if it is wrong.</p>",
+        );
     }
-    body.push_str("<h2>Whom you became</h2>");
-    list(&mut body, profiles);
-    body.push_str("<p>Are these not the ones you meant? Then another Amazon user was signed in: log in again.</p>");
+    body.push_str("<h2>Profiles this login gives access to</h2>");
+    body.push_str(&list(profiles));
+    body.push_str(
+        "<p>Are these not the ones you meant? Then another Amazon user was signed in: log in \
+         again.</p>",
+    );
     page(StatusCode::OK, &format!("{account} is connected"), &body, false)
 }
 
-fn question(question: &Confirmation) -> Response<Full<Bytes>> {
+fn question(question: &Confirmation) -> Reply {
     let Confirmation { account, token, before, now } = question;
-    let mut body = String::new();
     let why = match before {
         Some(_) => "has other profiles than the account has now",
-        None => "may be another Amazon user's: what profiles the account had before cannot be told",
+        None => "may be another Amazon user's: the profiles of the account are not known",
     };
-    line(
-        &mut body,
+    let mut body = element(
         "p",
         format_args!(
             "The consent you just gave {why}. Until you say yes, {account} stays as it is."
@@ -77,101 +77,90 @@ fn question(question: &Confirmation) -> Response<Full<Bytes>> {
     );
     body.push_str("<h2>Now</h2>");
     match before {
-        Some(before) => list(&mut body, before),
+        Some(before) => body.push_str(&list(before)),
         None => body.push_str("<p>Not known.</p>"),
     }
     body.push_str("<h2>After a yes</h2>");
-    list(&mut body, now);
-    let token = Escaped(token.expose());
-    write!(
-        body,
+    body.push_str(&list(now));
+    let (token, name) = (Escaped(token.expose()), Escaped(account));
+    body.push_str(&format!(
         "<form method=\"post\" action=\"{CONFIRM_PATH}\">\
          <input type=\"hidden\" name=\"token\" value=\"{token}\">\
          <p><button name=\"answer\" value=\"no\">No, keep it</button>\
-         <button name=\"answer\" value=\"yes\">Yes, replace {account}</button></p></form>"
-    )
-    .expect("writing to a String cannot fail");
+         <button name=\"answer\" value=\"yes\">Yes, replace {name}</button></p></form>"
+    ));
     page(StatusCode::OK, &format!("Replace {account}?"), &body, true)
 }
 
-fn discarded() -> Response<Full<Bytes>> {
+fn discarded() -> Reply {
     let body = format!(
-        "<p>The account stays as it was, and the new grant was thrown away here. Amazon still \
-         lists it: the user you signed in as can take it back at {CONSENT_MANAGEMENT_URL}.</p>"
+        "<p>The account stays as it was, and the new grant was discarded here. Amazon still lists \
+         it: the user you signed in as can take it back at {CONSENT_MANAGEMENT_URL}.</p>"
     );
     page(StatusCode::OK, "Nothing was changed", &body, false)
 }
 
 /// The page of a login that cannot go on.
-pub(super) fn error(error: &LoginError) -> Response<Full<Bytes>> {
-    let mut body = String::new();
-    let row = error.cause.row();
-    let message = error.to_string();
-    let mut letters = message.chars();
-    let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
-    line(&mut body, "p", format_args!("{first}{}.", letters.as_str()));
-    if let Some(said) = &error.quotation {
-        line(&mut body, "p", "Amazon said:");
-        line(&mut body, "blockquote", said);
+pub(super) fn error(error: &LoginError, status: StatusCode) -> Reply {
+    let (row, message) = (error.cause.row(), error.to_string());
+    let (first, rest) = message.split_at(message.chars().next().map_or(0, char::len_utf8));
+    let mut body = element("p", format_args!("{}{rest}.", first.to_uppercase()));
+    if let Some(quotation) = &error.quotation {
+        body.push_str("<p>Amazon said:</p>");
+        body.push_str(&element("blockquote", quotation));
     }
-    line(&mut body, "p", row.advice);
-    line(&mut body, "p", format_args!("({})", row.code));
-    let status = StatusCode::from_u16(row.status).unwrap_or(StatusCode::BAD_REQUEST);
+    body.push_str(&element("p", row.advice));
+    body.push_str(&element("p", format_args!("({})", row.code)));
     page(status, row.title, &body, false)
 }
 
-fn list(body: &mut String, found: &GrantProfiles) {
-    let regions = found.regions();
+fn list(profiles: &GrantProfiles) -> String {
+    let mut body = String::new();
+    let regions = profiles.regions();
     if regions.is_empty() {
-        body.push_str("<p>No region of Amazon's told its profiles.</p>");
+        body.push_str("<p>No region of Amazon's listed its profiles.</p>");
     }
     for (region, profiles) in regions {
         if profiles.is_empty() {
-            line(body, "p", format_args!("{region}: no profiles"));
+            body.push_str(&element("p", format_args!("{region}: no profiles")));
             continue;
         }
-        line(body, "h3", region);
+        body.push_str(&element("h3", region));
         body.push_str("<table><tr><th>Profile</th><th>Country</th><th>Name</th><th>Type</th></tr>");
         for profile in profiles.iter().take(SHOWN_MAX) {
-            write!(
-                body,
-                "<tr><td class=\"id\">{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
-                profile.id,
-                Escaped(&profile.country),
-                Escaped(&profile.name),
-                Escaped(&profile.kind)
-            )
-            .expect("writing to a String cannot fail");
+            let [country, name, kind] =
+                [&profile.country, &profile.name, &profile.kind].map(|text| Escaped(text));
+            body.push_str(&format!(
+                "<tr><td class=\"id\">{}</td><td>{country}</td><td>{name}</td><td>{kind}</td></tr>",
+                profile.id
+            ));
         }
         body.push_str("</table>");
-        if let Some(more) = profiles.len().checked_sub(SHOWN_MAX).filter(|more| *more > 0) {
-            line(body, "p", format_args!("and {more} more"));
+        if profiles.len() > SHOWN_MAX {
+            let more = profiles.len() - SHOWN_MAX;
+            body.push_str(&element("p", format_args!("and {more} more")));
         }
     }
+    body
 }
 
 /// One element with a text in it.
-fn line(body: &mut String, element: &str, text: impl Display) {
-    write!(body, "<{element}>{}</{element}>", Escaped(&text.to_string()))
-        .expect("writing to a String cannot fail");
+fn element(name: &str, text: impl Display) -> String {
+    format!("<{name}>{}</{name}>", Escaped(&text.to_string()))
 }
 
-fn page(status: StatusCode, title: &str, body: &str, asks: bool) -> Response<Full<Bytes>> {
+/// The template of every page; what keeps it from being used against the person who looks at it is
+/// in its fields.
+fn page(status: StatusCode, title: &str, body: &str, has_form: bool) -> Reply {
     let title = Escaped(title);
     let text = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width\"><title>{title} - adsproxy</title>\
          <style>{STYLE}</style></head><body><h1>{title}</h1>{body}</body></html>"
     );
-    let mut response = respond(status, HTML, text);
-    secure(&mut response, asks);
-    response
-}
-
-/// What keeps a page from being used against the person who looks at it.
-fn secure(response: &mut Response<Full<Bytes>>, asks: bool) {
+    let mut response = reply(status, HTML, text);
     let style = STANDARD.encode(digest(&SHA256, STYLE.as_bytes()));
-    let forms = if asks { "'self'" } else { "'none'" };
+    let forms = if has_form { "'self'" } else { "'none'" };
     let policy = format!(
         "default-src 'none'; style-src 'sha256-{style}'; form-action {forms}; base-uri 'none'; \
          frame-ancestors 'none'"
@@ -183,13 +172,14 @@ fn secure(response: &mut Response<Full<Bytes>>, asks: bool) {
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     let opener = HeaderName::from_static("cross-origin-opener-policy");
     headers.insert(opener, HeaderValue::from_static("same-origin"));
+    response
 }
 
 /// Text as it stands in HTML, in an element or in a quoted attribute.
 struct Escaped<'a>(&'a str);
 
 impl Display for Escaped<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for c in self.0.chars() {
             match c {
                 '&' => f.write_str("&amp;")?,
@@ -209,17 +199,15 @@ impl Display for Escaped<'_> {
 mod tests {
     use super::*;
     use crate::login::{LoginCause, profiles::AdvertiserProfile};
-    use http_body_util::BodyExt;
 
-    async fn text(response: Response<Full<Bytes>>) -> String {
-        let body = response.into_body().collect().await.expect("a body").to_bytes();
-        String::from_utf8(body.into()).expect("text")
+    fn text(response: &Reply) -> &str {
+        std::str::from_utf8(response.body()).expect("text")
     }
 
     const EVIL: &str = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u{7}&amp;";
 
-    #[tokio::test]
-    async fn whatever_comes_from_elsewhere_is_escaped() {
+    #[test]
+    fn whatever_comes_from_elsewhere_is_escaped() {
         let evil = AdvertiserProfile {
             id: -1,
             country: EVIL.into(),
@@ -241,11 +229,13 @@ mod tests {
             before: Some(found.clone()),
             now: found,
         });
-        let problem_page =
-            error(&LoginError { quotation: Some(EVIL.into()), ..LoginCause::Denied.into() });
-        let other = error(&LoginError::bad_request(EVIL));
+        let problem_page = error(
+            &LoginError { quotation: Some(EVIL.into()), ..LoginCause::Denied.into() },
+            StatusCode::FORBIDDEN,
+        );
+        let other = error(&LoginError::bad_request(EVIL), StatusCode::FORBIDDEN);
         for page in [connected_page, question_page, problem_page, other] {
-            let text = text(page).await;
+            let text = text(&page);
             assert!(text.contains("&lt;script&gt;"), "{text}");
             for sign in ["<script", "<img", "\u{7}", "\"'>"] {
                 assert!(!text.contains(sign), "{sign} in {text}");
@@ -253,8 +243,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn every_page_forbids_everything_it_does_not_need() {
+    #[test]
+    fn every_page_forbids_everything_it_does_not_need() {
         let asks = question(&Confirmation {
             account: "acme".into(),
             token: "t".into(),
@@ -269,8 +259,6 @@ mod tests {
             assert!(policy.ends_with("frame-ancestors 'none'") && !policy.contains("unsafe"));
             for (name, value) in [
                 ("x-frame-options", "DENY"),
-                ("x-content-type-options", "nosniff"),
-                ("cache-control", "no-store"),
                 ("referrer-policy", "no-referrer"),
                 ("content-type", HTML),
             ] {
@@ -279,8 +267,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_long_list_is_cut_and_says_so() {
+    #[test]
+    fn a_long_list_is_cut_and_says_so() {
         let profile =
             |id| AdvertiserProfile { id, country: "US".into(), name: "n".into(), kind: "k".into() };
         let found = GrantProfiles {
@@ -288,8 +276,7 @@ mod tests {
             eu: Some(Vec::new()),
             fe: None,
         };
-        let mut body = String::new();
-        list(&mut body, &found);
+        let body = list(&found);
         assert!(body.contains("and 4975 more") && body.contains("eu: no profiles"), "{body}");
         assert!(body.len() < 4000);
     }

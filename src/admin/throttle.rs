@@ -10,19 +10,20 @@ use std::{
 };
 
 /// Requests at once.
-const BURST: f64 = 60.0;
-/// Requests per second after that.
-const RATE: f64 = 1.0;
+const BURST: u32 = 60;
+/// Until one more is allowed after that.
+const INTERVAL: Duration = Duration::from_secs(1);
 /// Addresses that are remembered; the buckets that are full again go first.
 const PEERS_MAX: usize = 10_000;
 
 /// The buckets, and what was not done since the last report.
 #[derive(Debug, Default)]
-pub(super) struct Throttle(Mutex<State>);
+pub(super) struct Throttle(Mutex<Buckets>);
 
 #[derive(Debug, Default)]
-struct State {
-    buckets: HashMap<Option<IpAddr>, Bucket>,
+struct Buckets {
+    /// When the bucket of a peer is full again; a request takes it one interval further away.
+    full_at: HashMap<Option<IpAddr>, Instant>,
     /// When a refresh of an account was last asked for and recorded.
     refreshes: HashMap<AccountId, Instant>,
     unreported: Unreported,
@@ -37,48 +38,29 @@ pub(super) struct Unreported {
     pub(super) idle: u64,
 }
 
-#[derive(Debug)]
-struct Bucket {
-    tokens: f64,
-    filled: Instant,
-}
-
-impl Bucket {
-    fn fill(&mut self, now: Instant) {
-        let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
-        self.tokens = (self.tokens + elapsed * RATE).min(BURST);
-        self.filled = now;
-    }
-}
-
 impl Throttle {
-    /// Takes a token of `peer`.
-    ///
-    /// # Errors
-    /// How long until there is one again.
+    /// Takes a token of `peer`, or says how long until there is one again.
     pub(super) fn take(&self, peer: Option<IpAddr>, now: Instant) -> Result<(), Duration> {
-        let state = &mut *self.0.lock();
-        let peer = peer.map(network);
-        if state.buckets.len() >= PEERS_MAX && !state.buckets.contains_key(&peer) {
-            state.buckets.retain(|_, bucket| {
-                bucket.fill(now);
-                bucket.tokens < BURST
-            });
+        let Buckets { full_at, unreported, .. } = &mut *self.0.lock();
+        let mut peer = peer.map(network);
+        if full_at.len() >= PEERS_MAX && !full_at.contains_key(&peer) {
+            full_at.retain(|_, at| *at > now);
+            if full_at.len() >= PEERS_MAX {
+                // More addresses than that at once share one bucket.
+                peer = None;
+            }
         }
-        // More addresses than that at once share one bucket.
-        let peer = if state.buckets.len() >= PEERS_MAX { None } else { peer };
-        let full = || Bucket { tokens: BURST, filled: now };
-        let bucket = state.buckets.entry(peer).or_insert_with(full);
-        bucket.fill(now);
-        if bucket.tokens < 1.0 {
-            state.unreported.refused += 1;
-            return Err(Duration::from_secs_f64((1.0 - bucket.tokens) / RATE));
+        let at = full_at.entry(peer).or_insert(now);
+        let missing = at.saturating_duration_since(now);
+        if let Some(wait) = missing.checked_sub((BURST - 1) * INTERVAL).filter(|it| !it.is_zero()) {
+            unreported.refused += 1;
+            return Err(wait);
         }
-        bucket.tokens -= 1.0;
+        *at = now + missing + INTERVAL;
         Ok(())
     }
 
-    /// Says whether a refresh of `account` is worth an entry in the audit log; else counts it: none
+    /// Whether a refresh of `account` is worth an entry in the audit log; else it is counted: none
     /// is due so soon after the last one that was asked for.
     pub(super) fn is_refresh_due(
         &self,
@@ -86,15 +68,14 @@ impl Throttle {
         interval: Duration,
         now: Instant,
     ) -> bool {
-        let state = &mut *self.0.lock();
-        let last = state.refreshes.get(account);
-        let is_due = last.is_none_or(|last| now.saturating_duration_since(*last) >= interval);
-        if is_due {
-            state.refreshes.insert(account.clone(), now);
-        } else {
-            state.unreported.idle += 1;
+        let Buckets { refreshes, unreported, .. } = &mut *self.0.lock();
+        let last = refreshes.get(account);
+        if last.is_some_and(|last| now.saturating_duration_since(*last) < interval) {
+            unreported.idle += 1;
+            return false;
         }
-        is_due
+        refreshes.insert(account.clone(), now);
+        true
     }
 
     /// What was counted since this was called last.
@@ -166,6 +147,6 @@ mod tests {
         for host in 0..PEERS_MAX as u32 + 100 {
             let _ = throttle.take(Some(std::net::Ipv4Addr::from_bits(host << 8).into()), now);
         }
-        assert!(throttle.0.lock().buckets.len() <= PEERS_MAX + 1);
+        assert!(throttle.0.lock().full_at.len() <= PEERS_MAX + 1);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::control;
 use crate::{
-    admin::{Admin, Sources},
+    admin::{Admin, AdminSurface, health::Health},
     audit::Actor,
     config::Config,
     engine::Engine,
@@ -16,6 +16,7 @@ use crate::{
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -58,28 +59,28 @@ impl Surfaces {
     /// Opens the configured listeners, which serve until `stop` is true.
     pub(super) async fn open(
         engine: &Engine,
-        sources: Sources,
+        health: &Arc<Health>,
         stop: &watch::Sender<bool>,
     ) -> Result<Self, super::Error> {
         let config = engine.config();
         let admin = listener(config.listen.admin).await?;
         let address = admin.local_addr()?;
-        let health = match config.listen.health {
+        let logins = Logins::new(engine.clone(), Actor::admin(None));
+        let admin_on = |surface, guard| Admin::new(surface, health.clone(), guard, logins.clone());
+        let health_address = match config.listen.health {
             None => None,
             Some(address) => {
                 let listener = listener(address).await?;
                 let bound = listener.local_addr()?;
-                let service = Admin::health(sources.clone());
+                let service = admin_on(AdminSurface::Health, Guard::default());
                 let service = move |_: &_| Some(service.clone());
                 tokio::spawn(control_plane::serve(listener, service, stop.subscribe()));
                 Some(bound)
             }
         };
-        let guard = Guard::new(&config.guard);
-        let logins = Logins::new(engine.clone(), Actor::admin(None));
         let sweeper = logins.clone();
         tokio::spawn(async move { sweeper.run_purge().await });
-        let admin_service = Admin::guarded(sources.clone(), guard, Some(logins.clone()));
+        let admin_service = admin_on(AdminSurface::Admin, Guard::new(&config.guard));
         let reports = admin_service.clone();
         tokio::spawn(async move { reports.run_reports().await });
         let admin_service = move |peer: &Peer| Some(admin_service.of_peer(*peer));
@@ -101,13 +102,18 @@ impl Surfaces {
             None => None,
             Some((listener, file)) => {
                 let listener = UnixListener::from_std(listener)?;
-                let service = control::service(Admin::control(sources, logins.clone()));
+                let service = control::service(admin_on(AdminSurface::Control, Guard::default()));
                 let control = control_plane::serve(listener, service, stop.subscribe());
                 serving.push(tokio::spawn(control));
                 Some(file)
             }
         };
-        Ok(Self { admin: address, health, logins: Some((logins, serving)), _control: file })
+        Ok(Self {
+            admin: address,
+            health: health_address,
+            logins: Some((logins, serving)),
+            _control: file,
+        })
     }
 
     /// Waits, for a while, until the logins that Amazon has answered are at their end and told.

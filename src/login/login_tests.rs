@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Logins with a clock of their own, in front of no Amazon at all.
-fn logins() -> (Logins, Arc<ManualClock>) {
+pub(crate) fn logins() -> (Logins, Arc<ManualClock>) {
     let secrets = [("S".to_owned(), "CANARY-secret".to_owned())].into_iter().collect();
     let text = "store.kind = 'memory'\n[lwa]\nclient_id = 'c'\nclient_secret = { env = 'S' }\n\
                 token_url = 'http://127.0.0.1:1/'\n[upstream]\nna = 'http://127.0.0.1:1'\n\

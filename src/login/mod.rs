@@ -216,4 +216,4 @@ mod exposed {
 
 #[cfg(test)]
 #[path = "login_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -2,7 +2,7 @@
 
 use super::{FINISH_TIMEOUT, Login, engine, failure};
 use crate::{
-    admin::{Admin, Sources, health::Health},
+    admin::{Admin, AdminSurface, health::Health},
     audit::Actor,
     cli::{
         Context, Failure,
@@ -171,13 +171,11 @@ impl OwnListeners {
         let guard = Guard::new(&config.guard);
         let (runtime, engine) = engine(config)?;
         let health = Arc::new(Health::new(Vec::new()));
-        let metrics = engine.metrics().clone();
-        let sources = Sources { health, metrics, accounts: Arc::new(engine.clone()) };
         let logins = Logins::new(engine, Actor::cli());
         let purging = logins.clone();
         // Deletes a new grant whose login was not confirmed in time.
         runtime.spawn(async move { purging.run_purge().await });
-        let service = Admin::guarded(sources, guard, Some(logins));
+        let service = Admin::new(AdminSurface::Admin, health, guard, logins);
         let service = move |_: &_| Some(service.clone());
         let stop = watch::Sender::new(false);
         let (serving, address) = runtime.block_on(async {
