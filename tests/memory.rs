@@ -55,6 +55,23 @@ async fn a_removed_account_leaves_no_refresh_token_in_memory() {
     assert_eq!(count(&proxy, &canary), 0, "{held} while it was held");
 }
 
+/// The kernel keeps one copy as long as the process lives. A secret in use has more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_keeps_no_copy_of_its_environment() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let amazon = amazon().await;
+    let canary = format!("CANARY-in-the-environment-{}", "x".repeat(300));
+    let env = vec![("AMAZON_REFRESH_TOKEN".to_owned(), canary.clone())];
+    let proxy = Proxy::with(&amazon, Setup { env, ..Setup::default() });
+    assert_eq!(proxy.get("/a/acme/v2/profiles").await.status, 200);
+    assert_eq!(count(&proxy, &canary), 1);
+    proxy.signal("HUP");
+    eventually("it is read again", || proxy.log().contains("configuration reloaded")).await;
+    assert_eq!(count(&proxy, &canary), 1);
+}
+
 fn open_store(proxy: &Proxy) -> Store {
     let key = fs::read_to_string(proxy.dir.path().join("key")).expect("the key");
     let keys = vec![EncryptionKey::new("k1", Secret::new(key))];

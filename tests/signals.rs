@@ -74,6 +74,28 @@ async fn hup_takes_over_a_rotated_client_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_became_a_pipe_holds_up_neither_the_reload_nor_the_stop() {
+    let amazon = amazon().await;
+    let file = NamedTempFile::new().expect("a private file");
+    fs::write(file.path(), CLIENT_SECRET).expect("written");
+    let name = "ADSPROXY_LWA__CLIENT_SECRET_FILE".to_owned();
+    let env = vec![(name, file.path().display().to_string())];
+    let mut proxy = Proxy::with(&amazon, Setup { env, ..Setup::default() });
+    fs::remove_file(file.path()).expect("removed");
+    let owner_only = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mkfifoat(rustix::fs::CWD, file.path(), owner_only).expect("a pipe");
+    proxy.signal("HUP");
+    eventually("it is refused", || {
+        let log = proxy.log();
+        log.contains("configuration not reloaded") && log.contains("is not a file")
+    })
+    .await;
+    assert_eq!(proxy.get("/a/acme/v2/profiles").await.status, 200);
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_secret_that_comes_with_another_client_id_waits_for_the_restart() {
     let amazon = amazon().await;
     let file = NamedTempFile::new().expect("a private file");

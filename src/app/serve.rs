@@ -4,7 +4,7 @@ use super::App;
 use crate::{
     config::{
         DEFAULT_APPLICATION,
-        load::{Loaded, Options},
+        load::{Environment, Loaded, Options},
     },
     engine::Engine,
     log,
@@ -12,18 +12,23 @@ use crate::{
 use tracing::{info, warn};
 
 /// Runs `serve`: hardens the process, starts, logs the warnings, and blocks until drained. SIGHUP
-/// reads `options` again.
+/// reads `options` again, with the environment of that moment: no copy of it, which may hold
+/// secrets, is kept meanwhile.
 ///
 /// # Errors
 /// When it cannot start, or had to cut requests off at the end.
-pub fn serve(mut loaded: Loaded, options: &Options) -> anyhow::Result<()> {
+pub fn serve(mut loaded: Loaded, mut options: Options) -> anyhow::Result<()> {
+    options.environment = Environment::default();
     harden();
     let app = App::start(loaded.config.clone())?;
     for warning in &loaded.warnings {
         warn!("{}", warning.message);
     }
     let engine = app.engine().clone();
-    let drained = app.serve_until_signal(move || reload(&engine, &mut loaded, options));
+    let drained = app.serve_until_signal(move || {
+        let options = Options { environment: Environment::of_process(), ..options.clone() };
+        reload(&engine, &mut loaded, &options);
+    });
     anyhow::ensure!(drained, "stopped before everything under way was finished");
     Ok(())
 }

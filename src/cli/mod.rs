@@ -218,7 +218,11 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
     app::forbid_dumps();
     let context = Context { global: cli.global, environment: Environment::of_process() };
     match cli.verb.unwrap_or(Verb::Serve) {
-        Verb::Serve => app::serve(context.load()?, &context.options()),
+        Verb::Serve => {
+            let (loaded, options) = (context.load()?, context.options());
+            drop(context);
+            app::serve(loaded, options)
+        }
         #[cfg(feature = "sandbox")]
         Verb::Sandbox(_) if context.global.config.is_some() => Cli::command()
             .error(

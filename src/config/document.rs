@@ -9,7 +9,7 @@ use super::{
     problem::{Excerpt, Place, Problem, is_secret_name},
 };
 use serde::Deserialize;
-use std::{borrow::Cow, collections::BTreeSet, ops::Range, path::PathBuf};
+use std::{borrow::Cow, ops::Range, path::PathBuf};
 use toml::{
     Spanned,
     de::{DeArray, DeTable, DeValue, Deserializer},
@@ -93,18 +93,8 @@ impl<'i> Document<'i> {
 
     /// The keys of the table called `section`.
     pub(crate) fn names(&self, section: &str) -> impl Iterator<Item = &str> {
-        let table = match self.root.get(section).map(Spanned::get_ref) {
-            Some(DeValue::Table(table)) => Some(table),
-            _ => None,
-        };
+        let table = self.root.get(section).and_then(|section| section.get_ref().as_table());
         table.into_iter().flat_map(DeTable::keys).map(|key| key.get_ref().as_ref())
-    }
-
-    /// The variables that references such as `{ env = "NAME" }` name, in any key.
-    pub(crate) fn secret_variables(&self) -> BTreeSet<String> {
-        let mut found = BTreeSet::new();
-        self.root.values().for_each(|value| note_references(value.get_ref(), &mut found));
-        found
     }
 
     /// The place of the value at `keys`; if there is none, of the innermost table it would be in.
@@ -242,23 +232,6 @@ pub(crate) fn begins_with(key: &[impl AsRef<str>], start: &[impl AsRef<str>]) ->
     key.len() >= start.len() && key.iter().zip(start).all(|(a, b)| a.as_ref() == b.as_ref())
 }
 
-/// Looks for references in `value` and below it.
-fn note_references(value: &DeValue<'_>, found: &mut BTreeSet<String>) {
-    match value {
-        DeValue::Table(table) => {
-            let name = table.get("env").map(Spanned::get_ref);
-            if let (1, Some(DeValue::String(name))) = (table.len(), name) {
-                found.insert(name.clone().into_owned());
-            }
-            table.values().for_each(|inner| note_references(inner.get_ref(), found));
-        }
-        DeValue::Array(items) => {
-            items.iter().for_each(|item| note_references(item.get_ref(), found));
-        }
-        _ => {}
-    }
-}
-
 fn put<'i>(table: &mut DeTable<'i>, keys: &[String], value: DeValue<'i>) {
     let Some((first, rest)) = keys.split_first() else { return };
     let key = Spanned::new(0..0, Cow::Owned(first.clone()));
@@ -353,26 +326,21 @@ pub(crate) fn show<S: AsRef<str>>(path: &[S]) -> String {
 
 /// Says what kind of value was found, not which: a misplaced one may be a secret.
 fn without_values(message: &str) -> String {
-    let Some(rest) =
-        message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "))
-    else {
+    let mismatch = message.strip_prefix("invalid type: ");
+    let Some((found, expected)) = mismatch.and_then(|rest| rest.rsplit_once(", expected ")) else {
         return message.to_owned();
     };
-    let (found, expected) = rest.rsplit_once(", expected ").unwrap_or((rest, "something else"));
     let found = match found.split([' ', '`']).next().unwrap_or_default() {
-        "string" => "a string",
         "integer" | "floating" => found,
-        "boolean" => "true or false",
         "sequence" => "a list",
         "map" => "a table",
-        _ => "something else",
+        kind => &format!("a {kind}"),
     };
     let expected = match expected {
         "u64" => "a whole number, 0 or more",
         "a boolean" => "true or false",
         "a sequence" => "a list",
-        "a map" => "a table",
-        text if text.starts_with("struct ") => "a table",
+        text if text == "a map" || text.starts_with("struct ") => "a table",
         text => text,
     };
     format!("expected {expected}, found {found}")

@@ -141,10 +141,9 @@ pub fn parse(
         check.config(&mut config);
         problems.append(&mut check.problems);
         if problems.is_empty() {
-            let Check { mut warnings, secrets, .. } = check;
+            let Check { mut warnings, secrets, mut secret_variables, .. } = check;
             warnings.extend(environment.unknown());
             warnings.sort_by(|a, b| a.place.cmp(&b.place));
-            let mut secret_variables = document.secret_variables();
             secret_variables.extend(environment.secret_names());
             return Ok(Loaded { config, warnings, secret_variables, effective, secrets });
         }

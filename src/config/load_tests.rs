@@ -225,7 +225,7 @@ fn a_reference_names_exactly_one_place() {
     for (wrong, part) in [
         ("{ env = \"A\", file = \"/b\" }", "not from both"),
         ("{}", "write a reference such as"),
-        ("{ evn = \"A\" }", "known here: env, file"),
+        ("{ evn = \"A\" }", "write a reference such as"),
         ("7", "expected a reference such as"),
         ("[{ env = \"TEST_TOKEN\" }]", "takes one secret, not a list"),
         ("{ file = \"/does/not/exist\" }", "cannot read /does/not/exist"),

@@ -13,6 +13,7 @@ pub mod log_filter;
 pub mod problem;
 pub mod reload;
 pub mod secret_ref;
+#[allow(missing_docs, reason = "proxy.example.toml explains every key")]
 mod sections;
 mod text;
 mod validate;
@@ -82,13 +83,11 @@ pub struct Config {
 
 impl Config {
     /// The files of extra roots for Amazon's API hosts.
-    #[must_use]
     pub fn upstream_roots(&self) -> Vec<&Path> {
         self.tls.ca_file.iter().chain(&self.upstream.ca_file).map(PathBuf::as_path).collect()
     }
 
     /// The files of extra roots for Login with Amazon and for hooks.
-    #[must_use]
     pub fn other_roots(&self) -> Vec<&Path> {
         self.tls.ca_file.iter().map(PathBuf::as_path).collect()
     }
@@ -101,7 +100,6 @@ pub const DEFAULT_APPLICATION: &str = "default";
 pub const CALLBACK_PATH: &str = "/api/auth/amazon/callback";
 
 /// Whether `path` can be that of a return address: the admin listener has no page of its own there.
-#[must_use]
 pub fn is_callback_path(path: &str) -> bool {
     const PAGES: [&str; 7] =
         ["/", "/livez", "/readyz", "/startupz", "/healthz", "/metrics", "/status"];
@@ -139,13 +137,11 @@ pub enum StoreKind {
 
 impl StoreKind {
     /// Says whether it seals what it keeps, and so needs a key.
-    #[must_use]
     pub fn seals(self) -> bool {
         self != Self::Memory
     }
 
     /// As it is configured.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Memory => "memory",
@@ -197,7 +193,6 @@ pub enum LogFormat {
 
 impl LogFormat {
     /// As it is configured.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Text => "text",

@@ -5,14 +5,16 @@ use crate::{
     secret::Secret,
     trusted_path::{self, Platform, UntrustedPath},
 };
+use rustix::fs::OFlags;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{
     fmt,
-    fs::{File, Metadata},
-    io::Read,
-    os::unix::fs::PermissionsExt,
+    fs::{File, Metadata, OpenOptions},
+    io::{self, Read},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt},
     path::{Path, PathBuf},
 };
+use toml::Value;
 use zeroize::Zeroizing;
 
 /// What a masked secret looks like in output.
@@ -44,22 +46,20 @@ pub struct SecretRefs {
 pub(crate) enum Error {
     #[error("environment variable {0} is not set")]
     Unset(String),
-    #[error("environment variable {0} is empty")]
-    EmptyVariable(String),
+    #[error("{0} is empty")]
+    Empty(String),
     #[error("cannot find {0}: `~` needs HOME to be set")]
     NoHome(String),
     #[error("cannot read {path}: {source}{}", trusted_path::explain_denied(.path, .source))]
     Unreadable {
         path: PathBuf,
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     #[error(transparent)]
     Untrusted(#[from] UntrustedPath),
-    #[error("{0} is not a file")]
+    #[error("{0} is not a file: a secret is read from a regular one")]
     NotAFile(PathBuf),
-    #[error("{0} is empty")]
-    EmptyFile(PathBuf),
     #[error("{0} holds more than {FILE_MAX_BYTES} bytes, which no secret does")]
     TooLong(PathBuf),
     #[error("{0} is not text")]
@@ -70,7 +70,7 @@ pub(crate) enum Error {
 
 /// A secret, and what is wrong with the place it was found at.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct FoundSecret {
     pub(crate) secret: Secret,
     /// Present if the file is open to every user.
     pub(crate) exposed: Option<Exposed>,
@@ -107,8 +107,8 @@ impl Error {
     /// Says whether the secret was never put there.
     pub(crate) fn is_absence(&self) -> bool {
         match self {
-            Self::Unset(_) | Self::EmptyVariable(_) | Self::EmptyFile(_) => true,
-            Self::Unreadable { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            Self::Unset(_) | Self::Empty(_) => true,
+            Self::Unreadable { source, .. } => source.kind() == io::ErrorKind::NotFound,
             _ => false,
         }
     }
@@ -116,24 +116,21 @@ impl Error {
 
 impl SecretRef {
     /// Fetches the secret.
-    pub(crate) fn resolve(&self, environment: &Environment) -> Result<Found, Error> {
+    pub(crate) fn resolve(&self, environment: &Environment) -> Result<FoundSecret, Error> {
         let (found, place) = match self {
-            Self::Env(name) => match environment.get(name) {
-                None => return Err(Error::Unset(name.clone())),
-                Some(value) => {
-                    let secret = Secret::from_source(value);
-                    if secret.is_empty() {
-                        return Err(Error::EmptyVariable(name.clone()));
-                    }
-                    (Found { secret, exposed: None }, format!("environment variable {name}"))
-                }
-            },
+            Self::Env(name) => {
+                let value = environment.get(name).ok_or_else(|| Error::Unset(name.clone()))?;
+                let found = FoundSecret { secret: Secret::from_source(value), exposed: None };
+                (found, format!("environment variable {name}"))
+            }
             Self::File(path) => {
                 let path = environment.expand(path).ok_or_else(|| Error::NoHome(path.clone()))?;
-                let place = path.display().to_string();
-                (read(path)?, place)
+                (read(&path)?, path.display().to_string())
             }
         };
+        if found.secret.is_empty() {
+            return Err(Error::Empty(place));
+        }
         if found.secret.expose().chars().any(char::is_control) {
             return Err(Error::ControlCharacter(place));
         }
@@ -141,28 +138,31 @@ impl SecretRef {
     }
 }
 
-fn read(path: PathBuf) -> Result<Found, Error> {
-    trusted_path::verify(&path)?;
-    let unreadable = |source| Error::Unreadable { path: path.clone(), source };
+/// Opens `path` without waiting: a reload would be held up by a pipe until somebody writes.
+pub(super) fn open(path: &Path) -> io::Result<(File, Metadata)> {
+    let no_wait = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(no_wait).open(path)?;
     // The mode is asked of the opened file, so that it is the mode of what is read.
-    let file = File::open(&path).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
-    if metadata.is_dir() {
-        return Err(Error::NotAFile(path));
+    let metadata = file.metadata()?;
+    Ok((file, metadata))
+}
+
+fn read(path: &Path) -> Result<FoundSecret, Error> {
+    trusted_path::verify(path)?;
+    let unreadable = |source| Error::Unreadable { path: path.to_owned(), source };
+    let (file, metadata) = open(path).map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(Error::NotAFile(path.to_owned()));
     }
-    let exposed = Exposed::judge(&path, &metadata);
     // Sized in advance: a vector that grows would leave copies of the secret behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_MAX_BYTES as usize + 1));
     file.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > FILE_MAX_BYTES {
-        return Err(Error::TooLong(path));
+        return Err(Error::TooLong(path.to_owned()));
     }
-    let Ok(text) = std::str::from_utf8(&bytes) else { return Err(Error::NotText(path)) };
-    let secret = Secret::from_source(text);
-    if secret.is_empty() {
-        return Err(Error::EmptyFile(path));
-    }
-    Ok(Found { secret, exposed })
+    let text = std::str::from_utf8(&bytes).map_err(|_| Error::NotText(path.to_owned()))?;
+    let exposed = Exposed::judge(path, &metadata);
+    Ok(FoundSecret { secret: Secret::from_source(text), exposed })
 }
 
 impl Serialize for SecretRefs {
@@ -175,69 +175,45 @@ impl Serialize for SecretRefs {
     }
 }
 
-/// As it is written: exactly one of the two.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    env: Option<String>,
-    file: Option<String>,
-}
-
 const EXPECTED: &str = "a reference such as { env = \"NAME\" } or { file = \"/path\" }";
 
 impl<'de> Deserialize<'de> for SecretRefs {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = SecretRefs;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{EXPECTED}, or a list of them")
-            }
-
-            fn visit_str<E: de::Error>(self, _: &str) -> Result<SecretRefs, E> {
-                Err(inline())
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<SecretRefs, A::Error> {
-                Ok(SecretRefs { refs: vec![from_map(map)?], listed: false })
-            }
-
-            fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<SecretRefs, A::Error> {
-                let mut refs = Vec::new();
-                while let Some(item) = seq.next_element::<SecretRefs>()? {
-                    if item.listed {
-                        return Err(de::Error::custom("is a list inside of a list"));
-                    }
-                    refs.extend(item.refs);
-                }
-                Ok(SecretRefs { refs, listed: true })
-            }
-        }
-        deserializer.deserialize_any(Visitor)
+        let value = Value::deserialize(deserializer)?;
+        let listed = value.is_array();
+        let refs: Result<_, String> = match &value {
+            Value::Array(items) => items.iter().map(reference).collect(),
+            one => reference(one).map(|one| vec![one]),
+        };
+        Ok(Self { refs: refs.map_err(de::Error::custom)?, listed })
     }
 }
 
-fn from_map<'de, A: de::MapAccess<'de>>(map: A) -> Result<SecretRef, A::Error> {
-    let written = Written::deserialize(de::value::MapAccessDeserializer::new(map))?;
-    match (written.env, written.file) {
-        (Some(name), None) => Ok(SecretRef::Env(name)),
-        (None, Some(path)) => Ok(SecretRef::File(path)),
+/// A wrong value is no part of the message: it may be a live secret.
+fn reference(value: &Value) -> Result<SecretRef, String> {
+    let table = match value {
+        Value::Table(table) => table,
+        Value::String(_) => {
+            let never = "a secret is never written into the configuration";
+            return Err(format!("{never}; write {EXPECTED}"));
+        }
+        _ => return Err(format!("expected {EXPECTED}, or a list of them")),
+    };
+    let text = |key| table.get(key).and_then(Value::as_str).map(str::to_owned);
+    match (text("env"), text("file")) {
         (Some(_), Some(_)) => {
-            Err(de::Error::custom("a secret comes from `env` or from `file`, not from both"))
+            Err("a secret comes from `env` or from `file`, not from both".to_owned())
         }
-        (None, None) => Err(de::Error::custom(format!("write {EXPECTED}"))),
+        (Some(name), None) if table.len() == 1 => Ok(SecretRef::Env(name)),
+        (None, Some(path)) if table.len() == 1 => Ok(SecretRef::File(path)),
+        _ => Err(format!("write {EXPECTED}")),
     }
-}
-
-/// The value itself is not part of the message: it may be a live secret.
-fn inline<E: de::Error>() -> E {
-    E::custom(format!("a secret is never written into the configuration; write {EXPECTED}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{CWD, Mode, mkfifoat};
     use std::fs;
 
     fn environment() -> Environment {
@@ -332,13 +308,17 @@ mod tests {
     }
 
     #[test]
-    fn says_which_file_is_missing_or_a_directory() {
+    fn says_which_file_is_missing_a_directory_or_a_pipe() {
         let directory = tempfile::tempdir().unwrap();
         let missing = directory.path().join("none").to_str().unwrap().to_owned();
         let error = resolved(&SecretRef::File(missing.clone())).unwrap_err();
         assert!(error.contains(&missing), "{error}");
         let path = directory.path().to_str().unwrap().to_owned();
         assert!(resolved(&SecretRef::File(path)).unwrap_err().contains("not a file"));
+        let pipe = directory.path().join("pipe");
+        mkfifoat(CWD, &pipe, Mode::from_raw_mode(0o600)).unwrap();
+        let pipe = SecretRef::File(pipe.to_str().unwrap().to_owned());
+        assert!(resolved(&pipe).unwrap_err().contains("not a file"), "and does not wait for it");
         let error = resolved(&SecretRef::File("~/secret".into())).unwrap_err();
         assert!(error.contains("HOME"), "{error}");
     }

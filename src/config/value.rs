@@ -102,24 +102,6 @@ with! {
     format: Option<LogFormat> = text(parse_format), |format| format.map(LogFormat::as_str);
 }
 
-/// A value that its type alone describes.
-pub(crate) mod plain {
-    use super::*;
-
-    pub(crate) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<T, D::Error> {
-        T::deserialize(deserializer)
-    }
-
-    pub(crate) fn serialize<T: Serialize, S: Serializer>(
-        value: &T,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        value.serialize(serializer)
-    }
-}
-
 type Parse<T> = fn(&str) -> Result<T, String>;
 
 /// A text.
@@ -197,11 +179,12 @@ fn any<'de, D: Deserializer<'de>, T>(
 ) -> Result<T, D::Error> {
     let value = Value::deserialize(deserializer)?;
     let taken = take(&value).unwrap_or_else(|| {
-        Err(match value {
-            Value::Integer(number) => format!("expected {expected}, found integer `{number}`"),
-            Value::Float(number) => format!("expected {expected}, found number `{number}`"),
-            other => format!("expected {expected}, found a {}", other.type_str()),
-        })
+        let found = match value {
+            Value::Integer(number) => format!("integer `{number}`"),
+            Value::Float(number) => format!("number `{number}`"),
+            other => format!("a {}", other.type_str()),
+        };
+        Err(format!("expected {expected}, found {found}"))
     });
     taken.map_err(de::Error::custom)
 }

@@ -4,7 +4,8 @@ use super::Check;
 use crate::{
     config::{
         Account, Application, CALLBACK_PATH, Config, DEFAULT_APPLICATION, Encryption,
-        EncryptionKey, Material, StoreKind, is_callback_path, secret_ref::SecretRefs,
+        EncryptionKey, Material, StoreKind, is_callback_path,
+        secret_ref::{SecretRef, SecretRefs},
     },
     id::{AccountId, placeholder_alias},
     secret::{RefreshToken, Secret},
@@ -76,6 +77,9 @@ impl Check<'_> {
         }
         let mut found = Vec::new();
         for (index, reference) in secrets.refs.iter().enumerate() {
+            if let SecretRef::Env(name) = reference {
+                self.secret_variables.insert(name.clone());
+            }
             match reference.resolve(self.environment) {
                 Ok(fetched) => {
                     found.push(fetched.secret);

@@ -11,14 +11,15 @@ use super::{
     environment::Environment,
     load::Addresses,
     problem::Problem,
-    secret_ref::Exposed,
+    secret_ref::{Exposed, open},
 };
 use crate::{secret::Secret, trusted_path};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Display,
     net::SocketAddr,
     num::NonZeroUsize,
+    os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
     thread,
 };
@@ -40,6 +41,8 @@ pub(super) struct Check<'a> {
     pub(super) warnings: Vec<Problem>,
     /// Every secret that could be fetched, by the key that refers to it.
     pub(super) secrets: BTreeMap<String, Vec<Secret>>,
+    /// The variables that references name.
+    pub(super) secret_variables: BTreeSet<String>,
 }
 
 impl<'a> Check<'a> {
@@ -48,8 +51,8 @@ impl<'a> Check<'a> {
         environment: &'a Environment,
         removed: &'a [KeyPath],
     ) -> Self {
-        let (problems, warnings, secrets) = Default::default();
-        Self { document, environment, removed, problems, warnings, secrets }
+        let (problems, warnings, secrets, secret_variables) = Default::default();
+        Self { document, environment, removed, problems, warnings, secrets, secret_variables }
     }
 
     /// Completes `config`, which is of use only if there are no problems then.
@@ -269,8 +272,8 @@ impl<'a> Check<'a> {
         if let Err(untrusted) = trusted_path::verify(path) {
             return self.fail(key, untrusted);
         }
-        match std::fs::File::open(&path).and_then(|file| file.metadata()) {
-            Ok(metadata) if metadata.is_dir() => {
+        match open(path).map(|(_, metadata)| metadata.file_type()) {
+            Ok(kind) if kind.is_dir() || kind.is_fifo() => {
                 self.fail(key, format_args!("{} is not a file", path.display()));
             }
             Ok(_) => {}
