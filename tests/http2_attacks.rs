@@ -396,11 +396,14 @@ async fn a_caller_that_takes_what_there_is_may_wait_and_may_be_slow() {
 /// Opens requests whose response is held, and resets each once the proxy has it; gives back how
 /// many the connection took.
 fn open_and_reset(raw: &mut Raw, first: u32, count: u32) -> u32 {
-    let block = fields(&HONEST);
+    open_and_reset_with(raw, &fields(&HONEST), first, count)
+}
+
+fn open_and_reset_with(raw: &mut Raw, block: &[u8], first: u32, count: u32) -> u32 {
     for number in first..first + count {
         let stream = 2 * number + 1;
         let opened = [
-            frame(HEADERS, END_STREAM | END_HEADERS, stream, &block),
+            frame(HEADERS, END_STREAM | END_HEADERS, stream, block),
             frame(PING, 0, 0, &u64::from(stream).to_be_bytes()),
         ];
         if raw.send(&opened.concat()).is_err() {
@@ -446,6 +449,32 @@ async fn resets_before_the_response_are_counted_and_end_the_connection() {
     // 200 has a place of its own in HPACK's static table.
     assert_eq!(served.first(), Some(&0x88));
     assert_eq!(proxy.get("/_status/200").await.status, 200);
+}
+
+/// The caller is gone, but the exchange with Amazon ends as if it were not.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_reset_do_not_each_cost_a_connection_to_amazon() {
+    let amazon = amazon().await;
+    let toml = "[proxy]\nworkers = 1\n".to_owned();
+    let proxy = Proxy::with(&amazon, Setup { toml, ..Setup::default() });
+    let mut late = HONEST;
+    (late[0].1, late[3].1) = ("GET", "/_slow?ms=5");
+    let before = seen(&amazon).len();
+    for _ in 0..30 {
+        let mut raw = Raw::open(proxy.addr);
+        assert_eq!(open_and_reset_with(&mut raw, &fields(&late), 0, 50), 50);
+    }
+    eventually("Amazon has them all", || seen(&amazon).len() >= before + 1000).await;
+    Wire::open(proxy.addr).ask_honestly("meanwhile");
+    let opened = proxy.metric("adsproxy_upstream_connections_opened_total");
+    assert!(opened < 300.0, "{opened} connections for 1500 requests");
+    // What never ends is given up in the end: no connection is held for a caller that left.
+    amazon.state().api.gate.hold();
+    assert_eq!(open_and_reset(&mut Raw::open(proxy.addr), 0, 50), 50);
+    eventually("they are in flight no more", || proxy.metric("adsproxy_in_flight_requests") == 0.0)
+        .await;
+    amazon.state().api.gate.until_waiting(0).await;
+    amazon.state().api.gate.release();
 }
 
 /// A reset costs the proxy what a response would, not a connection to Amazon or more.

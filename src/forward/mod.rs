@@ -61,6 +61,9 @@ pub struct Attempt<'a> {
     pub headers: &'a HeaderMap,
     pub capture: &'a Capture,
     pub inject: Injection<'a>,
+    /// Leaving costs the caller nothing (HTTP/2): then the exchange goes on to its end without it, so
+    /// that its connection serves again.
+    pub outlives_caller: bool,
 }
 
 impl Attempt<'_> {
@@ -160,7 +163,7 @@ impl Forward {
     /// because Amazon may have acted on the request.
     ///
     /// # Cancel safety
-    /// Safe: the captured body stays; the connection is closed.
+    /// Safe: the captured body stays; the connection is closed, or finishes its response.
     pub async fn send(
         &self,
         pool: &Rc<Pool>,
@@ -172,7 +175,7 @@ impl Forward {
             let mut connection = taken.ok_or(Error::Busy)??;
             let request =
                 attempt.request(pool, connection.is_http1()).ok_or(Error::NotReplayable)?;
-            let sent = connection.send(request, attempt.capture.is_here());
+            let sent = connection.send(request, attempt.capture.is_here(), attempt.outlives_caller);
             match self.within_header_timeout(attempt.capture, sent).await {
                 None => {
                     connection.timed_out(self.header_timeout);

@@ -8,6 +8,7 @@ use super::{
     body::RequestBody,
     connect::{ConnectError, Connector, Io},
     driver::Driver,
+    headers::Reuse,
     http2::{SharedConnection, Stream, Unread},
     upstream_io::UpstreamIo,
 };
@@ -37,6 +38,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    runtime::Handle,
     sync::{Notify, oneshot},
     task::spawn_local,
 };
@@ -45,6 +47,10 @@ pub type Request = http::Request<RequestBody>;
 pub type Response = http::Response<Incoming>;
 type Sent = Result<Response, TrySendError<Request>>;
 
+/// What is read of a response whose caller has left, so that its connection serves again, bytes.
+pub const FINISH_MAX_BYTES: u64 = 64 * 1024;
+/// How long that may take, the wait for the response included.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may take to be ready again behind a whole response.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -214,7 +220,13 @@ impl Pool {
     }
 
     fn pooled(self: &Rc<Self>, channel: Channel, is_reused: bool) -> PooledConnection {
-        PooledConnection { channel, pool: self.clone(), is_reused, is_reusable: true }
+        PooledConnection {
+            channel: Some(channel),
+            pool: self.clone(),
+            awaited: None,
+            is_reused,
+            is_reusable: true,
+        }
     }
 
     fn ready(self: &Rc<Self>) -> Option<Channel> {
@@ -311,8 +323,11 @@ enum Channel {
 
 /// A connection for one request.
 pub struct PooledConnection {
-    channel: Channel,
+    /// None once it was given back.
+    channel: Option<Channel>,
     pool: Rc<Pool>,
+    /// A response that is read to its end even if the caller leaves.
+    awaited: Option<Pin<Box<dyn Future<Output = Sent>>>>,
     /// Whether it has served a request before: then a failure before the first byte may mean
     /// nothing but an old connection.
     pub is_reused: bool,
@@ -329,21 +344,29 @@ impl PooledConnection {
     /// Whether it has ended without a byte of a response to the request that was sent on it.
     pub fn died_unheard(&self) -> bool {
         match &self.channel {
-            Channel::Http1(connection) => !connection.heard.get(),
-            Channel::Http2(stream) => stream.connection.is_dead(),
+            Some(Channel::Http1(connection)) => !connection.heard.get(),
+            Some(Channel::Http2(stream)) => stream.connection.is_dead(),
+            None => true,
         }
     }
 
     /// Whether requests on it need HTTP/1.1's framing.
     pub fn is_http1(&self) -> bool {
-        matches!(self.channel, Channel::Http1(_))
+        matches!(self.channel, Some(Channel::Http1(_)))
     }
 
     /// Sends `request` and waits for the head of the response. Where its body `is_here` whole, the
     /// connection is run from here until it is given back. An error has the request where no byte
     /// of it was written.
-    pub async fn send(&mut self, request: Request, is_here: bool) -> Sent {
-        match &mut self.channel {
+    pub async fn send(&mut self, request: Request, is_here: bool, outlives_caller: bool) -> Sent {
+        match self.channel.as_mut().expect("a connection is sent on before it is given back") {
+            Channel::Http1(Http1 { sender, heard, .. }) if outlives_caller => {
+                heard.set(false);
+                let awaited = self.awaited.insert(Box::pin(sender.try_send_request(request)));
+                let sent = awaited.await;
+                self.awaited = None;
+                sent
+            }
             Channel::Http1(Http1 { sender, driver, heard }) => {
                 heard.set(false);
                 let driver = is_here.then_some(&**driver);
@@ -365,9 +388,10 @@ impl PooledConnection {
 
     /// No response came for `timeout`. A shared connection that brought no other request one
     /// either may be dead, and gets no more requests.
-    pub fn timed_out(&self, timeout: Duration) {
+    pub fn timed_out(&mut self, timeout: Duration) {
+        self.awaited = None;
         let before = self.pool.now().saturating_sub(Deadlines::ticks(timeout));
-        if let Channel::Http2(stream) = &self.channel
+        if let Some(Channel::Http2(stream)) = &self.channel
             && !stream.connection.is_heard_after(before)
         {
             self.pool.retire(&stream.connection);
@@ -381,14 +405,66 @@ impl PooledConnection {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match &self.channel {
-            Channel::Http1(connection) => connection.driver.poll_frame(body, cx),
-            Channel::Http2(_) => Pin::new(body).poll_frame(cx),
+            Some(Channel::Http1(connection)) => connection.driver.poll_frame(body, cx),
+            Some(Channel::Http2(_)) | None => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    /// Reads the response to its end, although its caller has left.
+    fn finish(mut self, body: Option<Incoming>) {
+        let awaited = self.awaited.take();
+        // A runtime that shuts down takes no more tasks.
+        if !self.is_http1() || Handle::try_current().is_err() {
+            return;
+        }
+        let deadlines = self.pool.deadlines.clone();
+        spawn_local(async move {
+            let finished = async {
+                let body = match (body, awaited) {
+                    (Some(body), _) => body,
+                    (None, Some(awaited)) => {
+                        let mut response = awaited.await.ok()?;
+                        let reuse = super::clean(&mut response).ok()?;
+                        (reuse == Reuse::Allowed).then(|| response.into_body())?
+                    }
+                    (None, None) => return None,
+                };
+                self.discard(body).await;
+                Some(())
+            };
+            deadlines.within(FINISH_TIMEOUT, finished).await
+        });
+    }
+
+    /// Reads the rest of a body, if that is short, and gives the connection back.
+    async fn discard(self, mut body: Incoming) {
+        let mut left = FINISH_MAX_BYTES;
+        loop {
+            match poll_fn(|cx| self.poll_frame(&mut body, cx)).await {
+                None => return self.release(),
+                Some(Err(_)) => return,
+                Some(Ok(frame)) => {
+                    let len = frame.data_ref().map_or(0, |data| data.len() as u64);
+                    let Some(rest) = left.checked_sub(len) else { return };
+                    left = rest;
+                }
+            }
+        }
+    }
+
+    /// Drops the connection with a `body` that its caller does not want any more. One of which
+    /// little is left is read to its end.
+    pub fn leave(self, body: Incoming) {
+        if body.is_end_stream() {
+            self.release();
+        } else if body.size_hint().exact().is_some_and(|rest| rest <= FINISH_MAX_BYTES) {
+            self.finish(Some(body));
         }
     }
 
     /// Gives the connection back after a whole response.
-    pub fn release(self) {
-        let Channel::Http1(mut connection) = self.channel else { return };
+    pub fn release(mut self) {
+        let Some(Channel::Http1(mut connection)) = self.channel.take() else { return };
         if !self.is_reusable {
             return;
         }
@@ -404,6 +480,22 @@ impl PooledConnection {
                     pool.give_back(connection);
                 }
             });
+        }
+    }
+}
+
+impl Drop for PooledConnection {
+    /// The caller may have left before the response.
+    fn drop(&mut self) {
+        if let Some(awaited) = self.awaited.take() {
+            let connection = Self {
+                channel: self.channel.take(),
+                pool: self.pool.clone(),
+                awaited: Some(awaited),
+                is_reused: true,
+                is_reusable: true,
+            };
+            connection.finish(None);
         }
     }
 }

@@ -199,7 +199,7 @@ impl Worker {
                 self.count_replay(exchange.replays, ReplayOutcome::Succeeded);
                 return Ok(self.pass(response, pool, &selection));
             }
-            let class = classify_401(response.headers(), response.body().peeked());
+            let class = classify_401(response.headers(), &response.body().peeked);
             self.metrics.upstream_401(class);
             if class == Upstream401::Permission {
                 return Ok(unauthorized(response, &selection, &mut exchange.error));
@@ -413,6 +413,7 @@ fn attempt<'a>(
             defaults: &selection.account.headers,
             names_ads_client: selection.names_ads_client,
         },
+        outlives_caller: head.version >= Version::HTTP_2,
     }
 }
 

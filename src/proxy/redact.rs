@@ -40,7 +40,7 @@ fn redact_fields(response: &mut Response<UpstreamBody>, token: &[u8]) -> bool {
 
 fn redact_body(response: &mut Response<UpstreamBody>, token: &[u8]) -> bool {
     let body = response.body();
-    if body.peeked().len() > PEEK_MAX_BYTES {
+    if body.peeked.len() > PEEK_MAX_BYTES {
         return false;
     }
     if !body.is_peeked_whole() {
@@ -48,16 +48,16 @@ fn redact_body(response: &mut Response<UpstreamBody>, token: &[u8]) -> bool {
         if response.headers().contains_key(CONTENT_ENCODING) {
             return false;
         }
-        let Some(clean) = blanked(body.peeked(), token) else { return false };
-        response.body_mut().replace_peeked(clean.into());
+        let Some(clean) = blanked(&body.peeked, token) else { return false };
+        response.body_mut().peeked = clean.into();
         return true;
     }
-    let text = decoded(response.headers(), body.peeked());
+    let text = decoded(response.headers(), &body.peeked);
     let Some(clean) = text.and_then(|text| mask(&text, token)) else { return false };
     let headers = response.headers_mut();
     headers.remove(CONTENT_ENCODING);
     headers.insert(CONTENT_LENGTH, HeaderValue::from(clean.len()));
-    response.body_mut().replace_peeked(clean.into());
+    response.body_mut().peeked = clean.into();
     true
 }
 

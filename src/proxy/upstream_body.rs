@@ -24,13 +24,14 @@ const PEEK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Amazon's body. It may have been read in part, to be given out first.
 #[derive(Debug)]
 pub struct UpstreamBody {
-    peeked: Bytes,
+    pub peeked: Bytes,
     trailers: Option<Box<HeaderMap>>,
-    incoming: Incoming,
+    /// Whether Amazon announced its length.
+    has_length: bool,
+    /// What is still to be read. The connection is given back when the body has ended.
+    rest: Option<(PooledConnection, Incoming)>,
     /// How the body broke off while it was peeked at; the caller is to see that, too.
     cut: Option<hyper::Error>,
-    /// Given back when the body has ended; dropped, and so closed, when it is left before.
-    connection: Option<PooledConnection>,
     /// Ends a body that stalls; none for event streams.
     idle: Option<(Timer, Duration)>,
 }
@@ -50,9 +51,9 @@ impl UpstreamBody {
         let body = Self {
             peeked: Bytes::new(),
             trailers: None,
-            incoming,
+            has_length: incoming.size_hint().exact().is_some(),
+            rest: Some((connection, incoming)),
             cut: None,
-            connection: Some(connection),
             idle: (!is_event_stream).then_some(idle),
         };
         http::Response::from_parts(head, body)
@@ -66,7 +67,7 @@ impl UpstreamBody {
         let mut peeked = BytesMut::new();
         let read = async {
             while peeked.len() <= PEEK_MAX_BYTES && !self.has_ended() {
-                match poll_fn(|cx| self.poll_incoming(cx)).await {
+                match poll_fn(|cx| self.poll_rest(cx)).await {
                     Some(Ok(frame)) => match frame.into_data() {
                         Ok(data) => peeked.extend_from_slice(&data),
                         Err(frame) => self.trailers = frame.into_trailers().ok().map(Box::new),
@@ -80,38 +81,32 @@ impl UpstreamBody {
         self.peeked = peeked.freeze();
     }
 
-    /// What [`UpstreamBody::peek`] has read.
-    pub fn peeked(&self) -> &Bytes {
-        &self.peeked
-    }
-
-    /// Whether that is all of it.
+    /// Whether all of it was peeked at.
     pub fn is_peeked_whole(&self) -> bool {
         self.has_ended() && self.cut.is_none()
     }
 
-    /// Gives out `bytes` in place of what was read.
-    pub fn replace_peeked(&mut self, bytes: Bytes) {
-        self.peeked = bytes;
-    }
-
     fn has_ended(&self) -> bool {
-        self.connection.is_none() || self.incoming.is_end_stream()
+        self.rest.as_ref().is_none_or(|(_, incoming)| incoming.is_end_stream())
     }
 
     /// The next frame from the connection, which is given back behind the last one and closed
     /// behind an error.
-    fn poll_incoming(
+    fn poll_rest(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(connection) = &self.connection else { return Poll::Ready(None) };
-        let frame = ready!(connection.poll_frame(&mut self.incoming, cx));
+        let Some((connection, incoming)) = &mut self.rest else { return Poll::Ready(None) };
+        let frame = ready!(connection.poll_frame(incoming, cx));
         match &frame {
             // The connection is free as soon as the last byte is here, not when it is passed on.
-            Some(Ok(_)) if !self.incoming.is_end_stream() => {}
-            Some(Ok(_)) | None => self.release(),
-            Some(Err(_)) => self.connection = None,
+            Some(Ok(_)) if !incoming.is_end_stream() => {}
+            Some(Ok(_)) | None => {
+                if let Some((connection, _)) = self.rest.take() {
+                    connection.release();
+                }
+            }
+            Some(Err(_)) => self.rest = None,
         }
         Poll::Ready(frame)
     }
@@ -127,10 +122,10 @@ impl UpstreamBody {
         if let Some(error) = self.cut.take() {
             return Poll::Ready(Some(Err(io::Error::other(error))));
         }
-        let Poll::Ready(frame) = self.poll_incoming(cx) else {
+        let Poll::Ready(frame) = self.poll_rest(cx) else {
             if let Some((timer, limit)) = &mut self.idle {
                 ready!(timer.poll_after(*limit, cx));
-                self.connection = None;
+                self.rest = None;
                 return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
             }
             return Poll::Pending;
@@ -143,34 +138,23 @@ impl UpstreamBody {
 
     /// Whether nothing more comes.
     pub fn is_end_stream(&self) -> bool {
-        self.peeked.is_empty()
-            && self.trailers.is_none()
-            && self.cut.is_none()
-            && self.incoming.is_end_stream()
+        self.peeked.is_empty() && self.trailers.is_none() && self.cut.is_none() && self.has_ended()
     }
 
-    /// How much there is to come.
     pub fn size_hint(&self) -> SizeHint {
-        let rest = self.incoming.size_hint();
-        let peeked = self.peeked.len() as u64;
-        match rest.exact() {
-            Some(rest) => SizeHint::with_exact(rest + peeked),
-            None => SizeHint::default(),
+        if !self.has_length || self.cut.is_some() {
+            return SizeHint::default();
         }
-    }
-
-    fn release(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            connection.release();
-        }
+        let rest = self.rest.as_ref().map_or(0, |(_, incoming)| incoming.size_hint().lower());
+        SizeHint::with_exact(rest + self.peeked.len() as u64)
     }
 }
 
 impl Drop for UpstreamBody {
     fn drop(&mut self) {
         // hyper drops a body without asking again once it knows that it has ended.
-        if self.cut.is_none() && self.incoming.is_end_stream() {
-            self.release();
+        if let Some((connection, incoming)) = self.rest.take() {
+            connection.leave(incoming);
         }
     }
 }
