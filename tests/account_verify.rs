@@ -67,7 +67,7 @@ async fn a_token_is_refreshed_once_and_only_a_living_grant_is_stored() {
     let said = add(&commands, "Atzr|nobodys", "--verify");
     assert!(said.code == Some(1) && said.err.contains("invalid_grant"), "{said:?}");
     for (fault, code, why) in [
-        (LwaFault::InvalidClient, 1, "client id or secret"),
+        (LwaFault::InvalidClient, 1, "client id or client secret"),
         (LwaFault::UnauthorizedClient, 1, "approved for the Ads API"),
         // Neither of these is an outage: to try again would not help.
         (LwaFault::UnsupportedGrantType, 1, "refuses the token request"),

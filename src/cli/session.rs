@@ -163,7 +163,7 @@ impl Session {
 
 /// What is in the way of a token until a person acts; the rest passes.
 const LASTING: [Obstacle; 4] =
-    [Obstacle::Sealed, Obstacle::Unreadable, Obstacle::Refused, Obstacle::NotLwa];
+    [Obstacle::Sealed, Obstacle::Unreadable, Obstacle::REFUSED, Obstacle::NOT_LWA];
 
 fn no_token(alias: &AccountId, advice: &str, last_error: Option<&str>) -> String {
     let cause = last_error.map(|error| format!(" ({})", plain(error))).unwrap_or_default();
@@ -180,7 +180,7 @@ fn failure(error: token::Error, alias: &AccountId, last_error: Option<&str>) -> 
         token::Error::ApplicationRejected { why, .. } => {
             anyhow!("account {alias}: {}", why.advice())
         }
-        token::Error::Unavailable { reason, .. } if LASTING.contains(&reason) => anyhow!(no_token),
+        token::Error::Unavailable { reason, .. } if !reason.is_passing() => anyhow!(no_token),
         token::Error::Unavailable { .. } | token::Error::TooManyWaiters => {
             Failure::unavailable(no_token).into()
         }

@@ -1,13 +1,14 @@
 //! The start of a login: its account and application, where the browser is sent, what is remembered.
 
-use super::{
-    LOGIN_PATH, LoginCause, LoginError, Logins, is_random_text, key_of, milliseconds, random,
-};
+use super::{LOGIN_PATH, LoginCause, LoginError, Logins, is_random_text, key_of, milliseconds};
 use crate::{
     audit::Action,
     config::DEFAULT_APPLICATION,
     id::{AccountId, Region},
-    lwa::{Application, authorize},
+    lwa::{
+        Application,
+        authorize::{self, random_text},
+    },
     provider::ads,
     secret::Secret,
     store::{Credential, Space},
@@ -119,13 +120,13 @@ impl Logins {
         link: Option<String>,
     ) -> Result<StartedLogin, LoginError> {
         let (application, region) = self.destination(account, request).await?;
-        let (state, verifier, cookie) = (random()?, random()?, random()?);
+        let (state, verifier, cookie) = (random_text(), random_text(), random_text());
         let pending = PendingLogin {
             request: request.clone(),
             application: application.name().to_owned(),
             client_id: application.client_id().to_owned(),
             token_url: application.token_url(),
-            redirect_uri: application.redirect_uri().to_owned(),
+            redirect_uri: application.redirect_uri.clone(),
             verifier: verifier.clone(),
             cookie_hash: key_of(cookie.expose()),
             begun_at_ms: self.now_ms(),
@@ -184,10 +185,10 @@ impl Logins {
             return Err(LoginError::bad_request(format_args!(
                 "a link leads to the host of lwa.redirect_uri, and {} is not this server: use \
                  `adsproxy login --paste`, or another redirect_uri",
-                application.redirect_uri()
+                application.redirect_uri
             )));
         }
-        let secret = random()?;
+        let secret = random_text();
         let link = LoginLink {
             request: request.clone(),
             made_at: self.engine.clock().now().unix(),
@@ -241,7 +242,7 @@ impl Logins {
             ))
         })?;
         if let Some(address) = *self.foreign_listener.lock()
-            && returns_to_localhost(application.redirect_uri(), address.port())
+            && returns_to_localhost(&application.redirect_uri, address.port())
         {
             return Err(LoginError::new(
                 LoginCause::RedirectPortTaken,
@@ -293,5 +294,5 @@ pub(crate) fn is_login_cookie(name: &str) -> bool {
 }
 
 fn return_address(application: &Application) -> Uri {
-    application.redirect_uri().parse().unwrap_or_default()
+    application.redirect_uri.parse().unwrap_or_default()
 }

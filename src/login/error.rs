@@ -3,7 +3,7 @@
 //! No text holds a secret or what Amazon sent; the description of a denial is kept apart, because a
 //! page must escape it.
 
-use crate::{audit, lwa, store};
+use crate::{audit, store};
 use std::{borrow::Cow, error::Error as StdError, fmt};
 
 /// Why a login cannot go on.
@@ -203,11 +203,5 @@ impl From<store::Error> for LoginError {
 impl From<audit::Error> for LoginError {
     fn from(error: audit::Error) -> Self {
         Self::of(LoginCause::AuditFailed, error)
-    }
-}
-
-impl From<lwa::authorize::NoRandom> for LoginError {
-    fn from(_: lwa::authorize::NoRandom) -> Self {
-        LoginCause::Internal.into()
     }
 }

@@ -8,14 +8,12 @@ use super::{
     begin::{PendingLogin, cookie_name},
     is_random_text, key_of, parse,
     profiles::{self, is_deceptive},
-    random,
 };
 use crate::{
     audit::Action,
     error_chain::chain,
     id::{AccountId, Region},
-    lwa,
-    lwa::Application,
+    lwa::{self, Application, authorize::random_text},
     provider::ads,
     secret::Secret,
     store::Space,
@@ -167,7 +165,7 @@ impl Logins {
         let application = self.engine.application(&pending.application).filter(|application| {
             application.client_id() == pending.client_id
                 && application.token_url() == pending.token_url
-                && application.redirect_uri() == pending.redirect_uri
+                && application.redirect_uri == pending.redirect_uri
         });
         let application = application.ok_or(LoginCause::ConfigurationChanged)?;
         let code = code(callback, &application)?;
@@ -195,7 +193,7 @@ impl Logins {
         let granted = granted.map_err(|error| lwa_error(error, waited, application))?;
         allows_all(application, granted.scope.as_deref())?;
         let incomplete =
-            |what| LoginError::of(LoginCause::LwaInvalidResponse, lwa::Error::BadAnswer(what));
+            |what| LoginError::of(LoginCause::LwaInvalidResponse, lwa::Error::BadResponse(what));
         let refresh_token =
             granted.refresh_token.ok_or_else(|| incomplete("it holds no refresh token"))?;
         let bearer = profiles::bearer(&granted.access_token)
@@ -253,7 +251,7 @@ impl Logins {
         before: GrantProfiles,
         grant: NewGrant,
     ) -> Result<Confirmation, LoginError> {
-        let token = random()?;
+        let token = random_text();
         let lifetime = self.engine.config().login.confirm_timeout;
         if let Some(link) = &grant.link {
             self.extend_link(link, lifetime).await?;
@@ -318,12 +316,12 @@ fn consent_error(error: &str, description: &str, application: &Application) -> L
 }
 
 fn redirect_mismatch(application: &Application) -> LoginError {
-    let detail = format!("amazon does not know the return address {}", application.redirect_uri());
+    let detail = format!("amazon does not know the return address {}", application.redirect_uri);
     LoginError::new(LoginCause::RedirectUriMismatch, detail)
 }
 
 fn scope_unknown(application: &Application) -> LoginError {
-    let scopes = application.scopes().join(" ");
+    let scopes = application.scopes.join(" ");
     let detail = format!("amazon does not know the scope {scopes:?} for this application");
     LoginError::new(LoginCause::ScopeUnknown, detail)
 }
@@ -340,7 +338,7 @@ fn allows_all(application: &Application, granted: Option<&str>) -> Result<(), Lo
         return Ok(());
     };
     let granted: Vec<_> = granted.split([' ', ',']).map(ads::canonical_scope).collect();
-    let wanted = application.scopes();
+    let wanted = &application.scopes;
     match wanted.iter().all(|scope| granted.contains(&ads::canonical_scope(scope))) {
         true => Ok(()),
         false => {
@@ -366,7 +364,7 @@ fn lwa_error(error: lwa::Error, waited: Duration, application: &Application) -> 
         Error::Refused { status: 429 | 500.., .. } | Error::Transport(_) => {
             LoginError::of(LoginCause::LwaUnavailable, error)
         }
-        Error::Refused { .. } | Error::BadAnswer(_) | Error::NotLwa { .. } => {
+        Error::Refused { .. } | Error::BadResponse(_) | Error::NotLwa { .. } => {
             LoginError::of(LoginCause::LwaInvalidResponse, error)
         }
     }

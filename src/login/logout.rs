@@ -2,10 +2,7 @@
 //! where that is possible.
 
 use super::{LoginCause, LoginError, Logins};
-use crate::{
-    audit::Action, error_chain::chain, id::AccountId, lwa::Revoked, secret::Secret,
-    store::Credential,
-};
+use crate::{audit::Action, error_chain::chain, id::AccountId, secret::Secret, store::Credential};
 use serde::Serialize;
 
 /// What was done.
@@ -90,18 +87,18 @@ impl Logins {
         }
         Ok(LoggedOut {
             account: account.to_string(),
-            revoked: revocation == Ok(Revoked::Yes),
+            revoked: revocation == Ok(true),
             revocation_error: revocation.err(),
             in_config: seed.is_some(),
         })
     }
 
-    async fn revoke(&self, record: Option<&Credential>) -> Result<Revoked, String> {
+    async fn revoke(&self, record: Option<&Credential>) -> Result<bool, String> {
         let Some(record) = record.filter(|record| !record.refresh_token.is_empty()) else {
-            return Ok(Revoked::NoEndpoint);
+            return Ok(false);
         };
         let Some(application) = self.engine.application(&record.application) else {
-            return Ok(Revoked::NoEndpoint);
+            return Ok(false);
         };
         let revoked = self.engine.lwa().revoke(&application, &record.refresh_token).await;
         revoked.map_err(|error| chain(&error))

@@ -28,7 +28,6 @@ use crate::{
     engine::Engine,
     error_chain::chain,
     id::AccountId,
-    lwa::authorize,
     secret::Secret,
     store::{Item, Limit, Space},
 };
@@ -194,10 +193,6 @@ fn key_of(secret: &str) -> String {
 /// Whether `text` is spelled like the random texts of this program.
 fn is_random_text(text: &str) -> bool {
     text.len() == 43 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-}
-
-fn random() -> Result<Secret, LoginError> {
-    authorize::random_text().map_err(|_| LoginCause::Internal.into())
 }
 
 /// Secrets inside of sealed entries, and of responses that must hold one.

@@ -8,19 +8,12 @@ use crate::{id::Region, provider::ads, secret::Secret};
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-/// The system gave no random bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the system's random generator failed")]
-pub struct NoRandom;
-
 /// 256 random bits as 43 characters that need no escape anywhere.
-///
-/// # Errors
-/// [`NoRandom`].
-pub fn random_text() -> Result<Secret, NoRandom> {
+#[must_use]
+pub fn random_text() -> Secret {
     let mut bytes = zeroize::Zeroizing::new([0; 32]);
-    aws_lc_rs::rand::fill(&mut *bytes).map_err(|_| NoRandom)?;
-    Ok(Secret::new(URL_SAFE_NO_PAD.encode(*bytes)))
+    aws_lc_rs::rand::fill(&mut *bytes).expect("the system's random generator works");
+    Secret::new(URL_SAFE_NO_PAD.encode(*bytes))
 }
 
 /// The S256 challenge of a PKCE verifier.
@@ -134,7 +127,7 @@ mod tests {
 
     #[test]
     fn random_texts_have_256_bits_and_differ() {
-        let (one, two) = (random_text().expect("random"), random_text().expect("random"));
+        let (one, two) = (random_text(), random_text());
         assert_eq!(URL_SAFE_NO_PAD.decode(one.expose()).expect("base64").len(), 32);
         assert_ne!(one, two);
     }

@@ -1,118 +1,38 @@
 //! Login with Amazon: the consent page's address, one exchange of a code, one refresh with its
 //! retries, fallback hosts and client secrets.
 //!
-//! Nothing of an answer's text leaves this module except known error codes: LWA may echo what
+//! Nothing of a response's text leaves this module except known error codes: LWA may echo what
 //! was sent. Source: Amazon's access token and refresh token pages, read 2026-11-20.
 
 pub mod authorize;
-mod revoke;
+mod error;
 mod wire;
+
+pub use error::{Error, LwaFailure};
+pub use wire::{Granted, percent_encode};
 
 use crate::{backoff::Backoff, config, https::LwaHttp, secret::Secret};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, Uri};
-pub use revoke::Revoked;
+use http::{HeaderMap, Uri};
 use std::{
-    error::Error as _,
+    slice,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 use tracing::warn;
-use wire::Grant;
-pub use wire::{Granted, percent_encode};
+use wire::RawResponse;
 use zeroize::Zeroizing;
 
-/// The largest answer that is read, bytes. Both tokens together are at most 4 KiB.
-const ANSWER_MAX_BYTES: usize = 64 * 1024;
+/// The largest response that is read, bytes. Both tokens together are at most 4 KiB.
+const RESPONSE_MAX_BYTES: usize = 64 * 1024;
 /// `Retry-After` counts up to this: it is a number from outside.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 /// No further attempt starts after this much of one refresh.
 const ATTEMPTS_WITHIN: Duration = Duration::from_secs(8);
-
-/// Why LWA gave no token.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The refresh token is dead.
-    #[error("invalid_grant")]
-    InvalidGrant,
-    /// No live client secret was accepted.
-    #[error("invalid_client")]
-    InvalidClient,
-    /// LWA responded with another error.
-    #[error("status {status}, error {code}")]
-    Refused {
-        /// Its HTTP status.
-        status: u16,
-        /// Its error code, if it is a known one.
-        code: &'static str,
-        /// Its `Retry-After`.
-        retry_after: Option<Duration>,
-    },
-    /// The application may not do this at all.
-    #[error("unauthorized_client")]
-    UnauthorizedClient,
-    /// The response is not one of LWA's: a page of HTML, a redirect.
-    #[error("status {status} without an error of login with amazon in it")]
-    NotLwa {
-        /// Its HTTP status.
-        status: u16,
-    },
-    /// The code is older than its five minutes; of a code only.
-    #[error("the code has expired")]
-    CodeExpired,
-    /// The code was given for another return address; of a code only.
-    #[error("the return address differs")]
-    RedirectMismatch,
-    /// A success without a usable token in it.
-    #[error("unusable answer: {0}")]
-    BadAnswer(&'static str),
-    /// No answer.
-    #[error("no answer")]
-    Transport(#[source] reqwest::Error),
-}
-
-impl Error {
-    /// How long LWA asked to be left alone.
-    #[must_use]
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Refused { retry_after, .. } => *retry_after,
-            Self::InvalidGrant
-            | Self::InvalidClient
-            | Self::UnauthorizedClient
-            | Self::NotLwa { .. }
-            | Self::CodeExpired
-            | Self::RedirectMismatch
-            | Self::BadAnswer(_)
-            | Self::Transport(_) => None,
-        }
-    }
-
-    fn from_status(status: u16, code: &'static str, retry_after: Option<Duration>) -> Self {
-        Self::Refused { status, code, retry_after }
-    }
-
-    /// Whether the same call may succeed a moment later.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Refused { status, .. } => matches!(*status, 408 | 429 | 500..),
-            // A hung LWA has already cost the whole timeout; asking again would only add to it.
-            Self::Transport(error) => !error.is_timeout() || error.is_connect(),
-            Self::InvalidGrant
-            | Self::InvalidClient
-            | Self::UnauthorizedClient
-            | Self::NotLwa { .. }
-            | Self::CodeExpired
-            | Self::RedirectMismatch
-            | Self::BadAnswer(_) => false,
-        }
-    }
-}
 
 /// One LWA security profile at work.
 #[derive(Debug)]
@@ -122,11 +42,11 @@ pub struct Application {
     /// Replaced when the configuration is read again.
     secrets: ArcSwap<Vec<Secret>>,
     token_urls: Vec<Uri>,
-    /// The secret that was accepted last is asked first.
+    /// The secret that was accepted last is used first.
     working: AtomicUsize,
     authorize_url: Uri,
-    redirect_uri: String,
-    scopes: Vec<String>,
+    pub(crate) redirect_uri: String,
+    pub(crate) scopes: Vec<String>,
     revocation_url: Option<Uri>,
 }
 
@@ -150,7 +70,7 @@ impl Application {
     }
 
     /// Uses `secrets` from the next call on.
-    pub fn set_secrets(&self, secrets: &[Secret]) {
+    pub(crate) fn set_secrets(&self, secrets: &[Secret]) {
         self.secrets.store(Arc::new(secrets.to_vec()));
     }
 
@@ -166,21 +86,7 @@ impl Application {
         &self.client_id
     }
 
-    /// Where consent returns to.
-    #[must_use]
-    pub fn redirect_uri(&self) -> &str {
-        &self.redirect_uri
-    }
-
-    /// What is asked for.
-    #[must_use]
-    pub fn scopes(&self) -> &[String] {
-        &self.scopes
-    }
-
-    /// Where codes are exchanged.
-    #[must_use]
-    pub fn token_url(&self) -> String {
+    pub(crate) fn token_url(&self) -> String {
         self.token_urls.first().map(Uri::to_string).unwrap_or_default()
     }
 }
@@ -204,25 +110,26 @@ impl LwaClient {
     ///
     /// # Errors
     /// [`Error::InvalidGrant`]: a person must authorize again. [`Error::InvalidClient`]: no live
-    /// secret is accepted. Everything else may pass.
+    /// secret is accepted.
     pub async fn refresh(
         &self,
         application: &Application,
         refresh_token: &Secret,
         attempts: u32,
     ) -> Result<Granted, Error> {
+        let own = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
         let started = Instant::now();
         let mut attempt = 1;
         loop {
-            let grant = Grant::Refresh(refresh_token);
-            let error = match self.with_each_secret(application, &grant).await {
+            let urls = &application.token_urls;
+            let error = match self.ask(application, urls, &own, wire::granted).await {
                 Ok(granted) => return Ok(granted),
                 Err(error) => error,
             };
             let pause = backoff.next().max(error.retry_after().unwrap_or_default());
-            let late = started.elapsed() + pause > ATTEMPTS_WITHIN;
-            if attempt >= attempts || late || !error.is_transient() {
+            let is_late = started.elapsed() + pause > ATTEMPTS_WITHIN;
+            if attempt >= attempts || is_late || !error.is_transient() {
                 return Err(error);
             }
             attempt += 1;
@@ -230,7 +137,7 @@ impl LwaClient {
         }
     }
 
-    /// Exchanges the `code` of a consent, once: it may be spent whatever the answer.
+    /// Exchanges the `code` of a consent, once: it may be spent whatever the response.
     ///
     /// # Errors
     /// [`Error::InvalidGrant`]: the code was used before, or belongs to another login.
@@ -243,25 +150,43 @@ impl LwaClient {
         code: &Secret,
         verifier: &Secret,
     ) -> Result<Granted, Error> {
-        let redirect_uri = application.redirect_uri.as_str();
-        self.with_each_secret(application, &Grant::Code { code, verifier, redirect_uri }).await
+        let own = [
+            ("grant_type", "authorization_code"),
+            ("code", code.expose()),
+            ("redirect_uri", &application.redirect_uri),
+            ("code_verifier", verifier.expose()),
+        ];
+        self.ask(application, &application.token_urls, &own, wire::granted_for_code).await
     }
 
-    async fn with_each_secret(
+    /// Revokes `token` (RFC 7009) and says whether it did: false if no endpoint is configured.
+    /// Amazon documents none; a broker in front of it may have one.
+    ///
+    /// # Errors
+    /// When the endpoint does not respond with 200: the grant may live on.
+    pub async fn revoke(&self, application: &Application, token: &Secret) -> Result<bool, Error> {
+        let Some(url) = &application.revocation_url else { return Ok(false) };
+        let own = [("token", token.expose()), ("token_type_hint", "refresh_token")];
+        self.ask(application, slice::from_ref(url), &own, wire::revoked).await.map(|()| true)
+    }
+
+    /// Posts the form `own` with each live client secret until one is not rejected.
+    async fn ask<T>(
         &self,
         application: &Application,
-        grant: &Grant<'_>,
-    ) -> Result<Granted, Error> {
+        urls: &[Uri],
+        own: &[(&str, &str)],
+        read: fn(&RawResponse) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let secrets = application.secrets.load_full();
-        let count = secrets.len();
-        let first = application.working.load(Ordering::Relaxed);
-        for offset in 0..count {
-            let index = (first + offset) % count;
-            let secret = &secrets[index];
-            match self.with_each_host(application, secret, grant).await {
+        let first = application.working.load(Relaxed);
+        for offset in 0..secrets.len() {
+            let index = (first + offset) % secrets.len();
+            let form = wire::form(own, &application.client_id, &secrets[index]);
+            match read(&self.post_to_any(urls, &form).await?) {
                 Err(Error::InvalidClient) => {}
                 outcome => {
-                    application.working.store(index, Ordering::Relaxed);
+                    application.working.store(index, Relaxed);
                     return outcome;
                 }
             }
@@ -270,18 +195,10 @@ impl LwaClient {
     }
 
     /// Tries the region hosts in turn: LWA's tokens and grants are global.
-    async fn with_each_host(
-        &self,
-        application: &Application,
-        secret: &Secret,
-        grant: &Grant<'_>,
-    ) -> Result<Granted, Error> {
-        let (last, others) = match application.token_urls.split_last() {
-            Some(split) => split,
-            None => return Err(Error::BadAnswer("no token endpoint is configured")),
-        };
+    async fn post_to_any(&self, urls: &[Uri], form: &Secret) -> Result<RawResponse, Error> {
+        let (last, others) = urls.split_last().expect("an application has a token endpoint");
         for url in others {
-            match self.call(url, application, secret, grant).await {
+            match self.post(url, form).await {
                 Err(Error::Transport(error)) if error.is_connect() => {
                     let host = url.host().unwrap_or_default();
                     warn!(host, "cannot connect to login with amazon, trying its next host");
@@ -289,28 +206,13 @@ impl LwaClient {
                 outcome => return outcome,
             }
         }
-        self.call(last, application, secret, grant).await
+        self.post(last, form).await
     }
 
-    async fn call(
-        &self,
-        url: &Uri,
-        application: &Application,
-        secret: &Secret,
-        grant: &Grant<'_>,
-    ) -> Result<Granted, Error> {
-        let body = wire::form(&application.client_id, secret, grant);
-        let Received { status, retry_after, answer } = self.post(url, &body).await?;
-        if status.is_client_error()
-            && let Some(error) = wire::code_error(grant, &answer)
-        {
-            return Err(error);
-        }
-        interpret(status, retry_after, &answer)
-    }
-
-    /// Posts a form and reads the answer, up to its limit.
-    async fn post(&self, url: &Uri, form: &Secret) -> Result<Received, Error> {
+    /// Posts a form and reads the response, up to its limit.
+    async fn post(&self, url: &Uri, form: &Secret) -> Result<RawResponse, Error> {
+        // The URL is dropped from errors: it is configured, and one place less for a secret.
+        let transport = |error: reqwest::Error| Error::Transport(error.without_url());
         // Wiped when the library is done with it, as far as it makes no copies of its own.
         let form = Zeroizing::new(form.expose().as_bytes().to_vec());
         let mut response = self
@@ -323,32 +225,17 @@ impl LwaClient {
             .send()
             .await
             .map_err(transport)?;
-        let status = response.status();
-        let retry_after = retry_after(response.headers());
+        let (status, retry_after) = (response.status(), retry_after(response.headers()));
         // All the room at once: a buffer that grows leaves copies behind.
-        let mut answer = Zeroizing::new(Vec::with_capacity(ANSWER_MAX_BYTES));
+        let mut body = Zeroizing::new(Vec::with_capacity(RESPONSE_MAX_BYTES));
         while let Some(chunk) = response.chunk().await.map_err(transport)? {
-            if answer.len() + chunk.len() > ANSWER_MAX_BYTES {
-                return Err(Error::BadAnswer("it is too large"));
+            if body.len() + chunk.len() > RESPONSE_MAX_BYTES {
+                return Err(Error::BadResponse("it is too large"));
             }
-            answer.extend_from_slice(&chunk);
+            body.extend_from_slice(&chunk);
         }
-        Ok(Received { status, retry_after, answer })
+        Ok(RawResponse { status, retry_after, body })
     }
-}
-
-/// An answer, read whole.
-struct Received {
-    status: StatusCode,
-    retry_after: Option<Duration>,
-    answer: Zeroizing<Vec<u8>>,
-}
-
-/// The URL is dropped from the error: it is configured, and one place less for a secret.
-fn transport(error: reqwest::Error) -> Error {
-    let error = error.without_url();
-    debug_assert!(error.source().is_none_or(|source| !source.to_string().contains("Atzr")));
-    Error::Transport(error)
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
@@ -357,64 +244,9 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }
 
-fn interpret(
-    status: StatusCode,
-    retry_after: Option<Duration>,
-    answer: &[u8],
-) -> Result<Granted, Error> {
-    if status == StatusCode::OK {
-        return wire::granted(answer).map_err(Error::BadAnswer);
-    }
-    let Some(code) = wire::error_code(answer) else {
-        let status = status.as_u16();
-        // A gateway in front of LWA responds with pages of its own when LWA is down.
-        return Err(match Error::from_status(status, "unknown", retry_after) {
-            error if error.is_transient() => error,
-            _ => Error::NotLwa { status },
-        });
-    };
-    Err(match code {
-        "invalid_grant" if status.is_client_error() => Error::InvalidGrant,
-        "invalid_client" if status.is_client_error() => Error::InvalidClient,
-        "unauthorized_client" if status.is_client_error() => Error::UnauthorizedClient,
-        code => Error::from_status(status.as_u16(), code, retry_after),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_the_documented_pairs_of_status_and_code_are_final() {
-        let body =
-            |code: &str| format!(r#"{{"error":"{code}","error_description":"Atzr|CANARY"}}"#);
-        let outcome = |status: u16, text: &str| {
-            let status = StatusCode::from_u16(status).expect("a status");
-            interpret(status, None, text.as_bytes()).expect_err("no success")
-        };
-        assert!(matches!(outcome(400, &body("invalid_grant")), Error::InvalidGrant));
-        assert!(matches!(outcome(401, &body("invalid_client")), Error::InvalidClient));
-        for (status, text) in [
-            (500, body("invalid_grant")),
-            (500, body("ServerError")),
-            (429, String::new()),
-            (503, "<html>".into()),
-        ] {
-            let error = outcome(status, &text);
-            assert!(error.is_transient(), "{status}");
-            assert!(!format!("{error} {error:?}").contains("CANARY"));
-        }
-        for (status, code) in [(400, "unsupported_grant_type"), (403, "anything_new")] {
-            let error = outcome(status, &body(code));
-            assert!(matches!(error, Error::Refused { .. }) && !error.is_transient(), "{error}");
-        }
-        for (status, text) in [(307, ""), (403, "<html>Atzr|CANARY"), (404, "{}")] {
-            assert!(matches!(outcome(status, text), Error::NotLwa { .. }), "{status}");
-        }
-        let error = outcome(400, &body("unauthorized_client"));
-        assert!(matches!(error, Error::UnauthorizedClient), "it is not invalid_client");
-    }
 
     #[test]
     fn retry_after_counts_in_seconds_only() {

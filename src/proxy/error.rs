@@ -182,7 +182,7 @@ impl Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::problem::TABLE;
+    use crate::{lwa::LwaFailure, problem::TABLE};
     use std::collections::HashSet;
 
     /// One error per variant, and per inner variant that changes the answer.
@@ -209,7 +209,7 @@ mod tests {
             (Error::Token(token::Error::ReauthorizationRequired), "reauthorization_required", 403),
             (
                 Error::Token(token::Error::ApplicationRejected {
-                    why: token::Rejection::InvalidClient,
+                    why: LwaFailure::InvalidClient,
                     retry_after: after,
                 }),
                 "application_rejected",
@@ -217,7 +217,7 @@ mod tests {
             ),
             (
                 Error::Token(token::Error::Unavailable {
-                    reason: token::Obstacle::Unreachable,
+                    reason: token::Obstacle::UNREACHABLE,
                     retry_after: after,
                 }),
                 "token_unavailable",
@@ -259,7 +259,7 @@ mod tests {
             assert!(status != 503 || error.retry_after().is_some_and(|after| after >= 1), "{code}");
         }
         let error = Error::Token(token::Error::Unavailable {
-            reason: token::Obstacle::Unreachable,
+            reason: token::Obstacle::UNREACHABLE,
             retry_after: Duration::from_millis(1500),
         });
         assert_eq!(error.retry_after(), Some(2));

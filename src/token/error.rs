@@ -1,6 +1,6 @@
 //! Why there is no token, and what to do about each reason.
 
-use crate::store;
+use crate::{lwa::LwaFailure, store};
 use std::time::Duration;
 
 /// Why there is no token.
@@ -16,7 +16,7 @@ pub enum Error {
     #[error("{}", .why.advice())]
     ApplicationRejected {
         /// What it says of it.
-        why: Rejection,
+        why: LwaFailure,
         /// When LWA is asked again.
         retry_after: Duration,
     },
@@ -36,7 +36,7 @@ pub enum Error {
 impl Error {
     /// A wait that ended without a result.
     pub(super) fn later() -> Self {
-        let (reason, retry_after) = (Obstacle::Unreachable, Duration::from_secs(1));
+        let (reason, retry_after) = (Obstacle::UNREACHABLE, Duration::from_secs(1));
         Self::Unavailable { reason, retry_after }
     }
 
@@ -51,52 +51,10 @@ impl Error {
     }
 }
 
-/// Why LWA rejects an application.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejection {
-    /// `invalid_client`.
-    InvalidClient,
-    /// `unauthorized_client`.
-    UnauthorizedClient,
-}
-
-impl Rejection {
-    /// The error code of LWA.
-    #[must_use]
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::InvalidClient => "invalid_client",
-            Self::UnauthorizedClient => "unauthorized_client",
-        }
-    }
-
-    /// What to do.
-    #[must_use]
-    pub fn advice(self) -> &'static str {
-        match self {
-            Self::InvalidClient => {
-                "Login with Amazon rejects the client id or client secret. Check [lwa] in the \
-                 configuration."
-            }
-            Self::UnauthorizedClient => {
-                "Login with Amazon does not let this application use the grant \
-                 (unauthorized_client). Check that the refresh token was granted to this client \
-                 id, and that the security profile is enabled for Login with Amazon and approved \
-                 for the Ads API."
-            }
-        }
-    }
-}
-
 /// What is in the way of a token, although the grant may be good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Obstacle {
-    /// LWA cannot be reached, is busy, or did not respond in time.
-    Unreachable,
-    /// LWA refuses the request for good: the same request would be refused again.
-    Refused,
-    /// What responds at the token endpoint is not LWA.
-    NotLwa,
+    Lwa(LwaFailure),
     /// The record cannot be opened with the configured keys.
     Sealed,
     /// The record cannot be read: its permissions or its content are wrong.
@@ -106,13 +64,15 @@ pub enum Obstacle {
 }
 
 impl Obstacle {
+    pub const UNREACHABLE: Self = Self::Lwa(LwaFailure::Unreachable);
+    pub const REFUSED: Self = Self::Lwa(LwaFailure::Refused);
+    pub const NOT_LWA: Self = Self::Lwa(LwaFailure::NotLwa);
+
     /// The stable code in events.
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
-            Self::Unreachable => "lwa_unavailable",
-            Self::Refused => "lwa_refused",
-            Self::NotLwa => "lwa_bad_response",
+            Self::Lwa(failure) => failure.code(),
             Self::Sealed => "sealed",
             Self::Unreadable => "unreadable",
             Self::Store => "store_unavailable",
@@ -123,18 +83,7 @@ impl Obstacle {
     #[must_use]
     pub fn advice(self) -> &'static str {
         match self {
-            Self::Unreachable => {
-                "There is no valid access token and Login with Amazon cannot be reached. Try \
-                 again later."
-            }
-            Self::Refused => {
-                "Login with Amazon refuses the token request, and will refuse it again. The \
-                 server's log and `adsproxy status` have its error code."
-            }
-            Self::NotLwa => {
-                "The token endpoint does not respond as Login with Amazon does. Check \
-                 lwa.token_url, and proxies on the way."
-            }
+            Self::Lwa(failure) => failure.advice(),
             Self::Sealed => {
                 "The account's record is sealed with a key that is not configured. Put the key \
                  back into encryption.keys."
@@ -147,6 +96,12 @@ impl Obstacle {
                 "There is no valid access token and the store cannot be reached. Try again later."
             }
         }
+    }
+
+    /// Whether it may pass by itself.
+    #[must_use]
+    pub fn is_passing(self) -> bool {
+        matches!(self, Self::Lwa(LwaFailure::Unreachable) | Self::Store)
     }
 
     /// Why a record cannot be had.

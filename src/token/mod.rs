@@ -16,7 +16,7 @@ pub mod slot;
 mod stored;
 
 pub use access_token::AccessToken;
-pub use error::{Error, Obstacle, Rejection};
+pub use error::{Error, Obstacle};
 pub use holder::{Authority, Holder};
 pub use stored::stored_state;
 

@@ -3,10 +3,10 @@
 //! The order keeps grants alive: take the lock all processes share, read the record again, ask
 //! LWA, make a changed refresh token durable, only then use the access token it came with.
 
-use super::{AccessToken, Holder, Inner, Obstacle, Rejection, holder::Unsaved, slot};
+use super::{AccessToken, Holder, Inner, Obstacle, holder::Unsaved, slot};
 use crate::{
     error_chain::chain,
-    lwa,
+    lwa::{self, LwaFailure},
     metrics::{RefreshOutcome, Trigger},
     store::{self, Credential, StoredAccessToken},
 };
@@ -48,7 +48,7 @@ impl Error {
             Self::GrantDead | Self::KnownDead => Failure::GrantDead,
             Self::Lwa(error) => of_lwa(error),
             Self::Store(error) => Failure::unavailable(Obstacle::of_store(error)),
-            Self::BadToken => Failure::unavailable(Obstacle::NotLwa),
+            Self::BadToken => Failure::unavailable(Obstacle::NOT_LWA),
             Self::Pending | Self::Moved => Failure::unavailable(Obstacle::Store),
         }
     }
@@ -77,18 +77,15 @@ impl Error {
 
 /// What an error of LWA means for the account.
 fn of_lwa(error: &lwa::Error) -> Failure {
-    let reason = match error {
-        lwa::Error::InvalidClient => {
-            return Failure::ApplicationRejected(Rejection::InvalidClient);
+    match error.failure() {
+        why @ (LwaFailure::InvalidClient | LwaFailure::UnauthorizedClient) => {
+            Failure::ApplicationRejected(why)
         }
-        lwa::Error::UnauthorizedClient => {
-            return Failure::ApplicationRejected(Rejection::UnauthorizedClient);
+        failure => {
+            let (reason, retry_after) = (Obstacle::Lwa(failure), error.retry_after());
+            Failure::Unavailable { reason, retry_after }
         }
-        lwa::Error::BadAnswer(_) | lwa::Error::NotLwa { .. } => Obstacle::NotLwa,
-        lwa::Error::Refused { .. } if !error.is_transient() => Obstacle::Refused,
-        _ => Obstacle::Unreachable,
-    };
-    Failure::Unavailable { reason, retry_after: error.retry_after() }
+    }
 }
 
 /// Ends the refresh also when its task panics: waiters must never wait for nobody.
@@ -101,7 +98,7 @@ struct Ending<'a> {
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         if !self.done {
-            let failure = Failure::unavailable(Obstacle::Unreachable);
+            let failure = Failure::unavailable(Obstacle::UNREACHABLE);
             self.holder.fail(failure, "the refresh ended unexpectedly", self.inner.clock.now());
         }
     }
@@ -343,7 +340,7 @@ fn report(holder: &Holder, error: &Error) {
             let (application, advice) = (holder.application.name(), why.advice());
             error!(account, application, error = %error_text, advice, "application rejected");
         }
-        Failure::Unavailable { reason: Obstacle::Unreachable | Obstacle::Store, .. } => {
+        Failure::Unavailable { reason, .. } if reason.is_passing() => {
             warn!(account, error = %error_text, "refresh failed");
         }
         Failure::Unavailable { reason, .. } => {

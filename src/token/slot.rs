@@ -4,8 +4,13 @@
 //! owns the refresh and must report `succeeded` or `failed`; until then everybody else waits or
 //! goes on with the token there is.
 
-use super::{Error, Obstacle, Rejection};
-use crate::{account::State, clock::Now, config, lwa::RETRY_AFTER_MAX};
+use super::{Error, Obstacle};
+use crate::{
+    account::State,
+    clock::Now,
+    config,
+    lwa::{LwaFailure, RETRY_AFTER_MAX},
+};
 use std::time::Duration;
 
 /// The times of `[token]` that decide when to refresh.
@@ -150,7 +155,7 @@ pub enum Failure {
     /// `invalid_grant`.
     GrantDead,
     /// LWA rejects the application, with every live secret.
-    ApplicationRejected(Rejection),
+    ApplicationRejected(LwaFailure),
     /// LWA or the store brought no token this time.
     Unavailable {
         /// What is in the way.
@@ -173,7 +178,7 @@ enum Block {
     None,
     NotConnected,
     Dead,
-    Rejected { until: Now, why: Rejection },
+    Rejected { until: Now, why: LwaFailure },
     Failed { until: Now, reason: Obstacle },
 }
 
@@ -407,15 +412,13 @@ impl Slot {
     fn memory(&self, reason: Obstacle) -> Duration {
         match reason {
             Obstacle::Sealed | Obstacle::Unreadable => RECORD_MEMORY,
-            // The same request gets the same response.
-            Obstacle::Refused | Obstacle::NotLwa if self.failures > REFUSALS_FORGIVEN => {
-                REFUSAL_MEMORY
-            }
-            Obstacle::Refused | Obstacle::NotLwa => FAILURE_MEMORY_MAX,
-            Obstacle::Unreachable | Obstacle::Store => {
+            reason if reason.is_passing() => {
                 let doubled = Duration::from_secs(1 << self.failures.saturating_sub(1).min(8));
                 doubled.min(FAILURE_MEMORY_MAX)
             }
+            // The same request gets the same response.
+            _ if self.failures > REFUSALS_FORGIVEN => REFUSAL_MEMORY,
+            _ => FAILURE_MEMORY_MAX,
         }
     }
 

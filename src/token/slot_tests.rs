@@ -23,10 +23,10 @@ fn fresh() -> (Slot, Now) {
 }
 
 const TRANSIENT: Failure =
-    Failure::Unavailable { reason: Obstacle::Unreachable, retry_after: None };
+    Failure::Unavailable { reason: Obstacle::UNREACHABLE, retry_after: None };
 
 fn unavailable(seconds: u64) -> Error {
-    Error::Unavailable { reason: Obstacle::Unreachable, retry_after: secs(seconds) }
+    Error::Unavailable { reason: Obstacle::UNREACHABLE, retry_after: secs(seconds) }
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn retry_after_of_lwa_is_honoured_within_reason() {
         let mut slot = Slot::new(policy());
         slot.want(now);
         slot.failed(
-            Failure::Unavailable { reason: Obstacle::Unreachable, retry_after: Some(secs(asked)) },
+            Failure::Unavailable { reason: Obstacle::UNREACHABLE, retry_after: Some(secs(asked)) },
             now,
         );
         let refusal = unavailable(expected);
@@ -119,9 +119,9 @@ fn a_rejected_application_is_asked_again_after_a_minute() {
     let now = ManualClock::new().now();
     let mut slot = Slot::new(policy());
     slot.want(now);
-    slot.failed(Failure::ApplicationRejected(Rejection::InvalidClient), now);
+    slot.failed(Failure::ApplicationRejected(LwaFailure::InvalidClient), now);
     let refusal =
-        Error::ApplicationRejected { why: Rejection::InvalidClient, retry_after: secs(59) };
+        Error::ApplicationRejected { why: LwaFailure::InvalidClient, retry_after: secs(59) };
     assert_eq!(slot.want(now.plus(secs(1))), Want::Refuse(refusal));
     assert_eq!(slot.state(now.plus(secs(1))), State::ApplicationRejected);
     assert_eq!(slot.want(now.plus(secs(60))), Want::Refresh);
@@ -227,7 +227,7 @@ fn the_background_refresher_acts_ahead_of_the_buffer_and_never_without_end() {
 
 #[test]
 fn a_permanent_refusal_is_not_asked_for_again_every_second() {
-    for reason in [Obstacle::Refused, Obstacle::NotLwa] {
+    for reason in [LwaFailure::Refused, LwaFailure::NotLwa].map(Obstacle::Lwa) {
         let mut now = ManualClock::new().now();
         let mut slot = Slot::new(policy());
         for expected in [8, 8, 8, 8, 60, 60] {
@@ -245,10 +245,10 @@ fn each_failure_has_its_own_state() {
     for (failure, state) in [
         (Failure::NotConnected, State::NotConnected),
         (Failure::GrantDead, State::ReauthorizationRequired),
-        (Failure::ApplicationRejected(Rejection::UnauthorizedClient), State::ApplicationRejected),
+        (Failure::ApplicationRejected(LwaFailure::UnauthorizedClient), State::ApplicationRejected),
         (Failure::unavailable(Obstacle::Sealed), State::Sealed),
         (Failure::unavailable(Obstacle::Unreadable), State::Unreadable),
-        (Failure::unavailable(Obstacle::Unreachable), State::Idle),
+        (Failure::unavailable(Obstacle::UNREACHABLE), State::Idle),
     ] {
         let now = ManualClock::new().now();
         let mut slot = Slot::new(policy());

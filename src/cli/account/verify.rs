@@ -5,10 +5,9 @@ use crate::{
     clock::{Clock, SystemClock},
     config::Config,
     https::{self, LwaHttp},
-    lwa::{self, Application, LwaClient},
+    lwa::{self, Application, LwaClient, LwaFailure},
     secret::Secret,
     store::StoredAccessToken,
-    token::{Obstacle, Rejection},
 };
 use anyhow::{Context as _, anyhow};
 
@@ -43,33 +42,16 @@ pub(super) async fn verify(
 }
 
 fn failure(error: lwa::Error, application: &str) -> anyhow::Error {
-    let why = match &error {
-        lwa::Error::InvalidGrant => format!(
-            "Login with Amazon does not accept this refresh token for application {application} \
-             (invalid_grant). Consent was withdrawn or has ended, or the token belongs to another \
-             application; `adsproxy login` gets a new one"
-        ),
-        lwa::Error::InvalidClient => format!(
-            "Login with Amazon rejects the client id or secret of application {application} \
-             (invalid_client); compare them with the security profile"
-        ),
-        lwa::Error::UnauthorizedClient => Rejection::UnauthorizedClient.advice().to_owned(),
-        lwa::Error::NotLwa { .. } | lwa::Error::BadAnswer(_) => {
-            Obstacle::NotLwa.advice().to_owned()
+    let (failure, error) = (error.failure(), anyhow!(error));
+    let text = format!(
+        "nothing was stored: the refresh token cannot be verified for application {application} \
+         ({error:#}). {}",
+        failure.advice()
+    );
+    match failure {
+        LwaFailure::Unreachable => {
+            Failure::unavailable(format!("{text} Or say --no-verify.")).into()
         }
-        lwa::Error::Refused { .. } if !error.is_transient() => {
-            format!(
-                "Login with Amazon refuses the token request, and will refuse it again: {error}"
-            )
-        }
-        _ => {
-            return Failure::unavailable(format!(
-                "nothing was stored: the refresh token cannot be verified ({:#}); try again, or \
-                 say --no-verify",
-                anyhow!(error)
-            ))
-            .into();
-        }
-    };
-    anyhow!("nothing was stored: {why}")
+        _ => anyhow!(text),
+    }
 }

@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     error_chain::chain,
     id::AccountId,
-    lwa::{self, Application, Granted, LwaClient},
+    lwa::{self, Application, Granted, LwaClient, LwaFailure},
     secret::Secret,
     store::{self, Credential, Epoch, Lock, Store, StoredAccessToken},
     token::consent::{WARN_DAYS, days_left},
@@ -245,7 +245,10 @@ fn judge_refusal(id: &AccountId, application: &str, error: &lwa::Error) -> Findi
         }
         error => {
             let text = format!("{id}: Login with Amazon gives no token: {}", chain(error));
-            Finding::error("grant", text, RECONNECT_FIX).code(69)
+            match error.failure() {
+                LwaFailure::Unreachable => Finding::error("grant", text, RECONNECT_FIX).code(69),
+                lasting => Finding::error("grant", text, lasting.advice()),
+            }
         }
     }
 }
@@ -276,6 +279,7 @@ mod tests {
             (refused(lwa::Error::InvalidGrant), Level::Error, "consent is gone"),
             (refused(lwa::Error::UnauthorizedClient), Level::Error, "not approved"),
             (refused(lwa::Error::InvalidClient), Level::Error, "id or secret"),
+            (refused(lwa::Error::NotLwa { status: 403 }), Level::Error, "status 403"),
             (judge_consent(&id, Some(31)), Level::Ok, "31 days"),
             (judge_consent(&id, Some(30)), Level::Warning, "30 days"),
         ] {
