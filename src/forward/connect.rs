@@ -105,7 +105,7 @@ impl Connector {
         egress: &Egress,
     ) -> Result<Hop, Box<dyn StdError + Send + Sync>> {
         let Some(proxy) = egress.proxy_for(uri) else {
-            return Ok(Hop::Tcp(self.tcp.clone().call(uri.clone()).await?.into_inner()));
+            return Ok(Box::new(self.tcp.clone().call(uri.clone()).await?.into_inner()));
         };
         let mut tunnel = Tunnel::new(proxy.uri().clone(), self.hop.clone());
         if let Some(credentials) = proxy.basic_auth() {

@@ -5,81 +5,21 @@ use http::Uri;
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use std::{
     error::Error as StdError,
-    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
-/// A stream to an upstream or to an egress proxy.
-pub(super) enum Hop {
-    Tcp(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
+/// A stream to an upstream or to an egress proxy. TLS runs over it, so that a call by a table costs
+/// nothing that counts.
+pub(super) type Hop = Box<dyn Stream>;
 
-macro_rules! each {
-    ($hop:expr, $io:ident => $call:expr) => {
-        match $hop.get_mut() {
-            Hop::Tcp($io) => {
-                let $io = Pin::new($io);
-                $call
-            }
-            Hop::Tls($io) => {
-                let $io = Pin::new($io);
-                $call
-            }
-        }
-    };
-}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl AsyncRead for Hop {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        each!(self, io => io.poll_read(cx, buf))
-    }
-}
-
-impl AsyncWrite for Hop {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        each!(self, io => io.poll_write(cx, buf))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        each!(self, io => io.poll_write_vectored(cx, bufs))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Tcp(io) => io.is_write_vectored(),
-            Self::Tls(io) => io.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, io => io.poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, io => io.poll_shutdown(cx))
-    }
-}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Connects to an egress proxy, by TLS if its URL says so.
 #[derive(Clone)]
@@ -111,9 +51,9 @@ impl Service<Uri> for HopConnector {
         Box::pin(async move {
             let stream = tcp.call(uri.clone()).await?.into_inner();
             Ok(TokioIo::new(if uri.scheme_str() == Some("https") {
-                Hop::Tls(Box::new(tls.connect(server_name(&uri)?, stream).await?))
+                Box::new(tls.connect(server_name(&uri)?, stream).await?) as Hop
             } else {
-                Hop::Tcp(stream)
+                Box::new(stream)
             }))
         })
     }

@@ -3,7 +3,8 @@
 use super::{
     body::RequestBody,
     connect::ConnectError,
-    pool::{Permit, Pool, Request, Response},
+    connection::{Request, Response},
+    pool::{Permit, Pool},
 };
 use crate::executor::LocalExecutor;
 use hyper::{

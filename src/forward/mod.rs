@@ -5,6 +5,7 @@
 
 pub mod body;
 pub mod connect;
+pub mod connection;
 mod driver;
 pub mod headers;
 mod hop;
@@ -17,9 +18,10 @@ use crate::{
 };
 use body::{BodyError, Capture, ContinueGate};
 use connect::{ConnectError, Connector};
+use connection::{PooledConnection, Request, Response};
 use headers::{Injection, Reuse};
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header::EXPECT};
-use pool::{Pool, PooledConnection, Response};
+use pool::Pool;
 use std::{future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
 
 /// Why an attempt brought no response.
@@ -73,7 +75,7 @@ impl Attempt<'_> {
             && [Method::GET, Method::HEAD, Method::OPTIONS].contains(self.method)
     }
 
-    fn request(&self, pool: &Pool, is_http1: bool) -> Option<pool::Request> {
+    fn request(&self, pool: &Pool, is_http1: bool) -> Option<Request> {
         let is_chunked = is_http1 && self.capture.is_of_unknown_size();
         let expects_continue = !self.capture.is_absent() && expects_continue(self.headers);
         let gate = expects_continue.then(|| Arc::new(ContinueGate::default()));

@@ -2,7 +2,7 @@
 
 use crate::{
     deadline::{Deadlines, Timer},
-    forward::pool::{PooledConnection, Response},
+    forward::connection::{PooledConnection, Response},
 };
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header::CONTENT_TYPE};
