@@ -7,7 +7,7 @@
 use super::{
     ads::{ApiCall, classic},
     record::{header_pairs, target},
-    response::{Emulated, With, empty, feed, json, send, send_bytes},
+    response::{Reply, With, after, json, repeated, stream, whole},
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Frame;
@@ -15,62 +15,59 @@ use serde_json::json;
 use std::time::Duration;
 use tokio::time::sleep;
 
+const CHECKSUM: HeaderName = HeaderName::from_static("x-checksum");
+
 /// Responds with the test aid called `aid`.
-pub(super) async fn respond(call: &ApiCall<'_>, aid: &str, value: Option<&str>) -> Emulated {
-    let number = value.and_then(|value| value.parse::<u64>().ok());
+pub(super) async fn respond(call: &ApiCall<'_>, aid: &str, value: &str) -> Reply {
+    let number = value.parse::<usize>().ok();
+    let asked = |name, default| call.query.number(name).unwrap_or(default);
     match (aid, number) {
         ("_echo", _) => echo(call),
         ("_sink", _) => json(200, json!({ "length": call.body.len })),
         ("_bytes", Some(size)) => {
-            let reply = feed("application/octet-stream", move |sender| async move {
-                send_bytes(&sender, b'x', size).await;
-            });
-            reply.with("content-length", &size.to_string())
+            let reply = stream("application/octet-stream", repeated(b'x', size));
+            reply.with("content-length", value)
         }
-        ("_status", Some(code)) => match u16::try_from(code) {
-            Ok(code @ (204 | 304)) => empty(code),
-            Ok(code @ 200..=999) => json(code, json!({ "status": code })),
-            _ => classic(400, "no such status"),
-        },
+        ("_status", Some(status @ (204 | 304))) => whole(status as u16, "", ""),
+        ("_status", Some(status @ 200..=999)) => json(status as u16, json!({ "status": status })),
+        ("_status", Some(_)) => classic(400, "no such status"),
         ("_sse", _) => {
-            let count = call.query.number("events", 3);
-            let texts = (1..=count).map(|n| format!("event {n} of {count}")).collect();
-            events(texts, call.query.millis("interval_ms", 100))
+            let count = asked("events", 3);
+            let texts = (1..=count).map(move |n| format!("event {n} of {count}"));
+            events(texts, Duration::from_millis(asked("interval_ms", 100)))
         }
         ("_slow", _) => {
-            sleep(call.query.millis("ms", 1000)).await;
-            let pause = call.query.millis("body_ms", 0);
-            feed("text/plain", move |sender| async move {
-                if send(&sender, "slow").await {
-                    sleep(pause).await;
-                    send(&sender, "ly\n").await;
-                }
-            })
+            sleep(Duration::from_millis(asked("ms", 1000))).await;
+            let pause = Duration::from_millis(asked("body_ms", 0));
+            stream("text/plain", [after(Duration::ZERO, "slow"), after(pause, "ly\n")])
         }
-        ("_trailers", _) => trailers(),
+        ("_trailers", _) => {
+            let fields = HeaderMap::from_iter([(CHECKSUM, HeaderValue::from_static("sandbox"))]);
+            let trailers = (Duration::ZERO, Ok(Frame::trailers(fields)));
+            let reply = stream("text/plain", [after(Duration::ZERO, "body\n"), trailers]);
+            reply.with("trailer", CHECKSUM.as_str())
+        }
         _ => classic(404, "Not Found"),
     }
 }
 
 /// A stream of one event per text; the first at once, the others `interval` apart.
-pub(super) fn events(texts: Vec<String>, interval: Duration) -> Emulated {
-    let reply = feed("text/event-stream", move |sender| async move {
-        for (index, text) in texts.into_iter().enumerate() {
-            if index > 0 {
-                sleep(interval).await;
-            }
-            if !send(&sender, format!("event: message\ndata: {text}\n\n")).await {
-                return;
-            }
-        }
+pub(super) fn events<I>(texts: I, interval: Duration) -> Reply
+where
+    I: IntoIterator<Item = String>,
+    I::IntoIter: Send + Unpin + 'static,
+{
+    let frames = texts.into_iter().enumerate().map(move |(index, text)| {
+        let pause = if index == 0 { Duration::ZERO } else { interval };
+        after(pause, format!("event: message\ndata: {text}\n\n"))
     });
-    reply.with("cache-control", "no-cache")
+    stream("text/event-stream", frames).with("cache-control", "no-cache")
 }
 
-fn echo(call: &ApiCall<'_>) -> Emulated {
+fn echo(call: &ApiCall<'_>) -> Reply {
     let mut headers = header_pairs(&call.parts.headers);
     for (_, value) in headers.iter_mut().filter(|(name, _)| name == "authorization") {
-        // Enough to tell what kind of token it was; the echo must not disclose the token.
+        // Enough to see what kind of token it was; the echo must not disclose the token.
         *value = value.chars().take("Bearer Atza|".len()).chain(['\u{2026}']).collect();
     }
     let body = json!({
@@ -84,15 +81,4 @@ fn echo(call: &ApiCall<'_>) -> Emulated {
         "has_trailers": call.body.has_trailers,
     });
     json(200, body)
-}
-
-fn trailers() -> Emulated {
-    const NAME: HeaderName = HeaderName::from_static("x-checksum");
-    let reply = feed("text/plain", |sender| async move {
-        let fields = HeaderMap::from_iter([(NAME, HeaderValue::from_static("sandbox"))]);
-        if send(&sender, "body\n").await {
-            drop(sender.send(Ok(Frame::trailers(fields))).await);
-        }
-    });
-    reply.with("trailer", NAME.as_str())
 }

@@ -3,33 +3,34 @@
 use super::{
     ads::{ApiCall, classic, only},
     form::random_uuid,
-    moment::iso,
+    moment::{ISO, spelled},
     reports::presigned,
-    response::{Emulated, json},
+    response::{Reply, json},
 };
 use serde_json::{Value, json};
 
-const REQUIRED: [&str; 2] =
+const REQUIRED_HEADERS: [&str; 2] =
     ["amazon-advertising-api-marketplaceid", "amazon-advertising-api-advertiserid"];
 
 /// Responds to what lies below `/amc/`.
-pub(super) fn respond(call: &ApiCall<'_>, method: &str, path: &[&str]) -> Emulated {
-    let missing = REQUIRED.into_iter().find(|name| only(&call.parts.headers, name).is_none());
-    let body = match (method, path, missing) {
-        ("GET", ["accounts"], _) => accounts(call),
-        (.., Some(name)) => {
-            return classic(400, &format!("Missing required header {name}"));
-        }
-        ("GET", ["instances"], _) => instances(call),
-        ("POST", ["reporting", _, "workflowExecutions"], _) => json!({
+pub(super) fn respond(call: &ApiCall<'_>, method: &str, path: &[&str]) -> Reply {
+    let is_missing = |name: &&&str| only(&call.parts.headers, name).is_none();
+    let missing = REQUIRED_HEADERS.iter().find(is_missing).filter(|_| path != ["accounts"]);
+    if let Some(name) = missing {
+        return classic(400, &format!("Missing required header {name}"));
+    }
+    let body = match (method, path) {
+        ("GET", ["accounts"]) => json!({ "amcAccounts": accounts(call) }),
+        ("GET", ["instances"]) => instances(call),
+        ("POST", ["reporting", _, "workflowExecutions"]) => json!({
             "workflowExecutionId": random_uuid(),
             "status": "PENDING",
-            "createTime": iso(call.service.now().wall),
+            "createTime": spelled(call.now().wall, ISO),
         }),
-        ("GET", ["reporting", _, "workflowExecutions", id], _) => {
+        ("GET", ["reporting", _, "workflowExecutions", id]) => {
             json!({ "workflowExecutionId": id, "status": "SUCCEEDED" })
         }
-        ("GET", ["reporting", _, "workflowExecutions", id, "downloadUrls"], _) => {
+        ("GET", ["reporting", _, "workflowExecutions", id, "downloadUrls"]) => {
             json!({ "downloadUrls": [presigned(call.service, id)], "metadataDownloadUrls": [] })
         }
         _ => return classic(404, "Not Found"),
@@ -37,19 +38,22 @@ pub(super) fn respond(call: &ApiCall<'_>, method: &str, path: &[&str]) -> Emulat
     json(200, body)
 }
 
+fn entities(call: &ApiCall<'_>) -> Vec<String> {
+    call.grant.profiles.iter().map(|profile| format!("ENTITY{:X}", profile.id)).collect()
+}
+
 fn accounts(call: &ApiCall<'_>) -> Value {
-    let accounts = call.grant.profiles.iter().map(|profile| {
+    let accounts = call.grant.profiles.iter().zip(entities(call)).map(|(profile, entity)| {
         json!({
-            "accountId": format!("ENTITY{:X}", profile.id),
+            "accountId": entity,
             "accountName": profile.name,
             "marketplaceId": profile.marketplace(),
         })
     });
-    json!({ "amcAccounts": accounts.collect::<Vec<_>>() })
+    accounts.collect()
 }
 
 fn instances(call: &ApiCall<'_>) -> Value {
-    let entities = call.grant.profiles.iter().map(|profile| format!("ENTITY{:X}", profile.id));
     let instance = json!({
         "instanceId": "amcsandbox1",
         "instanceName": "Sandbox instance",
@@ -59,7 +63,7 @@ fn instances(call: &ApiCall<'_>) -> Value {
         "creationDatetime": "2026-01-01T00:00:00Z",
         "apiEndpoint": "https://advertising-api.amazon.com",
         "s3BucketName": "amc-sandbox",
-        "entities": entities.collect::<Vec<_>>(),
+        "entities": entities(call),
         "optionalDatasets": [],
     });
     json!({ "instances": [instance], "nextToken": "" })

@@ -2,7 +2,7 @@
 
 use super::{
     ACCOUNTS, control,
-    moment::{days_ago, iso_date},
+    moment::{DATE, days_ago, spelled},
 };
 use crate::clock::{Clock, SystemClock};
 use std::{net::SocketAddr, path::Path};
@@ -17,7 +17,7 @@ pub fn requests(proxy: &str) -> Vec<(&'static str, String)> {
     let mcp = "-H 'Content-Type: application/json' \
          -H 'Accept: application/json, text/event-stream'";
     let now = SystemClock.now();
-    let (start, end) = (iso_date(days_ago(now, 10)), iso_date(days_ago(now, 1)));
+    let (start, end) = (spelled(days_ago(now, 10), DATE), spelled(days_ago(now, 1), DATE));
     vec![
         (
             "Profiles, the account named by a header, by the path, by a placeholder token",
@@ -100,11 +100,11 @@ pub(super) fn banner(
     for (title, commands) in requests(proxy).into_iter().chain(faults(proxy, emulator)) {
         text += &format!("\n# {title}\n{commands}\n");
     }
-    let port = admin.port();
     text += &format!(
         "\n# A login: open this in a browser, and choose one of the two advertisers\n\
-         http://localhost:{port}/api/auth/amazon/login?account=initech\n\n\
-         Switches (curl -X POST 'http://{emulator}…')\n"
+         http://localhost:{}/api/auth/amazon/login?account=initech\n\n\
+         Switches (curl -X POST 'http://{emulator}…')\n",
+        admin.port()
     );
     for (what, why) in control::HELP {
         text += &format!("  {what:<50} {why}\n");

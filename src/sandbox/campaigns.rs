@@ -2,7 +2,7 @@
 
 use super::{
     ads::{ApiCall, classic, only},
-    response::{Emulated, Stop, json, whole},
+    response::{HandlerResult, Reply, json, whole},
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -18,54 +18,64 @@ const CAMPAIGNS_MAX: usize = 1000;
 pub(super) struct Campaigns(Mutex<BTreeMap<i64, Vec<Value>>>);
 
 impl Campaigns {
-    /// The campaigns of `profile`; the first look finds one.
-    fn of(&self, profile: i64) -> Vec<Value> {
-        self.0.lock().entry(profile).or_insert_with(|| vec![sample(profile)]).clone()
+    /// Looks at the campaigns of `profile`, or changes them; the first look finds one.
+    fn of<T>(&self, profile: i64, look: impl FnOnce(&mut Vec<Value>) -> T) -> T {
+        look(self.0.lock().entry(profile).or_insert_with(|| {
+            vec![json!({
+                "campaignId": campaign_id(profile, 0),
+                "name": "Sandbox campaign",
+                "state": "ENABLED",
+                "targetingType": "AUTO",
+                "startDate": "2026-01-01",
+                "budget": { "budget": 10.0, "budgetType": "DAILY" },
+                "dynamicBidding": { "strategy": "LEGACY_FOR_SALES", "placementBidding": [] },
+            })]
+        }))
     }
 
     /// Adds a campaign; returns it as stored, or what is wrong with it.
     fn add(&self, profile: i64, mut campaign: Value) -> Result<Value, Value> {
-        let mut all = self.0.lock();
-        let list = all.entry(profile).or_insert_with(|| vec![sample(profile)]);
-        let name = campaign["name"].as_str().filter(|name| !name.is_empty());
-        let name =
-            name.ok_or_else(|| fault("missingValueError", "MISSING_VALUE", "name is required"))?;
-        if list.iter().any(|have| have["name"] == name) {
-            let text = "Campaign with the specified name already exists";
-            return Err(fault("duplicateValueError", "DUPLICATE_VALUE", text));
-        }
-        if list.len() >= CAMPAIGNS_MAX {
-            return Err(fault("entityQuotaError", "QUOTA_EXCEEDED", "too many campaigns"));
-        }
-        campaign["campaignId"] = campaign_id(profile, list.len()).into();
-        list.push(campaign.clone());
-        Ok(campaign)
+        self.of(profile, |list| {
+            let name = campaign["name"].as_str().unwrap_or_default();
+            if name.is_empty() {
+                return Err(fault("missingValueError", "MISSING_VALUE", "name is required"));
+            }
+            if list.iter().any(|have| have["name"] == name) {
+                let text = "Campaign with the specified name already exists";
+                return Err(fault("duplicateValueError", "DUPLICATE_VALUE", text));
+            }
+            if list.len() >= CAMPAIGNS_MAX {
+                return Err(fault("entityQuotaError", "QUOTA_EXCEEDED", "too many campaigns"));
+            }
+            campaign["campaignId"] = campaign_id(profile, list.len()).into();
+            list.push(campaign.clone());
+            Ok(campaign)
+        })
     }
 }
 
 /// `POST /sp/campaigns/list`
-pub(super) fn list(call: &ApiCall<'_>) -> Result<Emulated, Stop> {
-    call.takes(&[MEDIA_TYPE])?;
-    let campaigns = call.service.state.api.campaigns.of(call.scope()?);
+pub(super) fn list(call: &ApiCall<'_>) -> HandlerResult {
+    call.require_type(&[MEDIA_TYPE])?;
+    let campaigns = call.state().api.campaigns.of(call.scope()?, |list| list.clone());
     let body = json!({ "totalResults": campaigns.len(), "campaigns": campaigns });
     Ok(whole(200, MEDIA_TYPE, body.to_string()))
 }
 
 /// `POST /sp/campaigns`: 207, each campaign with its own outcome.
-pub(super) fn create(call: &ApiCall<'_>) -> Result<Emulated, Stop> {
-    call.takes(&[MEDIA_TYPE])?;
+pub(super) fn create(call: &ApiCall<'_>) -> HandlerResult {
+    call.require_type(&[MEDIA_TYPE])?;
     let profile = call.scope()?;
     let body = call.json().unwrap_or_default();
     let wanted = body["campaigns"].as_array();
     let wanted = wanted.ok_or_else(|| classic(400, "Could not parse JSON"))?;
-    let is_full = only(&call.parts.headers, "prefer")
-        .is_some_and(|prefer| prefer.contains("return=representation"));
+    let prefer = only(&call.parts.headers, "prefer").unwrap_or_default();
     let (mut success, mut error) = (Vec::new(), Vec::new());
     for (index, campaign) in wanted.iter().enumerate() {
-        match call.service.state.api.campaigns.add(profile, campaign.clone()) {
+        match call.state().api.campaigns.add(profile, campaign.clone()) {
             Ok(made) => {
                 let mut item = json!({ "index": index, "campaignId": made["campaignId"] });
-                if is_full {
+                if prefer.contains("return=representation") {
                     item["campaign"] = made;
                 }
                 success.push(item);
@@ -78,34 +88,22 @@ pub(super) fn create(call: &ApiCall<'_>) -> Result<Emulated, Stop> {
 }
 
 /// `POST /adsApi/v1/query/campaigns`
-pub(super) fn query(call: &ApiCall<'_>) -> Emulated {
+pub(super) fn query(call: &ApiCall<'_>) -> Reply {
     let first = call.grant.profiles.first().map_or(0, |profile| profile.id);
-    let campaigns = call.service.state.api.campaigns.of(call.scope().unwrap_or(first));
-    let campaigns: Vec<_> = campaigns.iter().map(as_v1).collect();
+    let profile = call.scope().unwrap_or(first);
+    let as_v1 = |campaign: &Value| {
+        json!({
+            "campaignId": campaign["campaignId"],
+            "adProduct": "SPONSORED_PRODUCTS",
+            "name": campaign["name"],
+            "state": campaign["state"],
+            "startDateTime": "2026-01-01T00:00:00Z",
+            "marketplaceScope": "SINGLE_MARKETPLACE",
+        })
+    };
+    let look = |list: &mut Vec<Value>| list.iter().map(as_v1).collect::<Value>();
+    let campaigns = call.state().api.campaigns.of(profile, look);
     json(200, json!({ "campaigns": campaigns, "nextToken": null }))
-}
-
-fn as_v1(campaign: &Value) -> Value {
-    json!({
-        "campaignId": campaign["campaignId"],
-        "adProduct": "SPONSORED_PRODUCTS",
-        "name": campaign["name"],
-        "state": campaign["state"],
-        "startDateTime": "2026-01-01T00:00:00Z",
-        "marketplaceScope": "SINGLE_MARKETPLACE",
-    })
-}
-
-fn sample(profile: i64) -> Value {
-    json!({
-        "campaignId": campaign_id(profile, 0),
-        "name": "Sandbox campaign",
-        "state": "ENABLED",
-        "targetingType": "AUTO",
-        "startDate": "2026-01-01",
-        "budget": { "budget": 10.0, "budgetType": "DAILY" },
-        "dynamicBidding": { "strategy": "LEGACY_FOR_SALES", "placementBidding": [] },
-    })
 }
 
 fn campaign_id(profile: i64, index: usize) -> String {

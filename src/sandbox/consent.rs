@@ -2,64 +2,64 @@
 
 use super::{
     EmulatorState,
-    form::{Form, encode},
-    grants::PkceChallenge,
-    response::{Emulated, With, empty, whole},
+    form::{FormPairs, encode, escape},
+    grants::Challenge,
+    response::{Reply, With, whole},
 };
 use http::Uri;
 
+/// Amazon's scopes.
+const SCOPES: [&str; 5] = [
+    "advertising::campaign_management",
+    "cpc_advertising:campaign_management",
+    "advertising::audiences",
+    "advertising::test:create_account",
+    "profile",
+];
+
 /// Shows the page, or acts on its buttons (`account=<name>` allows, `deny=1` refuses).
-pub(super) fn page(state: &EmulatorState, query: &str) -> Emulated {
-    let form = Form::parse(query);
+pub(super) fn page(state: &EmulatorState, uri: &Uri) -> Reply {
+    let form = FormPairs::of_query(uri);
     let settings = state.lwa.settings();
     let redirect_uri = form.get("redirect_uri").unwrap_or_default();
-    let urls = settings.return_urls.as_ref();
-    if !form.get("client_id").is_some_and(|id| state.lwa.is_application(id))
+    let is_registered = |urls: &Vec<String>| urls.iter().any(|url| url == redirect_uri);
+    if !form.get("client_id").is_some_and(|id| state.lwa.is_client(id, None))
         || form.get("response_type") != Some("code")
         || !is_loopback(redirect_uri)
-        || !urls.is_none_or(|urls| urls.iter().any(|url| url == redirect_uri))
+        || !settings.return_urls.as_ref().is_none_or(is_registered)
     {
         // Amazon responds to a wrong return address with a page of its own and never redirects there.
         let text = "lwa-invalid-parameter-bad-redirect-uri-vendor";
         return whole(400, "text/html; charset=utf-8", text);
     }
     let asked = form.get("scope").unwrap_or_default();
-    let is_unknown = |scope| !settings.scopes.iter().any(|known| known == scope);
-    let refusal = if !settings.is_approved {
-        Some("error=unauthorized_client&error_description=The+client+is+not+authorized")
-    } else if asked.is_empty() || asked.split(' ').any(is_unknown) {
-        Some("error=invalid_scope&error_description=An+unknown+scope+was+requested")
+    let result = if !settings.is_approved {
+        "error=unauthorized_client&error_description=The+client+is+not+authorized".to_owned()
+    } else if asked.split(' ').any(|scope| !SCOPES.contains(&scope)) {
+        "error=invalid_scope&error_description=An+unknown+scope+was+requested".to_owned()
+    } else if form.get("deny").is_some() {
+        "error=access_denied&error_description=Access+not+permitted.".to_owned()
+    } else if let Some(account) = form.get("account").filter(|a| state.lwa.grant(a).is_some()) {
+        // Amazon takes a challenge without a method for a plain one.
+        let is_s256 = form.get("code_challenge_method") == Some("S256");
+        let challenge = form.get("code_challenge");
+        let challenge = challenge.map(|value| Challenge { value: value.to_owned(), is_s256 });
+        let code = state.lwa.new_code(account, redirect_uri, challenge);
+        let scope = encode(settings.granted_scope.as_deref().unwrap_or(asked));
+        format!("code={code}&scope={scope}")
     } else {
-        let denied = "error=access_denied&error_description=Access+not+permitted.";
-        form.get("deny").map(|_| denied)
+        return choice(state, uri.query().unwrap_or_default());
     };
-    if let Some(refusal) = refusal {
-        return back(&form, redirect_uri, refusal);
-    }
-    match form.get("account").filter(|account| state.lwa.grant(account).is_some()) {
-        Some(account) => {
-            let code = state.lwa.new_code(account, redirect_uri, challenge(&form));
-            let scope = encode(settings.granted_scope.as_deref().unwrap_or(asked));
-            back(&form, redirect_uri, &format!("code={code}&scope={scope}"))
-        }
-        None => choice(state, query),
-    }
+    back(&form, redirect_uri, &result)
 }
 
-fn challenge(form: &Form) -> Option<PkceChallenge> {
-    let value = form.get("code_challenge")?.to_owned();
-    // Amazon takes a challenge without a method for a plain one.
-    Some(PkceChallenge { value, is_s256: form.get("code_challenge_method") == Some("S256") })
-}
-
-fn back(form: &Form, redirect_uri: &str, what: &str) -> Emulated {
+fn back(form: &FormPairs, redirect_uri: &str, result: &str) -> Reply {
     let separator = if redirect_uri.contains('?') { '&' } else { '?' };
-    let state = form.get("state").map(|state| format!("&state={}", encode(state)));
-    let state = state.unwrap_or_default();
-    empty(302).with("location", &format!("{redirect_uri}{separator}{what}{state}"))
+    let state = form.get("state").map_or_else(String::new, |s| format!("&state={}", encode(s)));
+    whole(302, "", "").with("location", &format!("{redirect_uri}{separator}{result}{state}"))
 }
 
-fn choice(state: &EmulatorState, query: &str) -> Emulated {
+fn choice(state: &EmulatorState, query: &str) -> Reply {
     let query = escape(query);
     let mut page = String::from(
         "<!doctype html><meta charset=\"utf-8\"><title>Sandbox consent</title>\
@@ -68,19 +68,15 @@ fn choice(state: &EmulatorState, query: &str) -> Emulated {
     );
     for (account, grant) in state.lwa.grants() {
         let (link, name) = (encode(&account), escape(&account));
-        let profiles: Vec<_> = grant.profiles.iter().map(|one| one.id.to_string()).collect();
-        let profiles = profiles.join(", ");
+        let profiles: Vec<_> = grant.profiles.iter().map(|p| p.id.to_string()).collect();
         page += &format!(
             "<p><a href=\"/ap/oa?{query}&amp;account={link}\">Allow as {name}</a> \
-             (profiles {profiles})</p>"
+             (profiles {})</p>",
+            profiles.join(", ")
         );
     }
     page += &format!("<p><a href=\"/ap/oa?{query}&amp;deny=1\">Deny</a></p>");
     whole(200, "text/html; charset=utf-8", page)
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }
 
 /// Only loopback return addresses are registered here, so the page is no open redirect.

@@ -3,17 +3,17 @@
 use super::{
     EmulatorState,
     fault::{self, API_FAULTS, LWA_FAULTS},
-    form::Form,
+    form::FormPairs,
     gate::Gate,
-    response::{Emulated, json},
+    response::{Reply, json},
     settings::Rotation,
 };
-use http::{HeaderMap, request::Parts};
+use http::{HeaderMap, Method, header, request::Parts};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// What there is, for `GET /_sandbox` and for the printed help.
-pub const HELP: &[(&str, &str)] = &[
+/// What there is, for `GET /_sandbox` and for the banner.
+pub(super) const HELP: &[(&str, &str)] = &[
     ("GET  /_sandbox", "the state as JSON"),
     ("POST /_sandbox/expire[?account=acme]", "access tokens are dead from now on"),
     ("POST /_sandbox/revoke?account=acme", "the advertiser takes the grant back"),
@@ -33,18 +33,19 @@ pub const HELP: &[(&str, &str)] = &[
     ("POST /_sandbox/release?gate=lwa", "lets them go on"),
 ];
 
+const NO_SWITCH: &str = "no such switch: GET /_sandbox lists them";
+
 /// Responds to a control request.
-pub(super) fn respond(state: &EmulatorState, parts: &Parts) -> Emulated {
+pub(super) fn respond(state: &EmulatorState, parts: &Parts) -> Reply {
     if !is_local(&parts.headers) {
-        let text = "only programs on this machine may turn the switches";
-        return json(403, json!({ "error": text }));
+        let body = json!({ "error": "only programs on this machine may turn the switches" });
+        return json(403, body);
     }
-    let path: Vec<_> = parts.uri.path().split('/').filter(|part| !part.is_empty()).collect();
-    let query = Form::parse(parts.uri.query().unwrap_or_default());
-    let done = match (parts.method.as_str(), path.as_slice()) {
-        ("GET", ["_sandbox"]) => Ok(()),
-        ("POST", ["_sandbox", switch]) => turn(state, switch, &query),
-        _ => Err("no such switch: GET /_sandbox lists them".to_owned()),
+    let switch = parts.uri.path().strip_prefix("/_sandbox").unwrap_or_default().trim_matches('/');
+    let done = match (&parts.method, switch) {
+        (&Method::GET, "") => Ok(()),
+        (&Method::POST, _) => turn(state, switch, &FormPairs::of_query(&parts.uri)),
+        _ => Err(NO_SWITCH.to_owned()),
     };
     match done {
         Ok(()) => json(200, show(state)),
@@ -52,20 +53,21 @@ pub(super) fn respond(state: &EmulatorState, parts: &Parts) -> Emulated {
     }
 }
 
-/// A web page the developer looks at must not reach the switches, nor a name that was pointed at
-/// this machine.
+/// A web page that the developer looks at must not reach the switches, nor a name that was pointed
+/// at this machine.
 fn is_local(headers: &HeaderMap) -> bool {
-    let host = headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let is_loopback = matches!(name, "" | "localhost" | "127.0.0.1" | "[::1]");
     let site = headers.get("sec-fetch-site").map(|site| site.as_bytes());
     let is_own_site = site.is_none_or(|site| site == b"none" || site == b"same-origin");
-    is_loopback && is_own_site && !headers.contains_key("origin")
+    is_loopback && is_own_site && !headers.contains_key(header::ORIGIN)
 }
 
-fn turn(state: &EmulatorState, switch: &str, query: &Form) -> Result<(), String> {
+fn turn(state: &EmulatorState, switch: &str, query: &FormPairs) -> Result<(), String> {
     let account = query.get("account");
-    let named = || account.ok_or_else(|| "account is missing".to_owned());
+    let named = || account.ok_or("account is missing");
+    let known = |is_known: bool| is_known.then_some(()).ok_or("no such account");
     match switch {
         "expire" => state.lwa.expire_access_tokens(account),
         "revoke" => known(state.lwa.revoke(named()?))?,
@@ -83,59 +85,53 @@ fn turn(state: &EmulatorState, switch: &str, query: &Form) -> Result<(), String>
             state.lwa.configure(|settings| settings.rotation = rotation);
         }
         "lifetime" => {
-            let secs = query.get("secs").and_then(|secs| secs.parse().ok());
-            let lifetime = Duration::from_secs(secs.ok_or("secs is a number of seconds")?);
-            state.lwa.configure(|settings| settings.token_lifetime = lifetime);
+            let secs = query.number("secs").ok_or("secs is a number of seconds")?;
+            state.lwa.configure(|settings| settings.token_lifetime = Duration::from_secs(secs));
         }
         "hold" => gate(state, query)?.hold(),
         "release" => gate(state, query)?.release(),
-        _ => return Err("no such switch: GET /_sandbox lists them".to_owned()),
+        _ => return Err(NO_SWITCH.to_owned()),
     }
     Ok(())
 }
 
-fn known(is_known: bool) -> Result<(), String> {
-    if is_known { Ok(()) } else { Err("no such account".to_owned()) }
-}
-
-fn rotation(query: &Form) -> Result<Rotation, String> {
+fn rotation(query: &FormPairs) -> Result<Rotation, &'static str> {
     Ok(match query.get("mode") {
         Some("off") => Rotation::Off,
         Some("old-lives") => Rotation::OldLives,
         Some("old-dies-once-used") => Rotation::OldDiesOnceUsed,
         Some("old-dies") => Rotation::OldDies,
         Some("old-dies-after") => {
-            Rotation::OldDiesAfter(Duration::from_secs(query.number("secs", 60)))
+            Rotation::OldDiesAfter(Duration::from_secs(query.number("secs").unwrap_or(60)))
         }
         _ => {
-            let modes = "off, old-lives, old-dies, old-dies-once-used, old-dies-after (secs=60)";
-            return Err(format!("mode is one of {modes}"));
+            return Err("mode is one of off, old-lives, old-dies, old-dies-once-used, \
+                 old-dies-after (secs=60)");
         }
     })
 }
 
-fn gate<'a>(state: &'a EmulatorState, query: &Form) -> Result<&'a Gate, String> {
+fn gate<'a>(state: &'a EmulatorState, query: &FormPairs) -> Result<&'a Gate, &'static str> {
     match query.get("gate") {
         Some("lwa") => Ok(&state.lwa.gate),
         Some("api") => Ok(&state.api.gate),
-        _ => Err("gate is one of lwa, api".to_owned()),
+        _ => Err("gate is one of lwa, api"),
     }
 }
 
 fn show(state: &EmulatorState) -> Value {
     let lwa = state.lwa.settings();
     let accounts = state.lwa.grants().into_iter().map(|(account, grant)| {
-        let profiles: Vec<_> = grant.profiles.iter().map(|profile| profile.id).collect();
         let shown = json!({
             "revoked": grant.is_revoked,
             "access_tokens_issued": grant.generation,
-            "profiles": profiles,
+            "profiles": grant.profiles.iter().map(|profile| profile.id).collect::<Vec<_>>(),
         });
         (account, shown)
     });
     let help: Vec<_> = HELP.iter().map(|(what, why)| format!("{what}  {why}")).collect();
     json!({
-        "accounts": accounts.collect::<serde_json::Map<_, _>>(),
+        "accounts": accounts.collect::<Value>(),
         "live_access_tokens": state.lwa.live_access_tokens(),
         "token_lifetime_secs": lwa.token_lifetime.as_secs(),
         "rotation": format!("{:?}", lwa.rotation),

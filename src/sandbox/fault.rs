@@ -1,15 +1,14 @@
 //! Faults that the emulated services show when switched on.
 
-use super::form::Form;
+use super::form::FormPairs;
 use bytes::Bytes;
 use http::StatusCode;
 use parking_lot::Mutex;
 use std::{collections::VecDeque, fmt::Debug, time::Duration};
 
-/// How often a fault shows.
+/// For how many requests a fault shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Times {
-    /// For the next so many requests.
     Next(u32),
     /// Until cleared.
     Forever,
@@ -59,23 +58,25 @@ impl<F: Clone + Debug> Faults<F> {
 #[derive(Debug, Clone)]
 pub struct Scripted {
     pub status: StatusCode,
-    /// `Content-Type` among them.
+    /// Fields, `Content-Type` among them.
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
 }
 
-/// What the token endpoint can do wrong.
+/// What the token endpoint can do wrong. `retry_after` is in seconds.
 #[derive(Debug, Clone)]
 pub enum LwaFault {
     InvalidGrant,
     InvalidClient,
     UnsupportedGrantType,
     UnauthorizedClient,
+    /// 500 `ServerError`.
     ServerError,
-    /// 503 with an HTML page. `Retry-After` in seconds.
+    /// 503 with an HTML page.
     Unavailable {
         retry_after: Option<u64>,
     },
+    /// 429.
     Throttled {
         retry_after: Option<u64>,
     },
@@ -85,21 +86,23 @@ pub enum LwaFault {
     Hang,
     /// Responds properly, but late.
     Slow(Duration),
-    /// Closes the connection without a response; nothing is issued.
+    /// Closes the connection before anything is issued.
     Drop,
-    /// Issues (and rotates), then closes the connection without a response.
+    /// Issues (and rotates), then closes the connection: the response is lost.
     LoseAnswer,
-    /// 307 to this address.
+    /// 307 to this place.
     Redirect(String),
     /// 200 with a body of 64 MiB.
     Oversized,
     /// 200 with CR and LF inside the access token.
     CrlfInToken,
+    /// 200 without an access token.
     NoToken,
+    /// Any other response.
     Answer(Scripted),
 }
 
-/// What the API can do wrong.
+/// What the API can do wrong. `retry_after` is in seconds.
 #[derive(Debug, Clone)]
 pub enum ApiFault {
     /// 401 `{"message":"Unauthorized"}`, the API gateway's spurious one.
@@ -107,11 +110,13 @@ pub enum ApiFault {
     /// 401 `Authentication failed` although the token is good.
     AuthenticationFailed,
     Permission(Permission),
-    /// `Retry-After` in seconds.
+    /// 429.
     Throttled {
         retry_after: Option<u64>,
     },
+    /// 500.
     ServerError,
+    /// 503.
     Unavailable,
     /// Takes the request and sends no response.
     Hang,
@@ -121,13 +126,13 @@ pub enum ApiFault {
     Drop,
     /// Announces a body of 1,000 bytes, sends half of it, closes the connection.
     Truncate,
+    /// Any other response.
     Answer(Scripted),
 }
 
-/// The permission 401s: no new token helps against them.
+/// The 401s about permissions: no new token helps against them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permission {
-    /// No `Amazon-Advertising-API-Scope`.
     ScopeMissing,
     /// The scope is no profile at all.
     NoAdvertiser,
@@ -155,10 +160,12 @@ impl Permission {
     }
 }
 
-/// The token endpoint's faults by their names over HTTP.
-pub(super) const LWA_FAULTS: Named<LwaFault> = &[
-    ("down", |query| LwaFault::Unavailable { retry_after: retry_after(query) }),
-    ("throttled", |query| LwaFault::Throttled { retry_after: retry_after(query) }),
+/// Faults by their names over HTTP; the query of a control request has the rest.
+pub(super) type NamedFaults<F> = &'static [(&'static str, fn(&FormPairs) -> F)];
+
+pub(super) const LWA_FAULTS: NamedFaults<LwaFault> = &[
+    ("down", |query| LwaFault::Unavailable { retry_after: query.number("retry_after") }),
+    ("throttled", |query| LwaFault::Throttled { retry_after: query.number("retry_after") }),
     ("server-error", |_| LwaFault::ServerError),
     ("invalid-grant", |_| LwaFault::InvalidGrant),
     ("invalid-client", |_| LwaFault::InvalidClient),
@@ -166,7 +173,7 @@ pub(super) const LWA_FAULTS: Named<LwaFault> = &[
     ("unauthorized-client", |_| LwaFault::UnauthorizedClient),
     ("echo", |_| LwaFault::Echo),
     ("hang", |_| LwaFault::Hang),
-    ("slow", |query| LwaFault::Slow(query.millis("ms", 2000))),
+    ("slow", |query| LwaFault::Slow(delay(query))),
     ("drop", |_| LwaFault::Drop),
     ("lose-answer", |_| LwaFault::LoseAnswer),
     ("redirect", |query| LwaFault::Redirect(query.get("to").unwrap_or("/_elsewhere").to_owned())),
@@ -175,35 +182,31 @@ pub(super) const LWA_FAULTS: Named<LwaFault> = &[
     ("no-token", |_| LwaFault::NoToken),
 ];
 
-/// The API's faults by their names over HTTP.
-pub(super) const API_FAULTS: Named<ApiFault> = &[
+pub(super) const API_FAULTS: NamedFaults<ApiFault> = &[
     ("spurious-401", |_| ApiFault::SpuriousUnauthorized),
     ("authentication-failed", |_| ApiFault::AuthenticationFailed),
     ("scope-missing", |_| ApiFault::Permission(Permission::ScopeMissing)),
     ("no-advertiser", |_| ApiFault::Permission(Permission::NoAdvertiser)),
     ("scope-denied", |_| ApiFault::Permission(Permission::ScopeDenied)),
     ("viewer-role", |_| ApiFault::Permission(Permission::ViewerRole)),
-    ("throttled", |query| ApiFault::Throttled { retry_after: retry_after(query) }),
+    ("throttled", |query| ApiFault::Throttled { retry_after: query.number("retry_after") }),
     ("server-error", |_| ApiFault::ServerError),
     ("unavailable", |_| ApiFault::Unavailable),
     ("hang", |_| ApiFault::Hang),
-    ("slow", |query| ApiFault::Slow(query.millis("ms", 2000))),
+    ("slow", |query| ApiFault::Slow(delay(query))),
     ("drop", |_| ApiFault::Drop),
     ("truncate", |_| ApiFault::Truncate),
 ];
 
-/// Faults by name; what else a control request says about one is in its query.
-pub(super) type Named<F> = &'static [(&'static str, fn(&Form) -> F)];
-
-pub(super) fn names<F>(faults: Named<F>) -> Vec<&'static str> {
+pub(super) fn names<F>(faults: NamedFaults<F>) -> Vec<&'static str> {
     faults.iter().map(|(name, _)| *name).collect()
 }
 
 /// Queues the fault that a control request names.
 pub(super) fn add<F: Clone + Debug>(
     queue: &Faults<F>,
-    faults: Named<F>,
-    query: &Form,
+    faults: NamedFaults<F>,
+    query: &FormPairs,
 ) -> Result<(), String> {
     let fault = faults.iter().find(|(name, _)| query.get("fault") == Some(name));
     let (_, fault) =
@@ -217,6 +220,6 @@ pub(super) fn add<F: Clone + Debug>(
     Ok(())
 }
 
-fn retry_after(query: &Form) -> Option<u64> {
-    query.get("retry_after").and_then(|text| text.parse().ok())
+fn delay(query: &FormPairs) -> Duration {
+    Duration::from_millis(query.number("ms").unwrap_or(2000))
 }

@@ -1,17 +1,13 @@
 //! Parks requests until a test lets them through.
 
-use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 /// A gate on the way of requests. Open unless held.
 #[derive(Debug, Default)]
-pub struct Gate {
-    inner: Mutex<Inner>,
-    changed: Notify,
-}
+pub struct Gate(watch::Sender<Passage>);
 
 #[derive(Debug, Default)]
-struct Inner {
+struct Passage {
     held: bool,
     admitted: usize,
     waiting: usize,
@@ -20,62 +16,53 @@ struct Inner {
 impl Gate {
     /// Parks every request that arrives from now on.
     pub fn hold(&self) {
-        self.inner.lock().held = true;
+        self.0.send_modify(|passage| passage.held = true);
     }
 
     /// Lets everything through that waits or will come.
     pub fn release(&self) {
-        {
-            let mut inner = self.inner.lock();
-            inner.held = false;
-            inner.admitted = 0;
-        }
-        self.changed.notify_waiters();
+        self.0.send_modify(|passage| {
+            passage.held = false;
+            passage.admitted = 0;
+        });
     }
 
     /// Lets `count` requests through and goes on holding the others.
     pub fn admit(&self, count: usize) {
-        self.inner.lock().admitted += count;
-        self.changed.notify_waiters();
+        self.0.send_modify(|passage| passage.admitted += count);
     }
 
     /// How many requests are parked.
     pub fn waiting(&self) -> usize {
-        self.inner.lock().waiting
+        self.0.borrow().waiting
     }
 
     /// Waits until at least `count` requests are parked.
     pub async fn until_waiting(&self, count: usize) {
-        self.until(|inner| inner.waiting >= count).await;
+        // The sender is `self`: the channel does not close meanwhile.
+        drop(self.0.subscribe().wait_for(|passage| passage.waiting >= count).await);
     }
 
-    /// The way through for a request.
+    /// Waits for the way through.
     pub(super) async fn pass(&self) {
-        if !self.inner.lock().held {
+        if !self.0.borrow().held {
             return;
         }
+        // Before the first look, so that no change falls between look and wait.
+        let mut changes = self.0.subscribe();
         let _parked = Parked::at(self);
-        self.until(|inner| {
-            let admitted = inner.held && inner.admitted > 0;
-            if admitted {
-                inner.admitted -= 1;
-            }
-            admitted || !inner.held
-        })
-        .await;
+        while !self.is_let_through() {
+            drop(changes.changed().await);
+        }
     }
 
-    async fn until(&self, mut done: impl FnMut(&mut Inner) -> bool) {
-        loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            // Registered before the look, so that no change falls between the two.
-            changed.as_mut().enable();
-            if done(&mut self.inner.lock()) {
-                return;
-            }
-            changed.await;
-        }
+    fn is_let_through(&self) -> bool {
+        let used_one = self.0.send_if_modified(|passage| {
+            let is_admitted = passage.held && passage.admitted > 0;
+            passage.admitted -= usize::from(is_admitted);
+            is_admitted
+        });
+        used_one || !self.0.borrow().held
     }
 }
 
@@ -84,15 +71,13 @@ struct Parked<'a>(&'a Gate);
 
 impl<'a> Parked<'a> {
     fn at(gate: &'a Gate) -> Self {
-        gate.inner.lock().waiting += 1;
-        gate.changed.notify_waiters();
+        gate.0.send_modify(|passage| passage.waiting += 1);
         Self(gate)
     }
 }
 
 impl Drop for Parked<'_> {
     fn drop(&mut self) {
-        self.0.inner.lock().waiting -= 1;
-        self.0.changed.notify_waiters();
+        self.0.0.send_modify(|passage| passage.waiting -= 1);
     }
 }

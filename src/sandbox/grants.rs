@@ -8,14 +8,34 @@ use super::{
     settings::{LwaSettings, Rotation},
 };
 use crate::clock::{Clock, Now};
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use parking_lot::Mutex;
+use serde::Serialize;
+use serde_json::value::RawValue;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 /// Access tokens remembered, dead ones included (they have the generation of a late request).
 const TOKENS_MAX: usize = 20_000;
+/// How long an authorization code can be redeemed.
+const CODE_LIFETIME: Duration = Duration::from_secs(300);
+
+/// Status, `error` and `error_description` of Amazon.
+pub(super) type LwaError<'a> = (u16, &'static str, &'a str);
+
+pub(super) const INVALID_REFRESH_TOKEN: LwaError = (
+    400,
+    "invalid_grant",
+    "The request has an invalid grant parameter : refresh_token. User may have revoked or didn't \
+     grant the permission.",
+);
+const INVALID_CODE: LwaError =
+    (400, "invalid_grant", "The request has an invalid grant parameter : code");
+const LATE_CODE: LwaError = (400, "invalid_request", "The request has an invalid parameter : code");
 
 /// The emulated token service.
 #[derive(Debug)]
@@ -24,19 +44,20 @@ pub struct Lwa {
     pub gate: Gate,
     /// Parks the responses to token requests: the tokens in them live already.
     pub answers: Gate,
+    /// Makes token requests fail.
     pub faults: Faults<LwaFault>,
     clock: Arc<dyn Clock>,
-    books: Mutex<LwaBooks>,
+    settings: Mutex<LwaSettings>,
+    registry: Mutex<Registry>,
 }
 
 #[derive(Debug, Default)]
-struct LwaBooks {
-    settings: LwaSettings,
+struct Registry {
     /// Secrets by client id.
     applications: BTreeMap<String, Vec<String>>,
     /// By account name.
-    grants: BTreeMap<String, SandboxGrant>,
-    codes: HashMap<String, AuthorizationCode>,
+    grants: BTreeMap<String, AdvertiserGrant>,
+    codes: HashMap<String, Code>,
     tokens: HashMap<String, IssuedAccessToken>,
     /// Access tokens in the order of their issue.
     order: VecDeque<String>,
@@ -44,11 +65,12 @@ struct LwaBooks {
 
 /// An advertiser's consent to one application.
 #[derive(Debug, Clone)]
-pub struct SandboxGrant {
-    pub client_id: String,
+pub struct AdvertiserGrant {
+    pub(super) client_id: String,
     /// What the account may manage.
     pub profiles: Vec<Profile>,
-    pub is_revoked: bool,
+    /// Whether the advertiser took the grant back.
+    pub(super) is_revoked: bool,
     /// Access tokens issued so far.
     pub generation: u64,
     /// The last one is current.
@@ -64,20 +86,21 @@ struct IssuedRefreshToken {
 }
 
 #[derive(Debug)]
-struct AuthorizationCode {
+struct Code {
     account: String,
     redirect_uri: String,
-    challenge: Option<PkceChallenge>,
+    challenge: Option<Challenge>,
     expires: Now,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PkceChallenge {
+/// A PKCE challenge.
+#[derive(Debug)]
+pub(super) struct Challenge {
     pub(super) value: String,
     pub(super) is_s256: bool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct IssuedAccessToken {
     account: String,
     generation: u64,
@@ -85,42 +108,37 @@ struct IssuedAccessToken {
     expires: Option<Now>,
 }
 
-/// Who sent a live access token.
-#[derive(Debug, Clone)]
-pub(super) struct TokenOwner {
-    pub(super) account: String,
-    pub(super) client_id: String,
-}
-
-/// What a token request gets.
-#[derive(Debug)]
+/// The body of a response to a token request.
+#[derive(Serialize)]
 pub(super) struct IssuedTokens {
-    pub(super) access: String,
-    pub(super) refresh: Option<String>,
-    pub(super) expires_in: Option<String>,
-}
-
-/// Why a token request gets nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TokenRefusal {
-    RefreshToken,
-    Code,
-    LateCode,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) access_token: String,
+    token_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in: Option<Box<RawValue>>,
 }
 
 impl Lwa {
-    pub(super) fn new(clock: Arc<dyn Clock>, settings: LwaSettings) -> Self {
-        let books = Mutex::new(LwaBooks { settings, ..LwaBooks::default() });
-        let (gate, answers, faults) = Default::default();
-        Self { gate, answers, faults, clock, books }
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            gate: Gate::default(),
+            answers: Gate::default(),
+            faults: Faults::default(),
+            clock,
+            settings: Mutex::default(),
+            registry: Mutex::default(),
+        }
     }
 
+    /// Changes how tokens are issued from now on.
     pub fn configure(&self, change: impl FnOnce(&mut LwaSettings)) {
-        change(&mut self.books.lock().settings);
+        change(&mut self.settings.lock());
     }
 
-    pub fn settings(&self) -> LwaSettings {
-        self.books.lock().settings.clone()
+    pub(super) fn settings(&self) -> LwaSettings {
+        self.settings.lock().clone()
     }
 
     /// The time that expiry is decided by.
@@ -131,123 +149,124 @@ impl Lwa {
     /// Registers an application, or replaces its secrets.
     pub fn add_application(&self, client_id: &str, secrets: &[&str]) {
         let secrets = secrets.iter().map(|&secret| secret.to_owned()).collect();
-        self.books.lock().applications.insert(client_id.to_owned(), secrets);
+        self.registry.lock().applications.insert(client_id.to_owned(), secrets);
     }
 
     /// Adds an account's grant, or replaces it.
     pub fn add_grant(&self, account: &str, client_id: &str, refresh: &str, profiles: Vec<Profile>) {
-        let grant = SandboxGrant {
+        let grant = AdvertiserGrant {
             client_id: client_id.to_owned(),
             profiles,
             is_revoked: false,
             generation: 0,
             refresh_tokens: vec![IssuedRefreshToken::new(refresh, 0)],
         };
-        self.books.lock().grants.insert(account.to_owned(), grant);
+        self.registry.lock().grants.insert(account.to_owned(), grant);
     }
 
-    pub fn grant(&self, account: &str) -> Option<SandboxGrant> {
-        self.books.lock().grants.get(account).cloned()
+    pub fn grant(&self, account: &str) -> Option<AdvertiserGrant> {
+        self.registry.lock().grants.get(account).cloned()
     }
 
     /// All grants by account.
-    pub fn grants(&self) -> BTreeMap<String, SandboxGrant> {
-        self.books.lock().grants.clone()
+    pub fn grants(&self) -> BTreeMap<String, AdvertiserGrant> {
+        self.registry.lock().grants.clone()
+    }
+
+    /// Changes the grant of `account`, if there is one.
+    fn change<T>(
+        &self,
+        account: &str,
+        change: impl FnOnce(&mut AdvertiserGrant) -> T,
+    ) -> Option<T> {
+        self.registry.lock().grants.get_mut(account).map(change)
     }
 
     /// The advertiser takes the grant back: its refresh and access tokens are dead. Says whether
     /// there is such an account.
     pub fn revoke(&self, account: &str) -> bool {
-        let mut books = self.books.lock();
-        books.kill_tokens(Some(account));
-        books.grants.get_mut(account).map(|grant| grant.is_revoked = true).is_some()
-    }
-
-    /// An application gives a refresh token back (RFC 7009).
-    pub(super) fn give_back(&self, client_id: &str, refresh: &str) {
-        let mut books = self.books.lock();
-        for grant in books.grants.values_mut().filter(|grant| grant.client_id == client_id) {
-            grant.refresh_tokens.retain(|token| token.text != refresh);
-        }
+        let is_known = self.change(account, |grant| grant.is_revoked = true).is_some();
+        self.expire_access_tokens(Some(account));
+        is_known
     }
 
     /// Brings a revoked grant back to life with its current refresh token.
     pub fn reconnect(&self, account: &str) -> bool {
-        let mut books = self.books.lock();
-        books.grants.get_mut(account).map(|grant| grant.is_revoked = false).is_some()
+        self.change(account, |grant| grant.is_revoked = false).is_some()
     }
 
     /// The advertiser consents anew: returns the new refresh token; the older ones are dead.
     pub fn consent_again(&self, account: &str) -> Option<String> {
-        let mut books = self.books.lock();
-        let grant = books.grants.get_mut(account)?;
-        let refresh = new_refresh_token();
-        grant.refresh_tokens = vec![IssuedRefreshToken::new(&refresh, grant.generation)];
-        grant.is_revoked = false;
-        Some(refresh)
+        self.change(account, |grant| {
+            grant.is_revoked = false;
+            grant.refresh_tokens.clear();
+            grant.add_refresh_token(grant.generation)
+        })
+    }
+
+    /// An application gives a refresh token back (RFC 7009).
+    pub(super) fn give_back(&self, client_id: &str, refresh: &str) {
+        let mut registry = self.registry.lock();
+        for grant in registry.grants.values_mut().filter(|grant| grant.client_id == client_id) {
+            grant.refresh_tokens.retain(|token| token.text != refresh);
+        }
     }
 
     /// Kills the access tokens of one account, or of all; without notice to their owners.
     pub fn expire_access_tokens(&self, account: Option<&str>) {
-        self.books.lock().kill_tokens(account);
+        for issued in self.registry.lock().tokens.values_mut() {
+            if account.is_none_or(|account| issued.account == account) {
+                issued.expires = None;
+            }
+        }
     }
 
     /// How many access tokens work right now.
     pub fn live_access_tokens(&self) -> usize {
         let now = self.now();
-        self.books.lock().tokens.values().filter(|issued| issued.is_live(now)).count()
+        self.registry.lock().tokens.values().filter(|issued| issued.is_live(now)).count()
     }
 
     /// Whose token this is and its generation, dead or alive.
     pub(super) fn generation(&self, access: &str) -> Option<(String, u64)> {
-        let books = self.books.lock();
-        books.tokens.get(access).map(|issued| (issued.account.clone(), issued.generation))
+        let registry = self.registry.lock();
+        registry.tokens.get(access).map(|issued| (issued.account.clone(), issued.generation))
     }
 
-    /// The owner of a live access token.
-    pub(super) fn owner(&self, access: &str) -> Option<TokenOwner> {
-        let now = self.now();
-        let books = &mut *self.books.lock();
-        let issued = books.tokens.get(access).filter(|issued| issued.is_live(now))?;
-        let grant = books.grants.get_mut(&issued.account).filter(|grant| !grant.is_revoked)?;
-        if books.settings.rotation == Rotation::OldDiesOnceUsed {
-            grant.used(issued.generation, now);
-        }
-        Some(TokenOwner { account: issued.account.clone(), client_id: grant.client_id.clone() })
+    /// The account and the grant of a live access token.
+    pub(super) fn owner(&self, access: &str) -> Option<(String, AdvertiserGrant)> {
+        let (now, rotation) = (self.now(), self.settings.lock().rotation);
+        let registry = &mut *self.registry.lock();
+        let issued = registry.tokens.get(access).filter(|issued| issued.is_live(now))?;
+        let grant = registry.grants.get_mut(&issued.account).filter(|grant| !grant.is_revoked)?;
+        grant.used(issued.generation, rotation, now);
+        Some((issued.account.clone(), grant.clone()))
     }
 
-    /// Says whether the application and one of its secrets match.
-    pub(super) fn is_client(&self, client_id: &str, secret: &str) -> bool {
-        let books = self.books.lock();
-        let secrets = books.applications.get(client_id);
-        secrets.is_some_and(|secrets| secrets.iter().any(|have| have == secret))
+    /// Says whether there is such an application, and `secret` is one of its secrets.
+    pub(super) fn is_client(&self, client_id: &str, secret: Option<&str>) -> bool {
+        let registry = self.registry.lock();
+        let secrets = registry.applications.get(client_id);
+        secrets.is_some_and(|have| secret.is_none_or(|secret| have.iter().any(|s| s == secret)))
     }
 
-    pub(super) fn is_application(&self, client_id: &str) -> bool {
-        self.books.lock().applications.contains_key(client_id)
-    }
-
+    /// The refresh grant.
     pub(super) fn refresh(
         &self,
         client_id: &str,
         refresh: &str,
-    ) -> Result<IssuedTokens, TokenRefusal> {
-        let now = self.now();
-        let books = &mut *self.books.lock();
-        let settings = &books.settings;
-        let owner = books.grants.iter_mut().find(|(_, grant)| {
-            grant.client_id == client_id && !grant.is_revoked && grant.accepts(refresh, now)
+    ) -> Result<IssuedTokens, LwaError<'static>> {
+        let (now, settings) = (self.now(), self.settings());
+        let mut registry = self.registry.lock();
+        let found = registry.grants.iter_mut().find_map(|(account, grant)| {
+            let came_with = grant.accepts(client_id, refresh, now)?;
+            Some((account.clone(), grant, came_with))
         });
-        let (account, grant) = owner.ok_or(TokenRefusal::RefreshToken)?;
-        if settings.rotation == Rotation::OldDiesOnceUsed {
-            let used = grant.refresh_tokens.iter().find(|token| token.text == refresh);
-            let came_with = used.map_or(0, |token| token.came_with);
-            grant.used(came_with, now);
-        }
+        let (account, grant, came_with) = found.ok_or(INVALID_REFRESH_TOKEN)?;
+        grant.used(came_with, settings.rotation, now);
         grant.rotate(settings.rotation, now);
-        let refresh = (!settings.omit_refresh_token).then(|| grant.current().to_owned());
-        let (account, expires_in) = (account.clone(), settings.expires_in());
-        Ok(IssuedTokens { access: books.issue(&account, now), refresh, expires_in })
+        let current = (!settings.omit_refresh_token).then(|| grant.current().to_owned());
+        Ok(registry.issue(&account, current, &settings, now))
     }
 
     /// Makes a code for the consent of `account`.
@@ -255,55 +274,55 @@ impl Lwa {
         &self,
         account: &str,
         redirect_uri: &str,
-        challenge: Option<PkceChallenge>,
+        challenge: Option<Challenge>,
     ) -> String {
-        let code = format!("AN{}", random_text(12));
-        let expires = self.now().plus(self.settings().code_lifetime);
+        let text = format!("AN{}", random_text::<12>());
+        let expires = self.now().plus(CODE_LIFETIME);
         let (account, redirect_uri) = (account.to_owned(), redirect_uri.to_owned());
-        let entry = AuthorizationCode { account, redirect_uri, challenge, expires };
-        self.books.lock().codes.insert(code.clone(), entry);
-        code
+        let code = Code { account, redirect_uri, challenge, expires };
+        self.registry.lock().codes.insert(text.clone(), code);
+        text
     }
 
-    /// The code grant. `proves` says whether the verifier sent belongs to a challenge.
+    /// The code grant.
     pub(super) fn redeem(
         &self,
         code: &str,
         redirect_uri: &str,
-        proves: impl Fn(&PkceChallenge) -> bool,
+        verifier: Option<&str>,
         is_public: bool,
-    ) -> Result<IssuedTokens, TokenRefusal> {
-        let now = self.now();
-        let mut books = self.books.lock();
+    ) -> Result<IssuedTokens, LwaError<'static>> {
+        let (now, settings) = (self.now(), self.settings());
+        let mut registry = self.registry.lock();
         // A code works once, also when the rest of the request is wrong.
-        let code = books.codes.remove(code).ok_or(TokenRefusal::Code)?;
-        let is_proven = code.challenge.as_ref().map_or(!is_public, proves);
+        let code = registry.codes.remove(code).ok_or(INVALID_CODE)?;
         if now.mono >= code.expires.mono {
-            return Err(TokenRefusal::LateCode);
+            return Err(LATE_CODE);
         }
-        if code.redirect_uri != redirect_uri || !is_proven {
-            return Err(TokenRefusal::Code);
+        let proves = |challenge: &Challenge| challenge.is_proved_by(verifier);
+        let is_proved = code.challenge.as_ref().map_or(!is_public, proves);
+        if code.redirect_uri != redirect_uri || !is_proved {
+            return Err(INVALID_CODE);
         }
-        let grant = books.grants.get_mut(&code.account).ok_or(TokenRefusal::Code)?;
+        let grant = registry.grants.get_mut(&code.account).ok_or(INVALID_CODE)?;
         grant.is_revoked = false;
         // A client without a secret gets no refresh token from Amazon either.
-        let refresh = (!is_public).then(new_refresh_token);
-        let generation = grant.generation + 1;
-        let added = refresh.iter().map(|text| IssuedRefreshToken::new(text, generation));
-        grant.refresh_tokens.extend(added);
-        let access = books.issue(&code.account, now);
-        Ok(IssuedTokens { access, refresh, expires_in: books.settings.expires_in() })
+        let refresh = (!is_public).then(|| grant.add_refresh_token(grant.generation + 1));
+        Ok(registry.issue(&code.account, refresh, &settings, now))
     }
 }
 
-impl SandboxGrant {
+impl AdvertiserGrant {
     /// The refresh token that was issued last.
     pub fn current(&self) -> &str {
         self.refresh_tokens.last().map_or("", |token| &token.text)
     }
 
-    fn accepts(&self, refresh: &str, now: Now) -> bool {
-        self.refresh_tokens.iter().any(|token| token.text == refresh && token.is_live(now))
+    /// The generation that the refresh token came with, if it is good.
+    fn accepts(&self, client_id: &str, refresh: &str, now: Now) -> Option<u64> {
+        let mut tokens = self.refresh_tokens.iter();
+        let found = tokens.find(|token| token.text == refresh && token.is_live(now))?;
+        (self.client_id == client_id && !self.is_revoked).then_some(found.came_with)
     }
 
     fn rotate(&mut self, rotation: Rotation, now: Now) {
@@ -317,15 +336,21 @@ impl SandboxGrant {
         for old in &mut self.refresh_tokens {
             old.dies = old.dies.or(dies);
         }
-        self.refresh_tokens
-            .push(IssuedRefreshToken::new(&new_refresh_token(), self.generation + 1));
+        self.add_refresh_token(self.generation + 1);
+    }
+
+    fn add_refresh_token(&mut self, came_with: u64) -> String {
+        let text = format!("Atzr|{}", random_text::<240>());
+        self.refresh_tokens.push(IssuedRefreshToken::new(&text, came_with));
+        text
     }
 
     /// The response with the access token of `generation` arrived: what came before it is dead.
-    fn used(&mut self, generation: u64, now: Now) {
-        if self.refresh_tokens.iter().any(|token| token.came_with == generation) {
-            let older = self.refresh_tokens.iter_mut();
-            for token in older.filter(|token| token.came_with < generation) {
+    fn used(&mut self, generation: u64, rotation: Rotation, now: Now) {
+        if rotation == Rotation::OldDiesOnceUsed
+            && self.refresh_tokens.iter().any(|token| token.came_with == generation)
+        {
+            for token in self.refresh_tokens.iter_mut().filter(|t| t.came_with < generation) {
                 token.dies = token.dies.or(Some(now));
             }
         }
@@ -342,41 +367,50 @@ impl IssuedRefreshToken {
     }
 }
 
-impl LwaBooks {
-    fn issue(&mut self, account: &str, now: Now) -> String {
+impl Registry {
+    /// Issues an access token for the grant of `account`.
+    fn issue(
+        &mut self,
+        account: &str,
+        refresh_token: Option<String>,
+        settings: &LwaSettings,
+        now: Now,
+    ) -> IssuedTokens {
         let grant = self.grants.get_mut(account).expect("the caller found the grant");
         grant.generation += 1;
         let generation = grant.generation;
         // 270 random bytes are 360 characters: Amazon promises at least 350.
-        let access = format!("Atza|{}", random_text(270));
-        let expires = Some(now.plus(self.settings.token_lifetime));
+        let access_token = format!("Atza|{}", random_text::<270>());
+        let expires = Some(now.plus(settings.token_lifetime));
         let issued = IssuedAccessToken { account: account.to_owned(), generation, expires };
-        self.tokens.insert(access.clone(), issued);
-        self.order.push_back(access.clone());
+        self.tokens.insert(access_token.clone(), issued);
+        self.order.push_back(access_token.clone());
         if self.order.len() > TOKENS_MAX
             && let Some(oldest) = self.order.pop_front()
         {
             self.tokens.remove(&oldest);
         }
-        access
-    }
-
-    fn kill_tokens(&mut self, account: Option<&str>) {
-        for issued in self.tokens.values_mut() {
-            if account.is_none_or(|account| issued.account == account) {
-                issued.expires = None;
-            }
-        }
+        let expires_in = settings.expires_in();
+        IssuedTokens { access_token, token_type: "bearer", refresh_token, expires_in }
     }
 }
 
 impl IssuedAccessToken {
-    /// Either clock may say that it is over, as with the real tokens' owners.
+    /// Either clock may say that the token is over, as with the real tokens' owners.
     fn is_live(&self, now: Now) -> bool {
         self.expires.is_some_and(|expires| now.mono < expires.mono && now.wall < expires.wall)
     }
 }
 
-fn new_refresh_token() -> String {
-    format!("Atzr|{}", random_text(240))
+impl Challenge {
+    fn is_proved_by(&self, verifier: Option<&str>) -> bool {
+        verifier.is_some_and(|verifier| {
+            if self.is_s256 {
+                let hash = digest(&SHA256, verifier.as_bytes());
+                BASE64_URL_SAFE_NO_PAD.encode(hash.as_ref()) == self.value
+            } else {
+                verifier == self.value
+            }
+        })
+    }
 }

@@ -19,23 +19,15 @@ use tempfile::TempDir;
 
 /// The directory. It is removed when the sandbox ends.
 #[derive(Debug)]
-pub(super) struct Home(TempDir);
+pub(super) struct SandboxHome(TempDir);
 
-/// Where the parts of the sandbox listen.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Addresses {
-    pub(super) proxy: SocketAddr,
-    pub(super) admin: SocketAddr,
-    pub(super) emulator: SocketAddr,
-}
-
-impl Home {
+impl SandboxHome {
     /// Creates the directory, with the key of the store and the secrets of the demo accounts.
     pub(super) fn create() -> io::Result<Self> {
         let mode = Permissions::from_mode(0o700);
         let home = tempfile::Builder::new().prefix("adsproxy-sandbox-").permissions(mode).tempdir();
         let home = Self(home?);
-        home.write("key", &BASE64_STANDARD.encode(random_bytes(32)))?;
+        home.write("key", &BASE64_STANDARD.encode(random_bytes::<32>()))?;
         home.write("client-secret", CLIENT_SECRET)?;
         for (alias, refresh_token, _) in ACCOUNTS {
             home.write(&format!("{alias}.refresh-token"), refresh_token)?;
@@ -48,11 +40,12 @@ impl Home {
         self.0.path().join("proxy.toml")
     }
 
-    /// Writes the configuration and reads it as the server does. Neither other files nor the
+    /// Writes the configuration for the addresses of proxy, admin and emulator, and reads it as the
+    /// server does. Neither other files nor the
     /// process's variables take part: the sandbox starts wherever it is run.
     pub(super) fn configure(
         &self,
-        addresses: Addresses,
+        addresses: [SocketAddr; 3],
         token_lifetime: Duration,
         overrides: &[Override],
     ) -> anyhow::Result<Config> {
@@ -71,8 +64,8 @@ impl Home {
 }
 
 /// Everything at its default but where Amazon is, and what a short token life asks for.
-fn text(home: &Path, addresses: Addresses, token_lifetime: Duration) -> String {
-    let Addresses { proxy, admin, emulator } = addresses;
+fn text(home: &Path, addresses: [SocketAddr; 3], token_lifetime: Duration) -> String {
+    let [proxy, admin, emulator] = addresses;
     let path = |name: &str| toml::Value::from(home.join(name).to_string_lossy().as_ref());
     let mut text = format!(
         r#"# Made by `adsproxy sandbox`, removed when it ends.
@@ -134,9 +127,8 @@ mod tests {
     use super::*;
 
     fn configured(token_lifetime: Duration, overrides: &[Override]) -> Config {
-        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let addresses = Addresses { proxy: loopback(1), admin: loopback(2), emulator: loopback(3) };
-        let home = Home::create().expect("a directory");
+        let addresses = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let home = SandboxHome::create().expect("a directory");
         home.configure(addresses, token_lifetime, overrides).expect("valid")
     }
 
@@ -167,7 +159,7 @@ mod tests {
 
     #[test]
     fn only_the_owner_can_read_the_directory_and_it_goes_with_the_sandbox() {
-        let home = Home::create().expect("a directory");
+        let home = SandboxHome::create().expect("a directory");
         let path = home.0.path().to_owned();
         let mode = |path: &Path| path.metadata().expect("it is there").permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(&path.join("key"))), (0o700, 0o600));

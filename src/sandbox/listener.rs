@@ -1,6 +1,6 @@
 //! The emulator's sockets: binding, accepting, HTTP/1.1 and HTTP/2 with and without TLS.
 
-use super::Service;
+use super::serve::EmulatorService;
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -11,7 +11,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -28,13 +28,13 @@ const BACKLOG: u32 = 8192;
 
 /// Counts the connections and can close them.
 #[derive(Debug, Default)]
-pub struct OpenConnections {
+pub struct Connections {
     accepted: AtomicU64,
-    open: AtomicUsize,
+    /// Each open connection has a receiver.
     closing: watch::Sender<()>,
 }
 
-impl OpenConnections {
+impl Connections {
     /// Connections accepted so far.
     pub fn accepted(&self) -> u64 {
         self.accepted.load(Relaxed)
@@ -42,7 +42,7 @@ impl OpenConnections {
 
     /// Connections open now.
     pub fn open(&self) -> usize {
-        self.open.load(Relaxed)
+        self.closing.receiver_count()
     }
 
     /// Closes all connections, whatever they carry.
@@ -66,10 +66,9 @@ pub(super) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
 /// Accepts until the task is dropped; its connections go with it.
 pub(super) async fn accept(
     listener: TcpListener,
-    tls: Option<Arc<rustls::ServerConfig>>,
-    service: Arc<Service>,
+    tls: Option<TlsAcceptor>,
+    service: Arc<EmulatorService>,
 ) {
-    let tls = tls.map(TlsAcceptor::from);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -85,11 +84,9 @@ pub(super) async fn accept(
     }
 }
 
-async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, service: Arc<Service>) {
+async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, service: Arc<EmulatorService>) {
     let connections = &service.state.connections;
     connections.accepted.fetch_add(1, Relaxed);
-    connections.open.fetch_add(1, Relaxed);
-    let _counted = Counted(&connections.open);
     let mut closing = connections.closing.subscribe();
     let served = async {
         // Nothing to do about a socket that is gone already.
@@ -109,25 +106,16 @@ async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, service: Arc<Se
     }
 }
 
-async fn serve<S>(stream: S, service: &Arc<Service>)
+async fn serve<S>(stream: S, service: &Arc<EmulatorService>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(|request| {
+    let handler = service_fn(|request| {
         let service = Arc::clone(service);
         async move { service.serve(request).await }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http2().max_concurrent_streams(1000);
     // How a connection ended is what the tests look at from the other side.
-    drop(builder.serve_connection(TokioIo::new(stream), service).await);
-}
-
-/// One open connection, counted until it is dropped.
-struct Counted<'a>(&'a AtomicUsize);
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
+    drop(builder.serve_connection(TokioIo::new(stream), handler).await);
 }

@@ -1,77 +1,85 @@
-//! `POST /auth/o2/token`: Login with Amazon's token endpoint, its errors and its faults.
+//! `POST /auth/o2/token` and `/auth/o2/revoke`: Login with Amazon's endpoints, errors and faults.
 //!
 //! Source: Amazon's LWA documentation (access token and authorization code grant pages) and
 //! responses quoted in public issues.
 
 use super::{
     EmulatorState,
-    fault::{LwaFault, Scripted},
-    form::{Form, random_uuid},
-    grants::{IssuedTokens, PkceChallenge, TokenRefusal},
-    response::{Emulated, Stop, With, empty, feed, json, send, send_bytes, whole},
+    fault::LwaFault,
+    form::{FormPairs, random_uuid},
+    grants::{INVALID_REFRESH_TOKEN, IssuedTokens, LwaError},
+    response::{
+        HandlerResult, Reply, Stop, With, after, json, repeated, retry_after, scripted, stream,
+        whole,
+    },
 };
-use aws_lc_rs::digest::{SHA256, digest};
-use base64::{
-    Engine,
-    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
-};
+use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http::request::Parts;
-use serde_json::Value;
-use std::future::pending;
+use http::{header, request::Parts};
+use std::time::Duration;
 
-const OVERSIZED_BYTES: u64 = 64 * 1024 * 1024;
-const INVALID_REFRESH_TOKEN: &str = "The request has an invalid grant parameter : refresh_token. \
-     User may have revoked or didn't grant the permission.";
+const OVERSIZED_BYTES: usize = 64 * 1024 * 1024;
+
+const INVALID_CLIENT: LwaError = (401, "invalid_client", "Client authentication failed");
+const UNSUPPORTED_GRANT_TYPE: LwaError = (
+    400,
+    "unsupported_grant_type",
+    "The authorization grant type is not supported by the authorization server",
+);
+const UNAUTHORIZED_CLIENT: LwaError =
+    (400, "unauthorized_client", "client is not authorized to use authorization codes");
+const SERVER_ERROR: LwaError = (500, "ServerError", "The server encountered a runtime error");
 
 /// Responds to a token request.
-pub(super) async fn token(
-    state: &EmulatorState,
-    parts: &Parts,
-    body: &Bytes,
-) -> Result<Emulated, Stop> {
+pub(super) async fn token(state: &EmulatorState, parts: &Parts, body: &Bytes) -> HandlerResult {
     state.lwa.gate.pass().await;
-    let form = read(parts, body).ok_or_else(unsupported_grant_type)?;
+    let form = read(parts, body).ok_or_else(|| error(UNSUPPORTED_GRANT_TYPE))?;
     let fault = state.lwa.faults.take();
     match &fault {
-        Some(LwaFault::Hang) => pending::<()>().await,
+        Some(LwaFault::Hang) => std::future::pending::<()>().await,
         Some(LwaFault::Slow(delay)) => tokio::time::sleep(*delay).await,
-        Some(LwaFault::Drop) => return Err(Stop::Hangup),
-        Some(fault) => instead(fault, &form).map_or(Ok(()), |reply| Err(Stop::from(reply)))?,
+        Some(LwaFault::Drop) => return Err(Stop::HangUp),
+        Some(fault) => {
+            if let Some(reply) = instead(fault, &form) {
+                return Ok(reply);
+            }
+        }
         None => {}
     }
     let mut tokens = issue(state, &form)?;
     state.record.issued();
     state.lwa.answers.pass().await;
     match fault {
-        Some(LwaFault::LoseAnswer) => return Err(Stop::Hangup),
-        Some(LwaFault::CrlfInToken) => tokens.access.push_str("\r\nX-Injected: 1"),
-        Some(LwaFault::NoToken) => tokens.access.clear(),
+        Some(LwaFault::LoseAnswer) => return Err(Stop::HangUp),
+        Some(LwaFault::CrlfInToken) => tokens.access_token.push_str("\r\nX-Injected: 1"),
+        Some(LwaFault::NoToken) => tokens.access_token.clear(),
         _ => {}
     }
-    Ok(issued(&tokens))
+    let body = serde_json::to_string(&tokens).expect("texts and raw JSON can be written");
+    Ok(with_lwa_headers(whole(200, "application/json;charset UTF-8", body)))
 }
 
 /// Responds to a revocation (RFC 7009): 200 also for a token that is not known.
-pub(super) fn revoke(state: &EmulatorState, parts: &Parts, body: &Bytes) -> Emulated {
-    let Some(form) = read(parts, body) else { return unsupported_grant_type() };
-    let said = |name| form.get(name).unwrap_or_default();
-    if !state.lwa.is_client(said("client_id"), said("client_secret")) {
-        return invalid_client();
+pub(super) fn revoke(state: &EmulatorState, parts: &Parts, body: &Bytes) -> HandlerResult {
+    let form = read(parts, body).ok_or_else(|| error(UNSUPPORTED_GRANT_TYPE))?;
+    let sent = |name| form.get(name).unwrap_or_default();
+    if !state.lwa.is_client(sent("client_id"), Some(sent("client_secret"))) {
+        return Ok(error(INVALID_CLIENT));
     }
-    state.lwa.give_back(said("client_id"), said("token"));
-    with_lwa_headers(empty(200))
+    state.lwa.give_back(sent("client_id"), sent("token"));
+    Ok(with_lwa_headers(whole(200, "", "")))
 }
 
 /// Reads the parameters from a form, from JSON, and the application also from HTTP Basic.
-fn read(parts: &Parts, body: &Bytes) -> Option<Form> {
-    let content_type = parts.headers.get("content-type")?.to_str().ok()?;
-    let mut form = match content_type.split(';').next().unwrap_or_default().trim() {
-        "application/x-www-form-urlencoded" => Form::parse(std::str::from_utf8(body).ok()?),
-        "application/json" => Form::parse_json(body),
+fn read(parts: &Parts, body: &Bytes) -> Option<FormPairs> {
+    let content_type = parts.headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    let mut form = match media_type {
+        "application/x-www-form-urlencoded" => FormPairs::parse(body),
+        "application/json" => FormPairs::parse_json(body),
         _ => return None,
     };
-    let basic = parts.headers.get("authorization").and_then(|value| value.to_str().ok());
+    let basic = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     if let Some((id, secret)) = basic.and_then(basic_credentials) {
         form.add_missing("client_id", &id);
         form.add_missing("client_secret", &secret);
@@ -85,78 +93,64 @@ fn basic_credentials(value: &str) -> Option<(String, String)> {
     text.split_once(':').map(|(id, secret)| (id.to_owned(), secret.to_owned()))
 }
 
-fn issue(state: &EmulatorState, form: &Form) -> Result<IssuedTokens, Stop> {
-    let required = |name: &str| {
+fn issue(state: &EmulatorState, form: &FormPairs) -> Result<IssuedTokens, Stop> {
+    let required = |name| {
         let text = format!("The request is missing a required parameter : {name}");
-        form.get(name).ok_or_else(|| Stop::from(error(400, "invalid_request", &text)))
+        form.get(name).ok_or_else(|| Stop::from(error((400, "invalid_request", &text))))
     };
-    let (grant_type, client_id) = (required("grant_type")?, required("client_id")?);
+    let grant_type = required("grant_type")?;
+    let client_id = required("client_id")?;
     let secret = form.get("client_secret");
     // Only a code proved by PKCE can do without a secret.
     let is_public = secret.is_none() && grant_type == "authorization_code";
-    let is_known = match secret {
-        Some(secret) => state.lwa.is_client(client_id, secret),
-        None => is_public && state.lwa.is_application(client_id),
-    };
-    if !is_known {
-        return Err(invalid_client().into());
+    if (secret.is_none() && !is_public) || !state.lwa.is_client(client_id, secret) {
+        return Err(error(INVALID_CLIENT).into());
     }
-    let outcome = match grant_type {
+    let issued = match grant_type {
         "refresh_token" => state.lwa.refresh(client_id, required("refresh_token")?),
         "authorization_code" => {
-            let proves = |challenge: &PkceChallenge| {
-                form.get("code_verifier").is_some_and(|verifier| is_proof(verifier, challenge))
-            };
-            state.lwa.redeem(required("code")?, required("redirect_uri")?, proves, is_public)
+            let (code, redirect_uri) = (required("code")?, required("redirect_uri")?);
+            state.lwa.redeem(code, redirect_uri, form.get("code_verifier"), is_public)
         }
-        _ => return Err(unsupported_grant_type().into()),
+        _ => Err(UNSUPPORTED_GRANT_TYPE),
     };
-    let refused = |refusal| match refusal {
-        TokenRefusal::RefreshToken => invalid_grant(INVALID_REFRESH_TOKEN),
-        TokenRefusal::Code => invalid_grant("The request has an invalid grant parameter : code"),
-        TokenRefusal::LateCode => {
-            error(400, "invalid_request", "The request has an invalid parameter : code")
-        }
-    };
-    Ok(outcome.map_err(refused)?)
-}
-
-fn is_proof(verifier: &str, challenge: &PkceChallenge) -> bool {
-    if !challenge.is_s256 {
-        return verifier == challenge.value;
-    }
-    let hash = digest(&SHA256, verifier.as_bytes());
-    BASE64_URL_SAFE_NO_PAD.encode(hash.as_ref()) == challenge.value
+    Ok(issued.map_err(error)?)
 }
 
 /// The response that takes the place of the real one; none for faults that act elsewhere.
-fn instead(fault: &LwaFault, form: &Form) -> Option<Emulated> {
+fn instead(fault: &LwaFault, form: &FormPairs) -> Option<Reply> {
     Some(match fault {
-        LwaFault::InvalidGrant => invalid_grant(INVALID_REFRESH_TOKEN),
-        LwaFault::InvalidClient => invalid_client(),
-        LwaFault::UnsupportedGrantType => unsupported_grant_type(),
-        LwaFault::UnauthorizedClient => {
-            let text = "client is not authorized to use authorization codes";
-            error(400, "unauthorized_client", text)
-        }
-        LwaFault::ServerError => {
-            error(500, "ServerError", "The server encountered a runtime error")
-        }
-        LwaFault::Unavailable { retry_after } => {
+        LwaFault::InvalidGrant => error(INVALID_REFRESH_TOKEN),
+        LwaFault::InvalidClient => error(INVALID_CLIENT),
+        LwaFault::UnsupportedGrantType => error(UNSUPPORTED_GRANT_TYPE),
+        LwaFault::UnauthorizedClient => error(UNAUTHORIZED_CLIENT),
+        LwaFault::ServerError => error(SERVER_ERROR),
+        LwaFault::Unavailable { retry_after: secs } => {
             let page = "<html><body><h1>503 Service Unavailable</h1></body></html>";
-            with_retry_after(whole(503, "text/html", page), *retry_after)
+            retry_after(whole(503, "text/html", page), *secs)
         }
-        LwaFault::Throttled { retry_after } => {
-            with_retry_after(error(429, "ThrottlingException", "Rate exceeded"), *retry_after)
+        LwaFault::Throttled { retry_after: secs } => {
+            retry_after(error((429, "ThrottlingException", "Rate exceeded")), *secs)
         }
         LwaFault::Echo => {
-            let said = |name| form.get(name).unwrap_or_default();
-            let grant = ["refresh_token", "code", "code_verifier"].map(said).concat();
-            error(400, "invalid_request", &format!("bad: {grant} {}", said("client_secret")))
+            let sent = |name| form.get(name).unwrap_or_default();
+            let text = format!(
+                "bad: {}{}{} {}",
+                sent("refresh_token"),
+                sent("code"),
+                sent("code_verifier"),
+                sent("client_secret")
+            );
+            error((400, "invalid_request", &text))
         }
-        LwaFault::Redirect(to) => empty(307).with("location", to),
-        LwaFault::Oversized => oversized(),
-        LwaFault::Answer(scripted) => self::scripted(scripted.clone()),
+        LwaFault::Redirect(to) => whole(307, "", "").with("location", to),
+        LwaFault::Oversized => {
+            let start = after(Duration::ZERO, "{\"expires_in\":3600,\"access_token\":\"Atza|");
+            let end = after(Duration::ZERO, "\"}");
+            let frames = [start].into_iter().chain(repeated(b'A', OVERSIZED_BYTES)).chain([end]);
+            stream("application/json", frames)
+        }
+        LwaFault::Answer(script) => scripted(script),
         LwaFault::Hang
         | LwaFault::Slow(_)
         | LwaFault::Drop
@@ -166,34 +160,7 @@ fn instead(fault: &LwaFault, form: &Form) -> Option<Emulated> {
     })
 }
 
-/// The response a test spelled out.
-pub(super) fn scripted(Scripted { status, headers, body }: Scripted) -> Emulated {
-    let reply = whole(status.as_u16(), "", body);
-    headers.iter().fold(reply, |reply, (name, value)| reply.with(name, value))
-}
-
-pub(super) fn with_retry_after(reply: Emulated, secs: Option<u64>) -> Emulated {
-    match secs {
-        Some(secs) => reply.with("retry-after", &secs.to_string()),
-        None => reply,
-    }
-}
-
-fn issued(tokens: &IssuedTokens) -> Emulated {
-    let text = |value: &str| Value::from(value).to_string();
-    let fields = [
-        ("access_token", Some(&tokens.access).filter(|access| !access.is_empty()).map(|a| text(a))),
-        ("token_type", Some(text("bearer"))),
-        ("refresh_token", tokens.refresh.as_deref().map(text)),
-        // Spliced in as text: it may be a number no JSON library would write.
-        ("expires_in", tokens.expires_in.clone()),
-    ];
-    let fields = fields.into_iter().filter_map(|(name, raw)| Some(format!("\"{name}\":{}", raw?)));
-    let body = format!("{{{}}}", fields.collect::<Vec<_>>().join(","));
-    with_lwa_headers(whole(200, "application/json;charset UTF-8", body))
-}
-
-fn error(status: u16, code: &str, description: &str) -> Emulated {
+fn error((status, code, description): LwaError) -> Reply {
     let mut body = serde_json::json!({ "error_description": description, "error": code });
     if code == "invalid_grant" {
         body["request_id"] = random_uuid().into();
@@ -207,31 +174,7 @@ fn error(status: u16, code: &str, description: &str) -> Emulated {
     reply.with("x-amzn-errortype", kind)
 }
 
-fn invalid_grant(description: &str) -> Emulated {
-    error(400, "invalid_grant", description)
-}
-
-fn invalid_client() -> Emulated {
-    error(401, "invalid_client", "Client authentication failed")
-}
-
-fn unsupported_grant_type() -> Emulated {
-    let text = "The authorization grant type is not supported by the authorization server";
-    error(400, "unsupported_grant_type", text)
-}
-
-fn oversized() -> Emulated {
-    feed("application/json", |sender| async move {
-        if send(&sender, "{\"expires_in\":3600,\"access_token\":\"Atza|").await {
-            send_bytes(&sender, b'A', OVERSIZED_BYTES).await;
-            send(&sender, "\"}").await;
-        }
-    })
-}
-
-fn with_lwa_headers(reply: Emulated) -> Emulated {
-    reply
-        .with("cache-control", "no-store")
-        .with("pragma", "no-cache")
-        .with("x-amzn-requestid", &random_uuid())
+fn with_lwa_headers(reply: Reply) -> Reply {
+    let reply = reply.with("cache-control", "no-store").with("pragma", "no-cache");
+    reply.with("x-amzn-requestid", &random_uuid())
 }

@@ -3,17 +3,16 @@
 use crate::id::Region;
 use serde_json::{Value, json};
 
+/// A seller's profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
-    /// Amazon's number for it; may exceed 2^53.
+    /// Amazon's number; may exceed 2^53.
     pub id: i64,
     pub country: Country,
-    /// `seller`, `vendor` or `agency`.
-    pub kind: &'static str,
-    /// The advertiser's name.
     pub name: String,
 }
 
+/// The marketplaces that the emulator knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Country {
     Us,
@@ -24,54 +23,48 @@ pub enum Country {
 }
 
 impl Country {
-    /// The region whose API host serves it.
-    pub fn region(self) -> Region {
+    /// Region, code, currency, time zone and marketplace id.
+    fn facts(self) -> (Region, &'static str, &'static str, &'static str, &'static str) {
         match self {
-            Self::Us | Self::Ca => Region::Na,
-            Self::Uk | Self::De => Region::Eu,
-            Self::Jp => Region::Fe,
-        }
-    }
-
-    /// Code, currency, time zone and marketplace id.
-    fn facts(self) -> [&'static str; 4] {
-        match self {
-            Self::Us => ["US", "USD", "America/Los_Angeles", "ATVPDKIKX0DER"],
-            Self::Ca => ["CA", "CAD", "America/Los_Angeles", "A2EUQ1WTGCTBG2"],
-            Self::Uk => ["UK", "GBP", "Europe/London", "A1F83G8C2ARO7P"],
-            Self::De => ["DE", "EUR", "Europe/Paris", "A1PA6795UKMFR9"],
-            Self::Jp => ["JP", "JPY", "Asia/Tokyo", "A1VC38T7YXB528"],
+            Self::Us => (Region::Na, "US", "USD", "America/Los_Angeles", "ATVPDKIKX0DER"),
+            Self::Ca => (Region::Na, "CA", "CAD", "America/Los_Angeles", "A2EUQ1WTGCTBG2"),
+            Self::Uk => (Region::Eu, "UK", "GBP", "Europe/London", "A1F83G8C2ARO7P"),
+            Self::De => (Region::Eu, "DE", "EUR", "Europe/Paris", "A1PA6795UKMFR9"),
+            Self::Jp => (Region::Fe, "JP", "JPY", "Asia/Tokyo", "A1VC38T7YXB528"),
         }
     }
 }
 
 impl Profile {
     pub fn seller(id: i64, country: Country, name: &str) -> Self {
-        Self { id, country, kind: "seller", name: name.to_owned() }
+        Self { id, country, name: name.to_owned() }
+    }
+
+    /// The region whose API host serves the profile.
+    pub(super) fn region(&self) -> Region {
+        self.country.facts().0
+    }
+
+    pub(super) fn marketplace(&self) -> &'static str {
+        self.country.facts().4
     }
 
     /// The profile as Amazon spells it.
     pub(super) fn to_json(&self) -> Value {
-        let [country, currency, timezone, marketplace] = self.country.facts();
-        // An entity for vendors, a merchant token otherwise.
-        let prefix = if self.kind == "vendor" { "ENTITY" } else { "A" };
+        let (_, code, currency, timezone, marketplace) = self.country.facts();
         json!({
             "profileId": self.id,
-            "countryCode": country,
+            "countryCode": code,
             "currencyCode": currency,
             "dailyBudget": 999_999_999.0,
             "timezone": timezone,
             "accountInfo": {
                 "marketplaceStringId": marketplace,
-                "id": format!("{prefix}{:X}", self.id),
-                "type": self.kind,
+                "id": format!("A{:X}", self.id),
+                "type": "seller",
                 "name": self.name,
                 "validPaymentMethod": true,
             },
         })
-    }
-
-    pub(super) fn marketplace(&self) -> &'static str {
-        self.country.facts()[3]
     }
 }

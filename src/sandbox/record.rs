@@ -1,28 +1,33 @@
 //! Remembers what arrived: counters for all requests, the last ones in full.
 
-use super::form::hex;
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Version, request::Parts};
-use http_body::Frame;
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use parking_lot::Mutex;
 use serde::Serialize;
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt::Write,
+};
 
 /// Bytes of each body kept for looking at; length and hash cover all of it.
-pub const BODY_KEPT_MAX_BYTES: usize = 16 * 1024;
-
+pub(super) const BODY_KEPT_MAX_BYTES: usize = 16 * 1024;
+/// Requests remembered in full.
+const REQUESTS_MAX: usize = 4096;
 /// Distinct paths counted; what comes later is counted as `other`.
 const PATHS_MAX: usize = 1000;
 
 /// Which of the emulated services a request was for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Surface {
     Token,
     Revoke,
+    /// The consent page.
     Consent,
     /// The Ads API, the MCP server and the test aids.
+    #[default]
     Api,
     /// Presigned downloads.
     S3,
@@ -31,18 +36,18 @@ pub enum Surface {
 }
 
 /// One request as it arrived.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Seen {
-    /// Its place among all requests, from 0.
-    pub number: u64,
-    pub surface: Surface,
+    /// The place among all requests, from 0.
+    number: u64,
+    surface: Surface,
     pub method: String,
     /// The request target, byte for byte.
     pub target: String,
     pub version: Version,
     /// Field names in lower case and values (one character per byte), repeats included.
     pub headers: Vec<(String, String)>,
-    /// The first [`BODY_KEPT_MAX_BYTES`] of the body.
+    /// The first 16 KiB of the body.
     pub body: Bytes,
     pub body_len: u64,
     /// The body's SHA-256, lower-case hexadecimal; empty until the body has ended.
@@ -50,7 +55,7 @@ pub struct Seen {
     /// Whether the body came to its announced end.
     pub body_complete: bool,
     pub has_trailers: bool,
-    /// Whose access token it carried.
+    /// Whose access token the request carried.
     pub account: Option<String>,
     /// The number of that token in its account's history, from 1.
     pub generation: Option<u64>,
@@ -66,9 +71,9 @@ impl Seen {
     }
 }
 
+/// How often things happened.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// Requests to the token endpoint.
     pub token_calls: u64,
     /// Access tokens issued.
     pub tokens_issued: u64,
@@ -77,51 +82,44 @@ pub struct Counts {
     pub api_calls_by_path: BTreeMap<String, u64>,
     /// Downloads from the presigned host.
     pub s3_calls: u64,
-    /// 401s the API sent.
+    /// 401s that the API sent.
     pub unauthorized_sent: u64,
     /// Request bodies that broke off.
     pub bodies_broken: u64,
 }
 
-#[derive(Debug)]
-pub struct Record {
-    log: Mutex<RequestLog>,
-    max: usize,
-}
+/// The memory of what arrived.
+#[derive(Debug, Default)]
+pub struct Record(Mutex<Memory>);
 
 #[derive(Debug, Default)]
-struct RequestLog {
+struct Memory {
     counts: Counts,
     next: u64,
     last: VecDeque<Seen>,
 }
 
 impl Record {
-    /// Keeps the last `max` requests in full.
-    pub(super) fn new(max: usize) -> Self {
-        Self { log: Mutex::default(), max }
-    }
-
     pub fn counts(&self) -> Counts {
-        self.log.lock().counts.clone()
+        self.0.lock().counts.clone()
     }
 
     /// The last requests, oldest first.
     pub fn requests(&self) -> Vec<Seen> {
-        self.log.lock().last.iter().cloned().collect()
+        self.0.lock().last.iter().cloned().collect()
     }
 
     /// The last requests for `surface`, oldest first.
     pub fn requests_for(&self, surface: Surface) -> Vec<Seen> {
-        let log = self.log.lock();
-        log.last.iter().filter(|seen| seen.surface == surface).cloned().collect()
+        let memory = self.0.lock();
+        memory.last.iter().filter(|seen| seen.surface == surface).cloned().collect()
     }
 
-    /// Removes requests and counters; numbers go on.
+    /// Forgets requests and counters; numbers go on.
     pub fn clear(&self) {
-        let mut log = self.log.lock();
-        log.last.clear();
-        log.counts = Counts::default();
+        let mut memory = self.0.lock();
+        memory.last.clear();
+        memory.counts = Counts::default();
     }
 
     /// Takes down the head of a request; returns its number.
@@ -131,27 +129,38 @@ impl Record {
         parts: &Parts,
         owner: Option<(String, u64)>,
     ) -> u64 {
-        let mut log = self.log.lock();
-        log.counts.count(surface, parts.uri.path());
-        let number = log.next;
-        log.next += 1;
-        log.last.push_back(head(number, surface, parts, owner));
-        if log.last.len() > self.max {
-            log.last.pop_front();
+        let (account, generation) = owner.unzip();
+        let mut memory = self.0.lock();
+        memory.counts.count(surface, parts.uri.path());
+        let number = memory.next;
+        memory.next += 1;
+        if memory.last.len() == REQUESTS_MAX {
+            memory.last.pop_front();
         }
+        memory.last.push_back(Seen {
+            number,
+            surface,
+            method: parts.method.to_string(),
+            target: target(parts),
+            version: parts.version,
+            headers: header_pairs(&parts.headers),
+            account,
+            generation,
+            ..Seen::default()
+        });
         number
     }
 
-    /// Adds what its body was.
-    pub(super) fn received(&self, number: u64, body: Received) {
-        let mut log = self.log.lock();
-        log.counts.bodies_broken += u64::from(!body.complete);
-        if let Some(seen) = log.find(number) {
+    /// Adds what the body was.
+    pub(super) fn received(&self, number: u64, body: &ReceivedBody) {
+        let mut memory = self.0.lock();
+        memory.counts.bodies_broken += u64::from(!body.complete);
+        if let Some(seen) = memory.find(number) {
             // Copied: a slice would keep the whole body alive.
             let kept = body.start.len().min(BODY_KEPT_MAX_BYTES);
             seen.body = Bytes::copy_from_slice(&body.start[..kept]);
             seen.body_len = body.len;
-            seen.body_sha256 = body.sha256;
+            seen.body_sha256.clone_from(&body.sha256);
             seen.body_complete = body.complete;
             seen.has_trailers = body.has_trailers;
         }
@@ -159,21 +168,21 @@ impl Record {
 
     /// Adds the status sent.
     pub(super) fn responded(&self, number: u64, surface: Surface, status: StatusCode) {
-        let mut log = self.log.lock();
+        let mut memory = self.0.lock();
         let unauthorized = surface == Surface::Api && status == StatusCode::UNAUTHORIZED;
-        log.counts.unauthorized_sent += u64::from(unauthorized);
-        if let Some(seen) = log.find(number) {
+        memory.counts.unauthorized_sent += u64::from(unauthorized);
+        if let Some(seen) = memory.find(number) {
             seen.status = Some(status.as_u16());
         }
     }
 
     /// Counts an access token.
     pub(super) fn issued(&self) {
-        self.log.lock().counts.tokens_issued += 1;
+        self.0.lock().counts.tokens_issued += 1;
     }
 }
 
-impl RequestLog {
+impl Memory {
     fn find(&mut self, number: u64) -> Option<&mut Seen> {
         let first = self.last.front()?.number;
         let index = usize::try_from(number.checked_sub(first)?).ok()?;
@@ -199,9 +208,8 @@ impl Counts {
 }
 
 /// A request body after it was read.
-#[derive(Debug, Clone)]
-pub(super) struct Received {
-    /// Its beginning, enough for every emulated operation.
+pub(super) struct ReceivedBody {
+    /// The beginning, enough for every emulated operation.
     pub(super) start: Bytes,
     pub(super) len: u64,
     pub(super) sha256: String,
@@ -209,16 +217,13 @@ pub(super) struct Received {
     pub(super) has_trailers: bool,
 }
 
-impl Received {
+impl ReceivedBody {
     /// Reads `body` to its end; keeps its first `keep` bytes.
-    pub(super) async fn read<B>(mut body: B, keep: usize) -> Self
-    where
-        B: http_body::Body<Data = Bytes> + Unpin,
-    {
+    pub(super) async fn read(mut body: Incoming, keep: usize) -> Self {
         let (mut start, mut digest) = (Vec::new(), Context::new(&SHA256));
         let (mut len, mut complete, mut has_trailers) = (0, true, false);
         while let Some(frame) = body.frame().await {
-            match frame.map(Frame::into_data) {
+            match frame.map(http_body::Frame::into_data) {
                 Ok(Ok(data)) => {
                     len += data.len() as u64;
                     digest.update(&data);
@@ -232,7 +237,10 @@ impl Received {
                 }
             }
         }
-        let sha256 = hex(digest.finish().as_ref());
+        let sha256 = digest.finish().as_ref().iter().fold(String::new(), |mut hex, byte| {
+            write!(hex, "{byte:02x}").expect("writing to a String cannot fail");
+            hex
+        });
         Self { start: start.into(), len, sha256, complete, has_trailers }
     }
 }
@@ -248,25 +256,5 @@ pub(super) fn target(parts: &Parts) -> String {
     match (parts.version, parts.uri.path_and_query()) {
         (Version::HTTP_2, Some(target)) => target.to_string(),
         _ => parts.uri.to_string(),
-    }
-}
-
-fn head(number: u64, surface: Surface, parts: &Parts, owner: Option<(String, u64)>) -> Seen {
-    let (account, generation) = owner.unzip();
-    Seen {
-        number,
-        surface,
-        method: parts.method.to_string(),
-        target: target(parts),
-        version: parts.version,
-        headers: header_pairs(&parts.headers),
-        body: Bytes::new(),
-        body_len: 0,
-        body_sha256: String::new(),
-        body_complete: false,
-        has_trailers: false,
-        account,
-        generation,
-        status: None,
     }
 }

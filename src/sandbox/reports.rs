@@ -1,12 +1,12 @@
 //! Reports: version 3 (the address in the body), version 2 (307), and the host they lie on.
 
 use super::{
-    Service,
     ads::{ApiCall, gzip},
-    form::{Form, encode, random_uuid},
-    moment::{compact, days_ago, iso, iso_date},
-    record::Received,
-    response::{Emulated, Stop, With, empty, json, whole},
+    form::{FormPairs, encode, escape, random_uuid},
+    moment::{COMPACT, DATE, ISO, days_ago, spelled},
+    record::ReceivedBody,
+    response::{HandlerResult, Reply, Stop, With, json, whole},
+    serve::EmulatorService,
 };
 use crate::clock::Now;
 use bytes::Bytes;
@@ -26,10 +26,10 @@ const REPORTS_MAX: usize = 1000;
 
 /// The reports asked for so far, by id.
 #[derive(Debug, Default)]
-pub(super) struct Reports(Mutex<BTreeMap<String, SampleReport>>);
+pub(super) struct Reports(Mutex<BTreeMap<String, RequestedReport>>);
 
 #[derive(Debug, Clone)]
-struct SampleReport {
+struct RequestedReport {
     account: String,
     request: Value,
     body_sha256: String,
@@ -37,17 +37,10 @@ struct SampleReport {
     created: Duration,
 }
 
-impl SampleReport {
-    fn of(call: &ApiCall<'_>, request: Value) -> Self {
-        let body_sha256 = call.body.sha256.clone();
-        let created = call.service.now().wall;
-        Self { account: call.account.clone(), request, body_sha256, polls: 0, created }
-    }
-}
-
 impl Reports {
-    /// Adds a report, unless the same is being made: then its id.
-    fn add(&self, report: SampleReport, polls: u32) -> Result<String, String> {
+    /// Adds a report; fails with the id of the same report that is still being made, which is one
+    /// that was looked at less than `polls` times.
+    fn add(&self, report: RequestedReport, polls: u32) -> Result<String, String> {
         let mut reports = self.0.lock();
         let running = reports.iter().find(|(_, have)| {
             have.polls < polls
@@ -65,51 +58,79 @@ impl Reports {
         Ok(id)
     }
 
-    /// Looks at the report; says whether it is complete after `polls` earlier looks.
-    fn look(&self, account: &str, id: &str, polls: u32) -> Option<(SampleReport, bool)> {
+    /// The report, and whether it was looked at often enough to be complete.
+    fn look(&self, call: &ApiCall<'_>, id: &str) -> Result<(RequestedReport, bool), Stop> {
         let mut reports = self.0.lock();
-        let report = reports.get_mut(id).filter(|report| report.account == account)?;
-        let is_complete = report.polls >= polls;
+        let report = reports.get_mut(id).filter(|report| report.account == call.account);
+        let report = report.ok_or_else(|| {
+            let detail = format!("Report {id} not found");
+            json(404, json!({ "code": "404", "detail": detail }))
+        })?;
+        let is_complete = report.polls >= call.settings.report_polls;
         report.polls = report.polls.saturating_add(1);
-        Some((report.clone(), is_complete))
+        Ok((report.clone(), is_complete))
+    }
+}
+
+impl RequestedReport {
+    fn new(call: &ApiCall<'_>, request: Value) -> Self {
+        let (account, body_sha256) = (call.account.clone(), call.body.sha256.clone());
+        Self { account, request, body_sha256, polls: 0, created: call.now().wall }
+    }
+
+    /// The report as version 3 shows it, with the address once it is complete.
+    fn to_json(&self, id: &str, now: Now, url: Option<String>) -> Value {
+        let generated = url.is_some().then(|| spelled(now.wall, ISO));
+        let expires = now.plus(Duration::from_secs(3600)).wall;
+        json!({
+            "reportId": id,
+            "name": self.request["name"],
+            "startDate": self.request["startDate"],
+            "endDate": self.request["endDate"],
+            "configuration": self.request["configuration"],
+            "status": if url.is_some() { "COMPLETED" } else { "PENDING" },
+            "createdAt": spelled(self.created, ISO),
+            "updatedAt": spelled(now.wall, ISO),
+            "generatedAt": generated,
+            "failureReason": null,
+            "fileSize": url.is_some().then(|| file(now).len()),
+            "urlExpiresAt": url.is_some().then(|| spelled(expires, ISO)),
+            "url": url,
+        })
     }
 }
 
 /// `POST /reporting/reports`
-pub(super) fn request(call: &ApiCall<'_>) -> Result<Emulated, Stop> {
-    call.takes(&REQUEST_TYPES)?;
+pub(super) fn request(call: &ApiCall<'_>) -> HandlerResult {
+    call.require_type(&REQUEST_TYPES)?;
     call.scope()?;
     let wanted = call.json().filter(|body| body["configuration"].is_object());
     let wanted = wanted.ok_or_else(|| {
         json(400, json!({ "code": "400", "detail": "configuration is required" }))
     })?;
-    let report = SampleReport::of(call, wanted);
-    let reports = &call.service.state.api.reports;
-    let id = reports.add(report.clone(), call.settings.report_polls).map_err(|id| {
+    let report = RequestedReport::new(call, wanted);
+    let added = call.state().api.reports.add(report.clone(), call.settings.report_polls);
+    let id = added.map_err(|id| {
         let detail = format!("The Request is a duplicate of : {id}");
         json(425, json!({ "code": "425", "detail": detail }))
     })?;
-    let body = view(&id, &report, call.service.now(), None);
-    Ok(whole(200, REQUESTED_TYPE, body.to_string()))
+    Ok(whole(200, REQUESTED_TYPE, report.to_json(&id, call.now(), None).to_string()))
 }
 
 /// `GET /reporting/reports/{id}`
-pub(super) fn status(call: &ApiCall<'_>, id: &str) -> Result<Emulated, Stop> {
+pub(super) fn status(call: &ApiCall<'_>, id: &str) -> HandlerResult {
     call.scope()?;
-    let (report, is_complete) = look(call, id)?;
+    let (report, is_complete) = call.state().api.reports.look(call, id)?;
     let url = is_complete.then(|| presigned(call.service, id));
-    let body = view(id, &report, call.service.now(), url);
-    Ok(whole(200, STATUS_TYPE, body.to_string()))
+    Ok(whole(200, STATUS_TYPE, report.to_json(id, call.now(), url).to_string()))
 }
 
-/// `POST /sd/{type}/report`
-pub(super) fn request_v2(call: &ApiCall<'_>) -> Result<Emulated, Stop> {
+/// `POST /sd/{type}/report`: version 2 knows no duplicates.
+pub(super) fn request_v2(call: &ApiCall<'_>) -> HandlerResult {
     call.scope()?;
-    let report = SampleReport::of(call, call.json().unwrap_or_default());
-    // Version 2 knows no duplicates.
-    let id = call.service.state.api.reports.add(report, 0).unwrap_or_else(|id| id);
+    let report = RequestedReport::new(call, call.json().unwrap_or_default());
     let body = json!({
-        "reportId": id,
+        "reportId": call.state().api.reports.add(report, 0).unwrap_or_else(|id| id),
         "recordType": "campaigns",
         "status": "IN_PROGRESS",
         "statusDetails": "Report is being generated",
@@ -118,8 +139,8 @@ pub(super) fn request_v2(call: &ApiCall<'_>) -> Result<Emulated, Stop> {
 }
 
 /// `GET /v2/reports/{id}`
-pub(super) fn status_v2(call: &ApiCall<'_>, id: &str) -> Result<Emulated, Stop> {
-    let (_, is_complete) = look(call, id)?;
+pub(super) fn status_v2(call: &ApiCall<'_>, id: &str) -> HandlerResult {
+    let (_, is_complete) = call.state().api.reports.look(call, id)?;
     if !is_complete {
         return Ok(json(200, json!({ "reportId": id, "status": "IN_PROGRESS" })));
     }
@@ -128,53 +149,42 @@ pub(super) fn status_v2(call: &ApiCall<'_>, id: &str) -> Result<Emulated, Stop> 
         "status": "SUCCESS",
         "statusDetails": "Report successfully generated",
         "location": format!("https://advertising-api.amazon.com/v2/reports/{id}/download"),
-        "fileSize": file(call.service.now()).len(),
+        "fileSize": file(call.now()).len(),
     });
     Ok(json(200, body))
 }
 
 /// `GET /v2/reports/{id}/download`: the address is in `Location`. Any id has a report.
-pub(super) fn download_v2(call: &ApiCall<'_>, id: &str) -> Emulated {
-    empty(307).with("location", &presigned(call.service, id))
-}
-
-/// The report, and whether it is complete.
-fn look(call: &ApiCall<'_>, id: &str) -> Result<(SampleReport, bool), Stop> {
-    let reports = &call.service.state.api.reports;
-    reports.look(&call.account, id, call.settings.report_polls).ok_or_else(|| {
-        let detail = format!("Report {id} not found");
-        json(404, json!({ "code": "404", "detail": detail })).into()
-    })
+pub(super) fn download_v2(call: &ApiCall<'_>, id: &str) -> Reply {
+    whole(307, "", "").with("location", &presigned(call.service, id))
 }
 
 /// The presigned host: it takes the signature in the query or a header, never both.
-pub(super) fn stored(parts: &Parts, body: &Received, now: Now) -> Emulated {
-    let query = Form::parse(parts.uri.query().unwrap_or_default());
+pub(super) fn stored(parts: &Parts, body: &ReceivedBody, now: Now) -> Reply {
     if let Some(sent) = parts.headers.get("authorization") {
-        // S3 repeats the header it refuses: this is how bearer tokens leak.
-        let sent = String::from_utf8_lossy(sent.as_bytes());
-        let sent = sent.replace('&', "&amp;").replace('<', "&lt;");
+        // S3 repeats the header that it rejects: this is how bearer tokens leak.
         let more = format!(
-            "<ArgumentName>Authorization</ArgumentName><ArgumentValue>{sent}</ArgumentValue>"
+            "<ArgumentName>Authorization</ArgumentName><ArgumentValue>{}</ArgumentValue>",
+            escape(&String::from_utf8_lossy(sent.as_bytes()))
         );
         let text = "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, \
              Signature query string parameter or the Authorization header should be specified";
-        return refusal(400, "InvalidArgument", text, &more);
+        return s3_error(400, "InvalidArgument", text, &more);
     }
-    if query.get("X-Amz-Signature").is_none() {
-        return refusal(403, "AccessDenied", "Access Denied", "");
+    if FormPairs::of_query(&parts.uri).get("X-Amz-Signature").is_none() {
+        return s3_error(403, "AccessDenied", "Access Denied", "");
     }
     if body.len > 0 {
-        return refusal(405, "MethodNotAllowed", "Not allowed", "");
+        return s3_error(405, "MethodNotAllowed", "Not allowed", "");
     }
     whole(200, "application/octet-stream", file(now))
 }
 
 /// An address that looks like S3's; the emulator serves it under another host name than the API,
 /// as a presigned address is never on Amazon's API host.
-pub(super) fn presigned(service: &Service, id: &str) -> String {
-    let date = compact(service.now().wall);
-    let day = date.get(..8).unwrap_or_default();
+pub(super) fn presigned(service: &EmulatorService, id: &str) -> String {
+    let now = service.state.lwa.now().wall;
+    let (date, day) = (spelled(now, COMPACT), spelled(now, "%Y%m%d"));
     format!(
         "http://{}/_s3/offline-report-storage-us-east-1-prod/{id}/report-{id}.json.gz\
          ?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Date={date}&X-Amz-SignedHeaders=host\
@@ -185,42 +195,21 @@ pub(super) fn presigned(service: &Service, id: &str) -> String {
     )
 }
 
-fn view(id: &str, report: &SampleReport, now: Now, url: Option<String>) -> Value {
-    let is_complete = url.is_some();
-    let request = &report.request;
-    let expires = now.plus(Duration::from_secs(3600)).wall;
-    json!({
-        "reportId": id,
-        "name": request["name"],
-        "startDate": request["startDate"],
-        "endDate": request["endDate"],
-        "configuration": request["configuration"],
-        "status": if is_complete { "COMPLETED" } else { "PENDING" },
-        "createdAt": iso(report.created),
-        "updatedAt": iso(now.wall),
-        "generatedAt": is_complete.then(|| iso(now.wall)),
-        "failureReason": null,
-        "fileSize": is_complete.then(|| file(now).len()),
-        "url": url,
-        "urlExpiresAt": is_complete.then(|| iso(expires)),
-    })
-}
-
 /// The report itself, `GZIP_JSON`: the ten days before today.
 fn file(now: Now) -> Bytes {
     let row = |day: u64| {
         json!({
-            "date": iso_date(days_ago(now, 11 - day)),
+            "date": spelled(days_ago(now, 11 - day), DATE),
             "campaignName": "Sandbox campaign",
             "impressions": 1000 + day,
             "clicks": 10 + day,
             "cost": 1.5,
         })
     };
-    gzip(Value::Array((1..=10).map(row).collect()).to_string().as_bytes())
+    gzip((1..=10).map(row).collect::<Value>().to_string().as_bytes())
 }
 
-fn refusal(status: u16, code: &str, message: &str, more: &str) -> Emulated {
+fn s3_error(status: u16, code: &str, message: &str, more: &str) -> Reply {
     let id = random_uuid();
     let body = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code>\

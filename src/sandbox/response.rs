@@ -1,77 +1,73 @@
-//! Builds responses: whole bodies, streams fed by a future, and hanging up.
+//! Builds responses: whole bodies, paced streams, and ends without a response.
 
+use super::fault::Scripted;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
-use http_body::Frame;
+use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-use serde_json::Value;
 use std::{
     future::Future,
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::time::{Sleep, sleep};
 
-type EmulatedBody = UnsyncBoxBody<Bytes, io::Error>;
+pub(super) type ReplyBody = UnsyncBoxBody<Bytes, io::Error>;
+pub(super) type Reply = Response<ReplyBody>;
+pub(super) type HandlerResult = Result<Reply, Stop>;
 
-pub(super) type Emulated = Response<EmulatedBody>;
+type FrameResult = io::Result<Frame<Bytes>>;
 
-/// Where the future behind [`feed`] puts its frames.
-pub(super) type FrameSender = mpsc::Sender<Result<Frame<Bytes>, io::Error>>;
-
-/// Why a request does not get the regular response.
-#[derive(Debug)]
+/// Why a handler ends before its last line.
 pub(super) enum Stop {
-    /// It gets another one.
-    Instead(Box<Emulated>),
-    /// The connection (HTTP/2: the stream) ends without one.
-    Hangup,
+    /// With this response.
+    Early(Box<Reply>),
+    /// Ends the connection (HTTP/2: the stream) without a response.
+    HangUp,
 }
 
-impl Stop {
-    /// The response that is sent all the same, if any.
-    pub(super) fn reply(self) -> Result<Emulated, Self> {
-        match self {
-            Self::Instead(reply) => Ok(*reply),
-            Self::Hangup => Err(self),
-        }
+impl From<Reply> for Stop {
+    fn from(reply: Reply) -> Self {
+        Self::Early(Box::new(reply))
     }
 }
 
-impl From<Emulated> for Stop {
-    fn from(reply: Emulated) -> Self {
-        Self::Instead(Box::new(reply))
+/// Takes an early response for one like any other.
+pub(super) fn early(result: HandlerResult) -> HandlerResult {
+    match result {
+        Err(Stop::Early(reply)) => Ok(*reply),
+        other => other,
     }
 }
 
-/// A response with a whole body; no `Content-Type` if that is empty.
-pub(super) fn whole(status: u16, content_type: &str, body: impl Into<Bytes>) -> Emulated {
-    let body = Full::new(body.into()).map_err(|never| match never {}).boxed_unsync();
-    reply(status, content_type, body)
+/// A response with a whole body, and `Content-Type` unless that is empty.
+pub(super) fn whole(status: u16, content_type: &str, body: impl Into<Bytes>) -> Reply {
+    with_type(status, content_type, full(body.into()))
 }
 
-pub(super) fn empty(status: u16) -> Emulated {
-    whole(status, "", Bytes::new())
+pub(super) fn full(body: Bytes) -> ReplyBody {
+    Full::new(body).map_err(|never| match never {}).boxed_unsync()
 }
 
-pub(super) fn json(status: u16, value: Value) -> Emulated {
+pub(super) fn json(status: u16, value: serde_json::Value) -> Reply {
     whole(status, "application/json", value.to_string())
 }
 
-/// A response whose body is written by `make`'s future while it is read.
-pub(super) fn feed<F>(content_type: &str, make: impl FnOnce(FrameSender) -> F) -> Emulated
+/// A 200 whose body is made while it is read.
+pub(super) fn stream<I>(content_type: &str, frames: I) -> Reply
 where
-    F: Future<Output = ()> + Send + 'static,
+    I: IntoIterator<Item = PacedFrame>,
+    I::IntoIter: Unpin + Send + 'static,
 {
-    let (sender, frames) = mpsc::channel(1);
-    let body = Feed { frames, producer: Some(Box::pin(make(sender))) };
-    reply(200, content_type, body.boxed_unsync())
+    let body = PacedBody { frames: frames.into_iter(), next: None };
+    with_type(200, content_type, body.boxed_unsync())
 }
 
-fn reply(status: u16, content_type: &str, body: EmulatedBody) -> Emulated {
+fn with_type(status: u16, content_type: &str, body: ReplyBody) -> Reply {
     let mut reply = Response::new(body);
-    *reply.status_mut() = StatusCode::from_u16(status).expect("the emulator's own statuses");
+    *reply.status_mut() = StatusCode::from_u16(status).expect("the emulator's statuses are valid");
     if content_type.is_empty() { reply } else { reply.with("content-type", content_type) }
 }
 
@@ -80,7 +76,7 @@ pub(super) trait With {
     fn with(self, name: &str, value: &str) -> Self;
 }
 
-impl With for Emulated {
+impl With for Reply {
     fn with(mut self, name: &str, value: &str) -> Self {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
             self.headers_mut().insert(name, value);
@@ -89,44 +85,56 @@ impl With for Emulated {
     }
 }
 
-/// Sends one piece; false once the reader has gone.
-pub(super) async fn send(sender: &FrameSender, data: impl Into<Bytes>) -> bool {
-    sender.send(Ok(Frame::data(data.into()))).await.is_ok()
+/// The response that a test spelled out.
+pub(super) fn scripted(script: &Scripted) -> Reply {
+    let reply = whole(script.status.as_u16(), "", script.body.clone());
+    script.headers.iter().fold(reply, |reply, (name, value)| reply.with(name, value))
 }
 
-/// `size` bytes of `fill`, in chunks, without holding them all.
-pub(super) async fn send_bytes(sender: &FrameSender, fill: u8, size: u64) {
-    const CHUNK: usize = 64 * 1024;
-    let chunk = Bytes::from(vec![fill; CHUNK]);
-    let mut left = size;
-    while left > 0 {
-        let part = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
-        if !send(sender, chunk.slice(..part)).await {
-            return;
-        }
-        left -= part as u64;
+/// Adds `Retry-After`, if there is one.
+pub(super) fn retry_after(reply: Reply, secs: Option<u64>) -> Reply {
+    match secs {
+        Some(secs) => reply.with("retry-after", &secs.to_string()),
+        None => reply,
     }
 }
 
-/// A body that drives its own producer: no task is spawned, and dropping the body stops it.
-struct Feed {
-    frames: mpsc::Receiver<Result<Frame<Bytes>, io::Error>>,
-    producer: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+/// The pause before a frame, and the frame.
+pub(super) type PacedFrame = (Duration, FrameResult);
+
+pub(super) fn after(pause: Duration, data: impl Into<Bytes>) -> PacedFrame {
+    (pause, Ok(Frame::data(data.into())))
 }
 
-impl http_body::Body for Feed {
+/// `size` bytes of `fill`, in chunks, without holding them all.
+pub(super) fn repeated(fill: u8, size: usize) -> impl Iterator<Item = PacedFrame> {
+    const CHUNK_BYTES: usize = 64 * 1024;
+    let chunk = Bytes::from(vec![fill; CHUNK_BYTES]);
+    (0..size)
+        .step_by(CHUNK_BYTES)
+        .map(move |sent| after(Duration::ZERO, chunk.slice(..CHUNK_BYTES.min(size - sent))))
+}
+
+struct PacedBody<I> {
+    frames: I,
+    next: Option<(Pin<Box<Sleep>>, FrameResult)>,
+}
+
+impl<I: Iterator<Item = PacedFrame> + Unpin> Body for PacedBody<I> {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        if let Some(producer) = self.producer.as_mut()
-            && producer.as_mut().poll(cx).is_ready()
-        {
-            self.producer = None;
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<FrameResult>> {
+        if self.next.is_none() {
+            let Some((pause, frame)) = self.frames.next() else { return Poll::Ready(None) };
+            if pause.is_zero() {
+                return Poll::Ready(Some(frame));
+            }
+            self.next = Some((Box::pin(sleep(pause)), frame));
         }
-        self.frames.poll_recv(cx)
+        if let Some((pause, _)) = &mut self.next {
+            ready!(pause.as_mut().poll(cx));
+        }
+        Poll::Ready(self.next.take().map(|(_, frame)| frame))
     }
 }

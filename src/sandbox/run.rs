@@ -1,20 +1,16 @@
 //! `adsproxy sandbox`: the emulator with the real proxy in front of it.
 
-use super::{
-    Emulator, LwaSettings, Options,
-    banner::banner,
-    home::{Addresses, Home},
-};
+use super::{Emulator, Options, banner::banner, home::SandboxHome};
 use crate::{app::App, config::load::Override};
 use anyhow::Context;
 use std::{
     io::{self, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    path::PathBuf,
     time::Duration,
 };
 use tokio::runtime::Runtime;
 
+/// What `adsproxy sandbox` takes.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct RunOptions {
     /// Port of the proxy; 0 takes a free one
@@ -32,12 +28,13 @@ pub struct RunOptions {
     pub token_lifetime_secs: u64,
 }
 
+/// The running sandbox.
 #[derive(Debug)]
 pub struct Sandbox {
     // Dropped in this order: the proxy before what it uses.
     app: App,
     emulator: Emulator,
-    home: Home,
+    home: SandboxHome,
     _runtime: Runtime,
 }
 
@@ -48,6 +45,7 @@ impl Sandbox {
     /// # Errors
     /// When a port is taken, or the proxy does not start.
     pub fn start(options: &RunOptions, overrides: &[Override]) -> anyhow::Result<Self> {
+        // Known before the server starts: both are in the configuration.
         let proxy = free(options.port, "--port")?;
         let admin = free(options.admin_port, "--admin-port")?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -56,32 +54,16 @@ impl Sandbox {
             .enable_all()
             .build()
             .context("cannot start a runtime for the emulator")?;
-        let token_lifetime = Duration::from_secs(options.token_lifetime_secs);
-        let emulator = Emulator::start(Options {
-            listen: loopback(options.emulator_port),
-            lwa: LwaSettings { token_lifetime, ..LwaSettings::default() },
-            ..Options::default()
-        });
-        let emulator = runtime.block_on(emulator);
-        let emulator = emulator.with_context(|| taken(options.emulator_port, "--emulator-port"))?;
-        let home = Home::create().context("cannot create a temporary directory")?;
-        let addresses = Addresses { proxy, admin, emulator: emulator.addr() };
-        let config = home.configure(addresses, token_lifetime, overrides)?;
+        let lifetime = Duration::from_secs(options.token_lifetime_secs);
+        let listen = loopback(options.emulator_port);
+        let emulator = runtime
+            .block_on(Emulator::start(Options { listen, ..Options::default() }))
+            .with_context(|| taken(options.emulator_port, "--emulator-port"))?;
+        emulator.state().lwa.configure(|settings| settings.token_lifetime = lifetime);
+        let home = SandboxHome::create().context("cannot create a temporary directory")?;
+        let config = home.configure([proxy, admin, emulator.addr()], lifetime, overrides)?;
         let app = App::start(config).context("cannot start the proxy")?;
         Ok(Self { app, emulator, home, _runtime: runtime })
-    }
-
-    /// The configuration of the proxy, for commands beside it.
-    pub fn config_path(&self) -> PathBuf {
-        self.home.config_path()
-    }
-
-    pub fn proxy_address(&self) -> &str {
-        self.app.proxy_addresses().first().map_or("", String::as_str)
-    }
-
-    pub fn emulator(&self) -> &Emulator {
-        &self.emulator
     }
 }
 
@@ -90,23 +72,21 @@ impl Sandbox {
 /// # Errors
 /// As [`Sandbox::start`].
 pub fn run(options: &RunOptions, overrides: &[Override]) -> anyhow::Result<()> {
-    let sandbox = Sandbox::start(options, overrides)?;
-    let (admin, emulator) = (sandbox.app.admin_address(), sandbox.emulator.addr());
-    let config = sandbox.config_path();
-    let text =
-        banner(sandbox.proxy_address(), admin, emulator, options.token_lifetime_secs, &config);
+    let Sandbox { app, emulator, home, _runtime } = Sandbox::start(options, overrides)?;
+    let proxy = app.proxy_addresses().first().map_or("", String::as_str);
+    let lifetime = options.token_lifetime_secs;
+    let text = banner(proxy, app.admin_address(), emulator.addr(), lifetime, &home.config_path());
     // A reader that went away, such as `head`, is no reason to stop.
     let _ = writeln!(io::stdout().lock(), "{text}");
     // What was cut off at the end does not matter here.
-    let _ = sandbox.app.wait_for_signal_and_drain();
+    let _ = app.wait_for_signal_and_drain();
     Ok(())
 }
 
-/// A port that is free now: the given one, or any in place of 0. Found out before the server
-/// starts, because the configuration has it and the complaint names the flag.
+/// The address of a port that is free now; fails with the name of the flag if it is taken.
 fn free(port: u16, flag: &str) -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind(loopback(port)).with_context(|| taken(port, flag))?;
-    Ok(listener.local_addr()?)
+    let found = TcpListener::bind(loopback(port)).and_then(|listener| listener.local_addr());
+    found.with_context(|| taken(port, flag))
 }
 
 fn taken(port: u16, flag: &str) -> String {

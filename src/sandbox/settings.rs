@@ -1,27 +1,17 @@
-//! How the token service issues tokens.
+//! How the emulated services behave while no fault is switched on.
 
+use serde_json::value::RawValue;
 use std::time::Duration;
 
-/// Amazon's scopes.
-const SCOPES: [&str; 5] = [
-    "advertising::campaign_management",
-    "cpc_advertising:campaign_management",
-    "advertising::audiences",
-    "advertising::test:create_account",
-    "profile",
-];
-
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How tokens are issued.
+#[derive(Debug, Clone)]
 pub struct LwaSettings {
+    /// How long an access token lives.
     pub token_lifetime: Duration,
     pub expires_in: ExpiresIn,
     pub rotation: Rotation,
     /// Leaves the refresh token out of the response to a refresh.
     pub omit_refresh_token: bool,
-    /// How long an authorization code can be redeemed.
-    pub code_lifetime: Duration,
-    /// The scopes that may be asked for.
-    pub scopes: Vec<String>,
     /// The return addresses registered for the applications; any on loopback if none.
     pub return_urls: Option<Vec<String>>,
     /// Whether the applications were approved for authorization codes.
@@ -31,11 +21,11 @@ pub struct LwaSettings {
 }
 
 /// The field `expires_in`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum ExpiresIn {
     /// The real lifetime in whole seconds.
     Lifetime,
-    /// This JSON text, whatever it is.
+    /// This JSON text, also a number that no JSON library would write.
     Raw(String),
     Absent,
 }
@@ -43,7 +33,7 @@ pub enum ExpiresIn {
 /// What a refresh does to the refresh token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rotation {
-    /// The same one is returned.
+    /// Nothing: the same one is returned.
     Off,
     /// A new one; the old one goes on working.
     OldLives,
@@ -56,13 +46,13 @@ pub enum Rotation {
 }
 
 impl LwaSettings {
-    /// The JSON text of `expires_in`.
-    pub(super) fn expires_in(&self) -> Option<String> {
-        match &self.expires_in {
-            ExpiresIn::Lifetime => Some(self.token_lifetime.as_secs().to_string()),
-            ExpiresIn::Raw(text) => Some(text.clone()),
-            ExpiresIn::Absent => None,
-        }
+    pub(super) fn expires_in(&self) -> Option<Box<RawValue>> {
+        let text = match &self.expires_in {
+            ExpiresIn::Lifetime => self.token_lifetime.as_secs().to_string(),
+            ExpiresIn::Raw(text) => text.clone(),
+            ExpiresIn::Absent => return None,
+        };
+        Some(RawValue::from_string(text).expect("the test's text is JSON"))
     }
 }
 
@@ -74,11 +64,36 @@ impl Default for LwaSettings {
             expires_in: ExpiresIn::Lifetime,
             rotation: Rotation::Off,
             omit_refresh_token: false,
-            code_lifetime: Duration::from_secs(300),
-            scopes: SCOPES.map(str::to_owned).to_vec(),
             return_urls: None,
             is_approved: true,
             granted_scope: None,
+        }
+    }
+}
+
+/// How the API behaves.
+#[derive(Debug, Clone)]
+pub struct ApiSettings {
+    /// Fills `GET /v2/profiles` up to this many (Amazon's most is 5000).
+    pub profiles_min: usize,
+    /// JSON responses of at least this size are compressed for those who accept gzip.
+    pub gzip_min_bytes: usize,
+    /// Responds with rejections and faults before the request's body was read.
+    pub answers_before_body: bool,
+    /// How often a report is looked at before it is complete.
+    pub report_polls: u32,
+    /// The time between the events of an MCP stream.
+    pub mcp_interval: Duration,
+}
+
+impl Default for ApiSettings {
+    fn default() -> Self {
+        Self {
+            profiles_min: 0,
+            gzip_min_bytes: 1024,
+            answers_before_body: false,
+            report_polls: 1,
+            mcp_interval: Duration::from_millis(300),
         }
     }
 }
