@@ -22,7 +22,6 @@ pub(super) struct Advice {
     unknown: BTreeMap<String, Vec<(AccountId, Option<usize>)>>,
     /// By application, an account that has another client secret beside it.
     other_secrets: BTreeMap<String, AccountId>,
-    owners: BTreeMap<String, BTreeSet<AccountId>>,
     unusual: BTreeSet<String>,
     unused: BTreeSet<String>,
     /// Default headers are the configuration's and not the store's.
@@ -42,7 +41,6 @@ impl Advice {
 
     pub(super) fn of_account(&mut self, config: &Config, entry: &Entry) {
         let (alias, token) = (&entry.alias, entry.refresh_token.expose());
-        self.owners.entry(token.to_owned()).or_default().insert(alias.clone());
         if !token.starts_with("Atzr|") {
             self.unusual.insert(alias.to_string());
         }
@@ -65,14 +63,6 @@ impl Advice {
             )
         });
         let mut notes: Vec<String> = secrets.collect();
-        let sharing: usize =
-            self.owners.values().map(BTreeSet::len).filter(|count| *count > 1).sum();
-        if sharing > 0 {
-            notes.push(format!(
-                "{sharing} accounts share their refresh token with another one: one account is \
-                 enough for a grant, callers choose the profile with {SCOPE}"
-            ));
-        }
         if !self.unusual.is_empty() {
             notes.push(format!(
                 "the refresh token does not begin with Atzr|, as Amazon's do, of: {}",

@@ -1,10 +1,9 @@
 //! Puts accounts into the store, several at a time, each under its lock and with its audit entry.
 
 use super::{
-    Record,
     plan::unknown_application,
     record::Entry,
-    report::{Outcome, Progress},
+    report::{Outcome, Progress, Record},
 };
 use crate::{
     audit::{self, Action, Actor, Audit},
@@ -44,13 +43,12 @@ pub(super) struct Importer {
 }
 
 impl Importer {
-    /// Carries out every record that has an entry, and fills in the rows. Ends at the first change
-    /// that cannot be recorded.
+    /// Carries out every record that has an entry. Ends at the first change that cannot be recorded.
     pub(super) async fn apply_all(self: &Arc<Self>, records: &mut [Record]) {
         let mut work = Vec::new();
         for (index, record) in records.iter_mut().enumerate() {
             if let Some(entry) = record.entry.take() {
-                "it was not done".clone_into(&mut record.row.note);
+                "it was not done".clone_into(&mut record.note);
                 work.push((index, entry));
             }
         }
@@ -66,25 +64,25 @@ impl Importer {
             }
             let Some(done) = tasks.join_next().await else { return };
             progress.step();
-            // The row of a task that panicked says that it was not done.
+            // The record of a task that panicked says that it was not done.
             let Ok((index, applied)) = done else { continue };
-            let row = &mut records[index].row;
+            let record = &mut records[index];
             match applied {
                 Ok(applied) => {
-                    row.outcome = applied.outcome;
-                    row.region = Some(applied.fresh.region.as_str());
-                    row.application = Some(applied.fresh.application);
-                    row.note = applied.notes.join(", ");
+                    record.outcome = applied.outcome;
+                    record.region = Some(applied.fresh.region.as_str());
+                    record.application = Some(applied.fresh.application);
+                    record.note = applied.notes.join(", ");
                     if applied.outcome == Outcome::Differs {
-                        row.note.push_str("; kept, --replace would take it");
+                        record.note.push_str("; kept, --replace would take it");
                     }
                 }
                 Err(error) if error.is::<audit::Error>() => {
-                    row.note = format!("not done, because it cannot be recorded: {error:#}");
+                    record.note = format!("not done, because it cannot be recorded: {error:#}");
                     // Every further one may wait as long for the log.
                     work = Vec::new().into_iter();
                 }
-                Err(error) => row.note = format!("{error:#}"),
+                Err(error) => record.note = format!("{error:#}"),
             }
         }
     }

@@ -26,28 +26,11 @@ use advice::Advice;
 use anyhow::{Context as _, bail};
 use apply::Importer;
 use clap::CommandFactory;
-use record::{Entry, Reading};
-use report::{ImportReport, Outcome, Row};
+use record::Reading;
+use report::{ImportReport, Outcome, Record};
 pub(super) use source::secret_variables;
 use source::{Source, SourceKind};
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
-
-/// One record on its way: its row, and its entry until the row is final.
-struct Record {
-    row: Row,
-    entry: Option<Entry>,
-}
-
-impl Record {
-    fn reject(&mut self, why: String) {
-        *self = Self { row: Row { note: why, ..std::mem::take(&mut self.row) }, entry: None };
-    }
-
-    fn is_repeated(&mut self, note: String) {
-        self.reject(note);
-        self.row.outcome = Outcome::Unchanged;
-    }
-}
 
 /// Bring accounts over from what you run now
 #[derive(Debug, clap::Args)]
@@ -163,8 +146,7 @@ impl Import {
             now,
         };
         let mut advice = Advice::new(source.prefix, &source.raws);
-        let read = source.raws.iter().map(|raw| reading.read(raw));
-        let mut records: Vec<Record> = read.map(|(row, entry)| Record { row, entry }).collect();
+        let mut records: Vec<Record> = source.raws.iter().map(|raw| reading.read(raw)).collect();
         plan::settle_duplicates(&mut records);
         let region = self.region.or(source.region);
         for record in &mut records {
@@ -175,7 +157,7 @@ impl Import {
                     if why == plan::UNKNOWN_CLIENT {
                         advice.of_unknown_client(entry);
                     }
-                    record.reject(why);
+                    record.end(Outcome::Rejected, why);
                 }
             }
         }

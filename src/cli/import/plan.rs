@@ -1,8 +1,8 @@
 //! Finds each account's region and application, and that no two records claim one alias.
 
 use super::{
-    Record,
     record::{Entry, Rejection},
+    report::{Outcome, Record},
 };
 use crate::{
     config::{Application, Config},
@@ -27,8 +27,8 @@ pub(super) fn settle_duplicates(records: &mut [Record]) {
             continue;
         };
         if is_same(entry, other) {
-            let line = other.line.map(|line| format!("the same as line {line}"));
-            records[index].is_repeated(line.unwrap_or_default());
+            let note = other.line.map(|line| format!("the same as line {line}"));
+            records[index].end(Outcome::Unchanged, note.unwrap_or_default());
         } else {
             let collision = |other: &Entry| {
                 let line = other.line.map(|line| format!(" (line {line})")).unwrap_or_default();
@@ -39,7 +39,7 @@ pub(super) fn settle_duplicates(records: &mut [Record]) {
         }
     }
     for (index, why) in colliding {
-        records[index].reject(why);
+        records[index].end(Outcome::Rejected, why);
     }
 }
 

@@ -1,9 +1,6 @@
 //! Which region and application a record gets, and that no two have one alias.
 
-use super::{
-    super::report::{Outcome, Row},
-    *,
-};
+use super::*;
 use crate::config::load::{self, Environment, Options};
 
 pub(in crate::cli::import) fn config() -> Config {
@@ -81,9 +78,9 @@ fn of_two_entries_for_one_alias_none_is_taken_unless_they_are_the_same() {
     let (one, again) = (entry("acme", None), Entry { line: Some(2), ..entry("acme", None) });
     let other = Entry { refresh_token: "Atzr|y".into(), line: Some(3), ..again.clone() };
     let settled = |entries: [Option<Entry>; 3]| {
-        let mut records = entries.map(|entry| Record { row: Row::default(), entry });
+        let mut records = entries.map(|entry| Record { entry, ..Record::default() });
         settle_duplicates(&mut records);
-        records.map(|record| (record.entry.is_some(), record.row.outcome, record.row.note))
+        records.map(|record| (record.entry.is_some(), record.outcome, record.note))
     };
     let [first, none, same] = settled([Some(one.clone()), None, Some(again)]);
     assert!(first.0 && !none.0 && !same.0);

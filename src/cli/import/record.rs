@@ -2,7 +2,7 @@
 
 use super::{
     fernet::{self, FernetKeys},
-    report::Row,
+    report::Record,
 };
 use crate::{
     cli::{access::PLACEHOLDER, day},
@@ -147,10 +147,13 @@ pub(super) struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// Checks one record: its row, and the account unless it is rejected.
-    pub(super) fn read(&self, raw: &Raw) -> (Row, Option<Entry>) {
+    /// Checks one record; its entry is missing if it is rejected.
+    pub(super) fn read(&self, raw: &Raw) -> Record {
         let flag = self.account.map(AccountId::as_str);
         let name = raw.text("account").or(raw.key.as_deref()).or(flag).or(self.unnamed);
+        // A name that is a secret in the wrong column is never shown.
+        let shown = name.filter(|name| !is_secret(raw, name)).map(str::to_owned);
+        let mut record = Record { line: raw.line, name: shown, ..Record::default() };
         let read = match (&raw.broken, name) {
             (Some(why), _) => Err(why.clone()),
             (_, None) => {
@@ -158,17 +161,15 @@ impl Reading<'_> {
             }
             (None, Some(name)) => self.entry(raw, name),
         };
-        // A name that is a secret in the wrong column is never shown.
-        let shown = name.filter(|name| !is_secret(raw, name)).map(str::to_owned);
-        let mut row = Row { line: raw.line, name: shown, ..Row::default() };
         match read {
             Ok(entry) => {
-                row.account = Some(entry.alias.to_string());
-                row.profile_id.clone_from(&entry.profile_id);
-                (row, Some(entry))
+                record.account = Some(entry.alias.to_string());
+                record.profile_id.clone_from(&entry.profile_id);
+                record.entry = Some(entry);
             }
-            Err(note) => (Row { note, ..row }, None),
+            Err(why) => record.note = why,
         }
+        record
     }
 
     fn entry(&self, raw: &Raw, name: &str) -> Result<Entry, Rejection> {

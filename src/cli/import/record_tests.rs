@@ -11,7 +11,7 @@ fn raw(values: &[(&str, &str)]) -> Raw {
     raw
 }
 
-fn read_with(values: &[(&str, &str)], account: Option<&str>) -> (Row, Option<Entry>) {
+fn read_with(values: &[(&str, &str)], account: Option<&str>) -> Record {
     let known = BTreeSet::from(["shop".parse().expect("an alias")]);
     let account = account.map(|alias| alias.parse().expect("an alias"));
     let account = account.as_ref();
@@ -22,9 +22,9 @@ fn read_with(values: &[(&str, &str)], account: Option<&str>) -> (Row, Option<Ent
 fn acme(more: &[(&str, &str)]) -> Result<Entry, String> {
     let base = [("account", "acme"), ("refresh_token", "Atzr|CANARY")];
     let kept = base.into_iter().filter(|(name, _)| more.iter().all(|(other, _)| other != name));
-    let (row, entry) = read_with(&kept.chain(more.iter().copied()).collect::<Vec<_>>(), None);
-    assert!(!format!("{row:?} {entry:?}").contains("CANARY"));
-    entry.ok_or(row.note)
+    let record = read_with(&kept.chain(more.iter().copied()).collect::<Vec<_>>(), None);
+    assert!(!format!("{record:?}").contains("CANARY"));
+    record.entry.ok_or(record.note)
 }
 
 #[test]
@@ -137,8 +137,8 @@ fn what_cannot_be_right_is_refused() {
 fn a_record_has_its_own_name_or_that_of_the_flag_and_never_two() {
     let token = ("refresh_token", "Atzr|x");
     let alias = |values: &[(&str, &str)], flag| {
-        let (row, entry) = read_with(values, flag);
-        entry.map_or(row.note, |entry| entry.alias.to_string())
+        let record = read_with(values, flag);
+        record.entry.map_or(record.note, |entry| entry.alias.to_string())
     };
     assert!(alias(&[token], None).contains("names no account"));
     assert_eq!(alias(&[token], Some("acme")), "acme");
@@ -153,13 +153,14 @@ fn a_name_that_is_a_secret_is_never_shown() {
         ("Atzr|CANARY-a-refresh-token", "acme"),
         ("CANARY-another-kind-of-token", "CANARY-another-kind-of-token"),
     ] {
-        let (row, entry) = read_with(&[("account", name), ("refresh_token", token)], None);
-        assert!(entry.is_none() && row.name.is_none() && row.note.contains("looks like a secret"));
+        let record = read_with(&[("account", name), ("refresh_token", token)], None);
+        assert!(record.entry.is_none() && record.name.is_none());
+        assert!(record.note.contains("looks like a secret"));
         let mut raw = raw(&[("account", name), ("refresh_token", token)]);
         raw.broken = Some("region is there twice".into());
         let known = BTreeSet::new();
         let reading = Reading { keys: None, known, account: None, unnamed: None, now: NOW };
-        assert_eq!(reading.read(&raw).0.name, None);
+        assert_eq!(reading.read(&raw).name, None);
     }
 }
 

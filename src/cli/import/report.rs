@@ -1,12 +1,11 @@
-//! The report: a row for each record, and a bar while it runs. Holds no secret.
+//! The report: a row for each record, and a bar while it runs. Shows no secret.
 
-use super::{Record, advice::Advice};
+use super::{advice::Advice, record::Entry};
 use crate::cli::table::table;
 use serde::Serialize;
 use serde_json::json;
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     io::{self, IsTerminal, Write as _},
 };
 
@@ -33,9 +32,9 @@ pub(super) enum Outcome {
 /// In the order of [`Outcome`].
 const OUTCOMES: [&str; 5] = ["added", "replaced", "unchanged", "differs", "rejected"];
 
-/// What became of one record.
+/// One record on its way, and its row in the report.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Row {
+pub(super) struct Record {
     pub(super) line: Option<usize>,
     pub(super) name: Option<String>,
     pub(super) account: Option<String>,
@@ -45,27 +44,29 @@ pub(super) struct Row {
     pub(super) profile_id: Option<String>,
     #[serde(serialize_with = "some_text")]
     pub(super) note: String,
+    /// Present until it is decided what becomes of the record.
+    #[serde(skip)]
+    pub(super) entry: Option<Entry>,
 }
 
 fn some_text<S: serde::Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> {
     Some(text).filter(|text| !text.is_empty()).serialize(to)
 }
 
-impl Row {
+impl Record {
+    pub(super) fn end(&mut self, outcome: Outcome, note: String) {
+        (self.outcome, self.note, self.entry) = (outcome, note, None);
+    }
+
     fn cells(&self) -> [String; 5] {
         let name = self.name.as_deref().unwrap_or_default();
         let account = match &self.account {
-            Some(account) if account == name => account.clone(),
-            Some(account) => format!("{account} ({name:?})"),
-            None => name.to_owned(),
+            Some(account) if account != name => format!("{account} ({name:?})"),
+            _ => name.to_owned(),
         };
-        [
-            self.line.map(|line| line.to_string()).unwrap_or_default(),
-            account,
-            OUTCOMES[self.outcome as usize].to_owned(),
-            self.region.unwrap_or_default().to_owned(),
-            self.note.clone(),
-        ]
+        let line = self.line.map(|line| line.to_string()).unwrap_or_default();
+        let outcome = OUTCOMES[self.outcome as usize].to_owned();
+        [line, account, outcome, self.region.unwrap_or_default().to_owned(), self.note.clone()]
     }
 }
 
@@ -80,20 +81,20 @@ pub(super) struct ImportReport {
 impl ImportReport {
     /// How many records became `outcome`.
     pub(super) fn count(&self, outcome: Outcome) -> usize {
-        self.records.iter().filter(|record| record.row.outcome == outcome).count()
+        self.records.iter().filter(|record| record.outcome == outcome).count()
     }
 
     fn counts(&self) -> impl Iterator<Item = (&'static str, usize)> {
-        let count = |index| {
-            self.records.iter().filter(|record| record.row.outcome as usize == index).count()
-        };
-        OUTCOMES.iter().enumerate().map(move |(index, name)| (*name, count(index)))
+        OUTCOMES.iter().enumerate().map(|(index, name)| {
+            let is_it = |record: &&Record| record.outcome as usize == index;
+            (*name, self.records.iter().filter(is_it).count())
+        })
     }
 
-    /// The rows as a table.
+    /// The records as a table.
     pub(super) fn text(&self) -> String {
         let mut cells = vec![["LINE", "ACCOUNT", "OUTCOME", "REGION", "NOTE"].map(str::to_owned)];
-        cells.extend(self.records.iter().map(|record| record.row.cells()));
+        cells.extend(self.records.iter().map(Record::cells));
         table(&cells)
     }
 
@@ -101,29 +102,25 @@ impl ImportReport {
     pub(super) fn remarks(&self, with_notes: bool) -> String {
         let mut text = String::new();
         if with_notes {
-            for note in self.advice.notes() {
-                let _ = writeln!(text, "note: {note}");
-            }
+            text.extend(self.advice.notes().iter().map(|note| format!("note: {note}\n")));
             let lines = self.configuration(TABLES_MAX);
             if !lines.is_empty() {
-                let _ = writeln!(text, "\nAdd to the configuration:\n\n{lines}");
+                text += &format!("\nAdd to the configuration:\n\n{lines}\n");
             }
         }
         let counts = self.counts().filter(|(_, count)| *count > 0);
         let counts: Vec<String> = counts.map(|(name, count)| format!("{count} {name}")).collect();
         let prefix = if self.dry_run { "dry run, nothing was changed: " } else { "" };
-        let _ = writeln!(text, "{prefix}{}", counts.join(", "));
-        text
+        text + prefix + &counts.join(", ") + "\n"
     }
 
     pub(super) fn json(&self) -> String {
-        let rows: Vec<&Row> = self.records.iter().map(|record| &record.row).collect();
         let document = json!({
             "version": VERSION,
             "source": self.source,
             "dry_run": self.dry_run,
             "summary": self.counts().collect::<BTreeMap<_, _>>(),
-            "records": rows,
+            "records": self.records,
             "notes": self.advice.notes(),
             "configuration": self.configuration(usize::MAX),
         });
@@ -133,13 +130,11 @@ impl ImportReport {
     /// The lines to add to the configuration, at most `max` tables of them.
     fn configuration(&self, max: usize) -> String {
         let tables = self.advice.tables();
-        let shown = tables.len().min(max);
-        let mut text = tables[..shown].join("\n");
-        if shown < tables.len() {
-            let more = tables.len() - shown;
-            let _ = write!(text, "\n# … and {more} more; `--json` has all of them\n");
+        let text = tables[..tables.len().min(max)].join("\n");
+        match tables.len().saturating_sub(max) {
+            0 => text,
+            more => format!("{text}\n# … and {more} more; `--json` has all of them\n"),
         }
-        text
     }
 }
 
