@@ -154,6 +154,7 @@ impl Import {
             match plan::resolve(entry, &config, region, application) {
                 Ok(()) => advice.of_account(&config, entry),
                 Err(why) => {
+                    let why = why.to_string();
                     if why == plan::UNKNOWN_CLIENT {
                         advice.of_unknown_client(entry);
                     }

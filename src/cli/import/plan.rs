@@ -1,14 +1,15 @@
 //! Finds each account's region and application, and that no two records claim one alias.
 
 use super::{
-    record::{Entry, Rejection},
+    record::Entry,
     report::{Outcome, Record},
 };
 use crate::{
-    config::{Application, Config},
+    config::Config,
     id::{AccountId, Region},
     secret::Secret,
 };
+use anyhow::{bail, ensure};
 use std::collections::HashMap;
 
 pub(super) const UNKNOWN_CLIENT: &str =
@@ -30,15 +31,13 @@ pub(super) fn settle_duplicates(records: &mut [Record]) {
             let note = other.line.map(|line| format!("the same as line {line}"));
             records[index].end(Outcome::Unchanged, note.unwrap_or_default());
         } else {
-            let collision = |other: &Entry| {
-                let line = other.line.map(|line| format!(" (line {line})")).unwrap_or_default();
-                format!("another record that differs has the same alias{line}: give each its own")
-            };
-            colliding.push((first_index, collision(entry)));
-            colliding.push((index, collision(other)));
+            colliding.extend([(first_index, entry.line), (index, other.line)]);
         }
     }
-    for (index, why) in colliding {
+    for (index, other) in colliding {
+        let line = other.map(|line| format!(" (line {line})")).unwrap_or_default();
+        let why =
+            format!("another record that differs has the same alias{line}: give each its own");
         records[index].end(Outcome::Rejected, why);
     }
 }
@@ -56,24 +55,21 @@ pub(super) fn resolve(
     config: &Config,
     default_region: Option<Region>,
     default_application: Option<&str>,
-) -> Result<(), Rejection> {
+) -> anyhow::Result<()> {
     let configured = config.accounts.get(&entry.alias);
-    if let Some(name) = &entry.application
-        && !config.applications.contains_key(name)
-    {
-        return Err(unknown_application(config));
+    if entry.application.as_ref().is_some_and(|name| !config.applications.contains_key(name)) {
+        bail!(unknown_application(config));
     }
     let contradicts = configured.is_some_and(|account| {
         entry.region.is_some_and(|region| region != account.region)
             || entry.application.as_ref().is_some_and(|name| *name != account.application)
     });
-    if contradicts {
-        return Err(format!(
-            "accounts.{} in the configuration has another region or application, and wins; change \
-             it there",
-            entry.alias
-        ));
-    }
+    ensure!(
+        !contradicts,
+        "accounts.{} in the configuration has another region or application, and wins; change it \
+         there",
+        entry.alias
+    );
     entry.region = configured.map(|account| account.region).or(entry.region).or(default_region);
     let own = configured.map(|account| account.application.as_str());
     let application = own.or(entry.application.as_deref()).or(default_application);
@@ -90,26 +86,25 @@ fn of_client(
     config: &Config,
     application: Option<&str>,
     client_id: &Secret,
-) -> Result<String, Rejection> {
-    let is_its = |application: &Application| application.client_id == client_id.expose();
+) -> anyhow::Result<String> {
+    let all = config.applications.iter();
+    let mut found = all.filter(|(_, known)| known.client_id == client_id.expose());
     if let Some(name) = application {
-        return match config.applications.get(name).is_some_and(is_its) {
-            true => Ok(name.to_owned()),
-            false => Err(format!("its client id is not that of application {name:?}")),
-        };
+        let is_its = found.any(|(known, _)| known == name);
+        ensure!(is_its, "its client id is not that of application {name:?}");
+        return Ok(name.to_owned());
     }
-    let mut found = config.applications.iter().filter(|(_, application)| is_its(application));
     match (found.next(), found.next()) {
         (Some((name, _)), None) => Ok(name.clone()),
-        (None, _) => Err(UNKNOWN_CLIENT.to_owned()),
-        _ => Err("several configured applications have its client id: say which with \
-                  --application NAME"
-            .to_owned()),
+        (None, _) => bail!(UNKNOWN_CLIENT),
+        _ => bail!(
+            "several configured applications have its client id: say which with --application NAME"
+        ),
     }
 }
 
 /// Names the applications that there are; the one that was asked for may be anything.
-pub(super) fn unknown_application(config: &Config) -> Rejection {
+pub(super) fn unknown_application(config: &Config) -> String {
     let known: Vec<&str> = config.applications.keys().map(String::as_str).collect();
     format!("its application is not configured; configured: {}", known.join(", "))
 }

@@ -42,7 +42,7 @@ fn a_grant_goes_to_the_application_of_its_client_id_and_to_no_other() {
         let mut entry = entry(alias, client_id);
         match resolve(&mut entry, &config, None, flag) {
             Ok(()) => entry.application.unwrap_or_else(|| "none said".to_owned()),
-            Err(why) => why,
+            Err(why) => why.to_string(),
         }
     };
     assert_eq!(application("shop", None, None), "none said");

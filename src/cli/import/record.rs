@@ -11,6 +11,7 @@ use crate::{
     secret::{RefreshToken, Secret},
     store::StoredAccessToken,
 };
+use anyhow::{Context as _, anyhow, bail, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The life of Amazon's access tokens.
@@ -62,9 +63,6 @@ pub(super) fn field(name: &str) -> Option<&'static str> {
     })
 }
 
-/// Why a record is not imported: a clause that quotes nothing of the record but checked names.
-pub(super) type Rejection = String;
-
 /// One record as a source has it. All values are secrets: a column may hold what its name denies.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Raw {
@@ -76,7 +74,7 @@ pub(super) struct Raw {
     /// Names that mean nothing here.
     pub(super) unused: BTreeSet<String>,
     /// Why it cannot be read.
-    pub(super) broken: Option<Rejection>,
+    pub(super) broken: Option<String>,
 }
 
 impl Raw {
@@ -136,7 +134,7 @@ pub(super) struct Entry {
 pub(super) struct Reading<'a> {
     /// Opens the tokens of a source that has them encrypted.
     pub(super) keys: Option<FernetKeys>,
-    /// The accounts of the configuration and the store.
+    /// Of the configuration and the store.
     pub(super) known: BTreeSet<AccountId>,
     /// The name that a flag gives to the only record.
     pub(super) account: Option<&'a AccountId>,
@@ -155,9 +153,9 @@ impl Reading<'_> {
         let shown = name.filter(|name| !is_secret(raw, name)).map(str::to_owned);
         let mut record = Record { line: raw.line, name: shown, ..Record::default() };
         let read = match (&raw.broken, name) {
-            (Some(why), _) => Err(why.clone()),
+            (Some(why), _) => Err(anyhow!(why.clone())),
             (_, None) => {
-                Err("it names no account: say --account ALIAS if it is the only record".into())
+                Err(anyhow!("it names no account: say --account ALIAS if it is the only record"))
             }
             (None, Some(name)) => self.entry(raw, name),
         };
@@ -167,52 +165,55 @@ impl Reading<'_> {
                 record.profile_id.clone_from(&entry.profile_id);
                 record.entry = Some(entry);
             }
-            Err(why) => record.note = why,
+            Err(why) => record.note = format!("{why:#}"),
         }
         record
     }
 
-    fn entry(&self, raw: &Raw, name: &str) -> Result<Entry, Rejection> {
-        if is_secret(raw, name) {
-            let why =
-                "its account name looks like a secret, and is not shown: are columns swapped?";
-            return Err(why.into());
-        }
-        let alias = alias(name).ok_or(
+    /// # Errors
+    /// A clause that quotes nothing of the record but checked names.
+    fn entry(&self, raw: &Raw, name: &str) -> anyhow::Result<Entry> {
+        ensure!(
+            !is_secret(raw, name),
+            "its account name looks like a secret, and is not shown: are columns swapped?"
+        );
+        let alias = alias(name).context(
             "no alias can be made of its account name: use letters, digits, '.', '_', '-'",
         )?;
         if let Some(account) = self.account.filter(|account| **account != alias) {
-            return Err(format!(
+            bail!(
                 "it is called {alias} here, and {account} by --account: leave --account out, or \
                  rename it here"
-            ));
+            );
         }
-        if raw.text("token_type").is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
-            return Err("its token_type is not bearer".into());
-        }
-        let refresh_token = self.token(raw, "refresh_token")?.ok_or("it holds no refresh token")?;
-        let refresh_token = RefreshToken::parse(&refresh_token)
-            .map_err(|why| format!("its refresh_token cannot be one: {why}"))?
-            .secret;
-        if self.is_placeholder(&alias, &refresh_token, raw) {
-            return Err("its refresh_token is a placeholder of adsproxy's own, which `exec` and \
-                        `env` set: take the real one, from a shell without these variables"
-                .into());
-        }
+        ensure!(
+            raw.text("token_type").is_none_or(|kind| kind.eq_ignore_ascii_case("bearer")),
+            "its token_type is not bearer"
+        );
+        let refresh_token =
+            self.token(raw, "refresh_token")?.context("it holds no refresh token")?;
+        let refresh_token =
+            RefreshToken::parse(&refresh_token).context("its refresh_token cannot be one")?.secret;
+        ensure!(
+            !self.is_placeholder(&alias, &refresh_token, raw),
+            "its refresh_token is a placeholder of adsproxy's own, which `exec` and `env` set: \
+             take the real one, from a shell without these variables"
+        );
         let access_token = self.token(raw, "access_token")?;
         let is_token = |token: &Secret| token.expose().bytes().all(|byte| byte.is_ascii_graphic());
-        if !access_token.as_ref().is_none_or(is_token) {
-            return Err("its access_token is no token: it has blanks or other characters".into());
-        }
+        ensure!(
+            access_token.as_ref().is_none_or(is_token),
+            "its access_token is no token: it has blanks or other characters"
+        );
         let region = raw.text("region").map(|text| {
             ads::region(text)
-                .ok_or("its region is none of na, eu, fe, nor a marketplace such as US, DE, JP")
+                .context("its region is none of na, eu, fe, nor a marketplace such as US, DE, JP")
         });
         let consented_at = raw.text("consented_at").map(|text| {
-            day::consent_at(text, self.now).map_err(|_| {
+            day::consent_at(text, self.now).ok().context(
                 "its consented_at is no day such as 2026-11-20, still to come, or before Login \
-                 with Amazon began (2013)"
-            })
+                 with Amazon began (2013)",
+            )
         });
         Ok(Entry {
             line: raw.line,
@@ -228,6 +229,7 @@ impl Reading<'_> {
             client_secret: raw.values.get("client_secret").cloned(),
         })
     }
+
     /// Whether this is what `exec` and `env` put where an SDK looks for credentials.
     fn is_placeholder(&self, alias: &AccountId, token: &Secret, raw: &Raw) -> bool {
         let named = placeholder_alias(token.expose(), "Atzr").and_then(|named| named.parse().ok());
@@ -235,20 +237,18 @@ impl Reading<'_> {
             || raw.text("client_id") == Some(PLACEHOLDER)
     }
 
-    fn token(&self, raw: &Raw, field: &'static str) -> Result<Option<Secret>, Rejection> {
+    fn token(&self, raw: &Raw, field: &'static str) -> anyhow::Result<Option<Secret>> {
         let Some(value) = raw.values.get(field) else { return Ok(None) };
         let is_fernet = value.expose().starts_with(fernet::PREFIX);
         let token = match &self.keys {
-            None if is_fernet => {
-                return Err(format!("its {field} looks Fernet-encrypted: say --from legacy"));
-            }
+            None if is_fernet => bail!("its {field} looks Fernet-encrypted: say --from legacy"),
             None => value.clone(),
             Some(_) if value.expose().starts_with("Atz") => {
-                return Err(format!("its {field} is not encrypted: say --from json"));
+                bail!("its {field} is not encrypted: say --from json")
             }
             Some(keys) => keys
                 .open(value.expose())
-                .map_err(|cause| format!("its {field} cannot be decrypted: {cause}"))?,
+                .map_err(|why| anyhow!("its {field} cannot be decrypted: {why}"))?,
         };
         Ok(Some(token).filter(|token| !token.is_empty()))
     }
@@ -266,19 +266,18 @@ impl Reading<'_> {
 }
 
 /// Profile ids are numbers; they may exceed what a double can hold, and stay text.
-fn profile(text: &str) -> Result<String, Rejection> {
+fn profile(text: &str) -> anyhow::Result<String> {
     if (1..=20).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(text.to_owned());
     }
     // `1.2E+15`, `1234567890.0`: a column that was taken for one of measurements.
     let is_number = text.replace(',', ".").parse::<f64>().is_ok();
-    Err(if is_number && text.contains(['e', 'E', '.', ',']) {
+    ensure!(
+        !is_number || !text.contains(['e', 'E', '.', ',']),
         "its profile_id was turned into a decimal number such as 1.2E+15, as spreadsheets do, \
          which loses digits: set the column's format to text, enter the number anew, export again"
-    } else {
-        "its profile_id is not a number: `GET /v2/profiles` lists the profiles of a grant"
-    }
-    .to_owned())
+    );
+    bail!("its profile_id is not a number: `GET /v2/profiles` lists the profiles of a grant")
 }
 
 /// Whether `name` must not be shown.

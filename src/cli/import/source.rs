@@ -84,18 +84,19 @@ impl Source {
         };
         let text = read(path)?;
         let kind = kind.or_else(|| by_name(path));
-        let mut region = None;
+        let mut region = environment.get(MARKETPLACE).map(str::to_owned);
         let raws = match kind {
             Some(SourceKind::Csv) => formats::table(&text),
-            Some(SourceKind::PythonAdApi) => {
-                region = marketplace(environment.get(MARKETPLACE))?;
-                formats::yaml(&text)
-            }
+            Some(SourceKind::PythonAdApi) => formats::yaml(&text),
             Some(SourceKind::Env) => formats::variables(&text).and_then(|variables| {
-                region = marketplace(variables.get(MARKETPLACE).map(|name| name.as_str()))?;
+                region = variables.get(MARKETPLACE).map(|name| name.to_string());
                 Ok(vec![account(&variables, true)?.0])
             }),
             _ => formats::json(&text),
+        };
+        let region = match kind {
+            Some(SourceKind::PythonAdApi | SourceKind::Env) => marketplace(region.as_deref())?,
+            _ => None,
         };
         let raws = raws.with_context(|| match kind {
             Some(kind) => format!("cannot read {} as {}", path.display(), kind.name()),
