@@ -49,6 +49,10 @@ impl Arguments {
         Ok(Self(texts.collect()))
     }
 
+    pub(super) fn into_pairs(self) -> Vec<(String, Secret)> {
+        self.0.into_iter().map(|(name, value)| (name, Secret::new(value))).collect()
+    }
+
     /// Every value of `name`.
     pub(super) fn all(&self, name: &str) -> Vec<String> {
         let named = self.0.iter().filter(|(have, _)| have == name);

@@ -10,7 +10,6 @@ use crate::{
     id::AccountId,
     login::{Callback, LoginCause, LoginError, LoginOutcome, LoginRequest, is_login_cookie},
     problem::Problem,
-    secret::Secret,
 };
 use http::{
     HeaderMap, HeaderValue, StatusCode, Uri,
@@ -26,10 +25,11 @@ pub(super) async fn login(call: AdminCall) -> Result<Reply, LoginError> {
         Some(link) => logins.begin_by_link(&account, &link).await?,
         None if html && !is_own_host(&call, &account, &request).await? => {
             // The cookie must be one of the host that the browser comes back to.
-            let (url, _) = logins.start_link(&account, &request).await?;
+            let (url, _) =
+                logins.link(&account, &request, logins.engine.config().login.timeout).await?;
             return Ok(redirect(url.expose()));
         }
-        None => logins.begin(&account, &request).await?,
+        None => logins.begin(&account, &request, None).await?,
     };
     let mut response = if html {
         redirect(&started.auth_url)
@@ -69,14 +69,7 @@ pub(super) async fn callback(call: AdminCall) -> Result<Reply, LoginError> {
     let cookies = cookies(&parts.headers);
     let names = cookies.iter().map(|(name, _)| name.clone());
     let spent: Vec<String> = names.filter(|name| is_login_cookie(name)).collect();
-    let callback = Callback {
-        states: query.all("state"),
-        codes: query.all("code").into_iter().map(Secret::new).collect(),
-        errors: query.all("error"),
-        descriptions: query.all("error_description"),
-        scopes: query.all("scope"),
-        cookies,
-    };
+    let callback = Callback { arguments: query.into_pairs(), cookies };
     let mut response = show(&logins.finish(callback).await?, html);
     // With several logins in one browser, each cookie dies by its age.
     if let [name] = spent.as_slice() {
@@ -109,9 +102,11 @@ pub(super) async fn start(call: AdminCall) -> Result<Reply, LoginError> {
     let origin = if is_terminal { "terminal" } else { "admin" };
     let (account, mut request) = login_request(&form, origin)?;
     request.replace = form.one("replace")?.as_deref() == Some("true");
-    let (url, handle) = call.logins.start_link(&account, &request).await?;
-    let expires_in = call.logins.engine.config().login.timeout.as_secs();
-    let body = json!({ "url": url.expose(), "login": handle.expose(), "expires_in": expires_in });
+    let lifetime = call.logins.engine.config().login.timeout;
+    let (url, handle) = call.logins.link(&account, &request, lifetime).await?;
+    let body = json!({
+        "url": url.expose(), "login": handle.expose(), "expires_in": lifetime.as_secs(),
+    });
     Ok(json_with(StatusCode::CREATED, &body))
 }
 

@@ -46,15 +46,14 @@ pub(crate) struct StartedLogin {
 #[derive(Serialize, Deserialize)]
 pub(super) struct PendingLogin {
     pub(super) request: LoginRequest,
-    /// Which application, and where its codes are exchanged: with several regions the response of
-    /// one must never be taken to another (RFC 9700 section 4.4).
     pub(super) application: String,
-    pub(super) client_id: String,
-    pub(super) token_url: String,
-    pub(super) redirect_uri: String,
+    /// Of the client id and of where codes are exchanged: with several regions the response of one
+    /// must never be taken to another (RFC 9700 section 4.4).
+    pub(super) settings_hash: String,
     #[serde(with = "super::exposed")]
     pub(super) verifier: Secret,
-    pub(super) cookie_hash: String,
+    /// The name of the cookie, and the hash of its value.
+    pub(super) cookie: (String, String),
     pub(super) begun_at_ms: u64,
     /// The link it came from, which works until one of its logins has succeeded.
     pub(super) link: Option<String>,
@@ -78,15 +77,6 @@ impl LoginLink {
 }
 
 impl Logins {
-    /// Begins a login.
-    pub(crate) async fn begin(
-        &self,
-        account: &AccountId,
-        request: &LoginRequest,
-    ) -> Result<StartedLogin, LoginError> {
-        self.begin_from(account, request, None).await
-    }
-
     /// Begins a login from a link. The link stays good until one of its logins has succeeded: a
     /// program that looks at links before a person does must not use it up.
     pub(crate) async fn begin_by_link(
@@ -110,10 +100,11 @@ impl Logins {
         }
         // However late it is opened, there is the whole time of a login.
         self.extend_link(&key, self.engine.config().login.timeout).await?;
-        self.begin_from(account, &link.request, Some(key)).await
+        self.begin(account, &link.request, Some(key)).await
     }
 
-    async fn begin_from(
+    /// Begins a login; `link` is the one it comes from.
+    pub(crate) async fn begin(
         &self,
         account: &AccountId,
         request: &LoginRequest,
@@ -121,18 +112,18 @@ impl Logins {
     ) -> Result<StartedLogin, LoginError> {
         let (application, region) = self.destination(account, request).await?;
         let (state, verifier, cookie) = (random_text(), random_text(), random_text());
+        let key = key_of(state.expose());
+        let redirect_uri = return_address(&application);
+        let name = cookie_name(&key, &redirect_uri);
         let pending = PendingLogin {
             request: request.clone(),
             application: application.name().to_owned(),
-            client_id: application.client_id().to_owned(),
-            token_url: application.token_url(),
-            redirect_uri: application.redirect_uri.clone(),
+            settings_hash: settings_hash(&application),
             verifier: verifier.clone(),
-            cookie_hash: key_of(cookie.expose()),
+            cookie: (name.clone(), key_of(cookie.expose())),
             begun_at_ms: self.now_ms(),
             link,
         };
-        let key = key_of(state.expose());
         let expires_in = self.engine.config().login.timeout;
         // At the limit nothing is written at all.
         self.put((Space::Login, &key), account, &pending, expires_in).await?;
@@ -141,10 +132,9 @@ impl Logins {
             let _ = self.engine.store().entries(Space::Login).delete(&key).await;
             return Err(error.into());
         }
-        let redirect_uri = return_address(&application);
         Ok(StartedLogin {
             auth_url: authorize::url(&application, region, &state, &verifier),
-            cookie: (cookie_name(&key, &redirect_uri), cookie),
+            cookie: (name, cookie),
             redirect_uri,
             state,
             expires_in,
@@ -162,17 +152,9 @@ impl Logins {
         Ok(self.link(account, &request, lifetime).await?.0)
     }
 
-    /// A link that lives as long as a login may take; its second part asks how the login went
+    /// A link that begins a login within `lifetime`; its second part asks how the login went
     /// ([`Logins::outcome`]).
-    pub(crate) async fn start_link(
-        &self,
-        account: &AccountId,
-        request: &LoginRequest,
-    ) -> Result<(Secret, Secret), LoginError> {
-        self.link(account, request, self.engine.config().login.timeout).await
-    }
-
-    async fn link(
+    pub(crate) async fn link(
         &self,
         account: &AccountId,
         request: &LoginRequest,
@@ -281,10 +263,16 @@ fn agreed<T: Display + PartialEq>(
     }
 }
 
+/// Changes with anything of the application that a login depends on.
+pub(super) fn settings_hash(application: &Application) -> String {
+    let (client_id, token_url) = (application.client_id(), application.token_url());
+    key_of(&format!("{client_id} {token_url} {}", application.redirect_uri))
+}
+
 /// The cookie of the login that is kept as `key`: each has its own, so that logins beside each
 /// other in one browser do not disturb each other. `__Host-` would force the path `/`; on http
 /// loopback there is no prefix at all, because not every browser takes a secure cookie there.
-pub(super) fn cookie_name(key: &str, redirect_uri: &Uri) -> String {
+fn cookie_name(key: &str, redirect_uri: &Uri) -> String {
     let prefix = if redirect_uri.scheme_str() == Some("https") { "__Secure-" } else { "" };
     format!("{prefix}adsproxy_login_{}", &key[..16])
 }

@@ -75,43 +75,28 @@ impl Logins {
         &self,
         account: &AccountId,
         key: &str,
-        grant: NewGrant,
+        mut grant: NewGrant,
         yes: bool,
     ) -> Result<LoginOutcome, LoginError> {
         let entry = self.entry(Action::ReconnectConfirmed, account).about(&grant.origin);
         let entry = if yes { entry } else { entry.failed("declined") };
         let recorded = self.engine.audit().write(entry).await;
-        if yes {
-            recorded?;
-            return self.keep_confirmed(account, key, grant).await.map(LoginOutcome::Connected);
+        if !yes {
+            tracing::info!(account = account.as_str(), "the new grant was discarded");
+            return Ok(LoginOutcome::Discarded { account: account.to_string() });
         }
-        tracing::info!(account = account.as_str(), "the new grant was discarded");
-        Ok(LoginOutcome::Discarded { account: account.to_string() })
-    }
-
-    /// Keeps a confirmed grant, unless the account became another user's since the question.
-    async fn keep_confirmed(
-        &self,
-        account: &AccountId,
-        key: &str,
-        mut grant: NewGrant,
-    ) -> Result<Connected, LoginError> {
-        match self.keep(account, &grant).await {
-            Err(error) if error.cause == LoginCause::AccountChanged => {}
+        recorded?;
+        match self.keep_if_same(account, None, &mut grant).await {
+            Ok(Ok(connected)) => Ok(LoginOutcome::Connected(connected)),
+            // It became another user's since the question.
+            Ok(Err(_)) => Err(LoginCause::AccountChanged.into()),
             Err(error) => {
                 // The same confirmation may be given again once that is fixed.
                 let lifetime = self.engine.config().login.confirm_timeout;
                 let _ = self.put((Space::Grant, key), account, &grant, lifetime).await;
-                return Err(error);
+                Err(error)
             }
-            Ok(connected) => return Ok(connected),
         }
-        let (replaces, there) = self.known(account).await;
-        if there.is_some_and(|there| there.is_same(&grant.profiles) != Some(true)) {
-            return Err(LoginCause::AccountChanged.into());
-        }
-        grant.replaces = replaces;
-        self.keep(account, &grant).await
     }
 
     /// How the login that began with a link went, as JSON; `{"state":"waiting"}` until its end, and

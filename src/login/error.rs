@@ -4,15 +4,17 @@
 //! page must escape it.
 
 use crate::{audit, store};
-use std::{borrow::Cow, error::Error as StdError, fmt};
+use std::{borrow::Cow, error::Error as StdError, fmt::Display};
 
 /// Why a login cannot go on.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{detail}")]
 pub struct LoginError {
     pub(crate) cause: LoginCause,
     pub(crate) detail: Cow<'static, str>,
     /// What Amazon said, in its words: to be escaped, and shown as a quotation only.
     pub(crate) quotation: Option<String>,
+    #[source]
     pub(crate) source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -157,7 +159,7 @@ impl LoginError {
         Self { cause, detail: detail.into(), quotation: None, source: None }
     }
 
-    pub(crate) fn bad_request(detail: impl fmt::Display) -> Self {
+    pub(crate) fn bad_request(detail: impl Display) -> Self {
         Self::new(LoginCause::BadRequest, detail.to_string())
     }
 
@@ -169,18 +171,6 @@ impl LoginError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         self.cause.row().code
-    }
-}
-
-impl fmt::Display for LoginError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.detail)
-    }
-}
-
-impl StdError for LoginError {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&**self.source.as_ref()?)
     }
 }
 

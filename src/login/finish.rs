@@ -5,7 +5,7 @@
 
 use super::{
     Confirmation, GrantProfiles, LoginCause, LoginError, LoginOutcome, Logins, MEMORY,
-    begin::{PendingLogin, cookie_name},
+    begin::{PendingLogin, settings_hash},
     is_random_text, key_of, parse,
     profiles::{self, is_deceptive},
 };
@@ -28,16 +28,20 @@ const COMPARISONS_MAX: usize = 3;
 /// A denial's description may be shown up to here.
 const QUOTATION_MAX_CHARS: usize = 200;
 
-/// Amazon's response as the browser brings it: the arguments of the address, decoded.
-#[derive(Debug, Default)]
+/// Amazon's response as the browser brings it.
+#[derive(Debug)]
 pub(crate) struct Callback {
-    pub(crate) states: Vec<String>,
-    pub(crate) codes: Vec<Secret>,
-    pub(crate) errors: Vec<String>,
-    pub(crate) descriptions: Vec<String>,
-    pub(crate) scopes: Vec<String>,
-    /// The cookies of the request.
+    /// The arguments of the address, decoded.
+    pub(crate) arguments: Vec<(String, Secret)>,
     pub(crate) cookies: Vec<(String, Secret)>,
+}
+
+impl Callback {
+    /// The argument `name`, unless it is empty.
+    fn get(&self, name: &str) -> Option<&Secret> {
+        let named = self.arguments.iter().find(|(have, value)| have == name && !value.is_empty());
+        named.map(|(_, value)| value)
+    }
 }
 
 /// A connected account.
@@ -118,21 +122,13 @@ impl Logins {
 
     /// The login that a response belongs to, taken: no other request gets it.
     async fn claim(&self, callback: &Callback) -> Result<(AccountId, PendingLogin), LoginError> {
-        let doubled = |name| {
-            let detail = format!("the response has {name} more than once");
-            Err(LoginError::new(LoginCause::ParameterDoubled, detail))
-        };
-        let state = match callback.states.as_slice() {
-            [state] if !state.is_empty() => state,
-            [] | [_] => return Err(LoginCause::StateMissing.into()),
-            _ => return doubled("state"),
-        };
-        if callback.codes.len() > 1 {
-            return doubled("code");
+        for name in ["state", "code", "error"] {
+            if callback.arguments.iter().filter(|(have, _)| have == name).count() > 1 {
+                let detail = format!("the response has {name} more than once");
+                return Err(LoginError::new(LoginCause::ParameterDoubled, detail));
+            }
         }
-        if callback.errors.len() > 1 {
-            return doubled("error");
-        }
+        let state = callback.get("state").ok_or(LoginCause::StateMissing)?.expose();
         if !is_random_text(state) {
             return Err(LoginCause::StateUnknown.into());
         }
@@ -141,7 +137,7 @@ impl Logins {
         let known = logins.get(&key).await?.and_then(parse::<PendingLogin>);
         let (account, pending) = known.ok_or(LoginCause::StateUnknown)?;
         // Before it is taken: a program that has seen the state alone must not end the login.
-        if !is_bound(callback, &key, &pending) {
+        if !is_bound(callback, &pending) {
             // A person may have been made to finish another person's login.
             self.record_failure(&account, &pending, LoginCause::OtherBrowser).await;
             return Err(LoginCause::OtherBrowser.into());
@@ -162,20 +158,18 @@ impl Logins {
         pending: &PendingLogin,
         callback: Callback,
     ) -> Result<LoginOutcome, LoginError> {
-        let application = self.engine.application(&pending.application).filter(|application| {
-            application.client_id() == pending.client_id
-                && application.token_url() == pending.token_url
-                && application.redirect_uri == pending.redirect_uri
-        });
-        let application = application.ok_or(LoginCause::ConfigurationChanged)?;
-        let code = code(callback, &application)?;
-        self.claim_code(account, &code).await?;
+        let application = self.engine.application(&pending.application);
+        let application = application
+            .filter(|application| settings_hash(application) == pending.settings_hash)
+            .ok_or(LoginCause::ConfigurationChanged)?;
+        let code = code(&callback, &application)?;
+        self.claim_code(account, code).await?;
         if let Some(link) = &pending.link {
             // A link is good for one login that succeeds.
             let known = self.engine.store().entries(Space::Ticket).get(link).await?;
             known.ok_or(LoginCause::LinkUsed)?;
         }
-        let (grant, before) = self.exchange(account, &application, &code, pending).await?;
+        let (grant, before) = self.exchange(account, &application, code, pending).await?;
         self.keep_or_ask(account, before, grant).await
     }
 
@@ -191,7 +185,7 @@ impl Logins {
         let granted = self.engine.lwa().exchange(application, code, &pending.verifier).await;
         let waited = Duration::from_millis(self.now_ms().saturating_sub(pending.begun_at_ms));
         let granted = granted.map_err(|error| lwa_error(error, waited, application))?;
-        allows_all(application, granted.scope.as_deref())?;
+        allows_all(application, granted.scope.as_deref().unwrap_or_default())?;
         let incomplete =
             |what| LoginError::of(LoginCause::LwaInvalidResponse, lwa::Error::BadResponse(what));
         let refresh_token =
@@ -224,21 +218,34 @@ impl Logins {
     async fn keep_or_ask(
         &self,
         account: &AccountId,
-        mut before: Option<GrantProfiles>,
+        before: Option<GrantProfiles>,
         mut grant: NewGrant,
     ) -> Result<LoginOutcome, LoginError> {
+        match self.keep_if_same(account, before, &mut grant).await? {
+            Ok(connected) => Ok(LoginOutcome::Connected(connected)),
+            Err(before) => self.ask(account, before, grant).await.map(LoginOutcome::Question),
+        }
+    }
+
+    /// Keeps a grant, or returns the profiles in place if they are not the same.
+    pub(super) async fn keep_if_same(
+        &self,
+        account: &AccountId,
+        mut before: Option<GrantProfiles>,
+        grant: &mut NewGrant,
+    ) -> Result<Result<Connected, GrantProfiles>, LoginError> {
         for _ in 0..COMPARISONS_MAX {
             if let Some(before) = before
                 && before.is_same(&grant.profiles) != Some(true)
             {
-                return self.ask(account, before, grant).await.map(LoginOutcome::Question);
+                return Ok(Err(before));
             }
-            match self.keep(account, &grant).await {
+            match self.keep(account, grant).await {
                 // Another login was faster: its grant is what to compare with.
                 Err(error) if error.cause == LoginCause::AccountChanged => {
                     (grant.replaces, before) = self.known(account).await;
                 }
-                done => return done.map(LoginOutcome::Connected),
+                done => return done.map(Ok),
             }
         }
         Err(LoginCause::AccountChanged.into())
@@ -274,22 +281,21 @@ impl Logins {
 }
 
 /// Whether one of the cookies is the login's.
-fn is_bound(callback: &Callback, key: &str, pending: &PendingLogin) -> bool {
-    let name = cookie_name(key, &pending.redirect_uri.parse().unwrap_or_default());
-    let named = callback.cookies.iter().filter(|(have, _)| *have == name);
+fn is_bound(callback: &Callback, pending: &PendingLogin) -> bool {
+    let (name, hash) = &pending.cookie;
+    let named = callback.cookies.iter().filter(|(have, _)| have == name);
     // Hashes of random texts: that the comparison stops early reveals nothing of use.
-    named.map(|(_, value)| key_of(value.expose())).any(|hash| hash == pending.cookie_hash)
+    named.map(|(_, value)| key_of(value.expose())).any(|have| have == *hash)
 }
 
 /// The code in Amazon's response to `application`, or what its error means.
-fn code(callback: Callback, application: &Application) -> Result<Secret, LoginError> {
-    if let Some(error) = callback.errors.first() {
-        let description = callback.descriptions.first().map_or("", String::as_str);
-        return Err(consent_error(error, description, application));
+fn code<'a>(callback: &'a Callback, application: &Application) -> Result<&'a Secret, LoginError> {
+    let text = |name| callback.get(name).map_or("", Secret::expose);
+    if let Some(error) = callback.get("error") {
+        return Err(consent_error(error.expose(), text("error_description"), application));
     }
-    let code = callback.codes.into_iter().next().filter(|code| !code.is_empty());
-    let code = code.ok_or(LoginCause::CodeMissing)?;
-    allows_all(application, callback.scopes.first().map(String::as_str))?;
+    let code = callback.get("code").ok_or(LoginCause::CodeMissing)?;
+    allows_all(application, text("scope"))?;
     Ok(code)
 }
 
@@ -333,10 +339,10 @@ fn quotation(description: &str) -> Option<String> {
 }
 
 /// Whether the scopes consented to, where the response names them, cover all that was asked for.
-fn allows_all(application: &Application, granted: Option<&str>) -> Result<(), LoginError> {
-    let Some(granted) = granted.filter(|granted| !granted.trim().is_empty()) else {
+fn allows_all(application: &Application, granted: &str) -> Result<(), LoginError> {
+    if granted.trim().is_empty() {
         return Ok(());
-    };
+    }
     let granted: Vec<_> = granted.split([' ', ',']).map(ads::canonical_scope).collect();
     let wanted = &application.scopes;
     match wanted.iter().all(|scope| granted.contains(&ads::canonical_scope(scope))) {

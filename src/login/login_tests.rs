@@ -28,18 +28,15 @@ pub(crate) fn logins() -> (Logins, Arc<ManualClock>) {
 
 async fn begun(logins: &Logins) -> StartedLogin {
     let acme = "acme".parse().expect("an alias");
-    logins.begin(&acme, &LoginRequest::default()).await.expect("begun")
+    logins.begin(&acme, &LoginRequest::default(), None).await.expect("begun")
 }
 
 /// Amazon's response to `started`, in its browser.
 fn answer(started: &StartedLogin) -> Callback {
     let (name, value) = &started.cookie;
-    Callback {
-        states: vec![started.state.expose().to_owned()],
-        codes: vec!["code".into()],
-        cookies: vec![(name.clone(), value.clone())],
-        ..Callback::default()
-    }
+    let arguments = [("state", started.state.clone()), ("code", "code".into())];
+    let arguments = arguments.map(|(name, value)| (name.to_owned(), value)).into();
+    Callback { arguments, cookies: vec![(name.clone(), value.clone())] }
 }
 
 async fn refused(logins: &Logins, callback: Callback) -> &'static str {
