@@ -9,6 +9,7 @@ use crate::{
     clock::{Clock, SystemClock},
     config::Config,
     event::Events,
+    grants::Grants,
     https::{self, LwaHttp},
     id::AccountId,
     lwa::{Application, LwaClient},
@@ -52,7 +53,7 @@ pub enum TokenError {
 pub struct Engine {
     config: Arc<Config>,
     clock: Arc<dyn Clock>,
-    store: Store,
+    grants: Grants,
     http: LwaHttp,
     lwa: LwaClient,
     metrics: Arc<Metrics>,
@@ -103,11 +104,12 @@ impl Engine {
         };
         let lwa = LwaClient::new(http.clone());
         let audit = Audit::of_store(&store, &config.audit, clock.clone()).counted(metrics.clone());
+        let grants = Grants::new(store, audit.clone());
         let reports = Reports::new(audit.clone(), actor, control.clone());
         let with = Surroundings {
             clock: clock.clone(),
             lwa: lwa.clone(),
-            store: store.clone(),
+            grants: grants.clone(),
             metrics: metrics.clone(),
             reports: reports.clone(),
             control: control.clone(),
@@ -115,16 +117,15 @@ impl Engine {
         let tokens = TokenManager::new(token, with);
         let enroller = Enroller::new(
             config.clone(),
-            store.clone(),
+            grants.clone(),
             tokens.clone(),
             clock.clone(),
             reports.clone(),
-            audit.clone(),
         );
         Ok(Self {
             config,
             clock,
-            store,
+            grants,
             http,
             lwa,
             metrics,
@@ -215,7 +216,7 @@ impl Engine {
         let (enroller, tokens) = (self.enroller.clone(), self.tokens.clone());
         KeepFresh([
             self.control.spawn(keys::look_after(
-                self.store.clone(),
+                self.store().clone(),
                 self.audit.clone(),
                 self.instance.clone(),
             )),
@@ -239,7 +240,13 @@ impl Engine {
     /// The store.
     #[must_use]
     pub fn store(&self) -> &Store {
-        &self.store
+        self.grants.store()
+    }
+
+    /// The only way to change a grant.
+    #[must_use]
+    pub fn grants(&self) -> &Grants {
+        &self.grants
     }
 
     /// Looks at the store now instead of at the next time: something was changed there.

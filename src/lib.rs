@@ -77,6 +77,7 @@ mod account;
 mod audit;
 mod engine;
 mod forward;
+mod grants;
 mod hooks;
 mod inbound;
 mod listen;
@@ -146,6 +147,9 @@ pub mod testing {
     pub mod event {
         pub use crate::event::{Event, Kind};
     }
+    pub mod grants {
+        pub use crate::grants::Grants;
+    }
     pub mod hooks {
         pub use crate::hooks::outbox::list;
     }
@@ -178,8 +182,8 @@ pub mod testing {
     }
     pub mod store {
         pub use crate::store::{
-            Credential, Epoch, Error, Expected, Item, KeyRing, Limit, Space, Store,
-            StoredAccessToken, Version, backend, notes,
+            Credential, Epoch, Error, Expected, Item, KeyRing, Lease, Limit, Space, Store,
+            StoredAccessToken, Version, backend,
         };
     }
     pub mod token {

@@ -6,7 +6,10 @@ use crate::support::{
 };
 use adsproxy::{
     sandbox::{CLIENT_ID, CLIENT_SECRET, LwaFault, Rotation, Times},
-    testing::{secret::Secret, store::Credential},
+    testing::{
+        secret::Secret,
+        store::{Credential, Lease},
+    },
 };
 use http::Method;
 use std::{
@@ -195,35 +198,32 @@ async fn a_record_that_was_not_saved_never_undoes_a_new_consent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_held_at_the_start_delays_one_account_only_and_for_a_while() {
+async fn a_lease_held_at_the_start_delays_one_account_only_and_for_a_while() {
     let amazon = amazon().await;
-    let mut proxy = Proxy::with(&amazon, file_store());
+    let toml = "[token]\nwait_timeout_secs = 1\n".to_owned();
+    let mut proxy = Proxy::with(&amazon, Setup { toml, ..file_store() });
     proxy.kill();
-    let dir = proxy.dir.path().join("store");
-    fs::remove_file(dir.join("accounts/acme.json")).expect("a record");
-    let lock = fs::File::open(dir.join("locks/acme.lock")).expect("a lock");
-    lock.lock().expect("locked");
+    let lease = lease(&proxy, "acme").await;
     let started = Instant::now();
     let proxy = proxy.restart();
     assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
     let globex = proxy.request(Method::GET, "/v2/profiles").header("X-Ads-Account", "globex");
     assert_eq!(proxy.send(globex).await.status, 200);
-    for _ in 0..20 {
+    for _ in 0..3 {
         let answer = proxy.get("/v2/profiles").await;
         assert_eq!((answer.status.as_u16(), answer.error()), (503, Some("token_unavailable")));
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    drop(lock);
-    soon("it is seeded", async || proxy.get("/v2/profiles").await.status == 200).await;
+    drop(lease);
+    soon("it is refreshed", async || proxy.get("/v2/profiles").await.status == 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_that_waits_for_its_lock_takes_no_place_from_others() {
+async fn an_account_that_waits_for_its_lease_takes_no_place_from_others() {
     let amazon = amazon().await;
     let toml = "[token]\nlwa_concurrency = 1\nwait_timeout_secs = 3\n".to_owned();
     let proxy = Proxy::with(&amazon, Setup { toml, ..file_store() });
-    let store = open_store(&proxy);
-    let _lock = store.lock(&"acme".parse().expect("an alias")).await.expect("locked");
+    let _lease = lease(&proxy, "acme").await;
     let globex = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         let request = proxy.request(Method::GET, "/v2/profiles");
@@ -305,6 +305,12 @@ fn obstruct(proxy: &Proxy) -> PathBuf {
 async fn record(proxy: &Proxy) -> Credential {
     let acme = "acme".parse().expect("an alias");
     open_store(proxy).load(&acme).await.expect("it reads").expect("a record")
+}
+
+/// Keeps every other process from refreshing the account.
+async fn lease(proxy: &Proxy, alias: &str) -> Lease {
+    let (account, minute) = (alias.parse().expect("an alias"), Duration::from_secs(60));
+    open_store(proxy).lease_grant(&account, minute, minute).await.expect("a lease")
 }
 
 fn file_store() -> Setup {

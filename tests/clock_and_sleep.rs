@@ -7,6 +7,7 @@ use adsproxy::{
         audit::{Actor, Audit},
         clock::{Clock, ManualClock},
         config,
+        grants::Grants,
         https::{self, LwaHttp},
         id::Region,
         lwa::{Application, LwaClient},
@@ -208,7 +209,7 @@ fn boot(amazon: &Emulator, clock: &Arc<ManualClock>, store: &Store) -> (TokenMan
     let with = Surroundings {
         clock: clock.clone(),
         lwa: LwaClient::new(http),
-        store: store.clone(),
+        grants: Grants::new(store.clone(), Audit::off()),
         metrics,
         reports: Reports::new(Audit::off(), Actor::Server, Handle::current()),
         control: Handle::current(),

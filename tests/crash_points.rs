@@ -25,8 +25,15 @@ use tokio::runtime::Runtime;
 /// What the issue asks for.
 const KILLS_MIN: usize = 1000;
 /// The files of the store a refresh or a seed may touch.
-const FILES: [&str; 6] =
-    ["", "/accounts", "/accounts/.acme.tmp", "/accounts/acme.json", "/locks", "/locks/acme.lock"];
+const FILES: [&str; 7] = [
+    "",
+    "/accounts",
+    "/accounts/.acme.tmp",
+    "/accounts/acme.json",
+    "/leases",
+    "/leases/accounts",
+    "/leases/accounts/acme",
+];
 
 /// What LWA does with the refresh token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -358,7 +365,7 @@ impl Point {
         ]
     }
 
-    /// Whether it belongs to the change of a file or of a lock.
+    /// Whether it belongs to the change of a file or of a lease.
     fn changes_something(&self) -> bool {
         ["openat", "flock", "write", "fsync", "rename", "close"].contains(&&*self.call)
             && !self.file.ends_with("acme.json")

@@ -14,10 +14,7 @@ use adsproxy::{
         config::{Encryption, EncryptionKey},
         id::Region,
         secret::Secret,
-        store::{
-            Credential, Expected, Store, StoredAccessToken,
-            notes::{Limit, Note, NoteKind},
-        },
+        store::{Credential, Expected, Item, Limit, Space, Store, StoredAccessToken},
     },
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -152,14 +149,14 @@ async fn a_rotation_killed_at_any_write_sync_or_rename_loses_nothing_and_is_fini
 async fn status_and_retire_know_what_needs_a_key() {
     let home = home_with_keys();
     let kept = fill_home(&home, 3).await;
-    let link = Note {
-        account: kept[0].account.clone(),
-        expires_at_ms: 4_000_000_000_000,
+    let link = Item {
+        account: Some(kept[0].account.clone()),
+        expires_at_ms: Some(4_000_000_000_000),
         text: "a link".into(),
     };
     let limit = Limit { max: 10, now_ms: 0 };
     let first = open(&home.path("store"), &[("k1", 1)]);
-    first.notes().put(NoteKind::Ticket, "link", &link, limit).await.expect("kept");
+    first.entries(Space::Ticket).put("link", &link, limit).await.expect("kept");
     let lost = open(&home.path("store"), &[("lost", 9)]);
     lost.put_grant(&credential("stranger"), Expected::Any).await.expect("saved");
     let status = |home: &Home| -> Value {
@@ -196,7 +193,7 @@ async fn status_and_retire_know_what_needs_a_key() {
     assert_eq!(home.run("key retire k1").code, Some(0));
     let second = open(&home.path("store"), &[("k2", 2)]);
     assert_all(&second, &kept).await;
-    assert_eq!(second.notes().take(NoteKind::Ticket, "link").await.expect("read"), Some(link));
+    assert_eq!(second.entries(Space::Ticket).take("link").await.expect("read"), Some(link));
     assert_eq!(
         home.run("key rotate").out,
         "0 of 3 records sealed anew with key k2; 3 had it already\n"
@@ -438,7 +435,7 @@ async fn fill_home(home: &Home, accounts: usize) -> Vec<Credential> {
     let store = open(&home.path("store"), &[("k1", 1)]);
     let kept: Vec<_> = (0..accounts).map(|number| credential(&format!("a{number}"))).collect();
     for record in &kept {
-        store.save(record).await.expect("saved");
+        store.put_grant(record, Expected::Any).await.expect("saved");
     }
     kept
 }

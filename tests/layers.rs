@@ -28,6 +28,7 @@ const MODULES: &[(&str, &[&str])] = &[
         &[
             "engine",
             "forward::headers",
+            "grants",
             "lwa",
             "store",
             "audit",
@@ -48,6 +49,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "audit",
             "token",
             "reports",
+            "grants",
             "store",
             "lwa",
             "https",
@@ -85,10 +87,10 @@ const MODULES: &[(&str, &[&str])] = &[
             "audit",
             "token",
             "reports",
+            "grants",
             "store",
             "lwa",
             "config",
-            "secret",
             "clock",
             "error_chain",
             "event",
@@ -100,6 +102,7 @@ const MODULES: &[(&str, &[&str])] = &[
         &[
             "account",
             "reports",
+            "grants",
             "lwa",
             "store",
             "metrics",
@@ -113,6 +116,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
     // What follows from a change of a grant or token, besides the change.
     ("reports", &["audit", "hooks", "event"]),
+    // The only writer of credentials.
+    ("grants", &["audit", "store", "config", "secret", "error_chain", "id"]),
     // Its keys are kept in the store.
     (
         "audit",

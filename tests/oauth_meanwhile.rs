@@ -12,7 +12,7 @@ use adsproxy::{
     sandbox::{ApiFault, Emulator, LwaFault, Times},
     testing::{
         secret::Secret,
-        store::{Credential, Expected, Store, notes::NoteKind},
+        store::{Credential, Expected, Space, Store},
     },
 };
 use http::Method;
@@ -144,16 +144,18 @@ async fn a_removed_account_takes_its_links_along() {
     log_in(proxy.admin, "shop", INITECH).await;
     let begun = link(&proxy, r#"{"account":"shop"}"#).await;
     let store = open_store(&proxy);
-    let there = store.notes().look(NoteKind::Ticket, begun["login"].as_str().expect("a name"));
-    assert!(there.await.expect("read").is_some());
+    let links = store.entries(Space::Ticket);
+    let there = links.get(begun["login"].as_str().expect("a name")).await;
+    assert!(there.expect("read").is_some());
     let removed = std::process::Command::new(env!("CARGO_BIN_EXE_adsproxy"))
         .args(["account", "remove", "shop", "--yes", "--config"])
         .arg(proxy.dir.path().join("proxy.toml"))
         .envs(["CLIENT_SECRET", "ACME_REFRESH", "GLOBEX_REFRESH"].map(|name| (name, "x")))
         .status();
     assert!(removed.expect("it runs").success());
-    let there = store.notes().look(NoteKind::Ticket, begun["login"].as_str().expect("a name"));
-    assert!(there.await.expect("read").is_none());
+    let links = store.entries(Space::Ticket);
+    let there = links.get(begun["login"].as_str().expect("a name")).await;
+    assert!(there.expect("read").is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,6 +14,7 @@ use adsproxy::{
         audit::{Actor, Audit},
         clock::{Clock, SystemClock},
         config::load::{self, Options as LoadOptions},
+        grants::Grants,
         https,
         lwa::{Application, LwaClient},
         metrics::Metrics,
@@ -434,8 +435,14 @@ async fn debug_shows_no_secret_of_any_type_that_holds_one() {
     let metrics = Metrics::new(&config.metrics, Arc::default());
     let control = tokio::runtime::Handle::current();
     let reports = Reports::new(Audit::off(), Actor::Server, control.clone());
-    let with =
-        Surroundings { clock, lwa: lwa.clone(), store: store.clone(), metrics, reports, control };
+    let with = Surroundings {
+        clock,
+        lwa: lwa.clone(),
+        grants: Grants::new(store.clone(), Audit::off()),
+        metrics,
+        reports,
+        control,
+    };
     let tokens = TokenManager::new(&config.token, with);
     let application = Arc::new(Application::new("default", &config.applications["default"]));
     let holder =

@@ -90,7 +90,7 @@ async fn an_interrupted_write_is_gone_on_with() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn locks_on_a_disk_that_became_read_only_still_hold() {
+async fn a_disk_that_became_read_only_takes_no_leases_and_serves() {
     if !extras::required("strace") || !extras::root() {
         return;
     }
@@ -98,7 +98,7 @@ async fn locks_on_a_disk_that_became_read_only_still_hold() {
     let proxy = Proxy::with(&amazon, setup());
     let strace = Strace::attach(
         &proxy,
-        &inject(&proxy, "openat", "locks/acme.lock", "error=EROFS:when=1+2"),
+        &inject(&proxy, "openat", "leases/accounts/acme", "error=EROFS:when=1+"),
     );
     assert_eq!(refreshed(&amazon, &proxy).await, 200);
     drop(strace);

@@ -13,6 +13,7 @@ use crate::{
     clock::{Clock, SystemClock},
     config::{Config, DEFAULT_APPLICATION, StoreKind},
     error_chain::chain,
+    grants::{Consent, Grants, added_or_changed},
     id::{AccountId, Region, placeholder_alias},
     store::{Credential, Store},
     token::{consent::days_left, stored_state},
@@ -209,9 +210,9 @@ async fn show(config: &Config, alias: &AccountId) -> anyhow::Result<()> {
 impl Add {
     async fn run(&self, context: &Context, config: &Config) -> anyhow::Result<()> {
         let store = store_to_change(config)?;
-        // Looked at twice: before a person types a token for nothing, and under the lock, which is
-        // not held while they do.
-        let existing = self.existing(&store).await?;
+        // Before a token is typed for nothing.
+        let existing = store.load(&self.alias).await?;
+        self.refuse_existing(existing.as_ref())?;
         let (_, application) = self.region_and_application(config, existing.as_ref())?;
         let refresh_token = token_input::read(self.refresh_token_file.as_deref(), context)?;
         if let Some(named) = placeholder_alias(refresh_token.expose(), "Atzr")
@@ -234,32 +235,29 @@ impl Add {
             Some(verified) => (verified.refresh_token, Some(verified.access_token)),
             None => (refresh_token, None),
         };
-        let _lock = store.lock(&self.alias).await?;
-        let existing = self.existing(&store).await?;
-        let (region, application) = self.region_and_application(config, existing.as_ref())?;
-        // Without this, the server would seed the record anew from the configuration.
-        let seed = config.accounts.get(&self.alias).and_then(|known| known.refresh_token.as_ref());
-        let record = Credential {
-            epoch: crate::store::Epoch::random(),
-            account: self.alias.clone(),
-            application,
-            region,
-            refresh_token,
-            previous_refresh_token: None,
-            // A running server knows by its absence that another grant was put there.
-            access_token: access_token.filter(|_| existing.is_none()),
-            generation: existing.as_ref().map_or(u64::from(wants_verification), |r| r.generation),
-            consented_at: self.consented_at,
-            updated_at: SystemClock.now().unix(),
-            reauthorization_required: false,
-            seed: seed.map(|seed| store.fingerprint(seed)),
+        let mut replaced = false;
+        let decide = |existing: Option<&Credential>| {
+            self.refuse_existing(existing)?;
+            let (region, application) = self.region_and_application(config, existing)?;
+            replaced = existing.is_some();
+            let configured = config.accounts.get(&self.alias);
+            let consent = Consent {
+                application,
+                region,
+                refresh_token: refresh_token.clone(),
+                access_token: access_token.clone(),
+                consented_at: self.consented_at,
+                // Without this, the server would seed the record anew from the configuration.
+                seed: configured.and_then(|known| known.refresh_token.clone()),
+                is_copied: false,
+            };
+            let now = SystemClock.now().unix();
+            Ok::<_, anyhow::Error>(Some(consent.replacing(&self.alias, existing, now)))
         };
-        let action = if existing.is_some() { Action::AccountChange } else { Action::AccountAdd };
-        let entry = Entry::new(Actor::cli(), action).account(&self.alias);
-        let audit = Audit::of_store(&store, &config.audit, Arc::new(SystemClock));
-        let saved = async { anyhow::Ok(store.save(&record).await?) };
-        audit.around(entry, "store_failed", saved).await?;
-        let done = match (existing.is_some(), wants_verification) {
+        let entry =
+            |is_change| Entry::new(Actor::cli(), added_or_changed(is_change)).account(&self.alias);
+        grants(&store, config).put(&self.alias, &[], entry, decide).await?;
+        let done = match (replaced, wants_verification) {
             (true, false) => "replaced",
             (false, false) => "added",
             (true, true) => "replaced: Login with Amazon accepts its grant",
@@ -268,12 +266,11 @@ impl Add {
         print(format!("account {} {done}; a running server notices by itself\n", self.alias))
     }
 
-    async fn existing(&self, store: &Store) -> anyhow::Result<Option<Credential>> {
-        let existing = store.load(&self.alias).await?;
+    fn refuse_existing(&self, existing: Option<&Credential>) -> anyhow::Result<()> {
         if existing.is_some() && !self.replace {
             bail!("account {} is in the store already; say --replace to replace it", self.alias);
         }
-        Ok(existing)
+        Ok(())
     }
 
     /// What the flags say, else the configuration, else the store.
@@ -316,17 +313,15 @@ async fn remove(config: &Config, alias: &AccountId, yes: bool) -> anyhow::Result
     if !yes && !confirmed(alias)? {
         bail!("nothing was removed");
     }
-    let _lock = store.lock(alias).await?;
     let entry = Entry::new(Actor::cli(), Action::AccountRemove).account(alias);
-    let audit = Audit::of_store(&store, &config.audit, Arc::new(SystemClock));
-    let removed = async {
-        // Links and logins under way could bring it back.
-        store.notes().forget(alias).await?;
-        anyhow::Ok(store.remove(alias).await?)
-    };
-    audit.around(entry, "store_failed", removed).await?;
+    let now = SystemClock.now().unix();
+    grants(&store, config).forget::<anyhow::Error>(alias, entry, None, now).await?;
     let again = config.accounts.contains_key(alias).then(|| {
         format!("it is still in the configuration as accounts.{alias}; remove it there too\n")
     });
     print(format!("account {alias} removed\n{}", again.unwrap_or_default()))
+}
+
+fn grants(store: &Store, config: &Config) -> Grants {
+    Grants::new(store.clone(), Audit::of_store(store, &config.audit, Arc::new(SystemClock)))
 }

@@ -9,12 +9,13 @@ use super::{
 use crate::{
     audit::Action,
     error_chain::chain,
+    grants::Consent,
     id::{AccountId, Region},
-    store::{Credential, Space, Store},
+    store::{self, Credential, Space},
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 /// How long the old grant may take to tell its profiles before the remembered ones count.
@@ -22,7 +23,8 @@ const LIVE_PATIENCE: Duration = Duration::from_secs(10);
 /// Profiles are remembered for longer than a grant lives.
 const REMEMBERED: Duration = Duration::from_secs(400 * 86_400);
 
-/// Between attempts to save a new grant.
+/// Between attempts to save a new grant: Amazon issues it once, and a disk may be busy or full for a
+/// moment.
 const SAVE_PAUSES: [Duration; 3] =
     [Duration::from_millis(200), Duration::from_millis(600), Duration::from_millis(1200)];
 
@@ -35,7 +37,7 @@ struct Remembered {
 
 impl Replaces {
     /// Whether `record` is what the new grant was compared with.
-    fn fits(&self, record: Option<&Credential>, store: &Store) -> bool {
+    fn fits(&self, record: Option<&Credential>) -> bool {
         let record = record.filter(|record| !record.refresh_token.is_empty());
         match (self, record) {
             (Self::Anything, _) | (Self::Nothing, None) => true,
@@ -48,7 +50,7 @@ impl Replaces {
                 let tokens = [Some(&record.refresh_token), record.previous_refresh_token.as_ref()];
                 let mut tokens = tokens.into_iter().flatten();
                 record.consented_at.is_none()
-                    && tokens.any(|token| store.fingerprint(token) == *fingerprint)
+                    && tokens.any(|token| store::fingerprint(token) == *fingerprint)
             }
         }
     }
@@ -63,62 +65,66 @@ impl Logins {
     ) -> Result<Connected, LoginError> {
         let store = self.engine.store();
         let config = self.engine.config().accounts.get(account);
-        let lock = store.lock(account).await?;
-        let record = store.load(account).await?;
-        if !grant.replaces.fits(record.as_ref(), store) {
-            return Err(LoginCause::AccountChanged.into());
-        }
-        let region = config.map(|config| config.region).or(grant.region);
-        let region = region.or(record.as_ref().map(|record| record.region));
-        let home = grant.profiles.home();
-        let region_is_guess = region.is_none() && home.is_none();
-        let region = region.or(home).unwrap_or(Region::Na);
-        // Without this, the server would seed the record anew from the configuration.
-        let seed = config.and_then(|config| config.refresh_token.as_ref());
-        let credential = Credential {
-            epoch: crate::store::Epoch::random(),
-            account: account.clone(),
-            application: grant.application.clone(),
-            region,
-            refresh_token: grant.refresh_token.clone(),
-            previous_refresh_token: None,
-            // Its absence tells every process that a person put this grant here.
-            access_token: None,
-            generation: record.as_ref().map_or(0, |record| record.generation),
-            consented_at: Some(grant.consented_at),
-            updated_at: self.engine.clock().now().unix(),
-            reauthorization_required: false,
-            seed: seed.map(|seed| store.fingerprint(seed)),
+        let link = match &grant.link {
+            Some(link) => {
+                let known = self.get::<LoginLink>((Space::Ticket, link)).await?;
+                Some(known.ok_or(LoginCause::LinkUsed)?.1)
+            }
+            None => None,
         };
-        if let Some(link) = &grant.link {
-            let known = self.get::<LoginLink>((Space::Ticket, link)).await?;
-            let (_, known) = known.ok_or(LoginCause::LinkUsed)?;
-            if known.is_spent(record.as_ref()) {
+        let home = grant.profiles.home();
+        let (mut region, mut region_is_guess, mut replaced) = (Region::Na, false, false);
+        let mut is_decided = false;
+        let decide = |record: Option<&Credential>| {
+            if !grant.replaces.fits(record) {
+                return Err(LoginCause::AccountChanged.into());
+            }
+            // The date of a consent tells that the link has brought it.
+            if link.as_ref().is_some_and(|link| link.is_spent(record)) {
                 return Err(LoginCause::LinkUsed.into());
             }
-        }
-        let entry = self.entry(Action::Login, account).about(&grant.origin);
-        let saved = self.save(&credential);
-        self.engine.audit().around(entry, "store_failed", saved).await?;
+            let known = config.map(|config| config.region).or(grant.region);
+            let known = known.or(record.map(|record| record.region)).or(home);
+            (region, region_is_guess) = (known.unwrap_or(Region::Na), known.is_none());
+            (replaced, is_decided) = (record.is_some(), true);
+            let consent = Consent {
+                application: grant.application.clone(),
+                region,
+                refresh_token: grant.refresh_token.clone(),
+                access_token: None,
+                consented_at: Some(grant.consented_at),
+                // Without this, the server would seed the record anew from the configuration.
+                seed: config.and_then(|config| config.refresh_token.clone()),
+                is_copied: false,
+            };
+            Ok(Some(consent.replacing(account, record, self.engine.clock().now().unix())))
+        };
+        let entry = |_| self.entry(Action::Login, account).about(&grant.origin);
+        let put = self.engine.grants().put(account, &SAVE_PAUSES, entry, decide).await;
+        put.map_err(|error: LoginError| match error.cause {
+            LoginCause::StoreFailed if is_decided => {
+                LoginError { source: error.source, ..LoginCause::NotSaved.into() }
+            }
+            _ => error,
+        })?;
         let connected = Connected {
             account: account.to_string(),
             region: region.to_string(),
             application: grant.application.clone(),
             region_is_guess,
-            replaced: record.is_some(),
+            replaced,
             profiles: grant.profiles.clone(),
         };
         if let Some(link) = &grant.link {
             // Before the link is gone: who waits by it must not find neither.
             let outcome = Ok(LoginOutcome::Connected(connected.clone()));
             self.remember_outcome(account, Some(link), &outcome).await;
-            // The one success that a link is good for; the account's lock keeps others out.
+            // The one success that a link is good for.
             if let Err(error) = store.entries(Space::Ticket).delete(link).await {
                 // The grant is in place; the date of its consent tells that the link is spent.
                 warn!(account = account.as_str(), error = %chain(&error), "cannot remove a used link");
             }
         }
-        drop(lock);
         self.engine.follow_now().await;
         info!(account = account.as_str(), region = region.as_str(), "account connected");
         let name = (Space::Profiles, account.as_str());
@@ -129,19 +135,6 @@ impl Logins {
             warn!(account = account.as_str(), error = %chain(&error), "cannot remember the profiles");
         }
         Ok(connected)
-    }
-
-    /// Amazon gives this refresh token once, so a disk that is busy or full for a moment is asked
-    /// again.
-    async fn save(&self, credential: &Credential) -> Result<(), LoginError> {
-        let store = self.engine.store();
-        for pause in SAVE_PAUSES {
-            if store.save(credential).await.is_ok() {
-                return Ok(());
-            }
-            sleep(pause).await;
-        }
-        store.save(credential).await.map_err(|error| LoginError::of(LoginCause::NotSaved, error))
     }
 
     /// The grant that is in place, and its profiles: what it says now if it lives, else what it
@@ -156,7 +149,7 @@ impl Logins {
         let Some(record) = record else { return (Replaces::Nothing, None) };
         let replaces = Replaces::Grant {
             consented_at: record.consented_at,
-            fingerprint: store.fingerprint(&record.refresh_token),
+            fingerprint: store::fingerprint(&record.refresh_token),
         };
         let alive = !record.reauthorization_required;
         if alive && let Ok(Some(found)) = timeout(LIVE_PATIENCE, self.live(account)).await {

@@ -91,7 +91,7 @@ async fn a_consent_ends_every_link_that_was_made_before_it() {
     let now = clock.now().unix();
     let mut record = crate::store::tests::credential("acme");
     (record.application, record.consented_at) = ("default".into(), Some(now));
-    logins.engine.store().save(&record).await.expect("saved");
+    logins.engine.store().put_grant(&record, crate::store::Expected::Any).await.expect("saved");
     let refused = logins.begin_by_link(&acme, &old).await.expect_err("over");
     assert_eq!(refused.code(), "link_used");
     let new = token(logins.reconnect_link(&acme).await.expect("a link")).expect("a token");

@@ -2,7 +2,7 @@
 //! where that is possible.
 
 use super::{LoginCause, LoginError, Logins};
-use crate::{audit::Action, error_chain::chain, id::AccountId, secret::Secret, store::Credential};
+use crate::{audit::Action, error_chain::chain, id::AccountId, store::Credential};
 use serde::Serialize;
 
 /// What was done.
@@ -30,66 +30,25 @@ impl Logins {
     pub async fn logout(&self, account: &AccountId) -> Result<LoggedOut, LoginError> {
         let store = self.engine.store();
         let configured = self.engine.config().accounts.get(account);
-        // Before the lock: an unknown alias must leave no file.
+        // Nothing is recorded of an unknown alias.
         if configured.is_none() && !store.grants().await?.contains(account) {
             return Err(LoginError::new(
                 LoginCause::UnknownAccount,
                 format!("there is no account {account}"),
             ));
         }
-        let lock = store.lock(account).await?;
-        let record = match store.load(account).await {
-            Ok(record) => record,
-            // What does not open can be forgotten all the same.
-            Err(error) if error.is_lasting() => None,
-            Err(error) => return Err(error.into()),
-        };
         let entry = self.entry(Action::Logout, account).about("logout");
-        let forgotten = self.forget(account, record.as_ref());
-        let done = self.engine.audit().around(entry, "store_failed", forgotten).await?;
-        drop(lock);
+        let now_unix = self.engine.clock().now().unix();
+        let forget =
+            self.engine.grants().forget::<LoginError>(account, entry, configured, now_unix);
+        let revocation = self.revoke(forget.await?.as_ref()).await;
         self.engine.follow_now().await;
         tracing::info!(account = account.as_str(), "account logged out");
-        Ok(done)
-    }
-
-    /// Gives the grant back and removes what is here, under the account's lock.
-    async fn forget(
-        &self,
-        account: &AccountId,
-        record: Option<&Credential>,
-    ) -> Result<LoggedOut, LoginError> {
-        let store = self.engine.store();
-        let configured = self.engine.config().accounts.get(account);
-        // First: what is left of them after a failure could connect the account again.
-        store.delete_entries_of(account).await?;
-        let revocation = self.revoke(record).await;
-        let seed = configured.and_then(|config| config.refresh_token.as_ref());
-        match (configured, seed) {
-            (Some(config), Some(seed)) => {
-                let spent = Credential {
-                    epoch: crate::store::Epoch::random(),
-                    account: account.clone(),
-                    application: config.application.clone(),
-                    region: config.region,
-                    refresh_token: Secret::from(""),
-                    previous_refresh_token: None,
-                    access_token: None,
-                    generation: record.map_or(0, |record| record.generation),
-                    consented_at: None,
-                    updated_at: self.engine.clock().now().unix(),
-                    reauthorization_required: true,
-                    seed: Some(store.fingerprint(seed)),
-                };
-                store.save(&spent).await?;
-            }
-            _ => drop(store.remove(account).await?),
-        }
         Ok(LoggedOut {
             account: account.to_string(),
             revoked: revocation == Ok(true),
             revocation_error: revocation.err(),
-            in_config: seed.is_some(),
+            in_config: configured.is_some_and(|config| config.refresh_token.is_some()),
         })
     }
 

@@ -5,11 +5,7 @@ use super::{
     ring::{KeyError, NotOpened},
 };
 use crate::{id::AccountId, trusted_path::UntrustedPath};
-use std::{
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{io, path::PathBuf};
 
 /// Why something could not be read or kept.
 #[derive(Debug, thiserror::Error)]
@@ -72,17 +68,6 @@ pub enum Error {
         /// Until then at most, in milliseconds since 1970.
         until_ms: u64,
     },
-    /// Another task or process holds the account's lock.
-    #[error(
-        "account {account} was in use elsewhere for more than {waited:?}: try again, and look \
-         for another process that works on this store"
-    )]
-    Locked {
-        /// Whose lock.
-        account: AccountId,
-        /// How long we waited.
-        waited: Duration,
-    },
     /// The system refused, or the store cannot be reached.
     #[error("cannot {action} {path}: check that it is writable for this user and has free space")]
     Io {
@@ -144,9 +129,11 @@ impl Error {
         matches!(self, Self::Sealed { .. } | Self::Corrupt { .. } | Self::Unreadable { .. })
     }
 
-    /// Wraps what the system said about `action` on `path`.
-    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { action, path: path.to_owned(), source }
+    /// Says whether the disk is full, or was remounted read-only, as ext4 is after an error.
+    pub(crate) fn takes_nothing(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        let kinds = [QuotaExceeded, ReadOnlyFilesystem, StorageFull];
+        matches!(self, Self::Io { source, .. } if kinds.contains(&source.kind()))
     }
 
     /// What a backend said of the entry of `account`.

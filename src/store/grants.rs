@@ -37,14 +37,13 @@ impl Versioned<Credential> {
     }
 }
 
-/// The right to refresh one account's grant. It ends when it is released or dropped, at its
+/// The right to refresh one account's grant. It ends when it is dropped, at its
 /// deadline, or with the process.
 #[derive(Debug)]
 pub struct Lease {
     store: Store,
     account: AccountId,
     fence: u64,
-    is_released: bool,
 }
 
 impl Lease {
@@ -53,21 +52,10 @@ impl Lease {
     pub fn fence(&self) -> u64 {
         self.fence
     }
-
-    /// Gives it back at once.
-    pub async fn release(mut self) {
-        self.is_released = true;
-        let (account, fence) = (self.account.clone(), self.fence);
-        // What stays leased ends by itself.
-        let _ = self.store.run(move |inner| inner.release(&account, fence)).await;
-    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.is_released {
-            return;
-        }
         let (store, account, fence) = (self.store.clone(), self.account.clone(), self.fence);
         let release = move || drop(store.0.release(&account, fence));
         match tokio::runtime::Handle::try_current() {
@@ -197,7 +185,7 @@ impl Store {
                 let space = Space::Accounts.as_str();
                 let granted = inner.backend.lease(space, name.as_str(), now_ms, ttl);
                 let fence = granted.map_err(Error::of_account(&name))?.fence;
-                Ok(Lease { store, account: name, fence, is_released: false })
+                Ok(Lease { store, account: name, fence })
             });
             let next = Instant::now() + pause.next();
             match attempt.await {

@@ -14,8 +14,6 @@ mod error;
 mod grants;
 mod instances;
 pub mod keyring;
-mod legacy;
-mod lock;
 mod passphrase;
 pub mod ring;
 pub mod rotate;
@@ -26,10 +24,10 @@ pub use self::{
     credential::{Credential, Epoch, StoredAccessToken},
     entries::{Item, Limit, Space},
     error::{Damage, Error},
+    grants::{Began, Lease, Versioned},
     instances::{Instance, InstanceInfo},
-    legacy::{BoxFuture, notes},
-    lock::Lock,
     ring::{KeyError, KeyRing, generate_key},
+    seal::fingerprint,
 };
 
 use crate::{
@@ -59,9 +57,6 @@ struct Inner {
     counts: Mutex<entries::Counts>,
     /// Of a store that is not kept: the keys of its audit log.
     audit_keys: Option<AuditSecrets>,
-    /// Until its callers lease: where they lock.
-    locks: Option<PathBuf>,
-    turns: lock::Turns,
 }
 
 /// Ids and keys for the audit log; the first signs.
@@ -84,12 +79,12 @@ impl Store {
             // An error is reported where an audit log is wanted.
             let audit_keys = ring::derived_audit_keys(encryption).unwrap_or_default();
             let backend = Box::new(Memory::default());
-            return Self::with(backend, KeyRing::ephemeral()?, Some(audit_keys), None);
+            return Self::with(backend, KeyRing::ephemeral()?, Some(audit_keys));
         }
         let backend = Files::open(&store.path)?;
         let ring = KeyRing::fetch(encryption, &backend)?;
         backend.prepare()?;
-        Self::with(Box::new(backend), ring, None, Some(store.path.join("locks")))
+        Self::with(Box::new(backend), ring, None)
     }
 
     /// Checks what [`Store::open`] checks, and changes nothing.
@@ -108,7 +103,7 @@ impl Store {
     /// # Errors
     /// `Io` if the store's id cannot be read.
     pub fn new(backend: Box<dyn Backend>, ring: KeyRing) -> Result<Self, Error> {
-        Self::with(backend, ring, None, None)
+        Self::with(backend, ring, None)
     }
 
     /// A store that ends with the process.
@@ -123,7 +118,6 @@ impl Store {
         backend: Box<dyn Backend>,
         ring: KeyRing,
         audit_keys: Option<AuditSecrets>,
-        locks: Option<PathBuf>,
     ) -> Result<Self, Error> {
         let inner = Inner {
             backend,
@@ -132,8 +126,6 @@ impl Store {
             recorded: Mutex::default(),
             counts: Mutex::default(),
             audit_keys,
-            locks,
-            turns: lock::Turns::default(),
         };
         inner.known_id()?;
         Ok(Self(Arc::new(inner)))
@@ -156,12 +148,6 @@ impl Store {
     #[must_use]
     pub fn ring(&self) -> &KeyRing {
         &self.0.ring
-    }
-
-    /// Tells whether two secrets are the same: a text to be kept in a record.
-    #[must_use]
-    pub fn fingerprint(&self, secret: &Secret) -> String {
-        seal::fingerprint(secret)
     }
 
     /// The keys of the audit log; `make`: one is made if none is there or can be opened. Blocks.

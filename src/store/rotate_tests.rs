@@ -16,7 +16,7 @@ async fn filled(directory: &Path, accounts: usize) -> Vec<Credential> {
     let store = open(directory, OLD);
     let mut kept = Vec::new();
     for number in 0..accounts {
-        let seed = store.fingerprint(&format!("configured-{number}").as_str().into());
+        let seed = crate::store::fingerprint(&format!("configured-{number}").as_str().into());
         kept.push(Credential { seed: Some(seed), ..credential(&format!("a{number}")) });
         store.put_grant(&kept[number], ANY).await.expect("kept");
     }

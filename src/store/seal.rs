@@ -114,7 +114,7 @@ impl Place<'_> {
 }
 
 /// Tells whether two secrets are the same. It has no key: the record that keeps it is sealed.
-pub(super) fn fingerprint(secret: &Secret) -> String {
+pub fn fingerprint(secret: &Secret) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, b"adsproxy/v1/seed");
     STANDARD.encode(hmac::sign(&key, secret.expose().as_bytes()))
 }

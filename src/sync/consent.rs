@@ -6,10 +6,7 @@ use crate::{
     id::AccountId,
     reports::Reports,
     secret::Secret,
-    store::{
-        Store,
-        notes::{Limit, Note, NoteKind},
-    },
+    store::{Item, Limit, Space, Store},
     token::consent::WARN_DAYS,
 };
 use parking_lot::Mutex;
@@ -68,19 +65,19 @@ impl Reminders {
 
 /// A store that cannot tell is no reason to keep silent.
 async fn is_remembered(store: &Store, id: &AccountId, days_left: i64) -> bool {
-    let note = store.notes().look(NoteKind::Reminder, id.as_str()).await;
-    note.ok().flatten().is_some_and(|note| note.text.expose() == days_left.to_string())
+    let entry = store.entries(Space::Reminder).get(id.as_str()).await;
+    entry.ok().flatten().is_some_and(|entry| entry.text.expose() == days_left.to_string())
 }
 
 async fn remember(store: &Store, id: &AccountId, days_left: i64, now_unix: u64) {
-    let note = Note {
-        account: id.clone(),
-        expires_at_ms: now_unix.saturating_add(REMEMBERED_SECS).saturating_mul(1000),
+    let item = Item {
+        account: Some(id.clone()),
+        expires_at_ms: Some(now_unix.saturating_add(REMEMBERED_SECS).saturating_mul(1000)),
         text: Secret::new(days_left.to_string()),
     };
     let limit = Limit { max: REMEMBERED_MAX, now_ms: now_unix.saturating_mul(1000) };
     // This process remembers all the same.
-    let _ = store.notes().put(NoteKind::Reminder, id.as_str(), &note, limit).await;
+    let _ = store.entries(Space::Reminder).put(id.as_str(), &item, limit).await;
 }
 
 #[cfg(test)]

@@ -6,27 +6,22 @@
 
 use super::{Account, Directory, Table, consent::Reminders};
 use crate::{
-    audit::{Action, Actor, Audit, Entry},
     clock::Clock,
     config::{self, Config},
     error_chain::chain,
+    grants::{Grants, Unwritten},
     id::{AccountId, Region},
     lwa::Application,
     reports::Reports,
-    secret::Secret,
-    store::{self, Credential, Lock, Store, Version},
-    token::{Authority, Holder, Refused, TokenManager},
+    store::{self, Credential, Version},
+    token::{Authority, Holder, TokenManager},
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
-use tokio::{
-    sync::Mutex,
-    task::JoinSet,
-    time::{sleep, timeout},
-};
+use tokio::{sync::Mutex, task::JoinSet, time::sleep};
 use tracing::{error, info, warn};
 
 /// How often the store is asked for accounts that other processes added, changed or removed.
@@ -34,8 +29,6 @@ const FOLLOW_INTERVAL: Duration = Duration::from_millis(1500);
 
 /// How many accounts are looked at at a time.
 const CONCURRENCY: usize = 16;
-/// How long one account's lock is waited for before it is put off to the next round.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The records' versions.
 type Versions = BTreeMap<AccountId, Version>;
@@ -51,22 +44,14 @@ struct Seen {
     is_unlistable: bool,
 }
 
-/// What the store holds of an account with a configured refresh token.
-enum Found {
-    Stored(Option<Credential>),
-    /// It does not take the seed.
-    Refused(Box<Refused>),
-}
-
 /// Keeps the directory in step with the configuration and the store. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Enroller {
     pub(super) config: Arc<Config>,
-    store: Store,
+    grants: Grants,
     tokens: TokenManager,
     clock: Arc<dyn Clock>,
     reports: Reports,
-    audit: Audit,
     directory: Directory,
     only: Option<AccountId>,
     pub(super) applications: Arc<BTreeMap<String, Arc<Application>>>,
@@ -81,11 +66,10 @@ impl Enroller {
     #[must_use]
     pub fn new(
         config: Arc<Config>,
-        store: Store,
+        grants: Grants,
         tokens: TokenManager,
         clock: Arc<dyn Clock>,
         reports: Reports,
-        audit: Audit,
     ) -> Self {
         let applications = config.applications.iter().map(|(name, application)| {
             (name.clone(), Arc::new(Application::new(name, application)))
@@ -94,11 +78,10 @@ impl Enroller {
         let (directory, reminders, seen) = (Directory::default(), Arc::default(), Arc::default());
         Self {
             config,
-            store,
+            grants,
             tokens,
             clock,
             reports,
-            audit,
             directory,
             only: None,
             applications,
@@ -125,7 +108,7 @@ impl Enroller {
     /// When the store cannot even be listed. An account whose record cannot be read is enrolled
     /// all the same, and says so when it is used.
     pub async fn enroll(&self) -> Result<(), store::Error> {
-        self.reconcile(&self.store.versions().await?, &HashSet::new()).await;
+        self.reconcile(&self.grants.store().versions().await?, &HashSet::new()).await;
         Ok(())
     }
 
@@ -135,8 +118,8 @@ impl Enroller {
     /// # Errors
     /// When the store cannot be listed.
     pub async fn enroll_one(&self, id: &AccountId) -> Result<Option<Arc<Account>>, store::Error> {
-        let known =
-            self.config.accounts.contains_key(id) || self.store.grants().await?.contains(id);
+        let known = self.config.accounts.contains_key(id)
+            || self.grants.store().grants().await?.contains(id);
         let account = if known { self.admit(id).await.map(Arc::new) } else { None };
         if let Some(account) = &account {
             let mut table = Table::clone(&self.directory.snapshot());
@@ -166,7 +149,7 @@ impl Enroller {
         let remind = async {
             loop {
                 sleep(FOLLOW_INTERVAL).await;
-                let (now, store) = (self.clock.now().unix(), &self.store);
+                let (now, store) = (self.clock.now().unix(), self.grants.store());
                 let (directory, reports) = (&self.directory, &self.reports);
                 self.reminders.warn_of_expiring(directory, reports, store, now).await;
             }
@@ -175,7 +158,7 @@ impl Enroller {
     }
 
     async fn look_at_all(&self, seen: &mut Seen) {
-        match self.store.versions().await {
+        match self.grants.store().versions().await {
             Ok(versions) => {
                 seen.is_unlistable = false;
                 let replaced = self.heal(&versions, seen).await;
@@ -245,16 +228,9 @@ impl Enroller {
     /// sensible can be said of: it is tried again.
     async fn admit(&self, id: &AccountId) -> Option<Account> {
         let config = self.config.accounts.get(id);
-        let found = match config.and_then(|config| config.refresh_token.as_ref()) {
-            Some(seed) => match self.followed(id).await {
-                Ok(None) => self.seed(id, config?, seed).await,
-                found => found.map(Found::Stored),
-            },
-            None => self.store.load(id).await.map(Found::Stored),
-        };
-        let (record, refused) = match found {
-            Ok(Found::Stored(record)) => (Ok(record), None),
-            Ok(Found::Refused(refused)) => (Ok(None), Some(refused)),
+        let (record, refused) = match self.find(id, config).await {
+            Ok(Ok(record)) => (Ok(record), None),
+            Ok(Err(unwritten)) => (Ok(None), Some(unwritten)),
             Err(error) => (Err(error), None),
         };
         let lasting = record.as_ref().err().is_none_or(store::Error::is_lasting);
@@ -302,96 +278,30 @@ impl Enroller {
         }
     }
 
-    /// The record of an account that this process knows already. Its configured refresh token was
-    /// seen at the first time; what has come since is newer, also if another server on this store
-    /// has another one configured.
-    async fn followed(&self, id: &AccountId) -> Result<Option<Credential>, store::Error> {
-        let known = self.directory.snapshot().get(id).is_some_and(|one| !one.holder.is_pending());
-        if known { self.store.load(id).await } else { Ok(None) }
-    }
-
-    /// The account's lock, or `Locked` after a short while.
-    async fn lock(&self, id: &AccountId) -> Result<Lock, store::Error> {
-        let locked = || store::Error::Locked { account: id.clone(), waited: LOCK_PATIENCE };
-        timeout(LOCK_PATIENCE, self.store.lock(id)).await.map_err(|_| locked())?
-    }
-
-    /// Writes the configured refresh token into the record, unless it was written before.
-    async fn seed(
+    /// The account's record, seeded from the configuration if that is called for.
+    ///
+    /// The configured refresh token of an account that this process knows was seen at the first
+    /// time. What has come since is newer, also if another server on this store has another one
+    /// configured.
+    async fn find(
         &self,
         id: &AccountId,
-        config: &config::Account,
-        seed: &Secret,
-    ) -> Result<Found, store::Error> {
-        let _lock = self.lock(id).await?;
-        let record = self.store.load(id).await?;
-        let fingerprint = self.store.fingerprint(seed);
-        let replaces = record.is_some();
-        if let Some(record) = &record
-            && record.seed.as_deref().is_some_and(|known| *known == self.store.fingerprint(seed))
-        {
-            return Ok(Found::Stored(Some(self.refingerprint(record, fingerprint).await)));
-        }
-        // Should the configured one be a mistake: nobody else has the one that it replaces.
-        let before = record.as_ref().filter(|record| {
-            record.application == config.application
-                && !record.reauthorization_required
-                && !record.refresh_token.is_empty()
-        });
-        let mut seeded = Credential {
-            epoch: crate::store::Epoch::random(),
-            account: id.clone(),
-            application: config.application.clone(),
-            region: config.region,
-            refresh_token: seed.clone(),
-            previous_refresh_token: before.map(|record| record.refresh_token.clone()),
-            access_token: None,
-            generation: record.as_ref().map_or(0, |record| record.generation),
-            consented_at: None,
-            updated_at: self.clock.now().unix(),
-            reauthorization_required: false,
-            seed: Some(fingerprint),
+        config: Option<&config::Account>,
+    ) -> Result<Result<Option<Credential>, Box<Unwritten>>, store::Error> {
+        let is_known =
+            self.directory.snapshot().get(id).is_some_and(|one| !one.holder.is_pending());
+        let seed = config.and_then(|config| Some((config, config.refresh_token.as_ref()?)));
+        let stored = match seed {
+            Some(_) if !is_known => None,
+            _ => self.grants.store().load(id).await?,
         };
-        if let Err(error) = self.store.save(&seeded).await {
-            self.record_seed(id, record.is_some(), Some("store_failed")).await;
-            // Newer than what is stored, so that it replaces that in the end.
-            seeded.generation = seeded.generation.saturating_add(1);
-            let refused = Refused { record: seeded, stored: record, error };
-            return Ok(Found::Refused(Box::new(refused)));
-        }
-        self.record_seed(id, replaces, None).await;
-        // At the first start the line about all accounts is enough.
-        if replaces {
-            info!(account = id.as_str(), "refresh token taken from the configuration");
-        }
-        Ok(Found::Stored(Some(seeded)))
-    }
-
-    /// The audit entry of a grant from the configuration. A log that cannot be written is counted
-    /// in the metrics; the account serves all the same.
-    async fn record_seed(&self, id: &AccountId, replaced: bool, failed: Option<&'static str>) {
-        let action = if replaced { Action::AccountChange } else { Action::AccountAdd };
-        let entry = Entry::new(Actor::Server, action).account(id).about("configuration");
-        let entry = failed.into_iter().fold(entry, Entry::failed);
-        if let Err(error) = self.audit.write(entry).await {
-            warn!(account = id.as_str(), error = %chain(&error), "cannot record the new grant");
-        }
-    }
-
-    /// Makes the seed's fingerprint as it is made now, under the account's lock.
-    ///
-    /// One of the first version names a key. Once that key is retired it matches nothing, and the
-    /// configured token would replace the rotated one.
-    async fn refingerprint(&self, record: &Credential, fingerprint: String) -> Credential {
-        let mut record = record.clone();
-        if record.seed.as_deref() != Some(fingerprint.as_str()) {
-            record.seed = Some(fingerprint);
-            if let Err(error) = self.store.save(&record).await {
-                let account = record.account.as_str();
-                warn!(account, error = %chain(&error), "cannot save the new fingerprint");
+        match seed {
+            Some((config, seed)) if stored.is_none() => {
+                let now = self.clock.now().unix();
+                Ok(self.grants.seed(id, config, seed, now).await?.map(Some))
             }
+            _ => Ok(Ok(stored)),
         }
-        record
     }
 
     /// Looks again at every account whose record changed: for those that wait for a person, a key
@@ -445,13 +355,12 @@ impl Enroller {
     /// Reads `holder`'s record and says whether the account must be admitted anew because of it.
     async fn look(&self, holder: &Arc<Holder>) -> Result<bool, store::Error> {
         let (id, account) = (holder.id(), holder.id().as_str());
-        let Some(record) = self.store.load(id).await? else { return Ok(false) };
-        if holder.is_logged_out(&record) {
-            info!(account, "account was logged out");
-            return Ok(true);
-        }
-        if holder.has_moved(&record) || self.is_replaced(holder, &record).await? {
-            info!(account, "another process has connected the account anew, or refreshed it");
+        let Some(record) = self.grants.store().load(id).await? else { return Ok(false) };
+        if holder.has_moved(&record) || holder.is_replaced(&record) {
+            match record.refresh_token.is_empty() {
+                true => info!(account, "account was logged out"),
+                false => info!(account, "the account was connected anew by another process"),
+            }
             return Ok(true);
         }
         holder.remember_consent(&record);
@@ -459,20 +368,5 @@ impl Enroller {
             info!(account, "account can be used again");
         }
         Ok(false)
-    }
-
-    /// Whether a person put another grant there. Looked at twice: at first a refresh of this very
-    /// process may just have replaced what was read.
-    async fn is_replaced(
-        &self,
-        holder: &Holder,
-        record: &Credential,
-    ) -> Result<bool, store::Error> {
-        if !holder.is_replaced(record) {
-            return Ok(false);
-        }
-        let _lock = self.lock(holder.id()).await?;
-        let record = self.store.load(holder.id()).await?;
-        Ok(record.is_some_and(|record| holder.is_replaced(&record)))
     }
 }

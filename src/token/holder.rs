@@ -5,8 +5,7 @@ use crate::{
     clock::Now,
     id::{AccountId, Region},
     lwa::Application,
-    secret::Secret,
-    store::Credential,
+    store::{Credential, Epoch},
 };
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
@@ -44,11 +43,10 @@ pub struct Holder {
     pub(super) last_error: Mutex<Option<String>>,
     /// The newest record, while the store does not take it.
     pub(super) unsaved: Mutex<Option<Unsaved>>,
-    /// The refresh token in the store, as this process last read or wrote it.
-    pub(super) stored: Mutex<Option<Secret>>,
-    /// The refresh token that LWA called dead while the store could not be told: finding it again
-    /// is no news.
-    pub(super) dead: Mutex<Option<Secret>>,
+    /// The record in the store, as this process last read or wrote it.
+    pub(super) stored: Mutex<Option<RecordId>>,
+    /// The record whose grant LWA called dead, which the store does not say yet.
+    pub(super) dead: Mutex<Option<RecordId>>,
     /// Seconds since 1970.
     pub(super) consented_at: Mutex<Option<u64>>,
     /// The request that the refresh under way was begun for.
@@ -112,16 +110,11 @@ impl Holder {
             && (self.region != record.region || self.application.name() != record.application)
     }
 
-    /// Whether `record` holds another refresh token than this process knows: a person connected the
-    /// account anew, or another process refreshed a token that rotates. The two cannot be told
-    /// apart once the new grant was refreshed, and to take the record over is right for both.
-    ///
-    /// Certain only under the account's lock: this process may have saved since `record` was read.
+    /// Whether `record` is of another consent than this process knows: the account was connected
+    /// anew, or logged out.
     #[must_use]
     pub fn is_replaced(&self, record: &Credential) -> bool {
-        let stored = self.stored.lock();
-        !record.reauthorization_required
-            && stored.as_ref().is_some_and(|stored| *stored != record.refresh_token)
+        self.stored.lock().is_some_and(|stored| stored.epoch != record.epoch)
     }
 
     /// Whether there was a record when this process last looked.
@@ -130,30 +123,22 @@ impl Holder {
         self.stored.lock().is_some()
     }
 
-    /// Whether `record` says that the account was logged out, which is news: it holds no token.
-    #[must_use]
-    pub fn is_logged_out(&self, record: &Credential) -> bool {
-        let is_news = self.stored.lock().as_ref().is_none_or(|stored| !stored.is_empty());
-        record.refresh_token.is_empty() && record.reauthorization_required && is_news
-    }
-
     /// The record that the store does not take, if it goes on from the one that is `stored` there.
     ///
-    /// Otherwise it is given up: another process has gone on, a person has connected the account
-    /// anew, or it was removed. Call it under the account's lock.
+    /// Otherwise it is given up: another process has gone on, the account was connected anew, or it
+    /// was removed.
     pub(super) fn successor(&self, stored: Option<&Credential>) -> Option<Credential> {
-        let base = self.stored.lock();
+        let base = *self.stored.lock();
         let goes_on = |unsaved: &Credential| match stored {
-            Some(stored) => {
-                let known = [&*base, &unsaved.previous_refresh_token].map(Option::as_ref);
-                // The same one is there if only its last sync failed: it may yet be lost.
-                stored == unsaved
-                    || unsaved.generation > stored.generation
-                        && (stored.refresh_token == unsaved.refresh_token
-                            || known.contains(&Some(&stored.refresh_token)))
-            }
-            // Never saved, or removed since?
             None => base.is_none(),
+            // The same one is there if only its last sync failed: it may yet be lost.
+            Some(stored) if stored == unsaved || Some(RecordId::of(stored)) == base => true,
+            Some(stored) => {
+                let ours = [Some(&unsaved.refresh_token), unsaved.previous_refresh_token.as_ref()];
+                stored.epoch == unsaved.epoch
+                    && stored.generation < unsaved.generation
+                    && ours.contains(&Some(&stored.refresh_token))
+            }
         };
         let mut unsaved = self.unsaved.lock();
         unsaved.take_if(|unsaved| !goes_on(&unsaved.record));
@@ -191,9 +176,7 @@ impl Holder {
     /// Forgets every token: the account is gone. Callers that have one keep it until they are done.
     pub(super) fn wipe(&self, now: Now) {
         self.current.store(None);
-        for secret in [&self.stored, &self.dead] {
-            *secret.lock() = None;
-        }
+        (*self.stored.lock(), *self.dead.lock()) = (None, None);
         *self.unsaved.lock() = None;
         self.note_failure(slot::Failure::NotConnected, "the account was removed", now);
     }
@@ -204,6 +187,19 @@ impl Holder {
 
     pub(super) fn good(&self, now: Now) -> Option<Arc<AccessToken>> {
         self.current.load_full().filter(|token| !token.life.is_expired(now))
+    }
+}
+
+/// Which record of an account it is: another one after each consent and each refresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RecordId {
+    epoch: Epoch,
+    generation: u64,
+}
+
+impl RecordId {
+    pub(super) fn of(record: &Credential) -> Self {
+        Self { epoch: record.epoch, generation: record.generation }
     }
 }
 

@@ -25,12 +25,14 @@ use crate::{
     clock::{Clock, Now},
     config,
     error_chain::chain,
+    grants::{Grants, Unwritten},
     id::{AccountId, Region},
     lwa::{Application, LwaClient},
     metrics::{Metrics, Trigger},
     reports::Reports,
-    store::{self, Credential, Store},
+    store::{self, Credential},
 };
+use holder::RecordId;
 use slot::{Failure, Policy, Rejected, Want};
 use std::{
     fmt,
@@ -52,17 +54,6 @@ pub struct Replacement {
     pub failed: Option<Error>,
 }
 
-/// A record that the store does not take.
-#[derive(Debug)]
-pub struct Refused {
-    /// The record.
-    pub record: Credential,
-    /// What the store holds of the account instead.
-    pub stored: Option<Credential>,
-    /// Why it does not take the record.
-    pub error: store::Error,
-}
-
 /// Hands out access tokens and keeps them fresh. Cheap to clone.
 #[derive(Clone)]
 pub struct TokenManager(Arc<Inner>);
@@ -75,7 +66,7 @@ pub struct Surroundings {
     /// Is asked for tokens.
     pub lwa: LwaClient,
     /// Keeps grants.
-    pub store: Store,
+    pub grants: Grants,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Where what happens is reported.
@@ -90,7 +81,7 @@ struct Inner {
     config: config::Token,
     clock: Arc<dyn Clock>,
     lwa: LwaClient,
-    store: Store,
+    grants: Grants,
     metrics: Arc<Metrics>,
     announcer: announce::Announcer,
     control: Handle,
@@ -114,7 +105,7 @@ impl TokenManager {
             policy: Policy::new(config),
             clock: with.clock,
             lwa: with.lwa,
-            store: with.store,
+            grants: with.grants,
             metrics: with.metrics,
             announcer: announce::Announcer::new(with.reports),
             control: with.control,
@@ -141,7 +132,7 @@ impl TokenManager {
     /// without a refresh.
     pub fn recall(&self, holder: &Arc<Holder>, record: &Credential) {
         let now = self.0.clock.now();
-        *holder.stored.lock() = Some(record.refresh_token.clone());
+        *holder.stored.lock() = Some(RecordId::of(record));
         holder.remember_consent(record);
         if record.reauthorization_required {
             self.0.announcer.known_dead(holder.id());
@@ -166,9 +157,9 @@ impl TokenManager {
 
     /// Takes over a record that the store refuses: it serves from memory, and is saved when that
     /// can be.
-    pub fn recall_refused(&self, holder: &Holder, refused: Refused) {
-        let Refused { record, stored, error } = refused;
-        *holder.stored.lock() = stored.map(|stored| stored.refresh_token);
+    pub fn recall_refused(&self, holder: &Holder, refused: Unwritten) {
+        let Unwritten { record, stored, error } = refused;
+        *holder.stored.lock() = stored.as_ref().map(RecordId::of);
         holder.remember_consent(&record);
         self.0.put_off(holder, record, &error);
     }
@@ -203,7 +194,7 @@ impl TokenManager {
 
     /// Forgets failures if `record` brings a grant that is not known to be dead.
     pub fn reconnected(&self, holder: &Arc<Holder>, record: &Credential) -> bool {
-        let known_dead = holder.dead.lock().as_ref() == Some(&record.refresh_token);
+        let known_dead = *holder.dead.lock() == Some(RecordId::of(record));
         if record.reauthorization_required || known_dead {
             return false;
         }

@@ -1,14 +1,19 @@
-//! One refresh, from the account's lock to the published token.
+//! One refresh, from the account's lease to the published token.
 //!
-//! The order keeps grants alive: take the lock all processes share, read the record again, ask
-//! LWA, make a changed refresh token durable, only then use the access token it came with.
+//! The order keeps grants alive: lease the account, read the record again, ask LWA, make a changed
+//! refresh token durable, only then use the access token it came with. Nothing is locked while LWA
+//! is asked: what is written is an update of the very record that the refresh began with.
 
-use super::{AccessToken, Holder, Inner, Obstacle, holder::Unsaved, slot};
+use super::{
+    AccessToken, Holder, Inner, Obstacle,
+    holder::{RecordId, Unsaved},
+    slot,
+};
 use crate::{
     error_chain::chain,
     lwa::{self, LwaFailure},
     metrics::{RefreshOutcome, Trigger},
-    store::{self, Credential, StoredAccessToken},
+    store::{self, Began, Credential, Lease, StoredAccessToken, Versioned},
 };
 use slot::{Failure, Life};
 use std::{
@@ -17,8 +22,23 @@ use std::{
 };
 use tracing::{error, info, warn};
 
-/// How long settling waits for the account's lock.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
+/// Longer than a refresh takes. The lease of a process that was killed ends with it.
+const LEASE: Duration = Duration::from_secs(120);
+/// How long a refresh waits for that of another process.
+const LEASE_WAIT: Duration = Duration::from_secs(15);
+/// How often a grant is looked at whose record is replaced while LWA is asked.
+const TRIES: u32 = 3;
+
+/// Where a refresh writes.
+struct Place<'a> {
+    holder: &'a Holder,
+    began: Base,
+    lease: Option<Lease>,
+}
+
+/// The record in the store that a refresh began with, none if there was none; or why it could not be
+/// read.
+type Base = Result<Option<Began>, store::Error>;
 
 /// Why a refresh brought nothing.
 #[derive(Debug, thiserror::Error)]
@@ -147,22 +167,34 @@ impl Inner {
         self.background.push(&holder, now);
     }
 
+    /// A token of the account's grant. A grant that was connected anew, or refreshed elsewhere,
+    /// while LWA was asked is looked at again.
     async fn fetch(&self, holder: &Holder) -> Result<AccessToken, Error> {
         if holder.is_pending() {
             return Err(Error::Pending);
         }
+        for _ in 1..TRIES {
+            match self.fetch_once(holder).await {
+                Err(Error::Store(store::Error::Superseded { .. })) => {}
+                done => return done,
+            }
+        }
+        self.fetch_once(holder).await
+    }
+
+    async fn fetch_once(&self, holder: &Holder) -> Result<AccessToken, Error> {
         let known = holder.slot.lock().generation();
-        let _lock = self.store.lock(&holder.id).await.map_err(Error::Store)?;
-        // After the lock: who waits for one account's lock takes no place from other accounts.
+        let lease = self.lease(holder).await?;
+        // After the lease: who waits for one account takes no place from other accounts.
         if self.lwa_calls.available_permits() == 0 {
             self.metrics.lwa_concurrency_hit();
         }
         let _place = self.lwa_calls.acquire().await.map_err(|_| Error::BadToken)?;
-        let record = self.newest_record(holder).await?.ok_or(Error::NoGrant)?;
+        let (record, began) = self.newest_record(holder).await?;
         if holder.has_moved(&record) {
             return Err(Error::Moved);
         }
-        // Another process may have refreshed while this one waited for the lock.
+        // Another process may have refreshed while this one waited for the lease.
         if record.generation > known
             && let Some(token) = self.stored_token(&record, self.clock.now())
             && !token.life.is_expired(self.clock.now())
@@ -173,17 +205,27 @@ impl Inner {
             self.announcer.known_dead(&holder.id);
             return Err(Error::KnownDead);
         }
-        let attempts = match holder.slot.lock().failures() {
-            0 => self.config.lwa_attempts_max,
-            _ => 1,
-        };
-        let (record, granted) = self.ask_lwa(holder, record, attempts).await?;
-        self.keep(holder, record, known, granted).await
+        let place = Place { holder, began, lease };
+        let (record, granted) = self.ask_lwa(&place, record).await?;
+        self.keep(&place, record, known, granted).await
     }
 
-    /// The store's record, or the newer one that the store would not take yet.
-    async fn newest_record(&self, holder: &Holder) -> Result<Option<Credential>, Error> {
-        let stored = match self.store.load(&holder.id).await {
+    /// Leases the account from the store. None if there is nothing to lease, or the disk takes
+    /// nothing: within this process the slot keeps other refreshes away, and a record that was
+    /// written meanwhile is not overwritten.
+    async fn lease(&self, holder: &Holder) -> Result<Option<Lease>, Error> {
+        match self.grants.store().lease_grant(&holder.id, LEASE, LEASE_WAIT).await {
+            Ok(lease) => Ok(Some(lease)),
+            Err(store::Error::Superseded { .. }) => Ok(None),
+            Err(error) if error.takes_nothing() => Ok(None),
+            Err(error) => Err(Error::Store(error)),
+        }
+    }
+
+    /// The store's record, or the newer one that the store would not take yet, and what the store
+    /// holds.
+    async fn newest_record(&self, holder: &Holder) -> Result<(Credential, Base), Error> {
+        let stored = match self.grants.store().grant(&holder.id).await {
             Ok(stored) => stored,
             // A store that is away says nothing about what it holds; a record that does not open
             // may be newer than ours.
@@ -191,41 +233,46 @@ impl Inner {
             Err(error) => {
                 let unsaved = holder.unsaved.lock();
                 let record = unsaved.as_ref().map(|unsaved| unsaved.record.clone());
-                return record.map(Some).ok_or(Error::Store(error));
+                return match record {
+                    Some(record) => Ok((record, Err(error))),
+                    None => Err(Error::Store(error)),
+                };
             }
         };
-        let successor = holder.successor(stored.as_ref());
-        *holder.stored.lock() = stored.as_ref().map(|record| record.refresh_token.clone());
-        Ok(successor.or(stored))
+        let successor = holder.successor(stored.as_ref().map(|stored| &stored.value));
+        *holder.stored.lock() = stored.as_ref().map(|stored| RecordId::of(&stored.value));
+        let began = stored.as_ref().map(Versioned::began);
+        let record = successor.or(stored.map(|stored| stored.value)).ok_or(Error::NoGrant)?;
+        Ok((record, Ok(began)))
     }
 
     /// Asks LWA with the current refresh token, then once with what may be behind a dead one.
     async fn ask_lwa(
         &self,
-        holder: &Holder,
+        place: &Place<'_>,
         mut record: Credential,
-        attempts: u32,
     ) -> Result<(Credential, lwa::Granted), Error> {
+        let holder = place.holder;
         let application = &holder.application;
+        let attempts = match holder.slot.lock().failures() {
+            0 => self.config.lwa_attempts_max,
+            _ => 1,
+        };
         match self.lwa.refresh(application, &record.refresh_token, attempts).await {
             Ok(granted) => return Ok((record, granted)),
             Err(lwa::Error::InvalidGrant) => {}
             Err(error) => return Err(Error::Lwa(error)),
         }
-        // A person may have reconnected the account while LWA was asked.
-        let again = self.store.load(&holder.id).await.map_err(Error::Store)?;
-        let base = holder.stored.lock().clone();
-        let other = match again {
-            Some(newer) if Some(&newer.refresh_token) != base.as_ref() => {
-                record = newer;
-                Some(record.refresh_token.clone())
-            }
-            _ => record.previous_refresh_token.clone(),
-        };
-        if let Some(refresh_token) = other {
-            match self.lwa.refresh(application, &refresh_token, 1).await {
+        // A person may have connected the account anew while LWA was asked.
+        let again = self.grants.store().grant(&holder.id).await.map_err(Error::Store)?;
+        if *holder.stored.lock() != again.map(|again| RecordId::of(&again.value)) {
+            let account = holder.id.clone();
+            return Err(Error::Store(store::Error::Superseded { account }));
+        }
+        if let Some(previous) = record.previous_refresh_token.clone() {
+            match self.lwa.refresh(application, &previous, 1).await {
                 Ok(granted) => {
-                    record.refresh_token = refresh_token;
+                    record.refresh_token = previous;
                     return Ok((record, granted));
                 }
                 Err(lwa::Error::InvalidGrant) => {}
@@ -236,16 +283,22 @@ impl Inner {
         record.access_token = None;
         record.updated_at = self.clock.now().unix();
         self.announcer.dead(holder, record.updated_at).await;
-        let saved = self.try_save(holder, &record).await;
-        // Where the mark is saved, its absence is news: somebody connected the account again.
-        *holder.dead.lock() = saved.is_err().then_some(record.refresh_token);
+        let saved = match place.began {
+            Ok(began) => self.try_save(holder, &record, began, place.lease.as_ref()).await,
+            Err(_) => Ok(false),
+        };
+        if let Err(error @ store::Error::Superseded { .. }) = saved {
+            return Err(Error::Store(error));
+        }
+        // Where the mark is saved, its absence says that the account was connected anew.
+        *holder.dead.lock() = (!saved.unwrap_or(false)).then(|| RecordId::of(&record));
         Err(Error::GrantDead)
     }
 
-    /// Makes the answer durable and a token of it.
+    /// Makes the response durable and a token of it.
     async fn keep(
         &self,
-        holder: &Holder,
+        place: &Place<'_>,
         mut record: Credential,
         known: u64,
         granted: lwa::Granted,
@@ -257,7 +310,7 @@ impl Inner {
             .ok_or(Error::BadToken)?;
         // An absent or empty refresh token never replaces the one there is.
         let rotated = granted.refresh_token.filter(|new| *new != record.refresh_token);
-        let changed = rotated.is_some();
+        let tries = if rotated.is_some() { 3 } else { 1 };
         if let Some(new) = rotated {
             record.previous_refresh_token = Some(std::mem::replace(&mut record.refresh_token, new));
         }
@@ -268,24 +321,38 @@ impl Inner {
             issued_at: now.unix(),
             expires_at: now.unix().saturating_add(granted.expires_in.as_secs()),
         });
-        self.save(holder, record, changed).await;
+        self.save(place, record, tries).await?;
         Ok(token)
     }
 
-    /// Saves `record`. A rotated refresh token is tried longer, because nobody else has it. When
+    /// Saves `record`. A rotated refresh token is tried longer, because nothing else has it. When
     /// the disk still refuses, the record stays in memory, serves on and is saved when it can be.
-    async fn save(&self, holder: &Holder, record: Credential, rotated: bool) {
-        let tries: u32 = if rotated { 3 } else { 1 };
-        for attempt in 1..=tries {
-            match self.try_save(holder, &record).await {
-                Ok(()) => return,
-                Err(error) if attempt == tries => return self.put_off(holder, record, &error),
-                Err(_) => tokio::time::sleep(Duration::from_millis(100) * attempt).await,
+    async fn save(&self, place: &Place<'_>, record: Credential, tries: u32) -> Result<(), Error> {
+        let began = match &place.began {
+            Ok(began) => *began,
+            Err(error) => {
+                self.put_off(place.holder, record, error);
+                return Ok(());
             }
+        };
+        let mut attempt = 1;
+        loop {
+            match self.try_save(place.holder, &record, began, place.lease.as_ref()).await {
+                Ok(_) => return Ok(()),
+                Err(error @ store::Error::Superseded { .. }) => return Err(Error::Store(error)),
+                Err(_) if attempt < tries => {
+                    tokio::time::sleep(Duration::from_millis(100) * attempt).await;
+                }
+                Err(error) => {
+                    self.put_off(place.holder, record, &error);
+                    return Ok(());
+                }
+            }
+            attempt += 1;
         }
     }
 
-    /// Keeps `record` in memory until the store takes it, and says so once.
+    /// Keeps `record` in memory until the store takes it, and logs so once.
     pub(super) fn put_off(&self, holder: &Holder, record: Credential, error: &store::Error) {
         let (unsaved, is_first) = Unsaved::new(record, &self.unsaved);
         let known = holder.unsaved.lock().replace(unsaved).is_some();
@@ -298,14 +365,23 @@ impl Inner {
         }
     }
 
-    async fn try_save(&self, holder: &Holder, record: &Credential) -> Result<(), store::Error> {
-        let saved = self.store.save(record).await;
-        self.metrics.store_write(saved.is_ok());
+    async fn try_save(
+        &self,
+        holder: &Holder,
+        record: &Credential,
+        began: Option<Began>,
+        lease: Option<&Lease>,
+    ) -> Result<bool, store::Error> {
+        let saved = self.grants.update(record, began, lease).await;
+        match &saved {
+            Err(store::Error::Superseded { .. }) => {}
+            saved => self.metrics.store_write(saved.is_ok()),
+        }
         if saved.is_ok() {
-            *holder.stored.lock() = Some(record.refresh_token.clone());
+            *holder.stored.lock() = Some(RecordId::of(record));
             *holder.unsaved.lock() = None;
         }
-        saved
+        saved.map(|()| true)
     }
 
     /// Saves what the store would not take before, unless the store has gone on since.
@@ -313,14 +389,10 @@ impl Inner {
         if holder.unsaved.lock().is_none() {
             return Ok(());
         }
-        // Tried again soon, and others wait for their turn.
-        let locked =
-            || store::Error::Locked { account: holder.id.clone(), waited: SETTLE_PATIENCE };
-        let lock = tokio::time::timeout(SETTLE_PATIENCE, self.store.lock(&holder.id)).await;
-        let _lock = lock.map_err(|_| locked())??;
-        let stored = self.store.load(&holder.id).await?;
-        if let Some(record) = holder.successor(stored.as_ref()) {
-            self.try_save(holder, &record).await?;
+        let stored = self.grants.store().grant(&holder.id).await?;
+        if let Some(record) = holder.successor(stored.as_ref().map(|stored| &stored.value)) {
+            let began = stored.as_ref().map(Versioned::began);
+            self.try_save(holder, &record, began, None).await?;
         }
         let still_unsaved = self.unsaved.load(Ordering::SeqCst);
         info!(account = holder.id.as_str(), still_unsaved, "the store takes records again");

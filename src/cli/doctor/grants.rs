@@ -6,6 +6,7 @@
 
 use super::{Finding, joined, network::Ways, profiles::not_approved, store::Known};
 use crate::{
+    audit::{Action, Actor, Audit, Entry},
     cli::{
         exit_code, note,
         session::{Wish, from_server, unknown},
@@ -14,10 +15,11 @@ use crate::{
     clock::{Clock, SystemClock},
     config::Config,
     error_chain::chain,
+    grants::Grants,
     id::AccountId,
     lwa::{self, Application, Granted, LwaClient, LwaFailure},
     secret::Secret,
-    store::{self, Credential, Epoch, Lock, Store, StoredAccessToken},
+    store::{self, Credential, Lease, Store, StoredAccessToken, Versioned, fingerprint},
     token::consent::{WARN_DAYS, days_left},
 };
 use std::{sync::Arc, time::Duration};
@@ -30,6 +32,8 @@ use tokio::{
 /// For all accounts together.
 const TIMEOUT: Duration = Duration::from_secs(40);
 const CONCURRENCY: usize = 8;
+/// For the lease of an account, and longer than Login with Amazon is waited for.
+const LEASE: Duration = Duration::from_secs(15);
 
 /// Checks the `wanted` accounts, or all of them.
 pub(super) async fn check(client: Client, known: Vec<Known>, wanted: &[AccountId]) -> Vec<Finding> {
@@ -68,7 +72,7 @@ pub(super) async fn check(client: Client, known: Vec<Known>, wanted: &[AccountId
 #[derive(Clone)]
 pub(super) struct Client {
     pub(super) config: Arc<Config>,
-    store: Option<Store>,
+    grants: Option<Grants>,
     server: Option<Server>,
     pub(super) ways: Ways,
 }
@@ -80,7 +84,11 @@ impl Client {
         server: Option<Server>,
         ways: Ways,
     ) -> Self {
-        Self { config, store, server, ways }
+        let grants = store.map(|store| {
+            let audit = Audit::of_store(&store, &config.audit, Arc::new(SystemClock));
+            Grants::new(store, audit)
+        });
+        Self { config, grants, server, ways }
     }
 
     /// One grant, and if it is alive, its profiles.
@@ -102,56 +110,69 @@ impl Client {
 
     async fn refresh(&self, account: &Known) -> Result<Secret, Finding> {
         let id = &account.id;
-        let (_lock, record) = self.hold(id).await.map_err(|error| {
+        let (lease, found) = self.lease(id).await.map_err(|error| {
             let text = format!("{id}: not tried: {}", chain(&error));
             Finding::error("grant", text, "`adsproxy account show` has the state")
         })?;
-        match self.ask_lwa(account, record).await {
+        match self.ask_lwa(account, found, lease.as_ref()).await {
             Ok(granted) => Ok(granted.access_token),
             Err(None) => Err(dead(id, "it is not connected")),
             Err(Some(error)) => Err(judge_refusal(id, &account.application, &error)),
         }
     }
 
-    /// The account's record, held against a process that would refresh the same token meanwhile.
-    /// A record that cannot be read is an error: what is saved later must not replace it.
-    async fn hold(
+    /// The account's record, leased so that no other process refreshes it meanwhile. A record that
+    /// cannot be read is an error: what is saved later must not replace it.
+    async fn lease(
         &self,
         id: &AccountId,
-    ) -> Result<(Option<Lock>, Option<Credential>), store::Error> {
-        let Some(store) = &self.store else { return Ok((None, None)) };
-        let lock = store.lock(id).await?;
-        Ok((Some(lock), store.load(id).await?))
+    ) -> Result<(Option<Lease>, Option<Versioned<Credential>>), store::Error> {
+        let Some(grants) = &self.grants else { return Ok((None, None)) };
+        let lease = match grants.store().lease_grant(id, LEASE, LEASE).await {
+            // There is no record: only the configuration has a refresh token.
+            Err(store::Error::Superseded { .. }) => None,
+            lease => Some(lease?),
+        };
+        Ok((lease, grants.store().grant(id).await?))
     }
 
     /// Refreshes once, and saves only what was rotated. `None`: there is no refresh token.
     async fn ask_lwa(
         &self,
         account: &Known,
-        record: Option<Credential>,
+        found: Option<Versioned<Credential>>,
+        lease: Option<&Lease>,
     ) -> Result<Granted, Option<lwa::Error>> {
         let configured = self.config.applications.get(&account.application).ok_or(None)?;
         let application = Application::new(&account.application, configured);
-        let is_seeded = |record: &Credential| match (&account.seed, &self.store) {
-            (Some(seed), Some(store)) => {
-                record.seed.as_ref().is_some_and(|known| *known == store.fingerprint(seed))
-            }
-            _ => true,
+        let seed = account.seed.as_ref();
+        let is_seeded = |found: &Versioned<Credential>| {
+            seed.is_none_or(|seed| found.value.seed.as_ref() == Some(&fingerprint(seed)))
         };
-        let record = record.filter(is_seeded);
-        if record.as_ref().is_some_and(|record| record.reauthorization_required) {
+        let found = found.filter(is_seeded);
+        let record = found.as_ref().map(|found| &found.value);
+        if record.is_some_and(|record| record.reauthorization_required) {
             return Err(Some(lwa::Error::InvalidGrant));
         }
-        let current = record.as_ref().map(|record| &record.refresh_token);
-        let current = current.or(account.seed.as_ref()).filter(|token| !token.is_empty());
-        let previous = record.as_ref().and_then(|record| record.previous_refresh_token.as_ref());
+        let current = record.map(|record| &record.refresh_token);
+        let current = current.or(seed).filter(|token| !token.is_empty());
+        let previous = record.and_then(|record| record.previous_refresh_token.as_ref());
         let lwa = LwaClient::new(self.ways.lwa.clone());
         let mut outcome = Err(None);
         for token in current.into_iter().chain(previous) {
             let attempts = self.config.token.lwa_attempts_max;
             outcome = lwa.refresh(&application, token, attempts).await.map_err(Some);
-            if let Ok(granted) = &outcome {
-                self.keep_rotated(account, record.as_ref(), token, granted).await;
+            if let (Ok(granted), Some(grants)) = (&outcome, &self.grants)
+                && let Some(rotated) = granted.refresh_token.as_ref().filter(|new| *new != token)
+            {
+                let tokens = (token, rotated, granted);
+                let kept = self.keep_rotated(grants, account, found.as_ref(), lease, tokens).await;
+                if let Err(error) = kept {
+                    let (id, error) = (&account.id, chain(&error));
+                    note(format_args!(
+                        "warning: the new refresh token of {id} is not saved: {error}"
+                    ));
+                }
             }
             if !matches!(outcome, Err(Some(lwa::Error::InvalidGrant))) {
                 break;
@@ -160,45 +181,42 @@ impl Client {
         outcome
     }
 
+    /// Saves the refresh token that has replaced `used`.
     async fn keep_rotated(
         &self,
+        grants: &Grants,
         account: &Known,
-        record: Option<&Credential>,
-        used: &Secret,
-        granted: &Granted,
-    ) {
-        let (Some(store), Some(rotated)) = (&self.store, &granted.refresh_token) else { return };
-        if rotated == used {
-            return;
-        }
-        let issued_at = SystemClock.now().unix();
-        let expires_at = issued_at + granted.expires_in.as_secs();
-        let token = granted.access_token.clone();
+        found: Option<&Versioned<Credential>>,
+        lease: Option<&Lease>,
+        (used, rotated, granted): (&Secret, &Secret, &Granted),
+    ) -> Result<(), store::Error> {
+        let now = SystemClock.now().unix();
+        let found = match found {
+            Some(found) => found.clone(),
+            None => {
+                let config = self.config.accounts.get(&account.id);
+                let (Some(config), Some(seed)) = (config, &account.seed) else { return Ok(()) };
+                let seeded = grants.seed(&account.id, config, seed, now).await?;
+                seeded.map_err(|unwritten| unwritten.error)?;
+                let Some(found) = grants.store().grant(&account.id).await? else { return Ok(()) };
+                found
+            }
+        };
         let record = Credential {
-            // The same consent.
-            epoch: record.map_or_else(Epoch::random, |record| record.epoch),
-            account: account.id.clone(),
-            application: account.application.clone(),
-            region: account.region,
             refresh_token: rotated.clone(),
             previous_refresh_token: Some(used.clone()),
-            access_token: Some(StoredAccessToken { token, issued_at, expires_at }),
-            generation: record.map_or(0, |record| record.generation) + 1,
-            consented_at: record.and_then(|record| record.consented_at),
-            updated_at: issued_at,
-            reauthorization_required: false,
-            seed: match (record, &account.seed) {
-                (Some(record), _) => record.seed.clone(),
-                (None, seed) => seed.as_ref().map(|seed| store.fingerprint(seed)),
-            },
+            access_token: Some(StoredAccessToken {
+                token: granted.access_token.clone(),
+                issued_at: now,
+                expires_at: now + granted.expires_in.as_secs(),
+            }),
+            generation: found.value.generation + 1,
+            updated_at: now,
+            ..found.value.clone()
         };
-        if let Err(error) = store.save(&record).await {
-            note(format_args!(
-                "warning: the new refresh token of {} is not saved: {}",
-                account.id,
-                chain(&error)
-            ));
-        }
+        let entry = Entry::new(Actor::cli(), Action::TokenRefresh).account(&account.id);
+        let entry = entry.generation(record.generation);
+        grants.update_and_record(&record, found.began(), lease, entry).await
     }
 }
 

@@ -1,4 +1,4 @@
-//! Puts accounts into the store, several at a time, each under its lock and with its audit entry.
+//! Puts accounts into the store, several at a time, each with its audit entry.
 
 use super::{
     plan::unknown_application,
@@ -6,10 +6,11 @@ use super::{
     report::{Outcome, Progress, Record},
 };
 use crate::{
-    audit::{self, Action, Actor, Audit},
+    audit::{self, Actor},
     config::{Config, DEFAULT_APPLICATION},
+    grants::{Consent, Grants, added_or_changed},
     secret::Secret,
-    store::{Credential, Epoch, Store},
+    store::{Credential, fingerprint},
 };
 use anyhow::{Context as _, bail};
 use std::sync::Arc;
@@ -33,8 +34,7 @@ struct Applied {
 /// Decides on every record and carries it out.
 #[derive(Debug)]
 pub(super) struct Importer {
-    pub(super) store: Store,
-    pub(super) audit: Audit,
+    pub(super) grants: Grants,
     pub(super) config: Arc<Config>,
     pub(super) replace: bool,
     pub(super) dry_run: bool,
@@ -89,28 +89,26 @@ impl Importer {
 
     /// Looks at the account in the store and changes it if that is called for.
     async fn apply(&self, entry: &Entry) -> anyhow::Result<Applied> {
-        // To read a record needs no lock: it is replaced as a whole.
-        let _lock = match self.dry_run {
-            true => None,
-            false => Some(self.store.lock(&entry.alias).await?),
-        };
-        let existing = self.store.load(&entry.alias).await?;
-        let applied = self.decide(entry, existing.as_ref())?;
-        if let Some(record) = applied.record.as_ref().filter(|_| !self.dry_run) {
-            let action = match existing {
-                None => Action::AccountAdd,
-                Some(_) => Action::AccountChange,
-            };
-            let entry =
-                audit::Entry::new(Actor::cli(), action).account(&entry.alias).about("import");
-            let save = async { anyhow::Ok(self.store.save(record).await?) };
-            self.audit.around(entry, "store_failed", save).await?;
+        if self.dry_run {
+            let existing = self.grants.store().load(&entry.alias).await?;
+            return self.decide(entry, existing.as_ref());
         }
-        Ok(applied)
+        let mut applied = None;
+        let decide = |existing: Option<&Credential>| {
+            let decided = self.decide(entry, existing)?;
+            Ok::<_, anyhow::Error>(applied.insert(decided).record.clone())
+        };
+        let audited = |is_change| {
+            let action = added_or_changed(is_change);
+            audit::Entry::new(Actor::cli(), action).account(&entry.alias).about("import")
+        };
+        self.grants.put(&entry.alias, &[], audited, decide).await?;
+        applied.context("it was not decided on")
     }
 
     fn decide(&self, entry: &Entry, existing: Option<&Credential>) -> anyhow::Result<Applied> {
-        let fresh = self.fresh(entry, existing)?;
+        let consent = self.consent(entry, existing)?;
+        let fresh = consent.clone().replacing(&entry.alias, None, self.now);
         let applied =
             |outcome, notes, record| Ok(Applied { outcome, notes, record, fresh: fresh.clone() });
         let Some(existing) = existing else {
@@ -131,9 +129,9 @@ impl Importer {
         if !self.replace {
             return applied(Outcome::Differs, differences, None);
         }
-        let is_same_application = existing.application == fresh.application;
         let record = if is_same_grant && !is_dead {
             // In another place; the store may hold a newer token of it.
+            let is_same_application = existing.application == fresh.application;
             Credential {
                 region: fresh.region,
                 application: fresh.application.clone(),
@@ -143,30 +141,21 @@ impl Importer {
                 ..existing.clone()
             }
         } else {
-            // Should the imported token be the older one, the account goes on with what it had.
-            let is_fallback =
-                !is_dead && is_same_application && existing.refresh_token != fresh.refresh_token;
-            Credential {
-                previous_refresh_token: is_fallback.then(|| existing.refresh_token.clone()),
-                generation: existing.generation,
-                // A running server knows by its absence that another grant was put there.
-                access_token: None,
-                ..fresh.clone()
-            }
+            consent.replacing(&entry.alias, Some(existing), self.now)
         };
         applied(Outcome::Replaced, differences, Some(record))
     }
 
     /// Whether `token` is the account's grant, or one that it has come from.
     fn is_same_grant(&self, existing: &Credential, token: &Secret) -> bool {
-        let is_seed = |seed: &String| *seed == self.store.fingerprint(token);
+        let is_seed = |seed: &String| *seed == fingerprint(token);
         existing.refresh_token == *token
             || existing.previous_refresh_token.as_ref() == Some(token)
             || existing.seed.as_ref().is_some_and(is_seed)
     }
 
-    /// The record of an account that is new, in the place of the existing one if it names none.
-    fn fresh(&self, entry: &Entry, existing: Option<&Credential>) -> anyhow::Result<Credential> {
+    /// The consent of `entry`, in the place of the existing one if it names none.
+    fn consent(&self, entry: &Entry, existing: Option<&Credential>) -> anyhow::Result<Consent> {
         let region = entry.region.or(existing.map(|record| record.region));
         let region = region.context("it names no region: say --region na, eu or fe")?;
         let application = entry.application.as_ref();
@@ -179,19 +168,14 @@ impl Importer {
         // know that what they have is this grant, however often it was rotated since.
         let configured = self.config.accounts.get(&entry.alias);
         let seed = configured.and_then(|account| account.refresh_token.as_ref());
-        Ok(Credential {
-            epoch: Epoch::random(),
-            account: entry.alias.clone(),
+        Ok(Consent {
             application: application.to_owned(),
             region,
             refresh_token: entry.refresh_token.clone(),
-            previous_refresh_token: None,
             access_token: entry.access_token.clone(),
-            generation: u64::from(entry.access_token.is_some()),
             consented_at: entry.consented_at,
-            updated_at: self.now,
-            reauthorization_required: false,
-            seed: Some(self.store.fingerprint(seed.unwrap_or(&entry.refresh_token))),
+            seed: Some(seed.unwrap_or(&entry.refresh_token).clone()),
+            is_copied: true,
         })
     }
 }

@@ -3,16 +3,16 @@
 use super::super::plan::tests::config;
 use super::*;
 use crate::{
+    audit::Audit,
     id::Region,
-    store::{Store, StoredAccessToken},
+    store::{Store, StoredAccessToken, fingerprint},
 };
 
 const NOW: u64 = 1_795_132_800;
 
 fn importer(replace: bool) -> Importer {
     Importer {
-        store: Store::memory().expect("a store"),
-        audit: Audit::off(),
+        grants: Grants::new(Store::memory().expect("a store"), Audit::off()),
         config: Arc::new(config()),
         replace,
         dry_run: false,
@@ -73,7 +73,7 @@ fn a_new_account_is_added_with_the_access_token_that_lives() {
     assert_eq!(applied.outcome, Outcome::Added);
     assert_eq!((record.access_token, record.generation), (Some(access_token()), 1));
     assert_eq!((record.consented_at, record.updated_at), (Some(3), NOW));
-    assert_eq!(record.seed.expect("a seed"), importer.store.fingerprint(&"one".into()));
+    assert_eq!(record.seed.expect("a seed"), fingerprint(&"one".into()));
 
     entry.access_token = None;
     let record = importer.decide(&entry, None).expect("decided").record.expect("a record");
@@ -91,7 +91,7 @@ fn the_seed_is_the_configured_token_where_there_is_one() {
     importer.config = Arc::new(config);
     let record = importer.decide(&entry("one"), None).expect("decided").record.expect("a record");
     let seed = record.seed.expect("a seed");
-    assert_eq!(seed, importer.store.fingerprint(&"configured".into()));
+    assert_eq!(seed, fingerprint(&"configured".into()));
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn the_same_grant_is_unchanged_however_often_it_was_rotated() {
         let applied = importer.decide(&entry(token), Some(&existing)).expect("decided");
         assert_eq!((applied.outcome, applied.record), (Outcome::Unchanged, None), "{token}");
     }
-    existing.seed = Some(importer.store.fingerprint(&"first".into()));
+    existing.seed = Some(fingerprint(&"first".into()));
     let applied = importer.decide(&entry("first"), Some(&existing)).expect("decided");
     assert_eq!((applied.outcome, applied.record), (Outcome::Unchanged, None));
 }
@@ -181,8 +181,8 @@ async fn a_dry_run_saves_nothing() {
     importer.dry_run = true;
     let applied = importer.apply(&entry("one")).await.expect("applied");
     assert_eq!(applied.outcome, Outcome::Added);
-    assert!(importer.store.grants().await.expect("listed").is_empty());
+    assert!(importer.grants.store().grants().await.expect("listed").is_empty());
     importer.dry_run = false;
     importer.apply(&entry("one")).await.expect("applied");
-    assert_eq!(importer.store.grants().await.expect("listed").len(), 1);
+    assert_eq!(importer.grants.store().grants().await.expect("listed").len(), 1);
 }

@@ -19,6 +19,7 @@ use crate::{
     audit::{self, Action, Actor, Audit},
     clock::{Clock, SystemClock},
     config::Config,
+    grants::Grants,
     id::{AccountId, Region},
     store::{self, Store},
 };
@@ -164,7 +165,8 @@ impl Import {
         }
         let audit = Audit::of_store(&store, &config.audit, Arc::new(SystemClock));
         let (replace, dry_run) = (self.replace, self.dry_run);
-        let importer = Importer { store, audit: audit.clone(), config, replace, dry_run, now };
+        let grants = Grants::new(store, audit.clone());
+        let importer = Importer { grants, config, replace, dry_run, now };
         Arc::new(importer).apply_all(&mut records).await;
         let report = ImportReport { records, source: source.kind.name(), dry_run, advice };
         let changes = report.count(Outcome::Added) + report.count(Outcome::Replaced);

@@ -111,16 +111,14 @@ impl Files {
         durable_file::make_directory(path).map_err(io("make the directory", path))
     }
 
-    /// The version of an entry, also of one that is damaged.
+    /// The version of an entry, also of one that cannot be read.
     fn version(&self, space: &str, key: &str) -> Result<Option<Version>, Error> {
         let path = self.path(space, key);
-        match read_header(&path) {
-            Err(Error::Damaged { .. }) => {
-                let found = fs::symlink_metadata(&path).map_err(io("look at", &path))?;
-                Ok(Some(Version(hash(&stat(&found)))))
-            }
-            header => Ok(header?.map(|header| Version(header.version))),
+        if let Ok(header) = read_header(&path) {
+            return Ok(header.map(|header| Version(header.version)));
         }
+        let found = fs::symlink_metadata(&path).map_err(io("look at", &path))?;
+        Ok(Some(Version(hash(&stat(&found)))))
     }
 
     fn read(&self, space: &str, key: &str) -> Result<Option<RawEntry>, Error> {
