@@ -196,7 +196,7 @@ impl Grants {
                         let account = account.as_str();
                         info!(account, "refresh token taken from the configuration");
                     }
-                    (entry.ok(), Ok(record))
+                    (entry, Ok(record))
                 }
                 Err(error) => {
                     // Newer than what is stored, so that it replaces that in the end.
@@ -240,7 +240,7 @@ impl Grants {
         entry: Entry,
     ) -> Result<(), store::Error> {
         let updated = self.update(record, Some(began), lease).await;
-        let entry = if updated.is_ok() { entry.ok() } else { entry.failed("store_failed") };
+        let entry = if updated.is_ok() { entry } else { entry.failed("store_failed") };
         self.record(&record.account, entry).await;
         updated
     }

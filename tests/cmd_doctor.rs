@@ -343,8 +343,8 @@ fn store_of(commands: &Commands) -> Vec<(String, Vec<u8>)> {
             }
         }
     }
-    // A lock is no content.
-    files.retain(|(name, _)| !name.contains("lock"));
+    // Who works on an account is no content.
+    files.retain(|(name, _)| !name.contains("/leases/") && !name.contains("/owners/"));
     files.sort();
     files
 }

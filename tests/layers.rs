@@ -84,13 +84,13 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "sync",
         &[
-            "audit",
             "token",
             "reports",
             "grants",
             "store",
             "lwa",
             "config",
+            "secret",
             "clock",
             "error_chain",
             "event",

@@ -25,6 +25,7 @@ async fn a_removed_account_leaves_no_refresh_token_in_memory() {
     let setup = Setup { file_store: true, ..Setup::default() };
     let proxy = Proxy::with(&amazon, setup);
     let canary = format!("CANARY-in-memory-{}", "x".repeat(300));
+    let access = format!("Atza|of-the-shop-{}", "y".repeat(300));
     let (store, now) = (open_store(&proxy), SystemClock.now().unix());
     let shop = Credential {
         epoch: adsproxy::testing::store::Epoch::random(),
@@ -34,7 +35,7 @@ async fn a_removed_account_leaves_no_refresh_token_in_memory() {
         refresh_token: Secret::new(format!("Atzr|{canary}")),
         previous_refresh_token: Some(Secret::new(format!("Atzr|{canary}-before"))),
         access_token: Some(StoredAccessToken {
-            token: "Atza|of-the-shop".into(),
+            token: access.as_str().into(),
             issued_at: now,
             expires_at: now + 3600,
         }),
@@ -47,12 +48,14 @@ async fn a_removed_account_leaves_no_refresh_token_in_memory() {
     store.put_grant(&shop, Expected::Any).await.expect("saved");
     let known = || proxy.ask_admin("/status").contains("\"shop\"");
     eventually("it is known", known).await;
-    let held = count(&proxy, &canary);
-    assert!(held > 0, "this test can find it");
+    // The refresh token is in the store alone; the access token shows that this test can find one.
+    let held = count(&proxy, &access);
+    assert!(held > 0, "the access token is held");
     store.remove_grant(&shop.account, Expected::Any).await.expect("removed");
     eventually("it is forgotten", || !known()).await;
     assert_eq!(proxy.get("/v2/profiles").await.status, 200);
-    assert_eq!(count(&proxy, &canary), 0, "{held} while it was held");
+    assert_eq!(count(&proxy, &access), 0, "{held} while it was held");
+    assert_eq!(count(&proxy, &canary), 0);
 }
 
 /// The kernel keeps one copy as long as the process lives. A secret in use has more.

@@ -184,7 +184,7 @@ impl Inner {
 
     async fn fetch_once(&self, holder: &Holder) -> Result<AccessToken, Error> {
         let known = holder.slot.lock().generation();
-        let lease = self.lease(holder).await?;
+        let lease = self.lease(holder, LEASE_WAIT).await.map_err(Error::Store)?;
         // After the lease: who waits for one account takes no place from other accounts.
         if self.lwa_calls.available_permits() == 0 {
             self.metrics.lwa_concurrency_hit();
@@ -213,12 +213,12 @@ impl Inner {
     /// Leases the account from the store. None if there is nothing to lease, or the disk takes
     /// nothing: within this process the slot keeps other refreshes away, and a record that was
     /// written meanwhile is not overwritten.
-    async fn lease(&self, holder: &Holder) -> Result<Option<Lease>, Error> {
-        match self.grants.store().lease_grant(&holder.id, LEASE, LEASE_WAIT).await {
+    async fn lease(&self, holder: &Holder, wait: Duration) -> Result<Option<Lease>, store::Error> {
+        match self.grants.store().lease_grant(&holder.id, LEASE, wait).await {
             Ok(lease) => Ok(Some(lease)),
             Err(store::Error::Superseded { .. }) => Ok(None),
             Err(error) if error.takes_nothing() => Ok(None),
-            Err(error) => Err(Error::Store(error)),
+            Err(error) => Err(error),
         }
     }
 
@@ -389,10 +389,12 @@ impl Inner {
         if holder.unsaved.lock().is_none() {
             return Ok(());
         }
+        // Not while a refresh is writing; tried again soon.
+        let lease = self.lease(holder, Duration::ZERO).await?;
         let stored = self.grants.store().grant(&holder.id).await?;
         if let Some(record) = holder.successor(stored.as_ref().map(|stored| &stored.value)) {
             let began = stored.as_ref().map(Versioned::began);
-            self.try_save(holder, &record, began, None).await?;
+            self.try_save(holder, &record, began, lease.as_ref()).await?;
         }
         let still_unsaved = self.unsaved.load(Ordering::SeqCst);
         info!(account = holder.id.as_str(), still_unsaved, "the store takes records again");
