@@ -45,28 +45,20 @@ impl Status {
         }
         let server = server(context)?;
         let terminal = io::stdout().is_terminal();
-        let no_color = context.environment.non_empty("NO_COLOR").is_some();
-        let look = || {
-            let (width, height) = window();
-            Look { coloured: terminal && !no_color, width, height }
-        };
+        let coloured = terminal && context.environment.non_empty("NO_COLOR").is_none();
         let Some(interval) = self.watch else {
-            let answer = self.ask(&server)?;
-            self.show(&answer, &look())?;
-            let dead = dead(&answer);
-            let all_well = dead.is_empty();
-            return if all_well {
-                Ok(())
-            } else {
-                Err(Failure::reauthorization_required(&dead).into())
+            let said = self.ask(&server)?;
+            self.show(&said, coloured)?;
+            return match dead(&said).as_slice() {
+                [] => Ok(()),
+                dead => bail!(Failure::reauthorization_required(dead)),
             };
         };
         loop {
-            let clear = if terminal && !self.json { CLEAR } else { "" };
-            print(clear)?;
+            print(if terminal && !self.json { CLEAR } else { "" })?;
             // A server that restarts is no reason to stop looking.
             match self.ask(&server) {
-                Ok(answer) => self.show(&answer, &look())?,
+                Ok(said) => self.show(&said, coloured)?,
                 Err(error) => note(format_args!("{error:#}")),
             }
             thread::sleep(interval.max(Duration::from_millis(100)));
@@ -75,8 +67,8 @@ impl Status {
 
     /// The server's response, with the wanted accounts alone.
     fn ask(&self, server: &Server) -> anyhow::Result<Value> {
-        let mut answer = server.json(&AdminRequest::get("/status"))?;
-        if let Some(all) = answer["accounts"].as_array_mut().filter(|_| !self.accounts.is_empty()) {
+        let mut said = server.json(&AdminRequest::get("/status"))?;
+        if let Some(all) = said["accounts"].as_array_mut().filter(|_| !self.accounts.is_empty()) {
             let is = |account: &Value, alias: &AccountId| account["account"] == alias.as_str();
             let is_known = |alias: &&AccountId| all.iter().any(|account| is(account, alias));
             if let Some(alias) = self.accounts.iter().find(|alias| !is_known(alias)) {
@@ -84,15 +76,21 @@ impl Status {
             }
             all.retain(|account| self.accounts.iter().any(|alias| is(account, alias)));
         }
-        Ok(answer)
+        Ok(said)
     }
 
-    fn show(&self, answer: &Value, look: &Look) -> anyhow::Result<()> {
+    fn show(&self, said: &Value, coloured: bool) -> anyhow::Result<()> {
         print(match (self.json, self.watch) {
-            // One line each, so that a program can tell them apart.
-            (true, Some(_)) => escaped(&format!("{answer}\n")),
-            (true, None) => escaped(&format!("{answer:#}\n")),
-            (false, _) => text(answer, look),
+            // One line each, so that a program can separate them.
+            (true, Some(_)) => escaped(&format!("{said}\n")),
+            (true, None) => escaped(&format!("{said:#}\n")),
+            (false, _) => {
+                let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
+                let known = |cells: u16| (cells > 0).then_some(usize::from(cells));
+                let width = size.and_then(|size| known(size.ws_col));
+                let height = size.and_then(|size| known(size.ws_row));
+                text(said, &Look { coloured, width, height })
+            }
         })
     }
 }
@@ -101,23 +99,15 @@ impl Status {
 /// configuration.
 fn server(context: &Context) -> anyhow::Result<Server> {
     let control = context.load().ok().and_then(|loaded| Server::find(context, &loaded.config).ok());
-    if let Some(server) = control.flatten() {
-        return Ok(server);
+    match control.flatten() {
+        Some(server) => Ok(server),
+        None => Ok(Server::Listener(load::addresses(&context.options())?.admin)),
     }
-    let addresses = load::addresses(&context.options())?;
-    Ok(Server::Listener(addresses.admin))
-}
-
-/// The terminal's characters in a line and lines; none if this is none.
-fn window() -> (Option<usize>, Option<usize>) {
-    let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
-    let known = |cells: u16| (cells > 0).then_some(usize::from(cells));
-    (size.and_then(|size| known(size.ws_col)), size.and_then(|size| known(size.ws_row)))
 }
 
 /// The accounts whose grants are dead.
-fn dead(answer: &Value) -> Vec<String> {
-    let accounts = answer["accounts"].as_array().into_iter().flatten();
+fn dead(said: &Value) -> Vec<String> {
+    let accounts = said["accounts"].as_array().into_iter().flatten();
     let dead = accounts.filter(|account| account["reauthorization_required"] == true);
     dead.map(|account| plain(account["account"].as_str().unwrap_or_default())).collect()
 }

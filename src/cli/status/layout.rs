@@ -2,6 +2,7 @@
 
 use crate::cli::table::{plain, span};
 use serde_json::Value;
+use std::cmp::Reverse;
 
 /// What the reader's terminal can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,195 +14,160 @@ pub(super) struct Look {
     pub(super) height: Option<usize>,
 }
 
-/// A heading and how its cells are made, in the order of the table.
-struct Column {
-    heading: &'static str,
-    /// Those with the highest number go first when there is no room.
-    dispensable: u8,
-    cell: fn(&Value) -> String,
-}
+/// Headings, fields, and which go first when there is no room: those with the highest number, and
+/// never those with 0. The last column is wrapped.
+const COLUMNS: [(&str, &str, u8); 8] = [
+    ("ACCOUNT", "account", 0),
+    ("STATE", "state", 0),
+    ("REGION", "region", 2),
+    ("APPLICATION", "application", 4),
+    ("EXPIRES IN", "expires_in_secs", 0),
+    ("GENERATION", "generation", 3),
+    ("CONSENT DAYS LEFT", "consent_days_left", 1),
+    ("LAST ERROR", "last_error", 0),
+];
 
-const STATE: &str = "STATE";
 const GAP: usize = 2;
 /// With less room than this an error goes below its row.
 const ERROR_WIDTH_MIN: usize = 24;
 
-const COLUMNS: [Column; 8] = [
-    Column { heading: "ACCOUNT", dispensable: 0, cell: |account| cell(&account["account"]) },
-    Column { heading: STATE, dispensable: 0, cell: |account| cell(&account["state"]) },
-    Column { heading: "REGION", dispensable: 2, cell: |account| cell(&account["region"]) },
-    Column {
-        heading: "APPLICATION",
-        dispensable: 4,
-        cell: |account| cell(&account["application"]),
-    },
-    Column {
-        heading: "EXPIRES IN",
-        dispensable: 0,
-        cell: |account| account["expires_in_secs"].as_u64().map(span).unwrap_or_default(),
-    },
-    Column { heading: "GENERATION", dispensable: 3, cell: |account| cell(&account["generation"]) },
-    Column {
-        heading: "CONSENT DAYS LEFT",
-        dispensable: 1,
-        cell: |account| cell(&account["consent_days_left"]),
-    },
-    Column { heading: "LAST ERROR", dispensable: 0, cell: |account| cell(&account["last_error"]) },
-];
-
-/// The state's rank: what needs a person comes first.
-fn rank(account: &Value) -> usize {
-    const BEST_LAST: [&str; 5] = ["expired", "refreshing", "due", "idle", "fresh"];
-    let state = account["state"].as_str().unwrap_or_default();
-    let place = BEST_LAST.iter().position(|known| *known == state);
-    let is_unsaved = account["unsaved"] == true;
-    if is_unsaved { 0 } else { place.map_or(0, |place| place + 1) }
-}
-
 /// The whole text for the server's response, the worst account first.
-pub(super) fn text(answer: &Value, look: &Look) -> String {
+pub(super) fn text(said: &Value, look: &Look) -> String {
     let mut accounts: Vec<&Value> =
-        answer["accounts"].as_array().map(|all| all.iter().collect()).unwrap_or_default();
-    let heading = heading(answer, &accounts);
+        said["accounts"].as_array().map(|all| all.iter().collect()).unwrap_or_default();
+    let mut text = heading(said, &accounts);
     if accounts.is_empty() {
-        return format!("{heading}no accounts\n");
+        return text + "no accounts\n";
     }
-    accounts.sort_by_key(|account| (rank(account), cell(&account["account"])));
+    accounts.sort_by_key(|account| (Reverse(badness(account)), cell(account, "account")));
     let columns = fitting(&accounts, look);
-    let mut text = heading;
-    let lines_max = look.height.unwrap_or(usize::MAX);
     let mut lines = text.lines().count() + 2;
     for row in 0..=accounts.len() {
         let shown = line(&columns, row, look);
         lines += shown.lines().count();
-        if lines > lines_max && row > 1 {
+        if row > 1 && look.height.is_some_and(|height| lines > height) {
             let more = accounts.len() + 1 - row;
-            text.push_str(&format!("and {more} more; name an account, or send this to a file\n"));
-            break;
+            return text + &format!("and {more} more; name an account, or send this to a file\n");
         }
         text.push_str(&shown);
     }
     text
 }
 
-fn heading(answer: &Value, accounts: &[&Value]) -> String {
-    let mut heading = format!("adsproxy {}\n", plain(&cell(&answer["version"])));
-    let unsaved: Vec<String> = accounts
-        .iter()
-        .filter(|account| account["unsaved"] == true)
-        .map(|account| plain(&cell(&account["account"])))
-        .collect();
-    if !unsaved.is_empty() || answer["store"] == "degraded" {
-        let which = match unsaved.as_slice() {
-            [] => String::new(),
-            names => format!(": kept in memory only: {}", names.join(", ")),
-        };
-        heading.push_str(&format!("the store does not take every record{which}\n"));
+/// What needs a person comes first.
+fn badness(account: &Value) -> usize {
+    const BEST_FIRST: [&str; 5] = ["fresh", "idle", "due", "refreshing", "expired"];
+    let is_state = |known: &&str| account["state"] == **known;
+    match BEST_FIRST.iter().position(is_state) {
+        Some(place) if account["unsaved"] != true => place,
+        _ => BEST_FIRST.len(),
     }
-    heading
 }
 
-/// As many columns as there is room for, with their headings and cells.
-fn fitting(accounts: &[&Value], look: &Look) -> Vec<(&'static Column, Vec<String>)> {
-    let mut columns: Vec<(&Column, Vec<String>)> = COLUMNS
+fn heading(said: &Value, accounts: &[&Value]) -> String {
+    let heading = format!("adsproxy {}\n", plain(&cell(said, "version")));
+    let unsaved = accounts.iter().filter(|account| account["unsaved"] == true);
+    let names: Vec<String> = unsaved.map(|account| plain(&cell(account, "account"))).collect();
+    if names.is_empty() && said["store"] != "degraded" {
+        return heading;
+    }
+    let which = match names.is_empty() {
+        true => String::new(),
+        false => format!(": kept in memory only: {}", names.join(", ")),
+    };
+    format!("{heading}the store does not take every record{which}\n")
+}
+
+/// As many columns as there is room for, each with its heading and cells.
+fn fitting(accounts: &[&Value], look: &Look) -> Vec<Vec<String>> {
+    let mut columns: Vec<(u8, Vec<String>)> = COLUMNS
         .iter()
-        .map(|column| {
-            let heading = std::iter::once(column.heading.to_owned());
-            let cells = accounts.iter().map(|account| plain(&(column.cell)(account)));
-            (column, heading.chain(cells).collect())
+        .map(|(heading, field, dispensable)| {
+            let cells = accounts.iter().map(|account| plain(&cell(account, field)));
+            (*dispensable, std::iter::once((*heading).to_owned()).chain(cells).collect())
         })
         .collect();
     while look.width.is_some_and(|width| total(&columns) > width) {
-        let last = columns.iter().map(|(column, _)| column.dispensable).max().unwrap_or(0);
-        if last == 0 {
+        let first = columns.iter().map(|(dispensable, _)| *dispensable).max().unwrap_or(0);
+        if first == 0 {
             break;
         }
-        columns.retain(|(column, _)| column.dispensable != last);
+        columns.retain(|(dispensable, _)| *dispensable != first);
     }
-    columns
-}
-
-/// One row; its error goes on in further lines where it is longer than the room beside the rest.
-fn line(columns: &[(&Column, Vec<String>)], row: usize, look: &Look) -> String {
-    let mut line = String::new();
-    let mut start = 0;
-    let Some(((_, errors), columns)) = columns.split_last() else { return line };
-    for (column, cells) in columns {
-        let width = widest(cells);
-        let padded = format!("{:width$}", cells[row]);
-        start += width + GAP;
-        match colour(column, &cells[row]).filter(|_| look.coloured && row > 0) {
-            Some(colour) => line.push_str(&format!("{colour}{padded}\x1b[0m  ")),
-            None => line.push_str(&format!("{padded}  ")),
-        }
-    }
-    let width = look.width.unwrap_or(usize::MAX);
-    let (indent, room) = match width.saturating_sub(start) {
-        room if room >= ERROR_WIDTH_MIN || errors[row].chars().count() <= room => (start, room),
-        // Below the row, where there is no room beside it.
-        _ => {
-            line.truncate(line.trim_end().len());
-            line.push_str("\n    ");
-            (4, width.saturating_sub(4).max(1))
-        }
-    };
-    let wrapped = wrap(&errors[row], room).join(&format!("\n{:indent$}", ""));
-    line.push_str(&wrapped);
-    line.truncate(line.trim_end().len());
-    line.push('\n');
-    line
-}
-
-/// Breaks `text` between words into lines of at most `width` characters.
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let mut rest: Vec<char> = word.chars().collect();
-        let line = lines.last_mut().expect("one at least");
-        if line.is_empty() || line.chars().count() + 1 + rest.len() <= width {
-            if !line.is_empty() {
-                line.push(' ');
-            }
-        } else {
-            lines.push(String::new());
-        }
-        while rest.len() > width {
-            let tail = rest.split_off(width);
-            lines.last_mut().expect("one at least").extend(rest);
-            lines.push(String::new());
-            rest = tail;
-        }
-        lines.last_mut().expect("one at least").extend(rest);
-    }
-    lines
-}
-
-fn colour(column: &Column, cell: &str) -> Option<&'static str> {
-    match cell {
-        _ if column.heading != STATE => None,
-        "fresh" => Some("\x1b[32m"),
-        "due" | "refreshing" | "expired" | "idle" => Some("\x1b[33m"),
-        _ => Some("\x1b[31m"),
-    }
+    columns.into_iter().map(|(_, cells)| cells).collect()
 }
 
 /// The last column is wrapped: it needs no more than its heading.
-fn total(columns: &[(&Column, Vec<String>)]) -> usize {
-    let widths = columns.iter().enumerate().map(|(index, (column, cells))| {
-        let is_last = index + 1 == columns.len();
-        if is_last { column.heading.len() } else { widest(cells) + GAP }
-    });
-    widths.sum()
+fn total(columns: &[(u8, Vec<String>)]) -> usize {
+    let Some(((_, last), columns)) = columns.split_last() else { return 0 };
+    last[0].len() + columns.iter().map(|(_, cells)| widest(cells) + GAP).sum::<usize>()
 }
 
 fn widest(cells: &[String]) -> usize {
     cells.iter().map(|cell| cell.chars().count()).max().unwrap_or(0)
 }
 
-fn cell(value: &Value) -> String {
-    match value {
+/// One row; its error goes on in further lines where it is longer than the room beside the rest.
+fn line(columns: &[Vec<String>], row: usize, look: &Look) -> String {
+    let mut line = String::new();
+    let mut start = 0;
+    let Some((errors, columns)) = columns.split_last() else { return line };
+    for cells in columns {
+        let width = widest(cells);
+        start += width + GAP;
+        let is_state = look.coloured && row > 0 && cells[0] == "STATE";
+        let (on, off) = if is_state { (colour(&cells[row]), "\x1b[0m") } else { ("", "") };
+        line.push_str(&format!("{on}{:width$}{off}  ", cells[row]));
+    }
+    let width = look.width.unwrap_or(usize::MAX);
+    let room = width.saturating_sub(start);
+    let (indent, room) = match room >= ERROR_WIDTH_MIN || errors[row].chars().count() <= room {
+        true => (start, room),
+        // Below the row, where there is no room beside it.
+        false => {
+            line.truncate(line.trim_end().len());
+            line.push_str("\n    ");
+            (4, width.saturating_sub(4).max(1))
+        }
+    };
+    line.push_str(&wrap(&errors[row], room).join(&format!("\n{:indent$}", "")));
+    line.truncate(line.trim_end().len());
+    line + "\n"
+}
+
+/// Breaks `text` between words, and words that are longer, into lines of at most `width` characters.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let word: Vec<char> = word.chars().collect();
+        for (index, piece) in word.chunks(width).enumerate() {
+            let line = lines.last_mut().expect("one at least");
+            let length = line.chars().count();
+            if index > 0 || (length > 0 && length + 1 + piece.len() > width) {
+                lines.push(piece.iter().collect());
+            } else {
+                line.extend((length > 0).then_some(' ').iter().chain(piece));
+            }
+        }
+    }
+    lines
+}
+
+fn colour(state: &str) -> &'static str {
+    match state {
+        "fresh" => "\x1b[32m",
+        "due" | "refreshing" | "expired" | "idle" => "\x1b[33m",
+        _ => "\x1b[31m",
+    }
+}
+
+fn cell(value: &Value, field: &str) -> String {
+    match &value[field] {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
+        Value::Number(secs) if field.ends_with("_secs") => {
+            secs.as_u64().map(span).unwrap_or_default()
+        }
         other => other.to_string(),
     }
 }
