@@ -29,9 +29,12 @@ impl Level {
     }
 }
 
+/// The name of a check.
+type Check = &'static str;
+
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Finding {
-    check: &'static str,
+    check: Check,
     pub(super) level: Level,
     pub(super) text: String,
     /// Of every warning and error.
@@ -43,27 +46,19 @@ pub(super) struct Finding {
 }
 
 impl Finding {
-    pub(super) fn ok(check: &'static str, text: impl Into<String>) -> Self {
+    pub(super) fn ok(check: Check, text: impl Into<String>) -> Self {
         Self { check, level: Level::Ok, text: text.into(), fix: None, code: 1 }
     }
 
-    pub(super) fn skipped(check: &'static str, text: &str) -> Self {
+    pub(super) fn skipped(check: Check, text: &str) -> Self {
         Self { level: Level::Skipped, ..Self::ok(check, text) }
     }
 
-    pub(super) fn warning(
-        check: &'static str,
-        text: impl Into<String>,
-        fix: impl Into<String>,
-    ) -> Self {
+    pub(super) fn warning(check: Check, text: impl Into<String>, fix: impl Into<String>) -> Self {
         Self { level: Level::Warning, fix: Some(fix.into()), ..Self::ok(check, text) }
     }
 
-    pub(super) fn error(
-        check: &'static str,
-        text: impl Into<String>,
-        fix: impl Into<String>,
-    ) -> Self {
+    pub(super) fn error(check: Check, text: impl Into<String>, fix: impl Into<String>) -> Self {
         Self { level: Level::Error, ..Self::warning(check, text, fix) }
     }
 

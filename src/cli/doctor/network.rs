@@ -11,7 +11,7 @@ use crate::{
 use http::{Uri, header::DATE};
 use rustls::ClientConfig;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
     time::{Duration, UNIX_EPOCH},
@@ -103,12 +103,11 @@ fn judge_egress<'a>(
     environment: &Environment,
 ) -> Vec<Finding> {
     let https: Vec<&Uri> = hosts.filter(|uri| uri.scheme_str() == Some("https")).collect();
-    let mut used: BTreeMap<String, usize> = BTreeMap::new();
-    for proxy in https.iter().filter_map(|uri| egress.proxy_for(uri)) {
-        let uri = proxy.uri();
-        let port = uri.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
-        *used.entry(format!("{}{port}", uri.host().unwrap_or_default())).or_default() += 1;
-    }
+    let used = https.iter().filter_map(|uri| egress.proxy_for(uri)).map(|proxy| {
+        let port = proxy.uri().port_u16().map(|port| format!(":{port}")).unwrap_or_default();
+        format!("over proxy {}{port}", proxy.uri().host().unwrap_or_default())
+    });
+    let used: BTreeSet<String> = used.collect();
     let set = VARIABLES.iter().find(|name| environment.non_empty(name).is_some());
     match set.filter(|_| used.is_empty() && !https.is_empty()) {
         Some(name) => vec![Finding::warning(
@@ -117,10 +116,7 @@ fn judge_egress<'a>(
             format!("write it as http://host:port and look at NO_PROXY, or unset {name}"),
         )],
         None if used.is_empty() => vec![Finding::ok("egress", "no egress proxy")],
-        None => {
-            let text = |(proxy, hosts)| format!("{hosts} of Amazon's hosts over proxy {proxy}");
-            used.into_iter().map(|used| Finding::ok("egress", text(used))).collect()
-        }
+        None => used.into_iter().map(|used| Finding::ok("egress", used)).collect(),
     }
 }
 

@@ -4,7 +4,9 @@ use super::{Finding, joined, place::writable};
 use crate::{
     cli::wire::{self, AdminRequest, Server},
     config::{Config, ProxyAddress},
+    inbound::request_id::REQUEST_ID,
 };
+use serde_json::json;
 use std::{
     io::ErrorKind,
     net::{SocketAddr, TcpListener, TcpStream},
@@ -15,74 +17,44 @@ use tokio::task::spawn_blocking;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How adsproxy is recognised at an address.
-#[derive(Clone)]
-enum Sign {
-    /// Over TLS it cannot be.
-    None,
-    /// By its response for the placeholder token of this alias: such a request is served, and
-    /// leaves no error in the log.
-    Placeholder(Option<String>),
-    /// By its metrics.
-    Metrics,
-}
-
-impl Sign {
-    /// None if that cannot be known.
-    fn is_at(&self, address: SocketAddr) -> Option<bool> {
-        let alias = match self {
-            Self::None => return None,
-            Self::Placeholder(alias) => alias.as_deref(),
-            Self::Metrics => None,
-        };
-        let path = match (self, alias) {
-            (_, Some(alias)) => format!("/a/{alias}/auth/o2/token"),
-            (Self::Metrics, None) => "/metrics".to_owned(),
-            (_, None) => "/.well-known/adsproxy".to_owned(),
-        };
-        let request = match alias {
-            Some(_) => AdminRequest::post(&path, &serde_json::json!({})),
-            None => AdminRequest::get(&path),
-        };
-        let Ok(answer) = wire::send(&Server::Listener(address), &request) else {
-            return Some(false);
-        };
-        let body = answer.json();
-        Some(match (self, alias) {
-            // A server with another configuration does not know the alias.
-            (_, Some(alias)) => {
-                body["access_token"] == format!("Atza|{alias}") || body["error"] == "invalid_grant"
-            }
-            (Self::Metrics, None) => answer.body.expose().contains("adsproxy_build_info"),
-            (_, None) => body["code"] == "not_found",
-        })
-    }
-}
-
 pub(super) async fn check(config: &Config) -> Vec<Finding> {
-    let alias = config.accounts.keys().next().map(ToString::to_string);
-    let proxy = if config.listen.tls.is_some() { Sign::None } else { Sign::Placeholder(alias) };
+    // A request that is served, and leaves no error in the log. Over TLS none is sent.
+    let alias = config.accounts.keys().next();
+    let path = alias.map(|alias| format!("/a/{alias}/auth/o2/token"));
+    let path = path.unwrap_or_else(|| "/.well-known/adsproxy".to_owned());
+    let path = config.listen.tls.is_none().then_some(path);
     let mut findings = Vec::new();
     let mut listeners = Vec::new();
     for address in &config.listen.proxy {
         match address {
-            ProxyAddress::Tcp(address) => listeners.push(("listen.proxy", *address, proxy.clone())),
+            ProxyAddress::Tcp(address) => listeners.push(("listen.proxy", *address, path.clone())),
             ProxyAddress::Unix(path) => {
                 let what = format!("listen.proxy unix:{}", path.display());
                 findings.push(writable("port", &what, path.parent().unwrap_or(Path::new("/"))));
             }
         }
     }
-    listeners.push(("listen.admin", config.listen.admin, Sign::Metrics));
-    listeners.extend(config.listen.health.map(|at| ("listen.health", at, Sign::Metrics)));
-    let checks = listeners
-        .into_iter()
-        .map(|(key, address, sign)| spawn_blocking(move || vec![port(key, address, &sign)]));
+    let livez = || Some("/livez".to_owned());
+    listeners.push(("listen.admin", config.listen.admin, livez()));
+    listeners.extend(config.listen.health.map(|address| ("listen.health", address, livez())));
+    let checks = listeners.into_iter().map(|(key, address, path)| {
+        spawn_blocking(move || vec![port(key, address, path.as_deref())])
+    });
     findings.extend(joined(checks.collect()).await);
     findings
 }
 
-fn port(key: &str, address: SocketAddr, sign: &Sign) -> Finding {
+/// Whether adsproxy listens at `address`: its responses have a request id.
+fn is_ours(address: SocketAddr, path: &str) -> bool {
+    let request = match path.ends_with("token") {
+        true => AdminRequest::post(path, &json!({})),
+        false => AdminRequest::get(path),
+    };
+    let answer = wire::send(&Server::Listener(address), &request);
+    answer.is_ok_and(|answer| answer.headers.contains_key(&REQUEST_ID))
+}
+
+fn port(key: &str, address: SocketAddr, path: Option<&str>) -> Finding {
     let (at, port) = (format!("{key} {address}"), address.port());
     let taken =
         format!("end it (`ss -ltnp 'sport = :{port}'` names it), or choose another port for {key}");
@@ -90,7 +62,7 @@ fn port(key: &str, address: SocketAddr, sign: &Sign) -> Finding {
         return Finding::ok("port", format!("{at}: any free one"));
     }
     if TcpStream::connect_timeout(&wire::reachable(address), CONNECT_TIMEOUT).is_ok() {
-        return match sign.is_at(address) {
+        return match path.map(|path| is_ours(address, path)) {
             Some(true) => Finding::ok("port", format!("{at}: adsproxy is running")),
             None => Finding::ok("port", format!("{at}: in use; over TLS it is not known by what")),
             Some(false) => {
