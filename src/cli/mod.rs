@@ -10,7 +10,6 @@ mod doctor;
 mod duration;
 mod env;
 mod exec;
-mod health;
 mod hooks;
 mod import;
 mod keys;
@@ -18,12 +17,12 @@ mod login;
 mod logout;
 mod man;
 mod private;
+mod ready;
 mod region;
 mod session;
 mod status;
 mod table;
 mod token;
-mod wait;
 mod wire;
 
 use crate::{
@@ -107,7 +106,7 @@ enum Verb {
     Hooks(hooks::HookVerb),
     /// Exit with 0 if the running server is ready, else with 1
     Healthcheck,
-    Wait(wait::Wait),
+    Wait(ready::Wait),
     /// Print a script that completes commands in your shell
     Completions {
         /// The shell
@@ -247,7 +246,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Doctor(verb) => verb.run(&context),
         Verb::Key(verb) => verb.run(&context),
         Verb::Hooks(verb) => verb.run(&context),
-        Verb::Healthcheck => health::run(&context),
+        Verb::Healthcheck => ready::healthcheck(&context),
         Verb::Wait(verb) => verb.run(&context),
         Verb::Man(verb) => verb.run(),
         Verb::Completions { shell } => {

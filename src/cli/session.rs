@@ -76,10 +76,10 @@ pub(super) fn from_server(
     }
     let path = format!("/api/v1/accounts/{alias}/token");
     let request = AdminRequest::post(&path, &body).within(SERVER_TIMEOUT);
-    let answer = send(server, &request).map_err(|error| Failure::no_server(server, &error))?;
-    let said = answer.json();
+    let response = send(server, &request).map_err(|error| Failure::no_server(server, &error))?;
+    let said = response.json();
     let text = |name: &str| said[name].as_str().unwrap_or_default();
-    if answer.status == 200 {
+    if response.status == 200 {
         return Ok(HandedToken {
             secret: Secret::from(text("access_token")),
             expires_in: Duration::from_secs(said["expires_in_secs"].as_u64().unwrap_or(0)),

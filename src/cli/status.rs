@@ -26,10 +26,10 @@ const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
 pub(super) struct Status {
     /// Only these accounts
     accounts: Vec<AccountId>,
-    /// Print the server's answer as JSON
+    /// Print the server's response as JSON
     #[arg(long)]
     json: bool,
-    /// Show it again and again, every 2s or as long as told
+    /// Show it again and again, every 2s or at this interval
     #[arg(short, long, value_name = "DURATION", num_args = 0..=1, default_missing_value = "2s",
         value_parser = duration::parse)]
     watch: Option<Duration>,
@@ -119,11 +119,11 @@ mod tests {
 
     #[test]
     fn only_dead_grants_are_called_dead() {
-        let answer = json!({ "accounts": [
+        let said = json!({ "accounts": [
             { "account": "acme", "reauthorization_required": false },
             { "account": "globex", "reauthorization_required": true },
         ] });
-        assert_eq!(dead(&answer), ["globex"]);
+        assert_eq!(dead(&said), ["globex"]);
         assert!(dead(&json!({})).is_empty() && dead(&json!(7)).is_empty());
     }
 }

@@ -73,7 +73,7 @@ fn judge_redirect(application: &str, redirect_uri: &str, admin: u16) -> Finding 
     if uri.scheme_str() == Some("http") && uri.port_u16().unwrap_or(80) == admin {
         return Finding::ok("redirect", text);
     }
-    // A warning: a server that nobody logs in at does not miss it.
+    // A warning: without logins it does not matter.
     Finding::warning(
         "redirect",
         format!("{text} is not where this server listens for it: logins will not come back"),

@@ -50,8 +50,8 @@ fn is_ours(address: SocketAddr, path: &str) -> bool {
         true => AdminRequest::post(path, &json!({})),
         false => AdminRequest::get(path),
     };
-    let answer = wire::send(&Server::Listener(address), &request);
-    answer.is_ok_and(|answer| answer.headers.contains_key(&REQUEST_ID))
+    let response = wire::send(&Server::Listener(address), &request);
+    response.is_ok_and(|response| response.headers.contains_key(&REQUEST_ID))
 }
 
 fn port(key: &str, address: SocketAddr, path: Option<&str>) -> Finding {

@@ -179,7 +179,7 @@ mod tests {
 
     const PLAIN: Look = Look { coloured: false, width: None, height: None };
 
-    fn answer() -> Value {
+    fn response() -> Value {
         json!({ "version": "1.2.3", "accounts": [
             { "account": "globex", "state": "reauthorization_required", "region": "eu",
               "application": "default", "expires_in_secs": null, "generation": 0,
@@ -198,14 +198,14 @@ ACCOUNT  STATE                     REGION  APPLICATION  EXPIRES IN  GENERATION  
 globex   reauthorization_required  eu      default      -           0           -                  invalid_grant\u{fffd}[2J
 acme     fresh                     na      default      55m 0s      7           28                 -
 ";
-        assert_eq!(text(&answer(), &PLAIN), expected);
+        assert_eq!(text(&response(), &PLAIN), expected);
     }
 
     #[test]
     fn a_narrow_terminal_loses_the_least_important_first_and_no_line_is_broken() {
         let heading = |width| {
             let look = Look { width: Some(width), ..PLAIN };
-            let text = text(&answer(), &look);
+            let text = text(&response(), &look);
             let longest = text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
             assert!(longest <= width.max(60), "{text}");
             text.lines().nth(1).unwrap_or_default().to_owned()
@@ -223,10 +223,10 @@ acme     fresh                     na      default      55m 0s      7           
     #[test]
     fn an_error_is_wrapped_and_none_of_it_is_lost() {
         let words = (0..40).map(|number| format!("word{number}")).collect::<Vec<_>>();
-        let mut answer = answer();
-        answer["accounts"][0]["last_error"] = words.join(" ").into();
+        let mut said = response();
+        said["accounts"][0]["last_error"] = words.join(" ").into();
         for width in [60, 80, 100, 160] {
-            let text = text(&answer, &Look { width: Some(width), ..PLAIN });
+            let text = text(&said, &Look { width: Some(width), ..PLAIN });
             assert!(text.lines().all(|line| line.chars().count() <= width), "{width}:\n{text}");
             assert!(words.iter().all(|word| text.contains(word)), "{width}:\n{text}");
         }
@@ -234,10 +234,10 @@ acme     fresh                     na      default      55m 0s      7           
 
     #[test]
     fn a_degraded_store_is_shown_with_the_accounts_it_did_not_take() {
-        let mut answer = answer();
-        answer["store"] = "degraded".into();
-        answer["accounts"][1]["unsaved"] = true.into();
-        let text = text(&answer, &PLAIN);
+        let mut said = response();
+        said["store"] = "degraded".into();
+        said["accounts"][1]["unsaved"] = true.into();
+        let text = text(&said, &PLAIN);
         let line = text.lines().nth(1).unwrap();
         assert_eq!(line, "the store does not take every record: kept in memory only: acme");
         assert!(text.lines().nth(3).unwrap().starts_with("acme"), "it is among the worst: {text}");
@@ -245,30 +245,30 @@ acme     fresh                     na      default      55m 0s      7           
 
     #[test]
     fn sixty_accounts_fit_the_window_and_the_dead_one_is_in_it() {
-        let mut answer = answer();
-        let accounts = answer["accounts"].as_array_mut().unwrap();
+        let mut said = response();
+        let accounts = said["accounts"].as_array_mut().unwrap();
         for number in 0..58 {
             let mut one = accounts[1].clone();
             one["account"] = format!("a{number}").into();
             accounts.push(one);
         }
-        let text = text(&answer, &Look { width: Some(100), height: Some(24), ..PLAIN });
+        let text = text(&said, &Look { width: Some(100), height: Some(24), ..PLAIN });
         assert!(text.lines().count() < 24, "{text}");
         assert!(text.contains("globex") && text.contains("more; name an account"), "{text}");
     }
 
     #[test]
     fn only_states_are_coloured_and_only_where_they_may_be() {
-        let coloured = text(&answer(), &Look { coloured: true, ..PLAIN });
+        let coloured = text(&response(), &Look { coloured: true, ..PLAIN });
         assert_eq!(coloured.matches("\x1b[0m").count(), 2, "{coloured:?}");
         assert!(coloured.contains("\x1b[32mfresh") && coloured.contains("\x1b[31mreauth"));
-        assert!(!text(&answer(), &PLAIN).contains('\x1b'));
+        assert!(!text(&response(), &PLAIN).contains('\x1b'));
     }
 
     #[test]
-    fn an_answer_without_accounts_says_so() {
-        for answer in [json!({ "version": "1", "accounts": [] }), json!({}), json!(7)] {
-            assert!(text(&answer, &PLAIN).ends_with("no accounts\n"));
+    fn a_response_without_accounts_says_so() {
+        for said in [json!({ "version": "1", "accounts": [] }), json!({}), json!(7)] {
+            assert!(text(&said, &PLAIN).ends_with("no accounts\n"));
         }
     }
 }
