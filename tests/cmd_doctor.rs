@@ -175,9 +175,11 @@ async fn ports_are_told_free_ours_or_taken() {
     let admin = text.split("admin = \"").nth(1).and_then(|rest| rest.split('"').next());
     let admin = admin.expect("an address").to_owned();
     commands.edit("127.0.0.1:0\"]", &format!("{}\"]", proxy.addr));
+    commands.edit("\nadmin = ", &format!("\nhealth = \"{}\"\nadmin = ", proxy.admin));
     let (well, findings) = examine(&commands, "--offline");
     assert!(well, "{findings:#?}");
-    complains(&findings, "port", "ok", "adsproxy is running");
+    complains(&findings, "port", "ok", &format!("{}: adsproxy is running", proxy.addr));
+    complains(&findings, "port", "ok", &format!("{}: adsproxy is running", proxy.admin));
     complains(&findings, "port", "ok", "free");
 
     let taken: SocketAddr = admin.parse().expect("an address");

@@ -6,7 +6,7 @@
 
 mod data;
 mod output;
-mod refused;
+mod rejected;
 
 use super::{Context, Failure, duration, exit_code, note, print, private::PrivateProxy, region};
 use crate::{
@@ -27,7 +27,7 @@ use http::{
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use refused::Refused;
+use rejected::RejectedFlag;
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
@@ -101,7 +101,7 @@ pub(super) struct Curl {
     #[arg(long, value_parser = region::flag)]
     region: Option<Region>,
     #[command(flatten)]
-    refused: Refused,
+    rejected: RejectedFlag,
 }
 
 impl Curl {
@@ -114,7 +114,7 @@ impl Curl {
     }
 
     fn send(&self, context: &Context) -> anyhow::Result<()> {
-        if let Some(why) = self.refused.0 {
+        if let Some(why) = self.rejected.0 {
             bail!("not taken: {why}");
         }
         let body = self.data.read()?;

@@ -6,9 +6,9 @@
 //! however that ends. It is started over an intermediate one, so that the command has no child that
 //! it knows nothing of.
 
-mod keeper;
+mod proxy;
 
-pub(super) use keeper::Keeper;
+pub(super) use proxy::ExecProxy;
 
 use super::{Context, Failure, access::Access, import};
 use anyhow::{Context as _, anyhow, bail};
@@ -38,12 +38,12 @@ pub(super) struct Exec {
     command: Vec<OsString>,
 }
 
-/// What the keeper reports once it serves, or when it cannot: one line of JSON on a pipe that only
+/// What the proxy's process reports once it serves, or when it cannot: one line of JSON on a pipe that only
 /// the two of them hold.
-type Report = Result<Serving, Failure>;
+type Report = Result<PrivateAccess, Failure>;
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Serving {
+struct PrivateAccess {
     origin: String,
     bearer: String,
     secret_variables: BTreeSet<String>,
@@ -53,8 +53,8 @@ impl Exec {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
         let (program, arguments) =
             self.command.split_first().context("there is no command to run")?;
-        let Serving { origin, bearer, secret_variables } =
-            self.start_keeper(context, program)??;
+        let PrivateAccess { origin, bearer, secret_variables } =
+            self.start_proxy(context, program)??;
         let mut command = Command::new(program);
         command.args(arguments);
         // The command has the proxy instead.
@@ -68,10 +68,10 @@ impl Exec {
     }
 
     /// Starts the proxy's process and waits until it serves.
-    fn start_keeper(&self, context: &Context, program: &OsStr) -> anyhow::Result<Report> {
+    fn start_proxy(&self, context: &Context, program: &OsStr) -> anyhow::Result<Report> {
         let name = Path::new(program).file_name().unwrap_or(program);
-        let keeper = Keeper::new(&self.access.alias, name.to_string_lossy().into_owned());
-        let mut starter = keeper.command(context);
+        let proxy = ExecProxy::new(&self.access.alias, name.to_string_lossy().into_owned());
+        let mut starter = proxy.command(context);
         starter.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut starter = starter.spawn().context("cannot start the private proxy")?;
         let mut line = String::new();

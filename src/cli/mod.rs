@@ -94,7 +94,7 @@ enum Verb {
     Env(env::Env),
     Exec(exec::Exec),
     #[command(hide = true)]
-    ExecKeeper(exec::Keeper),
+    ExecProxy(exec::ExecProxy),
     /// Show the accounts of the running server and their tokens
     Status(status::Status),
     Doctor(doctor::Doctor),
@@ -241,7 +241,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Curl(verb) => verb.run(&context),
         Verb::Env(verb) => verb.run(&context),
         Verb::Exec(verb) => verb.run(&context),
-        Verb::ExecKeeper(verb) => verb.run(&context),
+        Verb::ExecProxy(verb) => verb.run(&context),
         Verb::Status(verb) => verb.run(&context),
         Verb::Doctor(verb) => verb.run(&context),
         Verb::Key(verb) => verb.run(&context),

@@ -29,12 +29,12 @@ impl Level {
     }
 }
 
-/// The name of a check.
-type Check = &'static str;
+/// How a check is called.
+type CheckName = &'static str;
 
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Finding {
-    check: Check,
+    check: CheckName,
     pub(super) level: Level,
     pub(super) text: String,
     /// Of every warning and error.
@@ -46,19 +46,23 @@ pub(super) struct Finding {
 }
 
 impl Finding {
-    pub(super) fn ok(check: Check, text: impl Into<String>) -> Self {
+    pub(super) fn ok(check: CheckName, text: impl Into<String>) -> Self {
         Self { check, level: Level::Ok, text: text.into(), fix: None, code: 1 }
     }
 
-    pub(super) fn skipped(check: Check, text: &str) -> Self {
+    pub(super) fn skipped(check: CheckName, text: &str) -> Self {
         Self { level: Level::Skipped, ..Self::ok(check, text) }
     }
 
-    pub(super) fn warning(check: Check, text: impl Into<String>, fix: impl Into<String>) -> Self {
+    pub(super) fn warning(
+        check: CheckName,
+        text: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
         Self { level: Level::Warning, fix: Some(fix.into()), ..Self::ok(check, text) }
     }
 
-    pub(super) fn error(check: Check, text: impl Into<String>, fix: impl Into<String>) -> Self {
+    pub(super) fn error(check: CheckName, text: impl Into<String>, fix: impl Into<String>) -> Self {
         Self { level: Level::Error, ..Self::warning(check, text, fix) }
     }
 

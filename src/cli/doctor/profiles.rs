@@ -92,10 +92,10 @@ impl Client {
         }
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
-        struct Listed {
+        struct ListedProfile {
             profile_id: i64,
         }
-        let list: Vec<Listed> = serde_json::from_slice(&body)
+        let list: Vec<ListedProfile> = serde_json::from_slice(&body)
             .map_err(|_| NoProfiles::new("its response is no list"))?;
         Ok(list.into_iter().map(|profile| profile.profile_id).collect())
     }

@@ -1,6 +1,6 @@
 //! The process that serves a command's private proxy for as long as the command lives.
 
-use super::{Report, Serving};
+use super::{PrivateAccess, Report};
 use crate::{
     app,
     audit::Action,
@@ -23,7 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Serve the private proxy of a process (internal)
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Keeper {
+pub(crate) struct ExecProxy {
     alias: AccountId,
     /// The process that becomes the command.
     #[arg(long)]
@@ -36,17 +36,17 @@ pub(crate) struct Keeper {
     detach: bool,
 }
 
-impl Keeper {
+impl ExecProxy {
     /// One for this process, which will be `program`; started in two steps.
     pub(super) fn new(alias: &AccountId, program: String) -> Self {
         Self { alias: alias.clone(), process: std::process::id(), program, detach: true }
     }
 
-    /// This program as that keeper.
+    /// This program as that process.
     pub(super) fn command(&self, context: &Context) -> Command {
         // The very program that runs, also when another was installed meanwhile.
         let mut command = Command::new("/proc/self/exe");
-        command.arg("exec-keeper").arg(self.alias.as_str());
+        command.arg("exec-proxy").arg(self.alias.as_str());
         command.args(["--process", &self.process.to_string()]);
         command.arg(format!("--program={}", self.program));
         command.args(self.detach.then_some("--detach"));
@@ -62,8 +62,8 @@ impl Keeper {
     pub(crate) fn run(&self, context: &Context) -> anyhow::Result<()> {
         if self.detach {
             // It is not waited for: it belongs to init when this process has ended.
-            let keeper = Self { detach: false, ..self.clone() };
-            keeper.command(context).spawn().context("cannot start the private proxy")?;
+            let server = Self { detach: false, ..self.clone() };
+            server.command(context).spawn().context("cannot start the private proxy")?;
             return Ok(());
         }
         let (process, proxy) = match self.serve(context) {
@@ -72,7 +72,7 @@ impl Keeper {
                 return report(&Err(Failure::new(exit_code(&error), format!("{error:#}"))));
             }
         };
-        report(&Ok(Serving {
+        report(&Ok(PrivateAccess {
             origin: proxy.origin(),
             bearer: proxy.key.bearer(),
             secret_variables: proxy.secret_variables.clone(),

@@ -34,9 +34,9 @@ const FORM: &str = "--form: Amazon's API takes no forms of files; send JSON with
 /// Why the first given flag that must not be obeyed is not. Hidden in the help: such flags come
 /// with lines that other programs export.
 #[derive(Debug)]
-pub(super) struct Refused(pub(super) Option<&'static str>);
+pub(super) struct RejectedFlag(pub(super) Option<&'static str>);
 
-impl Args for Refused {
+impl Args for RejectedFlag {
     fn augment_args(command: Command) -> Command {
         FLAGS.iter().fold(command, |command, &(short, long, takes_value, _)| {
             let action = if takes_value { ArgAction::Append } else { ArgAction::SetTrue };
@@ -49,7 +49,7 @@ impl Args for Refused {
     }
 }
 
-impl FromArgMatches for Refused {
+impl FromArgMatches for RejectedFlag {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let is_given = |long| matches.value_source(long) == Some(ValueSource::CommandLine);
         Ok(Self(FLAGS.iter().find_map(|&(_, long, _, why)| why.filter(|_| is_given(long)))))
