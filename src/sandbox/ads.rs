@@ -11,7 +11,8 @@ use super::{
     record::ReceivedBody,
     reports,
     response::{
-        HandlerResult, Reply, Stop, With, after, full, json, retry_after, scripted, stream,
+        EmulatorResponse, HandlerResult, Stop, With, after, full, json, retry_after, scripted,
+        stream,
     },
     serve::EmulatorService,
     settings::ApiSettings,
@@ -36,7 +37,7 @@ pub struct Api {
     /// Makes requests fail.
     pub faults: Faults<ApiFault>,
     pub(super) campaigns: campaigns::Campaigns,
-    pub(super) reports: reports::Reports,
+    pub(super) reports: reports::ReportList,
     settings: Mutex<ApiSettings>,
 }
 
@@ -97,7 +98,6 @@ pub(super) async fn respond(call: &ApiCall<'_>) -> HandlerResult {
         ("POST", ["reporting", "reports"]) => reports::request(call),
         ("GET", ["reporting", "reports", id]) => reports::status(call, id),
         ("POST", ["sd", _, "report"]) => reports::request_v2(call),
-        ("GET", ["v2", "reports", id]) => reports::status_v2(call, id),
         ("GET", ["v2", "reports", id, "download"]) => Ok(reports::download_v2(call, id)),
         (method, ["amc", rest @ ..]) => Ok(amc::respond(call, method, rest)),
         (method, ["mcp"] | ["mcp", "lite"]) => Ok(mcp::respond(call, method)),
@@ -109,7 +109,11 @@ pub(super) async fn respond(call: &ApiCall<'_>) -> HandlerResult {
 }
 
 /// Adds what all responses of the API have in common.
-pub(super) async fn finish(parts: &Parts, settings: &ApiSettings, reply: Reply) -> Reply {
+pub(super) async fn finish(
+    parts: &Parts,
+    settings: &ApiSettings,
+    reply: EmulatorResponse,
+) -> EmulatorResponse {
     let reply = reply
         .with("server", "Server")
         .with("vary", "Content-Type,Accept-Encoding,User-Agent")
@@ -147,12 +151,12 @@ pub(super) fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     values.next().is_none().then_some(value)
 }
 
-fn unauthorized(details: &str) -> Reply {
+fn unauthorized(details: &str) -> EmulatorResponse {
     classic(401, details)
 }
 
 /// An error in the classic shape.
-pub(super) fn classic(status: u16, details: &str) -> Reply {
+pub(super) fn classic(status: u16, details: &str) -> EmulatorResponse {
     let (code, id) = (status.to_string(), random_text::<15>());
     json(status, json!({ "code": code, "details": details, "requestId": id }))
 }
@@ -200,7 +204,7 @@ impl ApiCall<'_> {
 }
 
 /// The profiles of the grant in the region of the host; in all regions for other host names.
-fn profiles(call: &ApiCall<'_>) -> Reply {
+fn profiles(call: &ApiCall<'_>) -> EmulatorResponse {
     let host = only(&call.parts.headers, "host").or(call.parts.uri.host());
     let region = match host.unwrap_or_default().split('.').next().unwrap_or_default() {
         "advertising-api" | "advertising-ai" => Some(Region::Na),
@@ -222,7 +226,7 @@ fn profiles(call: &ApiCall<'_>) -> Reply {
 }
 
 /// Amazon's gateway takes an unknown path for one signed the AWS way. It shows a hash of what came.
-fn wrong_path(parts: &Parts) -> Reply {
+fn wrong_path(parts: &Parts) -> EmulatorResponse {
     let sent = parts.headers.get("authorization").map_or(&[][..], |value| value.as_bytes());
     let hash = BASE64_STANDARD.encode(digest(&SHA256, sent));
     let text =
@@ -231,7 +235,7 @@ fn wrong_path(parts: &Parts) -> Reply {
 }
 
 /// The response that takes the place of the real one.
-fn instead(fault: &ApiFault) -> Reply {
+fn instead(fault: &ApiFault) -> EmulatorResponse {
     match fault {
         ApiFault::AuthenticationFailed => unauthorized("Authentication failed"),
         ApiFault::Permission(permission) => unauthorized(permission.text()),

@@ -7,7 +7,7 @@
 use super::{
     ads::{ApiCall, classic},
     record::{header_pairs, target},
-    response::{Reply, With, after, json, repeated, stream, whole},
+    response::{EmulatorResponse, With, after, json, repeated, stream, whole},
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Frame;
@@ -18,7 +18,7 @@ use tokio::time::sleep;
 const CHECKSUM: HeaderName = HeaderName::from_static("x-checksum");
 
 /// Responds with the test aid called `aid`.
-pub(super) async fn respond(call: &ApiCall<'_>, aid: &str, value: &str) -> Reply {
+pub(super) async fn respond(call: &ApiCall<'_>, aid: &str, value: &str) -> EmulatorResponse {
     let number = value.parse::<usize>().ok();
     let asked = |name, default| call.query.number(name).unwrap_or(default);
     match (aid, number) {
@@ -52,7 +52,7 @@ pub(super) async fn respond(call: &ApiCall<'_>, aid: &str, value: &str) -> Reply
 }
 
 /// A stream of one event per text; the first at once, the others `interval` apart.
-pub(super) fn events<I>(texts: I, interval: Duration) -> Reply
+pub(super) fn events<I>(texts: I, interval: Duration) -> EmulatorResponse
 where
     I: IntoIterator<Item = String>,
     I::IntoIter: Send + Unpin + 'static,
@@ -64,7 +64,7 @@ where
     stream("text/event-stream", frames).with("cache-control", "no-cache")
 }
 
-fn echo(call: &ApiCall<'_>) -> Reply {
+fn echo(call: &ApiCall<'_>) -> EmulatorResponse {
     let mut headers = header_pairs(&call.parts.headers);
     for (_, value) in headers.iter_mut().filter(|(name, _)| name == "authorization") {
         // Enough to see what kind of token it was; the echo must not disclose the token.

@@ -4,8 +4,7 @@ use super::{
     ads::{ApiCall, classic, only},
     form::random_uuid,
     moment::{ISO, spelled},
-    reports::presigned,
-    response::{Reply, json},
+    response::{EmulatorResponse, json},
 };
 use serde_json::{Value, json};
 
@@ -13,7 +12,7 @@ const REQUIRED_HEADERS: [&str; 2] =
     ["amazon-advertising-api-marketplaceid", "amazon-advertising-api-advertiserid"];
 
 /// Responds to what lies below `/amc/`.
-pub(super) fn respond(call: &ApiCall<'_>, method: &str, path: &[&str]) -> Reply {
+pub(super) fn respond(call: &ApiCall<'_>, method: &str, path: &[&str]) -> EmulatorResponse {
     let is_missing = |name: &&&str| only(&call.parts.headers, name).is_none();
     let missing = REQUIRED_HEADERS.iter().find(is_missing).filter(|_| path != ["accounts"]);
     if let Some(name) = missing {
@@ -27,12 +26,6 @@ pub(super) fn respond(call: &ApiCall<'_>, method: &str, path: &[&str]) -> Reply 
             "status": "PENDING",
             "createTime": spelled(call.now().wall, ISO),
         }),
-        ("GET", ["reporting", _, "workflowExecutions", id]) => {
-            json!({ "workflowExecutionId": id, "status": "SUCCEEDED" })
-        }
-        ("GET", ["reporting", _, "workflowExecutions", id, "downloadUrls"]) => {
-            json!({ "downloadUrls": [presigned(call.service, id)], "metadataDownloadUrls": [] })
-        }
         _ => return classic(404, "Not Found"),
     };
     json(200, body)

@@ -2,7 +2,7 @@
 
 use super::{
     ads::{ApiCall, classic, only},
-    response::{HandlerResult, Reply, json, whole},
+    response::{EmulatorResponse, HandlerResult, json, whole},
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -88,7 +88,7 @@ pub(super) fn create(call: &ApiCall<'_>) -> HandlerResult {
 }
 
 /// `POST /adsApi/v1/query/campaigns`
-pub(super) fn query(call: &ApiCall<'_>) -> Reply {
+pub(super) fn query(call: &ApiCall<'_>) -> EmulatorResponse {
     let first = call.grant.profiles.first().map_or(0, |profile| profile.id);
     let profile = call.scope().unwrap_or(first);
     let as_v1 = |campaign: &Value| {

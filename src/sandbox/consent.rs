@@ -3,8 +3,7 @@
 use super::{
     EmulatorState,
     form::{FormPairs, encode, escape},
-    grants::Challenge,
-    response::{Reply, With, whole},
+    response::{EmulatorResponse, With, whole},
 };
 use http::Uri;
 
@@ -18,7 +17,7 @@ const SCOPES: [&str; 5] = [
 ];
 
 /// Shows the page, or acts on its buttons (`account=<name>` allows, `deny=1` refuses).
-pub(super) fn page(state: &EmulatorState, uri: &Uri) -> Reply {
+pub(super) fn page(state: &EmulatorState, uri: &Uri) -> EmulatorResponse {
     let form = FormPairs::of_query(uri);
     let settings = state.lwa.settings();
     let redirect_uri = form.get("redirect_uri").unwrap_or_default();
@@ -40,10 +39,7 @@ pub(super) fn page(state: &EmulatorState, uri: &Uri) -> Reply {
     } else if form.get("deny").is_some() {
         "error=access_denied&error_description=Access+not+permitted.".to_owned()
     } else if let Some(account) = form.get("account").filter(|a| state.lwa.grant(a).is_some()) {
-        // Amazon takes a challenge without a method for a plain one.
-        let is_s256 = form.get("code_challenge_method") == Some("S256");
-        let challenge = form.get("code_challenge");
-        let challenge = challenge.map(|value| Challenge { value: value.to_owned(), is_s256 });
+        let challenge = form.get("code_challenge").map(str::to_owned);
         let code = state.lwa.new_code(account, redirect_uri, challenge);
         let scope = encode(settings.granted_scope.as_deref().unwrap_or(asked));
         format!("code={code}&scope={scope}")
@@ -53,13 +49,13 @@ pub(super) fn page(state: &EmulatorState, uri: &Uri) -> Reply {
     back(&form, redirect_uri, &result)
 }
 
-fn back(form: &FormPairs, redirect_uri: &str, result: &str) -> Reply {
+fn back(form: &FormPairs, redirect_uri: &str, result: &str) -> EmulatorResponse {
     let separator = if redirect_uri.contains('?') { '&' } else { '?' };
     let state = form.get("state").map_or_else(String::new, |s| format!("&state={}", encode(s)));
     whole(302, "", "").with("location", &format!("{redirect_uri}{separator}{result}{state}"))
 }
 
-fn choice(state: &EmulatorState, query: &str) -> Reply {
+fn choice(state: &EmulatorState, query: &str) -> EmulatorResponse {
     let query = escape(query);
     let mut page = String::from(
         "<!doctype html><meta charset=\"utf-8\"><title>Sandbox consent</title>\

@@ -4,8 +4,7 @@ use super::{
     EmulatorState,
     fault::{self, API_FAULTS, LWA_FAULTS},
     form::FormPairs,
-    gate::Gate,
-    response::{Reply, json},
+    response::{EmulatorResponse, json},
     settings::Rotation,
 };
 use http::{HeaderMap, Method, header, request::Parts};
@@ -23,20 +22,15 @@ pub(super) const HELP: &[(&str, &str)] = &[
     ),
     ("POST /_sandbox/api?fault=spurious-401&times=2", "API faults; times=forever is possible"),
     ("POST /_sandbox/lwa?fault=down&times=forever", "LWA faults (retry_after=, ms=, to=)"),
-    ("POST /_sandbox/clear", "no more faults, gates open"),
-    (
-        "POST /_sandbox/rotation?mode=old-dies",
-        "or off, old-lives, old-dies-once-used, old-dies-after",
-    ),
+    ("POST /_sandbox/clear", "no more faults"),
+    ("POST /_sandbox/rotation?mode=old-dies", "or off, old-lives, old-dies-once-used"),
     ("POST /_sandbox/lifetime?secs=60", "how long new access tokens live"),
-    ("POST /_sandbox/hold?gate=lwa", "parks requests: gate=lwa or gate=api"),
-    ("POST /_sandbox/release?gate=lwa", "lets them go on"),
 ];
 
 const NO_SWITCH: &str = "no such switch: GET /_sandbox lists them";
 
 /// Responds to a control request.
-pub(super) fn respond(state: &EmulatorState, parts: &Parts) -> Reply {
+pub(super) fn respond(state: &EmulatorState, parts: &Parts) -> EmulatorResponse {
     if !is_local(&parts.headers) {
         let body = json!({ "error": "only programs on this machine may turn the switches" });
         return json(403, body);
@@ -77,8 +71,6 @@ fn turn(state: &EmulatorState, switch: &str, query: &FormPairs) -> Result<(), St
         "clear" => {
             state.api.faults.clear();
             state.lwa.faults.clear();
-            state.api.gate.release();
-            state.lwa.gate.release();
         }
         "rotation" => {
             let rotation = rotation(query)?;
@@ -88,34 +80,18 @@ fn turn(state: &EmulatorState, switch: &str, query: &FormPairs) -> Result<(), St
             let secs = query.number("secs").ok_or("secs is a number of seconds")?;
             state.lwa.configure(|settings| settings.token_lifetime = Duration::from_secs(secs));
         }
-        "hold" => gate(state, query)?.hold(),
-        "release" => gate(state, query)?.release(),
         _ => return Err(NO_SWITCH.to_owned()),
     }
     Ok(())
 }
 
 fn rotation(query: &FormPairs) -> Result<Rotation, &'static str> {
-    Ok(match query.get("mode") {
-        Some("off") => Rotation::Off,
-        Some("old-lives") => Rotation::OldLives,
-        Some("old-dies-once-used") => Rotation::OldDiesOnceUsed,
-        Some("old-dies") => Rotation::OldDies,
-        Some("old-dies-after") => {
-            Rotation::OldDiesAfter(Duration::from_secs(query.number("secs").unwrap_or(60)))
-        }
-        _ => {
-            return Err("mode is one of off, old-lives, old-dies, old-dies-once-used, \
-                 old-dies-after (secs=60)");
-        }
-    })
-}
-
-fn gate<'a>(state: &'a EmulatorState, query: &FormPairs) -> Result<&'a Gate, &'static str> {
-    match query.get("gate") {
-        Some("lwa") => Ok(&state.lwa.gate),
-        Some("api") => Ok(&state.api.gate),
-        _ => Err("gate is one of lwa, api"),
+    match query.get("mode") {
+        Some("off") => Ok(Rotation::Off),
+        Some("old-lives") => Ok(Rotation::OldLives),
+        Some("old-dies-once-used") => Ok(Rotation::OldDiesOnceUsed),
+        Some("old-dies") => Ok(Rotation::OldDies),
+        _ => Err("mode is one of off, old-lives, old-dies, old-dies-once-used"),
     }
 }
 
@@ -135,8 +111,8 @@ fn show(state: &EmulatorState) -> Value {
         "live_access_tokens": state.lwa.live_access_tokens(),
         "token_lifetime_secs": lwa.token_lifetime.as_secs(),
         "rotation": format!("{:?}", lwa.rotation),
-        "lwa": { "faults": state.lwa.faults.describe(), "waiting": state.lwa.gate.waiting() },
-        "api": { "faults": state.api.faults.describe(), "waiting": state.api.gate.waiting() },
+        "lwa": { "faults": state.lwa.faults.describe() },
+        "api": { "faults": state.api.faults.describe() },
         "counts": state.record.counts(),
         "switches": help,
         "api_faults": fault::names(API_FAULTS),

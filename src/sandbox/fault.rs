@@ -70,13 +70,11 @@ pub enum LwaFault {
     InvalidClient,
     UnsupportedGrantType,
     UnauthorizedClient,
-    /// 500 `ServerError`.
     ServerError,
     /// 503 with an HTML page.
     Unavailable {
         retry_after: Option<u64>,
     },
-    /// 429.
     Throttled {
         retry_after: Option<u64>,
     },
@@ -84,7 +82,7 @@ pub enum LwaFault {
     Echo,
     /// Takes the request and sends no response.
     Hang,
-    /// Responds properly, but late.
+    /// Late, but good.
     Slow(Duration),
     /// Closes the connection before anything is issued.
     Drop,
@@ -98,7 +96,6 @@ pub enum LwaFault {
     CrlfInToken,
     /// 200 without an access token.
     NoToken,
-    /// Any other response.
     Answer(Scripted),
 }
 
@@ -110,23 +107,19 @@ pub enum ApiFault {
     /// 401 `Authentication failed` although the token is good.
     AuthenticationFailed,
     Permission(Permission),
-    /// 429.
     Throttled {
         retry_after: Option<u64>,
     },
-    /// 500.
     ServerError,
-    /// 503.
     Unavailable,
     /// Takes the request and sends no response.
     Hang,
-    /// Responds properly, but late.
+    /// Late, but good.
     Slow(Duration),
     /// Closes the connection without a response.
     Drop,
     /// Announces a body of 1,000 bytes, sends half of it, closes the connection.
     Truncate,
-    /// Any other response.
     Answer(Scripted),
 }
 

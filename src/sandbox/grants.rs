@@ -57,7 +57,7 @@ struct Registry {
     applications: BTreeMap<String, Vec<String>>,
     /// By account name.
     grants: BTreeMap<String, AdvertiserGrant>,
-    codes: HashMap<String, Code>,
+    codes: HashMap<String, AuthorizationCode>,
     tokens: HashMap<String, IssuedAccessToken>,
     /// Access tokens in the order of their issue.
     order: VecDeque<String>,
@@ -86,18 +86,12 @@ struct IssuedRefreshToken {
 }
 
 #[derive(Debug)]
-struct Code {
+struct AuthorizationCode {
     account: String,
     redirect_uri: String,
-    challenge: Option<Challenge>,
+    /// PKCE, S256.
+    challenge: Option<String>,
     expires: Now,
-}
-
-/// A PKCE challenge.
-#[derive(Debug)]
-pub(super) struct Challenge {
-    pub(super) value: String,
-    pub(super) is_s256: bool,
 }
 
 #[derive(Debug)]
@@ -274,12 +268,12 @@ impl Lwa {
         &self,
         account: &str,
         redirect_uri: &str,
-        challenge: Option<Challenge>,
+        challenge: Option<String>,
     ) -> String {
         let text = format!("AN{}", random_text::<12>());
         let expires = self.now().plus(CODE_LIFETIME);
         let (account, redirect_uri) = (account.to_owned(), redirect_uri.to_owned());
-        let code = Code { account, redirect_uri, challenge, expires };
+        let code = AuthorizationCode { account, redirect_uri, challenge, expires };
         self.registry.lock().codes.insert(text.clone(), code);
         text
     }
@@ -290,7 +284,6 @@ impl Lwa {
         code: &str,
         redirect_uri: &str,
         verifier: Option<&str>,
-        is_public: bool,
     ) -> Result<IssuedTokens, LwaError<'static>> {
         let (now, settings) = (self.now(), self.settings());
         let mut registry = self.registry.lock();
@@ -299,16 +292,16 @@ impl Lwa {
         if now.mono >= code.expires.mono {
             return Err(LATE_CODE);
         }
-        let proves = |challenge: &Challenge| challenge.is_proved_by(verifier);
-        let is_proved = code.challenge.as_ref().map_or(!is_public, proves);
+        let hash = verifier.map(|text| digest(&SHA256, text.as_bytes()));
+        let proof = hash.map(|hash| BASE64_URL_SAFE_NO_PAD.encode(hash));
+        let is_proved = code.challenge.is_none() || code.challenge == proof;
         if code.redirect_uri != redirect_uri || !is_proved {
             return Err(INVALID_CODE);
         }
         let grant = registry.grants.get_mut(&code.account).ok_or(INVALID_CODE)?;
         grant.is_revoked = false;
-        // A client without a secret gets no refresh token from Amazon either.
-        let refresh = (!is_public).then(|| grant.add_refresh_token(grant.generation + 1));
-        Ok(registry.issue(&code.account, refresh, &settings, now))
+        let refresh = grant.add_refresh_token(grant.generation + 1);
+        Ok(registry.issue(&code.account, Some(refresh), &settings, now))
     }
 }
 
@@ -399,18 +392,5 @@ impl IssuedAccessToken {
     /// Either clock may say that the token is over, as with the real tokens' owners.
     fn is_live(&self, now: Now) -> bool {
         self.expires.is_some_and(|expires| now.mono < expires.mono && now.wall < expires.wall)
-    }
-}
-
-impl Challenge {
-    fn is_proved_by(&self, verifier: Option<&str>) -> bool {
-        verifier.is_some_and(|verifier| {
-            if self.is_s256 {
-                let hash = digest(&SHA256, verifier.as_bytes());
-                BASE64_URL_SAFE_NO_PAD.encode(hash.as_ref()) == self.value
-            } else {
-                verifier == self.value
-            }
-        })
     }
 }

@@ -41,8 +41,8 @@ impl SandboxHome {
     }
 
     /// Writes the configuration for the addresses of proxy, admin and emulator, and reads it as the
-    /// server does. Neither other files nor the
-    /// process's variables take part: the sandbox starts wherever it is run.
+    /// server does. Neither other files nor the process's variables take part: the sandbox starts
+    /// wherever it is run.
     pub(super) fn configure(
         &self,
         addresses: [SocketAddr; 3],

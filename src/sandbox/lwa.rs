@@ -9,8 +9,8 @@ use super::{
     form::{FormPairs, random_uuid},
     grants::{INVALID_REFRESH_TOKEN, IssuedTokens, LwaError},
     response::{
-        HandlerResult, Reply, Stop, With, after, json, repeated, retry_after, scripted, stream,
-        whole,
+        EmulatorResponse, HandlerResult, Stop, With, after, json, repeated, retry_after, scripted,
+        stream, whole,
     },
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -98,19 +98,16 @@ fn issue(state: &EmulatorState, form: &FormPairs) -> Result<IssuedTokens, Stop> 
         let text = format!("The request is missing a required parameter : {name}");
         form.get(name).ok_or_else(|| Stop::from(error((400, "invalid_request", &text))))
     };
-    let grant_type = required("grant_type")?;
-    let client_id = required("client_id")?;
-    let secret = form.get("client_secret");
-    // Only a code proved by PKCE can do without a secret.
-    let is_public = secret.is_none() && grant_type == "authorization_code";
-    if (secret.is_none() && !is_public) || !state.lwa.is_client(client_id, secret) {
+    let (grant_type, client_id) = (required("grant_type")?, required("client_id")?);
+    let secret = form.get("client_secret").unwrap_or_default();
+    if !state.lwa.is_client(client_id, Some(secret)) {
         return Err(error(INVALID_CLIENT).into());
     }
     let issued = match grant_type {
         "refresh_token" => state.lwa.refresh(client_id, required("refresh_token")?),
         "authorization_code" => {
             let (code, redirect_uri) = (required("code")?, required("redirect_uri")?);
-            state.lwa.redeem(code, redirect_uri, form.get("code_verifier"), is_public)
+            state.lwa.redeem(code, redirect_uri, form.get("code_verifier"))
         }
         _ => Err(UNSUPPORTED_GRANT_TYPE),
     };
@@ -118,7 +115,7 @@ fn issue(state: &EmulatorState, form: &FormPairs) -> Result<IssuedTokens, Stop> 
 }
 
 /// The response that takes the place of the real one; none for faults that act elsewhere.
-fn instead(fault: &LwaFault, form: &FormPairs) -> Option<Reply> {
+fn instead(fault: &LwaFault, form: &FormPairs) -> Option<EmulatorResponse> {
     Some(match fault {
         LwaFault::InvalidGrant => error(INVALID_REFRESH_TOKEN),
         LwaFault::InvalidClient => error(INVALID_CLIENT),
@@ -160,7 +157,7 @@ fn instead(fault: &LwaFault, form: &FormPairs) -> Option<Reply> {
     })
 }
 
-fn error((status, code, description): LwaError) -> Reply {
+fn error((status, code, description): LwaError) -> EmulatorResponse {
     let mut body = serde_json::json!({ "error_description": description, "error": code });
     if code == "invalid_grant" {
         body["request_id"] = random_uuid().into();
@@ -174,7 +171,7 @@ fn error((status, code, description): LwaError) -> Reply {
     reply.with("x-amzn-errortype", kind)
 }
 
-fn with_lwa_headers(reply: Reply) -> Reply {
+fn with_lwa_headers(reply: EmulatorResponse) -> EmulatorResponse {
     let reply = reply.with("cache-control", "no-store").with("pragma", "no-cache");
     reply.with("x-amzn-requestid", &random_uuid())
 }

@@ -4,7 +4,7 @@ use super::{
     ads::{ApiCall, classic},
     aids::events,
     form::random_uuid,
-    response::{Reply, With, json, whole},
+    response::{EmulatorResponse, With, json, whole},
 };
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 const STEPS: u32 = 3;
 
 /// Responds to `/mcp` and `/mcp/lite`.
-pub(super) fn respond(call: &ApiCall<'_>, method: &str) -> Reply {
+pub(super) fn respond(call: &ApiCall<'_>, method: &str) -> EmulatorResponse {
     match method {
         "GET" => stream(call, None),
         "POST" => message(call),
@@ -21,7 +21,7 @@ pub(super) fn respond(call: &ApiCall<'_>, method: &str) -> Reply {
     }
 }
 
-fn message(call: &ApiCall<'_>) -> Reply {
+fn message(call: &ApiCall<'_>) -> EmulatorResponse {
     let message = call.json().unwrap_or_default();
     let Some(method) = message["method"].as_str() else {
         let error = json!({ "code": -32700, "message": "Parse error" });
@@ -60,7 +60,7 @@ fn rpc(id: &Value, kind: &str, value: &Value) -> Value {
 }
 
 /// Progress at the configured pace; a call ends with its result.
-fn stream(call: &ApiCall<'_>, message: Option<&Value>) -> Reply {
+fn stream(call: &ApiCall<'_>, message: Option<&Value>) -> EmulatorResponse {
     let token = message.and_then(|message| message.pointer("/params/_meta/progressToken"));
     let mut texts: Vec<_> = (1..=STEPS).map(|step| notification(token, step).to_string()).collect();
     if let Some(message) = message {

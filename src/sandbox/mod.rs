@@ -40,7 +40,7 @@ pub use self::{
     grants::{AdvertiserGrant, Lwa},
     listener::Connections,
     profiles::{Country, Profile},
-    record::{Counts, Record, Seen, Surface},
+    record::{Counts, RequestRecord, Seen, Surface},
     settings::{ApiSettings, ExpiresIn, LwaSettings, Rotation},
 };
 
@@ -86,7 +86,7 @@ impl Default for Options {
 pub struct EmulatorState {
     pub lwa: Lwa,
     pub api: Api,
-    pub record: Record,
+    pub record: RequestRecord,
     pub connections: Connections,
 }
 

@@ -90,16 +90,16 @@ pub struct Counts {
 
 /// The memory of what arrived.
 #[derive(Debug, Default)]
-pub struct Record(Mutex<Memory>);
+pub struct RequestRecord(Mutex<RequestLog>);
 
 #[derive(Debug, Default)]
-struct Memory {
+struct RequestLog {
     counts: Counts,
     next: u64,
     last: VecDeque<Seen>,
 }
 
-impl Record {
+impl RequestRecord {
     pub fn counts(&self) -> Counts {
         self.0.lock().counts.clone()
     }
@@ -182,7 +182,7 @@ impl Record {
     }
 }
 
-impl Memory {
+impl RequestLog {
     fn find(&mut self, number: u64) -> Option<&mut Seen> {
         let first = self.last.front()?.number;
         let index = usize::try_from(number.checked_sub(first)?).ok()?;
@@ -192,17 +192,13 @@ impl Memory {
 
 impl Counts {
     fn count(&mut self, surface: Surface, path: &str) {
-        match surface {
-            Surface::Token => self.token_calls += 1,
-            Surface::S3 => self.s3_calls += 1,
-            Surface::Api => {
-                self.api_calls += 1;
-                let known = self.api_calls_by_path.contains_key(path);
-                let full = self.api_calls_by_path.len() >= PATHS_MAX;
-                let path = if known || !full { path } else { "other" };
-                *self.api_calls_by_path.entry(path.to_owned()).or_default() += 1;
-            }
-            Surface::Consent | Surface::Control | Surface::Revoke => {}
+        self.token_calls += u64::from(surface == Surface::Token);
+        self.s3_calls += u64::from(surface == Surface::S3);
+        if surface == Surface::Api {
+            self.api_calls += 1;
+            let paths = &mut self.api_calls_by_path;
+            let is_counted = paths.len() < PATHS_MAX || paths.contains_key(path);
+            *paths.entry(if is_counted { path } else { "other" }.to_owned()).or_default() += 1;
         }
     }
 }

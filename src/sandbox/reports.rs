@@ -5,7 +5,7 @@ use super::{
     form::{FormPairs, encode, escape, random_uuid},
     moment::{COMPACT, DATE, ISO, days_ago, spelled},
     record::ReceivedBody,
-    response::{HandlerResult, Reply, Stop, With, json, whole},
+    response::{EmulatorResponse, HandlerResult, With, json, whole},
     serve::EmulatorService,
 };
 use crate::clock::Now;
@@ -26,7 +26,7 @@ const REPORTS_MAX: usize = 1000;
 
 /// The reports asked for so far, by id.
 #[derive(Debug, Default)]
-pub(super) struct Reports(Mutex<BTreeMap<String, RequestedReport>>);
+pub(super) struct ReportList(Mutex<BTreeMap<String, RequestedReport>>);
 
 #[derive(Debug, Clone)]
 struct RequestedReport {
@@ -37,7 +37,7 @@ struct RequestedReport {
     created: Duration,
 }
 
-impl Reports {
+impl ReportList {
     /// Adds a report; fails with the id of the same report that is still being made, which is one
     /// that was looked at less than `polls` times.
     fn add(&self, report: RequestedReport, polls: u32) -> Result<String, String> {
@@ -56,19 +56,6 @@ impl Reports {
         let id = random_uuid();
         reports.insert(id.clone(), report);
         Ok(id)
-    }
-
-    /// The report, and whether it was looked at often enough to be complete.
-    fn look(&self, call: &ApiCall<'_>, id: &str) -> Result<(RequestedReport, bool), Stop> {
-        let mut reports = self.0.lock();
-        let report = reports.get_mut(id).filter(|report| report.account == call.account);
-        let report = report.ok_or_else(|| {
-            let detail = format!("Report {id} not found");
-            json(404, json!({ "code": "404", "detail": detail }))
-        })?;
-        let is_complete = report.polls >= call.settings.report_polls;
-        report.polls = report.polls.saturating_add(1);
-        Ok((report.clone(), is_complete))
     }
 }
 
@@ -117,10 +104,17 @@ pub(super) fn request(call: &ApiCall<'_>) -> HandlerResult {
     Ok(whole(200, REQUESTED_TYPE, report.to_json(&id, call.now(), None).to_string()))
 }
 
-/// `GET /reporting/reports/{id}`
+/// `GET /reporting/reports/{id}`: complete once it was looked at often enough.
 pub(super) fn status(call: &ApiCall<'_>, id: &str) -> HandlerResult {
     call.scope()?;
-    let (report, is_complete) = call.state().api.reports.look(call, id)?;
+    let mut reports = call.state().api.reports.0.lock();
+    let report = reports.get_mut(id).filter(|report| report.account == call.account);
+    let report = report.ok_or_else(|| {
+        let detail = format!("Report {id} not found");
+        json(404, json!({ "code": "404", "detail": detail }))
+    })?;
+    let is_complete = report.polls >= call.settings.report_polls;
+    report.polls = report.polls.saturating_add(1);
     let url = is_complete.then(|| presigned(call.service, id));
     Ok(whole(200, STATUS_TYPE, report.to_json(id, call.now(), url).to_string()))
 }
@@ -138,29 +132,13 @@ pub(super) fn request_v2(call: &ApiCall<'_>) -> HandlerResult {
     Ok(json(202, body))
 }
 
-/// `GET /v2/reports/{id}`
-pub(super) fn status_v2(call: &ApiCall<'_>, id: &str) -> HandlerResult {
-    let (_, is_complete) = call.state().api.reports.look(call, id)?;
-    if !is_complete {
-        return Ok(json(200, json!({ "reportId": id, "status": "IN_PROGRESS" })));
-    }
-    let body = json!({
-        "reportId": id,
-        "status": "SUCCESS",
-        "statusDetails": "Report successfully generated",
-        "location": format!("https://advertising-api.amazon.com/v2/reports/{id}/download"),
-        "fileSize": file(call.now()).len(),
-    });
-    Ok(json(200, body))
-}
-
 /// `GET /v2/reports/{id}/download`: the address is in `Location`. Any id has a report.
-pub(super) fn download_v2(call: &ApiCall<'_>, id: &str) -> Reply {
+pub(super) fn download_v2(call: &ApiCall<'_>, id: &str) -> EmulatorResponse {
     whole(307, "", "").with("location", &presigned(call.service, id))
 }
 
 /// The presigned host: it takes the signature in the query or a header, never both.
-pub(super) fn stored(parts: &Parts, body: &ReceivedBody, now: Now) -> Reply {
+pub(super) fn stored(parts: &Parts, body: &ReceivedBody, now: Now) -> EmulatorResponse {
     if let Some(sent) = parts.headers.get("authorization") {
         // S3 repeats the header that it rejects: this is how bearer tokens leak.
         let more = format!(
@@ -209,7 +187,7 @@ fn file(now: Now) -> Bytes {
     gzip((1..=10).map(row).collect::<Value>().to_string().as_bytes())
 }
 
-fn s3_error(status: u16, code: &str, message: &str, more: &str) -> Reply {
+fn s3_error(status: u16, code: &str, message: &str, more: &str) -> EmulatorResponse {
     let id = random_uuid();
     let body = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code>\

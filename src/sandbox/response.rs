@@ -14,22 +14,22 @@ use std::{
 };
 use tokio::time::{Sleep, sleep};
 
-pub(super) type ReplyBody = UnsyncBoxBody<Bytes, io::Error>;
-pub(super) type Reply = Response<ReplyBody>;
-pub(super) type HandlerResult = Result<Reply, Stop>;
+pub(super) type EmulatorBody = UnsyncBoxBody<Bytes, io::Error>;
+pub(super) type EmulatorResponse = Response<EmulatorBody>;
+pub(super) type HandlerResult = Result<EmulatorResponse, Stop>;
 
 type FrameResult = io::Result<Frame<Bytes>>;
 
 /// Why a handler ends before its last line.
 pub(super) enum Stop {
     /// With this response.
-    Early(Box<Reply>),
+    Early(Box<EmulatorResponse>),
     /// Ends the connection (HTTP/2: the stream) without a response.
     HangUp,
 }
 
-impl From<Reply> for Stop {
-    fn from(reply: Reply) -> Self {
+impl From<EmulatorResponse> for Stop {
+    fn from(reply: EmulatorResponse) -> Self {
         Self::Early(Box::new(reply))
     }
 }
@@ -43,20 +43,20 @@ pub(super) fn early(result: HandlerResult) -> HandlerResult {
 }
 
 /// A response with a whole body, and `Content-Type` unless that is empty.
-pub(super) fn whole(status: u16, content_type: &str, body: impl Into<Bytes>) -> Reply {
+pub(super) fn whole(status: u16, content_type: &str, body: impl Into<Bytes>) -> EmulatorResponse {
     with_type(status, content_type, full(body.into()))
 }
 
-pub(super) fn full(body: Bytes) -> ReplyBody {
+pub(super) fn full(body: Bytes) -> EmulatorBody {
     Full::new(body).map_err(|never| match never {}).boxed_unsync()
 }
 
-pub(super) fn json(status: u16, value: serde_json::Value) -> Reply {
+pub(super) fn json(status: u16, value: serde_json::Value) -> EmulatorResponse {
     whole(status, "application/json", value.to_string())
 }
 
 /// A 200 whose body is made while it is read.
-pub(super) fn stream<I>(content_type: &str, frames: I) -> Reply
+pub(super) fn stream<I>(content_type: &str, frames: I) -> EmulatorResponse
 where
     I: IntoIterator<Item = PacedFrame>,
     I::IntoIter: Unpin + Send + 'static,
@@ -65,7 +65,7 @@ where
     with_type(200, content_type, body.boxed_unsync())
 }
 
-fn with_type(status: u16, content_type: &str, body: ReplyBody) -> Reply {
+fn with_type(status: u16, content_type: &str, body: EmulatorBody) -> EmulatorResponse {
     let mut reply = Response::new(body);
     *reply.status_mut() = StatusCode::from_u16(status).expect("the emulator's statuses are valid");
     if content_type.is_empty() { reply } else { reply.with("content-type", content_type) }
@@ -76,7 +76,7 @@ pub(super) trait With {
     fn with(self, name: &str, value: &str) -> Self;
 }
 
-impl With for Reply {
+impl With for EmulatorResponse {
     fn with(mut self, name: &str, value: &str) -> Self {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
             self.headers_mut().insert(name, value);
@@ -86,13 +86,13 @@ impl With for Reply {
 }
 
 /// The response that a test spelled out.
-pub(super) fn scripted(script: &Scripted) -> Reply {
+pub(super) fn scripted(script: &Scripted) -> EmulatorResponse {
     let reply = whole(script.status.as_u16(), "", script.body.clone());
     script.headers.iter().fold(reply, |reply, (name, value)| reply.with(name, value))
 }
 
 /// Adds `Retry-After`, if there is one.
-pub(super) fn retry_after(reply: Reply, secs: Option<u64>) -> Reply {
+pub(super) fn retry_after(reply: EmulatorResponse, secs: Option<u64>) -> EmulatorResponse {
     match secs {
         Some(secs) => reply.with("retry-after", &secs.to_string()),
         None => reply,

@@ -8,7 +8,7 @@ use super::{
     lwa,
     record::{BODY_KEPT_MAX_BYTES, ReceivedBody, Surface},
     reports,
-    response::{HandlerResult, Reply, Stop, With, early},
+    response::{EmulatorResponse, HandlerResult, Stop, With, early},
     settings::ApiSettings,
 };
 use http::{Request, request::Parts};
@@ -28,7 +28,7 @@ pub(super) struct EmulatorService {
 
 impl EmulatorService {
     /// Responds to one request and takes it down; an error hangs up.
-    pub(super) async fn serve(&self, request: Request<Incoming>) -> io::Result<Reply> {
+    pub(super) async fn serve(&self, request: Request<Incoming>) -> io::Result<EmulatorResponse> {
         let (parts, body) = request.into_parts();
         let surface = surface(&parts);
         let token = ads::bearer(&parts.headers);
