@@ -5,7 +5,7 @@ mod verify;
 
 use super::{
     Context, confirmed, day, print, region,
-    table::{span, table},
+    table::{cell, configured, span, table, table_of},
     wire::block_on,
 };
 use crate::{
@@ -52,7 +52,6 @@ pub(super) enum AccountVerb {
     },
 }
 
-/// Put an account into the store; its refresh token is read from standard input
 #[derive(Debug, clap::Args)]
 pub(super) struct Add {
     /// The name that callers will use
@@ -150,16 +149,6 @@ fn date(unix: u64) -> Option<String> {
     Some(jiff::Timestamp::from_second(i64::try_from(unix).ok()?).ok()?.to_string())
 }
 
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::Bool(true) => "yes".to_owned(),
-        Value::Bool(false) => "no".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
 async fn list(config: &Config, as_json: bool) -> anyhow::Result<()> {
     let store = lasting_store(config)?;
     let mut aliases: BTreeSet<AccountId> = config.accounts.keys().cloned().collect();
@@ -178,9 +167,7 @@ async fn list(config: &Config, as_json: bool) -> anyhow::Result<()> {
     }
     let columns =
         ["account", "state", "region", "application", "in_config", "in_store", "consent_days_left"];
-    let mut rows = vec![columns.map(|name| name.to_uppercase().replace('_', " "))];
-    rows.extend(accounts.iter().map(|account| columns.map(|name| text(&account[name]))));
-    print(table(&rows))
+    print(table_of(columns, &accounts))
 }
 
 async fn show(config: &Config, alias: &AccountId) -> anyhow::Result<()> {
@@ -201,7 +188,7 @@ async fn show(config: &Config, alias: &AccountId) -> anyhow::Result<()> {
         "updated",
         "error",
     ];
-    let mut rows = Vec::from(keys.map(|key| [key.replace('_', " "), text(&account[key])]));
+    let mut rows = Vec::from(keys.map(|key| [key.replace('_', " "), cell(&account[key])]));
     let expires = account["access_token_expires_in_secs"].as_u64();
     rows.push(["access token for".to_owned(), expires.map(span).unwrap_or_default()]);
     print(table(&rows))
@@ -279,22 +266,20 @@ impl Add {
         config: &Config,
         existing: Option<&Credential>,
     ) -> anyhow::Result<(Region, String)> {
-        let configured = config.accounts.get(&self.alias);
-        let region = self.region.or(configured.map(|account| account.region));
+        let own = config.accounts.get(&self.alias);
+        let region = self.region.or(own.map(|account| account.region));
         let Some(region) = region.or(existing.map(|record| record.region)) else {
             bail!("say which region the account is in: --region na, eu or fe");
         };
         let application = self.application.as_ref();
-        let application = application.or(configured.map(|account| &account.application));
+        let application = application.or(own.map(|account| &account.application));
         let application = application.or(existing.map(|record| &record.application));
         let application = application.map_or(DEFAULT_APPLICATION, String::as_str);
         if !config.applications.contains_key(application) {
-            let known: Vec<&str> = config.applications.keys().map(String::as_str).collect();
-            bail!("there is no application {application:?}; configured: {}", known.join(", "));
+            let known = configured(config.applications.keys());
+            bail!("there is no application {application:?}; {known}");
         }
-        if configured
-            .is_some_and(|known| known.region != region || known.application != application)
-        {
+        if own.is_some_and(|known| known.region != region || known.application != application) {
             bail!(
                 "accounts.{} in the configuration says another region or application, and wins; \
                  change it there",

@@ -41,7 +41,6 @@ pub(super) enum AuditVerb {
     },
 }
 
-/// Show the last entries of the audit log
 #[derive(Debug, clap::Args)]
 pub(super) struct ShowTail {
     /// How many

@@ -1,8 +1,8 @@
-//! `adsproxy hooks`: what waits for hooks and what was given up, asking for it again, a test.
+//! `adsproxy hooks`: lists what waits and what was given up, queues it again, sends a test.
 
 use super::{
-    Context, print,
-    table::{plain, table},
+    Context, note, print,
+    table::{configured, plain, table_of},
 };
 use crate::{
     audit::{Action, Actor, Audit, Entry},
@@ -74,20 +74,20 @@ async fn list(store: &Store, dead_only: bool, as_json: bool) -> anyhow::Result<(
     let mut messages = outbox::list(store).await?;
     messages.retain(|message| message.is_dead || !dead_only);
     messages.sort_by_key(|message| message.is_dead);
+    let entries: Vec<Value> = messages.iter().map(entry).collect();
     if as_json {
-        let messages: Vec<Value> = messages.iter().map(entry).collect();
-        return print(format!("{:#}\n", json!({ "version": 1, "messages": messages })));
+        return print(format!("{:#}\n", json!({ "version": 1, "messages": entries })));
     }
     if messages.is_empty() {
         return print("no messages\n");
     }
-    let heading = ["ID", "HOOK", "EVENT", "ACCOUNT", "SINCE", "STATE", "ATTEMPTS", "LAST ERROR"];
-    let rows = [heading.map(str::to_owned)].into_iter().chain(messages.iter().map(row));
-    print(table(&rows.collect::<Vec<_>>()))
-}
-
-fn state(message: &Message) -> &'static str {
-    if message.is_dead { "dead" } else { "waiting" }
+    let columns = ["id", "hook", "event", "account", "since", "state", "attempts", "last_error"];
+    let shown = messages.iter().zip(entries).map(|(message, mut entry)| {
+        entry["event"] = message.kind.as_str().into();
+        entry["since"] = hooks::rfc3339(message.at).into();
+        entry
+    });
+    print(table_of(columns, &shown.collect::<Vec<_>>()))
 }
 
 /// No part of it is a secret: links for reconnecting are made when a message is sent.
@@ -99,23 +99,10 @@ fn entry(message: &Message) -> Value {
         "account": message.account,
         "at": message.at,
         "queued_at": message.queued_at,
-        "state": state(message),
+        "state": if message.is_dead { "dead" } else { "waiting" },
         "attempts": message.attempts,
         "last_error": message.last_error,
     })
-}
-
-fn row(message: &Message) -> [String; 8] {
-    [
-        message.id.clone(),
-        message.hook.clone(),
-        message.kind.clone(),
-        message.account.clone().unwrap_or_default(),
-        hooks::rfc3339(message.at),
-        state(message).to_owned(),
-        message.attempts.to_string(),
-        message.last_error.clone().unwrap_or_default(),
-    ]
 }
 
 async fn resend(config: &Config, id: Option<&str>) -> anyhow::Result<()> {
@@ -140,9 +127,8 @@ async fn resend(config: &Config, id: Option<&str>) -> anyhow::Result<()> {
 
 async fn test(config: &Config, name: &str) -> anyhow::Result<()> {
     let Some(hook) = config.hooks.iter().find(|hook| hook.name == name) else {
-        let known: Vec<&str> = config.hooks.iter().map(|hook| hook.name.as_str()).collect();
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        bail!("there is no hook {name:?}; configured: {known}");
+        let known = configured(config.hooks.iter().map(|hook| &hook.name));
+        bail!("there is no hook {name:?}; {known}");
     };
     let tls = https::client_config(config.other_roots(), false)?;
     let now = SystemClock.now();
@@ -153,9 +139,9 @@ async fn test(config: &Config, name: &str) -> anyhow::Result<()> {
         Err(failed) => &failed.output,
     };
     for line in String::from_utf8_lossy(output).lines() {
-        eprintln!("{name}: {}", plain(line));
+        note(format_args!("{name}: {}", plain(line)));
     }
-    result.with_context(|| format!("hook {name} was not told"))?;
+    result.with_context(|| format!("the message was not delivered to hook {name}"))?;
     let how = match hook.target {
         HookTarget::Webhook(_) => "took",
         HookTarget::Command(_) => "ran and took",

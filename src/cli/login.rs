@@ -31,7 +31,6 @@ const FINISH_TIMEOUT: Duration = Duration::from_secs(90);
 
 const UNFINISHED: &str = "the login was not finished in time; nothing was changed";
 
-/// Connect an account: an advertiser consents in the browser
 #[derive(Debug, clap::Args)]
 pub(super) struct Login {
     /// The account's alias

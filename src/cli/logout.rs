@@ -16,7 +16,6 @@ use std::time::Duration;
 /// A revocation may take a call to Amazon.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Forget an account's grant and tokens
 #[derive(Debug, clap::Args)]
 pub(super) struct Logout {
     /// The account's alias

@@ -1,6 +1,7 @@
 //! Rows of text under each other in columns, safe to show on a terminal.
 
 use crate::login::is_deceptive;
+use serde_json::Value;
 
 /// Lays out `rows`, the first of which is the heading.
 pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
@@ -15,6 +16,30 @@ pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Lays out the members `columns` of `objects`, under their names.
+pub(super) fn table_of<const N: usize>(columns: [&str; N], objects: &[Value]) -> String {
+    let mut rows = vec![columns.map(|name| name.to_uppercase().replace('_', " "))];
+    rows.extend(objects.iter().map(|object| columns.map(|name| cell(&object[name]))));
+    table(&rows)
+}
+
+/// A value of JSON for a person.
+pub(super) fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// What is configured, for an error about a name that is not.
+pub(super) fn configured<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    let names: Vec<&str> = names.map(String::as_str).collect();
+    format!("configured: {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") })
 }
 
 /// Control characters would move the cursor or worse; an empty cell would shift the reader's eye.

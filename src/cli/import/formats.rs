@@ -2,7 +2,7 @@
 
 use super::{
     record::{Raw, field},
-    tree::{self, Members, Node, Value},
+    tree::{self, Node, NodeMembers, NodeValue},
 };
 use anyhow::{Context as _, bail};
 use csv::{ByteRecord, ReaderBuilder, Trim};
@@ -109,7 +109,7 @@ pub(super) fn json(text: &str) -> anyhow::Result<Vec<Raw>> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let lines: Vec<_> = lines.map(|(index, line)| (index + 1, tree::json(line))).collect();
     // No document that is one value over many lines has a whole object in one of them.
-    let is_object = |node: &Node| matches!(node.value, Value::Object(_));
+    let is_object = |node: &Node| matches!(node.value, NodeValue::Object(_));
     let is_lines = lines.iter().any(|(_, line)| line.as_ref().is_ok_and(is_object));
     if !is_lines || !text.trim_start().starts_with('{') {
         bail!("it is not JSON: line {}, column {}", error.line(), error.column());
@@ -129,12 +129,12 @@ pub(super) fn json(text: &str) -> anyhow::Result<Vec<Raw>> {
 
 fn records(node: &Node, wrapped_max: usize) -> anyhow::Result<Vec<Raw>> {
     let members = match &node.value {
-        Value::List(list) => return Ok(list.iter().map(|node| record(node, None)).collect()),
-        Value::Object(members) => members.iter(),
+        NodeValue::List(list) => return Ok(list.iter().map(|node| record(node, None)).collect()),
+        NodeValue::Object(members) => members.iter(),
         _ => bail!("it holds no record: neither an object nor a list"),
     };
     let is_container = |(_, member): &&(String, Rc<Node>)| {
-        matches!(member.value, Value::Object(_) | Value::List(_) | Value::Other)
+        matches!(member.value, NodeValue::Object(_) | NodeValue::List(_) | NodeValue::Other)
     };
     let is_wrapper = |name: &str| {
         wrapped_max > 0 && WRAPPERS.split(' ').any(|word| word.eq_ignore_ascii_case(name))
@@ -168,12 +168,12 @@ fn record(node: &Node, key: Option<&str>) -> Raw {
 
 fn take(raw: &mut Raw, node: &Node) {
     match &node.value {
-        Value::Object(members) => add_all(raw, None, members),
+        NodeValue::Object(members) => add_all(raw, None, members),
         _ => raw.broken = Some("it is not an object".to_owned()),
     }
 }
 
-fn add_all(raw: &mut Raw, outer: Option<&str>, members: &Members) {
+fn add_all(raw: &mut Raw, outer: Option<&str>, members: &NodeMembers) {
     members.iter().for_each(|(name, value)| add(raw, outer, name, value));
 }
 
@@ -181,13 +181,13 @@ fn add_all(raw: &mut Raw, outer: Option<&str>, members: &Members) {
 fn add(raw: &mut Raw, outer: Option<&str>, name: &str, node: &Node) {
     let path = outer.map_or_else(|| name.to_owned(), |outer| format!("{outer}.{name}"));
     match &node.value {
-        Value::Null => {}
+        NodeValue::Null => {}
         // `lwa.client_id`, `client.id`
-        Value::Text(text) if field(&path).is_none() && field(name).is_some() => {
+        NodeValue::Text(text) if field(&path).is_none() && field(name).is_some() => {
             raw.add(name, text.expose());
         }
-        Value::Text(text) => raw.add(&path, text.expose()),
-        Value::Object(members) if outer.is_none() && field(name).is_none() => {
+        NodeValue::Text(text) => raw.add(&path, text.expose()),
+        NodeValue::Object(members) if outer.is_none() && field(name).is_none() => {
             add_all(raw, Some(name), members);
         }
         _ => match field(&path) {

@@ -27,13 +27,12 @@ use advice::Advice;
 use anyhow::{Context as _, bail};
 use apply::Importer;
 use clap::CommandFactory;
-use record::Reading;
+use record::RecordReader;
 use report::{ImportReport, Outcome, Record};
 pub(super) use source::secret_variables;
 use source::{Source, SourceKind};
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
-/// Bring accounts over from what you run now
 #[derive(Debug, clap::Args)]
 #[command(after_help = FORMATS)]
 pub(super) struct Import {
@@ -138,7 +137,7 @@ impl Import {
         let keys = (source.kind == SourceKind::Legacy)
             .then(|| source::fernet_keys(self.fernet_key_file.as_deref(), &context.environment));
         let now = SystemClock.now().unix();
-        let reading = Reading {
+        let reading = RecordReader {
             keys: keys.transpose()?,
             known,
             account: self.account.as_ref(),

@@ -5,6 +5,7 @@ use super::{
     report::{Outcome, Record},
 };
 use crate::{
+    cli::table::configured,
     config::Config,
     id::{AccountId, Region},
     secret::Secret,
@@ -56,11 +57,11 @@ pub(super) fn resolve(
     default_region: Option<Region>,
     default_application: Option<&str>,
 ) -> anyhow::Result<()> {
-    let configured = config.accounts.get(&entry.alias);
+    let own = config.accounts.get(&entry.alias);
     if entry.application.as_ref().is_some_and(|name| !config.applications.contains_key(name)) {
         bail!(unknown_application(config));
     }
-    let contradicts = configured.is_some_and(|account| {
+    let contradicts = own.is_some_and(|account| {
         entry.region.is_some_and(|region| region != account.region)
             || entry.application.as_ref().is_some_and(|name| *name != account.application)
     });
@@ -70,9 +71,9 @@ pub(super) fn resolve(
          there",
         entry.alias
     );
-    entry.region = configured.map(|account| account.region).or(entry.region).or(default_region);
-    let own = configured.map(|account| account.application.as_str());
-    let application = own.or(entry.application.as_deref()).or(default_application);
+    entry.region = own.map(|account| account.region).or(entry.region).or(default_region);
+    let application = own.map(|account| account.application.as_str());
+    let application = application.or(entry.application.as_deref()).or(default_application);
     entry.application = match &entry.client_id {
         None => application.map(str::to_owned),
         Some(client_id) => Some(of_client(config, application, client_id)?),
@@ -105,8 +106,7 @@ fn of_client(
 
 /// Names the applications that there are; the one that was asked for may be anything.
 pub(super) fn unknown_application(config: &Config) -> String {
-    let known: Vec<&str> = config.applications.keys().map(String::as_str).collect();
-    format!("its application is not configured; configured: {}", known.join(", "))
+    format!("its application is not configured; {}", configured(config.applications.keys()))
 }
 
 #[cfg(test)]

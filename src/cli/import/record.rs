@@ -131,7 +131,7 @@ pub(super) struct Entry {
 }
 
 /// How the records of a source are to be read.
-pub(super) struct Reading<'a> {
+pub(super) struct RecordReader<'a> {
     /// Opens the tokens of a source that has them encrypted.
     pub(super) keys: Option<FernetKeys>,
     /// Of the configuration and the store.
@@ -144,7 +144,7 @@ pub(super) struct Reading<'a> {
     pub(super) now: u64,
 }
 
-impl Reading<'_> {
+impl RecordReader<'_> {
     /// Checks one record; its entry is missing if it is rejected.
     pub(super) fn read(&self, raw: &Raw) -> Record {
         let flag = self.account.map(AccountId::as_str);

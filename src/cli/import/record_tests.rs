@@ -15,7 +15,7 @@ fn read_with(values: &[(&str, &str)], account: Option<&str>) -> Record {
     let known = BTreeSet::from(["shop".parse().expect("an alias")]);
     let account = account.map(|alias| alias.parse().expect("an alias"));
     let account = account.as_ref();
-    Reading { keys: None, known, account, unnamed: None, now: NOW }.read(&raw(values))
+    RecordReader { keys: None, known, account, unnamed: None, now: NOW }.read(&raw(values))
 }
 
 /// Reads an account `acme` with a refresh token and `more`; else why not.
@@ -159,7 +159,7 @@ fn a_name_that_is_a_secret_is_never_shown() {
         let mut raw = raw(&[("account", name), ("refresh_token", token)]);
         raw.broken = Some("region is there twice".into());
         let known = BTreeSet::new();
-        let reading = Reading { keys: None, known, account: None, unnamed: None, now: NOW };
+        let reading = RecordReader { keys: None, known, account: None, unnamed: None, now: NOW };
         assert_eq!(reading.read(&raw).name, None);
     }
 }

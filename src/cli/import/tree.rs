@@ -12,7 +12,7 @@ use std::{
     rc::Rc,
 };
 
-/// Deeper than any file of credentials. What lies deeper in JSON is [`Value::Other`].
+/// Deeper than any file of credentials. What lies deeper in JSON is [`NodeValue::Other`].
 const DEPTH_MAX: usize = 16;
 
 /// Aliases may nest as deeply as there are anchors, and dropping a tree uses the stack.
@@ -21,17 +21,17 @@ const ANCHORS_MAX: usize = 200;
 pub(super) struct Node {
     /// Counted from 1.
     pub(super) line: usize,
-    pub(super) value: Value,
+    pub(super) value: NodeValue,
 }
 
-pub(super) type Members = Vec<(String, Rc<Node>)>;
+pub(super) type NodeMembers = Vec<(String, Rc<Node>)>;
 
-pub(super) enum Value {
+pub(super) enum NodeValue {
     /// A text, or a number as it is written.
     Text(Secret),
     Null,
     /// In the order of the file; a name may be there twice.
-    Object(Members),
+    Object(NodeMembers),
     List(Vec<Rc<Node>>),
     Other,
 }
@@ -45,25 +45,27 @@ fn json_node(raw: &RawValue, text: &str, lines: &Lines, depth: usize) -> Node {
     let own = raw.get();
     let below = |value: &RawValue| Rc::new(json_node(value, text, lines, depth - 1));
     let value = match own.as_bytes() {
-        [b'"', ..] => serde_json::from_str(own).map(|text| Value::Text(Secret::new(text))).ok(),
-        [b'-' | b'0'..=b'9', ..] => Some(Value::Text(Secret::from(own))),
-        b"null" => Some(Value::Null),
+        [b'"', ..] => serde_json::from_str(own).map(|text| NodeValue::Text(Secret::new(text))).ok(),
+        [b'-' | b'0'..=b'9', ..] => Some(NodeValue::Text(Secret::from(own))),
+        b"null" => Some(NodeValue::Null),
         [b'[', ..] if depth > 0 => serde_json::from_str::<Vec<&RawValue>>(own)
-            .map(|list| Value::List(list.into_iter().map(below).collect()))
+            .map(|list| NodeValue::List(list.into_iter().map(below).collect()))
             .ok(),
         [b'{', ..] if depth > 0 => serde_json::from_str::<JsonObject<'_>>(own)
             .map(|JsonObject(members)| {
-                Value::Object(members.into_iter().map(|(key, value)| (key, below(value))).collect())
+                NodeValue::Object(
+                    members.into_iter().map(|(key, value)| (key, below(value))).collect(),
+                )
             })
             .ok(),
         _ => None,
     };
     // The value is a part of the text, so its place in memory is its place in the file.
     let at = (own.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
-    Node { line: lines.at(at), value: value.unwrap_or(Value::Other) }
+    Node { line: lines.at(at), value: value.unwrap_or(NodeValue::Other) }
 }
 
-/// Members in their order, the same name twice included; serde's maps have neither.
+/// NodeMembers in their order, the same name twice included; serde's maps have neither.
 struct JsonObject<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for JsonObject<'a> {
@@ -118,11 +120,11 @@ impl YamlReader<'_> {
             Event::Scalar(text, ScalarStyle::Plain, anchor, _)
                 if matches!(&*text, "" | "~" | "null") =>
             {
-                (Value::Null, anchor)
+                (NodeValue::Null, anchor)
             }
-            Event::Scalar(text, _, anchor, _) => (Value::Text(Secret::from(&*text)), anchor),
-            Event::SequenceStart(anchor, _) => (Value::List(self.list(depth + 1)?), anchor),
-            Event::MappingStart(anchor, _) => (Value::Object(self.mapping(depth + 1)?), anchor),
+            Event::Scalar(text, _, anchor, _) => (NodeValue::Text(Secret::from(&*text)), anchor),
+            Event::SequenceStart(anchor, _) => (NodeValue::List(self.list(depth + 1)?), anchor),
+            Event::MappingStart(anchor, _) => (NodeValue::Object(self.mapping(depth + 1)?), anchor),
             Event::Alias(anchor) => match self.anchors.get(&anchor) {
                 Some(node) => return Ok(Some(Rc::clone(node))),
                 None => bail!("line {line}: the anchor is not defined before it is used"),
@@ -148,23 +150,25 @@ impl YamlReader<'_> {
 
     /// The members of a mapping; those merged into it (`<<: *other`) come last, and only where it
     /// has none of that name itself.
-    fn mapping(&mut self, depth: usize) -> anyhow::Result<Members> {
-        let mut members = Members::new();
+    fn mapping(&mut self, depth: usize) -> anyhow::Result<NodeMembers> {
+        let mut members = NodeMembers::new();
         let mut bases = Vec::new();
         let nodes = self.list(depth)?;
         for pair in nodes.chunks_exact(2) {
             match &pair[0].value {
-                Value::Text(key) if key.expose() == "<<" => match &pair[1].value {
-                    Value::List(nodes) => bases.extend(nodes.iter().map(Rc::clone)),
+                NodeValue::Text(key) if key.expose() == "<<" => match &pair[1].value {
+                    NodeValue::List(nodes) => bases.extend(nodes.iter().map(Rc::clone)),
                     _ => bases.push(Rc::clone(&pair[1])),
                 },
-                Value::Text(key) => members.push((key.expose().to_owned(), Rc::clone(&pair[1]))),
+                NodeValue::Text(key) => {
+                    members.push((key.expose().to_owned(), Rc::clone(&pair[1])))
+                }
                 _ => {}
             }
         }
         let mut seen: HashSet<String> = members.iter().map(|(key, _)| key.clone()).collect();
         for base in &bases {
-            let Value::Object(merged) = &base.value else { continue };
+            let NodeValue::Object(merged) = &base.value else { continue };
             members.extend(merged.iter().filter(|(key, _)| seen.insert(key.clone())).cloned());
         }
         Ok(members)
@@ -177,7 +181,7 @@ mod tests {
 
     fn member(text: &str, path: [&str; 2]) -> Option<(String, usize)> {
         let find = |node: &Node, key: &str| match &node.value {
-            Value::Object(members) => {
+            NodeValue::Object(members) => {
                 members.iter().find(|(name, _)| name == key).map(|(_, node)| Rc::clone(node))
             }
             _ => panic!("no mapping"),
@@ -185,7 +189,7 @@ mod tests {
         let outer = find(&yaml(text).expect("YAML"), path[0])?;
         let found = find(&outer, path[1])?;
         let text = match &found.value {
-            Value::Text(text) => text.expose().to_owned(),
+            NodeValue::Text(text) => text.expose().to_owned(),
             _ => String::new(),
         };
         Some((text, found.line))

@@ -16,7 +16,6 @@ use std::{
 };
 use zeroize::Zeroizing;
 
-/// Make a new key and print the lines that use it; never overwrites one
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Init {
     /// Where to put it [default: ~/.config/adsproxy/key]

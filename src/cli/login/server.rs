@@ -6,7 +6,7 @@ use crate::{
     audit::Actor,
     cli::{
         Context, Failure,
-        table::plain,
+        table::{configured, plain},
         wire::{self, AdminRequest, Server},
     },
     config::{Application, Config, DEFAULT_APPLICATION, StoreKind},
@@ -218,8 +218,8 @@ fn application<'a>(config: &'a Config, login: &Login) -> anyhow::Result<&'a Appl
         None => config.applications.get(DEFAULT_APPLICATION),
     };
     application.with_context(|| {
-        let known: Vec<&str> = config.applications.keys().map(String::as_str).collect();
-        format!("say which application with --application; configured: {}", known.join(", "))
+        let known = configured(config.applications.keys());
+        format!("say which application with --application; {known}")
     })
 }
 
