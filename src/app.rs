@@ -4,10 +4,10 @@
 //! for refreshes, the store, the admin and health listeners.
 
 pub(crate) mod control;
-mod seat;
+mod listeners;
 mod serve;
 mod signals;
-mod surfaces;
+mod worker;
 
 use crate::{
     admin::health::{Health, HealthCheck, Readiness},
@@ -31,7 +31,7 @@ use crate::{
     proxy::DataPlane,
     store,
 };
-use seat::Seat;
+use listeners::AdminListeners;
 pub use serve::serve;
 pub(crate) use serve::{forbid_dumps, harden};
 use std::{
@@ -42,13 +42,13 @@ use std::{
     thread::JoinHandle,
     time::{Duration, Instant},
 };
-use surfaces::Surfaces;
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     sync::watch,
     time::{timeout, timeout_at},
 };
 use tracing::{info, warn};
+use worker::WorkerThread;
 
 /// How long refreshes under way may take at least, after the last request has ended.
 const REFRESHES_TIMEOUT: Duration = Duration::from_secs(5);
@@ -96,7 +96,7 @@ pub struct Private {
 /// A running adsproxy.
 pub struct App {
     addresses: Vec<String>,
-    surfaces: Surfaces,
+    listeners: AdminListeners,
     drain: watch::Sender<bool>,
     /// Ends the admin and health listeners: readiness is to be seen falling until then.
     stop: watch::Sender<bool>,
@@ -189,9 +189,9 @@ impl App {
         let readiness = Arc::new(Health::new(vec![("store", is_saved)]));
         let drain = watch::Sender::new(false);
         let stop = watch::Sender::new(false);
-        let surfaces = match &private {
-            None => control.block_on(Surfaces::open(&engine, &readiness, &stop))?,
-            Some(_) => Surfaces::none(),
+        let listeners = match &private {
+            None => control.block_on(AdminListeners::open(&engine, &readiness, &stop))?,
+            Some(_) => AdminListeners::none(),
         };
 
         // Before anything can happen that they are to be told.
@@ -207,7 +207,7 @@ impl App {
         let connections = ConnectionLimit::new(config.limits.connections_max);
         let mut workers = Vec::new();
         for (number, bound) in sockets.workers.into_iter().enumerate() {
-            let seat = Seat {
+            let worker = WorkerThread {
                 shared: shared.clone(),
                 metrics: metrics.clone(),
                 access: log.access(),
@@ -216,12 +216,12 @@ impl App {
                 drain: drain.subscribe(),
             };
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
-            workers.push(thread.spawn(move || seat.run(bound))?);
+            workers.push(thread.spawn(move || worker.run(bound))?);
         }
         readiness.set(Readiness::Ready);
         let app = Self {
             addresses: sockets.addresses,
-            surfaces,
+            listeners,
             drain,
             stop,
             readiness,
@@ -235,7 +235,7 @@ impl App {
             control: Some(control),
             log: Some(log),
         };
-        let Surfaces { admin, health, .. } = &app.surfaces;
+        let AdminListeners { admin, health, .. } = &app.listeners;
         let health = health.map(tracing::field::display);
         info!(proxy = app.addresses.join(", "), %admin, health, "listening");
         if app.is_private {
@@ -261,11 +261,11 @@ impl App {
         &self.engine
     }
 
-    /// The admin listener's address as bound; port 0 if the data plane is private and has none.
+    /// The admin listener's TCP address as bound.
     #[cfg(feature = "sandbox")]
     #[must_use]
-    pub fn admin_address(&self) -> SocketAddr {
-        self.surfaces.admin
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.listeners.admin.tcp()
     }
 
     /// Serves until SIGTERM or SIGINT, then drains and says whether all could finish. A second
@@ -319,7 +319,7 @@ impl App {
     fn finish_logins(&mut self) {
         self.stop.send_replace(true);
         if let Some(control) = &self.control {
-            control.block_on(self.surfaces.finish_logins());
+            control.block_on(self.listeners.finish_logins());
         }
     }
 

@@ -9,6 +9,8 @@ mod accounts_change;
 #[cfg(feature = "sandbox")]
 mod admin;
 #[cfg(feature = "sandbox")]
+mod admin_address;
+#[cfg(feature = "sandbox")]
 mod audit;
 #[cfg(feature = "sandbox")]
 mod audit_server;

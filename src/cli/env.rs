@@ -32,7 +32,7 @@ enum Shell {
 impl Env {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
         let addresses = load::addresses(&context.options())?;
-        self.warn_unless_served(&addresses);
+        self.warn_unless_served(context, &addresses);
         let bearer = format!("Atza|{}", self.access.alias);
         let origin = origin(&addresses)?;
         let shell = self.shell.unwrap_or_else(|| Shell::detect(context));
@@ -42,9 +42,12 @@ impl Env {
     }
 
     /// On standard error, which `eval` does not read.
-    fn warn_unless_served(&self, addresses: &Addresses) {
-        let (address, alias) = (addresses.admin, &self.access.alias);
-        let Ok((_, body)) = wire::get(address, "/status") else {
+    fn warn_unless_served(&self, context: &Context, addresses: &Addresses) {
+        let alias = &self.access.alias;
+        let server = wire::Server::at(context, &addresses.admin);
+        let status = server.and_then(|server| Ok(wire::get(&server, "/status")?));
+        let Ok((_, body)) = status else {
+            let address = &addresses.admin;
             return note(format_args!(
                 "warning: no adsproxy answers at {address} yet; start it with `adsproxy serve`"
             ));
@@ -126,7 +129,7 @@ mod tests {
                 Some(path) => ProxyAddress::Unix(path.into()),
                 None => ProxyAddress::Tcp(text.parse().expect("an address")),
             });
-            let admin = "127.0.0.1:1".parse().expect("an address");
+            let admin = crate::config::AdminAddress::Off;
             Addresses { proxy: proxy.collect(), tls, admin, health: None }
         };
         let first = addresses(&["unix:/s", "0.0.0.0:87", "127.0.0.1:88"], false);

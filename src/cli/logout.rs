@@ -33,7 +33,10 @@ impl Logout {
         }
         let is_memory = config.store.kind == StoreKind::Memory;
         let server = Server::find(context, &config)?;
-        let server = server.or(is_memory.then_some(Server::Listener(config.listen.admin)));
+        let server = match server {
+            None if is_memory => Some(Server::at(context, &config.listen.admin)?),
+            found => found,
+        };
         let done = match server {
             Some(server) => {
                 let body = json!({ "account": self.account.as_str() });

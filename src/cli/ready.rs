@@ -1,10 +1,12 @@
 //! `adsproxy healthcheck` and `adsproxy wait`: is the running server ready?
 
-use super::{Context, Failure, duration, wire};
+use super::{
+    Context, Failure, duration,
+    wire::{self, Server},
+};
 use crate::config::load;
 use anyhow::{Context as _, bail};
 use std::{
-    net::SocketAddr,
     thread,
     time::{Duration, Instant},
 };
@@ -22,37 +24,35 @@ pub(super) struct Wait {
 
 /// Exits with 0 or 1, as probes want it: a server that is not there has no exit code of its own.
 pub(super) fn healthcheck(context: &Context) -> anyhow::Result<()> {
-    let address = address(context)?;
-    let answered = wire::get(address, "/readyz");
-    match answered.with_context(|| format!("no adsproxy answers at {address}"))? {
+    let server = Server::ready_at(context, &load::addresses(&context.options())?)?;
+    let answered = wire::get(&server, "/readyz");
+    match answered.with_context(|| format!("no adsproxy answers at {server}"))? {
         (200, _) => Ok(()),
-        (status, _) => bail!("adsproxy at {address} is not ready: it responds with {status}"),
+        (status, _) => bail!("adsproxy at {server} is not ready: it responds with {status}"),
     }
 }
 
 impl Wait {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
-        let address = address(context)?;
+        let addresses = load::addresses(&context.options())?;
         let deadline = Instant::now() + self.max;
         loop {
-            let last = match wire::get(address, "/readyz") {
-                Ok((200, _)) => return Ok(()),
-                Ok((status, _)) => format!("it responds with {status}"),
+            let server = Server::ready_at(context, &addresses);
+            let last = match server.as_ref().map(|server| wire::get(server, "/readyz")) {
+                Ok(Ok((200, _))) => return Ok(()),
+                Ok(Ok((status, _))) => format!("it responds with {status}"),
+                Ok(Err(error)) => error.to_string(),
                 Err(error) => error.to_string(),
             };
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let waited = self.max;
+                let (waited, admin) = (self.max, &addresses.admin);
+                let at = server.map_or(admin.to_string(), |server| server.to_string());
                 bail!(Failure::unavailable(format!(
-                    "adsproxy at {address} was not ready within {waited:?}: {last}"
+                    "adsproxy at {at} was not ready within {waited:?}: {last}"
                 )));
             }
             thread::sleep(INTERVAL.min(left));
         }
     }
-}
-
-fn address(context: &Context) -> anyhow::Result<SocketAddr> {
-    let addresses = load::addresses(&context.options())?;
-    Ok(addresses.health.unwrap_or(addresses.admin))
 }

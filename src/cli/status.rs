@@ -101,7 +101,7 @@ fn server(context: &Context) -> anyhow::Result<Server> {
     let control = context.load().ok().and_then(|loaded| Server::find(context, &loaded.config).ok());
     match control.flatten() {
         Some(server) => Ok(server),
-        None => Ok(Server::Listener(load::addresses(&context.options())?.admin)),
+        None => Server::at(context, &load::addresses(&context.options())?.admin),
     }
 }
 

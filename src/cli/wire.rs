@@ -4,7 +4,7 @@
 use super::{Context, Failure, table::plain};
 use crate::{
     app::control,
-    config::{Config, StoreKind},
+    config::{AdminAddress, Config, StoreKind, load::Addresses},
     secret::Secret,
 };
 use anyhow::{Context as _, bail};
@@ -130,6 +130,31 @@ impl Server {
         Ok(None)
     }
 
+    /// The server whose admin listener is at `address`; without one, that of the control socket.
+    ///
+    /// # Errors
+    /// When neither is known.
+    pub(super) fn at(context: &Context, address: &AdminAddress) -> anyhow::Result<Self> {
+        match address {
+            AdminAddress::Tcp(address) => Ok(Self::Listener(*address)),
+            AdminAddress::Unix(path) => Ok(Self::Control(path.clone())),
+            AdminAddress::Off => Self::find(context, &context.load()?.config)?.context(
+                "listen.admin is \"off\", and no server has the control socket: start one",
+            ),
+        }
+    }
+
+    /// The server where it is asked whether it is ready.
+    ///
+    /// # Errors
+    /// As [`Server::at`].
+    pub(super) fn ready_at(context: &Context, addresses: &Addresses) -> anyhow::Result<Self> {
+        match addresses.health {
+            Some(health) => Ok(Self::Listener(health)),
+            None => Self::at(context, &addresses.admin),
+        }
+    }
+
     fn is_listening(&self) -> anyhow::Result<bool> {
         let Self::Control(path) = self else { return Ok(true) };
         let connected = block_on(async { control::connect(path).await })?;
@@ -170,8 +195,8 @@ impl Server {
 }
 
 /// Returns the status and the body.
-pub(super) fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
-    let response = send(&Server::Listener(address), &AdminRequest::get(path))?;
+pub(super) fn get(server: &Server, path: &str) -> io::Result<(u16, String)> {
+    let response = send(server, &AdminRequest::get(path))?;
     Ok((response.status, response.body.expose().to_owned()))
 }
 

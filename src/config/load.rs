@@ -6,7 +6,7 @@ pub use super::environment::Environment;
 pub use super::problem::{Place, Problem};
 
 use super::{
-    Config, ProxyAddress,
+    AdminAddress, Config, ProxyAddress,
     document::{Document, Reading},
     validate::Check,
 };
@@ -174,7 +174,7 @@ pub struct Addresses {
     /// Whether the TCP addresses of `proxy` speak TLS.
     pub tls: bool,
     /// `listen.admin`.
-    pub admin: SocketAddr,
+    pub admin: AdminAddress,
     /// `listen.health`.
     pub health: Option<SocketAddr>,
 }

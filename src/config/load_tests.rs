@@ -61,7 +61,7 @@ fn minimal_file_is_enough_and_the_rest_is_default() {
     let loaded = load_with(MINIMAL, &[]).unwrap();
     let config = loaded.config;
     assert_eq!(config.listen.proxy[0], ProxyAddress::Tcp("127.0.0.1:8787".parse().unwrap()));
-    assert_eq!(config.listen.admin, "127.0.0.1:8788".parse().unwrap());
+    assert_eq!(config.listen.admin.to_string(), "127.0.0.1:8788");
     assert!(config.proxy.workers >= 1);
     assert_eq!(config.store.kind, StoreKind::Memory);
     let lwa = &config.applications["default"];
@@ -719,7 +719,7 @@ fn addresses_are_read_without_the_secrets() {
         addresses(&Options { path: Some(path.clone()), ..Options::default() })
     };
     let found = asked(text).unwrap();
-    assert_eq!((found.admin.port(), found.health), (9, None));
+    assert_eq!((found.admin.to_string().as_str(), found.health), ("127.0.0.1:9", None));
     for wrong in
         ["[listen]\nadmin = \"x\"\n", "[listen]\nadmin = 1\n", "[listen]\nadmni = 1\n", "["]
     {
@@ -755,4 +755,25 @@ fn fallback_hosts_belong_to_amazons_endpoint_alone() {
     assert_eq!(hosts(""), ads::FALLBACK_TOKEN_URLS);
     assert!(hosts("token_url = 'http://localhost:1/t'").is_empty());
     assert_eq!(hosts("fallback_token_urls = ['http://[::1]:1/t']"), ["http://[::1]:1/t"]);
+}
+
+#[test]
+fn the_admin_listener_may_be_a_unix_socket_or_off() {
+    let admin = |text: &str| {
+        let text = format!("{MINIMAL}[listen]\nadmin = {text:?}\n");
+        load_with(&text, &[("HOME", "/home/x")]).unwrap().config.listen.admin
+    };
+    assert_eq!(admin("unix:~/admin.sock"), AdminAddress::Unix("/home/x/admin.sock".into()));
+    assert_eq!(admin("off"), AdminAddress::Off);
+    for (wrong, part) in [
+        (
+            "admin = \"on\"",
+            "is no address such as localhost:8787, [::]:8787, unix:/path or \"off\"",
+        ),
+        ("admin = \"unix:a\"", "must begin with /"),
+        ("admin = \"unix:/a\"\nproxy = [\"unix:/a\"]", "address of listen.proxy too"),
+    ] {
+        let text = error(&format!("[listen]\n{wrong}\n"));
+        assert!(text.contains(part), "{text}");
+    }
 }

@@ -124,6 +124,34 @@ impl fmt::Display for ProxyAddress {
     }
 }
 
+/// Where the admin listener is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// A TCP address; port 0 takes a free one.
+    Tcp(SocketAddr),
+    /// A Unix socket, made with mode 0660.
+    Unix(PathBuf),
+    /// There is none: commands use the control socket.
+    Off,
+}
+
+impl AdminAddress {
+    /// Its TCP address, if it has one.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        if let Self::Tcp(address) = self { Some(*address) } else { None }
+    }
+}
+
+impl fmt::Display for AdminAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Off => f.write_str("off"),
+        }
+    }
+}
+
 /// `store.kind`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreKind {

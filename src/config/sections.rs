@@ -2,7 +2,7 @@
 //! `proxy.example.toml` explains every key.
 
 use super::{
-    HookTarget, LogFormat, Material, ProxyAddress, StoreKind, secret_ref::SecretRefs,
+    AdminAddress, HookTarget, LogFormat, Material, ProxyAddress, StoreKind, secret_ref::SecretRefs,
     text::parse_proxy, value,
 };
 use crate::{
@@ -52,7 +52,7 @@ sections! {
         proxy: Vec<ProxyAddress> = parse_proxy("localhost:8787").unwrap_or_default(),
             "value::proxy_addresses";
         /// Health, metrics, and the admin API.
-        admin: SocketAddr = ([127, 0, 0, 1], 8788).into(), "value::tcp";
+        admin: AdminAddress = AdminAddress::Tcp(([127, 0, 0, 1], 8788).into()), "value::admin";
         /// Health and metrics only, read-only; may be any address.
         health: Option<SocketAddr> = None, "value::tcp_if_any";
         unsafe_allow_unauthenticated: bool = false;

@@ -1,6 +1,6 @@
 //! The texts that a value may be: addresses, URLs, host names, names of headers.
 
-use super::{LogFormat, ProxyAddress, StoreKind, secret_ref::MASK};
+use super::{AdminAddress, LogFormat, ProxyAddress, StoreKind, secret_ref::MASK};
 use crate::{
     event::Kind,
     id::{AccountId, Region},
@@ -22,6 +22,16 @@ pub(super) fn parse_proxy(text: &str) -> Result<Vec<ProxyAddress>, String> {
         all.push(ProxyAddress::Tcp((Ipv6Addr::LOCALHOST, first.port()).into()));
     }
     Ok(all)
+}
+
+pub(super) fn parse_admin(text: &str) -> Result<AdminAddress, String> {
+    match (text, text.strip_prefix("unix:")) {
+        ("off", _) => Ok(AdminAddress::Off),
+        (_, Some(path)) => Ok(AdminAddress::Unix(path.into())),
+        _ => parse_tcp(text)
+            .map(AdminAddress::Tcp)
+            .map_err(|message| message + ", unix:/path or \"off\""),
+    }
 }
 
 pub(super) fn parse_tcp(text: &str) -> Result<SocketAddr, String> {

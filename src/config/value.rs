@@ -1,7 +1,7 @@
 //! How single values are read and written: each is checked while it is read, so that an error has
 //! the place of its value. A message may go on after a line break with what to do about it.
 
-use super::{Account, LogFormat, ProxyAddress, StoreKind, log_filter, text::*};
+use super::{Account, AdminAddress, LogFormat, ProxyAddress, StoreKind, log_filter, text::*};
 use crate::{
     event::Kind,
     id::{AccountId, Region},
@@ -73,10 +73,10 @@ with! {
     /// Any texts.
     texts: Vec<String> = list(|text| Ok(text.to_owned())), Vec::clone;
     /// `IP:PORT` or `localhost:PORT`.
-    tcp: SocketAddr = text(parse_tcp), SocketAddr::to_string;
     tcp_if_any: Option<SocketAddr> = text(|text| parse_tcp(text).map(Some)), written;
     /// The same, or `unix:/path`.
     proxy_addresses: Vec<ProxyAddress> = addresses(()), |all| all_written(all);
+    admin: AdminAddress = text(parse_admin), AdminAddress::to_string;
     hosts: Vec<String> = list(parse_host), Vec::clone;
     origins: Vec<String> = list(parse_origin), Vec::clone;
     /// An https URL, or an http one of this machine.

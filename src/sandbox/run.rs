@@ -75,7 +75,8 @@ pub fn run(options: &RunOptions, overrides: &[Override]) -> anyhow::Result<()> {
     let Sandbox { app, emulator, home, _runtime } = Sandbox::start(options, overrides)?;
     let proxy = app.proxy_addresses().first().map_or("", String::as_str);
     let lifetime = options.token_lifetime_secs;
-    let text = banner(proxy, app.admin_address(), emulator.addr(), lifetime, &home.config_path());
+    let admin = app.admin_address().context("the sandbox has no admin listener")?;
+    let text = banner(proxy, admin, emulator.addr(), lifetime, &home.config_path());
     // A reader that went away, such as `head`, is no reason to stop.
     let _ = writeln!(io::stdout().lock(), "{text}");
     // What was cut off at the end does not matter here.

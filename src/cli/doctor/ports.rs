@@ -3,7 +3,7 @@
 use super::{Finding, joined, place::writable};
 use crate::{
     cli::wire::{self, AdminRequest, Server},
-    config::{Config, ProxyAddress},
+    config::{AdminAddress, Config, ProxyAddress},
     inbound::request_id::REQUEST_ID,
 };
 use serde_json::json;
@@ -35,7 +35,14 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
         }
     }
     let livez = || Some("/livez".to_owned());
-    listeners.push(("listen.admin", config.listen.admin, livez()));
+    match &config.listen.admin {
+        AdminAddress::Tcp(admin) => listeners.push(("listen.admin", *admin, livez())),
+        AdminAddress::Unix(path) => {
+            let what = format!("listen.admin unix:{}", path.display());
+            findings.push(writable("port", &what, path.parent().unwrap_or(Path::new("/"))));
+        }
+        AdminAddress::Off => {}
+    }
     listeners.extend(config.listen.health.map(|address| ("listen.health", address, livez())));
     let checks = listeners.into_iter().map(|(key, address, path)| {
         spawn_blocking(move || vec![port(key, address, path.as_deref())])

@@ -64,14 +64,18 @@ impl LoginServer {
         let port = redirect_uri.port_u16().unwrap_or(default);
         let is_here = matches!(host, "localhost" | "127.0.0.1" | "[::1]")
             && redirect_uri.scheme_str() == Some("http");
-        let admin = config.listen.admin;
+        let admin = config.listen.admin.clone();
         let is_memory = config.store.kind == StoreKind::Memory;
         let running = match Server::find(context, &config)? {
-            None if is_memory && is_adsproxy(admin) => Some(Server::Listener(admin)),
+            None if is_memory => Server::at(context, &admin).ok().filter(is_adsproxy),
             found => found,
         };
         let (server, own) = match running {
-            Some(server) if login.paste || !is_here || admin.port() == port => {
+            Some(server)
+                if login.paste
+                    || !is_here
+                    || admin.tcp().is_some_and(|admin| admin.port() == port) =>
+            {
                 if !login.paste && !is_here && !Guard::new(&config.guard).answers_host(host) {
                     bail!(
                         "lwa.redirect_uri {redirect_uri} does not lead to this server: say --paste, \
@@ -223,8 +227,8 @@ fn application<'a>(config: &'a Config, login: &Login) -> anyhow::Result<&'a Appl
     })
 }
 
-fn is_adsproxy(address: SocketAddr) -> bool {
-    wire::send(&Server::Listener(address), &AdminRequest::get("/status")).is_ok_and(|response| {
+fn is_adsproxy(server: &Server) -> bool {
+    wire::send(server, &AdminRequest::get("/status")).is_ok_and(|response| {
         let said = response.json();
         response.status == 200 && said["version"].is_string() && said["accounts"].is_array()
     })

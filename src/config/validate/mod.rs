@@ -6,7 +6,7 @@ mod credentials;
 mod hooks;
 
 use super::{
-    Audit, Config, Listen, ListenTls, ProxyAddress, StoreKind,
+    AdminAddress, Audit, Config, Listen, ListenTls, ProxyAddress, StoreKind,
     document::{Document, KeyPath, begins_with, show},
     environment::Environment,
     load::Addresses,
@@ -99,7 +99,7 @@ impl<'a> Check<'a> {
         Addresses {
             proxy: listen.proxy.clone(),
             tls: listen.tls.is_some(),
-            admin: listen.admin,
+            admin: listen.admin.clone(),
             health: listen.health,
         }
     }
@@ -119,17 +119,21 @@ impl<'a> Check<'a> {
         if listen.proxy.is_empty() {
             self.lacks(&["listen", "proxy"], "needs at least one address", None);
         }
-        self.stay_private(&["listen", "admin"], listen.admin, allowed);
+        let admin = listen.admin.tcp();
+        if let Some(admin) = admin {
+            self.stay_private(&["listen", "admin"], admin, allowed);
+        }
         let is_taken = |address: SocketAddr| {
             address.port() != 0 && listen.proxy.contains(&ProxyAddress::Tcp(address))
         };
-        if is_taken(listen.admin) {
+        let is_same = |address: &ProxyAddress| address.to_string() == listen.admin.to_string();
+        if admin.is_none_or(is_taken) && listen.proxy.iter().any(is_same) {
             self.fail(&["listen", "admin"], "is an address of listen.proxy too");
         }
         if listen.health.is_some_and(is_taken) {
             self.fail(&["listen", "health"], "is an address of listen.proxy too");
         }
-        if listen.admin.port() != 0 && listen.health == Some(listen.admin) {
+        if admin.is_some_and(|admin| admin.port() != 0) && listen.health == admin {
             self.fail(&["listen", "health"], "is the address of listen.admin too");
         }
         if let Some(tls) = &mut listen.tls {
@@ -139,9 +143,15 @@ impl<'a> Check<'a> {
 
     /// Completes the paths of Unix sockets.
     fn sockets(&mut self, listen: &mut Listen) {
-        for address in &mut listen.proxy {
-            let ProxyAddress::Unix(path) = address else { continue };
-            let key = ["listen", "proxy"];
+        let proxy = listen.proxy.iter_mut().filter_map(|address| match address {
+            ProxyAddress::Unix(path) => Some((["listen", "proxy"], path)),
+            ProxyAddress::Tcp(_) => None,
+        });
+        let admin = match &mut listen.admin {
+            AdminAddress::Unix(path) => Some((["listen", "admin"], path)),
+            AdminAddress::Tcp(_) | AdminAddress::Off => None,
+        };
+        for (key, path) in proxy.chain(admin) {
             self.path(&key, path);
             if path.is_relative() {
                 self.fail(&key, "the path of a Unix socket must begin with / or ~");

@@ -4,15 +4,16 @@ use super::control;
 use crate::{
     admin::{Admin, AdminSurface, health::Health},
     audit::Actor,
-    config::Config,
+    config::{AdminAddress, Config},
     engine::Engine,
     inbound::{guard::Guard, peer::Peer},
     listen::{
-        bind::{BindError, SocketFile},
+        bind::{BindError, SocketFile, unix_listener},
         control_plane,
     },
     login::{Logins, returns_to_localhost},
 };
+use rustix::fs::Mode;
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -34,26 +35,21 @@ const LOGINS_TIMEOUT: Duration = Duration::from_secs(20);
 const REBIND_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The admin and health listeners.
-pub(super) struct Surfaces {
-    /// The admin listener's address as bound; port 0 if there is none.
-    pub(super) admin: SocketAddr,
+pub(super) struct AdminListeners {
+    /// The admin listener's address as bound.
+    pub(super) admin: AdminAddress,
     /// The health listener's address as bound.
     pub(super) health: Option<SocketAddr>,
     /// The logins of the admin listener and the control socket, and these listeners.
     logins: Option<(Logins, Vec<JoinHandle<()>>)>,
-    /// The control socket's place; unlinked at the end.
-    _control: Option<SocketFile>,
+    /// The Unix sockets; unlinked at the end.
+    files: Vec<SocketFile>,
 }
 
-impl Surfaces {
+impl AdminListeners {
     /// No listener at all.
     pub(super) fn none() -> Self {
-        Self {
-            admin: SocketAddr::from(([127, 0, 0, 1], 0)),
-            health: None,
-            logins: None,
-            _control: None,
-        }
+        Self { admin: AdminAddress::Off, health: None, logins: None, files: Vec::new() }
     }
 
     /// Opens the configured listeners, which serve until `stop` is true.
@@ -63,57 +59,59 @@ impl Surfaces {
         stop: &watch::Sender<bool>,
     ) -> Result<Self, super::Error> {
         let config = engine.config();
-        let admin = listener(config.listen.admin).await?;
-        let address = admin.local_addr()?;
         let logins = Logins::new(engine.clone(), Actor::admin(None));
-        let admin_on = |surface, guard| Admin::new(surface, health.clone(), guard, logins.clone());
-        let health_address = match config.listen.health {
-            None => None,
-            Some(address) => {
-                let listener = listener(address).await?;
-                let bound = listener.local_addr()?;
-                let service = admin_on(AdminSurface::Health, Guard::default());
-                let service = move |_: &_| Some(service.clone());
-                tokio::spawn(control_plane::serve(listener, service, stop.subscribe()));
-                Some(bound)
-            }
-        };
-        let sweeper = logins.clone();
-        tokio::spawn(async move { sweeper.run_purge().await });
-        let admin_service = admin_on(AdminSurface::Admin, Guard::new(&config.guard));
-        let reports = admin_service.clone();
+        let service_of =
+            |surface, guard| Admin::new(surface, health.clone(), guard, logins.clone());
+        let purging = logins.clone();
+        tokio::spawn(async move { purging.run_purge().await });
+        let admin = service_of(AdminSurface::Admin, Guard::new(&config.guard));
+        let reports = admin.clone();
         tokio::spawn(async move { reports.run_reports().await });
-        let admin_service = move |peer: &Peer| Some(admin_service.of_peer(*peer));
-        let serving = control_plane::serve(admin, admin_service.clone(), stop.subscribe());
-        let mut serving = vec![tokio::spawn(serving)];
-        if let Some(other) = other_loopback(config, address) {
-            let first = TcpListener::bind(other).await;
-            let service = admin_service;
-            serving.push(tokio::spawn(serve_other(
-                first,
-                other,
-                service,
-                logins.clone(),
-                stop.subscribe(),
-            )));
-        }
-        let control = control::bind(config);
-        let file = match control {
-            None => None,
-            Some((listener, file)) => {
-                let listener = UnixListener::from_std(listener)?;
-                let service = control::service(admin_on(AdminSurface::Control, Guard::default()));
-                let control = control_plane::serve(listener, service, stop.subscribe());
-                serving.push(tokio::spawn(control));
-                Some(file)
+
+        let mut opened = Self { admin: config.listen.admin.clone(), ..Self::none() };
+        let mut serving = Vec::new();
+        match &config.listen.admin {
+            AdminAddress::Tcp(address) => {
+                let listener = listener(*address).await?;
+                let bound = listener.local_addr()?;
+                opened.admin = AdminAddress::Tcp(bound);
+                let service = move |peer: &Peer| Some(admin.of_peer(*peer));
+                let served = control_plane::serve(listener, service.clone(), stop.subscribe());
+                serving.push(tokio::spawn(served));
+                if let Some(other) = other_loopback(config, bound) {
+                    let first = TcpListener::bind(other).await;
+                    let (logins, stop) = (logins.clone(), stop.subscribe());
+                    serving.push(tokio::spawn(serve_other(first, other, service, logins, stop)));
+                }
             }
-        };
-        Ok(Self {
-            admin: address,
-            health: health_address,
-            logins: Some((logins, serving)),
-            _control: file,
-        })
+            AdminAddress::Unix(path) => {
+                let bound = unix_listener(path, Mode::from_raw_mode(0o660));
+                let (listener, file) =
+                    bound.map_err(|error| BindError::new(&config.listen.admin, error))?;
+                let service = move |peer: &Peer| Some(admin.of_peer(*peer));
+                let listener = UnixListener::from_std(listener)?;
+                let served = control_plane::serve(listener, service, stop.subscribe());
+                serving.push(tokio::spawn(served));
+                opened.files.push(file);
+            }
+            AdminAddress::Off => {}
+        }
+        if let Some(address) = config.listen.health {
+            let listener = listener(address).await?;
+            opened.health = Some(listener.local_addr()?);
+            let service = service_of(AdminSurface::Health, Guard::default());
+            let service = move |_: &_| Some(service.clone());
+            tokio::spawn(control_plane::serve(listener, service, stop.subscribe()));
+        }
+        if let Some((listener, file)) = control::bind(config) {
+            let listener = UnixListener::from_std(listener)?;
+            let service = control::service(service_of(AdminSurface::Control, Guard::default()));
+            let served = control_plane::serve(listener, service, stop.subscribe());
+            serving.push(tokio::spawn(served));
+            opened.files.push(file);
+        }
+        opened.logins = Some((logins, serving));
+        Ok(opened)
     }
 
     /// Waits, for a while, until the logins that Amazon has answered are at their end and told.

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 /// What one worker thread is given.
-pub(super) struct Seat {
+pub(super) struct WorkerThread {
     pub(super) shared: Arc<DataPlane>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) access: AccessLog,
@@ -30,7 +30,7 @@ pub(super) struct Seat {
     pub(super) drain: watch::Receiver<bool>,
 }
 
-impl Seat {
+impl WorkerThread {
     /// Works until drained.
     pub(super) fn run(self, sockets: Vec<Bound>) {
         let runtime =
