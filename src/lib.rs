@@ -12,7 +12,7 @@
 //! ```
 //! use adsproxy::{Engine, Kind, load};
 //! # #[cfg(feature = "sandbox")]
-//! # use adsproxy::sandbox::{Emulator, Options};
+//! # use adsproxy::sandbox::{Emulator, EmulatorOptions};
 //! # use std::{error::Error, sync::{Arc, atomic::{AtomicU32, Ordering}}};
 //!
 //! # #[cfg(not(feature = "sandbox"))]
@@ -20,7 +20,7 @@
 //! # #[cfg(feature = "sandbox")]
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn Error>> {
-//! # let amazon = Emulator::start(Options::default()).await?;
+//! # let amazon = Emulator::start(EmulatorOptions::default()).await?;
 //! # let directory = tempfile::tempdir()?;
 //! # let path = directory.path().join("proxy.toml");
 //! # let secret = |name: &str, text: &str| -> std::io::Result<String> {

@@ -106,7 +106,7 @@ async fn an_unauthorized_client_is_not_told_to_check_its_secret() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_permanent_refusal_is_no_outage() {
     let page = |status| {
-        LwaFault::Answer(Scripted {
+        LwaFault::Respond(Scripted {
             status,
             headers: vec![("content-type".into(), "text/html".into())],
             body: "<html>Atza|sorry</html>".into(),

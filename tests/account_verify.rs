@@ -5,7 +5,7 @@ use crate::support::{
     program::{Said, said},
     proxy::{ACME_REFRESH, amazon, assert_no_secret, write_private},
 };
-use adsproxy::sandbox::{CLIENT_ID, LwaFault, Rotation, Scripted, Times};
+use adsproxy::sandbox::{CLIENT_ID, LwaFault, RefreshRotation, Scripted, Times};
 use http::StatusCode;
 use std::fs;
 
@@ -51,7 +51,7 @@ async fn what_cannot_be_a_refresh_token_is_named_and_not_stored() {
 
 /// What a proxy on the way responds with, as if it were Login with Amazon.
 fn html_page() -> LwaFault {
-    LwaFault::Answer(Scripted {
+    LwaFault::Respond(Scripted {
         status: StatusCode::FORBIDDEN,
         headers: vec![("content-type".into(), "text/html".into())],
         body: "<html>sorry</html>".into(),
@@ -81,7 +81,7 @@ async fn a_token_is_refreshed_once_and_only_a_living_grant_is_stored() {
     }
     assert!(!is_stored(&commands));
     // Rotated by that very refresh: the new token is the one that is kept, with its access token.
-    lwa.configure(|settings| settings.rotation = Rotation::OldDies);
+    lwa.configure(|settings| settings.rotation = RefreshRotation::OldDies);
     let calls = amazon.state().record.counts().token_calls;
     let said = add(&commands, "Atzr|shop-grant", "--verify");
     assert!(said.code == Some(0) && said.out.contains("accepts its grant"), "{said:?}");

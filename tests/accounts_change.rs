@@ -5,7 +5,7 @@ use crate::support::{
     proxy::{ACME_REFRESH, Answer, GLOBEX_REFRESH, Proxy, Setup, amazon, assert_no_secret},
 };
 use adsproxy::{
-    sandbox::{CLIENT_ID, CLIENT_SECRET, LwaFault, Rotation, Times},
+    sandbox::{CLIENT_ID, CLIENT_SECRET, LwaFault, RefreshRotation, Times},
     testing::{
         secret::Secret,
         store::{Credential, Lease},
@@ -155,7 +155,7 @@ async fn the_same_refresh_token_again_heals_a_grant_wrongly_called_dead() {
 async fn a_store_that_takes_no_record_costs_no_rotating_grant() {
     let amazon = amazon().await;
     let lwa = &amazon.state().lwa;
-    lwa.configure(|settings| settings.rotation = Rotation::OldDies);
+    lwa.configure(|settings| settings.rotation = RefreshRotation::OldDies);
     let toml = "[token]\nforced_refresh_min_interval_secs = 0\n".to_owned();
     let proxy = Proxy::with(&amazon, Setup { toml, ..file_store() });
     assert_eq!(proxy.get("/v2/profiles").await.status, 200);
@@ -179,7 +179,7 @@ async fn a_store_that_takes_no_record_costs_no_rotating_grant() {
 async fn a_record_that_was_not_saved_never_undoes_a_new_consent() {
     let amazon = amazon().await;
     let lwa = &amazon.state().lwa;
-    lwa.configure(|settings| settings.rotation = Rotation::OldDies);
+    lwa.configure(|settings| settings.rotation = RefreshRotation::OldDies);
     let proxy = Proxy::with(&amazon, file_store());
     assert_eq!(proxy.get("/v2/profiles").await.status, 200);
     let obstacle = obstruct(&proxy);

@@ -4,10 +4,10 @@ use crate::support::{
     proxy::{Proxy, Setup, amazon},
     socket::{Wire, honest, raw},
 };
-use adsproxy::sandbox::{Emulator, Seen, Surface};
+use adsproxy::sandbox::{Emulator, SeenRequest, Surface};
 use std::time::Duration;
 
-fn seen(amazon: &Emulator) -> Vec<Seen> {
+fn seen(amazon: &Emulator) -> Vec<SeenRequest> {
     amazon.state().record.requests_for(Surface::Api)
 }
 
@@ -360,7 +360,7 @@ async fn an_answer_of_amazons_that_looks_like_a_parsers_refusal_is_left_alone() 
     let amazon = amazon().await;
     let twin = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
     amazon.state().api.faults.add(
-        adsproxy::sandbox::ApiFault::Answer(adsproxy::sandbox::Scripted {
+        adsproxy::sandbox::ApiFault::Respond(adsproxy::sandbox::Scripted {
             status: http::StatusCode::OK,
             headers: vec![("Content-Type".into(), "message/http".into())],
             body: bytes::Bytes::from_static(twin),

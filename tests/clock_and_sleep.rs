@@ -2,7 +2,7 @@
 
 use crate::support::proxy::ACME_REFRESH;
 use adsproxy::{
-    sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator, Options},
+    sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator, EmulatorOptions},
     testing::{
         audit::{Actor, Audit},
         clock::{Clock, ManualClock},
@@ -36,7 +36,7 @@ struct World {
 impl World {
     async fn start() -> Self {
         let truth = Arc::new(ManualClock::new());
-        let options = Options { clock: truth.clone(), ..Options::default() };
+        let options = EmulatorOptions { clock: truth.clone(), ..EmulatorOptions::default() };
         let amazon = Emulator::start(options).await.expect("the emulator starts");
         let machine = Arc::new(ManualClock::new());
         let store = Store::memory().expect("a store");

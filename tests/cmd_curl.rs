@@ -192,7 +192,7 @@ async fn a_compressed_response_is_decompressed_only_when_asked() {
     let scripted = |status: u16, headers: &[(&str, &str)], body: bytes::Bytes| {
         let headers = headers.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let status = http::StatusCode::from_u16(status).expect("a status");
-        let fault = ApiFault::Answer(Scripted { status, headers, body });
+        let fault = ApiFault::Respond(Scripted { status, headers, body });
         amazon.state().api.faults.add(fault, Times::Next(1));
     };
     scripted(200, &[("content-encoding", "gzip")], body.clone());

@@ -6,7 +6,7 @@ use crate::support::{
     proxy::{Proxy, Setup, amazon, assert_no_secret, upstream},
     secure::secure_amazon,
 };
-use adsproxy::sandbox::{ApiFault, Emulator, LwaFault, Rotation, Scripted, Times};
+use adsproxy::sandbox::{ApiFault, Emulator, LwaFault, RefreshRotation, Scripted, Times};
 use serde_json::Value;
 use std::{
     fs,
@@ -362,7 +362,7 @@ async fn nothing_is_stored_but_a_token_that_was_rotated() {
     assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
     assert!(store_of(&commands) == before, "doctor wrote into the store");
     // A rotated token that were not saved would be the end of the grant.
-    amazon.state().lwa.configure(|settings| settings.rotation = Rotation::OldDies);
+    amazon.state().lwa.configure(|settings| settings.rotation = RefreshRotation::OldDies);
     assert_eq!(commands.run("doctor acme").code, Some(0));
     assert!(store_of(&commands) != before);
     amazon.state().lwa.expire_access_tokens(None);
@@ -378,7 +378,7 @@ async fn a_record_that_cannot_be_read_is_named_with_its_own_advice_and_left_as_i
     let (record, _) = store.iter().find(|(name, _)| name.contains("/acme")).expect("a record");
     fs::write(record, "no record").expect("written");
     // A refresh would rotate, and what it brings would replace the record.
-    amazon.state().lwa.configure(|settings| settings.rotation = Rotation::OldDies);
+    amazon.state().lwa.configure(|settings| settings.rotation = RefreshRotation::OldDies);
     let (before, calls) = (store_of(&commands), amazon.state().record.counts().tokens_issued);
     let (well, findings) = examine(&commands, "acme");
     assert!(!well);
@@ -411,7 +411,7 @@ async fn look_alikes_are_told_apart() {
         let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
         let body = bytes::Bytes::from(body.to_owned());
         let status = http::StatusCode::from_u16(status).expect("a status");
-        let fault = ApiFault::Answer(Scripted { status, headers, body });
+        let fault = ApiFault::Respond(Scripted { status, headers, body });
         amazon.state().api.faults.add(fault, Times::Next(1));
     };
     let list = r#"[{"profileId":1}]"#;

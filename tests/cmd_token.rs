@@ -129,7 +129,7 @@ async fn each_refusal_has_its_own_advice_and_none_is_an_outage_with_a_server_or_
         (LwaFault::InvalidClient, 1, "client id or client secret"),
         (LwaFault::UnauthorizedClient, 1, "approved for the Ads API"),
         (LwaFault::UnsupportedGrantType, 1, "will refuse it again"),
-        (LwaFault::Answer(html), 1, "lwa.token_url"),
+        (LwaFault::Respond(html), 1, "lwa.token_url"),
         (LwaFault::Unavailable { retry_after: None }, 69, "cannot be reached"),
     ] {
         let amazon = amazon().await;

@@ -10,7 +10,7 @@ use crate::support::{
     proxy::{Proxy, Setup, amazon},
     strace::{Call, Strace, calls},
 };
-use adsproxy::sandbox::{Emulator, Rotation};
+use adsproxy::sandbox::{Emulator, RefreshRotation};
 use std::{
     collections::BTreeMap,
     io::Write,
@@ -193,8 +193,8 @@ async fn around_the_answer(amazon: &Emulator, mut proxy: Proxy, answer: Answer, 
     for round in 0..60 {
         let (place, gate) = match round {
             0..5 => ("before LWA decides", &lwa.gate),
-            5..10 => ("before LWA answers", &lwa.answers),
-            _ => ("after LWA's answer", &lwa.answers),
+            5..10 => ("before LWA answers", &lwa.responses),
+            _ => ("after LWA's answer", &lwa.responses),
         };
         lwa.expire_access_tokens(Some("acme"));
         gate.hold();
@@ -273,9 +273,9 @@ fn configure(amazon: &Emulator, answer: Answer) {
     amazon.state().lwa.configure(|settings| {
         settings.omit_refresh_token = answer == Answer::Absent;
         settings.rotation = match answer {
-            Answer::Same | Answer::Absent => Rotation::Off,
-            Answer::Rotated => Rotation::OldDiesOnceUsed,
-            Answer::Strict => Rotation::OldDies,
+            Answer::Same | Answer::Absent => RefreshRotation::Off,
+            Answer::Rotated => RefreshRotation::OldDiesOnceUsed,
+            Answer::Strict => RefreshRotation::OldDies,
         };
     });
 }

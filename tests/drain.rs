@@ -4,7 +4,7 @@ use crate::support::{
     proxy::{Answer, Proxy, Setup, amazon, eventually},
     stream::Wire,
 };
-use adsproxy::sandbox::{Gate, LwaFault, Rotation, Times};
+use adsproxy::sandbox::{LwaFault, RefreshRotation, RequestGate, Times};
 use http::Method;
 use std::{
     io,
@@ -57,7 +57,7 @@ fn send(
 }
 
 /// One request that stays where it is until `gate` opens.
-async fn parked(proxy: &Proxy, gate: &Gate) -> thread::JoinHandle<io::Result<u16>> {
+async fn parked(proxy: &Proxy, gate: &RequestGate) -> thread::JoinHandle<io::Result<u16>> {
     gate.hold();
     let address = proxy.addr;
     let request = thread::spawn(move || {
@@ -289,7 +289,7 @@ async fn ten_restarts_under_load_fail_no_request() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_under_way_is_finished_and_stored_although_nobody_waits_for_it() {
     let amazon = amazon().await;
-    amazon.state().lwa.configure(|settings| settings.rotation = Rotation::OldDies);
+    amazon.state().lwa.configure(|settings| settings.rotation = RefreshRotation::OldDies);
     let mut proxy = Proxy::with(&amazon, Setup { file_store: true, ..Setup::default() });
     let lwa = &amazon.state().lwa;
     lwa.gate.hold();

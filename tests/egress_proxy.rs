@@ -5,7 +5,7 @@ use crate::support::{
     secure::{secure_amazon, secure_url, server_tls},
     wire::field,
 };
-use adsproxy::sandbox::{Emulator, Options};
+use adsproxy::sandbox::{Emulator, EmulatorOptions};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use parking_lot::Mutex;
 use rustls::ServerConfig;
@@ -261,7 +261,7 @@ async fn an_upstream_that_nobody_vouches_for_is_not_spoken_to() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_https_proxy_is_spoken_to_by_tls_for_the_api_and_for_lwa() {
     let (tls, ca) = server_tls(false);
-    let options = Options { tls: Some(tls.clone()), ..Options::default() };
+    let options = EmulatorOptions { tls: Some(tls.clone()), ..EmulatorOptions::default() };
     let amazon = Emulator::start(options).await.expect("the emulator starts");
     let egress = Egress::secure("clerk:s3cret", tls).await;
     let secure = secure_url(&amazon);

@@ -4,10 +4,10 @@ use crate::support::{
     proxy::{Proxy, Setup, amazon},
     socket::{Act, Upstream, Wire},
 };
-use adsproxy::sandbox::{CLIENT_ID, Emulator, Seen, Surface};
+use adsproxy::sandbox::{CLIENT_ID, Emulator, SeenRequest, Surface};
 use std::sync::{Arc, Mutex};
 
-fn seen(amazon: &Emulator) -> Seen {
+fn seen(amazon: &Emulator) -> SeenRequest {
     let mut seen = amazon.state().record.requests_for(Surface::Api);
     assert_eq!(seen.len(), 1, "one request per question");
     amazon.state().record.clear();

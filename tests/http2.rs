@@ -6,7 +6,7 @@ use crate::support::{
     secure::{behind_tls, secure_amazon, secure_url},
     socket::{Act, Upstream, Wire, honest},
 };
-use adsproxy::sandbox::{ApiFault, Emulator, Seen, Surface, Times};
+use adsproxy::sandbox::{ApiFault, Emulator, SeenRequest, Surface, Times};
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, Version};
@@ -18,7 +18,7 @@ use std::{collections::VecDeque, convert::Infallible, net::SocketAddr};
 
 type Body = BoxBody<Bytes, Infallible>;
 
-fn seen(amazon: &Emulator) -> Vec<Seen> {
+fn seen(amazon: &Emulator) -> Vec<SeenRequest> {
     amazon.state().record.requests_for(Surface::Api)
 }
 

@@ -4,14 +4,14 @@ use crate::support::{
     proxy::{Proxy, Setup, amazon, eventually},
     socket::Wire,
 };
-use adsproxy::sandbox::{Emulator, Seen, Surface};
+use adsproxy::sandbox::{Emulator, SeenRequest, Surface};
 use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
 
-fn seen(amazon: &Emulator) -> Vec<Seen> {
+fn seen(amazon: &Emulator) -> Vec<SeenRequest> {
     amazon.state().record.requests_for(Surface::Api)
 }
 

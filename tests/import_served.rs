@@ -8,7 +8,7 @@ use crate::support::{
     },
 };
 use adsproxy::{
-    sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator, Rotation},
+    sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator, RefreshRotation},
     testing::clock::{Clock, SystemClock},
 };
 use http::Method;
@@ -50,7 +50,7 @@ async fn a_running_server_serves_what_is_imported_and_what_replaces_it() {
 async fn a_grant_that_rotated_since_is_unchanged() {
     let amazon = amazon().await;
     let lwa = &amazon.state().lwa;
-    lwa.configure(|settings| settings.rotation = Rotation::OldDies);
+    lwa.configure(|settings| settings.rotation = RefreshRotation::OldDies);
     lwa.add_grant("one", CLIENT_ID, "Atzr|one", vec![]);
     let toml = "[token]\nforced_refresh_min_interval_secs = 0\n".to_owned();
     let proxy = Proxy::with(&amazon, Setup { toml, ..file_store() });

@@ -9,7 +9,7 @@ use crate::support::{
     },
 };
 use adsproxy::{
-    sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator, Rotation},
+    sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator, RefreshRotation},
     testing::{
         config::{Encryption, EncryptionKey},
         id::Region,
@@ -308,7 +308,7 @@ async fn served_by_all(proxies: &[&Proxy]) {
 async fn busy_amazon() -> Emulator {
     let amazon = amazon().await;
     amazon.state().lwa.configure(|settings| {
-        settings.rotation = Rotation::OldDies;
+        settings.rotation = RefreshRotation::OldDies;
         settings.token_lifetime = Duration::from_secs(20);
     });
     for account in accounts().skip(2) {

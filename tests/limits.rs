@@ -70,7 +70,7 @@ async fn connections_beyond_the_limit_are_told_so_and_places_come_free() {
         assert!(wire.is_closed());
     }
     assert_eq!(hits(&proxy, "connections"), 6.0);
-    let beyond = |seen: &adsproxy::sandbox::Seen| seen.target.contains("beyond");
+    let beyond = |seen: &adsproxy::sandbox::SeenRequest| seen.target.contains("beyond");
     assert!(!amazon.state().record.requests().iter().any(beyond));
     held.pop();
     eventually("a place is free", || proxy.metric("adsproxy_connections") == 3.0).await;

@@ -9,7 +9,7 @@ use crate::support::{
     proxy::{Proxy, Setup, amazon, eventually},
 };
 use adsproxy::{
-    sandbox::{Emulator, LwaFault, Options, Scripted, Times},
+    sandbox::{Emulator, EmulatorOptions, LwaFault, Scripted, Times},
     testing::clock::ManualClock,
 };
 use http::{Method, StatusCode};
@@ -136,7 +136,7 @@ async fn a_wrong_return_address_is_named_letter_for_letter() {
 async fn a_return_address_that_differs_at_the_token_endpoint_has_the_same_page() {
     let login = Asked::new().await;
     let body = r#"{"error":"invalid_grant","error_description":"The request has an invalid grant parameter : redirect_uri"}"#;
-    login.fails(LwaFault::Answer(Scripted {
+    login.fails(LwaFault::Respond(Scripted {
         status: StatusCode::BAD_REQUEST,
         headers: vec![("content-type".into(), "application/json".into())],
         body: body.into(),
@@ -147,7 +147,7 @@ async fn a_return_address_that_differs_at_the_token_endpoint_has_the_same_page()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_code_has_its_page() {
     let clock = Arc::new(ManualClock::new());
-    let options = Options { clock: clock.clone(), ..Options::default() };
+    let options = EmulatorOptions { clock: clock.clone(), ..EmulatorOptions::default() };
     let amazon = Emulator::start(options).await.expect("the emulator starts");
     let login = Asked::at(amazon, Setup { file_store: true, ..Setup::default() }).await;
     let path = consent(&login.begun, INITECH).await;
@@ -224,7 +224,7 @@ async fn an_answer_that_is_no_grant_has_its_page() {
 async fn an_answer_without_a_refresh_token_connects_nothing() {
     let login = Asked::new().await;
     let body = r#"{"access_token":"Atza|short","token_type":"bearer","expires_in":3600}"#;
-    login.fails(LwaFault::Answer(Scripted {
+    login.fails(LwaFault::Respond(Scripted {
         status: StatusCode::OK,
         headers: vec![("content-type".into(), "application/json".into())],
         body: body.into(),

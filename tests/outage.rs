@@ -5,7 +5,7 @@ use crate::support::{
     proxy::{Answer, Proxy, Setup, amazon, eventually},
 };
 use adsproxy::sandbox::{
-    CLIENT_ID, CLIENT_SECRET, Emulator, LwaFault, Options, Scripted, Surface, Times,
+    CLIENT_ID, CLIENT_SECRET, Emulator, EmulatorOptions, LwaFault, Scripted, Surface, Times,
 };
 use http::StatusCode;
 use std::{
@@ -49,7 +49,7 @@ fn faults(elsewhere: SocketAddr) -> Vec<LwaFault> {
         LwaFault::Hang,
         LwaFault::Slow(Duration::from_secs(5)),
         LwaFault::Drop,
-        LwaFault::Answer(page),
+        LwaFault::Respond(page),
         LwaFault::Redirect(format!("http://{elsewhere}/auth/o2/token")),
         LwaFault::Oversized,
         LwaFault::CrlfInToken,
@@ -90,7 +90,7 @@ async fn outlast(fault: LwaFault) {
 
     let grown = proxy.memory().saturating_sub(memory) / MIB;
     assert!(grown < 16, "{name}: {grown} MiB more memory");
-    let injected = |seen: &adsproxy::sandbox::Seen| !seen.values("x-injected").is_empty();
+    let injected = |seen: &adsproxy::sandbox::SeenRequest| !seen.values("x-injected").is_empty();
     assert!(!amazon.state().record.requests().iter().any(injected), "{name}");
 }
 
@@ -135,7 +135,7 @@ async fn an_lwa_that_cannot_be_connected_to_is_waited_for() {
 
 /// A listener of its own for the token service of `amazon`.
 async fn start_lwa(amazon: &Emulator, listen: SocketAddr) -> Emulator {
-    let options = Options { listen, ..Options::default() };
+    let options = EmulatorOptions { listen, ..EmulatorOptions::default() };
     Emulator::start_with(options, amazon.state().clone()).await.expect("it listens")
 }
 

@@ -16,7 +16,7 @@ async fn redirected(
     let headers = vec![("Location".to_owned(), location.to_owned())];
     let status = StatusCode::from_u16(status).expect("a status");
     let answer = Scripted { status, headers, body: "moved".into() };
-    amazon.state().api.faults.add(ApiFault::Answer(answer), Times::Next(1));
+    amazon.state().api.faults.add(ApiFault::Respond(answer), Times::Next(1));
     let mut request = proxy.request(Method::POST, path);
     if !path.starts_with("/a/") {
         request = request.header("X-Ads-Account", "acme");

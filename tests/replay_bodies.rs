@@ -6,7 +6,7 @@ use crate::support::{
     secure::{secure_amazon, secure_url},
     wire::{Upstream, Wire, field},
 };
-use adsproxy::sandbox::{ApiFault, Counts, Emulator, Times};
+use adsproxy::sandbox::{ApiFault, CallCounts, Emulator, Times};
 use http::Method;
 use std::{
     fs,
@@ -33,7 +33,7 @@ async fn ready(amazon: &Emulator, toml: &str) -> Proxy {
     proxy
 }
 
-fn counts(amazon: &Emulator) -> Counts {
+fn counts(amazon: &Emulator) -> CallCounts {
     amazon.state().record.counts()
 }
 
@@ -49,7 +49,7 @@ async fn bodies_of_every_size_arrive_whole_after_a_401() {
     let amazon = amazon().await;
     let proxy = ready(&amazon, "").await;
     for before_body in [false, true] {
-        amazon.state().api.configure(|api| api.answers_before_body = before_body);
+        amazon.state().api.configure(|api| api.responds_before_body = before_body);
         for len in [0, 1, 64 * 1024, MIB + 1, 20 * MIB] {
             let body = noise(len);
             amazon.state().lwa.expire_access_tokens(None);
@@ -69,7 +69,7 @@ async fn bodies_arrive_whole_after_a_401_over_tls_and_http2_too() {
         let hosts = upstream(&secure_url(&amazon), &format!("ca_file = {:?}", ca.path()));
         let proxy = ready(&amazon, &hosts).await;
         for before_body in [false, true] {
-            amazon.state().api.configure(|api| api.answers_before_body = before_body);
+            amazon.state().api.configure(|api| api.responds_before_body = before_body);
             for len in [0, 1, MIB + 1, 20 * MIB] {
                 let body = noise(len);
                 amazon.state().lwa.expire_access_tokens(None);
@@ -112,7 +112,7 @@ async fn a_body_survives_two_401s_in_the_middle_of_it() {
     let directory = tempfile::tempdir().expect("a directory");
     let toml = capture(1024, 64 * MIB, 256 * MIB, directory.path());
     let proxy = ready(&amazon, &toml).await;
-    amazon.state().api.configure(|api| api.answers_before_body = true);
+    amazon.state().api.configure(|api| api.responds_before_body = true);
     for len in [300_000, 2 * MIB, 5 * MIB] {
         let body = noise(len);
         for _ in 0..15 {
@@ -335,7 +335,7 @@ async fn a_full_capture_directory_costs_the_replay_not_the_request() {
 /// Bodies in one part and in many, with a good token and with a dead one.
 async fn costs_the_replay_only(amazon: &Emulator, proxy: &Proxy) {
     for before_body in [false, true] {
-        amazon.state().api.configure(|api| api.answers_before_body = before_body);
+        amazon.state().api.configure(|api| api.responds_before_body = before_body);
         for len in [100_000, 800_000] {
             let body = noise(len);
             assert_echoes(&proxy.post("/_echo", body.clone()).await, &body);
@@ -380,7 +380,7 @@ async fn a_small_body_is_replayed_also_when_the_caller_dawdles() {
     let amazon = amazon().await;
     let proxy = ready(&amazon, "").await;
     amazon.state().lwa.expire_access_tokens(None);
-    amazon.state().api.configure(|api| api.answers_before_body = true);
+    amazon.state().api.configure(|api| api.responds_before_body = true);
     let mut caller = Wire::connect(proxy.addr).await;
     caller
         .send(

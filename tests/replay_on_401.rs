@@ -6,7 +6,7 @@ use crate::support::{
     socket::{self, Act},
     wire::{Upstream, Wire, field},
 };
-use adsproxy::sandbox::{ApiFault, Counts, Emulator, Permission, Scripted, Times};
+use adsproxy::sandbox::{ApiFault, CallCounts, Emulator, Permission, Scripted, Times};
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use http::{Method, StatusCode};
@@ -29,13 +29,13 @@ async fn ready(amazon: &Emulator, toml: &str) -> Proxy {
     proxy
 }
 
-fn counts(amazon: &Emulator) -> Counts {
+fn counts(amazon: &Emulator) -> CallCounts {
     amazon.state().record.counts()
 }
 
 fn scripted(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> ApiFault {
     let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-    ApiFault::Answer(Scripted {
+    ApiFault::Respond(Scripted {
         status: StatusCode::from_u16(status).expect("a status"),
         headers: headers.iter().map(own).collect(),
         body: body.into(),
@@ -132,7 +132,7 @@ async fn a_rejected_token_is_refreshed_once_and_the_request_replayed() {
     let tries = amazon.state().record.requests_for(adsproxy::sandbox::Surface::Api);
     assert_eq!((tries[0].generation, tries[1].generation), (Some(1), Some(2)));
     assert_eq!((&tries[0].body, &tries[1].body), (&"body".into(), &"body".into()));
-    let without_token = |seen: &adsproxy::sandbox::Seen| {
+    let without_token = |seen: &adsproxy::sandbox::SeenRequest| {
         let mut headers = seen.headers.clone();
         headers.retain(|(name, _)| name != "authorization");
         headers

@@ -2,8 +2,8 @@
 
 use adsproxy::{
     sandbox::{
-        ACCOUNTS, ApiFault, CLIENT_ID, CLIENT_SECRET, Emulator, ExpiresIn, LwaFault, Options,
-        Permission, Rotation, Scripted, Surface, Times,
+        ACCOUNTS, ApiFault, CLIENT_ID, CLIENT_SECRET, Emulator, EmulatorOptions, ExpiresIn,
+        LwaFault, Permission, RefreshRotation, Scripted, Surface, Times,
     },
     testing::clock::{Clock, ManualClock},
 };
@@ -48,10 +48,10 @@ impl Got {
 
 impl Amazon {
     async fn start() -> Self {
-        Self::with(Options::default()).await
+        Self::with(EmulatorOptions::default()).await
     }
 
-    async fn with(options: Options) -> Self {
+    async fn with(options: EmulatorOptions) -> Self {
         let emulator = Emulator::start(options).await.expect("a loopback port is free");
         Self { emulator, client: Client::builder(TokioExecutor::new()).build_http() }
     }
@@ -176,9 +176,11 @@ async fn wrong_tokens_and_wrong_secrets_are_told_apart() {
 #[tokio::test]
 async fn rotation_kills_the_old_refresh_token_at_once_later_or_never() {
     let clock = Arc::new(ManualClock::new());
-    let amazon =
-        Amazon::with(Options { clock: Arc::clone(&clock) as Arc<dyn Clock>, ..Options::default() })
-            .await;
+    let amazon = Amazon::with(EmulatorOptions {
+        clock: Arc::clone(&clock) as Arc<dyn Clock>,
+        ..EmulatorOptions::default()
+    })
+    .await;
     let lwa = &amazon.emulator.state().lwa;
     let renewed = async |old: &str| {
         let got = amazon.token_call(old).await;
@@ -186,20 +188,20 @@ async fn rotation_kills_the_old_refresh_token_at_once_later_or_never() {
         got.json()["refresh_token"].as_str().unwrap().to_owned()
     };
 
-    lwa.configure(|settings| settings.rotation = Rotation::OldLives);
+    lwa.configure(|settings| settings.rotation = RefreshRotation::OldLives);
     let second = renewed(REFRESH).await;
     assert_ne!(second, REFRESH);
     renewed(REFRESH).await;
 
     lwa.configure(|settings| {
-        settings.rotation = Rotation::OldDiesAfter(Duration::from_secs(60));
+        settings.rotation = RefreshRotation::OldDiesAfter(Duration::from_secs(60));
     });
     let third = renewed(&second).await;
     renewed(&second).await;
     clock.advance(Duration::from_secs(61));
     assert_eq!(amazon.token_call(&second).await.status, 400);
 
-    lwa.configure(|settings| settings.rotation = Rotation::OldDies);
+    lwa.configure(|settings| settings.rotation = RefreshRotation::OldDies);
     // The third was replaced while its predecessor was used again, so it died with that.
     assert_eq!(amazon.token_call(&third).await.status, 400);
     let last = lwa.grant("acme").unwrap().current().to_owned();
@@ -212,7 +214,7 @@ async fn rotation_kills_the_old_refresh_token_at_once_later_or_never() {
 async fn an_old_refresh_token_dies_once_the_new_one_is_used() {
     let amazon = Amazon::start().await;
     let lwa = &amazon.emulator.state().lwa;
-    lwa.configure(|settings| settings.rotation = Rotation::OldDiesOnceUsed);
+    lwa.configure(|settings| settings.rotation = RefreshRotation::OldDiesOnceUsed);
     amazon.token_call(REFRESH).await;
     // The answer was lost as far as anybody can tell: the old one goes on working.
     let answer = amazon.token_call(REFRESH).await.json();
@@ -282,8 +284,8 @@ async fn the_token_endpoint_fails_in_every_known_way() {
 async fn a_lost_answer_has_rotated_and_a_dropped_request_has_not() {
     let amazon = Amazon::start().await;
     let state = amazon.emulator.state();
-    state.lwa.configure(|settings| settings.rotation = Rotation::OldDies);
-    for (fault, issued) in [(LwaFault::Drop, 0), (LwaFault::LoseAnswer, 1)] {
+    state.lwa.configure(|settings| settings.rotation = RefreshRotation::OldDies);
+    for (fault, issued) in [(LwaFault::Drop, 0), (LwaFault::LoseResponse, 1)] {
         state.lwa.faults.add(fault, Times::Next(1));
         let request = amazon
             .request("POST", "/auth/o2/token")
@@ -396,9 +398,11 @@ async fn profiles_belong_to_the_grant_and_to_the_region_of_the_host() {
 #[tokio::test]
 async fn only_one_live_bearer_with_the_right_client_id_gets_in() {
     let clock = Arc::new(ManualClock::new());
-    let amazon =
-        Amazon::with(Options { clock: Arc::clone(&clock) as Arc<dyn Clock>, ..Options::default() })
-            .await;
+    let amazon = Amazon::with(EmulatorOptions {
+        clock: Arc::clone(&clock) as Arc<dyn Clock>,
+        ..EmulatorOptions::default()
+    })
+    .await;
     let token = amazon.access_token().await;
     let refused = async |request: Builder| {
         let got = amazon.send(request, "").await;
@@ -621,7 +625,7 @@ async fn the_api_fails_in_every_known_way() {
         (ApiFault::Throttled { retry_after: Some(2) }, 429, "Too Many Requests"),
         (ApiFault::ServerError, 500, "\"code\":\"500\""),
         (ApiFault::Unavailable, 503, "\"code\":\"503\""),
-        (ApiFault::Answer(scripted), 418, "tea"),
+        (ApiFault::Respond(scripted), 418, "tea"),
     ];
     let permissions = Permission::ALL.map(|p| (ApiFault::Permission(p), 401, p.text()));
     cases.extend(permissions);
@@ -716,7 +720,7 @@ async fn a_body_that_breaks_off_is_recorded_as_broken() {
 async fn an_early_refusal_comes_before_the_body() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let amazon = Amazon::start().await;
-    amazon.emulator.state().api.configure(|settings| settings.answers_before_body = true);
+    amazon.emulator.state().api.configure(|settings| settings.responds_before_body = true);
     let mut stream = tokio::net::TcpStream::connect(amazon.emulator.addr()).await.unwrap();
     let head = b"POST /_sink HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nhalf";
     stream.write_all(head).await.unwrap();
@@ -737,7 +741,9 @@ async fn http2_is_spoken_in_the_clear_and_over_tls() {
         .with_single_cert(vec![made.cert.der().clone()], key)
         .unwrap();
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let amazon = Amazon::with(Options { tls: Some(Arc::new(server)), ..Options::default() }).await;
+    let amazon =
+        Amazon::with(EmulatorOptions { tls: Some(Arc::new(server)), ..EmulatorOptions::default() })
+            .await;
 
     let plain = tokio::net::TcpStream::connect(amazon.emulator.addr()).await.unwrap();
     assert_eq!(status_over_http2(plain).await, 401);
@@ -777,7 +783,7 @@ async fn a_second_emulator_goes_on_with_the_state_of_the_first() {
     let token = amazon.access_token().await;
     let state = Arc::clone(amazon.emulator.state());
     drop(amazon);
-    let emulator = Emulator::start_with(Options::default(), state).await.unwrap();
+    let emulator = Emulator::start_with(EmulatorOptions::default(), state).await.unwrap();
     let client = Client::builder(TokioExecutor::new()).build_http();
     let amazon = Amazon { emulator, client };
     assert_eq!(amazon.get("/v2/profiles", &token).await.status, 200);
@@ -786,7 +792,9 @@ async fn a_second_emulator_goes_on_with_the_state_of_the_first() {
 #[tokio::test]
 async fn addresses_beyond_loopback_are_refused() {
     let listen = "0.0.0.0:0".parse().unwrap();
-    let error = Emulator::start(Options { listen, ..Options::default() }).await.unwrap_err();
+    let error = Emulator::start(EmulatorOptions { listen, ..EmulatorOptions::default() })
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
 }
 

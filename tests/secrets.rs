@@ -7,8 +7,8 @@ use crate::support::{
 };
 use adsproxy::{
     sandbox::{
-        ApiFault, CLIENT_ID, Emulator, LwaFault, Options, Permission, Rotation, Scripted, Surface,
-        Times,
+        ApiFault, CLIENT_ID, Emulator, EmulatorOptions, LwaFault, Permission, RefreshRotation,
+        Scripted, Surface, Times,
     },
     testing::{
         audit::{Actor, Audit},
@@ -72,7 +72,7 @@ async fn scene(tls: bool) -> Scene {
         .with_single_cert(vec![made.cert.der().clone()], key)
         .expect("a pair");
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let options = Options { tls: Some(Arc::new(server)), ..Options::default() };
+    let options = EmulatorOptions { tls: Some(Arc::new(server)), ..EmulatorOptions::default() };
     let amazon = Emulator::start(options).await.expect("the emulator starts");
     let lwa = &amazon.state().lwa;
     lwa.add_application(CLIENT_ID, &[CLIENT_SECRET]);
@@ -80,7 +80,7 @@ async fn scene(tls: bool) -> Scene {
         let profiles = lwa.grant(account).expect("a demo account").profiles;
         lwa.add_grant(account, CLIENT_ID, refresh, profiles);
     }
-    lwa.configure(|settings| settings.rotation = Rotation::OldLives);
+    lwa.configure(|settings| settings.rotation = RefreshRotation::OldLives);
 
     let env = [
         ("RUST_LOG", "trace"),
@@ -154,7 +154,7 @@ impl Scene {
             ApiFault::SpuriousUnauthorized,
             ApiFault::ServerError,
             ApiFault::Drop,
-            ApiFault::Answer(scripted(StatusCode::BAD_REQUEST, ANSWER_BODY)),
+            ApiFault::Respond(scripted(StatusCode::BAD_REQUEST, ANSWER_BODY)),
         ] {
             state.api.faults.add(fault, Times::Next(1));
             answers.push(self.send(client, "acme", "/_sink").await);
@@ -167,10 +167,10 @@ impl Scene {
             LwaFault::InvalidClient,
             LwaFault::CrlfInToken,
             LwaFault::NoToken,
-            LwaFault::LoseAnswer,
+            LwaFault::LoseResponse,
             LwaFault::Redirect(format!("https://localhost:1/?{CALLER_QUERY}")),
-            LwaFault::Answer(scripted(StatusCode::OK, &broken)),
-            LwaFault::Answer(scripted(StatusCode::IM_A_TEAPOT, BAD_ACCESS)),
+            LwaFault::Respond(scripted(StatusCode::OK, &broken)),
+            LwaFault::Respond(scripted(StatusCode::IM_A_TEAPOT, BAD_ACCESS)),
         ];
         assert_eq!(faults.len(), LWA_FAULTS);
         for (number, fault) in faults.into_iter().enumerate() {

@@ -4,12 +4,12 @@ use crate::support::{
     proxy::{Proxy, Setup, amazon},
     socket::Wire,
 };
-use adsproxy::sandbox::{Emulator, Options, Seen, Surface};
+use adsproxy::sandbox::{Emulator, EmulatorOptions, SeenRequest, Surface};
 use http::Method;
 use std::sync::Arc;
 
 /// What Amazon saw of API calls.
-fn seen(amazon: &Emulator) -> Vec<Seen> {
+fn seen(amazon: &Emulator) -> Vec<SeenRequest> {
     amazon.state().record.requests_for(Surface::Api)
 }
 
@@ -148,7 +148,7 @@ async fn the_region_picks_the_host_and_mcp_has_hosts_of_its_own() {
     let main = amazon().await;
     let mut hosts = Vec::new();
     for _ in 0..5 {
-        let twin = Emulator::start_with(Options::default(), Arc::clone(main.state())).await;
+        let twin = Emulator::start_with(EmulatorOptions::default(), Arc::clone(main.state())).await;
         hosts.push(twin.expect("the emulator starts"));
     }
     hosts.insert(0, main);

@@ -4,9 +4,9 @@ use crate::support::{
     proxy::{Proxy, Setup, amazon, eventually},
     socket::{Wire, assert_own, honest, raw},
 };
-use adsproxy::sandbox::{Emulator, Seen, Surface};
+use adsproxy::sandbox::{Emulator, SeenRequest, Surface};
 
-fn seen(amazon: &Emulator) -> Vec<Seen> {
+fn seen(amazon: &Emulator) -> Vec<SeenRequest> {
     amazon.state().record.requests_for(Surface::Api)
 }
 

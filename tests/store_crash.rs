@@ -3,7 +3,7 @@
 use crate::support::proxy::{
     ACME_REFRESH, GLOBEX_REFRESH, Proxy, Setup, amazon, assert_no_secret, write_private,
 };
-use adsproxy::sandbox::{CLIENT_SECRET, Emulator, LwaFault, Rotation, Surface, Times};
+use adsproxy::sandbox::{CLIENT_SECRET, Emulator, LwaFault, RefreshRotation, Surface, Times};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use std::{
     collections::BTreeMap,
@@ -28,7 +28,7 @@ async fn forty_kills_under_load_lose_no_rotating_grant() {
     let amazon = amazon().await;
     let lwa = &amazon.state().lwa;
     // Whoever uses a token that is not yet durable loses the grant when killed then.
-    lwa.configure(|settings| settings.rotation = Rotation::OldDiesOnceUsed);
+    lwa.configure(|settings| settings.rotation = RefreshRotation::OldDiesOnceUsed);
     let mut proxy = Proxy::with(&amazon, every_401_refreshes());
     for kill in 0..KILLS {
         let answer = proxy.get("/v2/profiles").await;
@@ -81,7 +81,7 @@ async fn a_token_used_before_it_is_durable_would_lose_the_grant() {
     // still has the refresh token before it.
     let amazon = amazon().await;
     let lwa = &amazon.state().lwa;
-    lwa.configure(|settings| settings.rotation = Rotation::OldDiesOnceUsed);
+    lwa.configure(|settings| settings.rotation = RefreshRotation::OldDiesOnceUsed);
     let proxy = Proxy::with(&amazon, every_401_refreshes());
     assert_eq!(proxy.get("/v2/profiles").await.status, 200);
     let thief = Proxy::with(
@@ -103,10 +103,10 @@ async fn a_token_used_before_it_is_durable_would_lose_the_grant() {
 async fn an_answer_of_lwa_that_was_lost_costs_no_grant() {
     let amazon = amazon().await;
     let lwa = &amazon.state().lwa;
-    lwa.configure(|settings| settings.rotation = Rotation::OldDiesOnceUsed);
+    lwa.configure(|settings| settings.rotation = RefreshRotation::OldDiesOnceUsed);
     let mut proxy = Proxy::with(&amazon, every_401_refreshes());
     for _ in 0..5 {
-        lwa.faults.add(LwaFault::LoseAnswer, Times::Next(1));
+        lwa.faults.add(LwaFault::LoseResponse, Times::Next(1));
         lwa.expire_access_tokens(Some("acme"));
         assert_eq!(proxy.get("/v2/profiles").await.status, 200);
     }
@@ -133,7 +133,7 @@ async fn a_restart_uses_the_stored_access_token() {
 async fn the_same_seed_leaves_a_rotated_token_alone_and_another_replaces_it() {
     let amazon = amazon().await;
     let lwa = &amazon.state().lwa;
-    lwa.configure(|settings| settings.rotation = Rotation::OldDies);
+    lwa.configure(|settings| settings.rotation = RefreshRotation::OldDies);
     let proxy = Proxy::with(&amazon, every_401_refreshes());
     assert_eq!(proxy.get("/v2/profiles").await.status, 200);
     // The configured token is dead by now: only the rotated one can refresh.
@@ -152,7 +152,7 @@ async fn the_same_seed_leaves_a_rotated_token_alone_and_another_replaces_it() {
 async fn a_retired_key_does_not_bring_the_seed_back() {
     let amazon = amazon().await;
     let lwa = &amazon.state().lwa;
-    lwa.configure(|settings| settings.rotation = Rotation::OldDies);
+    lwa.configure(|settings| settings.rotation = RefreshRotation::OldDies);
     let proxy = Proxy::with(&amazon, every_401_refreshes());
     assert_eq!(proxy.get("/v2/profiles").await.status, 200);
     let dir = proxy.dir.path().to_owned();

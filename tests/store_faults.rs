@@ -8,7 +8,7 @@ use crate::support::{
 };
 use adsproxy::{
     Engine,
-    sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator, Rotation},
+    sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator, RefreshRotation},
     testing::{
         config::load::{self, Options},
         event::Kind,
@@ -271,7 +271,7 @@ fn inject(proxy: &Proxy, call: &str, file: &str, fault: &str) -> Vec<String> {
 
 async fn rotating() -> Emulator {
     let amazon = amazon().await;
-    amazon.state().lwa.configure(|settings| settings.rotation = Rotation::OldDiesOnceUsed);
+    amazon.state().lwa.configure(|settings| settings.rotation = RefreshRotation::OldDiesOnceUsed);
     amazon
 }
 

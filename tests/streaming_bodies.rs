@@ -5,7 +5,7 @@ use crate::support::{
     proxy::{Proxy, Setup, amazon, eventually},
     wire::{Upstream, Wire, field},
 };
-use adsproxy::sandbox::{ApiFault, Emulator, Scripted, Seen, Surface, Times};
+use adsproxy::sandbox::{ApiFault, Emulator, Scripted, SeenRequest, Surface, Times};
 use http::{Method, StatusCode};
 use std::{
     sync::{
@@ -40,7 +40,7 @@ fn head(method: &str, target: &str, fields: &str) -> String {
     format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nX-Ads-Account: acme\r\n{fields}\r\n")
 }
 
-fn last(amazon: &Emulator) -> Seen {
+fn last(amazon: &Emulator) -> SeenRequest {
     amazon.state().record.requests_for(Surface::Api).pop().expect("a request")
 }
 
@@ -221,7 +221,7 @@ async fn a_final_answer_instead_of_100_passes_and_no_byte_of_the_body_is_sent() 
 async fn a_401_before_the_body_is_replayed_and_then_the_body_goes() {
     let amazon = amazon().await;
     let proxy = ready(&amazon).await;
-    amazon.state().api.configure(|api| api.answers_before_body = true);
+    amazon.state().api.configure(|api| api.responds_before_body = true);
     amazon.state().lwa.expire_access_tokens(None);
     let body = noise(100_000);
     let mut caller = Wire::connect(proxy.addr).await;
@@ -241,14 +241,14 @@ async fn a_401_before_the_body_is_replayed_and_then_the_body_goes() {
 async fn an_early_refusal_reaches_a_caller_that_still_uploads() {
     let amazon = amazon().await;
     let proxy = ready(&amazon).await;
-    amazon.state().api.configure(|api| api.answers_before_body = true);
+    amazon.state().api.configure(|api| api.responds_before_body = true);
     for _ in 0..10 {
         let refusal = Scripted {
             status: StatusCode::FORBIDDEN,
             headers: vec![("Content-Type".into(), "application/json".into())],
             body: r#"{"code":"403"}"#.into(),
         };
-        amazon.state().api.faults.add(ApiFault::Answer(refusal), Times::Next(1));
+        amazon.state().api.faults.add(ApiFault::Respond(refusal), Times::Next(1));
         let mut caller = Wire::connect(proxy.addr).await;
         caller.send(head("POST", "/_sink", "Content-Length: 100000000\r\n")).await;
         let part = vec![b'x'; 64 * 1024];
@@ -443,7 +443,7 @@ async fn bodies_pass_byte_for_byte_whatever_they_are() {
             headers: headers.map(own).into(),
             body: body.clone().into(),
         };
-        amazon.state().api.faults.add(ApiFault::Answer(answer), Times::Next(1));
+        amazon.state().api.faults.add(ApiFault::Respond(answer), Times::Next(1));
         let answer = proxy.get("/_echo").await;
         assert_eq!(answer.status.as_u16(), status);
         assert_eq!(answer.headers["content-type"], kind);

@@ -4,7 +4,7 @@ use crate::support::{
     crowd::{self, Crowd, all_served},
     proxy::{Proxy, Setup, amazon, eventually},
 };
-use adsproxy::sandbox::{Emulator, ExpiresIn, Rotation, Surface};
+use adsproxy::sandbox::{Emulator, ExpiresIn, RefreshRotation, Surface};
 use std::time::Duration;
 
 const EVERY_401_REFRESHES: &str = "[token]\nforced_refresh_min_interval_secs = 0";
@@ -177,7 +177,7 @@ async fn rotating_refresh_tokens_are_followed_also_across_restarts() {
     let setup = Setup { toml: EVERY_401_REFRESHES.into(), file_store: true, ..Setup::default() };
     let mut proxy = Proxy::with(&amazon, setup);
     let lwa = &amazon.state().lwa;
-    lwa.configure(|settings| settings.rotation = Rotation::OldDies);
+    lwa.configure(|settings| settings.rotation = RefreshRotation::OldDies);
     for refresh in 1..=20 {
         lwa.expire_access_tokens(Some("acme"));
         assert_eq!(proxy.get("/v2/profiles").await.status, 200);

@@ -1,7 +1,7 @@
 //! Two servers on one store directory: they share every refresh, and no crash of one stops the other.
 
 use crate::support::proxy::{Proxy, Setup, amazon};
-use adsproxy::sandbox::{Emulator, Rotation};
+use adsproxy::sandbox::{Emulator, RefreshRotation};
 use std::{
     io::Write,
     net::{SocketAddr, TcpStream},
@@ -86,7 +86,7 @@ async fn a_killed_server_leaves_no_lock_behind() {
     let amazon = rotating().await;
     let (mut one, two) = pair(&amazon, "");
     let lwa = &amazon.state().lwa;
-    for gate in [&lwa.gate, &lwa.answers] {
+    for gate in [&lwa.gate, &lwa.responses] {
         assert_eq!(get(one.addr).await, 200);
         assert_eq!(get(two.addr).await, 200);
         lwa.expire_access_tokens(Some("acme"));
@@ -124,6 +124,6 @@ async fn get(addr: SocketAddr) -> u16 {
 
 async fn rotating() -> Emulator {
     let amazon = amazon().await;
-    amazon.state().lwa.configure(|settings| settings.rotation = Rotation::OldDiesOnceUsed);
+    amazon.state().lwa.configure(|settings| settings.rotation = RefreshRotation::OldDiesOnceUsed);
     amazon
 }

@@ -4,7 +4,7 @@ use super::{
     EmulatorState, aids, amc, campaigns,
     fault::{ApiFault, Faults},
     form::{FormPairs, random_text},
-    gate::Gate,
+    gate::RequestGate,
     grants::AdvertiserGrant,
     mcp,
     profiles::Profile,
@@ -33,7 +33,7 @@ use std::{io, io::Write, time::Duration};
 #[derive(Debug, Default)]
 pub struct Api {
     /// Parks requests after their body arrived.
-    pub gate: Gate,
+    pub gate: RequestGate,
     /// Makes requests fail.
     pub faults: Faults<ApiFault>,
     pub(super) campaigns: campaigns::Campaigns,
@@ -252,7 +252,7 @@ fn instead(fault: &ApiFault) -> EmulatorResponse {
             let frames = [half, (Duration::from_millis(20), end)];
             stream("application/json", frames).with("content-length", "1000")
         }
-        ApiFault::Answer(script) => scripted(script),
+        ApiFault::Respond(script) => scripted(script),
         // What only delays or drops a request was dealt with before.
         ApiFault::SpuriousUnauthorized | ApiFault::Hang | ApiFault::Slow(_) | ApiFault::Drop => {
             json(401, json!({ "message": "Unauthorized" }))

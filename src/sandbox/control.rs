@@ -5,7 +5,7 @@ use super::{
     fault::{self, API_FAULTS, LWA_FAULTS},
     form::FormPairs,
     response::{EmulatorResponse, json},
-    settings::Rotation,
+    settings::RefreshRotation,
 };
 use http::{HeaderMap, Method, header, request::Parts};
 use serde_json::{Value, json};
@@ -85,12 +85,12 @@ fn turn(state: &EmulatorState, switch: &str, query: &FormPairs) -> Result<(), St
     Ok(())
 }
 
-fn rotation(query: &FormPairs) -> Result<Rotation, &'static str> {
+fn rotation(query: &FormPairs) -> Result<RefreshRotation, &'static str> {
     match query.get("mode") {
-        Some("off") => Ok(Rotation::Off),
-        Some("old-lives") => Ok(Rotation::OldLives),
-        Some("old-dies-once-used") => Ok(Rotation::OldDiesOnceUsed),
-        Some("old-dies") => Ok(Rotation::OldDies),
+        Some("off") => Ok(RefreshRotation::Off),
+        Some("old-lives") => Ok(RefreshRotation::OldLives),
+        Some("old-dies-once-used") => Ok(RefreshRotation::OldDiesOnceUsed),
+        Some("old-dies") => Ok(RefreshRotation::OldDies),
         _ => Err("mode is one of off, old-lives, old-dies, old-dies-once-used"),
     }
 }

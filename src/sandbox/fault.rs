@@ -87,7 +87,7 @@ pub enum LwaFault {
     /// Closes the connection before anything is issued.
     Drop,
     /// Issues (and rotates), then closes the connection: the response is lost.
-    LoseAnswer,
+    LoseResponse,
     /// 307 to this place.
     Redirect(String),
     /// 200 with a body of 64 MiB.
@@ -96,7 +96,7 @@ pub enum LwaFault {
     CrlfInToken,
     /// 200 without an access token.
     NoToken,
-    Answer(Scripted),
+    Respond(Scripted),
 }
 
 /// What the API can do wrong. `retry_after` is in seconds.
@@ -120,7 +120,7 @@ pub enum ApiFault {
     Drop,
     /// Announces a body of 1,000 bytes, sends half of it, closes the connection.
     Truncate,
-    Answer(Scripted),
+    Respond(Scripted),
 }
 
 /// The 401s about permissions: no new token helps against them.
@@ -168,7 +168,7 @@ pub(super) const LWA_FAULTS: NamedFaults<LwaFault> = &[
     ("hang", |_| LwaFault::Hang),
     ("slow", |query| LwaFault::Slow(delay(query))),
     ("drop", |_| LwaFault::Drop),
-    ("lose-answer", |_| LwaFault::LoseAnswer),
+    ("lose-response", |_| LwaFault::LoseResponse),
     ("redirect", |query| LwaFault::Redirect(query.get("to").unwrap_or("/_elsewhere").to_owned())),
     ("oversized", |_| LwaFault::Oversized),
     ("crlf-in-token", |_| LwaFault::CrlfInToken),

@@ -4,7 +4,7 @@ use tokio::sync::watch;
 
 /// A gate on the way of requests. Open unless held.
 #[derive(Debug, Default)]
-pub struct Gate(watch::Sender<Passage>);
+pub struct RequestGate(watch::Sender<Passage>);
 
 #[derive(Debug, Default)]
 struct Passage {
@@ -13,7 +13,7 @@ struct Passage {
     waiting: usize,
 }
 
-impl Gate {
+impl RequestGate {
     /// Parks every request that arrives from now on.
     pub fn hold(&self) {
         self.0.send_modify(|passage| passage.held = true);
@@ -66,11 +66,11 @@ impl Gate {
     }
 }
 
-/// Counts a parked request, also when its connection goes away meanwhile.
-struct Parked<'a>(&'a Gate);
+/// CallCounts a parked request, also when its connection goes away meanwhile.
+struct Parked<'a>(&'a RequestGate);
 
 impl<'a> Parked<'a> {
-    fn at(gate: &'a Gate) -> Self {
+    fn at(gate: &'a RequestGate) -> Self {
         gate.0.send_modify(|passage| passage.waiting += 1);
         Self(gate)
     }

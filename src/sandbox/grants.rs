@@ -3,9 +3,9 @@
 use super::{
     fault::{Faults, LwaFault},
     form::random_text,
-    gate::Gate,
+    gate::RequestGate,
     profiles::Profile,
-    settings::{LwaSettings, Rotation},
+    settings::{LwaSettings, RefreshRotation},
 };
 use crate::clock::{Clock, Now};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -41,9 +41,9 @@ const LATE_CODE: LwaError = (400, "invalid_request", "The request has an invalid
 #[derive(Debug)]
 pub struct Lwa {
     /// Parks token requests before anything is decided.
-    pub gate: Gate,
+    pub gate: RequestGate,
     /// Parks the responses to token requests: the tokens in them live already.
-    pub answers: Gate,
+    pub responses: RequestGate,
     /// Makes token requests fail.
     pub faults: Faults<LwaFault>,
     clock: Arc<dyn Clock>,
@@ -117,8 +117,8 @@ pub(super) struct IssuedTokens {
 impl Lwa {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
-            gate: Gate::default(),
-            answers: Gate::default(),
+            gate: RequestGate::default(),
+            responses: RequestGate::default(),
             faults: Faults::default(),
             clock,
             settings: Mutex::default(),
@@ -318,12 +318,12 @@ impl AdvertiserGrant {
         (self.client_id == client_id && !self.is_revoked).then_some(found.came_with)
     }
 
-    fn rotate(&mut self, rotation: Rotation, now: Now) {
+    fn rotate(&mut self, rotation: RefreshRotation, now: Now) {
         let dies = match rotation {
-            Rotation::Off => return,
-            Rotation::OldLives | Rotation::OldDiesOnceUsed => None,
-            Rotation::OldDiesAfter(after) => Some(now.plus(after)),
-            Rotation::OldDies => Some(now),
+            RefreshRotation::Off => return,
+            RefreshRotation::OldLives | RefreshRotation::OldDiesOnceUsed => None,
+            RefreshRotation::OldDiesAfter(after) => Some(now.plus(after)),
+            RefreshRotation::OldDies => Some(now),
         };
         self.refresh_tokens.retain(|token| token.is_live(now));
         for old in &mut self.refresh_tokens {
@@ -339,8 +339,8 @@ impl AdvertiserGrant {
     }
 
     /// The response with the access token of `generation` arrived: what came before it is dead.
-    fn used(&mut self, generation: u64, rotation: Rotation, now: Now) {
-        if rotation == Rotation::OldDiesOnceUsed
+    fn used(&mut self, generation: u64, rotation: RefreshRotation, now: Now) {
+        if rotation == RefreshRotation::OldDiesOnceUsed
             && self.refresh_tokens.iter().any(|token| token.came_with == generation)
         {
             for token in self.refresh_tokens.iter_mut().filter(|t| t.came_with < generation) {

@@ -48,9 +48,9 @@ pub(super) async fn token(state: &EmulatorState, parts: &Parts, body: &Bytes) ->
     }
     let mut tokens = issue(state, &form)?;
     state.record.issued();
-    state.lwa.answers.pass().await;
+    state.lwa.responses.pass().await;
     match fault {
-        Some(LwaFault::LoseAnswer) => return Err(Stop::HangUp),
+        Some(LwaFault::LoseResponse) => return Err(Stop::HangUp),
         Some(LwaFault::CrlfInToken) => tokens.access_token.push_str("\r\nX-Injected: 1"),
         Some(LwaFault::NoToken) => tokens.access_token.clear(),
         _ => {}
@@ -147,11 +147,11 @@ fn instead(fault: &LwaFault, form: &FormPairs) -> Option<EmulatorResponse> {
             let frames = [start].into_iter().chain(repeated(b'A', OVERSIZED_BYTES)).chain([end]);
             stream("application/json", frames)
         }
-        LwaFault::Answer(script) => scripted(script),
+        LwaFault::Respond(script) => scripted(script),
         LwaFault::Hang
         | LwaFault::Slow(_)
         | LwaFault::Drop
-        | LwaFault::LoseAnswer
+        | LwaFault::LoseResponse
         | LwaFault::CrlfInToken
         | LwaFault::NoToken => return None,
     })

@@ -36,12 +36,12 @@ mod settings;
 pub use self::{
     ads::Api,
     fault::{ApiFault, Faults, LwaFault, Permission, Scripted, Times},
-    gate::Gate,
+    gate::RequestGate,
     grants::{AdvertiserGrant, Lwa},
     listener::Connections,
     profiles::{Country, Profile},
-    record::{Counts, RequestRecord, Seen, Surface},
-    settings::{ApiSettings, ExpiresIn, LwaSettings, Rotation},
+    record::{CallCounts, RequestRecord, SeenRequest, Surface},
+    settings::{ApiSettings, ExpiresIn, LwaSettings, RefreshRotation},
 };
 
 use self::serve::EmulatorService;
@@ -65,7 +65,7 @@ pub const ACCOUNTS: [(&str, &str, i64); 2] = [
 
 /// How an emulator is started.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct EmulatorOptions {
     /// A loopback address; port 0 takes a free one.
     pub listen: SocketAddr,
     /// Listens over TLS too, on a free port of the same address.
@@ -74,7 +74,7 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
 }
 
-impl Default for Options {
+impl Default for EmulatorOptions {
     fn default() -> Self {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         Self { listen, tls: None, clock: Arc::new(SystemClock) }
@@ -121,7 +121,7 @@ impl Emulator {
     ///
     /// # Errors
     /// When the address is not loopback (`InvalidInput`) or cannot be bound.
-    pub async fn start(options: Options) -> io::Result<Self> {
+    pub async fn start(options: EmulatorOptions) -> io::Result<Self> {
         let state = Arc::new(EmulatorState::new(Arc::clone(&options.clock)));
         Self::start_with(options, state).await
     }
@@ -130,7 +130,10 @@ impl Emulator {
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub async fn start_with(options: Options, state: Arc<EmulatorState>) -> io::Result<Self> {
+    pub async fn start_with(
+        options: EmulatorOptions,
+        state: Arc<EmulatorState>,
+    ) -> io::Result<Self> {
         let plain = listener::bind(options.listen)?;
         let addr = plain.local_addr()?;
         let s3_authority = format!("localhost:{}", addr.port());

@@ -37,7 +37,7 @@ pub enum Surface {
 
 /// One request as it arrived.
 #[derive(Debug, Clone, Default)]
-pub struct Seen {
+pub struct SeenRequest {
     /// The place among all requests, from 0.
     number: u64,
     surface: Surface,
@@ -63,7 +63,7 @@ pub struct Seen {
     pub status: Option<u16>,
 }
 
-impl Seen {
+impl SeenRequest {
     /// Every value of the field `name` (lower case).
     pub fn values(&self, name: &str) -> Vec<&str> {
         let named = self.headers.iter().filter(|(have, _)| have == name);
@@ -73,7 +73,7 @@ impl Seen {
 
 /// How often things happened.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Counts {
+pub struct CallCounts {
     pub token_calls: u64,
     /// Access tokens issued.
     pub tokens_issued: u64,
@@ -94,23 +94,23 @@ pub struct RequestRecord(Mutex<RequestLog>);
 
 #[derive(Debug, Default)]
 struct RequestLog {
-    counts: Counts,
+    counts: CallCounts,
     next: u64,
-    last: VecDeque<Seen>,
+    last: VecDeque<SeenRequest>,
 }
 
 impl RequestRecord {
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> CallCounts {
         self.0.lock().counts.clone()
     }
 
     /// The last requests, oldest first.
-    pub fn requests(&self) -> Vec<Seen> {
+    pub fn requests(&self) -> Vec<SeenRequest> {
         self.0.lock().last.iter().cloned().collect()
     }
 
     /// The last requests for `surface`, oldest first.
-    pub fn requests_for(&self, surface: Surface) -> Vec<Seen> {
+    pub fn requests_for(&self, surface: Surface) -> Vec<SeenRequest> {
         let memory = self.0.lock();
         memory.last.iter().filter(|seen| seen.surface == surface).cloned().collect()
     }
@@ -119,7 +119,7 @@ impl RequestRecord {
     pub fn clear(&self) {
         let mut memory = self.0.lock();
         memory.last.clear();
-        memory.counts = Counts::default();
+        memory.counts = CallCounts::default();
     }
 
     /// Takes down the head of a request; returns its number.
@@ -137,7 +137,7 @@ impl RequestRecord {
         if memory.last.len() == REQUESTS_MAX {
             memory.last.pop_front();
         }
-        memory.last.push_back(Seen {
+        memory.last.push_back(SeenRequest {
             number,
             surface,
             method: parts.method.to_string(),
@@ -146,7 +146,7 @@ impl RequestRecord {
             headers: header_pairs(&parts.headers),
             account,
             generation,
-            ..Seen::default()
+            ..SeenRequest::default()
         });
         number
     }
@@ -176,21 +176,21 @@ impl RequestRecord {
         }
     }
 
-    /// Counts an access token.
+    /// CallCounts an access token.
     pub(super) fn issued(&self) {
         self.0.lock().counts.tokens_issued += 1;
     }
 }
 
 impl RequestLog {
-    fn find(&mut self, number: u64) -> Option<&mut Seen> {
+    fn find(&mut self, number: u64) -> Option<&mut SeenRequest> {
         let first = self.last.front()?.number;
         let index = usize::try_from(number.checked_sub(first)?).ok()?;
         self.last.get_mut(index)
     }
 }
 
-impl Counts {
+impl CallCounts {
     fn count(&mut self, surface: Surface, path: &str) {
         self.token_calls += u64::from(surface == Surface::Token);
         self.s3_calls += u64::from(surface == Surface::S3);

@@ -1,6 +1,6 @@
 //! `adsproxy sandbox`: the emulator with the real proxy in front of it.
 
-use super::{Emulator, Options, banner::banner, home::SandboxHome};
+use super::{Emulator, EmulatorOptions, banner::banner, home::SandboxHome};
 use crate::{app::App, config::load::Override};
 use anyhow::Context;
 use std::{
@@ -57,7 +57,7 @@ impl Sandbox {
         let lifetime = Duration::from_secs(options.token_lifetime_secs);
         let listen = loopback(options.emulator_port);
         let emulator = runtime
-            .block_on(Emulator::start(Options { listen, ..Options::default() }))
+            .block_on(Emulator::start(EmulatorOptions { listen, ..EmulatorOptions::default() }))
             .with_context(|| taken(options.emulator_port, "--emulator-port"))?;
         emulator.state().lwa.configure(|settings| settings.token_lifetime = lifetime);
         let home = SandboxHome::create().context("cannot create a temporary directory")?;

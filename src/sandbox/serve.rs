@@ -78,7 +78,7 @@ impl EmulatorService {
         number: u64,
         settings: &ApiSettings,
     ) -> HandlerResult {
-        let ((account, grant), body) = if settings.answers_before_body {
+        let ((account, grant), body) = if settings.responds_before_body {
             let owner = ads::authenticate(&self.state, parts).await.map_err(closing)?;
             (owner, self.receive(parts, number, body).await?)
         } else {

@@ -9,7 +9,7 @@ pub struct LwaSettings {
     /// How long an access token lives.
     pub token_lifetime: Duration,
     pub expires_in: ExpiresIn,
-    pub rotation: Rotation,
+    pub rotation: RefreshRotation,
     /// Leaves the refresh token out of the response to a refresh.
     pub omit_refresh_token: bool,
     /// The return addresses registered for the applications; any on loopback if none.
@@ -32,7 +32,7 @@ pub enum ExpiresIn {
 
 /// What a refresh does to the refresh token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rotation {
+pub enum RefreshRotation {
     /// Nothing: the same one is returned.
     Off,
     /// A new one; the old one goes on working.
@@ -62,7 +62,7 @@ impl Default for LwaSettings {
         Self {
             token_lifetime: Duration::from_secs(3600),
             expires_in: ExpiresIn::Lifetime,
-            rotation: Rotation::Off,
+            rotation: RefreshRotation::Off,
             omit_refresh_token: false,
             return_urls: None,
             is_approved: true,
@@ -79,7 +79,7 @@ pub struct ApiSettings {
     /// JSON responses of at least this size are compressed for those who accept gzip.
     pub gzip_min_bytes: usize,
     /// Responds with rejections and faults before the request's body was read.
-    pub answers_before_body: bool,
+    pub responds_before_body: bool,
     /// How often a report is looked at before it is complete.
     pub report_polls: u32,
     /// The time between the events of an MCP stream.
@@ -91,7 +91,7 @@ impl Default for ApiSettings {
         Self {
             profiles_min: 0,
             gzip_min_bytes: 1024,
-            answers_before_body: false,
+            responds_before_body: false,
             report_polls: 1,
             mcp_interval: Duration::from_millis(300),
         }

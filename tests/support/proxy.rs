@@ -522,5 +522,7 @@ pub fn write_private(path: &Path, text: &str) {
 
 /// An emulator with the demo accounts.
 pub async fn amazon() -> Emulator {
-    Emulator::start(adsproxy::sandbox::Options::default()).await.expect("the emulator starts")
+    Emulator::start(adsproxy::sandbox::EmulatorOptions::default())
+        .await
+        .expect("the emulator starts")
 }

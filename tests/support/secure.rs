@@ -1,7 +1,7 @@
 //! The emulator over TLS, with an authority of its own.
 
 use super::proxy::{Proxy, Setup, upstream};
-use adsproxy::sandbox::{Emulator, Options};
+use adsproxy::sandbox::{Emulator, EmulatorOptions};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{ServerConfig, crypto::aws_lc_rs::default_provider, pki_types::PrivatePkcs8KeyDer};
 use std::{io::Write, sync::Arc};
@@ -10,7 +10,7 @@ use tempfile::NamedTempFile;
 /// Amazon over TLS as `localhost`, and the file with the authority that vouches for it.
 pub async fn secure_amazon(http2: bool) -> (Emulator, NamedTempFile) {
     let (tls, ca_file) = server_tls(http2);
-    let options = Options { tls: Some(tls), ..Options::default() };
+    let options = EmulatorOptions { tls: Some(tls), ..EmulatorOptions::default() };
     (Emulator::start(options).await.expect("the emulator starts"), ca_file)
 }
 
