@@ -7,21 +7,17 @@ use std::time::Duration;
 /// The state of an account: one word everywhere, in `/status`, metrics and commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// A token that needs nothing.
     Fresh,
     /// A good token inside the refresh buffer.
     Due,
-    /// The token has expired.
     Expired,
     /// A refresh is under way and there is no good token.
     Refreshing,
     /// A grant, and no token yet.
     Idle,
-    /// There is no grant.
     NotConnected,
     /// The grant is dead: the account must be connected again.
     ReauthorizationRequired,
-    /// LWA rejects the application.
     ApplicationRejected,
     /// The record cannot be opened with the configured keys.
     Sealed,
@@ -45,7 +41,6 @@ impl State {
     ];
 
     /// The state's name in metrics and JSON.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Fresh => "fresh",
@@ -62,13 +57,11 @@ impl State {
     }
 
     /// Whether the account must be connected before it has a token again.
-    #[must_use]
     pub fn needs_login(self) -> bool {
         matches!(self, Self::NotConnected | Self::ReauthorizationRequired)
     }
 
     /// Whether only a change of the record, or of who may read it, can help.
-    #[must_use]
     pub fn needs_record(self) -> bool {
         self.needs_login() || matches!(self, Self::Sealed | Self::Unreadable)
     }
@@ -77,17 +70,13 @@ impl State {
 /// What `/status`, commands and the per-account gauges show of an account.
 #[derive(Debug, Clone)]
 pub struct AccountView {
-    /// Its alias.
     pub account: AccountId,
-    /// Its state.
     pub state: State,
     /// The default region.
     pub region: Region,
-    /// The name of its LWA application.
     pub application: String,
     /// Until the access token expires; zero once it has, none if there is no token.
     pub expires_in: Option<Duration>,
-    /// The access token's number.
     pub generation: u64,
     /// Why the last refresh failed; never LWA's own words.
     pub last_error: Option<String>,

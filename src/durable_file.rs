@@ -13,9 +13,6 @@ use std::{
 
 /// Syncs `file`, which must be `len` bytes long by then: a file system that took less than it said
 /// must not cost the old file.
-///
-/// # Errors
-/// What the system says, or `WriteZero`.
 pub fn sync_whole(file: &File, len: usize) -> io::Result<()> {
     file.sync_all()?;
     match file.metadata()?.len() == len as u64 {
@@ -25,9 +22,6 @@ pub fn sync_whole(file: &File, len: usize) -> io::Result<()> {
 }
 
 /// Opens a private file to read and write; makes it, mode 0600, if it is missing. Follows no link.
-///
-/// # Errors
-/// What the system says.
 pub fn open_private(path: &Path) -> io::Result<File> {
     loop {
         match private().open(path) {
@@ -43,9 +37,6 @@ pub fn open_private(path: &Path) -> io::Result<File> {
 
 /// Makes a private file, which must not be there yet. The mode is set as the file is made: it is
 /// never wider.
-///
-/// # Errors
-/// `AlreadyExists`, and what else the system says.
 pub fn create_private(path: &Path) -> io::Result<File> {
     let file = private().create_new(true).open(path)?;
     inherit_owner(&file, path).inspect_err(|_| drop(fs::remove_file(path)))?;
@@ -53,9 +44,6 @@ pub fn create_private(path: &Path) -> io::Result<File> {
 }
 
 /// Opens a file to read. Follows no link.
-///
-/// # Errors
-/// What the system says.
 pub fn open_to_read(path: &Path) -> io::Result<File> {
     no_follow().open(path)
 }
@@ -73,9 +61,6 @@ fn no_follow() -> OpenOptions {
 }
 
 /// Makes the directory `path` and those missing above it, mode 0700, each durable before the next.
-///
-/// # Errors
-/// What the system says.
 pub fn make_directory(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -93,15 +78,11 @@ pub fn make_directory(path: &Path) -> io::Result<()> {
 }
 
 /// Makes the names in `directory` durable.
-///
-/// # Errors
-/// What the system says.
 pub fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
 /// The directory that `path` is in.
-#[must_use]
 pub fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(above) if above != Path::new("") => above,
@@ -111,9 +92,6 @@ pub fn parent(path: &Path) -> &Path {
 }
 
 /// Says whether `path` still names this very file.
-///
-/// # Errors
-/// What the system says, except that the path is gone.
 pub fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let ours = file.metadata()?;
     match fs::symlink_metadata(path) {
@@ -124,9 +102,6 @@ pub fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 }
 
 /// Gives what root has just made at `path` to the owner of the directory around it.
-///
-/// # Errors
-/// What the system says.
 pub fn inherit_owner(made: &File, path: &Path) -> io::Result<()> {
     if !geteuid().is_root() {
         return Ok(());

@@ -158,7 +158,6 @@ impl Engine {
     }
 
     /// The application `name` as configured; its client secrets may change.
-    #[must_use]
     pub fn application(&self, name: &str) -> Option<Arc<Application>> {
         self.enroller.application(name)
     }
@@ -182,7 +181,6 @@ impl Engine {
     }
 
     /// The same for `account` alone: others are neither enrolled nor kept fresh.
-    #[must_use]
     pub fn only(mut self, account: AccountId) -> Self {
         self.enroller = self.enroller.only(account);
         self
@@ -226,25 +224,21 @@ impl Engine {
     }
 
     /// The configuration.
-    #[must_use]
     pub fn config(&self) -> &Arc<Config> {
         &self.config
     }
 
     /// The clock.
-    #[must_use]
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
     }
 
     /// The store.
-    #[must_use]
     pub fn store(&self) -> &Store {
         self.grants.store()
     }
 
     /// The only way to change a grant.
-    #[must_use]
     pub fn grants(&self) -> &Grants {
         &self.grants
     }
@@ -255,31 +249,26 @@ impl Engine {
     }
 
     /// The HTTP client for calls of our own to Amazon: no redirects, no retries.
-    #[must_use]
     pub fn http(&self) -> &LwaHttp {
         &self.http
     }
 
     /// The client for Login with Amazon.
-    #[must_use]
     pub fn lwa(&self) -> &LwaClient {
         &self.lwa
     }
 
     /// The counters.
-    #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
     /// Where to hear what happens to grants and tokens.
-    #[must_use]
     pub fn events(&self) -> &Events {
         &self.reports.events
     }
 
     /// The audit log. What happens to tokens and grants is written to it already.
-    #[must_use]
     pub fn audit(&self) -> &Audit {
         &self.audit
     }
@@ -289,20 +278,17 @@ impl Engine {
     }
 
     /// The token manager.
-    #[must_use]
     pub fn tokens(&self) -> &TokenManager {
         &self.tokens
     }
 
     /// The view of every account, in the order of their ids.
-    #[must_use]
     pub fn accounts(&self) -> Vec<AccountView> {
         let table = self.directory().snapshot();
         table.values().map(|account| self.tokens().status(&account.holder)).collect()
     }
 
     /// The accounts that are enrolled.
-    #[must_use]
     pub fn directory(&self) -> &Directory {
         self.enroller.directory()
     }

@@ -95,7 +95,6 @@ impl Consent {
 
 impl Grants {
     /// Writes to `store` and records it in `audit`.
-    #[must_use]
     pub fn new(store: Store, audit: Audit) -> Self {
         Self { store, audit }
     }
@@ -158,9 +157,6 @@ impl Grants {
     /// Puts the configured refresh token in place, once: from then on the record's own value wins
     /// until the configured one changes. An account serves also if neither the store nor the audit
     /// log takes it.
-    ///
-    /// # Errors
-    /// When the record cannot be read.
     pub(crate) async fn seed(
         &self,
         account: &AccountId,
@@ -257,9 +253,6 @@ impl Grants {
     ///
     /// Where the configuration has a refresh token, `configured`, a record without any stays: it
     /// tells that the configured one was used up, so that no start seeds it again.
-    ///
-    /// # Errors
-    /// That of the audit log (nothing is removed then), or of the store.
     pub(crate) async fn forget<E: From<store::Error> + From<audit::Error>>(
         &self,
         account: &AccountId,

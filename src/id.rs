@@ -13,21 +13,17 @@ impl AccountId {
     /// The longest tenant or alias, in bytes.
     pub const PART_MAX_LEN: usize = 64;
 
-    /// The id as text.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
     /// Says whether `text` is spelled like an id.
-    #[must_use]
     pub fn is_valid(text: &str) -> bool {
         let (tenant, alias) = text.split_once('~').map_or((None, text), |(t, a)| (Some(t), a));
         Self::is_alias(alias) && tenant.is_none_or(Self::is_alias)
     }
 
     /// Says whether `text` is spelled like an alias, or a tenant: like one part of an id.
-    #[must_use]
     pub fn is_alias(text: &str) -> bool {
         let bytes = text.as_bytes();
         bytes.len() <= Self::PART_MAX_LEN
@@ -38,7 +34,6 @@ impl AccountId {
 
 /// The alias of a placeholder, which stands for a token where an SDK insists on one: `Atza|acme`,
 /// `Atzr|acme`, also with the bar percent-encoded.
-#[must_use]
 pub fn placeholder_alias<'a>(token: &'a str, kind: &str) -> Option<&'a str> {
     let rest = token.strip_prefix(kind)?;
     let alias = rest
@@ -99,8 +94,6 @@ impl Region {
     /// Every region, in the order of their use as an index.
     pub const ALL: [Self; 3] = [Self::Na, Self::Eu, Self::Fe];
 
-    /// `na`, `eu` or `fe`.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Na => "na",

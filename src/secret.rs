@@ -13,26 +13,22 @@ pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     /// Wraps `text`, which must have no other copy.
-    #[must_use]
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
     }
 
     /// Takes what a variable, a file or standard input held: a byte order mark before it and line
     /// ends after it are no part of the secret.
-    #[must_use]
     pub fn from_source(text: &str) -> Self {
         Self::from(text.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']))
     }
 
     /// The text itself. Every use of this is a place to review.
-    #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
     /// Says whether there is nothing in it.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

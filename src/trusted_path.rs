@@ -28,33 +28,15 @@ const STICKY: RawMode = 0o1000;
 /// Why a path is not trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum UntrustedPath {
-    /// Another user may write it.
     #[error("other users can change {path} (mode {mode:04o}): run `chmod go-w {path}`")]
-    Writable {
-        /// The file, or a directory above it.
-        path: PathBuf,
-        /// Its permissions.
-        mode: u32,
-    },
-    /// It leads elsewhere.
+    Writable { path: PathBuf, mode: u32 },
     #[error("{path} is a symbolic link, which is not followed: put a directory in its place")]
-    SymbolicLink {
-        /// The link.
-        path: PathBuf,
-    },
-    /// It belongs to another user.
+    SymbolicLink { path: PathBuf },
     #[error(
         "{path} belongs to user {owner}, and this is user {user}: {}",
         Platform::here().advice_for_owner(.path, *.owner, *.user)
     )]
-    ForeignOwner {
-        /// The file, or a directory above it.
-        path: PathBuf,
-        /// Its owner.
-        owner: u32,
-        /// The user of this process.
-        user: u32,
-    },
+    ForeignOwner { path: PathBuf, owner: u32, user: u32 },
 }
 
 /// Where this process runs: what to do about a file's mode or owner depends on it.
@@ -69,8 +51,6 @@ pub enum Platform {
 }
 
 impl Platform {
-    /// That of this process.
-    #[must_use]
     pub fn here() -> Self {
         let exists = |marker: &&str| Path::new(marker).exists();
         if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
@@ -83,7 +63,6 @@ impl Platform {
     }
 
     /// How to keep other users from reading the secret at `path`.
-    #[must_use]
     pub fn advice_for_exposed(self, path: &Path) -> String {
         match self {
             Self::Pod => {
@@ -99,7 +78,6 @@ impl Platform {
     }
 
     /// How `user` can read the file at `path`, which belongs to `owner`.
-    #[must_use]
     pub fn advice_for_owner(self, path: &Path, owner: u32, user: u32) -> String {
         let path = path.display();
         match self {
@@ -113,7 +91,6 @@ impl Platform {
 }
 
 /// What to add to `error` where the owner of `path` is why it cannot be read; else nothing.
-#[must_use]
 pub fn explain_denied(path: &Path, error: &io::Error) -> String {
     let found = rustix::fs::stat(path).ok();
     let found = found.filter(|_| error.kind() == io::ErrorKind::PermissionDenied);

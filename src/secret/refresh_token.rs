@@ -5,13 +5,11 @@ use super::Secret;
 /// Amazon's documented maximum is 2048.
 const MAX_BYTES: usize = 8192;
 
-/// What Amazon's refresh tokens begin with.
 const PREFIX: &str = "Atzr|";
 
 /// A text that can be a refresh token.
 #[derive(Debug, Clone)]
 pub struct RefreshToken {
-    /// The token, without blanks around it.
     pub secret: Secret,
     /// Says whether it begins as Amazon's refresh tokens do; see [`RefreshToken::UNUSUAL`].
     pub is_usual: bool,
@@ -20,22 +18,16 @@ pub struct RefreshToken {
 /// Why a text cannot be a refresh token. Holds no part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRefreshToken {
-    /// There is nothing in it.
     #[error("the refresh token is empty")]
     Empty,
-    /// It is longer than any.
     #[error("this is no refresh token: it has more than {MAX_BYTES} bytes")]
     TooLong,
-    /// It is between quotes.
     #[error("this is no refresh token: remove the quotes around it")]
     Quoted,
-    /// It has a character that no token has.
     #[error("this is no refresh token: it must be one line of visible ASCII characters")]
     Characters,
-    /// It is an access token.
     #[error("this is an access token (Atza|), which ends within the hour: give the refresh token")]
     AccessToken,
-    /// It is a client id or a client secret.
     #[error("this belongs to the application (amzn1.…): give the refresh token of the account")]
     Application,
 }

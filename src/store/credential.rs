@@ -17,13 +17,11 @@ use std::{
 /// One account's grant and the newest access token made from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credential {
-    /// Whose it is.
     pub account: AccountId,
     /// Which consent it comes from.
     pub epoch: Epoch,
     /// Which LWA application it was granted to.
     pub application: String,
-    /// The account's API region.
     pub region: Region,
     /// The grant itself.
     pub refresh_token: Secret,
@@ -46,11 +44,8 @@ pub struct Credential {
 /// An access token as it is kept, with times in seconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredAccessToken {
-    /// The token.
     pub token: Secret,
-    /// When it was issued.
     pub issued_at: u64,
-    /// When it stops being accepted.
     pub expires_at: u64,
 }
 
@@ -61,7 +56,6 @@ pub struct Epoch(u64);
 
 impl Epoch {
     /// A new one. Unique, not secret.
-    #[must_use]
     pub fn random() -> Self {
         Self(RandomState::new().build_hasher().finish())
     }
@@ -100,7 +94,6 @@ struct AccessTokenText<T> {
 }
 
 impl Credential {
-    /// The text that is sealed.
     pub(super) fn to_plain(&self) -> Plain {
         let access_token = self.access_token.as_ref().map(|access| AccessTokenText {
             token: access.token.expose(),

@@ -25,17 +25,13 @@ macro_rules! spaces {
         pub enum Space { $($(#[$doc])+ $name,)+ }
 
         impl Space {
-            /// Every kind.
             pub const ALL: &[Self] = &[$(Self::$name),+];
 
-            /// Its name in a backend.
-            #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)+ }
             }
 
             /// Whether it is sealed; what must be read without the right keys is not.
-            #[must_use]
             pub fn is_sealed(self) -> bool {
                 match self { $(Self::$name => $sealed,)+ }
             }
@@ -72,7 +68,6 @@ spaces! {
     Meta = "meta", false;
 }
 
-/// One entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
     /// Whose it is, if it is an account's.
@@ -80,14 +75,12 @@ pub struct Item {
     /// Until when it is good, in milliseconds since 1970. An entry that expires need not survive a
     /// loss of power.
     pub expires_at_ms: Option<u64>,
-    /// What it says.
     pub text: Secret,
 }
 
 /// How many entries of a space there may be.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit {
-    /// So many.
     pub max: usize,
     /// The time, in milliseconds since 1970: what has expired does not count.
     pub now_ms: u64,
@@ -117,16 +110,11 @@ struct Inside<T> {
 }
 
 impl Store {
-    /// The entries of `space`.
-    #[must_use]
     pub fn entries(&self, space: Space) -> Entries<'_> {
         Entries { store: self, space }
     }
 
     /// Deletes every entry of `account`, its grant excepted.
-    ///
-    /// # Errors
-    /// `Io`.
     pub async fn delete_entries_of(&self, account: &AccountId) -> Result<(), Error> {
         let account = account.clone();
         self.run(move |inner| {
@@ -144,9 +132,6 @@ impl Store {
     }
 
     /// Deletes every entry that is no longer good at `now_ms`.
-    ///
-    /// # Errors
-    /// `Io`.
     pub async fn purge_expired(&self, now_ms: u64) -> Result<(), Error> {
         self.run(move |inner| {
             // What is in these does not expire.
@@ -177,18 +162,12 @@ impl Entries<'_> {
     }
 
     /// Reads an entry, good or not.
-    ///
-    /// # Errors
-    /// `Io`.
     pub async fn get(&self, name: &str) -> Result<Option<Item>, Error> {
         let (space, name) = (self.space, name.to_owned());
         self.store.run(move |inner| inner.entry(space, &name)).await
     }
 
     /// Reads and deletes an entry at once: of all callers, in whatever process, one gets it.
-    ///
-    /// # Errors
-    /// `Io`.
     pub async fn take(&self, name: &str) -> Result<Option<Item>, Error> {
         let (space, name) = (self.space, name.to_owned());
         let take = move |inner: &Inner| {
@@ -205,9 +184,6 @@ impl Entries<'_> {
     }
 
     /// Deletes an entry; false if there was none.
-    ///
-    /// # Errors
-    /// `Io`.
     pub async fn delete(&self, name: &str) -> Result<bool, Error> {
         let (space, name) = (self.space, name.to_owned());
         let delete =
@@ -216,9 +192,6 @@ impl Entries<'_> {
     }
 
     /// Reads an entry and its version.
-    ///
-    /// # Errors
-    /// `Io`.
     pub async fn read(&self, name: &str) -> Result<Option<(Item, Version)>, Error> {
         let (space, name) = (self.space, name.to_owned());
         let read = move |inner: &Inner| {
@@ -236,9 +209,6 @@ impl Entries<'_> {
     }
 
     /// Keeps `item` if what is there is as `expected`, and says whether it was. No limit applies.
-    ///
-    /// # Errors
-    /// `Io`.
     pub async fn replace(
         &self,
         name: &str,
@@ -258,9 +228,6 @@ impl Entries<'_> {
 
     /// The names of the entries that were written or deleted since `seen`, which is brought up to
     /// date.
-    ///
-    /// # Errors
-    /// `Io`.
     pub async fn changed(
         &self,
         seen: &mut BTreeMap<String, Version>,
@@ -276,9 +243,6 @@ impl Entries<'_> {
     }
 
     /// The names of all entries, sorted.
-    ///
-    /// # Errors
-    /// `Io`.
     pub async fn names(&self) -> Result<Vec<String>, Error> {
         let space = self.space;
         self.store.run(move |inner| inner.names(space)).await

@@ -38,7 +38,6 @@ pub(super) fn to_plain(value: &impl Serialize) -> Plain {
 #[serde(deny_unknown_fields)]
 pub(super) struct Envelope {
     format: u64,
-    /// The id of the store.
     store: String,
     /// Whose it is, if it is an account's; authenticated by the sealed text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,7 +55,6 @@ struct Format {
     format: u64,
 }
 
-/// Why an envelope did not open.
 #[derive(Debug)]
 pub(super) enum Closed {
     Damaged(Damage),

@@ -10,121 +10,87 @@ use std::{io, path::PathBuf};
 /// Why something could not be read or kept.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A record is there but no key opens it.
     #[error(
         "the stored record of account {account}, sealed with key {key_id:?}, cannot be opened \
          and was left as it is: put the right key back under that id in encryption.keys, or \
          restore the record"
     )]
     Sealed {
-        /// Whose record.
         account: AccountId,
-        /// The key that the record names.
         key_id: String,
-        /// Whether the key is missing or refused.
         #[source]
         cause: NotOpened,
     },
-    /// What is there is not a record of this account.
     #[error(
         "the stored record of account {account} is damaged and was left as it is: restore it \
          from a backup, or remove the account and connect it again"
     )]
     Corrupt {
-        /// Whose record.
         account: AccountId,
-        /// What is wrong with it.
         #[source]
         cause: Damage,
     },
-    /// The record is there, and this process may not read it.
     #[error(
         "the stored record of account {account} cannot be read by this user: `chown` {path} to \
          the owner of its directory"
     )]
     Unreadable {
-        /// Whose record.
         account: AccountId,
-        /// Where it is.
         path: PathBuf,
-        /// What the system said.
         #[source]
         source: io::Error,
     },
-    /// The record is not the one that was read, or the lease was lost.
     #[error("account {account} was removed, connected anew or refreshed elsewhere meanwhile")]
-    Superseded {
-        /// Whose record.
-        account: AccountId,
-    },
-    /// Another task or process has leased the account.
+    Superseded { account: AccountId },
     #[error(
         "account {account} is being refreshed elsewhere: try again, and look for another process \
          that works on this store"
     )]
     LeaseHeld {
-        /// Whose record.
         account: AccountId,
         /// Until then at most, in milliseconds since 1970.
         until_ms: u64,
     },
-    /// The system refused, or the store cannot be reached.
     #[error("cannot {action} {path}: check that it is writable for this user and has free space")]
     Io {
-        /// What was tried: a verb.
         action: &'static str,
-        /// On what.
         path: PathBuf,
-        /// What the system said.
         #[source]
         source: io::Error,
     },
-    /// An entry of the store's own is damaged.
     #[error("{path} is no entry of the store: restore it from a backup, or remove it")]
-    Damaged {
-        /// Which.
-        path: PathBuf,
-    },
-    /// Other users can change what is in the store.
+    Damaged { path: PathBuf },
     #[error("the store cannot be trusted")]
     Untrusted(#[from] UntrustedPath),
-    /// Another process wrote the record with a key of its own.
     #[error(
         "account {account} was not sealed with key {key_id:?}, which a server lacks that has just \
          started: restart that server with the new list of keys, then rotate again"
     )]
     OldKey {
-        /// Whose record.
         account: AccountId,
         /// The key that should have sealed it.
         key_id: String,
     },
-    /// The key ring cannot be used.
     #[error("encryption.keys cannot be used")]
     Key(#[from] KeyError),
-    /// The system gave no random bytes.
     #[error("the system's random generator failed: nothing was written")]
     Random,
-    /// As many entries as there may be.
     #[error("there are as many of these as there may be: try again later")]
     Full,
 }
 
 impl Error {
     /// Says whether a record is there that will open again once its key is back.
-    #[must_use]
     pub fn is_sealed(&self) -> bool {
         matches!(self, Self::Sealed { .. })
     }
 
     /// Says whether a record is there that this user may not read.
-    #[must_use]
     pub fn is_unreadable(&self) -> bool {
         matches!(self, Self::Unreadable { .. })
     }
 
     /// Says whether the record itself is at fault, so that to try again brings the same.
-    #[must_use]
     pub fn is_lasting(&self) -> bool {
         matches!(self, Self::Sealed { .. } | Self::Corrupt { .. } | Self::Unreadable { .. })
     }
@@ -174,7 +140,6 @@ impl From<backend::Error> for Error {
 /// What is wrong with a damaged record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
-    /// Not the JSON of a record. The parser's own words are left out: they quote the content.
     #[error("not a record: line {line}, column {column}")]
     Syntax {
         /// Counted from 1.
@@ -182,16 +147,12 @@ pub enum Damage {
         /// Counted from 1.
         column: usize,
     },
-    /// Its file is none of a store.
     #[error("not a record")]
     NoEntry,
-    /// Written by a newer adsproxy, or damaged.
     #[error("format version {0} is not known to this version of adsproxy")]
     Version(u64),
-    /// A record moved here from another store.
     #[error("it belongs to another store, whose id is {0}")]
     OtherStore(String),
-    /// A field that cannot be right.
     #[error("its field {0} cannot be right")]
     Field(&'static str),
 }

@@ -14,24 +14,18 @@ use tokio::time::{Instant, sleep};
 /// Something that was read, and from which write it comes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Versioned<T> {
-    /// What was read.
     pub value: T,
-    /// Where it comes from.
     pub version: Version,
 }
 
-/// What a refresh began with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Began {
-    /// Of the record.
     pub version: Version,
-    /// Of the consent.
     pub epoch: Epoch,
 }
 
 impl Versioned<Credential> {
     /// What a refresh of it begins with.
-    #[must_use]
     pub fn began(&self) -> Began {
         Began { version: self.version, epoch: self.value.epoch }
     }
@@ -48,7 +42,6 @@ pub struct Lease {
 
 impl Lease {
     /// Its number: greater than that of every lease of the account before.
-    #[must_use]
     pub fn fence(&self) -> u64 {
         self.fence
     }
@@ -76,26 +69,17 @@ impl Store {
     }
 
     /// As [`Store::grant`], without its version.
-    ///
-    /// # Errors
-    /// As [`Store::grant`].
     pub async fn load(&self, account: &AccountId) -> Result<Option<Credential>, Error> {
         Ok(self.grant(account).await?.map(|found| found.value))
     }
 
     /// Lists the accounts that have a grant, sorted, without opening any.
-    ///
-    /// # Errors
-    /// `Io`.
     pub async fn grants(&self) -> Result<Vec<AccountId>, Error> {
         Ok(self.versions().await?.into_keys().collect())
     }
 
     /// Lists the accounts that have a grant with the versions of their records, without opening
     /// any: cheap enough to look for changes all the time.
-    ///
-    /// # Errors
-    /// `Io`.
     pub async fn versions(&self) -> Result<BTreeMap<AccountId, Version>, Error> {
         self.run(|inner| {
             let all = inner.backend.list(Space::Accounts.as_str())?;

@@ -29,13 +29,11 @@ impl InstanceInfo {
     }
 
     /// Says whether the key `id` is its first one.
-    #[must_use]
     pub fn seals_with(&self, id: &str) -> bool {
         self.keys.first().is_some_and(|key| key.id == id)
     }
 
     /// Says whether it has this very key.
-    #[must_use]
     pub fn has(&self, id: &str, check: &str) -> bool {
         self.keys.iter().any(|key| key.id == id && key.check == check)
     }
@@ -59,9 +57,6 @@ impl Drop for Instance {
 impl Store {
     /// Registers this process and its keys, for as long as the result lives. A server does so,
     /// since others may write what it must be able to read. Blocks.
-    ///
-    /// # Errors
-    /// `Io`.
     pub fn register(&self) -> Result<Instance, Error> {
         let owner = self.0.backend.owner()?;
         let info = InstanceInfo::of(self.ring());
@@ -70,26 +65,17 @@ impl Store {
     }
 
     /// The name of this process as an owner of entries, alive as long as the store is open.
-    ///
-    /// # Errors
-    /// `Io`.
     pub async fn owner(&self) -> Result<String, Error> {
         self.run(|inner| Ok(inner.backend.owner()?)).await
     }
 
     /// Says whether the process called `owner` may be alive.
-    ///
-    /// # Errors
-    /// `Io`.
     pub async fn is_alive(&self, owner: &str) -> Result<bool, Error> {
         let owner = owner.to_owned();
         self.run(move |inner| Ok(inner.backend.is_alive(&owner)?)).await
     }
 
     /// The servers that run on the store, this one included if it has registered.
-    ///
-    /// # Errors
-    /// `Io`.
     pub async fn instances(&self) -> Result<Vec<InstanceInfo>, Error> {
         self.run(Inner::instances).await
     }

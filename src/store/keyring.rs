@@ -10,38 +10,30 @@ use std::time::Duration;
 /// Why the keyring gives or takes no key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It holds no such key.
     #[error("it has none of this id: `adsproxy key init --keyring --id` with the id makes one")]
     None,
-    /// There is a key of that id already.
     #[error("it has one of this id already, which was left as it is: choose another with --id")]
     Exists,
-    /// It is locked, and nobody unlocked it.
     #[error(
         "it is locked: log in to the desktop or unlock it there (Linux without a desktop: \
          `gnome-keyring-daemon --unlock` in the same D-Bus session), then try again"
     )]
     Locked,
-    /// There is no keyring to speak to.
     #[error(
         "no keyring can be reached ({0}): run in a desktop session, or with a D-Bus session bus \
          and a Secret Service such as gnome-keyring; else keep the key in a file, with \
          store.kind = \"file\""
     )]
     Absent(String),
-    /// No answer in time.
     #[error(
         "no answer within {} seconds: is it waiting for somebody to unlock it, or does it hang?",
         .0.as_secs()
     )]
     Timeout(Duration),
-    /// What it holds under this id is no text.
     #[error("what it holds under this id is no key of ours")]
     NoKey,
-    /// Built without it.
     #[error("this adsproxy was built without the feature \"keyring\"")]
     NotBuilt,
-    /// The system gives no thread.
     #[error("the system gives no thread to ask it on")]
     NoThread,
 }

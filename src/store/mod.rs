@@ -70,10 +70,6 @@ struct Identity {
 
 impl Store {
     /// Opens the configured store and checks its keys; makes its directory if there is none.
-    ///
-    /// # Errors
-    /// `Untrusted` if other users can change it, `Key` if the key ring cannot be used, before
-    /// anything is written; `Io` if its directory cannot be made.
     pub fn open(store: &config::Store, encryption: &config::Encryption) -> Result<Self, Error> {
         if !store.kind.seals() {
             // An error is reported where an audit log is wanted.
@@ -88,9 +84,6 @@ impl Store {
     }
 
     /// Checks what [`Store::open`] checks, and changes nothing.
-    ///
-    /// # Errors
-    /// As [`Store::open`].
     pub fn check(store: &config::Store, encryption: &config::Encryption) -> Result<(), Error> {
         match store.kind.seals() {
             true => KeyRing::fetch(encryption, &Files::open(&store.path)?).map(|_| ()),
@@ -99,17 +92,11 @@ impl Store {
     }
 
     /// A store in `backend` that seals with `ring`.
-    ///
-    /// # Errors
-    /// `Io` if the store's id cannot be read.
     pub fn new(backend: Box<dyn Backend>, ring: KeyRing) -> Result<Self, Error> {
         Self::with(backend, ring, None)
     }
 
     /// A store that ends with the process.
-    ///
-    /// # Errors
-    /// `Random`.
     pub fn memory() -> Result<Self, Error> {
         Self::new(Box::new(Memory::default()), KeyRing::ephemeral()?)
     }
@@ -144,8 +131,6 @@ impl Store {
         passphrase::prepare(&Files::open(&store.path)?, id, passphrase)
     }
 
-    /// Its keys.
-    #[must_use]
     pub fn ring(&self) -> &KeyRing {
         &self.0.ring
     }

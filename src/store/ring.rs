@@ -37,10 +37,8 @@ pub(super) struct KeyRecord {
 /// Why something sealed did not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum NotOpened {
-    /// The ring holds no key of that id.
     #[error("no configured key has this id")]
     KeyMissing,
-    /// The key of that id refuses it.
     #[error("the key of this id does not open it: the record was altered or moved here")]
     Refused,
 }
@@ -48,37 +46,28 @@ pub enum NotOpened {
 /// Why a key ring cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// The list is empty.
     #[error("no encryption key is configured: make one with `adsproxy key init`")]
     None,
-    /// An id that is no id.
     #[error("a key id is 1 to 64 visible ASCII characters, unlike {0:?}")]
     Id(String),
-    /// Two keys of one id.
     #[error("two keys have the id {0:?}: give each its own")]
     Duplicate(String),
-    /// Not 32 bytes in base64. What it was instead is not shown.
     #[error("key {0:?} is not 32 bytes in base64: make one with `adsproxy key init`")]
     Material(String),
-    /// A passphrase that has no parameters in the store.
     #[error(
         "key {0:?} comes from a passphrase, and this store has no salt for it: make one with \
          `adsproxy key init --passphrase`, or restore keys/{0}.json from a backup of the store"
     )]
     NoKdf(String),
-    /// What the store keeps of the key is damaged.
     #[error("keys/{0}.json in the store is damaged: restore it from a backup")]
     Damaged(String),
-    /// Another key than the one that the store knows under this id.
     #[error(
         "key {0:?} is not the key that this store knows under this id: nothing was changed; \
          configure the right key, or give a new key an id of its own"
     )]
     Wrong(String),
-    /// Another passphrase than the key was made with.
     #[error("the passphrase of key {0:?} is wrong: nothing was changed")]
     WrongPassphrase(String),
-    /// The keyring of the operating system.
     #[error("key {0:?} cannot be had from the keyring of the operating system")]
     Keyring(String, #[source] keyring::Error),
 }
@@ -107,16 +96,12 @@ impl KeyRing {
     }
 
     /// A ring of one new key that is kept nowhere.
-    ///
-    /// # Errors
-    /// `Random`.
     pub fn ephemeral() -> Result<Self, Error> {
         let key = Key::derive("ephemeral".to_owned(), &*random()?, None);
         Ok(Self(vec![Arc::new(key)]))
     }
 
     /// The id of the key that seals.
-    #[must_use]
     pub fn sealing_key_id(&self) -> &str {
         &self.first().id
     }
@@ -127,7 +112,6 @@ impl KeyRing {
     }
 
     /// Says whether it has a key of this id.
-    #[must_use]
     pub fn has(&self, id: &str) -> bool {
         self.ids().any(|known| known == id)
     }
@@ -138,7 +122,6 @@ impl KeyRing {
     }
 
     /// The id and check of the key that seals.
-    #[must_use]
     pub fn sealing_check(&self) -> (&str, &str) {
         let key = self.first();
         (&key.id, &key.check)
@@ -167,9 +150,6 @@ impl KeyRing {
     }
 
     /// Seals `plaintext` for `place` with the first key: base64 of nonce and ciphertext.
-    ///
-    /// # Errors
-    /// `Random`.
     pub fn seal(&self, place: Place<'_>, plaintext: &[u8]) -> Result<String, Error> {
         self.first().seal(place, plaintext)
     }
@@ -250,9 +230,6 @@ fn from_keyring(id: &str) -> Result<Secret, Error> {
 }
 
 /// Makes a new master key: 32 random bytes, base64.
-///
-/// # Errors
-/// `Random`.
 pub fn generate_key() -> Result<Secret, Error> {
     Ok(Secret::new(STANDARD.encode(*random()?)))
 }
@@ -280,5 +257,4 @@ fn is_key_id(id: &str) -> bool {
     (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// The size of a master key.
 pub(super) const MASTER_KEY_BYTES: usize = 32;

@@ -12,22 +12,14 @@ use std::{collections::BTreeMap, time::Duration};
 /// Why a rotation does not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum RotationRefused {
-    /// Running servers would take what it seals for unreadable.
     #[error(
         "key {key:?} is not known to running server(s) {}: give every server on this store the new \
          list of keys and restart it, then rotate; nothing was changed",
         pids(.instances)
     )]
-    NotKnown {
-        /// The key that would seal.
-        key: String,
-        /// Who lacks it.
-        instances: Vec<InstanceInfo>,
-    },
-    /// One at a time.
+    NotKnown { key: String, instances: Vec<InstanceInfo> },
     #[error("another rotation is under way on this store")]
     Busy,
-    /// The store.
     #[error(transparent)]
     Store(#[from] Error),
 }
@@ -40,9 +32,7 @@ fn pids(instances: &[InstanceInfo]) -> String {
 /// What a rotation did.
 #[derive(Debug, Default)]
 pub struct RotationReport {
-    /// Records there are.
     pub records: usize,
-    /// Records sealed anew.
     pub resealed: usize,
     /// Records that are as they were, and why.
     pub failed: Vec<(AccountId, Error)>,
@@ -57,10 +47,8 @@ pub struct KeyUse {
     pub entries: usize,
 }
 
-/// Everything that is sealed.
 #[derive(Debug, Default)]
 pub struct KeyUses {
-    /// By key id.
     pub keys: BTreeMap<String, KeyUse>,
     /// Accounts whose records do not open, and why.
     pub unreadable: Vec<(AccountId, String)>,
@@ -89,9 +77,6 @@ impl Drop for Rotation {
 
 impl Rotation {
     /// Checks that a rotation may begin; changes nothing yet.
-    ///
-    /// # Errors
-    /// See [`RotationRefused`].
     pub async fn prepare(store: &Store) -> Result<Self, RotationRefused> {
         let (key, check) = store.ring().sealing_check();
         let mut instances = store.instances().await?;
@@ -159,26 +144,17 @@ impl Rotation {
 
 impl Store {
     /// The key of a rotation that was begun and not finished.
-    ///
-    /// # Errors
-    /// `Io`.
     pub async fn unfinished_rotation(&self) -> Result<Option<String>, Error> {
         self.run(Inner::unfinished_rotation).await
     }
 
     /// Says whether a rotation to this ring's first key was begun and not finished.
-    ///
-    /// # Errors
-    /// `Io`.
     pub async fn must_finish_rotation(&self) -> Result<bool, Error> {
         let to = self.unfinished_rotation().await?;
         Ok(to.is_some_and(|to| to == self.ring().sealing_key_id()))
     }
 
     /// What is sealed with which key.
-    ///
-    /// # Errors
-    /// `Io`. A record that does not open is part of the result.
     pub async fn key_uses(&self) -> Result<KeyUses, Error> {
         self.run(Inner::key_uses).await
     }

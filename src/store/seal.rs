@@ -34,13 +34,10 @@ pub(super) struct Key {
 /// The one place where a sealed text opens.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
-    /// The id of the store.
     pub store: &'a str,
-    /// What kind of thing it is.
     pub space: Space,
     /// Its key: of a grant the account id with its tenant.
     pub key: &'a str,
-    /// Which part of it.
     pub field: &'a str,
 }
 

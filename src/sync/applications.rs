@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 impl Enroller {
     /// The application `name` as configured.
-    #[must_use]
     pub fn application(&self, name: &str) -> Option<Arc<Application>> {
         self.applications.get(name).cloned()
     }

@@ -30,7 +30,6 @@ const FOLLOW_INTERVAL: Duration = Duration::from_millis(1500);
 /// How many accounts are looked at at a time.
 const CONCURRENCY: usize = 16;
 
-/// The records' versions.
 type Versions = BTreeMap<AccountId, Version>;
 
 /// What was seen when the store was last looked at.
@@ -63,7 +62,6 @@ pub struct Enroller {
 impl Enroller {
     /// An enroller for the accounts of `config` and `store`; it knows none until
     /// [`Enroller::enroll`].
-    #[must_use]
     pub fn new(
         config: Arc<Config>,
         grants: Grants,
@@ -91,13 +89,10 @@ impl Enroller {
     }
 
     /// The same for `account` alone: others are neither enrolled nor followed.
-    #[must_use]
     pub fn only(self, account: AccountId) -> Self {
         Self { only: Some(account), ..self }
     }
 
-    /// The accounts that are enrolled.
-    #[must_use]
     pub fn directory(&self) -> &Directory {
         &self.directory
     }
@@ -114,9 +109,6 @@ impl Enroller {
 
     /// Seeds and recalls one account alone. None if neither the configuration nor the store knows
     /// it, or nothing sensible can be said of it now, which the log tells.
-    ///
-    /// # Errors
-    /// When the store cannot be listed.
     pub async fn enroll_one(&self, id: &AccountId) -> Result<Option<Arc<Account>>, store::Error> {
         let known = self.config.accounts.contains_key(id)
             || self.grants.store().grants().await?.contains(id);

@@ -19,7 +19,6 @@ use std::{collections::BTreeMap, sync::Arc};
 /// One account as a request needs it: everything is built once.
 #[derive(Debug)]
 pub struct Account {
-    /// Its alias.
     pub id: AccountId,
     /// Which API host, unless the request says otherwise.
     pub region: Region,
@@ -27,13 +26,11 @@ pub struct Account {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The application's client id as a header value.
     pub client_id: HeaderValue,
-    /// Its token.
     pub holder: Arc<Holder>,
 }
 
 impl Account {
     /// Puts `holder` to use as configured; an account that only the store knows has no headers.
-    #[must_use]
     pub fn new(holder: Arc<Holder>, region: Region, config: Option<&config::Account>) -> Self {
         Self {
             id: holder.id().clone(),
@@ -55,18 +52,14 @@ pub struct Directory(Arc<ArcSwap<Table>>);
 
 impl Directory {
     /// The table behind it, for workers to cache.
-    #[must_use]
     pub fn shared(&self) -> Arc<ArcSwap<Table>> {
         self.0.clone()
     }
 
-    /// The table as it is now.
-    #[must_use]
     pub fn snapshot(&self) -> Arc<Table> {
         self.0.load_full()
     }
 
-    /// Replaces the table.
     pub fn replace(&self, table: Table) {
         self.0.store(Arc::new(table));
     }

@@ -36,26 +36,22 @@ impl AccessToken {
     }
 
     /// The value of `Authorization`.
-    #[must_use]
     pub fn header(&self) -> &HeaderValue {
         &self.header
     }
 
     /// The token alone, for those who hand it out. Every use of this is a place to review.
-    #[must_use]
     pub fn expose(&self) -> &str {
         let header = self.header.to_str().unwrap_or_default();
         header.strip_prefix("Bearer ").unwrap_or_default()
     }
 
     /// How long it will be accepted; zero once it has expired.
-    #[must_use]
     pub fn expires_in(&self, now: Now) -> Duration {
         self.life.remaining(now)
     }
 
     /// The number of this token in its account's history.
-    #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
     }

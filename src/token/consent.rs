@@ -13,7 +13,6 @@ pub const WARN_DAYS: i64 = 30;
 
 /// Counts the days, the current one included, that a grant consented to at `consented_at` still
 /// lives; zero or less once it is dead. Both are seconds since 1970.
-#[must_use]
 pub fn days_left(consented_at: u64, now_unix: u64) -> i64 {
     let seconds = |unix| i64::try_from(unix).unwrap_or(i64::MAX);
     let end = seconds(consented_at).saturating_add(GRANT_DAYS * DAY_SECS);
@@ -29,7 +28,6 @@ impl Holder {
     }
 
     /// As [`days_left`]; none if nobody told when consent was given.
-    #[must_use]
     pub fn consent_days_left(&self, now_unix: u64) -> Option<i64> {
         self.consented_at.lock().map(|at| days_left(at, now_unix))
     }

@@ -3,32 +3,16 @@
 use crate::{lwa::LwaFailure, store};
 use std::time::Duration;
 
-/// Why there is no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The account has no grant.
     #[error("the account is not connected")]
     NotConnected,
-    /// The grant is dead; the account must be connected again.
     #[error("the account must be connected again")]
     ReauthorizationRequired,
-    /// LWA rejects the application.
     #[error("{}", .why.advice())]
-    ApplicationRejected {
-        /// What it says of it.
-        why: LwaFailure,
-        /// When LWA is asked again.
-        retry_after: Duration,
-    },
-    /// No token this time.
+    ApplicationRejected { why: LwaFailure, retry_after: Duration },
     #[error("{}", .reason.advice())]
-    Unavailable {
-        /// What is in the way.
-        reason: Obstacle,
-        /// When it is tried again.
-        retry_after: Duration,
-    },
-    /// As many requests wait already as may.
+    Unavailable { reason: Obstacle, retry_after: Duration },
     #[error("too many requests wait for a token of this account")]
     TooManyWaiters,
 }
@@ -41,7 +25,6 @@ impl Error {
     }
 
     /// What is wrong and what to do, where that differs within one code. A fixed text.
-    #[must_use]
     pub fn advice(&self) -> Option<&'static str> {
         match self {
             Self::ApplicationRejected { why, .. } => Some(why.advice()),
@@ -59,7 +42,6 @@ pub enum Obstacle {
     Sealed,
     /// The record cannot be read: its permissions or its content are wrong.
     Unreadable,
-    /// The store cannot be reached.
     Store,
 }
 
@@ -69,7 +51,6 @@ impl Obstacle {
     pub const NOT_LWA: Self = Self::Lwa(LwaFailure::NotLwa);
 
     /// The stable code in events.
-    #[must_use]
     pub fn code(self) -> &'static str {
         match self {
             Self::Lwa(failure) => failure.code(),
@@ -79,8 +60,6 @@ impl Obstacle {
         }
     }
 
-    /// What to do.
-    #[must_use]
     pub fn advice(self) -> &'static str {
         match self {
             Self::Lwa(failure) => failure.advice(),
@@ -99,7 +78,6 @@ impl Obstacle {
     }
 
     /// Whether it may pass by itself.
-    #[must_use]
     pub fn is_passing(self) -> bool {
         matches!(self, Self::Lwa(LwaFailure::Unreachable) | Self::Store)
     }

@@ -85,26 +85,21 @@ impl Holder {
         }
     }
 
-    /// The account's alias.
-    #[must_use]
     pub fn id(&self) -> &AccountId {
         &self.id
     }
 
     /// The application its grant belongs to.
-    #[must_use]
     pub fn application(&self) -> &Application {
         &self.application
     }
 
     /// Whether the account could not even be seeded or read so far.
-    #[must_use]
     pub fn is_pending(&self) -> bool {
         self.authority == Authority::Nobody
     }
 
     /// Whether `record` says another region or application, and is the one to say.
-    #[must_use]
     pub fn has_moved(&self, record: &Credential) -> bool {
         self.authority == Authority::Record
             && (self.region != record.region || self.application.name() != record.application)
@@ -112,13 +107,11 @@ impl Holder {
 
     /// Whether `record` is of another consent than this process knows: the account was connected
     /// anew, or logged out.
-    #[must_use]
     pub fn is_replaced(&self, record: &Credential) -> bool {
         self.stored.lock().is_some_and(|stored| stored.epoch != record.epoch)
     }
 
     /// Whether there was a record when this process last looked.
-    #[must_use]
     pub fn has_record(&self) -> bool {
         self.stored.lock().is_some()
     }

@@ -58,16 +58,11 @@ pub struct Replacement {
 #[derive(Clone)]
 pub struct TokenManager(Arc<Inner>);
 
-/// What a manager works with.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
-    /// Tells the time.
     pub clock: Arc<dyn Clock>,
-    /// Is asked for tokens.
     pub lwa: LwaClient,
-    /// Keeps grants.
     pub grants: Grants,
-    /// Counts.
     pub metrics: Arc<Metrics>,
     /// Where what happens is reported.
     pub reports: Reports,
@@ -99,7 +94,6 @@ impl fmt::Debug for TokenManager {
 
 impl TokenManager {
     /// A manager for no account yet: see [`TokenManager::adopt`].
-    #[must_use]
     pub fn new(config: &config::Token, with: Surroundings) -> Self {
         Self(Arc::new(Inner {
             policy: Policy::new(config),
@@ -117,7 +111,6 @@ impl TokenManager {
     }
 
     /// Takes an account into care; `authority` says who decided on `region` and `application`.
-    #[must_use]
     pub fn adopt(
         &self,
         id: &AccountId,
@@ -165,7 +158,6 @@ impl TokenManager {
     }
 
     /// How many accounts have a newer record than the store: some, and the store is degraded.
-    #[must_use]
     pub fn unsaved(&self) -> usize {
         self.0.unsaved.load(Ordering::SeqCst)
     }
@@ -182,7 +174,6 @@ impl TokenManager {
     }
 
     /// Whether only another record, or a record that can be read, helps the account.
-    #[must_use]
     pub fn is_stuck(&self, holder: &Holder) -> bool {
         holder.slot.lock().state(self.0.clock.now()).needs_record()
     }
@@ -376,7 +367,6 @@ impl TokenManager {
     }
 
     /// What `/status` and `/metrics` show of one account.
-    #[must_use]
     pub fn status(&self, holder: &Holder) -> AccountView {
         let now = self.0.clock.now();
         let slot = holder.slot.lock();

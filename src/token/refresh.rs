@@ -29,7 +29,6 @@ const LEASE_WAIT: Duration = Duration::from_secs(15);
 /// How often a grant is looked at whose record is replaced while LWA is asked.
 const TRIES: u32 = 3;
 
-/// Where a refresh writes.
 struct Place<'a> {
     holder: &'a Holder,
     began: Base,

@@ -25,8 +25,6 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The times of `config`.
-    #[must_use]
     pub fn new(config: &config::Token) -> Self {
         Self {
             refresh_buffer: config.refresh_buffer,
@@ -53,21 +51,17 @@ const LIFETIME_MAX: Duration = Duration::from_secs(86_400);
 /// From when to when a token is good, on both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Life {
-    /// When it was issued.
     pub issued: Now,
-    /// When it ends.
     pub expires: Now,
 }
 
 impl Life {
     /// A life of `lifetime` from `issued` on.
-    #[must_use]
     pub fn new(issued: Now, lifetime: Duration) -> Self {
         Self { issued, expires: issued.plus(lifetime) }
     }
 
     /// The life of a token read from a store at `now`. Its age is known by the wall clock only.
-    #[must_use]
     pub fn stored(issued_at: u64, expires_at: u64, now: Now) -> Self {
         let left = Duration::from_secs(expires_at).saturating_sub(now.wall);
         let lifetime = Duration::from_secs(expires_at.saturating_sub(issued_at)).min(LIFETIME_MAX);
@@ -80,13 +74,11 @@ impl Life {
     }
 
     /// Whether either clock says that it is over.
-    #[must_use]
     pub fn is_expired(&self, now: Now) -> bool {
         passed(self.expires, now)
     }
 
     /// What is left by the clock that leaves less.
-    #[must_use]
     pub fn remaining(&self, now: Now) -> Duration {
         let wall = self.expires.wall.saturating_sub(now.wall);
         wall.min(self.expires.mono.saturating_duration_since(now.mono))
@@ -100,7 +92,6 @@ impl Life {
     ///
     /// A token that lives shorter than the buffer is due at birth; a second of its life is always
     /// used, so that requests cannot refresh without end.
-    #[must_use]
     pub fn due(&self, buffer: Duration) -> Now {
         self.before_expiry(buffer.min(self.lifetime().saturating_sub(Duration::from_secs(1))))
     }
@@ -114,7 +105,6 @@ impl Life {
 }
 
 /// Whether either clock has reached `at`.
-#[must_use]
 pub fn passed(at: Now, now: Now) -> bool {
     now.wall >= at.wall || now.mono >= at.mono
 }
@@ -122,7 +112,6 @@ pub fn passed(at: Now, now: Now) -> bool {
 /// What a request that wants a token does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {
-    /// Use the current token.
     Use,
     /// Use the current token and start a refresh beside it.
     UseAndRefresh,
@@ -147,18 +136,14 @@ pub enum Rejected {
     Refuse(Error),
 }
 
-/// How a refresh failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// There is no grant.
     NotConnected,
-    /// `invalid_grant`.
     GrantDead,
     /// LWA rejects the application, with every live secret.
     ApplicationRejected(LwaFailure),
     /// LWA or the store brought no token this time.
     Unavailable {
-        /// What is in the way.
         reason: Obstacle,
         /// LWA's `Retry-After`.
         retry_after: Option<Duration>,
@@ -167,7 +152,6 @@ pub enum Failure {
 
 impl Failure {
     /// What passes by itself, without a `Retry-After`.
-    #[must_use]
     pub fn unavailable(reason: Obstacle) -> Self {
         Self::Unavailable { reason, retry_after: None }
     }
@@ -199,7 +183,6 @@ pub struct Slot {
 
 impl Slot {
     /// An account without a token, and with a live grant as far as is known.
-    #[must_use]
     pub fn new(policy: Policy) -> Self {
         Self {
             policy,
@@ -214,25 +197,20 @@ impl Slot {
     }
 
     /// The current token's generation; 0 before the first.
-    #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
     /// Refreshes that failed since the last that succeeded.
-    #[must_use]
     pub fn failures(&self) -> u32 {
         self.failures
     }
 
     /// Whether a good token is there.
-    #[must_use]
     pub fn is_alive(&self, now: Now) -> bool {
         self.life.is_some_and(|life| !life.is_expired(now))
     }
 
-    /// The state to show.
-    #[must_use]
     pub fn state(&self, now: Now) -> State {
         match (self.block, self.life) {
             (Block::NotConnected, _) => State::NotConnected,
@@ -309,7 +287,6 @@ impl Slot {
     /// `jitter` (0.9 to 1.1) spreads accounts that were connected together. A token that lives
     /// shorter than the lead is left to the requests: it would be refreshed without end. An
     /// account without a token is due at once.
-    #[must_use]
     pub fn background_due(&self, now: Now, jitter: f64) -> Option<Duration> {
         let lead = self.policy.background_lead;
         match (self.block, self.life) {
@@ -333,7 +310,6 @@ impl Slot {
     }
 
     /// Whether `plan` is the newest one.
-    #[must_use]
     pub fn is_planned(&self, plan: u64) -> bool {
         self.plan == plan
     }
@@ -390,7 +366,6 @@ impl Slot {
     }
 
     /// Why a refresh must not start now.
-    #[must_use]
     pub fn refusal(&self, now: Now) -> Option<Error> {
         match self.block {
             Block::None => None,

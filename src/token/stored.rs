@@ -29,7 +29,6 @@ pub(super) fn life(record: &Credential, now: Now) -> Option<Life> {
 
 /// The state of an account that the store says `found` of, as a server that has just started would
 /// show it. `is_seeded`: the configuration has a refresh token for it.
-#[must_use]
 pub fn stored_state(
     found: Result<Option<&Credential>, &store::Error>,
     is_seeded: bool,

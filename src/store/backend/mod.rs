@@ -15,10 +15,8 @@ use std::{collections::BTreeMap, fmt::Debug, io, path::PathBuf, time::Duration};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(pub u64);
 
-/// What is kept under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawEntry {
-    /// Opaque.
     pub bytes: Vec<u8>,
     /// The write that it comes from.
     pub version: Version,
@@ -29,29 +27,22 @@ pub struct RawEntry {
 /// An entry without its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// Its key.
     pub key: String,
-    /// As in [`RawEntry`].
     pub version: Version,
     /// As in [`RawEntry`]; 0 for an entry that is damaged, so that it is purged where entries
     /// expire.
     pub expires_at_ms: Option<u64>,
 }
 
-/// What must be there for a write to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
-    /// Anything, or nothing.
     Any,
-    /// Nothing.
     Absent,
-    /// The entry as it was read.
     Version(Version),
 }
 
 impl Expected {
     /// Says whether `found` is what was expected.
-    #[must_use]
     pub fn is_met_by(self, found: Option<Version>) -> bool {
         match self {
             Self::Any => true,
@@ -61,10 +52,8 @@ impl Expected {
     }
 }
 
-/// A write.
 #[derive(Debug, Clone, Copy)]
 pub struct Write<'a> {
-    /// What is to be kept.
     pub bytes: &'a [u8],
     /// As in [`RawEntry`]. An entry that expires need not survive a loss of power.
     pub expires_at_ms: Option<u64>,
@@ -74,7 +63,6 @@ pub struct Write<'a> {
     pub fence: Option<u64>,
 }
 
-/// A lease that was granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Granted {
     /// Greater than that of any lease of the entry before.
@@ -86,17 +74,10 @@ pub struct Granted {
 /// A place that keeps entries. A space is a short lower-case word; a key is any text up to 200 bytes.
 pub trait Backend: Send + Sync + Debug {
     /// Makes what is missing to keep entries, where that can fail.
-    ///
-    /// # Errors
-    /// `Io`.
     fn prepare(&self) -> Result<(), Error> {
         Ok(())
     }
 
-    /// Reads an entry.
-    ///
-    /// # Errors
-    /// `Unreadable`, `Damaged`, `Io`.
     fn get(&self, space: &str, key: &str) -> Result<Option<RawEntry>, Error>;
 
     /// Writes an entry as a whole, if it is as `write` expects. Durable on `Ok`.
@@ -106,9 +87,6 @@ pub trait Backend: Send + Sync + Debug {
     fn put(&self, space: &str, key: &str, write: &Write<'_>) -> Result<Version, Error>;
 
     /// Reads and deletes an entry at once: of all callers, in whatever process, one gets it.
-    ///
-    /// # Errors
-    /// As `get`.
     fn take(&self, space: &str, key: &str) -> Result<Option<RawEntry>, Error>;
 
     /// Deletes an entry, readable or not; false if there was none.
@@ -118,9 +96,6 @@ pub trait Backend: Send + Sync + Debug {
     fn delete(&self, space: &str, key: &str, expected: Expected) -> Result<bool, Error>;
 
     /// Lists a space, sorted by key. Cheap enough for every second.
-    ///
-    /// # Errors
-    /// `Io`.
     fn list(&self, space: &str) -> Result<Vec<Listed>, Error>;
 
     /// Leases an entry to [`Backend::owner`] for `ttl`.
@@ -131,28 +106,16 @@ pub trait Backend: Send + Sync + Debug {
     fn lease(&self, space: &str, key: &str, now_ms: u64, ttl: Duration) -> Result<Granted, Error>;
 
     /// Ends a lease, if it is still the one with this fence.
-    ///
-    /// # Errors
-    /// `Io`.
     fn release(&self, space: &str, key: &str, fence: u64) -> Result<(), Error>;
 
     /// Who leases: a name of this backend's alone, which [`Backend::is_alive`] knows in every
     /// process as long as the backend is open.
-    ///
-    /// # Errors
-    /// `Io`.
     fn owner(&self) -> Result<String, Error>;
 
     /// Says whether `owner` may be alive; true where only an expiry can tell.
-    ///
-    /// # Errors
-    /// `Io`.
     fn is_alive(&self, owner: &str) -> Result<bool, Error>;
 
     /// The keys of a space that were written or deleted since `seen`, which is brought up to date.
-    ///
-    /// # Errors
-    /// As [`Backend::list`].
     fn changes(
         &self,
         space: &str,
@@ -169,41 +132,27 @@ pub trait Backend: Send + Sync + Debug {
 /// Why a backend did not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The entry is not what the write expected, or the lease is another's by now.
     #[error("another write came first")]
     Conflict,
-    /// Another lease is in force.
     #[error("leased to another task or process")]
     Held {
         /// Until then at most, in milliseconds since 1970.
         until_ms: u64,
     },
-    /// The entry is there, and this process may not read it.
     #[error("{path} cannot be read by this user: `chown` it to the owner of its directory")]
     Unreadable {
-        /// What cannot be read.
         path: PathBuf,
-        /// What the system said.
         #[source]
         source: io::Error,
     },
-    /// Other users can change what is kept.
     #[error(transparent)]
     Untrusted(#[from] UntrustedPath),
-    /// What is there was not written by a backend of this kind.
     #[error("{path} is no entry of the store: restore it from a backup, or remove it")]
-    Damaged {
-        /// What is damaged.
-        path: PathBuf,
-    },
-    /// The system refused, or the backend cannot be reached.
+    Damaged { path: PathBuf },
     #[error("cannot {action} {path}: check that it is writable for this user and has free space")]
     Io {
-        /// What was tried: a verb.
         action: &'static str,
-        /// On what.
         path: PathBuf,
-        /// What the system said.
         #[source]
         source: io::Error,
     },

@@ -43,7 +43,6 @@ pub struct Files {
     listed: Mutex<HashMap<String, Headers>>,
 }
 
-/// The first line of a file.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Header {
     version: u64,
