@@ -13,6 +13,7 @@ impl AccountId {
     /// The longest tenant or alias, in bytes.
     pub const PART_MAX_LEN: usize = 64;
 
+    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -94,6 +95,7 @@ impl Region {
     /// Every region, in the order of their use as an index.
     pub const ALL: [Self; 3] = [Self::Na, Self::Eu, Self::Fe];
 
+    /// `na`, `eu` or `fe`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Na => "na",

@@ -187,6 +187,6 @@ pub mod testing {
         };
     }
     pub mod token {
-        pub use crate::token::{AccessToken, Authority, Holder, Surroundings, TokenManager};
+        pub use crate::token::{AccessToken, Authority, Cause, Holder, Surroundings, TokenManager};
     }
 }

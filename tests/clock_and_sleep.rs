@@ -14,7 +14,7 @@ use adsproxy::{
         metrics::Metrics,
         reports::Reports,
         store::{Credential, Expected, Store},
-        token::{AccessToken, Authority, Holder, Surroundings, TokenManager},
+        token::{AccessToken, Authority, Cause, Holder, Surroundings, TokenManager},
     },
 };
 use std::{sync::Arc, time::Duration};
@@ -180,7 +180,7 @@ async fn a_stored_token_is_used_after_a_restart_but_never_beyond_its_life() {
         token
     } else {
         // At most one 401 is the price of a clock that lies across a restart.
-        world.tokens.replace(&world.holder, &token, b"").await.expect("a token").token
+        world.tokens.replace(&world.holder, &token, Cause::Caller).await.expect("a token").token
     };
     assert!(world.works(&token).await);
     assert_eq!(world.calls(), 2);

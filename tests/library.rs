@@ -9,6 +9,7 @@ use adsproxy::{
         event::{Event, Kind},
         id::AccountId,
         store::{Credential, Expected},
+        token::Cause,
     },
 };
 use std::{
@@ -59,7 +60,7 @@ impl Program {
     async fn force(&self) {
         let account = self.engine.account(&acme()).await.expect("a store").expect("an account");
         if let Ok(token) = self.engine.tokens().token(&account.holder).await {
-            let _ = self.engine.tokens().replace(&account.holder, &token, b"").await;
+            let _ = self.engine.tokens().replace(&account.holder, &token, Cause::Caller).await;
         }
     }
 

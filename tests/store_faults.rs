@@ -12,6 +12,7 @@ use adsproxy::{
     testing::{
         config::load::{self, Options},
         event::Kind,
+        token::Cause,
     },
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -169,7 +170,7 @@ async fn a_degraded_store_is_told_once_until_it_heals() {
     let refresh = async || {
         let token = engine.tokens().token(holder).await.expect("a token");
         amazon.state().lwa.expire_access_tokens(None);
-        engine.tokens().replace(holder, &token, b"").await.expect("a token");
+        engine.tokens().replace(holder, &token, Cause::Caller).await.expect("a token");
     };
     refresh().await;
     assert_eq!(heard.lock().expect("nobody panics").len(), 0, "nothing is wrong");

@@ -15,7 +15,7 @@ use crate::{
     problem::Problem,
     proxy,
     sync::Account,
-    token,
+    token::{self, Cause},
 };
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Instant};
@@ -78,7 +78,7 @@ pub(super) async fn refresh(call: AdminCall) -> Result<Reply, LoginError> {
     let named = if form.one("account")?.is_some() { &form } else { &call.query };
     let (logins, engine) = (&call.logins, &call.logins.engine);
     let account = find(engine, &account(named)?)?;
-    let id = logins.request_id.as_bytes();
+    let cause = Cause::Request(logins.request_id.as_bytes());
     let interval = engine.config().token.forced_refresh_min_interval;
     if call.admin.0.throttle.is_refresh_due(&account.id, interval, Instant::now()) {
         // The refresh itself is the server's entry, with the same id; this one names who asked for
@@ -88,11 +88,11 @@ pub(super) async fn refresh(call: AdminCall) -> Result<Reply, LoginError> {
     }
     let (tokens, holder) = (engine.tokens(), &account.holder);
     let before = tokens.status(holder).generation;
-    let done = match tokens.token_at(holder, engine.clock().now(), id).await {
+    let done = match tokens.token_at(holder, engine.clock().now(), cause).await {
         // One that was fetched just now need not be fetched again.
         Ok(token) if token.generation() > before => Ok(()),
         Ok(token) => tokens
-            .replace(holder, &token, id)
+            .replace(holder, &token, cause)
             .await
             .and_then(|replacement| replacement.failed.map_or(Ok(()), Err)),
         Err(error) => Err(error),

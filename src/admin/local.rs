@@ -14,7 +14,7 @@ use crate::{
     id::AccountId,
     login::LoginError,
     sync::Account,
-    token::{AccessToken, Error},
+    token::{AccessToken, Cause, Error},
 };
 use http::StatusCode;
 use serde_json::json;
@@ -91,8 +91,8 @@ pub(super) async fn oauth_token(call: AdminCall) -> Result<Reply, LoginError> {
     let Some(account) = account else {
         return Ok(refused(StatusCode::BAD_REQUEST, "invalid_grant"));
     };
-    let id = call.logins.request_id.as_bytes();
-    Ok(match exchange(engine, &account, rejected, id).await {
+    let cause = Cause::Request(call.logins.request_id.as_bytes());
+    Ok(match exchange(engine, &account, rejected, cause).await {
         Ok(token) => json(&json!({
             "access_token": token.expose(),
             "refresh_token": format!("Atzr|{}|{}", account.id, token.generation()),
@@ -123,14 +123,14 @@ async fn exchange(
     engine: &Engine,
     account: &Account,
     rejected: Option<u64>,
-    request_id: &[u8],
+    cause: Cause<'_>,
 ) -> Result<Arc<AccessToken>, Error> {
     let (tokens, holder) = (engine.tokens(), &account.holder);
-    let token = tokens.token_at(holder, engine.clock().now(), request_id).await?;
+    let token = tokens.token_at(holder, engine.clock().now(), cause).await?;
     if rejected != Some(token.generation()) {
         return Ok(token);
     }
-    let replacement = tokens.replace(holder, &token, request_id).await?;
+    let replacement = tokens.replace(holder, &token, cause).await?;
     replacement.failed.map_or(Ok(replacement.token), Err)
 }
 

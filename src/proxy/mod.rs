@@ -38,7 +38,7 @@ use crate::{
     problem::Origin,
     provider::ads::Service,
     sync::{Directory, Table},
-    token::{self, TokenManager},
+    token::{self, Cause, TokenManager},
 };
 use arc_swap::{ArcSwap, Cache};
 use bytes::Bytes;
@@ -183,7 +183,7 @@ impl Worker {
         exchange.account = Some((account.clone(), selection.region));
         let pool = self.forward.pool(selection.service, selection.region);
         let tokens = &self.shared.tokens;
-        let cause = exchange.request_id.as_bytes();
+        let cause = Cause::Request(exchange.request_id.as_bytes());
         let mut token = tokens.token_at(&account.holder, exchange.began, cause).await?;
         let capture = Capture::new(body.take(), account.id.as_str(), &self.captures);
         exchange.capture = Some(capture.clone());

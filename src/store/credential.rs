@@ -17,11 +17,13 @@ use std::{
 /// One account's grant and the newest access token made from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credential {
+    /// Whose it is.
     pub account: AccountId,
     /// Which consent it comes from.
     pub epoch: Epoch,
     /// Which LWA application it was granted to.
     pub application: String,
+    /// The account's API region.
     pub region: Region,
     /// The grant itself.
     pub refresh_token: Secret,
@@ -44,8 +46,11 @@ pub struct Credential {
 /// An access token as it is kept, with times in seconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredAccessToken {
+    /// The token.
     pub token: Secret,
+    /// When it was issued.
     pub issued_at: u64,
+    /// When it stops being accepted.
     pub expires_at: u64,
 }
 

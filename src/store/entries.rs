@@ -25,8 +25,10 @@ macro_rules! spaces {
         pub enum Space { $($(#[$doc])+ $name,)+ }
 
         impl Space {
+            /// Every kind.
             pub const ALL: &[Self] = &[$(Self::$name),+];
 
+            /// Its name in a backend.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)+ }
             }
@@ -68,6 +70,7 @@ spaces! {
     Meta = "meta", false;
 }
 
+/// One entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
     /// Whose it is, if it is an account's.
@@ -75,12 +78,14 @@ pub struct Item {
     /// Until when it is good, in milliseconds since 1970. An entry that expires need not survive a
     /// loss of power.
     pub expires_at_ms: Option<u64>,
+    /// What it says.
     pub text: Secret,
 }
 
 /// How many entries of a space there may be.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit {
+    /// So many.
     pub max: usize,
     /// The time, in milliseconds since 1970: what has expired does not count.
     pub now_ms: u64,
@@ -110,6 +115,7 @@ struct Inside<T> {
 }
 
 impl Store {
+    /// The entries of `space`.
     pub fn entries(&self, space: Space) -> Entries<'_> {
         Entries { store: self, space }
     }

@@ -9,6 +9,7 @@ use std::{io, path::PathBuf};
 
 /// Why something could not be read or kept.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the texts of its variants are their documentation")]
 pub enum Error {
     #[error(
         "the stored record of account {account}, sealed with key {key_id:?}, cannot be opened \
@@ -16,8 +17,11 @@ pub enum Error {
          restore the record"
     )]
     Sealed {
+        /// Whose record.
         account: AccountId,
+        /// The key that the record names.
         key_id: String,
+        /// Whether the key is missing or refused.
         #[source]
         cause: NotOpened,
     },
@@ -26,7 +30,9 @@ pub enum Error {
          from a backup, or remove the account and connect it again"
     )]
     Corrupt {
+        /// Whose record.
         account: AccountId,
+        /// What is wrong with it.
         #[source]
         cause: Damage,
     },
@@ -35,8 +41,11 @@ pub enum Error {
          the owner of its directory"
     )]
     Unreadable {
+        /// Whose record.
         account: AccountId,
+        /// Where it is.
         path: PathBuf,
+        /// What the system said.
         #[source]
         source: io::Error,
     },
@@ -47,19 +56,25 @@ pub enum Error {
          that works on this store"
     )]
     LeaseHeld {
+        /// Whose record.
         account: AccountId,
         /// Until then at most, in milliseconds since 1970.
         until_ms: u64,
     },
+    /// The system refused, or the store cannot be reached.
     #[error("cannot {action} {path}: check that it is writable for this user and has free space")]
     Io {
+        /// What was tried: a verb.
         action: &'static str,
+        /// On what.
         path: PathBuf,
+        /// What the system said.
         #[source]
         source: io::Error,
     },
     #[error("{path} is no entry of the store: restore it from a backup, or remove it")]
     Damaged { path: PathBuf },
+    /// Other users can change what is in the store.
     #[error("the store cannot be trusted")]
     Untrusted(#[from] UntrustedPath),
     #[error(
@@ -67,14 +82,18 @@ pub enum Error {
          started: restart that server with the new list of keys, then rotate again"
     )]
     OldKey {
+        /// Whose record.
         account: AccountId,
         /// The key that should have sealed it.
         key_id: String,
     },
+    /// The key ring cannot be used.
     #[error("encryption.keys cannot be used")]
     Key(#[from] KeyError),
+    /// The system gave no random bytes.
     #[error("the system's random generator failed: nothing was written")]
     Random,
+    /// As many entries as there may be.
     #[error("there are as many of these as there may be: try again later")]
     Full,
 }

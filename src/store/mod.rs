@@ -131,6 +131,7 @@ impl Store {
         passphrase::prepare(&Files::open(&store.path)?, id, passphrase)
     }
 
+    /// Its keys.
     pub fn ring(&self) -> &KeyRing {
         &self.0.ring
     }

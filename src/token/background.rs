@@ -1,6 +1,6 @@
 //! Refreshes tokens ahead of their expiry, from one priority queue.
 
-use super::{Holder, Inner, slot};
+use super::{Cause, Holder, Inner, slot};
 use crate::{clock::Now, metrics::Trigger};
 use parking_lot::Mutex;
 use std::{
@@ -117,9 +117,8 @@ pub(super) async fn run(inner: &Arc<Inner>) {
                 }
                 if slot.background(now) {
                     drop(slot);
-                    // A task of its own: who stops this loop stops no refresh half way.
-                    let refresh = inner.clone().refresh(holder, Trigger::Background);
-                    running.spawn(inner.control.spawn(refresh));
+                    let (trigger, cause) = (Trigger::Background, Cause::Background);
+                    running.spawn(inner.spawn_refresh(&holder, trigger, cause));
                 } else if slot.background_due(now, 1.0).is_some_and(|due| !due.is_zero()) {
                     drop(slot);
                     inner.background.push(&holder, now);

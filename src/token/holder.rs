@@ -85,6 +85,7 @@ impl Holder {
         }
     }
 
+    /// The account's alias.
     pub fn id(&self) -> &AccountId {
         &self.id
     }

@@ -44,6 +44,17 @@ use std::{
 };
 use tokio::{runtime::Handle, sync::Semaphore, sync::watch, time::timeout};
 
+/// What a refresh begins for; the audit log and hooks name a request.
+#[derive(Clone, Copy, Debug)]
+pub enum Cause<'a> {
+    /// A request, by its id.
+    Request(&'a [u8]),
+    /// A caller that has no request.
+    Caller,
+    /// The time: the token ends soon.
+    Background,
+}
+
 /// What to replay a request with after a 401.
 #[derive(Debug)]
 pub struct Replacement {
@@ -58,11 +69,16 @@ pub struct Replacement {
 #[derive(Clone)]
 pub struct TokenManager(Arc<Inner>);
 
+/// What a manager works with.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
+    /// Tells the time.
     pub clock: Arc<dyn Clock>,
+    /// Is asked for tokens.
     pub lwa: LwaClient,
+    /// Keeps grants.
     pub grants: Grants,
+    /// Counts.
     pub metrics: Arc<Metrics>,
     /// Where what happens is reported.
     pub reports: Reports,
@@ -216,11 +232,10 @@ impl TokenManager {
     /// # Cancel safety
     /// Safe: the refresh runs in its own task, and goes on when every caller has left.
     pub async fn token(&self, holder: &Arc<Holder>) -> Result<Arc<AccessToken>, Error> {
-        self.token_at(holder, self.0.clock.now(), b"").await
+        self.token_at(holder, self.0.clock.now(), Cause::Caller).await
     }
 
-    /// As [`TokenManager::token`], for a caller that has just read the clock itself, and for the
-    /// request `request_id`; none if empty.
+    /// As [`TokenManager::token`], for a caller that has just read the clock itself.
     ///
     /// # Errors
     /// As [`TokenManager::token`].
@@ -231,7 +246,7 @@ impl TokenManager {
         &self,
         holder: &Arc<Holder>,
         now: Now,
-        request_id: &[u8],
+        cause: Cause<'_>,
     ) -> Result<Arc<AccessToken>, Error> {
         {
             let current = holder.current.load();
@@ -239,23 +254,23 @@ impl TokenManager {
                 return Ok(token.clone());
             }
         }
-        Box::pin(self.token_slowly(holder, now, request_id)).await
+        Box::pin(self.token_slowly(holder, now, cause)).await
     }
 
     async fn token_slowly(
         &self,
         holder: &Arc<Holder>,
         now: Now,
-        request_id: &[u8],
+        cause: Cause<'_>,
     ) -> Result<Arc<AccessToken>, Error> {
         // Subscribed before the state is looked at, so that no end of a refresh is missed.
         let finished = holder.finished.subscribe();
         let want = holder.slot.lock().want(now);
         match want {
             Want::Use => {}
-            Want::UseAndRefresh => self.0.spawn_refresh(holder, Trigger::Request, request_id),
+            Want::UseAndRefresh => drop(self.0.spawn_refresh(holder, Trigger::Request, cause)),
             Want::Refresh => {
-                self.0.spawn_refresh(holder, Trigger::Request, request_id);
+                drop(self.0.spawn_refresh(holder, Trigger::Request, cause));
                 self.0.wait(holder, finished).await?;
             }
             Want::Wait => self.0.wait(holder, finished).await?,
@@ -294,7 +309,7 @@ impl TokenManager {
             (slot.background(now), slot.refusal(now))
         };
         if begun {
-            self.0.spawn_refresh(holder, Trigger::Request, b"");
+            drop(self.0.spawn_refresh(holder, Trigger::Request, Cause::Caller));
         } else if let Some(refusal) = refusal {
             return Err(refusal);
         }
@@ -303,8 +318,7 @@ impl TokenManager {
         refusal.map_or_else(|| self.0.after_waiting(holder), Err)
     }
 
-    /// Returns what to replay the request `request_id` (none if empty) with after Amazon answered
-    /// 401 to `rejected`.
+    /// Returns what to replay a request with after Amazon's 401 to `rejected`.
     ///
     /// Refreshes only if nobody did meanwhile, and at most once per
     /// `token.forced_refresh_min_interval_secs`; inside that time the same token comes back,
@@ -320,7 +334,7 @@ impl TokenManager {
         &self,
         holder: &Arc<Holder>,
         rejected: &Arc<AccessToken>,
-        request_id: &[u8],
+        cause: Cause<'_>,
     ) -> Result<Replacement, Error> {
         let now = self.0.clock.now();
         let finished = holder.finished.subscribe();
@@ -328,7 +342,7 @@ impl TokenManager {
         let outcome = match decision {
             Rejected::Replay => Ok(()),
             Rejected::Refresh => {
-                self.0.spawn_refresh(holder, Trigger::Forced, request_id);
+                drop(self.0.spawn_refresh(holder, Trigger::Forced, cause));
                 self.0.wait(holder, finished).await
             }
             Rejected::Wait => self.0.wait(holder, finished).await,
@@ -359,10 +373,10 @@ impl TokenManager {
     }
 
     /// Notes a 401 that comes too late for its own request: a refresh starts, nobody waits.
-    pub fn reject(&self, holder: &Arc<Holder>, rejected: &AccessToken, request_id: &[u8]) {
+    pub fn reject(&self, holder: &Arc<Holder>, rejected: &AccessToken, cause: Cause<'_>) {
         let now = self.0.clock.now();
         if holder.slot.lock().rejected(rejected.generation, now) == Rejected::Refresh {
-            self.0.spawn_refresh(holder, Trigger::Forced, request_id);
+            drop(self.0.spawn_refresh(holder, Trigger::Forced, cause));
         }
     }
 

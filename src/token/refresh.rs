@@ -5,7 +5,7 @@
 //! is asked: what is written is an update of the very record that the refresh began with.
 
 use super::{
-    AccessToken, Holder, Inner, Obstacle,
+    AccessToken, Cause, Holder, Inner, Obstacle,
     holder::{RecordId, Unsaved},
     slot,
 };
@@ -20,6 +20,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
+use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 /// Longer than a refresh takes. The lease of a process that was killed ends with it.
@@ -124,20 +125,23 @@ impl Drop for Ending<'_> {
 }
 
 impl Inner {
-    /// Begins the refresh that the slot has handed out, for the request `request_id`.
+    /// Begins the refresh that the slot has handed out, in a task of its own: whoever leaves stops
+    /// no refresh half way.
     pub(super) fn spawn_refresh(
         self: &Arc<Self>,
         holder: &Arc<Holder>,
         trigger: Trigger,
-        request_id: &[u8],
-    ) {
-        let id = (!request_id.is_empty()).then(|| String::from_utf8_lossy(request_id).into_owned());
-        *holder.asked_by.lock() = id;
-        self.control.spawn(self.clone().refresh(holder.clone(), trigger));
+        cause: Cause<'_>,
+    ) -> JoinHandle<()> {
+        *holder.asked_by.lock() = match cause {
+            Cause::Request(id) => Some(String::from_utf8_lossy(id).into_owned()),
+            Cause::Caller | Cause::Background => None,
+        };
+        self.control.spawn(self.clone().refresh(holder.clone(), trigger))
     }
 
     /// Refreshes `holder`'s token; the slot must have handed this refresh out.
-    pub(super) async fn refresh(self: Arc<Self>, holder: Arc<Holder>, trigger: Trigger) {
+    async fn refresh(self: Arc<Self>, holder: Arc<Holder>, trigger: Trigger) {
         let mut ending = Ending { inner: &self, holder: &holder, done: false };
         let started = self.clock.now();
         let result = self.fetch(&holder).await;

@@ -15,8 +15,10 @@ use std::{collections::BTreeMap, fmt::Debug, io, path::PathBuf, time::Duration};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(pub u64);
 
+/// What is kept under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawEntry {
+    /// Opaque.
     pub bytes: Vec<u8>,
     /// The write that it comes from.
     pub version: Version,
@@ -27,17 +29,23 @@ pub struct RawEntry {
 /// An entry without its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
+    /// Its key.
     pub key: String,
+    /// As in [`RawEntry`].
     pub version: Version,
     /// As in [`RawEntry`]; 0 for an entry that is damaged, so that it is purged where entries
     /// expire.
     pub expires_at_ms: Option<u64>,
 }
 
+/// What must be there for a write to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
+    /// Anything, or nothing.
     Any,
+    /// Nothing.
     Absent,
+    /// The entry as it was read.
     Version(Version),
 }
 
@@ -52,8 +60,10 @@ impl Expected {
     }
 }
 
+/// A write.
 #[derive(Debug, Clone, Copy)]
 pub struct Write<'a> {
+    /// What is to be kept.
     pub bytes: &'a [u8],
     /// As in [`RawEntry`]. An entry that expires need not survive a loss of power.
     pub expires_at_ms: Option<u64>,
@@ -63,6 +73,7 @@ pub struct Write<'a> {
     pub fence: Option<u64>,
 }
 
+/// A lease that was granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Granted {
     /// Greater than that of any lease of the entry before.
@@ -78,6 +89,10 @@ pub trait Backend: Send + Sync + Debug {
         Ok(())
     }
 
+    /// Reads an entry.
+    ///
+    /// # Errors
+    /// `Unreadable`, `Damaged`, `Io`.
     fn get(&self, space: &str, key: &str) -> Result<Option<RawEntry>, Error>;
 
     /// Writes an entry as a whole, if it is as `write` expects. Durable on `Ok`.
@@ -131,28 +146,39 @@ pub trait Backend: Send + Sync + Debug {
 
 /// Why a backend did not do it.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the texts of its variants are their documentation")]
 pub enum Error {
+    /// The entry is not what the write expected, or the lease is another's by now.
     #[error("another write came first")]
     Conflict,
+    /// Another lease is in force.
     #[error("leased to another task or process")]
     Held {
         /// Until then at most, in milliseconds since 1970.
         until_ms: u64,
     },
+    /// The entry is there, and this process may not read it.
     #[error("{path} cannot be read by this user: `chown` it to the owner of its directory")]
     Unreadable {
+        /// What cannot be read.
         path: PathBuf,
+        /// What the system said.
         #[source]
         source: io::Error,
     },
+    /// Other users can change what is kept.
     #[error(transparent)]
     Untrusted(#[from] UntrustedPath),
     #[error("{path} is no entry of the store: restore it from a backup, or remove it")]
     Damaged { path: PathBuf },
+    /// The system refused, or the backend cannot be reached.
     #[error("cannot {action} {path}: check that it is writable for this user and has free space")]
     Io {
+        /// What was tried: a verb.
         action: &'static str,
+        /// What is damaged.
         path: PathBuf,
+        /// What the system said.
         #[source]
         source: io::Error,
     },
