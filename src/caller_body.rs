@@ -9,13 +9,13 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use std::{
     cell::{Cell, RefCell},
-    fmt,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
 };
 
 /// A caller's request body.
+#[derive(Debug)]
 pub struct CallerBody {
     /// None only while dropped.
     incoming: Option<Incoming>,
@@ -26,7 +26,7 @@ pub struct CallerBody {
 }
 
 /// What a connection knows of its current request body.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct UnreadBody {
     /// Bytes still to come, [`u64::MAX`] where that is unknown; none once the body has ended.
     remaining: Cell<Option<u64>>,
@@ -38,7 +38,6 @@ pub struct UnreadBody {
 impl CallerBody {
     /// The body of a request; `rest` is that of its connection, if the connection needs it.
     /// `is_held_back`: the request has `Expect: 100-continue`.
-    #[must_use]
     pub fn new(incoming: Incoming, rest: Option<&Rc<UnreadBody>>, is_held_back: bool) -> Self {
         let rest = rest.filter(|_| !incoming.is_end_stream()).cloned();
         if let Some(rest) = &rest {
@@ -91,21 +90,12 @@ impl Drop for CallerBody {
     }
 }
 
-impl fmt::Debug for CallerBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CallerBody")
-    }
-}
-
 impl UnreadBody {
     /// Bytes of the body that are still to come, [`u64::MAX`] where that is unknown.
-    #[must_use]
     pub fn remaining(&self) -> Option<u64> {
         self.remaining.get()
     }
 
-    /// Whether a rest is being discarded.
-    #[must_use]
     pub fn is_discarding(&self) -> bool {
         self.discarded.borrow().is_some()
     }
@@ -149,11 +139,5 @@ impl UnreadBody {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }
-    }
-}
-
-impl fmt::Debug for UnreadBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UnreadBody").field("remaining", &self.remaining).finish_non_exhaustive()
     }
 }

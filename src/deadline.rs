@@ -20,36 +20,33 @@ pub const TICK: Duration = Duration::from_millis(250);
 pub struct Deadlines {
     started: Instant,
     now: Cell<u64>,
-    table: RefCell<Table>,
+    table: RefCell<TimerTable>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
-    slots: Vec<Slot>,
+struct TimerTable {
+    slots: Vec<TimerSlot>,
     free: Vec<usize>,
 }
 
 #[derive(Debug)]
-struct Slot {
+struct TimerSlot {
     due: u64,
     waker: Option<Waker>,
 }
 
 impl Deadlines {
     /// A table without timers.
-    #[must_use]
     pub fn new() -> Rc<Self> {
         Rc::new(Self { started: Instant::now(), now: Cell::new(0), table: RefCell::default() })
     }
 
     /// Ticks since the worker began.
-    #[must_use]
     pub fn now(&self) -> u64 {
         self.now.get()
     }
 
     /// A duration in ticks, rounded up; one more, because the current tick is partly over.
-    #[must_use]
     pub fn ticks(duration: Duration) -> u64 {
         let ticks = duration.as_millis().div_ceil(TICK.as_millis());
         u64::try_from(ticks).unwrap_or(u64::MAX).saturating_add(1)
@@ -71,7 +68,6 @@ impl Deadlines {
     }
 
     /// An unarmed timer.
-    #[must_use]
     pub fn timer(self: &Rc<Self>) -> Timer {
         Timer { deadlines: self.clone(), key: None }
     }
@@ -117,7 +113,7 @@ impl Timer {
             return Poll::Pending;
         }
         let due = self.deadlines.now.get().saturating_add(Deadlines::ticks(after));
-        let slot = Slot { due, waker: Some(cx.waker().clone()) };
+        let slot = TimerSlot { due, waker: Some(cx.waker().clone()) };
         self.key = Some(match table.free.pop() {
             Some(key) => {
                 table.slots[key] = slot;
@@ -135,7 +131,7 @@ impl Timer {
     pub fn disarm(&mut self) {
         if let Some(key) = self.key.take() {
             let mut table = self.deadlines.table.borrow_mut();
-            table.slots[key] = Slot { due: u64::MAX, waker: None };
+            table.slots[key] = TimerSlot { due: u64::MAX, waker: None };
             table.free.push(key);
         }
     }

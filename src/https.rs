@@ -100,16 +100,12 @@ impl LwaHttp {
 
     /// Calls the program that listens on the Unix socket `path` in place of every host; `timeout`
     /// is for a whole call.
-    ///
-    /// # Errors
-    /// None that depends on the environment.
     pub fn over_socket(tls: &ClientConfig, path: &Path, timeout: Duration) -> Result<Self, Error> {
         let client = builder(tls).timeout(timeout).no_proxy().unix_socket(path).build()?;
         Ok(Self { remote: client.clone(), local: client })
     }
 
     /// The client for `url`: by [`Egress`], but for plain HTTP, which is for loopback only.
-    #[must_use]
     pub fn client(&self, url: &Uri) -> &reqwest::Client {
         if url.scheme_str() == Some("https") { &self.remote } else { &self.local }
     }
@@ -118,9 +114,6 @@ impl LwaHttp {
 /// What webhooks are sent to `url` with, a receiver that is not trusted, and whether an egress
 /// proxy is on the way: if none is, `resolver` decides which addresses a name may have. No
 /// connection is used twice. Timeouts are each request's own.
-///
-/// # Errors
-/// As [`LwaHttp::new`].
 pub fn hook_client<R: reqwest::dns::Resolve + 'static>(
     tls: &ClientConfig,
     url: &str,

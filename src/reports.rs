@@ -25,7 +25,6 @@ pub struct Reports {
 
 impl Reports {
     /// Reports to `audit` what `actor` causes; `control` writes it.
-    #[must_use]
     pub fn new(audit: Audit, actor: Actor, control: Handle) -> Self {
         Self { audit, actor, control, events: Events::default(), outbox: Arc::default() }
     }

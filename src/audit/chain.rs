@@ -35,7 +35,7 @@ pub(super) struct Tip {
 
 /// What is written of an entry.
 #[derive(Serialize)]
-struct Written<'a> {
+struct WrittenLine<'a> {
     v: u32,
     seq: u64,
     time: String,
@@ -46,7 +46,7 @@ struct Written<'a> {
 
 /// What is read of a line for a check or a search.
 #[derive(Debug, Deserialize)]
-pub(super) struct Members<'a> {
+pub(super) struct LineMembers<'a> {
     pub(super) seq: u64,
     #[serde(borrow)]
     pub(super) time: Cow<'a, str>,
@@ -67,7 +67,7 @@ pub(super) struct Members<'a> {
 pub(super) struct Line<'a> {
     /// What the MAC protects, with the MAC before it.
     text: &'a [u8],
-    pub(super) members: Members<'a>,
+    pub(super) members: LineMembers<'a>,
     mac: Mac,
 }
 
@@ -120,7 +120,7 @@ pub(super) fn write_line(
 ) -> Tip {
     let seq = before.seq + 1;
     let key = keys.signing_id();
-    let written = Written { v: VERSION, seq, time: rfc3339(wall), entry, key };
+    let written = WrittenLine { v: VERSION, seq, time: rfc3339(wall), entry, key };
     let mac = finish(LINE, &before.mac, &written, keys, lines);
     lines.push(b'\n');
     Tip { seq, mac }

@@ -1,7 +1,7 @@
 //! What an entry says, in types that cannot hold a token.
 //!
 //! Texts are either fixed in this program or checked names; what comes from outside goes through
-//! [`Name`], which is too short for a token and has no `|`, which Amazon's tokens begin with.
+//! [`ShortName`], which is too short for a token and has no `|`, which Amazon's tokens begin with.
 
 use crate::id::AccountId;
 use aws_lc_rs::digest;
@@ -17,13 +17,13 @@ pub struct Entry {
     #[serde(serialize_with = "account", skip_serializing_if = "Option::is_none")]
     pub(crate) account: Option<AccountId>,
     #[serde(flatten)]
-    pub(super) outcome: Outcome,
+    pub(super) outcome: EntryOutcome,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) request_id: Option<Name>,
+    pub(super) request_id: Option<ShortName>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) generation: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) about: Option<Name>,
+    pub(super) about: Option<ShortName>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) count: Option<u64>,
     /// Of `audit.begin` and `audit.expire`: the number of a file.
@@ -36,13 +36,12 @@ pub struct Entry {
 
 impl Entry {
     /// `actor` did `action`; the outcome is `ok` unless said otherwise.
-    #[must_use]
     pub fn new(actor: Actor, action: Action) -> Self {
         Self {
             actor,
             action,
             account: None,
-            outcome: Outcome::Ok,
+            outcome: EntryOutcome::Ok,
             request_id: None,
             generation: None,
             about: None,
@@ -52,48 +51,41 @@ impl Entry {
         }
     }
 
-    #[must_use]
     pub fn account(mut self, account: &AccountId) -> Self {
         self.account = Some(account.clone());
         self
     }
 
     /// It is about to be done: to be recorded before a change, so that none goes unrecorded.
-    #[must_use]
     pub fn attempt(mut self) -> Self {
-        self.outcome = Outcome::Attempt;
+        self.outcome = EntryOutcome::Attempt;
         self
     }
 
     /// It was not done; `reason` is a stable code such as `invalid_grant`.
-    #[must_use]
     pub fn failed(mut self, reason: &'static str) -> Self {
-        self.outcome = Outcome::Failed { reason };
+        self.outcome = EntryOutcome::Failed { reason };
         self
     }
 
-    #[must_use]
     pub fn request_id(mut self, id: &str) -> Self {
-        self.request_id = Some(Name::new(id));
+        self.request_id = Some(ShortName::new(id));
         self
     }
 
     /// The number of the access token in its account's history.
-    #[must_use]
     pub fn generation(mut self, generation: u64) -> Self {
         self.generation = Some(generation);
         self
     }
 
     /// What else it was about, such as the id of a key or the name of a hook; never a secret.
-    #[must_use]
     pub fn about(mut self, what: &str) -> Self {
-        self.about = Some(Name::new(what));
+        self.about = Some(ShortName::new(what));
         self
     }
 
     /// Of how many: records imported, bytes cut off.
-    #[must_use]
     pub fn count(mut self, count: u64) -> Self {
         self.count = Some(count);
         self
@@ -114,13 +106,13 @@ pub enum Actor {
         uid: u32,
         /// The user's name, if the number has one.
         #[serde(skip_serializing_if = "Option::is_none")]
-        user: Option<Name>,
+        user: Option<ShortName>,
     },
     /// A caller at the admin listener.
     Admin {
         /// The caller, if there is authentication.
         #[serde(rename = "user", skip_serializing_if = "Option::is_none")]
-        caller: Option<Name>,
+        caller: Option<ShortName>,
     },
     /// The server of its own accord.
     Server,
@@ -130,21 +122,18 @@ pub enum Actor {
 
 impl Actor {
     /// The user who runs this process.
-    #[must_use]
     pub fn cli() -> Self {
         Self::cli_user(rustix::process::getuid().as_raw())
     }
 
     /// The user `uid` at the command line.
-    #[must_use]
     pub fn cli_user(uid: u32) -> Self {
-        Self::Cli { uid, user: user_name(uid).map(|name| Name::new(&name)) }
+        Self::Cli { uid, user: user_name(uid).map(|name| ShortName::new(&name)) }
     }
 
     /// A caller at the admin listener.
-    #[must_use]
     pub fn admin(caller: Option<&str>) -> Self {
-        Self::Admin { caller: caller.map(Name::new) }
+        Self::Admin { caller: caller.map(ShortName::new) }
     }
 }
 
@@ -161,7 +150,7 @@ fn user_name(uid: u32) -> Option<String> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(tag = "outcome", rename_all = "lowercase")]
-pub(super) enum Outcome {
+pub(super) enum EntryOutcome {
     Attempt,
     Ok,
     Failed { reason: &'static str },
@@ -228,9 +217,9 @@ actions! {
 /// A short word: 1 to 64 letters, digits, `.`, `_`, `-`, `:`, `@`, `/`, `+` or `=`. Amazon's tokens
 /// have hundreds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Name(String);
+pub struct ShortName(String);
 
-impl Name {
+impl ShortName {
     /// `text` if it is such a word, else the beginning of its SHA-256 in its place.
     fn new(text: &str) -> Self {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-:@/+=".contains(&b);
@@ -253,11 +242,11 @@ mod tests {
     #[test]
     fn a_name_is_kept_and_anything_else_is_hashed() {
         for name in ["k1", "0b8e7c1a-5f0e-4a8e-9d2b-1c9d0f1e2a3b", "caller@host:8/a+b=", "x"] {
-            assert_eq!(Name::new(name).0, name);
+            assert_eq!(ShortName::new(name).0, name);
         }
         let long = "x".repeat(65);
         for text in ["", "Atza|CANARY-token", "a b", "a\nb", "\u{1b}[2J", "ä", "a\"b", &long] {
-            let name = Name::new(text);
+            let name = ShortName::new(text);
             assert!(name.0.starts_with("sha256:") && name.0.len() == 31, "{name:?}");
             assert!(text.is_empty() || !name.0.contains(text));
         }

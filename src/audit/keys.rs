@@ -19,7 +19,6 @@ pub(super) enum Unverified {
 }
 
 impl AuditKeys {
-    #[must_use]
     pub fn new(secrets: &AuditSecrets) -> Self {
         let key = |bytes: &[u8; 32]| hmac::Key::new(hmac::HMAC_SHA256, bytes);
         Self(secrets.iter().map(|(id, bytes)| (id.clone(), key(bytes))).collect())

@@ -28,7 +28,7 @@ use crate::{
 };
 use files::{LogFiles, Segment};
 use parking_lot::Mutex;
-use queue::Queue;
+use queue::EntryQueue;
 use std::{
     io,
     path::{Path, PathBuf},
@@ -54,7 +54,7 @@ struct AuditLog {
     clock: Arc<dyn Clock>,
     metrics: OnceLock<Arc<Metrics>>,
     turn: Mutex<()>,
-    queue: Queue,
+    queue: EntryQueue,
     /// The last entry could not be written: logged once.
     is_failing: AtomicBool,
     /// Damage was found: logged once.
@@ -89,15 +89,11 @@ impl Error {
 
 impl Audit {
     /// A log that keeps nothing, for a store that has no place for one.
-    #[must_use]
     pub fn off() -> Self {
         Self(None)
     }
 
     /// The configured log; off if none is configured. Touches no file of the log.
-    ///
-    /// # Errors
-    /// As [`Store::open`].
     pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, store::Error> {
         if config.audit.path.is_none() {
             return Ok(Self::off());
@@ -107,7 +103,6 @@ impl Audit {
     }
 
     /// The log of `config`, whose keys are in `store`.
-    #[must_use]
     pub fn of_store(store: &Store, config: &config::Audit, clock: Arc<dyn Clock>) -> Self {
         Self(config.path.as_ref().map(|path| {
             Arc::new(AuditLog {
@@ -118,7 +113,7 @@ impl Audit {
                 clock,
                 metrics: OnceLock::new(),
                 turn: Mutex::new(()),
-                queue: Queue::default(),
+                queue: EntryQueue::default(),
                 is_failing: AtomicBool::new(false),
                 is_damaged: AtomicBool::new(false),
             })
@@ -126,7 +121,6 @@ impl Audit {
     }
 
     /// Counts writes in `metrics` from now on.
-    #[must_use]
     pub fn counted(self, metrics: Arc<Metrics>) -> Self {
         if let Some(log) = &self.0 {
             let _ = log.metrics.set(metrics);
@@ -135,7 +129,6 @@ impl Audit {
     }
 
     /// Where it is; none if it is off.
-    #[must_use]
     pub fn path(&self) -> Option<&Path> {
         self.0.as_ref().map(|log| log.files.current.as_path())
     }
@@ -152,9 +145,6 @@ impl Audit {
     }
 
     /// As [`Audit::record`], off the async threads.
-    ///
-    /// # Errors
-    /// As [`Audit::record`], and `Stopped` while the runtime goes down.
     ///
     /// # Cancel safety
     /// An entry that was begun is written, whether or not the caller still waits for it.
@@ -196,9 +186,6 @@ impl Audit {
     }
 
     /// Checks one file of a log on its own, such as an older one that lies elsewhere.
-    ///
-    /// # Errors
-    /// `Io`.
     pub fn verify_part(path: &Path, keys: &AuditKeys) -> Result<AuditReport, Error> {
         let missing = || Error::io("open", path)(io::ErrorKind::NotFound.into());
         verify::verify_part(&Segment::open(None, path)?.ok_or_else(missing)?, keys)

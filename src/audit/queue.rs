@@ -16,8 +16,8 @@ const KINDS_MAX: usize = 256;
 
 /// What is not written yet.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
-    waiting: Mutex<Waiting>,
+pub(super) struct EntryQueue {
+    waiting: Mutex<WaitingEntries>,
     /// Held by the one thread that writes.
     turn: Mutex<()>,
     /// The kinds of entries of the last minute, and how many came after the first.
@@ -25,7 +25,7 @@ pub(super) struct Queue {
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct WaitingEntries {
     entries: Vec<Entry>,
     lost: u64,
     is_scheduled: bool,
@@ -51,9 +51,6 @@ impl Audit {
     /// As [`Audit::write`], for what changes nothing and may come in any number, such as a request
     /// that was refused: equal ones within a minute after the first are written as one entry with
     /// their number.
-    ///
-    /// # Errors
-    /// As [`Audit::write`].
     pub async fn count(&self, entry: Entry) -> Result<(), Error> {
         let Some(inner) = &self.0 else { return Ok(()) };
         let kind = Entry { request_id: None, ..entry.clone() };
@@ -116,7 +113,7 @@ enum Added {
     TooMany,
 }
 
-impl Queue {
+impl EntryQueue {
     fn add(&self, kind: &Entry) -> Added {
         let mut counted = self.counted.lock();
         if let Some((_, more)) = counted.iter_mut().find(|(known, _)| known == kind) {
@@ -171,7 +168,7 @@ mod tests {
 
     #[test]
     fn of_too_many_kinds_none_is_forgotten() {
-        let queue = Queue::default();
+        let queue = EntryQueue::default();
         let kind = |number: u64| refused("acme", 0).generation(number);
         for number in 0..KINDS_MAX as u64 {
             assert_eq!(queue.add(&kind(number)), Added::First);

@@ -20,12 +20,10 @@ pub struct AuditReport {
 
 impl AuditReport {
     /// Says whether the log is as adsproxy wrote it.
-    #[must_use]
     pub fn is_clean(&self) -> bool {
         self.findings.is_empty()
     }
 
-    #[must_use]
     pub fn to_json(&self) -> Value {
         let all = |found: &[LogFinding]| found.iter().map(LogFinding::to_json).collect::<Value>();
         json!({
@@ -104,7 +102,6 @@ pub enum Anomaly {
 
 impl Anomaly {
     /// Its stable code, and what it means.
-    #[must_use]
     pub fn describe(&self) -> (&'static str, String) {
         let (code, text) = match self {
             Self::Changed => ("changed", "changed, or not written by adsproxy"),

@@ -44,7 +44,6 @@ pub struct Shown {
 
 impl Tail {
     /// A reader of the entries of the log at `path` that `filter` accepts.
-    #[must_use]
     pub fn new(path: &Path, filter: Filter) -> Self {
         let since = filter.since.map(rfc3339);
         Self { files: LogFiles::new(path), filter, since, last: 0, read: (0, 0) }

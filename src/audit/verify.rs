@@ -32,7 +32,7 @@ impl AuditLog {
         }
         segments.extend(Segment::open(None, &files.current)?);
         drop(lock);
-        let mut check = Check::new(&keys, checkpoint);
+        let mut check = LogCheck::new(&keys, checkpoint);
         for segment in &segments {
             check.segment(segment, &segment.read(0)?);
         }
@@ -44,7 +44,7 @@ impl AuditLog {
 
 /// Checks one file of a log on its own.
 pub(super) fn verify_part(segment: &Segment, keys: &AuditKeys) -> Result<AuditReport, Error> {
-    let mut check = Check::new(keys, None);
+    let mut check = LogCheck::new(keys, None);
     check.is_part = true;
     check.segment(segment, &segment.read(0)?);
     let mut report = check.report;
@@ -54,7 +54,7 @@ pub(super) fn verify_part(segment: &Segment, keys: &AuditKeys) -> Result<AuditRe
 }
 
 /// A check under way.
-struct Check<'a> {
+struct LogCheck<'a> {
     keys: &'a AuditKeys,
     report: AuditReport,
     is_part: bool,
@@ -78,7 +78,7 @@ struct Check<'a> {
     keys_missing: BTreeSet<String>,
 }
 
-impl<'a> Check<'a> {
+impl<'a> LogCheck<'a> {
     fn new(keys: &'a AuditKeys, checkpoint: Option<Checkpoint>) -> Self {
         let checkpoint = match checkpoint {
             Some(Checkpoint::Valid(tip)) => Some(tip),

@@ -20,7 +20,7 @@ use std::{
 };
 
 /// Why the log cannot be as adsproxy left it, as a stable code.
-type Damage = Option<&'static str>;
+type DamageCode = Option<&'static str>;
 
 /// The end of the log, as an append finds it.
 struct End {
@@ -32,12 +32,12 @@ struct End {
     torn_bytes: u64,
     /// The last line of the log.
     last: Tip,
-    damage: Damage,
+    damage: DamageCode,
 }
 
 impl AuditLog {
     /// Appends `entries`, durable on `Ok`, and says whether the log was found damaged.
-    pub(super) fn append(&self, entries: &[Entry]) -> Result<Damage, Error> {
+    pub(super) fn append(&self, entries: &[Entry]) -> Result<DamageCode, Error> {
         let locked = || Error::Locked { path: self.files.checkpoint.clone(), waited: LOCK_TIMEOUT };
         // The turns of this process's threads: a file's lock is polled.
         let _turn = self.turn.try_lock_for(LOCK_TIMEOUT).ok_or_else(locked)?;
@@ -101,7 +101,7 @@ impl AuditLog {
         found: Checkpoint,
         newest: Newest,
         keys: &AuditKeys,
-    ) -> Result<(Tip, Damage), Error> {
+    ) -> Result<(Tip, DamageCode), Error> {
         let there = match newest {
             Newest::Line(last) => Some(last),
             Newest::None | Newest::Unreadable => None,

@@ -33,7 +33,6 @@ pub(super) type Lookup = Arc<
 pub struct PrivateAddress;
 
 /// Says whether the Internet routes `address`.
-#[must_use]
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => is_public_v4(v4),

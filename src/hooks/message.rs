@@ -58,7 +58,6 @@ impl Message {
     }
 
     /// What `adsproxy hooks test` sends.
-    #[must_use]
     pub fn test(hook: &str, now: Now) -> Self {
         let reason = Some("sent by `adsproxy hooks test`".to_owned());
         Self { reason, ..Self::bare(TEST_KIND, hook, now) }
@@ -93,7 +92,6 @@ impl Message {
     }
 
     /// What the receiver gets, JSON.
-    #[must_use]
     pub fn body(&self, reconnect_url: Option<&Secret>) -> Zeroizing<Vec<u8>> {
         let mut body = json!({
             "type": self.kind,
@@ -115,7 +113,6 @@ impl Message {
 }
 
 /// A time in seconds since 1970 as RFC 3339 writes it.
-#[must_use]
 pub fn rfc3339(unix: u64) -> String {
     let time = i64::try_from(unix).ok().and_then(|unix| jiff::Timestamp::from_second(unix).ok());
     time.unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()

@@ -9,7 +9,7 @@
 use super::{
     DeliveryError,
     message::Message,
-    schedule::{Attempt, Schedule},
+    schedule::{AttemptEnd, Schedule},
 };
 use crate::{
     clock::Clock,
@@ -45,7 +45,7 @@ pub struct Outbox {
     limits: config::Outbox,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-    state: Mutex<State>,
+    state: Mutex<OutboxState>,
     /// Held by the one task that writes to the store.
     writing: tokio::sync::Mutex<()>,
     /// Something is new.
@@ -53,7 +53,7 @@ pub struct Outbox {
 }
 
 #[derive(Debug)]
-struct State {
+struct OutboxState {
     /// As many as hooks, in the same order.
     schedules: Vec<Schedule>,
     /// What the store does not have yet, by name; none: to be deleted.
@@ -79,7 +79,7 @@ impl Outbox {
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let state = State {
+        let state = OutboxState {
             schedules: config.hooks.iter().map(|_| Schedule::new(&config.outbox)).collect(),
             unwritten: BTreeMap::new(),
             dead: BTreeSet::new(),
@@ -160,7 +160,7 @@ impl Outbox {
 
     /// Adds a message to a schedule; if there are too many, the least of all goes: the oldest
     /// refresh, else the oldest.
-    fn insert(&self, state: &mut State, hook: usize, message: Message) {
+    fn insert(&self, state: &mut OutboxState, hook: usize, message: Message) {
         let mut lost = 0;
         while state.schedules.iter().map(Schedule::len).sum::<usize>() >= self.limits.messages_max {
             let candidates = state.schedules.iter().enumerate().filter_map(|(hook, schedule)| {
@@ -177,7 +177,7 @@ impl Outbox {
 
     /// The messages to send now, each with the number of its hook: those that are due and written.
     pub(super) fn start(&self) -> Vec<(usize, Message)> {
-        let State { schedules, unwritten, .. } = &mut *self.state.lock();
+        let OutboxState { schedules, unwritten, .. } = &mut *self.state.lock();
         let mut started = Vec::new();
         for (hook, schedule) in schedules.iter_mut().enumerate() {
             let messages = schedule.start(Instant::now(), |name| unwritten.contains_key(name));
@@ -197,19 +197,19 @@ impl Outbox {
         let state = &mut *self.state.lock();
         match state.schedules[hook].settle(name, result, now, Instant::now()) {
             None => {}
-            Some(Attempt::Delivered(message)) => {
+            Some(AttemptEnd::Delivered(message)) => {
                 self.metrics.hooks.delivery(HookOutcome::Delivered);
                 info!(hook = message.hook, event = message.kind, id = message.id, "hook told");
                 state.unwritten.insert(name.to_owned(), None);
             }
-            Some(Attempt::Again(message)) => {
+            Some(AttemptEnd::Again(message)) => {
                 self.metrics.hooks.delivery(HookOutcome::Failed);
                 let Message { hook, kind: event, id, attempts, last_error, .. } = &message;
                 let error = last_error.as_deref();
                 warn!(hook, event, id, attempts, error, "hook not told, to be tried again");
                 state.unwritten.insert(name.to_owned(), Some(message));
             }
-            Some(Attempt::Dead(message)) => self.give_up(state, message),
+            Some(AttemptEnd::Dead(message)) => self.give_up(state, message),
         }
         for message in state.schedules[hook].expired(now) {
             self.give_up(state, message);
@@ -217,7 +217,7 @@ impl Outbox {
     }
 
     /// Makes `message` a dead letter, of which the oldest go if there are too many.
-    fn give_up(&self, state: &mut State, mut message: Message) {
+    fn give_up(&self, state: &mut OutboxState, mut message: Message) {
         self.metrics.hooks.delivery(HookOutcome::Dead);
         message.is_dead = true;
         message.last_error.get_or_insert_with(|| "its receiver fails".to_owned());
@@ -290,7 +290,7 @@ impl Outbox {
         }
     }
 
-    fn report_lost(&self, state: &mut State, why: Dropped, count: usize) {
+    fn report_lost(&self, state: &mut OutboxState, why: Dropped, count: usize) {
         self.metrics.hooks.dropped(why, count as u64);
         let is_quiet = state.warned.is_some_and(|warned| warned.elapsed() < WARN_INTERVAL);
         if count > 0 && !is_quiet {

@@ -16,7 +16,7 @@ fn store(dir: &Path) -> Store {
 
 /// An outbox with one hook, as a process of its own has it.
 fn outbox(dir: &Path) -> Outbox {
-    let state = State {
+    let state = OutboxState {
         schedules: vec![Schedule::new(&limits())],
         unwritten: BTreeMap::new(),
         dead: BTreeSet::new(),

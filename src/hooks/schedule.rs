@@ -46,7 +46,7 @@ struct Waiting {
 
 /// What came of an attempt to deliver a message.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Attempt {
+pub(super) enum AttemptEnd {
     Delivered(Message),
     /// To be tried again.
     Again(Message),
@@ -136,7 +136,7 @@ impl Schedule {
         result: Result<(), &DeliveryError>,
         now: Now,
         instant: Instant,
-    ) -> Option<Attempt> {
+    ) -> Option<AttemptEnd> {
         let waiting = self.waiting.get_mut(name).filter(|waiting| waiting.under_way)?;
         self.under_way -= 1;
         waiting.under_way = false;
@@ -144,7 +144,7 @@ impl Schedule {
             self.failures = 0;
             self.paused_until = None;
             self.pause.reset();
-            return self.remove(name).map(Attempt::Delivered);
+            return self.remove(name).map(AttemptEnd::Delivered);
         };
         let message = &mut waiting.message;
         message.attempts = message.attempts.saturating_add(1);
@@ -165,9 +165,9 @@ impl Schedule {
         }
         if given_up {
             self.waiting.remove(name);
-            return Some(Attempt::Dead(message));
+            return Some(AttemptEnd::Dead(message));
         }
-        Some(Attempt::Again(message))
+        Some(AttemptEnd::Again(message))
     }
 
     /// The message that is missed least if one has to go: the oldest of `least`, else the oldest of

@@ -54,7 +54,7 @@ impl Bench {
         self.schedule.start(instant, |_| false).iter().map(|message| message.order).collect()
     }
 
-    fn settle(&mut self, key: &str, result: Result<(), &DeliveryError>) -> Option<Attempt> {
+    fn settle(&mut self, key: &str, result: Result<(), &DeliveryError>) -> Option<AttemptEnd> {
         let (now, instant) = self.now();
         self.schedule.settle(key, result, now, instant)
     }
@@ -80,7 +80,7 @@ fn messages_of_one_account_go_in_order_and_accounts_side_by_side() {
     bench.insert("globex", "a");
     assert_eq!(bench.start(), [1, 3]);
     assert!(bench.start().is_empty());
-    assert!(matches!(bench.settle(&first, Ok(())), Some(Attempt::Delivered(_))));
+    assert!(matches!(bench.settle(&first, Ok(())), Some(AttemptEnd::Delivered(_))));
     assert_eq!(bench.start(), [2]);
     assert_eq!(bench.schedule.len(), 2);
 }
@@ -101,7 +101,7 @@ fn a_failure_is_tried_again_later_and_later_and_then_given_up() {
     let mut waited = Duration::ZERO;
     for attempt in 1..limits().attempts_max {
         assert_eq!(bench.start(), [1], "attempt {attempt}");
-        let Some(Attempt::Again(message)) = bench.settle(&key, Err(&failed())) else {
+        let Some(AttemptEnd::Again(message)) = bench.settle(&key, Err(&failed())) else {
             panic!("attempt {attempt}")
         };
         assert_eq!(message.attempts, attempt);
@@ -113,7 +113,7 @@ fn a_failure_is_tried_again_later_and_later_and_then_given_up() {
     }
     assert!(waited > Duration::from_secs(60), "{waited:?}");
     assert_eq!(bench.start(), [1]);
-    assert!(matches!(bench.settle(&key, Err(&failed())), Some(Attempt::Dead(_))));
+    assert!(matches!(bench.settle(&key, Err(&failed())), Some(AttemptEnd::Dead(_))));
     assert_eq!(bench.schedule.len(), 0);
 }
 
@@ -123,12 +123,12 @@ fn what_is_gone_is_given_up_at_once_and_so_is_what_is_too_old() {
     let key = bench.insert("acme", "a");
     bench.start();
     let gone = DeliveryError { is_final: true, ..failed() };
-    assert!(matches!(bench.settle(&key, Err(&gone)), Some(Attempt::Dead(_))));
+    assert!(matches!(bench.settle(&key, Err(&gone)), Some(AttemptEnd::Dead(_))));
 
     let key = bench.insert("acme", "b");
     bench.start();
     bench.clock.advance(limits().give_up);
-    assert!(matches!(bench.settle(&key, Err(&failed())), Some(Attempt::Dead(_))));
+    assert!(matches!(bench.settle(&key, Err(&failed())), Some(AttemptEnd::Dead(_))));
 }
 
 #[test]

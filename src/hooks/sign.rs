@@ -17,7 +17,6 @@ pub struct Signer(Vec<hmac::Key>);
 
 impl Signer {
     /// Takes secrets that were checked with `key_bytes`; one that is not is left out.
-    #[must_use]
     pub fn new(secrets: &[Secret]) -> Self {
         let keys = secrets.iter().filter_map(key_bytes);
         Self(keys.map(|bytes| hmac::Key::new(hmac::HMAC_SHA256, &bytes)).collect())
@@ -26,7 +25,6 @@ impl Signer {
     /// The value of `webhook-signature`: one signature per secret, separated by spaces.
     ///
     /// `timestamp` is in seconds since 1970, the value of `webhook-timestamp`.
-    #[must_use]
     pub fn sign(&self, id: &str, timestamp: u64, body: &[u8]) -> String {
         let signed = self.0.iter().map(|key| {
             let mut context = hmac::Context::with_key(key);

@@ -67,7 +67,6 @@ impl Egress {
     }
 
     /// The proxy on the way to `uri`, if there is one.
-    #[must_use]
     pub fn proxy_for(&self, uri: &Uri) -> Option<Intercept> {
         self.proxy.as_ref().and_then(|(_, matcher)| matcher.intercept(uri))
     }

@@ -9,7 +9,6 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 /// 256 random bits as 43 characters that need no escape anywhere.
-#[must_use]
 pub fn random_text() -> Secret {
     let mut bytes = zeroize::Zeroizing::new([0; 32]);
     aws_lc_rs::rand::fill(&mut *bytes).expect("the system's random generator works");
@@ -17,13 +16,11 @@ pub fn random_text() -> Secret {
 }
 
 /// The S256 challenge of a PKCE verifier.
-#[must_use]
 pub fn challenge(verifier: &Secret) -> String {
     URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.expose().as_bytes()))
 }
 
 /// Where a browser is sent to consent; it comes back with `state`.
-#[must_use]
 pub fn url(
     application: &Application,
     region: Option<Region>,

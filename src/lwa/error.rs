@@ -36,7 +36,6 @@ pub enum Error {
 
 impl Error {
     /// How long LWA asked to be left alone.
-    #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
@@ -45,7 +44,6 @@ impl Error {
     }
 
     /// Whether the same call may succeed a moment later.
-    #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
             // A hung LWA has already cost the whole timeout; asking again would only add to it.
@@ -54,7 +52,6 @@ impl Error {
         }
     }
 
-    #[must_use]
     pub fn failure(&self) -> LwaFailure {
         match self {
             Self::InvalidGrant | Self::CodeExpired | Self::RedirectMismatch => {
@@ -87,7 +84,6 @@ pub enum LwaFailure {
 
 impl LwaFailure {
     /// The stable code in events.
-    #[must_use]
     pub fn code(self) -> &'static str {
         match self {
             Self::InvalidGrant => "invalid_grant",
@@ -100,7 +96,6 @@ impl LwaFailure {
     }
 
     /// What is wrong and what to do.
-    #[must_use]
     pub fn advice(self) -> &'static str {
         match self {
             Self::InvalidGrant => {

@@ -52,7 +52,6 @@ pub struct Application {
 
 impl Application {
     /// The application `name` as configured.
-    #[must_use]
     pub fn new(name: &str, config: &config::Application) -> Self {
         let mut token_urls = vec![config.token_url.clone()];
         token_urls.extend(config.fallback_token_urls.iter().cloned());
@@ -75,13 +74,11 @@ impl Application {
     }
 
     /// Its name in the configuration.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Its public identifier.
-    #[must_use]
     pub fn client_id(&self) -> &str {
         &self.client_id
     }
@@ -99,7 +96,6 @@ pub struct LwaClient {
 
 impl LwaClient {
     /// A client over `http`.
-    #[must_use]
     pub fn new(http: LwaHttp) -> Self {
         Self { http }
     }

@@ -31,7 +31,6 @@ pub const FALLBACK_TOKEN_URLS: [&str; 2] =
 pub const AUTHORIZE_URL: &str = "https://www.amazon.com/ap/oa";
 
 /// The consent page for the advertisers of `region`.
-#[must_use]
 pub fn authorize_url(region: Region) -> &'static str {
     match region {
         Region::Na => AUTHORIZE_URL,
@@ -44,7 +43,6 @@ pub fn authorize_url(region: Region) -> &'static str {
 pub const CONSENT_MANAGEMENT_URL: &str = "https://amazon.com/ap/adam";
 
 /// Whether `host` is one of Amazon's: a link with a secret must not lead there.
-#[must_use]
 pub fn is_amazon(host: &str) -> bool {
     host == "amazon.com" || host.ends_with(".amazon.com")
 }
@@ -53,7 +51,6 @@ pub fn is_amazon(host: &str) -> bool {
 pub const SCOPE: &str = "advertising::campaign_management";
 
 /// The name of a scope to compare by: one of them has a legacy name, "no difference".
-#[must_use]
 pub fn canonical_scope(scope: &str) -> &str {
     if scope == "cpc_advertising:campaign_management" { SCOPE } else { scope }
 }
@@ -76,7 +73,6 @@ pub enum Service {
 }
 
 /// The service of `path`, and whether it wants [`ADS_CLIENT_ID`] too.
-#[must_use]
 pub fn service(path: &str) -> (Service, bool) {
     if path == "/mcp" || path.starts_with("/mcp/") {
         (Service::Mcp, true)
@@ -98,13 +94,11 @@ const PERMISSION_TEXTS: [&str; 8] = [
 ];
 
 /// Whether a 401 with this body, in lower case, is about a permission: no token helps.
-#[must_use]
 pub fn is_permission_error(body: &str) -> bool {
     PERMISSION_TEXTS.iter().any(|permission| body.contains(permission))
 }
 
 /// Whether a 401 with this body, in lower case, is the gateway's: it comes with good tokens, too.
-#[must_use]
 pub fn is_gateway_error(body: &str) -> bool {
     body.replace(' ', "") == r#"{"message":"unauthorized"}"#
 }
@@ -123,7 +117,6 @@ const MARKETPLACES: [(Region, &[&str]); 3] = [
 ];
 
 /// The region whose API or MCP host `host` is.
-#[must_use]
 pub fn region_of_host(host: &str) -> Option<Region> {
     let host = host.strip_suffix(":443").unwrap_or(host);
     let is_host = |url: &str| url["https://".len()..].eq_ignore_ascii_case(host);
@@ -135,7 +128,6 @@ pub fn region_of_host(host: &str) -> Option<Region> {
 pub const REGION_SPELLING: &str = "a region is na, eu or fe, or a marketplace such as US, DE, JP";
 
 /// The region that `text` means: its name, a marketplace (`DE`), or an API host.
-#[must_use]
 pub fn region(text: &str) -> Option<Region> {
     if let Ok(region) = text.to_ascii_lowercase().parse() {
         return Some(region);
