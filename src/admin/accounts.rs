@@ -15,7 +15,7 @@ use crate::{
     problem::Problem,
     proxy,
     sync::Account,
-    token::{self, Cause},
+    token::{self, AccessToken, Cause},
 };
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Instant};
@@ -86,24 +86,32 @@ pub(super) async fn refresh(call: AdminCall) -> Result<Reply, LoginError> {
         let entry = logins.entry(Action::TokenRefresh, &account.id).attempt();
         let _ = engine.audit().count(entry).await;
     }
-    let (tokens, holder) = (engine.tokens(), &account.holder);
-    let before = tokens.status(holder).generation;
-    let done = match tokens.token_at(holder, engine.clock().now(), cause).await {
-        // One that was fetched just now need not be fetched again.
-        Ok(token) if token.generation() > before => Ok(()),
-        Ok(token) => tokens
-            .replace(holder, &token, cause)
-            .await
-            .and_then(|replacement| replacement.failed.map_or(Ok(()), Err)),
-        Err(error) => Err(error),
-    };
+    let generation = || engine.tokens().status(&account.holder).generation;
+    let before = generation();
+    let done = exchange(engine, &account, Some(before), cause).await;
     let mut body = describe(engine, &account);
-    body["refreshed"] = (tokens.status(holder).generation > before).into();
+    body["refreshed"] = (generation() > before).into();
     body["success"] = done.is_ok().into();
     Ok(match done {
-        Ok(()) => json(&body),
+        Ok(_) => json(&body),
         Err(error) => failed(error, body, &call.request_id),
     })
+}
+
+/// A token of another generation than the `rejected` one, which is replaced.
+pub(super) async fn exchange(
+    engine: &Engine,
+    account: &Account,
+    rejected: Option<u64>,
+    cause: Cause<'_>,
+) -> Result<Arc<AccessToken>, token::Error> {
+    let (tokens, holder) = (engine.tokens(), &account.holder);
+    let token = tokens.token_at(holder, engine.clock().now(), cause).await?;
+    if rejected != Some(token.generation()) {
+        return Ok(token);
+    }
+    let replacement = tokens.replace(holder, &token, cause).await?;
+    replacement.failed.map_or(Ok(replacement.token), Err)
 }
 
 /// The account in the path.

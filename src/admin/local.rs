@@ -3,18 +3,17 @@
 
 use super::{
     AdminCall,
-    accounts::{describe, failed, find, id},
+    accounts::{describe, exchange, failed, find, id},
     arguments::Arguments,
     respond::{Reply, json, json_with},
 };
 use crate::{
     audit::Action,
     config::StoreKind,
-    engine::Engine,
     id::AccountId,
     login::LoginError,
     sync::Account,
-    token::{AccessToken, Cause, Error},
+    token::{Cause, Error},
 };
 use http::StatusCode;
 use serde_json::json;
@@ -117,21 +116,6 @@ fn parse(refresh_token: &str) -> (&str, Option<u64>) {
         Some((alias, generation)) => (alias, generation.parse().ok()),
         None => (named, None),
     }
-}
-
-async fn exchange(
-    engine: &Engine,
-    account: &Account,
-    rejected: Option<u64>,
-    cause: Cause<'_>,
-) -> Result<Arc<AccessToken>, Error> {
-    let (tokens, holder) = (engine.tokens(), &account.holder);
-    let token = tokens.token_at(holder, engine.clock().now(), cause).await?;
-    if rejected != Some(token.generation()) {
-        return Ok(token);
-    }
-    let replacement = tokens.replace(holder, &token, cause).await?;
-    replacement.failed.map_or(Ok(replacement.token), Err)
 }
 
 /// An error as Login with Amazon words it.

@@ -169,8 +169,13 @@ impl Logins {
             let known = self.engine.store().entries(Space::Ticket).get(link).await?;
             known.ok_or(LoginCause::LinkUsed)?;
         }
-        let (grant, before) = self.exchange(account, &application, code, pending).await?;
-        self.keep_or_ask(account, before, grant).await
+        let exchanged = self.exchange(account, &application, code, pending).await?;
+        let (mut grant, before) = exchanged;
+        match self.keep_if_same(account, before, &mut grant).await? {
+            Ok(connected) => Ok(LoginOutcome::Connected(connected)),
+            // Other profiles, or not known.
+            Err(before) => self.ask(account, before, grant).await.map(LoginOutcome::Question),
+        }
     }
 
     /// Exchanges the code, and compares the profiles of the new grant and of the one in place.
@@ -212,19 +217,6 @@ impl Logins {
             replaces,
         };
         Ok((grant, before))
-    }
-
-    /// Keeps a grant with the same profiles; asks where they differ or are not known.
-    async fn keep_or_ask(
-        &self,
-        account: &AccountId,
-        before: Option<GrantProfiles>,
-        mut grant: NewGrant,
-    ) -> Result<LoginOutcome, LoginError> {
-        match self.keep_if_same(account, before, &mut grant).await? {
-            Ok(connected) => Ok(LoginOutcome::Connected(connected)),
-            Err(before) => self.ask(account, before, grant).await.map(LoginOutcome::Question),
-        }
     }
 
     /// Keeps a grant, or returns the profiles in place if they are not the same.
