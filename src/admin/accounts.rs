@@ -11,7 +11,7 @@ use crate::{
     audit::Action,
     engine::Engine,
     id::AccountId,
-    login::{LoginCause, LoginError},
+    login::LoginError,
     problem::Problem,
     proxy,
     sync::Account,
@@ -121,9 +121,7 @@ pub(super) fn id(call: &AdminCall) -> Result<AccountId, LoginError> {
 
 pub(super) fn find(engine: &Engine, id: &AccountId) -> Result<Arc<Account>, LoginError> {
     let known = engine.directory().snapshot().get(id).cloned();
-    known.ok_or_else(|| {
-        LoginError::new(LoginCause::UnknownAccount, format!("there is no account {id}"))
-    })
+    known.ok_or_else(|| LoginError::unknown_account(id))
 }
 
 pub(super) fn describe(engine: &Engine, account: &Account) -> Value {

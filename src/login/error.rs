@@ -3,7 +3,7 @@
 //! No text holds a secret or what Amazon sent; the description of a denial is kept apart, because a
 //! page must escape it.
 
-use crate::{audit, store};
+use crate::{audit, id::AccountId, store};
 use std::{borrow::Cow, error::Error as StdError, fmt::Display};
 
 /// Why a login cannot go on.
@@ -161,6 +161,10 @@ impl LoginError {
 
     pub(crate) fn bad_request(detail: impl Display) -> Self {
         Self::new(LoginCause::BadRequest, detail.to_string())
+    }
+
+    pub(crate) fn unknown_account(account: &AccountId) -> Self {
+        Self::new(LoginCause::UnknownAccount, format!("there is no account {account}"))
     }
 
     pub(crate) fn of(cause: LoginCause, source: impl StdError + Send + Sync + 'static) -> Self {

@@ -1,4 +1,4 @@
-//! Puts a new grant in the place of the old one, and remembers whose it is.
+//! Puts a new grant in the place of the old one, and remembers its profiles.
 
 use super::{
     Connected, GrantProfiles, LoginCause, LoginError, LoginOutcome, Logins,
@@ -18,8 +18,8 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-/// How long the old grant may take to tell its profiles before the remembered ones count.
-const LIVE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the profiles of the old grant may take before the remembered ones count.
+const LIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Profiles are remembered for longer than a grant lives.
 const REMEMBERED: Duration = Duration::from_secs(400 * 86_400);
 
@@ -63,7 +63,30 @@ impl Logins {
         account: &AccountId,
         grant: &NewGrant,
     ) -> Result<Connected, LoginError> {
-        let store = self.engine.store();
+        let connected = self.write(account, grant).await?;
+        if let Some(link) = &grant.link {
+            // Before the link is gone: a program that waits by it must find one of them.
+            let outcome = Ok(LoginOutcome::Connected(connected.clone()));
+            self.remember_outcome(account, Some(link), &outcome).await;
+            // The one success that a link is good for.
+            if let Err(error) = self.engine.store().entries(Space::Ticket).delete(link).await {
+                // The grant is in place; the date of its consent shows that the link is spent.
+                warn!(account = account.as_str(), error = %chain(&error), "cannot remove a used link");
+            }
+        }
+        self.engine.follow_now().await;
+        info!(account = account.as_str(), region = connected.region, "account connected");
+        let key = (Space::Profiles, account.as_str());
+        let profiles = grant.profiles.clone();
+        let remembered = Remembered { consented_at: grant.consented_at, profiles };
+        // The grant is safe; without this the next login asks more than it must.
+        if let Err(error) = self.put(key, account, &remembered, REMEMBERED).await {
+            warn!(account = account.as_str(), error = %chain(&error), "cannot remember the profiles");
+        }
+        Ok(connected)
+    }
+
+    async fn write(&self, account: &AccountId, grant: &NewGrant) -> Result<Connected, LoginError> {
         let config = self.engine.config().accounts.get(account);
         let link = match &grant.link {
             Some(link) => {
@@ -72,28 +95,33 @@ impl Logins {
             }
             None => None,
         };
-        let home = grant.profiles.home();
-        let (mut region, mut region_is_guess, mut replaced) = (Region::Na, false, false);
-        let mut is_decided = false;
+        let mut connected = None;
         let decide = |record: Option<&Credential>| {
             if !grant.replaces.fits(record) {
                 return Err(LoginCause::AccountChanged.into());
             }
-            // The date of a consent tells that the link has brought it.
+            // The date of a consent shows that the link has brought it.
             if link.as_ref().is_some_and(|link| link.is_spent(record)) {
                 return Err(LoginCause::LinkUsed.into());
             }
             let known = config.map(|config| config.region).or(grant.region);
-            let known = known.or(record.map(|record| record.region)).or(home);
-            (region, region_is_guess) = (known.unwrap_or(Region::Na), known.is_none());
-            (replaced, is_decided) = (record.is_some(), true);
+            let known = known.or(record.map(|record| record.region)).or(grant.profiles.home());
+            let region = known.unwrap_or(Region::Na);
+            connected = Some(Connected {
+                account: account.to_string(),
+                region: region.to_string(),
+                application: grant.application.clone(),
+                region_is_guess: known.is_none(),
+                replaced: record.is_some(),
+                profiles: grant.profiles.clone(),
+            });
             let consent = Consent {
                 application: grant.application.clone(),
                 region,
                 refresh_token: grant.refresh_token.clone(),
                 access_token: None,
                 consented_at: Some(grant.consented_at),
-                // Without this, the server would seed the record anew from the configuration.
+                // Without this, the server would seed the record again from the configuration.
                 seed: config.and_then(|config| config.refresh_token.clone()),
                 is_copied: false,
             };
@@ -101,44 +129,19 @@ impl Logins {
         };
         let entry = |_| self.entry(Action::Login, account).about(&grant.origin);
         let put = self.engine.grants().put(account, &SAVE_PAUSES, entry, decide).await;
-        put.map_err(|error: LoginError| match error.cause {
-            LoginCause::StoreFailed if is_decided => {
-                LoginError { source: error.source, ..LoginCause::NotSaved.into() }
+        match put {
+            Ok(()) => Ok(connected.expect("what was put was decided on")),
+            Err(LoginError { cause: LoginCause::StoreFailed, source, .. })
+                if connected.is_some() =>
+            {
+                Err(LoginError { source, ..LoginCause::NotSaved.into() })
             }
-            _ => error,
-        })?;
-        let connected = Connected {
-            account: account.to_string(),
-            region: region.to_string(),
-            application: grant.application.clone(),
-            region_is_guess,
-            replaced,
-            profiles: grant.profiles.clone(),
-        };
-        if let Some(link) = &grant.link {
-            // Before the link is gone: who waits by it must not find neither.
-            let outcome = Ok(LoginOutcome::Connected(connected.clone()));
-            self.remember_outcome(account, Some(link), &outcome).await;
-            // The one success that a link is good for.
-            if let Err(error) = store.entries(Space::Ticket).delete(link).await {
-                // The grant is in place; the date of its consent tells that the link is spent.
-                warn!(account = account.as_str(), error = %chain(&error), "cannot remove a used link");
-            }
+            Err(error) => Err(error),
         }
-        self.engine.follow_now().await;
-        info!(account = account.as_str(), region = region.as_str(), "account connected");
-        let name = (Space::Profiles, account.as_str());
-        let remembered =
-            Remembered { consented_at: grant.consented_at, profiles: grant.profiles.clone() };
-        // The grant is safe; what is lost here is that the next login asks more than it must.
-        if let Err(error) = self.put(name, account, &remembered, REMEMBERED).await {
-            warn!(account = account.as_str(), error = %chain(&error), "cannot remember the profiles");
-        }
-        Ok(connected)
     }
 
-    /// The grant that is in place, and its profiles: what it says now if it lives, else what it
-    /// said when it was connected; an empty answer if nobody knows, none if there is no grant.
+    /// The grant that is in place, and its profiles: of now if it is alive, else of when it was
+    /// connected; empty if not known, none if there is no grant.
     pub(super) async fn known(&self, account: &AccountId) -> (Replaces, Option<GrantProfiles>) {
         let store = self.engine.store();
         let record = match store.load(account).await {
@@ -152,7 +155,7 @@ impl Logins {
             fingerprint: store::fingerprint(&record.refresh_token),
         };
         let alive = !record.reauthorization_required;
-        if alive && let Ok(Some(found)) = timeout(LIVE_PATIENCE, self.live(account)).await {
+        if alive && let Ok(Some(found)) = timeout(LIVE_TIMEOUT, self.live(account)).await {
             return (replaces, Some(found));
         }
         let remembered = self.get::<Remembered>((Space::Profiles, account.as_str())).await;

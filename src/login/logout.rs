@@ -1,14 +1,13 @@
 //! Forgets an account: its record, what is under way for it, its token; and gives the grant back
 //! where that is possible.
 
-use super::{LoginCause, LoginError, Logins};
+use super::{LoginError, Logins};
 use crate::{audit::Action, error_chain::chain, id::AccountId, store::Credential};
 use serde::Serialize;
 
-/// What was done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// What a logout did.
+#[derive(Debug, Serialize)]
 pub struct LoggedOut {
-    /// The account.
     pub account: String,
     /// The configured endpoint took the refresh token back.
     pub revoked: bool,
@@ -19,23 +18,12 @@ pub struct LoggedOut {
 }
 
 impl Logins {
-    /// Forgets `account`.
-    ///
-    /// An account whose refresh token is in the configuration keeps a record without any token:
-    /// it tells that the configured one was used up, so that no start seeds it again.
-    ///
-    /// # Errors
-    /// `UnknownAccount`; `Store` if it cannot be forgotten. A revocation that fails is no error:
-    /// what is forgotten here stays forgotten.
+    /// Forgets `account`. A revocation that fails is no error: what is forgotten stays forgotten.
     pub async fn logout(&self, account: &AccountId) -> Result<LoggedOut, LoginError> {
-        let store = self.engine.store();
         let configured = self.engine.config().accounts.get(account);
         // Nothing is recorded of an unknown alias.
-        if configured.is_none() && !store.grants().await?.contains(account) {
-            return Err(LoginError::new(
-                LoginCause::UnknownAccount,
-                format!("there is no account {account}"),
-            ));
+        if configured.is_none() && !self.engine.store().grants().await?.contains(account) {
+            return Err(LoginError::unknown_account(account));
         }
         let entry = self.entry(Action::Logout, account).about("logout");
         let now_unix = self.engine.clock().now().unix();
@@ -53,12 +41,9 @@ impl Logins {
     }
 
     async fn revoke(&self, record: Option<&Credential>) -> Result<bool, String> {
-        let Some(record) = record.filter(|record| !record.refresh_token.is_empty()) else {
-            return Ok(false);
-        };
-        let Some(application) = self.engine.application(&record.application) else {
-            return Ok(false);
-        };
+        let record = record.filter(|record| !record.refresh_token.is_empty());
+        let application = record.and_then(|record| self.engine.application(&record.application));
+        let (Some(record), Some(application)) = (record, application) else { return Ok(false) };
         let revoked = self.engine.lwa().revoke(&application, &record.refresh_token).await;
         revoked.map_err(|error| chain(&error))
     }
