@@ -1,7 +1,7 @@
 //! What is left to do by hand after an import. Holds no secret, and neither client ids nor client
 //! secrets, only where they are.
 
-use super::record::{Entry, Raw, looks_secret};
+use super::record::{ImportEntry, Raw, looks_secret};
 use crate::{
     config::{Config, DEFAULT_APPLICATION},
     id::{AccountId, Region},
@@ -34,12 +34,12 @@ impl Advice {
         Self { prefix, unused, ..Self::default() }
     }
 
-    pub(super) fn of_unknown_client(&mut self, entry: &Entry) {
+    pub(super) fn of_unknown_client(&mut self, entry: &ImportEntry) {
         let client_id = entry.client_id.as_ref().map_or("", Secret::expose).to_owned();
         self.unknown.entry(client_id).or_default().push((entry.alias.clone(), entry.line));
     }
 
-    pub(super) fn of_account(&mut self, config: &Config, entry: &Entry) {
+    pub(super) fn of_account(&mut self, config: &Config, entry: &ImportEntry) {
         let (alias, token) = (&entry.alias, entry.refresh_token.expose());
         if !token.starts_with("Atzr|") {
             self.unusual.insert(alias.to_string());
@@ -119,7 +119,7 @@ fn listed(names: impl ExactSizeIterator<Item = String>) -> String {
 }
 
 /// The table with an account's profile as a default header, unless that is configured.
-fn scope(config: &Config, entry: &Entry) -> Option<String> {
+fn scope(config: &Config, entry: &ImportEntry) -> Option<String> {
     let (profile, alias) = (entry.profile_id.as_ref()?, &entry.alias);
     let header = format!("headers = {{ \"{SCOPE}\" = \"{profile}\" }}\n");
     let key = match alias.as_str().contains('.') {

@@ -2,13 +2,14 @@
 
 use super::{
     plan::unknown_application,
-    record::Entry,
-    report::{Outcome, Progress, Record},
+    record::ImportEntry,
+    report::{ImportOutcome, ImportRecord, Progress},
 };
 use crate::{
     audit::{self, Actor},
     config::{Config, DEFAULT_APPLICATION},
     grants::{Consent, Grants, added_or_changed},
+    id::Region,
     secret::Secret,
     store::{Credential, fingerprint},
 };
@@ -22,11 +23,11 @@ const CONCURRENCY: usize = 16;
 /// What is done with a record.
 #[derive(Debug)]
 struct Applied {
-    outcome: Outcome,
+    outcome: ImportOutcome,
     /// Clauses for people.
     notes: Vec<&'static str>,
-    /// What the account is to be, whether it is saved or not.
-    fresh: Credential,
+    region: Region,
+    application: String,
     /// What is to be saved.
     record: Option<Credential>,
 }
@@ -44,7 +45,7 @@ pub(super) struct Importer {
 
 impl Importer {
     /// Carries out every record that has an entry. Ends at the first change that cannot be recorded.
-    pub(super) async fn apply_all(self: &Arc<Self>, records: &mut [Record]) {
+    pub(super) async fn apply_all(self: &Arc<Self>, records: &mut [ImportRecord]) {
         let mut work = Vec::new();
         for (index, record) in records.iter_mut().enumerate() {
             if let Some(entry) = record.entry.take() {
@@ -70,10 +71,10 @@ impl Importer {
             match applied {
                 Ok(applied) => {
                     record.outcome = applied.outcome;
-                    record.region = Some(applied.fresh.region.as_str());
-                    record.application = Some(applied.fresh.application);
+                    record.region = Some(applied.region.as_str());
+                    record.application = Some(applied.application);
                     record.note = applied.notes.join(", ");
-                    if applied.outcome == Outcome::Differs {
+                    if applied.outcome == ImportOutcome::Differs {
                         record.note.push_str("; kept, --replace would take it");
                     }
                 }
@@ -88,7 +89,7 @@ impl Importer {
     }
 
     /// Looks at the account in the store and changes it if that is called for.
-    async fn apply(&self, entry: &Entry) -> anyhow::Result<Applied> {
+    async fn apply(&self, entry: &ImportEntry) -> anyhow::Result<Applied> {
         if self.dry_run {
             let existing = self.grants.store().load(&entry.alias).await?;
             return self.decide(entry, existing.as_ref());
@@ -106,56 +107,57 @@ impl Importer {
         applied.context("it was not decided on")
     }
 
-    fn decide(&self, entry: &Entry, existing: Option<&Credential>) -> anyhow::Result<Applied> {
+    fn decide(
+        &self,
+        entry: &ImportEntry,
+        existing: Option<&Credential>,
+    ) -> anyhow::Result<Applied> {
         let consent = self.consent(entry, existing)?;
-        let fresh = consent.clone().replacing(&entry.alias, None, self.now);
+        let (region, application) = (consent.region, consent.application.clone());
         let applied =
-            |outcome, notes, record| Ok(Applied { outcome, notes, record, fresh: fresh.clone() });
+            |outcome, notes, record| Ok(Applied { outcome, notes, region, application, record });
         let Some(existing) = existing else {
-            let note = match (entry.had_access_token, &entry.access_token) {
+            let notes = match (entry.had_access_token, &entry.access_token) {
                 (false, _) => vec![],
                 (true, None) => vec!["without its access token, which has expired"],
                 (true, Some(_)) => vec!["with its access token"],
             };
-            return applied(Outcome::Added, note, Some(fresh.clone()));
+            let record = consent.replacing(&entry.alias, None, self.now);
+            return applied(ImportOutcome::Added, notes, Some(record));
         };
-        let is_same_grant = self.is_same_grant(existing, &entry.refresh_token);
-        let differences = differences(existing, &fresh, is_same_grant);
+        let is_same_grant = is_same_grant(existing, &entry.refresh_token);
+        let differences = differences(existing, &consent, is_same_grant);
         let is_dead = existing.reauthorization_required;
         if differences.is_empty() && !(is_dead && self.replace) {
             let note = is_dead.then_some("its grant is dead: --replace tries it again");
-            return applied(Outcome::Unchanged, Vec::from_iter(note), None);
+            return applied(ImportOutcome::Unchanged, Vec::from_iter(note), None);
         }
         if !self.replace {
-            return applied(Outcome::Differs, differences, None);
+            return applied(ImportOutcome::Differs, differences, None);
         }
         let record = if is_same_grant && !is_dead {
-            // In another place; the store may hold a newer token of it.
-            let is_same_application = existing.application == fresh.application;
+            // In another region or application; the store may hold a newer token of it.
+            let is_same_application = existing.application == consent.application;
             Credential {
-                region: fresh.region,
-                application: fresh.application.clone(),
-                consented_at: fresh.consented_at.or(existing.consented_at),
+                region,
+                application: consent.application,
+                consented_at: consent.consented_at.or(existing.consented_at),
                 access_token: existing.access_token.clone().filter(|_| is_same_application),
-                updated_at: fresh.updated_at,
+                updated_at: self.now,
                 ..existing.clone()
             }
         } else {
             consent.replacing(&entry.alias, Some(existing), self.now)
         };
-        applied(Outcome::Replaced, differences, Some(record))
-    }
-
-    /// Whether `token` is the account's grant, or one that it has come from.
-    fn is_same_grant(&self, existing: &Credential, token: &Secret) -> bool {
-        let is_seed = |seed: &String| *seed == fingerprint(token);
-        existing.refresh_token == *token
-            || existing.previous_refresh_token.as_ref() == Some(token)
-            || existing.seed.as_ref().is_some_and(is_seed)
+        applied(ImportOutcome::Replaced, differences, Some(record))
     }
 
     /// The consent of `entry`, in the place of the existing one if it names none.
-    fn consent(&self, entry: &Entry, existing: Option<&Credential>) -> anyhow::Result<Consent> {
+    fn consent(
+        &self,
+        entry: &ImportEntry,
+        existing: Option<&Credential>,
+    ) -> anyhow::Result<Consent> {
         let region = entry.region.or(existing.map(|record| record.region));
         let region = region.context("it names no region: say --region na, eu or fe")?;
         let application = entry.application.as_ref();
@@ -180,12 +182,15 @@ impl Importer {
     }
 }
 
+/// Whether `token` is the account's grant, or one that it has come from.
+fn is_same_grant(existing: &Credential, token: &Secret) -> bool {
+    existing.refresh_token == *token
+        || existing.previous_refresh_token.as_ref() == Some(token)
+        || existing.seed.as_ref().is_some_and(|seed| *seed == fingerprint(token))
+}
+
 /// What `fresh` has otherwise than the store.
-fn differences(
-    existing: &Credential,
-    fresh: &Credential,
-    is_same_grant: bool,
-) -> Vec<&'static str> {
+fn differences(existing: &Credential, fresh: &Consent, is_same_grant: bool) -> Vec<&'static str> {
     let consented_at = fresh.consented_at;
     let found = [
         (!is_same_grant, "another refresh token"),

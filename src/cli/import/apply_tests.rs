@@ -4,7 +4,6 @@ use super::super::plan::tests::config;
 use super::*;
 use crate::{
     audit::Audit,
-    id::Region,
     store::{Store, StoredAccessToken, fingerprint},
 };
 
@@ -20,8 +19,8 @@ fn importer(replace: bool) -> Importer {
     }
 }
 
-fn entry(token: &str) -> Entry {
-    Entry {
+fn entry(token: &str) -> ImportEntry {
+    ImportEntry {
         line: None,
         alias: "acme".parse().expect("an alias"),
         refresh_token: Secret::from(token),
@@ -58,7 +57,7 @@ fn access_token() -> StoredAccessToken {
     StoredAccessToken { token: Secret::from("Atza|x"), issued_at: NOW, expires_at: NOW + 60 }
 }
 
-fn decided(replace: bool, entry: &Entry, existing: &Credential) -> Applied {
+fn decided(replace: bool, entry: &ImportEntry, existing: &Credential) -> Applied {
     importer(replace).decide(entry, Some(existing)).expect("decided")
 }
 
@@ -70,7 +69,7 @@ fn a_new_account_is_added_with_the_access_token_that_lives() {
     let importer = importer(false);
     let applied = importer.decide(&entry, None).expect("decided");
     let record = applied.record.expect("a record");
-    assert_eq!(applied.outcome, Outcome::Added);
+    assert_eq!(applied.outcome, ImportOutcome::Added);
     assert_eq!((record.access_token, record.generation), (Some(access_token()), 1));
     assert_eq!((record.consented_at, record.updated_at), (Some(3), NOW));
     assert_eq!(record.seed.expect("a seed"), fingerprint(&"one".into()));
@@ -100,11 +99,11 @@ fn the_same_grant_is_unchanged_however_often_it_was_rotated() {
     let mut existing = existing("one");
     for token in ["one", "older"] {
         let applied = importer.decide(&entry(token), Some(&existing)).expect("decided");
-        assert_eq!((applied.outcome, applied.record), (Outcome::Unchanged, None), "{token}");
+        assert_eq!((applied.outcome, applied.record), (ImportOutcome::Unchanged, None), "{token}");
     }
     existing.seed = Some(fingerprint(&"first".into()));
     let applied = importer.decide(&entry("first"), Some(&existing)).expect("decided");
-    assert_eq!((applied.outcome, applied.record), (Outcome::Unchanged, None));
+    assert_eq!((applied.outcome, applied.record), (ImportOutcome::Unchanged, None));
 }
 
 #[test]
@@ -118,7 +117,7 @@ fn what_differs_is_kept_and_named() {
         (moved, vec!["another region", "another application", "another day of consent"]),
     ] {
         let applied = decided(false, &entry, &existing("one"));
-        assert_eq!((applied.outcome, applied.record), (Outcome::Differs, None));
+        assert_eq!((applied.outcome, applied.record), (ImportOutcome::Differs, None));
         assert_eq!(applied.notes, notes);
     }
 }
@@ -147,7 +146,7 @@ fn another_grant_replaces_and_keeps_the_old_one_to_fall_back_on() {
 #[test]
 fn a_dead_grant_is_tried_again_only_when_told() {
     let dead = Credential { reauthorization_required: true, ..existing("one") };
-    assert_eq!(decided(false, &entry("one"), &dead).outcome, Outcome::Unchanged);
+    assert_eq!(decided(false, &entry("one"), &dead).outcome, ImportOutcome::Unchanged);
     let record = decided(true, &entry("one"), &dead).record.expect("a record");
     assert!(!record.reauthorization_required && record.previous_refresh_token.is_none());
 }
@@ -159,17 +158,17 @@ fn to_move_a_grant_takes_no_newer_token_from_it() {
     let applied = decided(true, &entry, &existing("one"));
     let mut expected = Credential { region: Region::Eu, updated_at: NOW, ..existing("one") };
     expected.epoch = applied.record.as_ref().expect("a record").epoch;
-    assert_eq!((applied.outcome, applied.record), (Outcome::Replaced, Some(expected)));
+    assert_eq!((applied.outcome, applied.record), (ImportOutcome::Replaced, Some(expected)));
 }
 
 #[test]
 fn an_account_without_a_region_or_application_is_refused_unless_the_store_knows() {
     let importer = importer(false);
-    let nowhere = Entry { region: None, ..entry("one") };
+    let nowhere = ImportEntry { region: None, ..entry("one") };
     let error = importer.decide(&nowhere, None).expect_err("refused").to_string();
     assert_eq!(error, "it names no region: say --region na, eu or fe");
     let applied = importer.decide(&nowhere, Some(&existing("one"))).expect("decided");
-    assert_eq!((applied.outcome, applied.fresh.region), (Outcome::Unchanged, Region::Na));
+    assert_eq!((applied.outcome, applied.region), (ImportOutcome::Unchanged, Region::Na));
     let third = Credential { application: "third".to_owned(), ..existing("one") };
     let error = importer.decide(&entry("one"), Some(&third)).expect_err("refused").to_string();
     assert!(error.ends_with("configured: default, second"), "{error}");
@@ -180,7 +179,7 @@ async fn a_dry_run_saves_nothing() {
     let mut importer = importer(false);
     importer.dry_run = true;
     let applied = importer.apply(&entry("one")).await.expect("applied");
-    assert_eq!(applied.outcome, Outcome::Added);
+    assert_eq!(applied.outcome, ImportOutcome::Added);
     assert!(importer.grants.store().grants().await.expect("listed").is_empty());
     importer.dry_run = false;
     importer.apply(&entry("one")).await.expect("applied");

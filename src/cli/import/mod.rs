@@ -28,7 +28,7 @@ use anyhow::{Context as _, bail};
 use apply::Importer;
 use clap::CommandFactory;
 use record::RecordReader;
-use report::{ImportReport, Outcome, Record};
+use report::{ImportOutcome, ImportRecord, ImportReport};
 pub(super) use source::secret_variables;
 use source::{Source, SourceKind};
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
@@ -93,7 +93,7 @@ impl Import {
         let (report, recorded) = block_on(self.import(context, config, store, source))??;
         print(if self.json { report.json() } else { report.text() })?;
         eprint!("{}", report.remarks(!self.json));
-        match report.count(Outcome::Rejected) {
+        match report.count(ImportOutcome::Rejected) {
             0 => recorded.context("cannot record that the import ended"),
             rejected => bail!("{rejected} of {} records were rejected", report.records.len()),
         }
@@ -146,7 +146,8 @@ impl Import {
             now,
         };
         let mut advice = Advice::new(source.prefix, &source.raws);
-        let mut records: Vec<Record> = source.raws.iter().map(|raw| reading.read(raw)).collect();
+        let mut records: Vec<ImportRecord> =
+            source.raws.iter().map(|raw| reading.read(raw)).collect();
         plan::settle_duplicates(&mut records);
         let region = self.region.or(source.region);
         for record in &mut records {
@@ -158,7 +159,7 @@ impl Import {
                     if why == plan::UNKNOWN_CLIENT {
                         advice.of_unknown_client(entry);
                     }
-                    record.end(Outcome::Rejected, why);
+                    record.end(ImportOutcome::Rejected, why);
                 }
             }
         }
@@ -168,7 +169,7 @@ impl Import {
         let importer = Importer { grants, config, replace, dry_run, now };
         Arc::new(importer).apply_all(&mut records).await;
         let report = ImportReport { records, source: source.kind.name(), dry_run, advice };
-        let changes = report.count(Outcome::Added) + report.count(Outcome::Replaced);
+        let changes = report.count(ImportOutcome::Added) + report.count(ImportOutcome::Replaced);
         let entry = audit::Entry::new(Actor::cli(), Action::Import).about(&report.source);
         let recorded = match changes > 0 && !dry_run {
             true => audit.write(entry.count(changes as u64)).await,

@@ -1,8 +1,8 @@
 //! Finds each account's region and application, and that no two records claim one alias.
 
 use super::{
-    record::Entry,
-    report::{Outcome, Record},
+    record::ImportEntry,
+    report::{ImportOutcome, ImportRecord},
 };
 use crate::{
     cli::table::configured,
@@ -18,7 +18,7 @@ pub(super) const UNKNOWN_CLIENT: &str =
 
 /// Leaves out a record that is there twice, and both of two that differ and have one alias: which
 /// of them is right cannot be known.
-pub(super) fn settle_duplicates(records: &mut [Record]) {
+pub(super) fn settle_duplicates(records: &mut [ImportRecord]) {
     let mut first: HashMap<AccountId, usize> = HashMap::new();
     let mut colliding = Vec::new();
     for index in 0..records.len() {
@@ -30,7 +30,7 @@ pub(super) fn settle_duplicates(records: &mut [Record]) {
         };
         if is_same(entry, other) {
             let note = other.line.map(|line| format!("the same as line {line}"));
-            records[index].end(Outcome::Unchanged, note.unwrap_or_default());
+            records[index].end(ImportOutcome::Unchanged, note.unwrap_or_default());
         } else {
             colliding.extend([(first_index, entry.line), (index, other.line)]);
         }
@@ -39,11 +39,11 @@ pub(super) fn settle_duplicates(records: &mut [Record]) {
         let line = other.map(|line| format!(" (line {line})")).unwrap_or_default();
         let why =
             format!("another record that differs has the same alias{line}: give each its own");
-        records[index].end(Outcome::Rejected, why);
+        records[index].end(ImportOutcome::Rejected, why);
     }
 }
 
-fn is_same(a: &Entry, b: &Entry) -> bool {
+fn is_same(a: &ImportEntry, b: &ImportEntry) -> bool {
     a.refresh_token == b.refresh_token
         && (a.region, a.consented_at) == (b.region, b.consented_at)
         && (&a.application, &a.client_id) == (&b.application, &b.client_id)
@@ -52,7 +52,7 @@ fn is_same(a: &Entry, b: &Entry) -> bool {
 /// Puts into `entry` the region and the application that the record, the flags and the
 /// configuration give it together. None: that of the account in the store, else the default.
 pub(super) fn resolve(
-    entry: &mut Entry,
+    entry: &mut ImportEntry,
     config: &Config,
     default_region: Option<Region>,
     default_application: Option<&str>,

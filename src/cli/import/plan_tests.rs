@@ -19,8 +19,8 @@ pub(in crate::cli::import) fn config() -> Config {
     load::load(&options).expect("it is right").config
 }
 
-fn entry(alias: &str, client_id: Option<&str>) -> Entry {
-    Entry {
+fn entry(alias: &str, client_id: Option<&str>) -> ImportEntry {
+    ImportEntry {
         line: Some(1),
         alias: alias.parse().expect("an alias"),
         refresh_token: Secret::from("Atzr|x"),
@@ -59,32 +59,32 @@ fn a_grant_goes_to_the_application_of_its_client_id_and_to_no_other() {
 #[test]
 fn the_configuration_wins_over_a_flag_and_refuses_another_record() {
     let config = config();
-    let region = |mut entry: Entry| {
+    let region = |mut entry: ImportEntry| {
         resolve(&mut entry, &config, Some(Region::Na), None).ok().and(entry.region)
     };
     assert_eq!(region(entry("shop", None)), Some(Region::Na));
-    let japan = Entry { region: Some(Region::Fe), ..entry("shop", None) };
+    let japan = ImportEntry { region: Some(Region::Fe), ..entry("shop", None) };
     assert_eq!(region(japan.clone()), Some(Region::Fe));
     assert_eq!(region(entry("acme", None)), Some(Region::Eu));
-    assert_eq!(region(Entry { alias: "acme".parse().expect("an alias"), ..japan }), None);
+    assert_eq!(region(ImportEntry { alias: "acme".parse().expect("an alias"), ..japan }), None);
     for (application, is_right) in [("second", true), ("default", false), ("none", false)] {
-        let named = Entry { application: Some(application.into()), ..entry("acme", None) };
+        let named = ImportEntry { application: Some(application.into()), ..entry("acme", None) };
         assert_eq!(region(named).is_some(), is_right, "{application}");
     }
 }
 
 #[test]
 fn of_two_entries_for_one_alias_none_is_taken_unless_they_are_the_same() {
-    let (one, again) = (entry("acme", None), Entry { line: Some(2), ..entry("acme", None) });
-    let other = Entry { refresh_token: "Atzr|y".into(), line: Some(3), ..again.clone() };
-    let settled = |entries: [Option<Entry>; 3]| {
-        let mut records = entries.map(|entry| Record { entry, ..Record::default() });
+    let (one, again) = (entry("acme", None), ImportEntry { line: Some(2), ..entry("acme", None) });
+    let other = ImportEntry { refresh_token: "Atzr|y".into(), line: Some(3), ..again.clone() };
+    let settled = |entries: [Option<ImportEntry>; 3]| {
+        let mut records = entries.map(|entry| ImportRecord { entry, ..ImportRecord::default() });
         settle_duplicates(&mut records);
         records.map(|record| (record.entry.is_some(), record.outcome, record.note))
     };
     let [first, none, same] = settled([Some(one.clone()), None, Some(again)]);
     assert!(first.0 && !none.0 && !same.0);
-    assert_eq!((same.1, same.2.as_str()), (Outcome::Unchanged, "the same as line 1"));
+    assert_eq!((same.1, same.2.as_str()), (ImportOutcome::Unchanged, "the same as line 1"));
     let [first, beside, last] = settled([Some(one), Some(entry("shop", None)), Some(other)]);
     assert!(!first.0 && beside.0 && !last.0);
     assert!(first.2.contains("(line 3)") && last.2.contains("(line 1)"), "{first:?} {last:?}");

@@ -2,7 +2,7 @@
 
 use super::{
     fernet::{self, FernetKeys},
-    report::Record,
+    report::ImportRecord,
 };
 use crate::{
     cli::{access::PLACEHOLDER, day},
@@ -115,7 +115,7 @@ impl Raw {
 
 /// One account, every value checked.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(super) struct ImportEntry {
     pub(super) line: Option<usize>,
     pub(super) alias: AccountId,
     pub(super) refresh_token: Secret,
@@ -146,12 +146,12 @@ pub(super) struct RecordReader<'a> {
 
 impl RecordReader<'_> {
     /// Checks one record; its entry is missing if it is rejected.
-    pub(super) fn read(&self, raw: &Raw) -> Record {
+    pub(super) fn read(&self, raw: &Raw) -> ImportRecord {
         let flag = self.account.map(AccountId::as_str);
         let name = raw.text("account").or(raw.key.as_deref()).or(flag).or(self.unnamed);
         // A name that is a secret in the wrong column is never shown.
         let shown = name.filter(|name| !is_secret(raw, name)).map(str::to_owned);
-        let mut record = Record { line: raw.line, name: shown, ..Record::default() };
+        let mut record = ImportRecord { line: raw.line, name: shown, ..ImportRecord::default() };
         let read = match (&raw.broken, name) {
             (Some(why), _) => Err(anyhow!(why.clone())),
             (_, None) => {
@@ -172,7 +172,7 @@ impl RecordReader<'_> {
 
     /// # Errors
     /// A clause that quotes nothing of the record but checked names.
-    fn entry(&self, raw: &Raw, name: &str) -> anyhow::Result<Entry> {
+    fn entry(&self, raw: &Raw, name: &str) -> anyhow::Result<ImportEntry> {
         ensure!(
             !is_secret(raw, name),
             "its account name looks like a secret, and is not shown: are columns swapped?"
@@ -215,7 +215,7 @@ impl RecordReader<'_> {
                  with Amazon began (2013)",
             )
         });
-        Ok(Entry {
+        Ok(ImportEntry {
             line: raw.line,
             alias,
             refresh_token,

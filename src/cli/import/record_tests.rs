@@ -11,7 +11,7 @@ fn raw(values: &[(&str, &str)]) -> Raw {
     raw
 }
 
-fn read_with(values: &[(&str, &str)], account: Option<&str>) -> Record {
+fn read_with(values: &[(&str, &str)], account: Option<&str>) -> ImportRecord {
     let known = BTreeSet::from(["shop".parse().expect("an alias")]);
     let account = account.map(|alias| alias.parse().expect("an alias"));
     let account = account.as_ref();
@@ -19,7 +19,7 @@ fn read_with(values: &[(&str, &str)], account: Option<&str>) -> Record {
 }
 
 /// Reads an account `acme` with a refresh token and `more`; else why not.
-fn acme(more: &[(&str, &str)]) -> Result<Entry, String> {
+fn acme(more: &[(&str, &str)]) -> Result<ImportEntry, String> {
     let base = [("account", "acme"), ("refresh_token", "Atzr|CANARY")];
     let kept = base.into_iter().filter(|(name, _)| more.iter().all(|(other, _)| other != name));
     let record = read_with(&kept.chain(more.iter().copied()).collect::<Vec<_>>(), None);

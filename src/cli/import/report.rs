@@ -1,6 +1,6 @@
 //! The report: a row for each record, and a bar while it runs. Shows no secret.
 
-use super::{advice::Advice, record::Entry};
+use super::{advice::Advice, record::ImportEntry};
 use crate::cli::table::table;
 use serde::Serialize;
 use serde_json::json;
@@ -18,7 +18,7 @@ const BAR_WIDTH: usize = 40;
 /// What became of a record, in the order in which they are counted out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Outcome {
+pub(super) enum ImportOutcome {
     Added,
     Replaced,
     Unchanged,
@@ -29,16 +29,16 @@ pub(super) enum Outcome {
     Rejected,
 }
 
-/// In the order of [`Outcome`].
+/// In the order of [`ImportOutcome`].
 const OUTCOMES: [&str; 5] = ["added", "replaced", "unchanged", "differs", "rejected"];
 
 /// One record on its way, and its row in the report.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Record {
+pub(super) struct ImportRecord {
     pub(super) line: Option<usize>,
     pub(super) name: Option<String>,
     pub(super) account: Option<String>,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: ImportOutcome,
     pub(super) region: Option<&'static str>,
     pub(super) application: Option<String>,
     pub(super) profile_id: Option<String>,
@@ -46,15 +46,15 @@ pub(super) struct Record {
     pub(super) note: String,
     /// Present until it is decided what becomes of the record.
     #[serde(skip)]
-    pub(super) entry: Option<Entry>,
+    pub(super) entry: Option<ImportEntry>,
 }
 
 fn some_text<S: serde::Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> {
     Some(text).filter(|text| !text.is_empty()).serialize(to)
 }
 
-impl Record {
-    pub(super) fn end(&mut self, outcome: Outcome, note: String) {
+impl ImportRecord {
+    pub(super) fn end(&mut self, outcome: ImportOutcome, note: String) {
         (self.outcome, self.note, self.entry) = (outcome, note, None);
     }
 
@@ -72,7 +72,7 @@ impl Record {
 
 /// The whole report.
 pub(super) struct ImportReport {
-    pub(super) records: Vec<Record>,
+    pub(super) records: Vec<ImportRecord>,
     pub(super) source: String,
     pub(super) dry_run: bool,
     pub(super) advice: Advice,
@@ -80,13 +80,13 @@ pub(super) struct ImportReport {
 
 impl ImportReport {
     /// How many records became `outcome`.
-    pub(super) fn count(&self, outcome: Outcome) -> usize {
+    pub(super) fn count(&self, outcome: ImportOutcome) -> usize {
         self.records.iter().filter(|record| record.outcome == outcome).count()
     }
 
     fn counts(&self) -> impl Iterator<Item = (&'static str, usize)> {
         OUTCOMES.iter().enumerate().map(|(index, name)| {
-            let is_it = |record: &&Record| record.outcome as usize == index;
+            let is_it = |record: &&ImportRecord| record.outcome as usize == index;
             (*name, self.records.iter().filter(is_it).count())
         })
     }
@@ -94,7 +94,7 @@ impl ImportReport {
     /// The records as a table.
     pub(super) fn text(&self) -> String {
         let mut cells = vec![["LINE", "ACCOUNT", "OUTCOME", "REGION", "NOTE"].map(str::to_owned)];
-        cells.extend(self.records.iter().map(Record::cells));
+        cells.extend(self.records.iter().map(ImportRecord::cells));
         table(&cells)
     }
 
