@@ -13,7 +13,7 @@ pub use hooks::{Dropped, HookMetrics, HookOutcome};
 pub use worker::{Limit, ReplayOutcome, Upstream401, WorkerMetrics};
 
 use crate::{account::AccountView, config};
-use encode::{Exposition, Kind};
+use encode::{Exposition, MetricKind};
 use parking_lot::Mutex;
 use std::{
     array,
@@ -143,7 +143,7 @@ impl Metrics {
         self.render_tokens(&mut page);
         self.render_accounts(&mut page, accounts);
         self.hooks.render(&mut page);
-        page.family("adsproxy_build_info", "The running build.", Kind::Gauge);
+        page.family("adsproxy_build_info", "The running build.", MetricKind::Gauge);
         page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
         process::render(&mut page);
         page.finish()
@@ -154,7 +154,7 @@ impl Metrics {
         let sum = |cell: &dyn Fn(&WorkerMetrics) -> &AtomicU64| -> u64 {
             workers.iter().map(|worker| cell(worker).load(Relaxed)).sum()
         };
-        page.family("adsproxy_requests_total", "Answered requests.", Kind::Counter);
+        page.family("adsproxy_requests_total", "Answered requests.", MetricKind::Counter);
         for (index, class) in CODE_CLASSES.iter().enumerate() {
             page.sample(&[("code_class", class)], sum(&|worker| &worker.requests[index]));
         }
@@ -162,36 +162,40 @@ impl Metrics {
         workers.iter().for_each(|worker| duration.add(&worker.duration));
         let help = "From a request's head to the end of its answer.";
         page.histogram("adsproxy_request_duration_seconds", help, &duration);
-        page.family("adsproxy_in_flight_requests", "Requests under way.", Kind::Gauge);
+        page.family("adsproxy_in_flight_requests", "Requests under way.", MetricKind::Gauge);
         page.sample(&[], sum(&|worker| &worker.in_flight));
-        page.family("adsproxy_upstream_401_total", "Answers 401 from Amazon.", Kind::Counter);
+        page.family("adsproxy_upstream_401_total", "Answers 401 from Amazon.", MetricKind::Counter);
         for &class in Upstream401::ALL {
             let value = sum(&|worker| &worker.upstream_401[class as usize]);
             page.sample(&[("class", class.as_str())], value);
         }
-        page.family("adsproxy_replays_total", "Replays after a 401.", Kind::Counter);
+        page.family("adsproxy_replays_total", "Replays after a 401.", MetricKind::Counter);
         for &outcome in ReplayOutcome::ALL {
             let value = sum(&|worker| &worker.replays[outcome as usize]);
             page.sample(&[("outcome", outcome.as_str())], value);
         }
         let name = "adsproxy_redacted_responses_total";
-        page.family(name, "Error responses that quoted an access token.", Kind::Counter);
+        page.family(name, "Error responses that quoted an access token.", MetricKind::Counter);
         page.sample(&[], sum(&|worker| &worker.redacted));
-        page.family("adsproxy_limit_hits_total", "How often a limit was hit.", Kind::Counter);
+        page.family("adsproxy_limit_hits_total", "How often a limit was hit.", MetricKind::Counter);
         for &limit in Limit::ALL {
             let value = sum(&|worker| &worker.limits[limit as usize]);
             page.sample(&[("limit", limit.as_str())], value);
         }
         page.sample(&[("limit", "lwa_concurrency")], self.lwa_waits.load(Relaxed));
-        page.family("adsproxy_connections", "Open connections of callers.", Kind::Gauge);
+        page.family("adsproxy_connections", "Open connections of callers.", MetricKind::Gauge);
         page.sample(&[], sum(&|worker| &worker.connections));
         let name = "adsproxy_upstream_connections_opened_total";
-        page.family(name, "Connections opened to Amazon.", Kind::Counter);
+        page.family(name, "Connections opened to Amazon.", MetricKind::Counter);
         page.sample(&[], sum(&|worker| &worker.upstream_connections));
     }
 
     fn render_tokens(&self, page: &mut Exposition) {
-        page.family("adsproxy_token_refresh_total", "Refreshed access tokens.", Kind::Counter);
+        page.family(
+            "adsproxy_token_refresh_total",
+            "Refreshed access tokens.",
+            MetricKind::Counter,
+        );
         for &trigger in Trigger::ALL {
             for &outcome in RefreshOutcome::ALL {
                 let value = self.refreshes[trigger as usize][outcome as usize].load(Relaxed);
@@ -203,28 +207,28 @@ impl Metrics {
         let duration = self.refresh_duration.lock();
         page.histogram("adsproxy_token_refresh_duration_seconds", help, &duration);
         drop(duration);
-        page.family("adsproxy_store_write_total", "Writes to the store.", Kind::Counter);
+        page.family("adsproxy_store_write_total", "Writes to the store.", MetricKind::Counter);
         for (outcome, count) in ["succeeded", "failed"].iter().zip(&self.store_writes) {
             page.sample(&[("outcome", outcome)], count.load(Relaxed));
         }
-        page.family("adsproxy_audit_write_total", "Entries of the audit log.", Kind::Counter);
+        page.family("adsproxy_audit_write_total", "Entries of the audit log.", MetricKind::Counter);
         for (outcome, count) in ["succeeded", "failed"].iter().zip(&self.audit_writes) {
             page.sample(&[("outcome", outcome)], count.load(Relaxed));
         }
-        page.family("adsproxy_log_dropped_total", "Lost log lines.", Kind::Counter);
+        page.family("adsproxy_log_dropped_total", "Lost log lines.", MetricKind::Counter);
         page.sample(&[], self.log_dropped.load(Relaxed));
     }
 
     fn render_accounts(&self, page: &mut Exposition, accounts: &[AccountView]) {
         let labelled = &accounts[..accounts.len().min(self.account_labels_max)];
         let help = "Until the access token expires.";
-        page.family("adsproxy_token_expiry_seconds", help, Kind::Gauge);
+        page.family("adsproxy_token_expiry_seconds", help, MetricKind::Gauge);
         for status in labelled {
             if let Some(expires_in) = status.expires_in {
                 page.sample(&[("account", status.account.as_str())], expires_in.as_secs());
             }
         }
-        page.family("adsproxy_grant_state", "1 for the account's state.", Kind::Gauge);
+        page.family("adsproxy_grant_state", "1 for the account's state.", MetricKind::Gauge);
         for status in labelled {
             page.sample(
                 &[("account", status.account.as_str()), ("state", status.state.as_str())],
@@ -232,7 +236,7 @@ impl Metrics {
             );
         }
         let help = "Until the grant ends, in whole days; only if its consent is dated.";
-        page.family("adsproxy_grant_expiry_seconds", help, Kind::Gauge);
+        page.family("adsproxy_grant_expiry_seconds", help, MetricKind::Gauge);
         for status in labelled {
             if let Some(days) = status.consent_days_left {
                 let seconds = days.max(0).saturating_mul(86_400);
@@ -240,10 +244,10 @@ impl Metrics {
             }
         }
         let help = "Accounts whose newest record is in memory only: the store is degraded.";
-        page.family("adsproxy_store_unsaved_records", help, Kind::Gauge);
+        page.family("adsproxy_store_unsaved_records", help, MetricKind::Gauge);
         page.sample(&[], accounts.iter().filter(|status| status.is_unsaved).count() as u64);
         let help = "Accounts without series of their own (metrics.account_labels_max).";
-        page.family("adsproxy_accounts_beyond_label_cap", help, Kind::Gauge);
+        page.family("adsproxy_accounts_beyond_label_cap", help, MetricKind::Gauge);
         page.sample(&[], (accounts.len() - labelled.len()) as u64);
     }
 }

@@ -21,18 +21,20 @@ const FILE_NAME: &str = "control.sock";
 
 /// A place where the socket may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct ControlSocket {
     pub(crate) path: PathBuf,
     /// The directory belongs to one store; else to all programs of a user.
     pub(crate) is_of_store: bool,
 }
 
 /// Where the socket may be, best place first. `runtime` is `$XDG_RUNTIME_DIR`.
-pub(crate) fn places(config: &Config, runtime: Option<&Path>) -> Vec<Place> {
+pub(crate) fn places(config: &Config, runtime: Option<&Path>) -> Vec<ControlSocket> {
     let store = (config.store.kind != StoreKind::Memory).then_some(config.store.path.as_path());
     let runtime = runtime.filter(|path| path.is_absolute());
-    let place =
-        |directory: &Path, is_of_store| Place { path: directory.join(FILE_NAME), is_of_store };
+    let place = |directory: &Path, is_of_store| ControlSocket {
+        path: directory.join(FILE_NAME),
+        is_of_store,
+    };
     let store = store.map(|directory| place(directory, true));
     store.into_iter().chain(runtime.map(|directory| place(directory, false))).collect()
 }
@@ -45,7 +47,7 @@ pub(crate) fn runtime_directory() -> Option<PathBuf> {
 /// Binds the first place that can be. Without one the server serves all the same: commands then
 /// work beside it.
 pub(super) fn bind(config: &Config) -> Option<(StdListener, SocketFile)> {
-    for Place { path, .. } in places(config, runtime_directory().as_deref()) {
+    for ControlSocket { path, .. } in places(config, runtime_directory().as_deref()) {
         let shown = path.display();
         match unix_listener(&path, Mode::from_raw_mode(0o600)) {
             Ok(bound) => {

@@ -6,7 +6,7 @@
 
 use super::{
     Config,
-    problem::{Excerpt, Place, Problem, is_secret_name},
+    problem::{ConfigProblem, Excerpt, Provenance, is_secret_name},
 };
 use serde::Deserialize;
 use std::{borrow::Cow, ops::Range, path::PathBuf};
@@ -39,7 +39,7 @@ pub(crate) struct Document<'i> {
     text: &'i str,
     root: DeTable<'i>,
     /// What did not come from the file, by the topmost key that it brought.
-    overlays: Vec<(KeyPath, Place)>,
+    overlays: Vec<(KeyPath, Provenance)>,
 }
 
 /// What could be read of a document.
@@ -47,7 +47,7 @@ pub(crate) struct Reading {
     /// Everything that was clean; none if there were too many problems to get that far.
     pub(crate) config: Option<Config>,
     /// What was not.
-    pub(crate) problems: Vec<Problem>,
+    pub(crate) problems: Vec<ConfigProblem>,
     /// The keys that are therefore missing from `config`.
     pub(crate) removed: Vec<KeyPath>,
 }
@@ -55,10 +55,10 @@ pub(crate) struct Reading {
 impl<'i> Document<'i> {
     /// Parses `text`, which came from `path`, if from a file. Parts that are no TOML are left out
     /// and reported.
-    pub(crate) fn parse(path: Option<PathBuf>, text: &'i str) -> (Self, Vec<Problem>) {
+    pub(crate) fn parse(path: Option<PathBuf>, text: &'i str) -> (Self, Vec<ConfigProblem>) {
         let (root, errors) = DeTable::parse_recoverable(text);
         let document = Self { path, text, root: root.into_inner(), overlays: Vec::new() };
-        let problems = errors.iter().take(PROBLEMS_MAX).map(|error| Problem {
+        let problems = errors.iter().take(PROBLEMS_MAX).map(|error| ConfigProblem {
             place: document.at(&[], error.span().unwrap_or_default()),
             message: error.message().to_owned(),
             help: None,
@@ -69,7 +69,7 @@ impl<'i> Document<'i> {
 
     /// Puts `value` at `keys`, in place of what is there. Does nothing if a key on the way is no
     /// table: that is an error of its own, found by `read`.
-    pub(crate) fn insert(&mut self, keys: &[String], value: DeValue<'i>, source: Place) {
+    pub(crate) fn insert(&mut self, keys: &[String], value: DeValue<'i>, source: Provenance) {
         let is_new = |depth: &usize| !self.contains(&keys[..*depth]);
         let topmost = (1..keys.len()).find(is_new).unwrap_or(keys.len());
         self.overlays.push((keys[..topmost].to_vec(), source));
@@ -98,12 +98,12 @@ impl<'i> Document<'i> {
     }
 
     /// The place of the value at `keys`; if there is none, of the innermost table it would be in.
-    pub(crate) fn place(&self, keys: &[&str]) -> Place {
+    pub(crate) fn place(&self, keys: &[&str]) -> Provenance {
         let (_, entries) = self.numbered();
         let above = entries.iter().filter(|(path, _)| begins_with(keys, path));
         match above.max_by_key(|(path, _)| path.len()) {
             Some((path, span)) => self.at(path, span.clone()),
-            None => Place::Whole(self.path.clone()),
+            None => Provenance::Whole(self.path.clone()),
         }
     }
 
@@ -121,9 +121,9 @@ impl<'i> Document<'i> {
             };
             let number = error.span().unwrap_or(NOWHERE).start;
             let Some((path, span)) = entries.get(number) else {
-                let place = Place::Whole(self.path.clone());
+                let place = Provenance::Whole(self.path.clone());
                 let message = without_values(error.message());
-                reading.problems.push(Problem { place, message, help: None });
+                reading.problems.push(ConfigProblem { place, message, help: None });
                 break;
             };
             let place = self.at(path, span.clone());
@@ -153,7 +153,7 @@ impl<'i> Document<'i> {
     }
 
     /// A place of the entry at `path`, which has `span` if it is in the file.
-    fn at(&self, path: &[String], span: Range<usize>) -> Place {
+    fn at(&self, path: &[String], span: Range<usize>) -> Provenance {
         if let Some((_, place)) = self.overlays.iter().rev().find(|(top, _)| path.starts_with(top))
         {
             return place.clone();
@@ -161,7 +161,7 @@ impl<'i> Document<'i> {
         let sensitive = path.first().is_some_and(|section| section != "token")
             && path.iter().any(|key| is_secret_name(key));
         let file = self.path.clone().unwrap_or_default();
-        Place::Line(Excerpt::new(file, self.text, span, sensitive))
+        Provenance::Line(Excerpt::new(file, self.text, span, sensitive))
     }
 
     /// A copy of the tree in which each key and value has its number among the entries as its span.
@@ -289,25 +289,30 @@ fn candidates(expected: &str) -> impl Iterator<Item = &str> {
     expected.split('`').skip(1).step_by(2).skip(1)
 }
 
-fn unknown(path: &KeyPath, place: Place, meant: Option<&KeyPath>, expected: &str) -> Problem {
+fn unknown(
+    path: &KeyPath,
+    place: Provenance,
+    meant: Option<&KeyPath>,
+    expected: &str,
+) -> ConfigProblem {
     let help = match (meant, &place) {
-        (Some(meant), Place::Variable(_)) => {
+        (Some(meant), Provenance::Variable(_)) => {
             format!("did you mean ADSPROXY_{}?", meant.join("__").to_ascii_uppercase())
         }
         (Some(meant), _) => format!("did you mean `{}`?", show(meant)),
         (None, _) => format!("known here: {}", candidates(expected).collect::<Vec<_>>().join(", ")),
     };
-    Problem { place, message: format!("unknown key `{}`", show(path)), help: Some(help) }
+    ConfigProblem { place, message: format!("unknown key `{}`", show(path)), help: Some(help) }
 }
 
 /// What follows a line break in the message of a check says what to do.
-fn misfit(path: &KeyPath, place: Place, message: &str) -> Problem {
+fn misfit(path: &KeyPath, place: Provenance, message: &str) -> ConfigProblem {
     let (message, help) = match message.split_once('\n') {
         Some((message, help)) => (message, Some(help.to_owned())),
         None => (message, None),
     };
     let message = format!("{}: {}", show(path), without_values(message));
-    Problem { place, message, help }
+    ConfigProblem { place, message, help }
 }
 
 /// A path as it would be written in TOML.

@@ -2,7 +2,7 @@
 
 use super::{
     document::{Document, KeyPath, fits},
-    problem::{Place, Problem, is_secret_name},
+    problem::{ConfigProblem, Provenance, is_secret_name},
 };
 use std::{borrow::Cow, collections::BTreeMap, fmt, path::PathBuf};
 use toml::{
@@ -113,16 +113,16 @@ impl Environment {
     }
 
     /// Lays the variables that are keys over `document`.
-    pub(crate) fn lay_over<'i>(&'i self, document: &mut Document<'i>) -> Vec<Problem> {
+    pub(crate) fn lay_over<'i>(&'i self, document: &mut Document<'i>) -> Vec<ConfigProblem> {
         let mut problems = Vec::new();
         for (name, value) in self.0.iter().filter(|(name, _)| is_key(name)) {
-            let place = Place::Variable(name.clone());
+            let place = Provenance::Variable(name.clone());
             let mut keys = path(name, document);
             let twin = format!("{name}_FILE");
             let value = if holds_secret(&keys, value) {
                 if self.0.contains_key(&twin) {
                     let message = format!("{twin} is set too; a secret has one source");
-                    problems.push(Problem { place: place.clone(), message, help: None });
+                    problems.push(ConfigProblem { place: place.clone(), message, help: None });
                 }
                 secret(&keys, "env", name)
             } else if let Some(base) = of_secret_file(&keys) {
@@ -173,12 +173,12 @@ impl Environment {
     }
 
     /// Variables that look like ours and mean nothing.
-    pub(crate) fn unknown(&self) -> Vec<Problem> {
+    pub(crate) fn unknown(&self) -> Vec<ConfigProblem> {
         let known = |name: &str| is_key(name) || KNOWN.contains(&name) || is_of_a_service(name);
         let unknown = self.0.keys().filter(|name| name.starts_with(PREFIX) && !known(name));
         unknown
-            .map(|name| Problem {
-                place: Place::Whole(None),
+            .map(|name| ConfigProblem {
+                place: Provenance::Whole(None),
                 message: format!(
                     "environment variable {name} is unknown and not used: a key is written \
                      ADSPROXY_SECTION__KEY"
@@ -239,7 +239,7 @@ fn plain<'i>(value: &'i str, keys: &[String]) -> DeValue<'i> {
 }
 
 fn insert<'i>(document: &mut Document<'i>, keys: [&str; 2], value: DeValue<'i>, name: &str) {
-    document.insert(&keys.map(str::to_owned), value, Place::Variable(name.to_owned()));
+    document.insert(&keys.map(str::to_owned), value, Provenance::Variable(name.to_owned()));
 }
 
 fn is_key(name: &str) -> bool {

@@ -3,12 +3,12 @@
 //! A flag beats the environment, the environment beats the file, the file beats the defaults.
 
 pub use super::environment::Environment;
-pub use super::problem::{Place, Problem};
+pub use super::problem::{ConfigProblem, Provenance};
 
 use super::{
     AdminAddress, Config, ProxyAddress,
     document::{Document, Reading},
-    validate::Check,
+    validate::Validation,
 };
 use crate::{
     provider::ads,
@@ -57,7 +57,7 @@ pub struct Loaded {
     /// What it says.
     pub config: Config,
     /// What is not wrong but unwise, in the order of the file.
-    pub warnings: Vec<Problem>,
+    pub warnings: Vec<ConfigProblem>,
     /// The environment variables that hold secrets, in use or not: no program that we start
     /// inherits them.
     pub secret_variables: BTreeSet<String>,
@@ -89,7 +89,7 @@ pub enum LoadError {
     },
     /// Everything that is wrong, in the order of the file.
     #[error("{} error{} in the configuration{}", .0.len(), if .0.len() == 1 { "" } else { "s" }, listed(.0))]
-    Invalid(Vec<Problem>),
+    Invalid(Vec<ConfigProblem>),
 }
 
 fn not_found(searched: &[PathBuf]) -> String {
@@ -101,7 +101,7 @@ fn not_found(searched: &[PathBuf]) -> String {
     text
 }
 
-fn listed(problems: &[Problem]) -> String {
+fn listed(problems: &[ConfigProblem]) -> String {
     problems.iter().map(|problem| format!("\n\n{problem}")).collect()
 }
 
@@ -137,11 +137,11 @@ pub fn parse(
         settle(&mut config, &document);
         let effective =
             toml::to_string(&config).expect("a table of texts, numbers and tables is valid TOML");
-        let mut check = Check::new(&document, environment, &removed);
+        let mut check = Validation::new(&document, environment, &removed);
         check.config(&mut config);
         problems.append(&mut check.problems);
         if problems.is_empty() {
-            let Check { mut warnings, secrets, mut secret_variables, .. } = check;
+            let Validation { mut warnings, secrets, mut secret_variables, .. } = check;
             warnings.extend(environment.unknown());
             warnings.sort_by(|a, b| a.place.cmp(&b.place));
             secret_variables.extend(environment.secret_names());
@@ -197,7 +197,7 @@ pub fn addresses(options: &Options) -> Result<Addresses, LoadError> {
     }
     let Reading { config, problems, removed } = document.read();
     let Some(mut config) = config else { return Err(LoadError::Invalid(problems)) };
-    let mut check = Check::new(&document, &options.environment, &removed);
+    let mut check = Validation::new(&document, &options.environment, &removed);
     let found = check.addresses(&mut config.listen);
     match (check.problems, removed.iter().any(|key| key[0] == "listen")) {
         (wrong, false) if wrong.is_empty() => Ok(found),
@@ -211,22 +211,22 @@ fn overlaid<'i>(
     text: &'i str,
     environment: &'i Environment,
     overrides: &'i [Override],
-) -> (Document<'i>, Vec<Problem>, Vec<Problem>) {
+) -> (Document<'i>, Vec<ConfigProblem>, Vec<ConfigProblem>) {
     let (mut document, syntax) = Document::parse(source, text);
     let problems = environment.lay_over(&mut document);
     for flag in overrides {
         let keys: Vec<String> = flag.key.iter().map(|&key| key.to_owned()).collect();
         let value = DeValue::String(flag.value.as_str().into());
-        document.insert(&keys, value, Place::Flag(flag.flag.to_owned()));
+        document.insert(&keys, value, Provenance::Flag(flag.flag.to_owned()));
     }
     (document, syntax, problems)
 }
 
 /// What is left of a line with a syntax error often has a second error that is none.
-fn on_a_line_of(syntax: &[Problem], misfit: &Problem) -> bool {
-    let line = |problem: &Problem| match &problem.place {
-        Place::Line(at) => Some(at.line),
-        Place::Variable(_) | Place::Flag(_) | Place::Whole(_) => None,
+fn on_a_line_of(syntax: &[ConfigProblem], misfit: &ConfigProblem) -> bool {
+    let line = |problem: &ConfigProblem| match &problem.place {
+        Provenance::Line(at) => Some(at.line),
+        Provenance::Variable(_) | Provenance::Flag(_) | Provenance::Whole(_) => None,
     };
     line(misfit).is_some() && syntax.iter().any(|error| line(error) == line(misfit))
 }

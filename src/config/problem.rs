@@ -4,9 +4,9 @@ use std::{fmt, path::PathBuf};
 
 /// One thing wrong with the configuration.
 #[derive(Debug, Clone)]
-pub struct Problem {
+pub struct ConfigProblem {
     /// Where it is.
-    pub place: Place,
+    pub place: Provenance,
     /// What is wrong; never holds a secret.
     pub message: String,
     /// What to do about it, one or more lines.
@@ -15,7 +15,7 @@ pub struct Problem {
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum Provenance {
     /// A place in the configuration file.
     Line(Excerpt),
     /// An environment variable.
@@ -157,19 +157,19 @@ fn hide_userinfo(chars: &[char], hidden: &mut [bool]) {
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ConfigProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::Line(at) => {
+            Provenance::Line(at) => {
                 write!(f, "{}:{}:{}: ", at.path.display(), at.line, at.column)?;
             }
-            Place::Variable(name) => write!(f, "environment variable {name}: ")?,
-            Place::Flag(flag) => write!(f, "{flag}: ")?,
-            Place::Whole(Some(path)) => write!(f, "{}: ", path.display())?,
-            Place::Whole(None) => {}
+            Provenance::Variable(name) => write!(f, "environment variable {name}: ")?,
+            Provenance::Flag(flag) => write!(f, "{flag}: ")?,
+            Provenance::Whole(Some(path)) => write!(f, "{}: ", path.display())?,
+            Provenance::Whole(None) => {}
         }
         f.write_str(&self.message)?;
-        if let Place::Line(at) = &self.place {
+        if let Provenance::Line(at) = &self.place {
             let number = at.line.to_string();
             let gutter = " ".repeat(number.len());
             // Tabs are kept, so that the caret is below the value on a terminal.
@@ -195,8 +195,8 @@ mod tests {
     fn shown(source: &str, part: &str, sensitive: bool) -> String {
         let start = source.rfind(part).unwrap();
         let span = start..start + part.len();
-        let place = Place::Line(Excerpt::new("p.toml".into(), source, span, sensitive));
-        Problem { place, message: "wrong".into(), help: None }.to_string()
+        let place = Provenance::Line(Excerpt::new("p.toml".into(), source, span, sensitive));
+        ConfigProblem { place, message: "wrong".into(), help: None }.to_string()
     }
 
     #[test]
@@ -251,8 +251,8 @@ mod tests {
 
     #[test]
     fn help_follows_line_by_line() {
-        let problem = Problem {
-            place: Place::Variable("ADSPROXY_A__B".into()),
+        let problem = ConfigProblem {
+            place: Provenance::Variable("ADSPROXY_A__B".into()),
             message: "wrong".into(),
             help: Some("add:\n[listen]".into()),
         };

@@ -105,9 +105,9 @@ with! {
 type Parse<T> = fn(&str) -> Result<T, String>;
 
 /// A text.
-struct Text<T>(Parse<T>);
+struct ParsedText<T>(Parse<T>);
 
-impl<T> de::Visitor<'_> for Text<T> {
+impl<T> de::Visitor<'_> for ParsedText<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -119,7 +119,7 @@ impl<T> de::Visitor<'_> for Text<T> {
     }
 }
 
-impl<'de, T> de::DeserializeSeed<'de> for Text<T> {
+impl<'de, T> de::DeserializeSeed<'de> for ParsedText<T> {
     type Value = T;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
@@ -145,7 +145,7 @@ impl<'de, T> de::Visitor<'de> for List<T> {
 
     fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = seq.next_element_seed(Text(self.0))? {
+        while let Some(item) = seq.next_element_seed(ParsedText(self.0))? {
             items.push(item);
         }
         Ok(items)
@@ -153,7 +153,7 @@ impl<'de, T> de::Visitor<'de> for List<T> {
 }
 
 fn text<'de, D: Deserializer<'de>, T>(deserializer: D, parse: Parse<T>) -> Result<T, D::Error> {
-    deserializer.deserialize_any(Text(parse))
+    deserializer.deserialize_any(ParsedText(parse))
 }
 
 fn list<'de, D: Deserializer<'de>, T>(

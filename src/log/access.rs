@@ -45,11 +45,11 @@ pub struct AccessLine<'a> {
 #[derive(Debug)]
 pub struct AccessLog {
     sink: Option<Arc<Sink>>,
-    state: RefCell<State>,
+    state: RefCell<AccessBuffer>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct AccessBuffer {
     buffer: Vec<u8>,
     lines: u64,
     stamp: Stamp,
@@ -59,7 +59,7 @@ impl AccessLog {
     /// A log that writes to `sink`, or nowhere.
     pub(super) fn new(sink: Option<Arc<Sink>>) -> Self {
         let buffer = Vec::with_capacity(if sink.is_some() { BLOCK_BYTES * 5 / 4 } else { 0 });
-        Self { sink, state: RefCell::new(State { buffer, ..State::default() }) }
+        Self { sink, state: RefCell::new(AccessBuffer { buffer, ..AccessBuffer::default() }) }
     }
 
     /// Adds a line.
@@ -90,7 +90,7 @@ impl Drop for AccessLog {
     }
 }
 
-impl State {
+impl AccessBuffer {
     fn hand_over(&mut self, sink: &Sink) {
         if self.lines > 0 {
             sink.swap(&mut self.buffer, self.lines);

@@ -26,14 +26,14 @@ const SPARE_BUFFERS: usize = 16;
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One or more whole lines.
-struct Block {
+struct LogBlock {
     bytes: Vec<u8>,
     lines: u64,
 }
 
 /// The sending side, shared by everybody who logs.
 pub(super) struct Sink {
-    queue: SyncSender<Block>,
+    queue: SyncSender<LogBlock>,
     queued: AtomicUsize,
     spare: Mutex<Vec<Vec<u8>>>,
     stopping: AtomicBool,
@@ -99,7 +99,7 @@ impl Sink {
     fn send(&self, bytes: Vec<u8>, lines: u64) {
         let len = bytes.len();
         let fits = self.queued.fetch_add(len, Ordering::Relaxed) < QUEUE_BYTES;
-        if !fits || self.queue.try_send(Block { bytes, lines }).is_err() {
+        if !fits || self.queue.try_send(LogBlock { bytes, lines }).is_err() {
             self.queued.fetch_sub(len, Ordering::Relaxed);
             self.dropped.fetch_add(lines, Ordering::Relaxed);
         }
@@ -131,7 +131,7 @@ impl Writer {
     }
 }
 
-fn run(sink: &Sink, blocks: &Receiver<Block>, mut out: impl Write) {
+fn run(sink: &Sink, blocks: &Receiver<LogBlock>, mut out: impl Write) {
     while let Ok(first) = blocks.recv() {
         let mut next = Some(first);
         while let Some(block) = next {

@@ -14,7 +14,7 @@ pub(super) struct Exposition {
 
 /// The type of a family.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Kind {
+pub(super) enum MetricKind {
     Counter,
     Gauge,
     Histogram,
@@ -22,11 +22,11 @@ pub(super) enum Kind {
 
 impl Exposition {
     /// Begins a family; samples that follow belong to it.
-    pub(super) fn family(&mut self, name: &'static str, help: &str, kind: Kind) {
+    pub(super) fn family(&mut self, name: &'static str, help: &str, kind: MetricKind) {
         let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
         };
         self.family = name;
         self.put(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
@@ -39,7 +39,7 @@ impl Exposition {
 
     /// Adds a whole histogram family of durations.
     pub(super) fn histogram(&mut self, name: &'static str, help: &str, histogram: &Histogram) {
-        self.family(name, help, Kind::Histogram);
+        self.family(name, help, MetricKind::Histogram);
         let mut count = 0;
         for (bound, bucket) in BOUNDS_MICROS.iter().zip(&histogram.buckets) {
             count += bucket;
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn label_values_are_escaped() {
         let mut page = Exposition::default();
-        page.family("x", "A test.", Kind::Gauge);
+        page.family("x", "A test.", MetricKind::Gauge);
         page.sample(&[("a", "q\" b\\ n\n"), ("b", "é")], 1);
         let expected = "# HELP x A test.\n# TYPE x gauge\nx{a=\"q\\\" b\\\\ n\\n\",b=\"é\"} 1\n";
         assert_eq!(page.finish(), expected);

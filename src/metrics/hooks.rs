@@ -1,7 +1,7 @@
 //! What became of events on their way to hooks.
 
 use super::{
-    encode::{Exposition, Kind},
+    encode::{Exposition, MetricKind},
     label,
 };
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -66,7 +66,7 @@ impl HookMetrics {
 
     pub(super) fn render(&self, page: &mut Exposition) {
         let name = "adsproxy_hook_deliveries_total";
-        page.family(name, "Attempts to deliver a message to a hook.", Kind::Counter);
+        page.family(name, "Attempts to deliver a message to a hook.", MetricKind::Counter);
         for &outcome in HookOutcome::ALL {
             let value = self.deliveries[outcome as usize].load(Relaxed);
             page.sample(&[("outcome", outcome.as_str())], value);
@@ -74,18 +74,18 @@ impl HookMetrics {
         page.family(
             "adsproxy_hook_dropped_total",
             "Messages to hooks that were lost.",
-            Kind::Counter,
+            MetricKind::Counter,
         );
         for &why in Dropped::ALL {
             page.sample(&[("reason", why.as_str())], self.dropped[why as usize].load(Relaxed));
         }
         let name = "adsproxy_hook_outbox_write_failures_total";
-        page.family(name, "Messages that the disk did not take.", Kind::Counter);
+        page.family(name, "Messages that the disk did not take.", MetricKind::Counter);
         page.sample(&[], self.write_failures.load(Relaxed));
-        page.family("adsproxy_hook_outbox_messages", "Messages that wait.", Kind::Gauge);
+        page.family("adsproxy_hook_outbox_messages", "Messages that wait.", MetricKind::Gauge);
         page.sample(&[], self.waiting.load(Relaxed));
         let name = "adsproxy_hook_dead_letters";
-        page.family(name, "Messages that were given up and are kept.", Kind::Gauge);
+        page.family(name, "Messages that were given up and are kept.", MetricKind::Gauge);
         page.sample(&[], self.dead_letters.load(Relaxed));
     }
 }

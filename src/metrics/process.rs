@@ -1,6 +1,6 @@
 //! The usual `process_*` metrics, from `/proc/self`; systems without it show none.
 
-use super::encode::{Exposition, Kind};
+use super::encode::{Exposition, MetricKind};
 use std::fs;
 
 /// Linux counts times for `/proc` in hundredths of a second on every architecture we build for.
@@ -10,26 +10,26 @@ const TICKS_PER_SECOND: f64 = 100.0;
 pub(super) fn render(page: &mut Exposition) {
     if let Some(bytes) = memory_bytes("VmRSS:") {
         let help = "Resident memory.";
-        page.family("process_resident_memory_bytes", help, Kind::Gauge);
+        page.family("process_resident_memory_bytes", help, MetricKind::Gauge);
         page.sample(&[], bytes);
     }
     if let Some(count) = open_fds() {
-        page.family("process_open_fds", "Open file descriptors.", Kind::Gauge);
+        page.family("process_open_fds", "Open file descriptors.", MetricKind::Gauge);
         page.sample(&[], count);
     }
     if let Some(count) = max_fds() {
-        page.family("process_max_fds", "Limit of open file descriptors.", Kind::Gauge);
+        page.family("process_max_fds", "Limit of open file descriptors.", MetricKind::Gauge);
         page.sample(&[], count);
     }
     let Some(stat) = fs::read_to_string("/proc/self/stat").ok() else { return };
     if let Some(seconds) = cpu_seconds(&stat) {
         let help = "User and system time.";
-        page.family("process_cpu_seconds_total", help, Kind::Counter);
+        page.family("process_cpu_seconds_total", help, MetricKind::Counter);
         page.sample(&[], seconds);
     }
     if let Some(seconds) = start_time(&stat) {
         let help = "Start of the process since 1970-01-01 UTC.";
-        page.family("process_start_time_seconds", help, Kind::Gauge);
+        page.family("process_start_time_seconds", help, MetricKind::Gauge);
         page.sample(&[], seconds);
     }
 }

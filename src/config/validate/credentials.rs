@@ -1,6 +1,6 @@
 //! Whose grants we hold and what opens them: applications, accounts, encryption keys.
 
-use super::Check;
+use super::Validation;
 use crate::{
     config::{
         Account, Application, CALLBACK_PATH, Config, DEFAULT_APPLICATION, Encryption,
@@ -24,7 +24,7 @@ const PASSPHRASE_MIN_CHARS: usize = 12;
 /// What a name may be.
 pub(super) const NAME: &str = "must be 1 to 64 letters, digits, '.', '_' or '-'";
 
-impl Check<'_> {
+impl Validation<'_> {
     /// `[lwa]` becomes the application of the default name.
     pub(super) fn applications(&mut self, config: &mut Config) {
         if config.lwa.is_none() && config.applications.is_empty() {

@@ -1,6 +1,6 @@
 //! Receivers of events.
 
-use super::{Check, credentials::NAME};
+use super::{Validation, credentials::NAME};
 use crate::{
     config::{
         Hook, HookTarget, Webhook,
@@ -20,7 +20,7 @@ const KEY_MIN_BYTES: usize = 24;
 /// The longest that one delivery may hold its slot.
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
 
-impl Check<'_> {
+impl Validation<'_> {
     pub(super) fn hooks(&mut self, hooks: &mut [Hook]) {
         let mut names = HashSet::new();
         for (index, hook) in hooks.iter_mut().enumerate() {

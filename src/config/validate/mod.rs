@@ -10,7 +10,7 @@ use super::{
     document::{Document, KeyPath, begins_with, show},
     environment::Environment,
     load::Addresses,
-    problem::Problem,
+    problem::ConfigProblem,
     secret_ref::{Exposed, open},
 };
 use crate::{secret::Secret, trusted_path};
@@ -31,21 +31,21 @@ const SOCKET_PATH_MAX: usize = 107;
 const AUDIT_MIN_BYTES: u64 = 4096;
 
 /// The violations so far, and what is needed to find more.
-pub(super) struct Check<'a> {
+pub(super) struct Validation<'a> {
     document: &'a Document<'a>,
     environment: &'a Environment,
     /// Keys already known to be wrong: what they lack is no new error.
     removed: &'a [KeyPath],
-    pub(super) problems: Vec<Problem>,
+    pub(super) problems: Vec<ConfigProblem>,
     /// What is not wrong but unwise.
-    pub(super) warnings: Vec<Problem>,
+    pub(super) warnings: Vec<ConfigProblem>,
     /// Every secret that could be fetched, by the key that refers to it.
     pub(super) secrets: BTreeMap<String, Vec<Secret>>,
     /// The variables that references name.
     pub(super) secret_variables: BTreeSet<String>,
 }
 
-impl<'a> Check<'a> {
+impl<'a> Validation<'a> {
     pub(super) fn new(
         document: &'a Document<'a>,
         environment: &'a Environment,
@@ -227,7 +227,7 @@ impl<'a> Check<'a> {
     /// Notes what is unwise about the value at `key`.
     fn warn(&mut self, key: &[&str], message: impl Display) {
         let message = format!("{}: {message}", show(key));
-        self.warnings.push(Problem { place: self.document.place(key), message, help: None });
+        self.warnings.push(ConfigProblem { place: self.document.place(key), message, help: None });
     }
 
     fn fail(&mut self, key: &[&str], message: impl Display) {
@@ -239,7 +239,7 @@ impl<'a> Check<'a> {
         if !self.removed.iter().any(|removed| begins_with(key, removed)) {
             let (place, help) = (self.document.place(key), help.map(str::to_owned));
             let message = format!("{}: {message}", show(key));
-            self.problems.push(Problem { place, message, help });
+            self.problems.push(ConfigProblem { place, message, help });
         }
     }
 
