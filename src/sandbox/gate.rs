@@ -21,10 +21,7 @@ impl RequestGate {
 
     /// Lets everything through that waits or will come.
     pub fn release(&self) {
-        self.0.send_modify(|passage| {
-            passage.held = false;
-            passage.admitted = 0;
-        });
+        self.0.send_modify(|passage| (passage.held, passage.admitted) = (false, 0));
     }
 
     /// Lets `count` requests through and goes on holding the others.
@@ -66,7 +63,7 @@ impl RequestGate {
     }
 }
 
-/// CallCounts a parked request, also when its connection goes away meanwhile.
+/// Counts a parked request, also when its connection goes away meanwhile.
 struct Parked<'a>(&'a RequestGate);
 
 impl<'a> Parked<'a> {

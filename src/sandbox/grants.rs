@@ -153,7 +153,11 @@ impl Lwa {
             profiles,
             is_revoked: false,
             generation: 0,
-            refresh_tokens: vec![IssuedRefreshToken::new(refresh, 0)],
+            refresh_tokens: vec![IssuedRefreshToken {
+                text: refresh.to_owned(),
+                dies: None,
+                came_with: 0,
+            }],
         };
         self.registry.lock().grants.insert(account.to_owned(), grant);
     }
@@ -334,7 +338,7 @@ impl AdvertiserGrant {
 
     fn add_refresh_token(&mut self, came_with: u64) -> String {
         let text = format!("Atzr|{}", random_text::<240>());
-        self.refresh_tokens.push(IssuedRefreshToken::new(&text, came_with));
+        self.refresh_tokens.push(IssuedRefreshToken { text: text.clone(), dies: None, came_with });
         text
     }
 
@@ -351,10 +355,6 @@ impl AdvertiserGrant {
 }
 
 impl IssuedRefreshToken {
-    fn new(text: &str, came_with: u64) -> Self {
-        Self { text: text.to_owned(), dies: None, came_with }
-    }
-
     fn is_live(&self, now: Now) -> bool {
         self.dies.is_none_or(|dies| now.mono < dies.mono)
     }

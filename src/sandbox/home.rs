@@ -17,50 +17,42 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// The directory. It is removed when the sandbox ends.
-#[derive(Debug)]
-pub(super) struct SandboxHome(TempDir);
-
-impl SandboxHome {
-    /// Creates the directory, with the key of the store and the secrets of the demo accounts.
-    pub(super) fn create() -> io::Result<Self> {
-        let mode = Permissions::from_mode(0o700);
-        let home = tempfile::Builder::new().prefix("adsproxy-sandbox-").permissions(mode).tempdir();
-        let home = Self(home?);
-        home.write("key", &BASE64_STANDARD.encode(random_bytes::<32>()))?;
-        home.write("client-secret", CLIENT_SECRET)?;
-        for (alias, refresh_token, _) in ACCOUNTS {
-            home.write(&format!("{alias}.refresh-token"), refresh_token)?;
-        }
-        Ok(home)
+/// Creates the directory, with the key of the store and the secrets of the demo accounts.
+pub(super) fn create() -> io::Result<TempDir> {
+    let mode = Permissions::from_mode(0o700);
+    let home = tempfile::Builder::new().prefix("adsproxy-sandbox-").permissions(mode).tempdir()?;
+    write(&home.path().join("key"), &BASE64_STANDARD.encode(random_bytes::<32>()))?;
+    write(&home.path().join("client-secret"), CLIENT_SECRET)?;
+    for (alias, refresh_token, _) in ACCOUNTS {
+        write(&home.path().join(format!("{alias}.refresh-token")), refresh_token)?;
     }
+    Ok(home)
+}
 
-    /// The file for `$ADSPROXY_CONFIG`.
-    pub(super) fn config_path(&self) -> PathBuf {
-        self.0.path().join("proxy.toml")
-    }
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
+}
 
-    /// Writes the configuration for the addresses of proxy, admin and emulator, and reads it as the
-    /// server does. Neither other files nor the process's variables take part: the sandbox starts
-    /// wherever it is run.
-    pub(super) fn configure(
-        &self,
-        addresses: [SocketAddr; 3],
-        token_lifetime: Duration,
-        overrides: &[Override],
-    ) -> anyhow::Result<Config> {
-        let text = text(self.0.path(), addresses, token_lifetime);
-        self.write("proxy.toml", &text).context("cannot write the configuration")?;
-        let environment = Environment::default();
-        let loaded = load::parse(Some(self.config_path()), &text, &environment, overrides);
-        Ok(loaded.context("cannot configure the proxy")?.config)
-    }
+/// The file for `$ADSPROXY_CONFIG`.
+pub(super) fn config_path(home: &Path) -> PathBuf {
+    home.join("proxy.toml")
+}
 
-    fn write(&self, name: &str, text: &str) -> io::Result<()> {
-        let mut options = fs::OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).mode(0o600);
-        file.open(self.0.path().join(name))?.write_all(text.as_bytes())
-    }
+/// Writes the configuration for the addresses of proxy, admin and emulator, and reads it as the
+/// server does. Neither other files nor the process's variables take part: the sandbox starts
+/// wherever it is run.
+pub(super) fn configure(
+    home: &Path,
+    addresses: [SocketAddr; 3],
+    token_lifetime: Duration,
+    overrides: &[Override],
+) -> anyhow::Result<Config> {
+    let text = text(home, addresses, token_lifetime);
+    write(&config_path(home), &text).context("cannot write the configuration")?;
+    let environment = Environment::default();
+    let loaded = load::parse(Some(config_path(home)), &text, &environment, overrides);
+    Ok(loaded.context("cannot configure the proxy")?.config)
 }
 
 /// Everything at its default but where Amazon is, and what a short token life asks for.
@@ -128,8 +120,8 @@ mod tests {
 
     fn configured(token_lifetime: Duration, overrides: &[Override]) -> Config {
         let addresses = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        let home = SandboxHome::create().expect("a directory");
-        home.configure(addresses, token_lifetime, overrides).expect("valid")
+        let home = create().expect("a directory");
+        configure(home.path(), addresses, token_lifetime, overrides).expect("valid")
     }
 
     #[test]
@@ -159,8 +151,8 @@ mod tests {
 
     #[test]
     fn only_the_owner_can_read_the_directory_and_it_goes_with_the_sandbox() {
-        let home = SandboxHome::create().expect("a directory");
-        let path = home.0.path().to_owned();
+        let home = create().expect("a directory");
+        let path = home.path().to_owned();
         let mode = |path: &Path| path.metadata().expect("it is there").permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(&path.join("key"))), (0o700, 0o600));
         drop(home);

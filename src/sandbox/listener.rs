@@ -26,7 +26,7 @@ use tokio_rustls::TlsAcceptor;
 /// Connections that may wait to be accepted: a storm of callers is part of the tests.
 const BACKLOG: u32 = 8192;
 
-/// CallCounts the connections and can close them.
+/// Counts the connections and can close them.
 #[derive(Debug, Default)]
 pub struct Connections {
     accepted: AtomicU64,

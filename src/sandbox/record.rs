@@ -176,7 +176,7 @@ impl RequestRecord {
         }
     }
 
-    /// CallCounts an access token.
+    /// Counts an access token.
     pub(super) fn issued(&self) {
         self.0.lock().counts.tokens_issued += 1;
     }

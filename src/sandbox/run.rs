@@ -1,6 +1,6 @@
 //! `adsproxy sandbox`: the emulator with the real proxy in front of it.
 
-use super::{Emulator, EmulatorOptions, banner::banner, home::SandboxHome};
+use super::{Emulator, EmulatorOptions, banner::banner, home};
 use crate::{app::App, config::load::Override};
 use anyhow::Context;
 use std::{
@@ -8,6 +8,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     time::Duration,
 };
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 /// What `adsproxy sandbox` takes.
@@ -34,7 +35,7 @@ pub struct Sandbox {
     // Dropped in this order: the proxy before what it uses.
     app: App,
     emulator: Emulator,
-    home: SandboxHome,
+    home: TempDir,
     _runtime: Runtime,
 }
 
@@ -60,8 +61,9 @@ impl Sandbox {
             .block_on(Emulator::start(EmulatorOptions { listen, ..EmulatorOptions::default() }))
             .with_context(|| taken(options.emulator_port, "--emulator-port"))?;
         emulator.state().lwa.configure(|settings| settings.token_lifetime = lifetime);
-        let home = SandboxHome::create().context("cannot create a temporary directory")?;
-        let config = home.configure([proxy, admin, emulator.addr()], lifetime, overrides)?;
+        let home = home::create().context("cannot create a temporary directory")?;
+        let addresses = [proxy, admin, emulator.addr()];
+        let config = home::configure(home.path(), addresses, lifetime, overrides)?;
         let app = App::start(config).context("cannot start the proxy")?;
         Ok(Self { app, emulator, home, _runtime: runtime })
     }
@@ -76,7 +78,7 @@ pub fn run(options: &RunOptions, overrides: &[Override]) -> anyhow::Result<()> {
     let proxy = app.proxy_addresses().first().map_or("", String::as_str);
     let lifetime = options.token_lifetime_secs;
     let admin = app.admin_address().context("the sandbox has no admin listener")?;
-    let text = banner(proxy, admin, emulator.addr(), lifetime, &home.config_path());
+    let text = banner(proxy, admin, emulator.addr(), lifetime, &home::config_path(home.path()));
     // A reader that went away, such as `head`, is no reason to stop.
     let _ = writeln!(io::stdout().lock(), "{text}");
     // What was cut off at the end does not matter here.

@@ -48,26 +48,18 @@ impl EmulatorService {
         number: u64,
     ) -> HandlerResult {
         let state = &self.state;
+        if surface == Surface::Api {
+            let settings = state.api.settings();
+            let reply = early(self.call(parts, body, number, &settings).await)?;
+            return Ok(ads::finish(parts, &settings, reply).await);
+        }
+        let body = self.receive(parts, number, body).await?;
         match surface {
-            Surface::Api => {
-                let settings = state.api.settings();
-                let reply = early(self.call(parts, body, number, &settings).await)?;
-                Ok(ads::finish(parts, &settings, reply).await)
-            }
-            Surface::Token => {
-                let body = self.receive(parts, number, body).await?;
-                lwa::token(state, parts, &body.start).await
-            }
-            Surface::Revoke => {
-                let body = self.receive(parts, number, body).await?;
-                lwa::revoke(state, parts, &body.start)
-            }
-            Surface::S3 => {
-                let body = self.receive(parts, number, body).await?;
-                Ok(reports::stored(parts, &body, state.lwa.now()))
-            }
+            Surface::Token => lwa::token(state, parts, &body.start).await,
+            Surface::Revoke => lwa::revoke(state, parts, &body.start),
+            Surface::S3 => Ok(reports::stored(parts, &body, state.lwa.now())),
             Surface::Consent => Ok(consent::page(state, &parts.uri)),
-            Surface::Control => Ok(control::respond(state, parts)),
+            Surface::Control | Surface::Api => Ok(control::respond(state, parts)),
         }
     }
 
