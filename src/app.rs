@@ -32,6 +32,7 @@ use crate::{
     store,
 };
 use listeners::AdminListeners;
+pub(crate) use listeners::reject;
 pub use serve::serve;
 pub(crate) use serve::{forbid_dumps, harden};
 use std::{

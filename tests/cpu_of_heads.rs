@@ -31,10 +31,15 @@ fn lists(name: &str) -> [String; 2] {
     ]
 }
 
-/// Names by the thousand used to cost fifty times as much; in a build without optimizations a tick for each
-/// four requests is noise.
+/// Ticks of the kernel (10 ms) that a round may cost more for nothing. In a build without
+/// optimizations each name costs so much that only multiples show: the limit of three times is
+/// strict in a release build (`cargo test --release cpu_of_heads`), while here the fifty times that
+/// names by the thousand used to cost still fail by far.
+const NOISE: u64 = if cfg!(debug_assertions) { 20 } else { 3 };
+
 fn assert_cheap(what: &str, cost: u64, padding: u64) {
-    assert!(cost <= 3 * padding + 20, "{what}: {cost} ticks, padding {padding}");
+    println!("{what}: {cost} ticks, padding {padding}");
+    assert!(cost <= 3 * padding + NOISE, "{what}: {cost} ticks, padding {padding}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

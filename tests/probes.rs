@@ -84,6 +84,23 @@ async fn a_refused_upload_to_the_admin_listener_does_not_lose_its_response() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_http_gets_a_response_that_says_whose_it_is() {
+    let amazon = amazon().await;
+    let (_proxy, listeners) = start(&amazon);
+    for address in listeners {
+        let response = ask(address, "no http at all");
+        assert!(response.starts_with("HTTP/1.1 400 "), "{response}");
+        for line in ["x-ads-proxy-error: bad_request\r\n", "\r\nproxy-status: adsproxy; "] {
+            assert!(response.contains(line), "{response}");
+        }
+        assert!(response.contains("\r\nx-ads-proxy-request-id: "), "{response}");
+        // The twin: a response of the service stays as it is.
+        let response = ask(address, "HEAD /livez HTTP/1.1\r\nHost: localhost");
+        assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+    }
+}
+
 /// As on the admin listener, so on the data plane: what is idle makes room.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_data_plane_closes_what_has_waited_longest_for_a_request() {

@@ -154,7 +154,8 @@ async fn serves_over_a_socket_and_finishes_at_a_drain() {
     let serving = {
         let service = served(AdminSurface::Health, Guard::default()).0;
         let service = move |_: &_| Some(service.clone());
-        tokio::spawn(crate::listen::control_plane::serve(listener, service, drained))
+        let reject = |_| http::Response::default();
+        tokio::spawn(crate::listen::control_plane::serve(listener, service, reject, drained))
     };
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"HEAD /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();

@@ -1,18 +1,21 @@
 //! The listeners beside the data plane: admin, with its logins, and health.
 
-use super::control;
+use super::{control, worker};
 use crate::{
     admin::{Admin, AdminSurface, health::Health},
     audit::Actor,
     config::{AdminAddress, Config},
     engine::Engine,
-    inbound::{guard::Guard, peer::Peer},
+    inbound::{guard::Guard, peer::Peer, request_id},
     listen::{
         bind::{BindError, SocketFile, unix_listener},
         control_plane,
+        rejection::ListenRejection,
     },
     login::{Logins, returns_to_localhost},
 };
+use bytes::Bytes;
+use http::Response;
 use rustix::fs::Mode;
 use std::{
     io,
@@ -76,7 +79,8 @@ impl AdminListeners {
                 let bound = listener.local_addr()?;
                 opened.admin = AdminAddress::Tcp(bound);
                 let service = move |peer: &Peer| Some(admin.of_peer(*peer));
-                let served = control_plane::serve(listener, service.clone(), stop.subscribe());
+                let served =
+                    control_plane::serve(listener, service.clone(), reject, stop.subscribe());
                 serving.push(tokio::spawn(served));
                 if let Some(other) = other_loopback(config, bound) {
                     let first = TcpListener::bind(other).await;
@@ -90,7 +94,7 @@ impl AdminListeners {
                     bound.map_err(|error| BindError::new(&config.listen.admin, error))?;
                 let service = move |peer: &Peer| Some(admin.of_peer(*peer));
                 let listener = UnixListener::from_std(listener)?;
-                let served = control_plane::serve(listener, service, stop.subscribe());
+                let served = control_plane::serve(listener, service, reject, stop.subscribe());
                 serving.push(tokio::spawn(served));
                 opened.files.push(file);
             }
@@ -101,12 +105,12 @@ impl AdminListeners {
             opened.health = Some(listener.local_addr()?);
             let service = service_of(AdminSurface::Health, Guard::default());
             let service = move |_: &_| Some(service.clone());
-            tokio::spawn(control_plane::serve(listener, service, stop.subscribe()));
+            tokio::spawn(control_plane::serve(listener, service, reject, stop.subscribe()));
         }
         if let Some((listener, file)) = control::bind(config) {
             let listener = UnixListener::from_std(listener)?;
             let service = control::service(service_of(AdminSurface::Control, Guard::default()));
-            let served = control_plane::serve(listener, service, stop.subscribe());
+            let served = control_plane::serve(listener, service, reject, stop.subscribe());
             serving.push(tokio::spawn(served));
             opened.files.push(file);
         }
@@ -164,10 +168,16 @@ async fn serve_other(
     }
     *logins.foreign_listener.lock() = None;
     if let Ok(listener) = bound {
-        control_plane::serve(listener, service, stop).await;
+        control_plane::serve(listener, service, reject, stop).await;
     }
 }
 
 async fn listener(address: SocketAddr) -> Result<TcpListener, BindError> {
     TcpListener::bind(address).await.map_err(|error| BindError::new(address, error))
+}
+
+/// The response to what never became a request.
+pub(crate) fn reject(rejection: ListenRejection) -> Response<Bytes> {
+    let request_id = request_id::fresh(request_id::first());
+    worker::as_error(rejection).problem().respond(&request_id)
 }

@@ -93,7 +93,7 @@ impl WorkerThread {
 }
 
 /// A rejection by the listener as an error of the table.
-fn as_error(rejection: ListenRejection) -> Error {
+pub(super) fn as_error(rejection: ListenRejection) -> Error {
     match rejection {
         ListenRejection::Malformed => Error::BadRequest("The request is not well-formed HTTP/1.1."),
         ListenRejection::HeadersTooLarge => Error::HeadersTooLarge,

@@ -4,11 +4,11 @@
 //! request fail, it only stops being replayable; at most one reader is live, an older one ends with
 //! an error; request trailers are dropped. Everything here belongs to one worker.
 
+mod abandon;
 mod budget;
 mod frames;
 mod gate;
 mod reader;
-mod settled;
 mod spill;
 
 use crate::{
@@ -22,7 +22,7 @@ use bytes::Bytes;
 use frames::Frames;
 pub use gate::ContinueGate;
 use http_body::{Body, SizeHint};
-pub use reader::RequestBody;
+pub use reader::CapturedBody;
 use spill::Spill;
 use std::{
     cell::{Cell, RefCell},
@@ -45,21 +45,19 @@ pub enum BodyError {
     /// The caller left, or sent less than announced, or malformed chunks.
     #[error("the caller's request body ended early")]
     Incomplete,
-    /// It is larger than `limits.body_max_bytes`.
     #[error("the request body is larger than allowed")]
     TooLarge,
     /// It came slower than `limits.body_min_bytes_per_sec`.
     #[error("the request body came too slowly")]
     TooSlow,
-    /// A replay took over, or nobody wants the body any more.
-    #[error("the request body is not wanted any more")]
+    /// A replay took over, or the response is out.
+    #[error("the request body is not needed any more")]
     Superseded,
     /// The captured part cannot be read back.
     #[error("the captured request body cannot be read back")]
     Capture,
 }
 
-/// The limits of captures, shared by all workers.
 #[derive(Debug)]
 pub struct CaptureLimits {
     replay: config::Replay,
@@ -71,7 +69,6 @@ pub struct CaptureLimits {
 }
 
 impl CaptureLimits {
-    /// The limits as configured, nothing captured yet.
     pub fn new(replay: &config::Replay, limits: &config::Limits) -> Arc<Self> {
         Arc::new(Self {
             replay: replay.clone(),
@@ -91,31 +88,28 @@ impl CaptureLimits {
 /// What a worker lends to its captures.
 #[derive(Clone, Debug)]
 pub struct CaptureContext {
-    /// The limits.
     pub limits: Arc<CaptureLimits>,
-    /// The worker's timers.
     pub deadlines: Rc<Deadlines>,
-    /// The worker's counters.
     pub metrics: Arc<WorkerMetrics>,
 }
 
 /// One request's body: handed out once to send, and again to replay.
 #[derive(Clone)]
-pub struct Capture(Option<Rc<Shared>>);
+pub struct Capture(Option<Rc<CaptureShared>>);
 
-struct Shared {
+struct CaptureShared {
     context: Rc<CaptureContext>,
     /// Its account's place in the budget.
     share: usize,
     size: SizeHint,
-    state: RefCell<State>,
+    state: RefCell<CaptureState>,
     reader: Cell<u32>,
     /// Bytes the current attempt has been given.
     given: Cell<u64>,
     received: Cell<u64>,
     finished: Cell<bool>,
     waiting_for_caller: Cell<bool>,
-    /// Whether Amazon's answer is final, so that nothing needs to be kept any longer.
+    /// Whether Amazon's response is final, so that nothing needs to be kept any longer.
     responded: Cell<bool>,
     /// Whether the rest of the body was given up: its response is out.
     abandoned: Cell<bool>,
@@ -125,12 +119,12 @@ struct Shared {
     error: Cell<Option<BodyError>>,
 }
 
-struct State {
+struct CaptureState {
     /// None once it has ended, or is not wanted any more.
     source: Option<CallerBody>,
     /// Wakes the reader that waits for the caller.
     reader: Option<Waker>,
-    kept: Kept,
+    kept: KeptBody,
     kept_bytes: u64,
     /// What of the common budget this capture holds: at least `kept_bytes`.
     charged: u64,
@@ -141,7 +135,7 @@ struct State {
     received_before: u64,
 }
 
-enum Kept {
+enum KeptBody {
     Memory(Frames),
     Disk(Spill),
     Nothing,
@@ -153,12 +147,12 @@ impl Capture {
         let Some(source) = source.filter(|source| !source.is_end_stream()) else {
             return Self(None);
         };
-        Self(Some(Rc::new(Shared {
+        Self(Some(Rc::new(CaptureShared {
             size: source.size_hint(),
-            state: RefCell::new(State {
+            state: RefCell::new(CaptureState {
                 source: Some(source),
                 reader: None,
-                kept: Kept::Memory(Frames::default()),
+                kept: KeptBody::Memory(Frames::default()),
                 kept_bytes: 0,
                 charged: 0,
                 slow: context.deadlines.timer(),
@@ -225,8 +219,8 @@ impl Capture {
     }
 
     /// The body for one attempt; every earlier one ends. `None` when it was not kept whole.
-    pub fn attempt(&self, gate: Option<Arc<ContinueGate>>) -> Option<RequestBody> {
-        let Some(shared) = &self.0 else { return Some(RequestBody::empty()) };
+    pub fn attempt(&self, gate: Option<Arc<ContinueGate>>) -> Option<CapturedBody> {
+        let Some(shared) = &self.0 else { return Some(CapturedBody::empty()) };
         if shared.received.get() > 0 && !self.is_replayable() {
             return None;
         }
@@ -234,7 +228,7 @@ impl Capture {
         shared.given.set(0);
         shared.finished.set(false);
         shared.gate.borrow_mut().clone_from(&gate);
-        Some(RequestBody::of(shared, id, gate))
+        Some(CapturedBody::of(shared, id, gate))
     }
 
     /// Whether everything that was received can be sent again, once what is on its way to the disk
@@ -251,9 +245,10 @@ impl Capture {
         self.is_replayable()
     }
 
-    /// Whether everything that was received can be sent again.
     pub fn is_replayable(&self) -> bool {
-        self.0.as_ref().is_none_or(|shared| !matches!(shared.state.borrow().kept, Kept::Nothing))
+        self.0
+            .as_ref()
+            .is_none_or(|shared| !matches!(shared.state.borrow().kept, KeptBody::Nothing))
     }
 
     /// Whether the body is out, as far as it ever will be.
@@ -261,7 +256,6 @@ impl Capture {
         self.0.as_ref().is_none_or(|shared| shared.finished.get())
     }
 
-    /// Whether the request has no body.
     pub fn is_absent(&self) -> bool {
         self.0.is_none()
     }
@@ -270,7 +264,8 @@ impl Capture {
     pub fn is_here(&self) -> bool {
         self.0.as_ref().is_some_and(|shared| {
             let state = shared.state.borrow();
-            shared.size.exact() == Some(state.kept_bytes) && matches!(state.kept, Kept::Memory(_))
+            shared.size.exact() == Some(state.kept_bytes)
+                && matches!(state.kept, KeptBody::Memory(_))
         })
     }
 
@@ -279,12 +274,10 @@ impl Capture {
         self.0.as_ref().is_some_and(|shared| shared.waiting_for_caller.get())
     }
 
-    /// Bytes received from the caller.
     pub fn received(&self) -> u64 {
         self.0.as_ref().map_or(0, |shared| shared.received.get())
     }
 
-    /// Why the body failed, if it did.
     pub fn error(&self) -> Option<BodyError> {
         self.0.as_ref().and_then(|shared| shared.error.get())
     }
@@ -295,10 +288,10 @@ impl Capture {
     }
 }
 
-impl Shared {
+impl CaptureShared {
     /// Keeps `data` for a replay as long as the limits allow.
-    fn keep(&self, state: &mut State, data: &Bytes) {
-        if matches!(state.kept, Kept::Nothing) {
+    fn keep(&self, state: &mut CaptureState, data: &Bytes) {
+        if matches!(state.kept, KeptBody::Nothing) {
             return;
         }
         let limits = &self.context.limits;
@@ -314,23 +307,23 @@ impl Shared {
         }
         state.kept_bytes = kept;
         match &mut state.kept {
-            Kept::Memory(frames) if kept <= limits.replay.memory_max_bytes => {
+            KeptBody::Memory(frames) if kept <= limits.replay.memory_max_bytes => {
                 frames.push(data.clone());
             }
-            Kept::Memory(frames) => {
+            KeptBody::Memory(frames) => {
                 self.context.metrics.limit(Limit::CaptureMemory);
                 let frames = std::mem::take(frames);
                 let mut spill = Spill::new(limits.replay.directory.clone(), frames);
                 spill.append(data.clone());
-                state.kept = Kept::Disk(spill);
+                state.kept = KeptBody::Disk(spill);
             }
-            Kept::Disk(spill) => spill.append(data.clone()),
-            Kept::Nothing => {}
+            KeptBody::Disk(spill) => spill.append(data.clone()),
+            KeptBody::Nothing => {}
         }
     }
 
     /// Takes of the common budget what is lacking to hold `bytes`, unless that is too much.
-    fn charge(&self, state: &mut State, bytes: u64) -> bool {
+    fn charge(&self, state: &mut CaptureState, bytes: u64) -> bool {
         let more = bytes.saturating_sub(state.charged);
         let now = self.context.deadlines.now();
         if more > 0 && !self.context.limits.budget.take(self.share, more, bytes, now) {
@@ -340,35 +333,35 @@ impl Shared {
         true
     }
 
-    fn drop_kept(&self, state: &mut State) {
+    fn drop_kept(&self, state: &mut CaptureState) {
         self.context.limits.budget.give_back(self.share, state.charged);
         state.charged = 0;
         state.kept_bytes = 0;
-        state.kept = Kept::Nothing;
+        state.kept = KeptBody::Nothing;
     }
 
-    fn forget_what_is_read(&self, state: &mut State) {
+    fn forget_what_is_read(&self, state: &mut CaptureState) {
         if self.responded.get() && self.given.get() >= state.kept_bytes {
             self.drop_kept(state);
         }
     }
 
     /// Waits until everything kept is in memory or on the disk.
-    fn poll_written(&self, state: &mut State, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_written(&self, state: &mut CaptureState, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_spill(state, |spill| spill.poll_written(cx))
     }
 
     /// Waits until there is room for more on its way to the disk.
-    fn poll_room(&self, state: &mut State, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_room(&self, state: &mut CaptureState, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_spill(state, |spill| spill.poll_room(cx))
     }
 
     fn poll_spill(
         &self,
-        state: &mut State,
+        state: &mut CaptureState,
         poll: impl FnOnce(&mut Spill) -> Poll<io::Result<()>>,
     ) -> Poll<()> {
-        if let Kept::Disk(spill) = &mut state.kept
+        if let KeptBody::Disk(spill) = &mut state.kept
             && ready!(poll(spill)).is_err()
         {
             // A full disk costs the replay, not the request.
@@ -444,7 +437,7 @@ impl Shared {
         }
     }
 
-    fn accept(&self, state: &mut State, data: Bytes) -> Result<Bytes, BodyError> {
+    fn accept(&self, state: &mut CaptureState, data: Bytes) -> Result<Bytes, BodyError> {
         let received = self.received.get() + data.len() as u64;
         self.received.set(received);
         if self.context.limits.is_too_large(received) {
@@ -457,7 +450,7 @@ impl Shared {
 
     /// Whether the caller sent too little in the time that was spent waiting for it since the last
     /// look. A burst at the start earns no rest for later.
-    fn is_too_slow(&self, state: &mut State) -> bool {
+    fn is_too_slow(&self, state: &mut CaptureState) -> bool {
         let limits = &self.context.limits;
         let waited = TICK.saturating_mul(u32::try_from(state.waited).unwrap_or(u32::MAX));
         if waited < limits.body_timeout {
@@ -470,7 +463,7 @@ impl Shared {
     }
 }
 
-impl Drop for Shared {
+impl Drop for CaptureShared {
     fn drop(&mut self) {
         self.context.limits.budget.give_back(self.share, self.state.get_mut().charged);
     }

@@ -10,22 +10,19 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tower_service::Service;
 
-/// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The name does not resolve, or nobody listens there, or the egress proxy refuses.
+    /// The name does not resolve, or no process listens there, or the egress proxy refuses.
     #[error("cannot connect")]
     Connect(#[source] Box<dyn StdError + Send + Sync>),
     /// The environment names an egress proxy that cannot be used.
     #[error("the egress proxy")]
     Egress(#[source] EgressError),
-    /// The TLS handshake failed.
     #[error("TLS handshake failed")]
     Tls(#[source] io::Error),
     /// The host name cannot be in a certificate.
     #[error("not a TLS server name")]
     ServerName(#[source] rustls::pki_types::InvalidDnsNameError),
-    /// The HTTP handshake failed.
     #[error("HTTP handshake failed")]
     Http(#[source] hyper::Error),
     /// `upstream.connect_timeout_secs` is over.
@@ -36,14 +33,12 @@ pub enum ConnectError {
     ShuttingDown,
 }
 
-/// An open connection.
 pub(super) enum Io {
     Plain(TcpStream),
     Tls(TlsStream<Hop>),
     TlsHttp2(TlsStream<Hop>),
 }
 
-/// Opens connections for one worker.
 pub struct Connector {
     tcp: HttpConnector,
     /// To an egress proxy: HTTP/1.1 only.
@@ -78,7 +73,6 @@ impl Connector {
         self.open(uri).await.map(drop)
     }
 
-    /// Opens a connection to `uri`'s host.
     pub(super) async fn open(&self, uri: &Uri) -> Result<Io, ConnectError> {
         timeout(self.timeout, self.open_unlimited(uri)).await.unwrap_or(Err(ConnectError::Timeout))
     }

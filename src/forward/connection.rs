@@ -1,7 +1,7 @@
 //! One connection to an upstream as one request has it, and what becomes of it afterwards.
 
 use super::{
-    body::RequestBody,
+    body::CapturedBody,
     connect::ConnectError,
     driver::Driver,
     headers::Reuse,
@@ -32,7 +32,7 @@ use tokio::{
     task::spawn_local,
 };
 
-pub type Request = http::Request<RequestBody>;
+pub type Request = http::Request<CapturedBody>;
 pub type Response = http::Response<Incoming>;
 type Sent = Result<Response, TrySendError<Request>>;
 
@@ -45,7 +45,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An HTTP/1.1 connection. It closes when this is dropped.
 pub(super) struct Http1 {
-    pub(super) sender: http1::SendRequest<RequestBody>,
+    pub(super) sender: http1::SendRequest<CapturedBody>,
     driver: Rc<Driver>,
     /// Whether a byte has come since the last request was sent.
     heard: Rc<Cell<bool>>,
@@ -120,7 +120,6 @@ impl PooledConnection {
         }
     }
 
-    /// Whether requests on it need HTTP/1.1's framing.
     pub fn is_http1(&self) -> bool {
         matches!(self.channel, Some(Channel::Http1(_)))
     }

@@ -37,7 +37,7 @@ pub(super) struct Driver {
     request: RefCell<Option<Waker>>,
 }
 
-/// A connection's own task. The connection does not outlive it, whoever else knows of it.
+/// A connection's own task. The connection does not outlive it.
 struct Task(Rc<Driver>);
 
 impl Future for Task {
@@ -55,7 +55,7 @@ impl Drop for Task {
     }
 }
 
-/// Passes a connection's wake-ups on to whoever runs it.
+/// Passes a connection's wake-ups on to the task or the request that runs it.
 #[derive(Default)]
 struct Relay {
     target: Mutex<Option<Waker>>,
@@ -72,7 +72,7 @@ impl Wake for Relay {
     fn wake_by_ref(self: &Arc<Self>) {
         if self.running.load(Ordering::Relaxed) {
             self.woken.store(true, Ordering::SeqCst);
-            // Either this sees that nobody runs it any more, or who ran it sees that it was woken.
+            // Either this sees that it is not run any more, or its last runner sees that it was woken.
             if self.running.load(Ordering::SeqCst) {
                 return;
             }
@@ -90,7 +90,6 @@ impl fmt::Debug for Driver {
 }
 
 impl Driver {
-    /// Starts the task of `connection`.
     pub(super) fn spawn(connection: impl Future<Output = ()> + 'static) -> Rc<Self> {
         let relay = Arc::new(Relay::default());
         let this = Rc::new(Self {

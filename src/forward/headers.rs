@@ -12,14 +12,10 @@ use http::{
     },
 };
 
-/// What is ours in a request to Amazon.
 #[derive(Debug)]
 pub struct Injection<'a> {
-    /// `Authorization`.
     pub bearer: &'a HeaderValue,
-    /// The application's client id.
     pub client_id: &'a HeaderValue,
-    /// The account's default fields.
     pub defaults: &'a [(HeaderName, HeaderValue)],
     /// Whether the path belongs to an API that wants the newer client id field too.
     pub names_ads_client: bool,
@@ -58,7 +54,7 @@ pub fn outgoing(
     out
 }
 
-/// The header of a request that is nobody's but ours.
+/// The header of a request of our own.
 pub fn of_our_own(bearer: &HeaderValue, client_id: &HeaderValue) -> HeaderMap {
     let mut out = HeaderMap::with_capacity(4);
     out.insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -157,7 +153,6 @@ impl<'a> ConnectionNamed<'a> {
     }
 }
 
-/// What Amazon's fields say about the connection they came on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reuse {
     /// Nothing speaks against another request on it.

@@ -29,7 +29,7 @@ pub(super) struct HopConnector {
 }
 
 impl HopConnector {
-    /// Trusts whom `tls` trusts. What is asked for with `CONNECT` is HTTP/1.1.
+    /// Trusts the roots of `tls`. `CONNECT` is HTTP/1.1.
     pub(super) fn new(tcp: HttpConnector, tls: &rustls::ClientConfig) -> Self {
         let mut tls = tls.clone();
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];

@@ -1,7 +1,7 @@
 //! One HTTP/2 connection to an upstream and the requests that share it.
 
 use super::{
-    body::RequestBody,
+    body::CapturedBody,
     connect::ConnectError,
     connection::{Request, Response},
     pool::{Permit, Pool},
@@ -66,12 +66,12 @@ impl Unread {
 
 /// A connection that requests share. It closes when its last holder drops it.
 pub(super) struct SharedConnection {
-    sender: RefCell<http2::SendRequest<RequestBody>>,
+    sender: RefCell<http2::SendRequest<CapturedBody>>,
     streams: Cell<usize>,
     streams_max: Cell<usize>,
     window: u32,
     unread: Rc<Unread>,
-    /// When its last stream ended, and when it last brought an answer.
+    /// When its last stream ended, and when it last brought a response.
     released: Cell<u64>,
     heard: Cell<u64>,
     retired: Cell<bool>,
@@ -128,7 +128,6 @@ impl SharedConnection {
         Ok(shared)
     }
 
-    /// Whether one more request may go on it.
     pub(super) fn has_room(&self) -> bool {
         self.streams.get() < self.streams_max.get()
             && !self.retired.get()
@@ -142,7 +141,6 @@ impl SharedConnection {
         self.window < WINDOWS[0] && self.streams.get() == 0 && self.window < self.unread.window()
     }
 
-    /// Whether it has ended.
     pub(super) fn is_dead(&self) -> bool {
         self.sender.borrow().is_closed()
     }
@@ -152,7 +150,7 @@ impl SharedConnection {
         self.streams.get() > 0 || self.released.get() >= tick
     }
 
-    /// Whether it has brought an answer after `tick`.
+    /// Whether it has brought a response after `tick`.
     pub(super) fn is_heard_after(&self, tick: u64) -> bool {
         self.heard.get() > tick
     }
@@ -170,14 +168,13 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// One more request on `connection`.
     pub(super) fn take(connection: &Rc<SharedConnection>, pool: &Rc<Pool>) -> Self {
         connection.streams.set(connection.streams.get() + 1);
         connection.unread.promise(connection.window);
         Self { connection: connection.clone(), pool: pool.clone() }
     }
 
-    /// Sends `request`; ready with the head of the answer. No `async fn`, whose future would hold
+    /// Sends `request`; ready with the head of the response. No `async fn`, whose future would hold
     /// the request twice.
     pub(super) fn send(
         &self,
@@ -186,7 +183,6 @@ impl Stream {
         self.connection.sender.borrow_mut().try_send_request(request)
     }
 
-    /// An answer has come.
     pub(super) fn heard(&self) {
         self.connection.heard.set(self.pool.now());
     }

@@ -204,13 +204,11 @@ impl Pool {
         }
     }
 
-    /// Gives `connection` no more requests. It closes after those that it serves.
     pub(super) fn retire(&self, connection: &Rc<SharedConnection>) {
         connection.retire();
         self.http2.borrow_mut().retain(|other| !Rc::ptr_eq(other, connection));
     }
 
-    /// The worker's ticks.
     pub(super) fn now(&self) -> u64 {
         self.deadlines.now()
     }

@@ -1,6 +1,6 @@
 //! A stream whose broken writing side does not hide what can still be read.
 //!
-//! Amazon may answer before it has read a request's body, and close. The next write then fails
+//! Amazon may respond before it has read a request's body, and close. The next write then fails
 //! while the response lies in our receive buffer; hyper would give up without looking at it.
 
 use crate::small_write;

@@ -7,10 +7,8 @@ use http::{HeaderMap, HeaderValue};
 /// A field that must not come twice.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Field<'a> {
-    /// Not sent.
     #[default]
     Absent,
-    /// Sent once.
     One(&'a HeaderValue),
     /// Sent more than once; this is the first.
     Many(&'a HeaderValue),
@@ -32,12 +30,11 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// The only value.
-    pub fn single<E>(self, refusal: E) -> Result<Option<&'a HeaderValue>, E> {
+    pub fn single<E>(self, rejection: E) -> Result<Option<&'a HeaderValue>, E> {
         match self {
             Self::Absent => Ok(None),
             Self::One(value) => Ok(Some(value)),
-            Self::Many(_) => Err(refusal),
+            Self::Many(_) => Err(rejection),
         }
     }
 }
@@ -45,27 +42,16 @@ impl<'a> Field<'a> {
 /// The fields, and the size of all of them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fields<'a> {
-    /// `Host`.
     pub host: Field<'a>,
-    /// `Origin`.
     pub origin: Field<'a>,
-    /// `Sec-Fetch-Site`.
     pub fetch_site: Field<'a>,
-    /// `X-Ads-Account`.
     pub account: Field<'a>,
-    /// `X-Ads-Region`.
     pub region: Field<'a>,
-    /// `Authorization`.
     pub authorization: Field<'a>,
-    /// `Transfer-Encoding`.
     pub transfer_encoding: Field<'a>,
-    /// `Content-Length`.
     pub content_length: Field<'a>,
-    /// `Expect`.
     pub expect: Field<'a>,
-    /// `Connection`.
     pub connection: Field<'a>,
-    /// `X-Request-Id`.
     pub request_id: Field<'a>,
     /// Bytes of all lines as they came, give or take the spaces.
     pub bytes: usize,
@@ -97,7 +83,6 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The token of `Bearer <token>`.
 pub fn bearer_text(value: &HeaderValue) -> Option<&str> {
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())

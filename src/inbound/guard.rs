@@ -1,8 +1,8 @@
-//! Decides from Host, Origin and Sec-Fetch-Site whether a request may be heard at all.
+//! Decides from Host, Origin and Sec-Fetch-Site whether a request may be served at all.
 //!
 //! A listener on loopback is reachable for every page in a browser on the same machine: by a
 //! cross-site request, or by a name of the attacker's that resolves to 127.0.0.1 (rebinding).
-//! So only loopback names and configured hosts are answered, and a browser must have been on a
+//! So only loopback names and configured hosts are accepted, and a browser must have been on a
 //! page of ours. Pure functions, no allocation: this runs for every request.
 
 use super::fields::{Field, Fields};
@@ -13,7 +13,6 @@ use std::{
     str,
 };
 
-/// The hosts that are answered.
 #[derive(Debug, Clone, Default)]
 pub struct Guard {
     names: Box<[Box<str>]>,
@@ -22,16 +21,13 @@ pub struct Guard {
     origins: Box<[Box<str>]>,
 }
 
-/// Why a request is not heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum GuardRejection {
-    /// Neither Host nor `:authority`.
     #[error("the request names no host")]
     MissingHost,
     /// Several Host lines, or Host and target disagree.
     #[error("the request names more than one host")]
     DuplicateHost,
-    /// Not a host with an optional port.
     #[error("the host is malformed")]
     MalformedHost,
     /// Not a loopback name, and not in `guard.allowed_hosts`.
@@ -60,7 +56,6 @@ impl Guard {
         Self { names: names.into(), v6: v6.into(), origins: origins.collect() }
     }
 
-    /// Judges a request by its head.
     pub fn check(
         &self,
         version: Version,
@@ -68,7 +63,7 @@ impl Guard {
         fields: &Fields<'_>,
     ) -> Result<(), GuardRejection> {
         let host = named_host(version, uri, fields.host)?;
-        if !self.answers(host.name) {
+        if !self.accepts(host.name) {
             return Err(GuardRejection::ForeignHost);
         }
         if let Field::One(origin) = fields.origin
@@ -76,7 +71,7 @@ impl Guard {
         {
             return Ok(());
         }
-        // `same-site` is refused: another port of localhost is the same site.
+        // `same-site` is rejected: another port of localhost is the same site.
         let own_page = match fields.fetch_site {
             Field::Absent => true,
             Field::One(site) => matches!(site.as_bytes(), b"same-origin" | b"none"),
@@ -100,7 +95,7 @@ impl Guard {
         headers: &HeaderMap,
     ) -> Result<(), GuardRejection> {
         let fields = Fields::of(headers);
-        if !self.answers(named_host(version, uri, fields.host)?.name) {
+        if !self.accepts(named_host(version, uri, fields.host)?.name) {
             return Err(GuardRejection::ForeignHost);
         }
         let is = |name: &str, wanted: &[u8]| {
@@ -138,12 +133,12 @@ impl Guard {
         self.check(version, uri, &fields)
     }
 
-    /// Says whether a request for `host`, without port, is answered.
+    /// Says whether a request for `host`, without port, is accepted.
     pub fn answers_host(&self, host: &str) -> bool {
-        parse(host.as_bytes()).is_some_and(|host| self.answers(host.name))
+        parse(host.as_bytes()).is_some_and(|host| self.accepts(host.name))
     }
 
-    fn answers(&self, name: Name<'_>) -> bool {
+    fn accepts(&self, name: Name<'_>) -> bool {
         match name {
             Name::V6(address) => address.is_loopback() || self.v6.contains(&address),
             Name::Text(text) => {
@@ -155,7 +150,7 @@ impl Guard {
     }
 }
 
-/// What was refused and how to allow it, for a caller that may only have to be configured.
+/// What was rejected and how to allow it, for a caller that may only have to be configured.
 pub fn explain(rejection: GuardRejection, uri: &Uri, fields: &Fields<'_>) -> Option<String> {
     let shown = |value: &[u8]| {
         let text: String = value.iter().take(100).map(|b| char::from(*b)).collect();

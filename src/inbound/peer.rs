@@ -5,9 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 /// Who opened a connection, as the system says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
-    /// A TCP connection from this address.
     Tcp(SocketAddr),
-    /// A connection to a Unix socket.
     Unix(UnixPeer),
 }
 
@@ -16,9 +14,7 @@ pub enum Peer {
 pub struct UnixPeer {
     /// Its id; none where the system does not say, as for a process in another namespace.
     pub pid: Option<i32>,
-    /// Its effective user.
     pub uid: u32,
-    /// Its effective group.
     pub gid: u32,
 }
 
@@ -27,7 +23,6 @@ pub struct UnixPeer {
 pub enum Origin {
     /// An IPv4 address, or the network part of an IPv6 address: one host has all of its /64.
     Address(IpAddr),
-    /// A user of this machine.
     User(u32),
 }
 

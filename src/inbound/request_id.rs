@@ -1,9 +1,9 @@
-//! The name of a request in answers, logs and the audit log.
+//! The name of a request in responses, logs and the audit log.
 
 use super::fields::Fields;
 use http::{HeaderName, HeaderValue};
 
-/// The field of every answer that says it.
+/// The field of every response that has it.
 pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-ads-proxy-request-id");
 
 /// The caller's own id, if it is 1 to 128 visible ASCII characters.

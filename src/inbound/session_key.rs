@@ -1,5 +1,5 @@
 //! The key of a private listener: on a machine with several users, only the command that was given
-//! it is heard.
+//! it is served.
 //!
 //! Most SDKs can be told a base URL or a token and nothing else, so the key comes in either: as the
 //! path prefix `/k/<key>` in front of everything, or as the placeholder bearer `Atza|<key>`.
@@ -12,24 +12,22 @@ use http::{
     uri::{Parts, PathAndQuery},
 };
 
-/// The key of one private listener. Its `Debug` shows nothing of it.
 #[derive(Debug, Clone)]
 pub struct SessionKey(Secret);
 
-/// The system gives no random bytes.
 #[derive(Debug, thiserror::Error)]
 #[error("the system's random generator failed")]
 pub struct NoRandom;
 
 impl SessionKey {
-    /// Makes a key that nobody can guess: 128 random bits.
+    /// Makes a key that cannot be guessed: 128 random bits.
     pub fn generate() -> Result<Self, NoRandom> {
         let mut bytes = [0; 16];
         aws_lc_rs::rand::fill(&mut bytes).map_err(|_| NoRandom)?;
         Ok(Self(Secret::new(format!("{:032x}", u128::from_ne_bytes(bytes)))))
     }
 
-    /// What stands in front of every path: `/k/<key>`.
+    /// The prefix of every path: `/k/<key>`.
     pub fn path_prefix(&self) -> String {
         format!("/k/{}", self.0.expose())
     }

@@ -1,7 +1,10 @@
 //! Binds the data plane's addresses, once per worker.
 
 use crate::config::ProxyAddress;
-use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
+use rustix::{
+    fs::{FileType, FlockOperation, Mode, OFlags},
+    io::Errno,
+};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::{
     fmt, io,
@@ -12,15 +15,18 @@ use std::{
         unix::fs::MetadataExt,
     },
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 4096;
-
+/// How often a lock that another start holds is asked for, and the pause between.
+const LOCK_ATTEMPTS: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// The longest path of a Unix socket's address, bytes; the zero at its end not counted.
 const ADDRESS_MAX_BYTES: usize = 107;
 
-/// An address that cannot be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}{hint}")]
 pub struct BindError {
@@ -31,7 +37,6 @@ pub struct BindError {
 }
 
 impl BindError {
-    /// Says what to do about `source`.
     pub fn new(address: impl fmt::Display, source: io::Error) -> Self {
         let hint = match source.kind() {
             io::ErrorKind::AddrInUse => " (another program uses it: stop that, or choose another)",
@@ -45,16 +50,12 @@ impl BindError {
 /// A bound socket of one worker.
 #[derive(Debug)]
 pub enum Bound {
-    /// TCP.
     Tcp(std::net::TcpListener),
-    /// A Unix socket.
     Unix(UnixListener),
 }
 
-/// All sockets of all workers, and the addresses they got.
 #[derive(Debug)]
 pub struct Sockets {
-    /// By worker.
     pub workers: Vec<Vec<Bound>>,
     /// `127.0.0.1:8787` or `unix:/path`, in the order of the configuration.
     pub addresses: Vec<String>,
@@ -79,7 +80,7 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if identity(&self.path).is_ok_and(|found| found == self.identity) {
-            // Somebody else may have removed it; nothing is lost.
+            // It may be gone already; nothing is lost.
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -90,7 +91,6 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((found.dev(), found.ino()))
 }
 
-/// Binds every address for `workers` workers.
 pub fn bind(addresses: &[ProxyAddress], workers: usize) -> Result<Sockets, BindError> {
     let mut sockets = Sockets {
         workers: (0..workers).map(|_| Vec::new()).collect(),
@@ -161,16 +161,30 @@ pub fn unix_listener(path: &Path, mode: Mode) -> io::Result<(UnixListener, Socke
     let short = ShortPath::of(path)?;
     // Two that start at once must not each remove the other's socket as stale.
     let directory = open_directory(path)?;
-    rustix::fs::flock(&directory, FlockOperation::LockExclusive)?;
+    lock(&directory)?;
     remove_stale(path, &short)?;
-    // The mode must hold from the first moment; a chmod after bind would leave a gap.
-    let before = rustix::process::umask(mode.complement());
-    let bound = UnixListener::bind(short.path());
-    rustix::process::umask(before);
-    let listener = bound?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // The file gets the mode of the socket, less the umask, which other threads share: so it is
+    // the owner's alone until its mode is set, and takes no connection before it listens.
+    rustix::fs::fchmod(&socket, Mode::from_raw_mode(0o600))?;
+    socket.bind(&SockAddr::unix(short.path())?)?;
     let file = SocketFile::new(path)?;
-    listener.set_nonblocking(true)?;
-    Ok((listener, file))
+    rustix::fs::chmod(short.path(), mode)?;
+    socket.set_nonblocking(true)?;
+    socket.listen(BACKLOG)?;
+    Ok((socket.into(), file))
+}
+
+/// Locks a directory for a start. A process that holds the lock for ever must not stop it.
+fn lock(directory: &OwnedFd) -> io::Result<()> {
+    for _ in 0..LOCK_ATTEMPTS {
+        match rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => thread::sleep(LOCK_PAUSE),
+            locked => return Ok(locked?),
+        }
+    }
+    let text = "another process holds a lock (flock) on the directory of the socket";
+    Err(io::Error::new(io::ErrorKind::WouldBlock, text))
 }
 
 /// The path of a socket, however long: an address has room for 107 bytes only.
@@ -217,5 +231,40 @@ fn remove_stale(path: &Path, short: &ShortPath) -> io::Result<()> {
             std::fs::remove_file(path)
         }
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_socket_has_its_mode_whatever_the_umask_and_the_umask_is_not_touched() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for mode in [0o660, 0o600] {
+            let path = directory.path().join(mode.to_string());
+            let bound = unix_listener(&path, Mode::from_raw_mode(mode)).expect("a socket");
+            let found = std::fs::metadata(&path).expect("a file").permissions().mode();
+            assert_eq!(found & 0o777, mode);
+            UnixStream::connect(&path).expect("it listens");
+            drop(bound);
+            assert!(!path.exists());
+        }
+        let code = include_str!("bind.rs").split("#[cfg(test)]").next().expect("code");
+        assert!(!code.contains("umask("));
+    }
+
+    #[test]
+    fn a_directory_that_another_process_keeps_locked_is_an_error_and_no_wait_for_ever() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("socket");
+        let held = open_directory(&path).expect("a directory");
+        rustix::fs::flock(&held, FlockOperation::LockExclusive).expect("a lock");
+        let mode = Mode::from_raw_mode(0o600);
+        let error = unix_listener(&path, mode).expect_err("it is locked");
+        assert!(error.kind() == io::ErrorKind::WouldBlock && !path.exists(), "{error}");
+        drop(held);
+        unix_listener(&path, mode).expect("the lock is gone");
     }
 }

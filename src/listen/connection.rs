@@ -32,14 +32,11 @@ const DISCARD_MAX_BYTES: u64 = 256 * 1024;
 /// next may be on its way.
 const EVICTION_IDLE_SECS: u32 = 2;
 
-/// How a connection is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Close {
-    /// Not at all.
     Open,
     /// After the requests in flight.
     Gracefully,
-    /// At once.
     Now,
 }
 
@@ -233,7 +230,6 @@ impl Connection {
         self.requests.get() > 0
     }
 
-    /// Asks its task to end it.
     pub(super) fn close(&self, how: Close) {
         if self.close.replace(how) != how {
             self.unread.wake();

@@ -4,13 +4,17 @@
 //! The health listener may be open to a whole network. A peer has a share of the connections, and
 //! where there is no room the connection goes that has waited longest for a request.
 
-use super::{Listener, close_in_stages, pause};
+use super::{
+    Listener, close_in_stages, pause,
+    rejection::{ListenRejection, Substitute},
+};
 use crate::inbound::peer::{Origin, Peer};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::{
     body::Incoming,
+    rt::{Read, ReadBufCursor, Write},
     server::conn::http1,
     service::{Service, service_fn},
 };
@@ -20,10 +24,13 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     future::poll_fn,
+    io,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -33,7 +40,6 @@ use tokio::{
     time::timeout,
 };
 
-/// Connections at once.
 const CONNECTIONS_MAX: usize = 256;
 /// Connections at once from one address or user.
 const PEER_CONNECTIONS_MAX: usize = 64;
@@ -43,10 +49,12 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long connections may finish once `stop` is set.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Makes the response to a rejection.
+pub type Reject = fn(ListenRejection) -> Response<Bytes>;
+
 /// The connection serves a request.
 const BUSY: u64 = u64::MAX;
 
-/// The open connections of one listener.
 struct OpenConnections {
     started: Instant,
     open: Mutex<HashMap<u64, OpenConnection>>,
@@ -86,10 +94,13 @@ impl OpenConnections {
 /// Serves until `stop` becomes true or its sender is gone, then lets open requests finish.
 /// `service` gives the service of a peer, or none for a peer that is not served.
 ///
+/// `reject` gives the response to what is no HTTP.
+///
 /// Set `stop` after the data plane has drained: readiness should be seen to fall meanwhile.
 pub async fn serve<L, S>(
     listener: L,
     service: impl Fn(&Peer) -> Option<S>,
+    reject: Reject,
     mut stop: watch::Receiver<bool>,
 ) where
     L: Listener,
@@ -128,7 +139,12 @@ pub async fn serve<L, S>(
                 let mut open = connections.open.lock();
                 let task = tasks.spawn(async move {
                     // Whether it ended or was cut makes no difference here.
-                    let served = serving.run(stream, service, stop);
+                    let io = RejectingIo {
+                        io: TokioIo::new(stream),
+                        reject,
+                        substitute: Substitute::default(),
+                    };
+                    let served = serving.run(io, service, stop);
                     let _cut = timeout(CONNECTION_TIMEOUT, served).await;
                 });
                 open.insert(key, OpenConnection { origin: peer.origin(), waits_since, task });
@@ -156,7 +172,7 @@ impl Drop for Serving {
 }
 
 impl Serving {
-    async fn run<T, S>(&self, stream: T, service: S, mut stop: watch::Receiver<bool>)
+    async fn run<T, S>(&self, io: RejectingIo<T>, service: S, mut stop: watch::Receiver<bool>)
     where
         T: AsyncRead + AsyncWrite + Unpin,
         S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>,
@@ -173,7 +189,7 @@ impl Serving {
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(io, service);
         let mut is_stopping = false;
         let ended = loop {
             tokio::select! {
@@ -185,11 +201,56 @@ impl Serving {
             }
         };
         match ended {
-            Ok(()) => close_in_stages(connection.into_parts().io.into_inner()).await,
+            Ok(()) => close_in_stages(connection.into_parts().io.io.into_inner()).await,
             Err(error) => {
                 tracing::debug!(%error, "a connection to the admin or health listener broke")
             }
         }
+    }
+}
+
+/// A stream on which the parser's bare responses are replaced by those of `reject`.
+struct RejectingIo<T> {
+    io: TokioIo<T>,
+    reject: Reject,
+    substitute: Substitute,
+}
+
+impl<T: AsyncRead + Unpin> Read for RejectingIo<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Write for RejectingIo<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        // No response of the service has an empty body and such a status.
+        if !this.substitute.has_begun()
+            && let Some(rejection) = ListenRejection::by_parser(buf)
+        {
+            this.substitute.begin(&(this.reject)(rejection));
+        }
+        if this.substitute.has_begun() {
+            return this.substitute.poll_write(&mut this.io, buf.len(), cx);
+        }
+        Pin::new(&mut this.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::{
     connection::Connection,
-    rejection::{ListenRejection, WriteRejection, render},
+    rejection::{ListenRejection, Substitute, WriteRejection},
 };
 use crate::small_write;
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
@@ -18,13 +18,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-/// The stream of a connection.
 pub(super) struct ConnectionIo<T> {
     io: T,
     connection: Rc<Connection>,
     write_rejection: WriteRejection,
-    /// What is left to write of a response in the place of hyper's.
-    rejection: Option<Vec<u8>>,
+    rejection: Substitute,
 }
 
 impl<T> ConnectionIo<T> {
@@ -34,7 +32,7 @@ impl<T> ConnectionIo<T> {
         write_rejection: &WriteRejection,
     ) -> Self {
         let (connection, write_rejection) = (connection.clone(), write_rejection.clone());
-        Self { io, connection, write_rejection, rejection: None }
+        Self { io, connection, write_rejection, rejection: Substitute::default() }
     }
 }
 
@@ -76,19 +74,6 @@ impl<T: Read + Write + Unpin> ConnectionIo<T> {
         }
         Poll::Ready(Ok(()))
     }
-
-    /// Writes all of the rejection in the place of `instead_of` bytes.
-    fn poll_reject(&mut self, instead_of: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        while let Some(rest) = self.rejection.as_mut().filter(|rest| !rest.is_empty()) {
-            let written = ready!(Pin::new(&mut self.io).poll_write(cx, rest))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            rest.drain(..written);
-        }
-        self.rejection = None;
-        Poll::Ready(Ok(instead_of))
-    }
 }
 
 impl<T: Read + Write + Unpin> Write for ConnectionIo<T> {
@@ -100,14 +85,14 @@ impl<T: Read + Write + Unpin> Write for ConnectionIo<T> {
         let this = &mut *self;
         // What is written before the last response is flushed belongs to that response.
         if this.connection.is_flushed.get()
-            && this.rejection.is_none()
+            && !this.rejection.has_begun()
             && let Some(rejection) = ListenRejection::by_parser(buf)
         {
-            this.rejection = Some(render(&(this.write_rejection)(rejection)));
+            this.rejection.begin(&(this.write_rejection)(rejection));
             this.connection.cannot_parse();
         }
-        let polled = if this.rejection.is_some() {
-            this.poll_reject(buf.len(), cx)
+        let polled = if this.rejection.has_begun() {
+            this.rejection.poll_write(&mut this.io, buf.len(), cx)
         } else {
             Pin::new(&mut this.io).poll_write(cx, buf)
         };

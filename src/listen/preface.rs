@@ -35,7 +35,6 @@ impl Preface {
         self.bytes() == HTTP2
     }
 
-    /// The bytes that were read.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
@@ -46,7 +45,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn tells_http2_from_all_else_and_keeps_what_it_read() {
+    async fn knows_http2_from_all_else_and_keeps_what_it_read() {
         for (text, is_http2) in [
             (&HTTP2[..], true),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n more", true),

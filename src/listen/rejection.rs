@@ -2,9 +2,14 @@
 
 use bytes::Bytes;
 use http::Response;
-use std::rc::Rc;
+use hyper::rt::Write;
+use std::{
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
 
-/// Why a request does not reach the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenRejection {
     /// Its head is no HTTP.
@@ -30,6 +35,38 @@ pub(super) fn render(response: &Response<Bytes>) -> Vec<u8> {
     text.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
     text.extend_from_slice(body);
     text
+}
+
+/// A whole response that is written in the place of one of the parser's.
+#[derive(Default)]
+pub(super) struct Substitute(Option<Vec<u8>>);
+
+impl Substitute {
+    pub(super) fn begin(&mut self, response: &Response<Bytes>) {
+        self.0 = Some(render(response));
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Writes what is left of it; ready, once, as if `instead_of` bytes were written.
+    pub(super) fn poll_write(
+        &mut self,
+        io: &mut (impl Write + Unpin),
+        instead_of: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        while let Some(rest) = self.0.as_mut().filter(|rest| !rest.is_empty()) {
+            let written = ready!(Pin::new(&mut *io).poll_write(cx, rest))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            rest.drain(..written);
+        }
+        self.0 = None;
+        Poll::Ready(Ok(instead_of))
+    }
 }
 
 /// No response of the parser's own is as long, bytes.

@@ -67,7 +67,6 @@ impl ConnectionLimit {
     }
 }
 
-/// The connections of one worker.
 pub(super) struct ConnectionTable {
     limit: Arc<ConnectionLimit>,
     evictions: Arc<Evictions>,
@@ -138,7 +137,7 @@ impl ConnectionTable {
         self.publish();
     }
 
-    /// Tells the other workers what could be evicted here.
+    /// Publishes what could be evicted here.
     fn publish(&self) {
         let connections = self.connections.borrow();
         let ranks = connections.values().filter_map(|one| one.eviction_rank());

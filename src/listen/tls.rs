@@ -26,36 +26,22 @@ use std::{
 };
 use zeroize::Zeroizing;
 
-/// How often the files are looked at.
 pub const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 /// A certificate chain or key is far smaller; more is a wrong path.
 const FILE_MAX_BYTES: u64 = 1024 * 1024;
 /// Attempts to read a pair that is not being replaced meanwhile.
 const READ_ATTEMPTS: usize = 3;
 
-/// Why a certificate or key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file cannot be read.
     #[error("cannot read {path}", path = path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// A file is too large for what it should hold.
+    Read { path: PathBuf, source: io::Error },
     #[error("{path} is larger than 1 MiB", path = .0.display())]
     TooLarge(PathBuf),
     /// A file holds no PEM section of the kind wanted, or a broken one.
     #[error("{path} holds no usable PEM section", path = path.display())]
-    Pem {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: pem::Error,
-    },
-    /// Certificate and key are refused, for instance because they do not belong together.
+    Pem { path: PathBuf, source: pem::Error },
+    /// For instance because they do not belong together.
     #[error("certificate and key cannot be used")]
     Rejected(#[from] rustls::Error),
 }
@@ -71,7 +57,7 @@ pub struct ServerTls {
 struct Seen {
     loaded: Digest,
     /// The content, or failure to read it, that was complained about.
-    refused: Option<Digest>,
+    rejected: Option<Digest>,
 }
 
 impl fmt::Debug for ServerTls {
@@ -81,13 +67,12 @@ impl fmt::Debug for ServerTls {
 }
 
 impl ServerTls {
-    /// Reads both files.
     pub fn load(files: &ListenTls) -> Result<Arc<Self>, Error> {
         let pair = Pair::read(files)?;
         Ok(Arc::new(Self {
             files: files.clone(),
             current: ArcSwap::new(pair.server_config(files)?),
-            seen: Mutex::new(Seen { loaded: pair.digest(), refused: None }),
+            seen: Mutex::new(Seen { loaded: pair.digest(), rejected: None }),
         }))
     }
 
@@ -112,7 +97,7 @@ impl ServerTls {
         let mut seen = self.seen.lock();
         let (content, result) = match Pair::read(&self.files) {
             Ok(pair) if pair.digest().as_ref() == seen.loaded.as_ref() => {
-                seen.refused = None;
+                seen.rejected = None;
                 return Ok(false);
             }
             Ok(pair) => (pair.digest(), pair.server_config(&self.files)),
@@ -122,12 +107,14 @@ impl ServerTls {
             Ok(config) => {
                 self.warn_if_exposed();
                 self.current.store(config);
-                *seen = Seen { loaded: content, refused: None };
+                *seen = Seen { loaded: content, rejected: None };
                 Ok(true)
             }
-            Err(_) if seen.refused.is_some_and(|old| old.as_ref() == content.as_ref()) => Ok(false),
+            Err(_) if seen.rejected.is_some_and(|old| old.as_ref() == content.as_ref()) => {
+                Ok(false)
+            }
             Err(error) => {
-                seen.refused = Some(content);
+                seen.rejected = Some(content);
                 Err(error)
             }
         }
@@ -146,13 +133,12 @@ pub async fn watch(tls: Arc<ServerTls>, interval: Duration) {
             Ok(false) => {}
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "new certificate or key refused, the old one stays");
+                tracing::warn!(error, "new certificate or key cannot be used, the old one stays");
             }
         }
     }
 }
 
-/// The content of both files.
 struct Pair {
     cert: Zeroizing<Vec<u8>>,
     key: Zeroizing<Vec<u8>>,

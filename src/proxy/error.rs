@@ -185,7 +185,7 @@ mod tests {
     use crate::{lwa::LwaFailure, problem::TABLE};
     use std::collections::HashSet;
 
-    /// One error per variant, and per inner variant that changes the answer.
+    /// One error per variant, and per inner variant that changes the response.
     fn all() -> Vec<(Error, &'static str, u16)> {
         use forward::Error as Forward;
         let after = Duration::from_millis(1500);

@@ -65,7 +65,6 @@ impl Exchange {
         })
     }
 
-    /// The response is final.
     pub(super) fn responded(&mut self, head: &http::response::Parts) {
         self.status = head.status.as_u16();
         if self.worker.shared.config.log.access {

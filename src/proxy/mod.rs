@@ -79,7 +79,6 @@ pub struct DataPlane {
     pub session_key: Option<SessionKey>,
 }
 
-/// The data plane of one worker thread.
 pub struct Worker {
     shared: Arc<DataPlane>,
     guard: Guard,
@@ -166,7 +165,6 @@ impl Worker {
         respond::problem(error, &request_id)
     }
 
-    /// The way of a request.
     async fn proxy(
         &self,
         head: &Parts,

@@ -41,7 +41,6 @@ pub fn mark_unauthorized(response: &mut Response<ReplyBody>) {
     headers.insert(PROXY_STATUS.clone(), HeaderValue::from_static(status));
 }
 
-/// The LWA shim's response.
 pub fn token_endpoint(status: StatusCode, body: Bytes) -> Response<ReplyBody> {
     let mut response = Response::new(ReplyBody::Ours(body));
     *response.status_mut() = status;
@@ -51,7 +50,6 @@ pub fn token_endpoint(status: StatusCode, body: Bytes) -> Response<ReplyBody> {
     response
 }
 
-/// The problem document of `error`.
 pub fn problem(error: &Error, request_id: &HeaderValue) -> Response<Bytes> {
     let mut response = error.problem().respond(request_id);
     match error {

@@ -16,12 +16,9 @@ use http::{
 };
 use std::sync::Arc;
 
-/// What a request asks for.
 #[derive(Debug)]
 pub struct Selection {
-    /// The account.
     pub account: Arc<Account>,
-    /// The region.
     pub region: Region,
     /// The service its path belongs to.
     pub service: Service,
@@ -43,7 +40,7 @@ struct Prefix<'a> {
     text: &'a str,
 }
 
-/// Refuses what no honest client sends: targets that are not in origin form, methods that would
+/// Rejects what no honest client sends: targets that are not in origin form, methods that would
 /// make a tunnel or an echo, bodies framed twice.
 pub fn validate(head: &Parts, fields: &Fields<'_>) -> Result<(), Error> {
     if !is_forwarded(&head.method) {
@@ -162,19 +159,19 @@ pub fn prefix_alias(uri: &Uri) -> Result<Option<&str>, Error> {
 
 /// The alias that `X-Ads-Account` names.
 pub fn header_alias<'a>(fields: &Fields<'a>) -> Result<Option<&'a str>, Error> {
-    let refuse = || Error::BadRequest("X-Ads-Account must be sent once and hold one alias.");
-    let Some(value) = fields.account.single(refuse())? else { return Ok(None) };
+    let rejection = || Error::BadRequest("X-Ads-Account must be sent once and hold one alias.");
+    let Some(value) = fields.account.single(rejection())? else { return Ok(None) };
     match value.to_str() {
         Ok(alias) if AccountId::is_alias(alias) => Ok(Some(alias)),
-        _ => Err(refuse()),
+        _ => Err(rejection()),
     }
 }
 
 fn header_region(fields: &Fields<'_>) -> Result<Option<Region>, Error> {
-    let refuse = || Error::BadRequest("X-Ads-Region must be sent once and be na, eu or fe.");
-    let Some(value) = fields.region.single(refuse())? else { return Ok(None) };
+    let rejection = || Error::BadRequest("X-Ads-Region must be sent once and be na, eu or fe.");
+    let Some(value) = fields.region.single(rejection())? else { return Ok(None) };
     let region = value.to_str().ok().and_then(|text| text.parse().ok());
-    region.map(Some).ok_or_else(refuse)
+    region.map(Some).ok_or_else(rejection)
 }
 
 /// All `Authorization` lines; more than one is rare enough to be looked up.
@@ -198,7 +195,7 @@ impl<'a> Prefix<'a> {
     fn of(uri: &'a Uri) -> Result<Option<Self>, Error> {
         let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         let Some(behind) = whole.strip_prefix("/a/") else { return Ok(None) };
-        let refuse =
+        let rejection =
             Error::BadRequest("The path prefix must be /a/<alias>/ or /a/<alias>@<region>/.");
         let end = behind.find(['/', '?']).unwrap_or(behind.len());
         let (name, rest) = behind.split_at(end);
@@ -206,11 +203,11 @@ impl<'a> Prefix<'a> {
             None => (name, None),
             Some((alias, region)) => match region.parse() {
                 Ok(region) => (alias, Some(region)),
-                Err(_) => return Err(refuse),
+                Err(_) => return Err(rejection),
             },
         };
         if !AccountId::is_alias(alias) {
-            return Err(refuse);
+            return Err(rejection);
         }
         Ok(Some(Self { alias, region, rest, text: &whole[..whole.len() - rest.len()] }))
     }

@@ -22,7 +22,6 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Value, json};
 use std::{rc::Rc, time::Duration};
 
-/// The path of LWA's token endpoint.
 const PATH: &str = "/auth/o2/token";
 /// The largest form that is read, bytes.
 const FORM_MAX_BYTES: usize = 64 * 1024;
@@ -38,7 +37,6 @@ pub fn is_token_request(head: &Parts) -> bool {
     prefix.is_empty() || prefix.strip_prefix("/a/").is_some_and(|name| !name.contains('/'))
 }
 
-/// Reads the form and responds as LWA would.
 pub async fn respond(
     head: &Parts,
     fields: &Fields<'_>,
@@ -81,7 +79,7 @@ fn token_response(
 ) -> Result<(StatusCode, Value), Error> {
     if form.grant_type.as_deref().is_some_and(|kind| kind != "refresh_token") {
         let text = "The authorization grant type is not supported by the authorization server";
-        return Ok(refuse("unsupported_grant_type", text));
+        return Ok(lwa_error("unsupported_grant_type", text));
     }
     let sent = form.refresh_token.as_deref();
     let in_token = sent.and_then(|token| placeholder_alias(token, "Atzr"));
@@ -103,7 +101,7 @@ fn token_response(
                 "expires_in": 3600,
             }),
         )),
-        None => Ok(refuse(
+        None => Ok(lwa_error(
             "invalid_grant",
             "The request has an invalid grant parameter : refresh_token. \
              User may have revoked or didn't grant the permission.",
@@ -111,7 +109,7 @@ fn token_response(
     }
 }
 
-fn refuse(error: &str, description: &str) -> (StatusCode, Value) {
+fn lwa_error(error: &str, description: &str) -> (StatusCode, Value) {
     (StatusCode::BAD_REQUEST, json!({ "error_description": description, "error": error }))
 }
 

@@ -111,7 +111,6 @@ impl UpstreamBody {
         Poll::Ready(frame)
     }
 
-    /// The next frame for the caller.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if !self.peeked.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.peeked)))));
@@ -136,7 +135,6 @@ impl UpstreamBody {
         Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)))
     }
 
-    /// Whether nothing more comes.
     pub fn is_end_stream(&self) -> bool {
         self.peeked.is_empty() && self.trailers.is_none() && self.cut.is_none() && self.has_ended()
     }

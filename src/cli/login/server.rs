@@ -3,6 +3,7 @@
 use super::{FINISH_TIMEOUT, Login, engine, failure};
 use crate::{
     admin::{Admin, AdminSurface, health::Health},
+    app::reject,
     audit::Actor,
     cli::{
         Context, Failure,
@@ -192,7 +193,12 @@ impl OwnListeners {
                 v6 => v6.ok(),
             };
             let serve = |listener| {
-                tokio::spawn(control_plane::serve(listener, service.clone(), stop.subscribe()))
+                tokio::spawn(control_plane::serve(
+                    listener,
+                    service.clone(),
+                    reject,
+                    stop.subscribe(),
+                ))
             };
             anyhow::Ok(([Some(v4), v6].into_iter().flatten().map(serve).collect(), address))
         })?;

@@ -17,7 +17,6 @@ const ASKS_TICKS: u64 = 60;
 /// Accounts share these places by the hash of their ids. Two on one place share its half.
 const SHARES: usize = 64;
 
-/// The bytes of all workers' captures.
 #[derive(Debug)]
 pub(super) struct Budget {
     max: u64,

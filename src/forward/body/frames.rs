@@ -10,7 +10,6 @@ const TINY_BYTES: usize = 1024;
 /// Tiny frames are joined up to this size, bytes.
 const JOINED_BYTES: usize = 16 * 1024;
 
-/// Frames in a row.
 #[derive(Default)]
 pub(super) struct Frames {
     /// Each with the place of its first byte.
@@ -21,12 +20,10 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    /// Bytes kept.
     pub(super) fn len(&self) -> u64 {
         self.len
     }
 
-    /// Keeps one more.
     pub(super) fn push(&mut self, data: Bytes) {
         let (len, tiny) = (data.len() as u64, data.len() < TINY_BYTES);
         if tiny && (!self.joined.is_empty() || self.begins_to_join()) {
@@ -50,7 +47,6 @@ impl Frames {
         Some(data.slice(skip..))
     }
 
-    /// All of them in order.
     pub(super) fn into_frames(mut self) -> impl Iterator<Item = Bytes> {
         self.seal();
         self.whole.into_iter().map(|(_, data)| data)

@@ -3,13 +3,13 @@
 use parking_lot::Mutex;
 use std::task::{Context, Poll, Waker};
 
-/// Holds a body back until Amazon says `100 Continue`. Shared with hyper's callback, which must be
+/// Holds a body back until Amazon says `100 Continue`. CaptureShared with hyper's callback, which must be
 /// `Send` although it runs on the same thread.
 #[derive(Debug, Default)]
-pub struct ContinueGate(Mutex<Gate>);
+pub struct ContinueGate(Mutex<GateState>);
 
 #[derive(Debug, Default)]
-struct Gate {
+struct GateState {
     pass: Option<Pass>,
     waker: Option<Waker>,
 }
@@ -17,19 +17,15 @@ struct Gate {
 /// What became of a body that was held back.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Pass {
-    /// Amazon wants it.
     Open,
-    /// Nobody does.
     Shut,
 }
 
 impl ContinueGate {
-    /// Lets the body pass.
     pub fn open(&self) {
         self.decide(Pass::Open);
     }
 
-    /// The body is not wanted.
     pub(super) fn shut(&self) {
         self.decide(Pass::Shut);
     }

@@ -1,6 +1,6 @@
 //! One attempt's view of the request body: first what was kept, then what still comes.
 
-use super::{BodyError, ContinueGate, Kept, Shared, gate::Pass};
+use super::{BodyError, CaptureShared, ContinueGate, KeptBody, gate::Pass};
 use crate::deadline::Timer;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -17,24 +17,23 @@ use std::{
 /// Source: RFC 9110 section 10.1.1 leaves the time to the client; one second is usual.
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
-/// A request body as hyper sends it.
-pub struct RequestBody(Option<Reader>);
+pub struct CapturedBody(Option<Reader>);
 
-impl RequestBody {
+impl CapturedBody {
     /// The body of a request without one.
     pub(super) fn empty() -> Self {
         Self(None)
     }
 
     /// What attempt number `id` sends, held back until `gate` opens.
-    pub(super) fn of(shared: &Rc<Shared>, id: u32, gate: Option<Arc<ContinueGate>>) -> Self {
+    pub(super) fn of(shared: &Rc<CaptureShared>, id: u32, gate: Option<Arc<ContinueGate>>) -> Self {
         let gate = gate.map(|gate| (gate, shared.context.deadlines.timer()));
         Self(Some(Reader { shared: shared.clone(), id, gate }))
     }
 }
 
 struct Reader {
-    shared: Rc<Shared>,
+    shared: Rc<CaptureShared>,
     id: u32,
     gate: Option<(Arc<ContinueGate>, Timer)>,
 }
@@ -48,7 +47,7 @@ impl Reader {
             match gate.poll(cx) {
                 Poll::Ready(Pass::Open) => {}
                 Poll::Ready(Pass::Shut) => return Poll::Ready(Some(Err(BodyError::Superseded))),
-                // After a final answer nobody waits for the body any more.
+                // After a final response Amazon does not wait for the body any more.
                 Poll::Pending if self.shared.responded.get() => return Poll::Pending,
                 Poll::Pending => ready!(timer.poll_after(CONTINUE_WAIT, cx)),
             }
@@ -81,12 +80,12 @@ impl Reader {
             return Poll::Ready(None);
         }
         let captured = match &mut state.kept {
-            Kept::Memory(frames) => frames.read(given).map(Ok),
-            Kept::Disk(spill) => {
+            KeptBody::Memory(frames) => frames.read(given).map(Ok),
+            KeptBody::Disk(spill) => {
                 let read: io::Result<Bytes> = ready!(spill.poll_read(given, cx));
                 Some(read.map_err(|_| shared.fail(BodyError::Capture)))
             }
-            Kept::Nothing => None,
+            KeptBody::Nothing => None,
         };
         if let Some(Ok(data)) = &captured {
             self.gave(data);
@@ -96,7 +95,7 @@ impl Reader {
     }
 }
 
-impl Body for RequestBody {
+impl Body for CapturedBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -119,8 +118,8 @@ impl Body for RequestBody {
     }
 }
 
-impl fmt::Debug for RequestBody {
+impl fmt::Debug for CapturedBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RequestBody")
+        f.write_str("CapturedBody")
     }
 }

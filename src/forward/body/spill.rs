@@ -37,7 +37,7 @@ impl Spill {
         Self { directory, file: None, queued, written: 0, writing: None, reading: None }
     }
 
-    /// Takes `data` over; written once there is a block of it, or somebody wants to read.
+    /// Takes `data` over; written once there is a block of it, or for a read.
     pub(super) fn append(&mut self, data: Bytes) {
         self.queued.push(data);
     }

@@ -1,6 +1,6 @@
 //! What ends an attempt to send a request body, and what becomes of the rest once the response is final.
 
-use super::{Capture, Shared};
+use super::{Capture, CaptureShared};
 use hyper::body::Body as _;
 
 impl Capture {
@@ -30,7 +30,7 @@ impl Capture {
     }
 }
 
-impl Shared {
+impl CaptureShared {
     /// Ends the current attempt; returns the number of the next.
     pub(super) fn supersede(&self) -> u32 {
         // No reader is left that waits: the caller's time does not run while the proxy itself
