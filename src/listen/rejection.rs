@@ -71,13 +71,16 @@ impl Substitute {
 
 /// No response of the parser's own is as long, bytes.
 const PARSERS_RESPONSE_MAX_BYTES: usize = 128;
+const EMPTY: &[u8] = b"\r\ncontent-length: 0\r\n";
 
 impl ListenRejection {
     /// What hyper's parser says with `bytes`, if they are one of its bare responses.
     pub(super) fn by_parser(bytes: &[u8]) -> Option<Self> {
         let bare = bytes.len() < PARSERS_RESPONSE_MAX_BYTES
             && bytes.starts_with(b"HTTP/1.")
-            && bytes.ends_with(b"content-length: 0\r\n\r\n");
+            && bytes.ends_with(b"\r\n\r\n")
+            // A date may stand behind it.
+            && bytes.windows(EMPTY.len()).any(|line| line == EMPTY);
         match bytes.get(9..12).filter(|_| bare)? {
             b"400" => Some(Self::Malformed),
             b"414" | b"431" => Some(Self::HeadersTooLarge),
@@ -101,6 +104,9 @@ mod tests {
         assert_eq!(bare("414 URI Too Long"), Some(ListenRejection::HeadersTooLarge));
         let too_large = bare("431 Request Header Fields Too Large");
         assert_eq!(too_large, Some(ListenRejection::HeadersTooLarge));
+        let dated = "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\
+                     content-length: 0\r\ndate: Sat, 28 Nov 2026 16:14:36 GMT\r\n\r\n";
+        assert_eq!(ListenRejection::by_parser(dated.as_bytes()), too_large);
         assert_eq!(bare("200 OK"), None);
         for other in ["", "HTTP/1.1", "HTTP/1.1 100 Continue\r\n\r\n"] {
             assert_eq!(ListenRejection::by_parser(other.as_bytes()), None);
