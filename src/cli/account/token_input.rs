@@ -1,7 +1,7 @@
 //! Reads a refresh token from a file or standard input, and not from where others can see it.
 
 use crate::{
-    cli::Context,
+    cli::{Context, note},
     config::secret_ref::SecretRef,
     secret::{RefreshToken, Secret},
 };
@@ -26,7 +26,7 @@ pub(super) fn read(file: Option<&Path>, context: &Context) -> anyhow::Result<Sec
             let path = path.to_str().context("the path of the refresh token is not UTF-8")?;
             let found = SecretRef::File(path.to_owned()).resolve(&context.environment)?;
             if let Some(exposed) = found.exposed {
-                eprintln!("warning: {exposed}");
+                note(format_args!("warning: {exposed}"));
             }
             found.secret
         }
@@ -42,7 +42,7 @@ pub(super) fn read(file: Option<&Path>, context: &Context) -> anyhow::Result<Sec
         bail!("this is no refresh token: {}, and it is too short", RefreshToken::UNUSUAL);
     }
     if !token.is_usual {
-        eprintln!("warning: the token {}", RefreshToken::UNUSUAL);
+        note(format_args!("warning: the token {}", RefreshToken::UNUSUAL));
     }
     Ok(token.secret)
 }

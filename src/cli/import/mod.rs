@@ -14,7 +14,7 @@ mod report;
 mod source;
 mod tree;
 
-use super::{Cli, Context, account::store_to_change, print, region, wire::block_on};
+use super::{Cli, Context, account::store_to_change, note, print, region, wire::block_on};
 use crate::{
     audit::{self, Action, Actor, Audit},
     clock::{Clock, SystemClock},
@@ -92,7 +92,7 @@ impl Import {
         }
         let (report, recorded) = block_on(self.import(context, config, store, source))??;
         print(if self.json { report.json() } else { report.text() })?;
-        eprint!("{}", report.remarks(!self.json));
+        note(report.remarks(!self.json).trim_end());
         match report.count(ImportOutcome::Rejected) {
             0 => recorded.context("cannot record that the import ended"),
             rejected => bail!("{rejected} of {} records were rejected", report.records.len()),

@@ -6,6 +6,7 @@ use super::{
     record::{Raw, field},
 };
 use crate::{
+    cli::note,
     config::{
         environment::Environment,
         secret_ref::{Exposed, SecretRef},
@@ -148,7 +149,7 @@ pub(super) fn fernet_keys(
 
 fn warn_of_exposed(exposed: Option<Exposed>) {
     if let Some(exposed) = exposed {
-        eprintln!("warning: {exposed}");
+        note(format_args!("warning: {exposed}"));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     audit::{Action, Actor, Audit, Entry},
-    cli::print,
+    cli::{note, print},
     engine::keys::concluded,
     error_chain::chain,
     store::{Store, rotate::Rotation},
@@ -44,7 +44,7 @@ pub(super) async fn run(store: &Store, audit: &Audit) -> anyhow::Result<()> {
         report.records.saturating_sub(report.resealed + report.failed.len()),
     ))?;
     for (account, error) in &report.failed {
-        eprintln!("{account}: {}", chain(error));
+        note(format_args!("{account}: {}", chain(error)));
     }
     match report.failed.len() {
         0 => Ok(()),
