@@ -2,13 +2,16 @@
 
 use crate::support::{
     grants::{connect_anew, open_store},
-    proxy::{ACME_REFRESH, Answer, GLOBEX_REFRESH, Proxy, Setup, amazon, assert_no_secret},
+    proxy::{
+        ACME_REFRESH, Answer, GLOBEX_REFRESH, Proxy, Setup, amazon, assert_no_secret, eventually,
+    },
 };
 use adsproxy::{
     sandbox::{CLIENT_ID, CLIENT_SECRET, LwaFault, RefreshRotation, Times},
     testing::{
+        id::AccountId,
         secret::Secret,
-        store::{Credential, Lease},
+        store::{Credential, Epoch, Expected, Item, Lease, Limit, Space},
     },
 };
 use http::Method;
@@ -232,6 +235,36 @@ async fn an_account_that_waits_for_its_lease_takes_no_place_from_others() {
     let (acme, globex) = tokio::join!(proxy.get("/v2/profiles"), globex);
     assert_eq!(acme.error(), Some("token_unavailable"));
     assert_eq!(globex.status, 200, "{}", globex.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_of_a_tenant_is_another_one_than_that_of_its_alias() {
+    let amazon = amazon().await;
+    let proxy = Proxy::with(&amazon, file_store());
+    assert_eq!(proxy.get("/v2/profiles").await.status, 200);
+    let (store, acme) = (open_store(&proxy), record(&proxy).await);
+    let account: AccountId = "t1~acme".parse().expect("an id");
+    let theirs =
+        Credential { account: account.clone(), epoch: Epoch::random(), seed: None, ..acme.clone() };
+    store.put_grant(&theirs, Expected::Absent).await.expect("kept");
+    assert_eq!(store.load(&account).await.expect("it reads"), Some(theirs));
+    eventually("it is known", || proxy.ask_admin("/status").contains("\"t1~acme\"")).await;
+    for label in ["account=\"acme\"", "account=\"t1~acme\""] {
+        assert!(proxy.ask_admin("/metrics").contains(label), "{label}");
+    }
+    let (links, limit) = (store.entries(Space::Ticket), Limit { max: 9, now_ms: 0 });
+    let expires_at_ms = Some(4_000_000_000_000);
+    let link = Item { account: Some(account.clone()), expires_at_ms, text: "a link".into() };
+    links.put("link", &link, limit).await.expect("kept");
+    store.delete_entries_of(&acme.account).await.expect("deleted");
+    assert_eq!(links.get("link").await.expect("read"), Some(link));
+    // No caller belongs to a tenant, and none can name its account.
+    let request = proxy.request(Method::GET, "/v2/profiles").header("X-Ads-Account", "t1~acme");
+    assert_eq!(proxy.send(request).await.error(), Some("bad_request"));
+    store.remove_grant(&account, Expected::Any).await.expect("removed");
+    eventually("its end is logged", || proxy.log().contains("\"account\":\"t1~acme\"")).await;
+    assert_eq!(proxy.get("/v2/profiles").await.status, 200);
+    assert_eq!(record(&proxy).await.epoch, acme.epoch);
 }
 
 impl Proxy {

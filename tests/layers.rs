@@ -369,6 +369,14 @@ fn the_reader_of_uses_sees_groups_and_paths() {
 }
 
 #[test]
+fn only_one_module_writes_credentials() {
+    for call in [".put_grant(", ".update_grant(", ".remove_grant("] {
+        assert!(elsewhere(call, &["store/", "grants.rs"]).is_empty(), "{call}");
+        assert!(!elsewhere(call, &["store/"]).is_empty(), "{call}");
+    }
+}
+
+#[test]
 fn only_the_header_rules_write_authorization() {
     for call in ["insert(", "append(", "entry(", "header("] {
         for name in ["AUTHORIZATION", "header::AUTHORIZATION", "\"authorization\""] {
