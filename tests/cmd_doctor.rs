@@ -363,8 +363,15 @@ async fn nothing_is_stored_but_a_token_that_was_rotated() {
     assert!(store_of(&commands) == before, "doctor wrote into the store");
     // A rotated token that were not saved would be the end of the grant.
     amazon.state().lwa.configure(|settings| settings.rotation = RefreshRotation::OldDies);
+    let refreshes = || {
+        let log = fs::read_to_string(commands.path("store/audit.jsonl")).expect("a log");
+        let of_acme = |line: &&str| line.contains("\"token.refresh\"") && line.contains("\"acme\"");
+        log.lines().filter(of_acme).count()
+    };
+    let known = refreshes();
     assert_eq!(commands.run("doctor acme").code, Some(0));
     assert!(store_of(&commands) != before);
+    assert_eq!(refreshes(), known + 1, "the audit log has the one that was saved");
     amazon.state().lwa.expire_access_tokens(None);
     assert_eq!(commands.run("curl acme /v2/profiles --fail").code, Some(0));
 }

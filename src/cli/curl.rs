@@ -293,14 +293,7 @@ async fn own_problem(alias: &AccountId, response: Response<Incoming>) -> anyhow:
     let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
     let detail = problem["detail"].as_str().unwrap_or("the proxy refused the request");
-    let text = format!("{detail} ({code})");
-    match code.as_str() {
-        "reauthorization_required" => Failure::reauthorization_required(&[alias]).into(),
-        "token_unavailable" | "overloaded" | "upstream_unreachable" | "upstream_timeout" => {
-            Failure::unavailable(text).into()
-        }
-        _ => anyhow!(text),
-    }
+    Failure::of_code(&code, alias, format!("{detail} ({code})")).into()
 }
 
 /// `Name: value`, `Name;` for an empty one, `Name:` for none at all.

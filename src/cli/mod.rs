@@ -181,6 +181,17 @@ impl Failure {
         ))
     }
 
+    /// What an error code of ours is for the command line.
+    fn of_code(code: &str, alias: &AccountId, text: String) -> Self {
+        match code {
+            "reauthorization_required" => Self::reauthorization_required(&[alias]),
+            "token_unavailable" | "overloaded" | "upstream_unreachable" | "upstream_timeout" => {
+                Self::unavailable(text)
+            }
+            _ => Self::new(1, text),
+        }
+    }
+
     /// Accounts that must be connected in a browser.
     fn reauthorization_required<T: fmt::Display>(accounts: &[T]) -> Self {
         let names: Vec<String> = accounts.iter().map(ToString::to_string).collect();

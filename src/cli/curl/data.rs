@@ -2,10 +2,7 @@
 
 use crate::lwa::percent_encode;
 use anyhow::Context as _;
-use std::{
-    fs,
-    io::{self, Read},
-};
+use std::fs;
 
 /// The flags, as curl has them.
 #[derive(Debug, Default, clap::Args)]
@@ -66,12 +63,7 @@ fn encoded(text: &str) -> String {
 fn content(text: &str) -> anyhow::Result<Vec<u8>> {
     match text.strip_prefix('@') {
         None => Ok(text.as_bytes().to_vec()),
-        Some("-") => {
-            let mut bytes = Vec::new();
-            let read = io::stdin().lock().read_to_end(&mut bytes);
-            read.context("cannot read standard input")?;
-            Ok(bytes)
-        }
+        Some("-") => fs::read("/dev/stdin").context("cannot read standard input"),
         Some(path) => fs::read(path).with_context(|| format!("cannot read {path}")),
     }
 }

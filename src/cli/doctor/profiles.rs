@@ -17,26 +17,13 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// 5,000 profiles, Amazon's most, are 2 MB.
 const RESPONSE_MAX_BYTES: usize = 16 << 20;
 
-/// Why the Ads API returned no profiles.
-#[derive(Debug)]
-struct NoProfiles {
-    status: Option<u16>,
-    text: String,
-}
-
-impl NoProfiles {
-    fn new(text: impl Into<String>) -> Self {
-        Self { status: None, text: text.into() }
-    }
-}
-
 impl Client {
     /// What the grant gives access to, found out by at most four requests.
     pub(super) async fn profiles(&self, account: &Known, token: &Secret) -> Finding {
         let (id, own) = (&account.id, account.region);
         let here = match self.list(account, own, "view", token).await {
             Ok(here) => here,
-            Err(refusal) => return judge_refusal(id, own, &refusal),
+            Err(finding) => return finding,
         };
         let scope = account.scope.as_ref().and_then(|scope| scope.parse::<i64>().ok());
         let has_it =
@@ -67,7 +54,8 @@ impl Client {
         region: Region,
         level: &str,
         token: &Secret,
-    ) -> Result<BTreeSet<i64>, NoProfiles> {
+    ) -> Result<BTreeSet<i64>, Finding> {
+        let failed = |why: &str| failed(&account.id, region, why);
         let host = self.config.upstream.api()[region as usize];
         let base = host.to_string();
         let url = format!("{}/v2/profiles?accessLevel={level}", base.trim_end_matches('/'));
@@ -76,37 +64,42 @@ impl Client {
         let bearer = header(&format!("Bearer {}", token.expose()));
         let client_id = application.and_then(|application| header(&application.client_id));
         let (Some(mut bearer), Some(client_id)) = (bearer, client_id) else {
-            return Err(NoProfiles::new("the token or the client id is no header"));
+            return Err(failed("the token or the client id is no header"));
         };
         bearer.set_sensitive(true);
         let request = self.ways.api.client(host).get(url).timeout(REQUEST_TIMEOUT);
         let response = request.headers(headers::of_our_own(&bearer, &client_id)).send().await;
-        let response = response.map_err(|error| NoProfiles::new(chain(&error.without_url())))?;
+        let response = response.map_err(|error| failed(&chain(&error.without_url())))?;
         let status = response.status();
         let body = Limited::new(reqwest::Body::from(response), RESPONSE_MAX_BYTES).collect().await;
-        let body = body.map_err(|_| NoProfiles::new("its response broke off or is too large"))?;
-        let body = body.to_bytes();
+        let body = body.map_err(|_| failed("its response broke off or is too large"))?.to_bytes();
         if !status.is_success() {
-            let status = status.as_u16();
-            return Err(NoProfiles { status: Some(status), text: code(status, &body) });
+            return Err(judge_refusal(&account.id, region, status.as_u16(), &body));
         }
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct ListedProfile {
             profile_id: i64,
         }
-        let list: Vec<ListedProfile> = serde_json::from_slice(&body)
-            .map_err(|_| NoProfiles::new("its response is no list"))?;
+        let list: Vec<ListedProfile> =
+            serde_json::from_slice(&body).map_err(|_| failed("its response is no list"))?;
         Ok(list.into_iter().map(|profile| profile.profile_id).collect())
     }
 }
 
-/// Status and code of a refusal. Not its text: it may echo what was sent.
-fn code(status: u16, body: &[u8]) -> String {
+fn failed(id: &AccountId, region: Region, why: &str) -> Finding {
+    let fix = "repair the connection to that region's host, or try again later";
+    Finding::error("profiles", format!("{id}: {region} failed ({why})"), fix)
+}
+
+/// Shows status and code of a refusal. Not its text: it may echo what was sent.
+fn judge_refusal(id: &AccountId, region: Region, status: u16, body: &[u8]) -> Finding {
     let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-    match body["code"].as_str() {
-        Some(code) if code.len() < 64 => format!("status {status}, {code}"),
-        _ => format!("status {status}"),
+    let code = body["code"].as_str().filter(|code| code.len() < 64);
+    let code = code.map(|code| format!(", {code}")).unwrap_or_default();
+    match status {
+        401 | 403 => not_approved(id, &format!("{region}: status {status}{code}")),
+        _ => failed(id, region, &format!("status {status}{code}")),
     }
 }
 
@@ -117,14 +110,6 @@ pub(super) fn not_approved(id: &AccountId, why: &str) -> Finding {
         "apply for access to the Amazon Ads API and have this security profile assigned to it; the \
          grant itself is good",
     )
-}
-
-fn judge_refusal(id: &AccountId, region: Region, refusal: &NoProfiles) -> Finding {
-    if matches!(refusal.status, Some(401 | 403)) {
-        return not_approved(id, &format!("{region}: {}", refusal.text));
-    }
-    let fix = "repair the connection to that region's host, or try again later";
-    Finding::error("profiles", format!("{id}: {region} failed ({})", refusal.text), fix)
 }
 
 /// The profile is not here, or there is none at all.
@@ -173,18 +158,20 @@ mod tests {
             assert_eq!(finding.level, Level::Warning, "{finding:?}");
             assert!(finding.text.contains(words), "{finding:?}");
         }
-        let refusal = |status| NoProfiles { status, text: "status".to_owned() };
-        let text = |status| judge_refusal(&id, Region::Na, &refusal(status)).text;
+        let text = |status| judge_refusal(&id, Region::Na, status, b"").text;
         for status in [401, 403] {
-            assert!(text(Some(status)).contains("not approved"), "{status}");
+            assert!(text(status).contains("not approved"), "{status}");
         }
-        assert!(text(Some(500)).contains("failed") && text(None).contains("failed"));
+        assert!(text(500).contains("failed"));
     }
 
     #[test]
     fn a_refusal_shows_its_code_and_no_text() {
+        let id: AccountId = "acme".parse().expect("an alias");
         let body = br#"{"code":"UNAUTHORIZED","details":"CANARY"}"#;
-        assert_eq!(code(403, body), "status 403, UNAUTHORIZED");
-        assert_eq!(code(500, b"CANARY"), "status 500");
+        let shown = judge_refusal(&id, Region::Na, 403, body).text;
+        assert!(shown.ends_with("(na: status 403, UNAUTHORIZED)"), "{shown}");
+        let shown = judge_refusal(&id, Region::Na, 500, b"CANARY").text;
+        assert!(shown.ends_with("(status 500)"), "{shown}");
     }
 }
