@@ -18,16 +18,16 @@ use crate::{
     engine::Engine,
     hooks::Hooks,
     id::AccountId,
-    log::{self, Log},
+    log,
     metrics::Metrics,
     secret::Secret,
     sync::Account,
-    token::{self, Obstacle},
+    token::{self, AccessToken, Obstacle},
 };
 use anyhow::{Context as _, anyhow, bail};
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 
 /// How long refreshes under way may take at the end.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(15);
@@ -61,7 +61,7 @@ pub(super) fn token(
     let config = context.load()?.config;
     match Server::find(context, &config)? {
         Some(server) => from_server(&server, alias, wish),
-        None => Session::open(config, alias)?.token(wish),
+        None => from_store(config, alias, wish),
     }
 }
 
@@ -100,65 +100,58 @@ pub(super) fn from_server(
     }
 }
 
-/// One account and its token, without a server.
-struct Session {
-    runtime: Runtime,
-    engine: Engine,
-    account: Arc<Account>,
-    /// The process that LWA refuses a dead grant is the only one to send hooks.
-    hooks: Option<Hooks>,
-    _log: Log,
+/// Opens the store in this process, for one account and its token.
+fn from_store(mut config: Config, alias: &AccountId, wish: Wish) -> anyhow::Result<HandedToken> {
+    quiet(&mut config);
+    let log = log::init(&config.log)?;
+    let metrics = Metrics::new(&config.metrics, log.dropped());
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let (config, clock, control) =
+        (Arc::new(config), Arc::new(SystemClock), runtime.handle().clone());
+    let engine = Engine::open(config, clock, metrics, Actor::cli(), control.clone())?;
+    // The process that LWA refuses a dead grant is the only one to send hooks.
+    let hooks = app::hooks(&engine, control)?;
+    let account = runtime.block_on(engine.account(alias)).context("cannot read the store")?;
+    let Some(account) = account else { bail!(unknown(alias)) };
+    let fetched = runtime.block_on(fetch(&engine, &account, hooks, wish));
+    let token = fetched.map_err(|error| {
+        let status = engine.tokens().status(&account.holder);
+        failure(error, &status.account, status.last_error.as_deref())
+    })?;
+    let expires_in = token.expires_in(SystemClock.now());
+    if wish.discloses && !(wish.must && expires_in < wish.least) {
+        let entry = Entry::new(Actor::cli(), Action::TokenDisclose).account(&account.id);
+        engine.audit().record(&entry.generation(token.generation()).about("token"))?;
+    }
+    Ok(HandedToken {
+        secret: Secret::from(token.expose()),
+        expires_in,
+        generation: token.generation(),
+        client_id: account.holder.application().client_id().to_owned(),
+    })
 }
 
-impl Session {
-    fn open(mut config: Config, alias: &AccountId) -> anyhow::Result<Self> {
-        quiet(&mut config);
-        let log = log::init(&config.log)?;
-        let metrics = Metrics::new(&config.metrics, log.dropped());
-        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let (config, clock) = (Arc::new(config), Arc::new(SystemClock));
-        let engine = Engine::open(config, clock, metrics, Actor::cli(), runtime.handle().clone())?;
-        let hooks = app::hooks(&engine, runtime.handle().clone())?;
-        let account = runtime.block_on(engine.account(alias)).context("cannot read the store")?;
-        let Some(account) = account else { bail!(unknown(alias)) };
-        Ok(Self { runtime, engine, account, hooks, _log: log })
+/// Returns when what a refresh has to save, to record and to send is done, too.
+async fn fetch(
+    engine: &Engine,
+    account: &Account,
+    hooks: Option<Hooks>,
+    wish: Wish,
+) -> Result<Arc<AccessToken>, token::Error> {
+    let (tokens, holder) = (engine.tokens(), &account.holder);
+    let token = match tokens.token_for(holder, wish.least).await {
+        Err(token::Error::Unavailable { .. }) if !wish.must => tokens.token(holder).await,
+        outcome => outcome,
+    };
+    let ended = async {
+        tokens.finish().await;
+        engine.audit().flush().await;
+    };
+    let _ = tokio::time::timeout(FINISH_TIMEOUT, ended).await;
+    if let Some(mut hooks) = hooks {
+        app::finish_hooks(&mut hooks).await;
     }
-
-    fn token(mut self, wish: Wish) -> anyhow::Result<HandedToken> {
-        let (tokens, holder) = (self.engine.tokens(), &self.account.holder);
-        let hooks = &mut self.hooks;
-        let token = self.runtime.block_on(async {
-            let token = match tokens.token_for(holder, wish.least).await {
-                Err(token::Error::Unavailable { .. }) if !wish.must => tokens.token(holder).await,
-                outcome => outcome,
-            };
-            let ended = async {
-                tokens.finish().await;
-                self.engine.audit().flush().await;
-            };
-            let _ = tokio::time::timeout(FINISH_TIMEOUT, ended).await;
-            if let Some(hooks) = hooks {
-                app::finish_hooks(hooks).await;
-            }
-            token
-        });
-        let token = token.map_err(|error| {
-            let status = self.engine.tokens().status(&self.account.holder);
-            failure(error, &status.account, status.last_error.as_deref())
-        })?;
-        let expires_in = token.expires_in(SystemClock.now());
-        if wish.discloses && !(wish.must && expires_in < wish.least) {
-            let entry = Entry::new(Actor::cli(), Action::TokenDisclose).account(&self.account.id);
-            let entry = entry.generation(token.generation()).about("token");
-            self.engine.audit().record(&entry)?;
-        }
-        Ok(HandedToken {
-            secret: Secret::from(token.expose()),
-            expires_in,
-            generation: token.generation(),
-            client_id: self.account.holder.application().client_id().to_owned(),
-        })
-    }
+    token
 }
 
 /// What is in the way of a token until a person acts; the rest passes.

@@ -55,7 +55,7 @@ fn from_stdin() -> io::Result<Secret> {
         let echo = EchoOff::new(&stdin)?;
         stdin.lock().read_line(&mut text)?;
         drop(echo);
-        eprintln!();
+        note("");
     } else {
         stdin.lock().take(INPUT_MAX_BYTES as u64).read_to_string(&mut text)?;
     }

@@ -3,6 +3,7 @@
 use super::{Context, print};
 use crate::{
     audit::{self, Action, Actor, Audit, Entry},
+    cli::note,
     clock::{Clock, SystemClock},
     config::{EncryptionKey, Material, StoreKind},
     durable_file,
@@ -137,7 +138,7 @@ set $ADSPROXY_PASSPHRASE, or add these lines to the configuration, and run this 
 keys = [{ id = \"laptop\", passphrase = { env = \"ADSPROXY_PASSPHRASE\" } }]";
 
 fn prepare_passphrases(context: &Context) -> anyhow::Result<()> {
-    let loaded = context.load().inspect_err(|_| eprintln!("{PASSPHRASE_LINES}\n"));
+    let loaded = context.load().inspect_err(|_| note(format_args!("{PASSPHRASE_LINES}\n")));
     let config = loaded?.config;
     if config.store.kind == StoreKind::Memory {
         bail!("store.kind = \"memory\" seals nothing and needs no key");
