@@ -22,7 +22,7 @@ use crate::{
     inbound::session_key::SessionKey,
     listen::{
         ConnectionLimit,
-        bind::{self, BindError, SocketFile},
+        bind::{self, BindError, Bound, SocketFile},
         tls::{self, ServerTls},
     },
     log::{self, Log},
@@ -161,28 +161,9 @@ impl App {
             log_start(&config);
         }
         let metrics = Metrics::new(&config.metrics, log.dropped());
-        let control = Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("control")
-            .enable_all()
-            .build()?;
-        if private.is_none() {
-            let _context = control.enter();
-            signals::survive()?;
-        }
-        let socket = private.as_ref().and_then(|private| private.server.as_deref());
-        let engine = Engine::open_over(
-            socket,
-            config.clone(),
-            clock,
-            metrics.clone(),
-            Actor::Server,
-            control.handle().clone(),
-        )?;
-        let engine = match private.as_ref().and_then(|private| private.account.clone()) {
-            Some(account) => engine.only(account),
-            None => engine,
-        };
+        let control = control_runtime(private.is_none())?;
+        let handle = control.handle().clone();
+        let engine = open_engine(&config, clock, &metrics, private.as_ref(), handle)?;
         let tls = config.listen.tls.as_ref().map(ServerTls::load).transpose()?;
         let shared = share(&engine, private.as_ref())?;
         let tokens = shared.tokens.clone();
@@ -205,20 +186,15 @@ impl App {
 
         // Last: whoever can connect is answered.
         let sockets = bind::bind(&config.listen.proxy, config.proxy.workers)?;
-        let connections = ConnectionLimit::new(config.limits.connections_max);
-        let mut workers = Vec::new();
-        for (number, bound) in sockets.workers.into_iter().enumerate() {
-            let worker = WorkerThread {
-                shared: shared.clone(),
-                metrics: metrics.clone(),
-                access: log.access(),
-                tls: tls.clone(),
-                connections: connections.clone(),
-                drain: drain.subscribe(),
-            };
-            let thread = std::thread::Builder::new().name(format!("worker-{number}"));
-            workers.push(thread.spawn(move || worker.run(bound))?);
-        }
+        let limit = ConnectionLimit::new(config.limits.connections_max);
+        let workers = start_workers(sockets.workers, || WorkerThread {
+            shared: shared.clone(),
+            metrics: metrics.clone(),
+            access: log.access(),
+            tls: tls.clone(),
+            connections: limit.clone(),
+            drain: drain.subscribe(),
+        })?;
         readiness.set(Readiness::Ready);
         let app = Self {
             addresses: sockets.addresses,
@@ -236,18 +212,23 @@ impl App {
             control: Some(control),
             log: Some(log),
         };
-        let AdminListeners { admin, health, .. } = &app.listeners;
+        app.report_start();
+        Ok(app)
+    }
+
+    /// Logs where it listens; a server is in the audit log, too.
+    fn report_start(&self) {
+        let AdminListeners { admin, health, .. } = &self.listeners;
         let health = health.map(tracing::field::display);
-        info!(proxy = app.addresses.join(", "), %admin, health, "listening");
-        if app.is_private {
-            return Ok(app);
+        info!(proxy = self.addresses.join(", "), %admin, health, "listening");
+        if self.is_private {
+            return;
         }
-        if app.engine.audit().path().is_none() {
+        if self.engine.audit().path().is_none() {
             info!("no audit log is kept: the store has no directory, and audit.path is not set");
         }
         // Whether it could be written is told by the log and the counters: we serve all the same.
-        let _ = app.engine.audit().record(&Entry::new(Actor::Server, Action::ServerStart));
-        Ok(app)
+        let _ = self.engine.audit().record(&Entry::new(Actor::Server, Action::ServerStart));
     }
 
     /// The data plane's addresses as bound: `127.0.0.1:8787`, `unix:/path`.
@@ -406,6 +387,50 @@ pub(crate) fn hooks(engine: &Engine, control: Handle) -> Result<Option<Hooks>, h
         engine.reports().to_hooks(hooks.outbox.clone());
     }
     Ok(hooks)
+}
+
+/// The runtime of everything but the data plane. A server does not end by signals that ask nothing.
+fn control_runtime(is_server: bool) -> io::Result<Runtime> {
+    let control = Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .build()?;
+    if is_server {
+        let _context = control.enter();
+        signals::survive()?;
+    }
+    Ok(control)
+}
+
+/// The accounts: all of the configuration's, or the one of a private data plane.
+fn open_engine(
+    config: &Arc<Config>,
+    clock: Arc<dyn Clock>,
+    metrics: &Arc<Metrics>,
+    private: Option<&Private>,
+    handle: Handle,
+) -> Result<Engine, Error> {
+    let socket = private.and_then(|private| private.server.as_deref());
+    let engine =
+        Engine::open_over(socket, config.clone(), clock, metrics.clone(), Actor::Server, handle)?;
+    Ok(match private.and_then(|private| private.account.clone()) {
+        Some(account) => engine.only(account),
+        None => engine,
+    })
+}
+
+/// Starts a worker thread for each set of sockets.
+fn start_workers(
+    sockets: Vec<Vec<Bound>>,
+    worker: impl Fn() -> WorkerThread,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let start = |(number, bound)| {
+        let worker = worker();
+        let thread = std::thread::Builder::new().name(format!("worker-{number}"));
+        thread.spawn(move || worker.run(bound))
+    };
+    sockets.into_iter().enumerate().map(start).collect()
 }
 
 /// The first line of a server's log: which program, which configuration, which store.

@@ -203,9 +203,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// Files and functions that are longer still.
 const LONG: &[&str] = &[
     "app.rs",
-    "app.rs: launch",
     "forward/body.rs",
-    "login/keep.rs: keep",
     "proxy/mod.rs",
     "store/backend/files/mod.rs",
     "store/entries.rs",
