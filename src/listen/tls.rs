@@ -133,7 +133,7 @@ pub async fn watch(tls: Arc<ServerTls>, interval: Duration) {
             Ok(false) => {}
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "new certificate or key cannot be used, the old one stays");
+                tracing::warn!(error, "new certificate or key refused, the old one stays");
             }
         }
     }
