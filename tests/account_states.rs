@@ -156,7 +156,7 @@ async fn a_record_that_cannot_be_read_is_a_state_of_its_own_and_not_an_unknown_a
     let proxy = Proxy::with(&amazon, setup);
     assert_eq!(proxy.get("/v2/profiles").await.status, 200);
     let records = walk(&proxy.dir.path().join("store"));
-    let record = records.iter().find(|path| path.to_string_lossy().contains("acme"));
+    let record = records.iter().find(|path| path.to_string_lossy().ends_with("acme.json"));
     forbid(record.unwrap_or_else(|| panic!("the record of acme in {records:?}")));
     let proxy = proxy.restart();
     let answer = proxy.get("/v2/profiles").await;
