@@ -17,7 +17,7 @@ use crate::{
     reports::Reports,
     store::{self, Instance, Store},
     sync::{Account, Directory, enroll::Enroller},
-    token::{self, AccessToken, Surroundings, TokenManager},
+    token::{self, AccessToken, Dependencies, TokenManager},
 };
 use parking_lot::Mutex;
 use std::{path::Path, sync::Arc};
@@ -106,7 +106,7 @@ impl Engine {
         let audit = Audit::of_store(&store, &config.audit, clock.clone()).counted(metrics.clone());
         let grants = Grants::new(store, audit.clone());
         let reports = Reports::new(audit.clone(), actor, control.clone());
-        let with = Surroundings {
+        let with = Dependencies {
             clock: clock.clone(),
             lwa: lwa.clone(),
             grants: grants.clone(),
@@ -177,7 +177,7 @@ impl Engine {
     pub async fn token(&self, account: &AccountId) -> Result<Arc<AccessToken>, TokenError> {
         let found = self.account(account).await?;
         let found = found.ok_or_else(|| TokenError::UnknownAccount(account.clone()))?;
-        Ok(self.tokens.token(&found.holder).await?)
+        Ok(self.tokens.token(&found.id).await?)
     }
 
     /// The same for `account` alone: others are neither enrolled nor kept fresh.
@@ -284,8 +284,7 @@ impl Engine {
 
     /// The view of every account, in the order of their ids.
     pub fn accounts(&self) -> Vec<AccountView> {
-        let table = self.directory().snapshot();
-        table.values().map(|account| self.tokens().status(&account.holder)).collect()
+        self.tokens.states().keys().filter_map(|id| self.tokens.status(id)).collect()
     }
 
     /// The accounts that are enrolled.

@@ -187,6 +187,8 @@ pub mod testing {
         };
     }
     pub mod token {
-        pub use crate::token::{AccessToken, Authority, Cause, Holder, Surroundings, TokenManager};
+        pub use crate::token::{
+            AccessToken, Authority, Cause, Dependencies, KnownGrant, TokenManager,
+        };
     }
 }

@@ -9,12 +9,12 @@ use adsproxy::{
         config,
         grants::Grants,
         https::{self, LwaHttp},
-        id::Region,
+        id::{AccountId, Region},
         lwa::{Application, LwaClient},
         metrics::Metrics,
         reports::Reports,
         store::{Credential, Expected, Store},
-        token::{AccessToken, Authority, Cause, Holder, Surroundings, TokenManager},
+        token::{AccessToken, Authority, Cause, Dependencies, KnownGrant, TokenManager},
     },
 };
 use std::{sync::Arc, time::Duration};
@@ -30,7 +30,6 @@ struct World {
     machine: Arc<ManualClock>,
     store: Store,
     tokens: TokenManager,
-    holder: Arc<Holder>,
 }
 
 impl World {
@@ -41,15 +40,15 @@ impl World {
         let machine = Arc::new(ManualClock::new());
         let store = Store::memory().expect("a store");
         store.put_grant(&grant(), Expected::Any).await.expect("saved");
-        let (tokens, holder) = boot(&amazon, &machine, &store);
-        Self { amazon, truth, machine, store, tokens, holder }
+        let tokens = boot(&amazon, &machine, &store, grant());
+        Self { amazon, truth, machine, store, tokens }
     }
 
     /// Ten requests at once: the token they get, which must work.
     async fn use_it(&self) -> Arc<AccessToken> {
         let asked = (0..10).map(|_| {
-            let (tokens, holder) = (self.tokens.clone(), self.holder.clone());
-            tokio::spawn(async move { tokens.token(&holder).await })
+            let tokens = self.tokens.clone();
+            tokio::spawn(async move { tokens.token(&acme()).await })
         });
         let asked: Vec<_> = asked.collect();
         let mut last = None;
@@ -87,9 +86,8 @@ impl World {
 
     /// A new process on the same store and machine.
     async fn restart(&mut self) {
-        (self.tokens, self.holder) = boot(&self.amazon, &self.machine, &self.store);
-        let record = self.store.load(self.holder.id()).await.expect("readable");
-        self.tokens.recall(&self.holder, &record.expect("a record"));
+        let record = self.store.load(&acme()).await.expect("readable").expect("a record");
+        self.tokens = boot(&self.amazon, &self.machine, &self.store, record);
     }
 }
 
@@ -175,12 +173,12 @@ async fn a_stored_token_is_used_after_a_restart_but_never_beyond_its_life() {
     world.restart().await;
     world.pass(HOUR);
     world.restart().await;
-    let token = world.tokens.token(&world.holder).await.expect("a token");
+    let token = world.tokens.token(&acme()).await.expect("a token");
     let token = if world.works(&token).await {
         token
     } else {
         // At most one 401 is the price of a clock that lies across a restart.
-        world.tokens.replace(&world.holder, &token, Cause::Caller).await.expect("a token").token
+        world.tokens.replace(&acme(), &token, Cause::Caller).await.expect("a token").token
     };
     assert!(world.works(&token).await);
     assert_eq!(world.calls(), 2);
@@ -193,7 +191,7 @@ async fn days_of_use_cost_about_one_refresh_an_hour() {
         world.pass(Duration::from_secs(20 * 60));
         world.use_it().await;
         // Whatever that started is over before the time moves on.
-        while world.tokens.status(&world.holder).state.as_str() != "fresh" {
+        while world.tokens.status(&acme()).expect("an account").state.as_str() != "fresh" {
             tokio::task::yield_now().await;
         }
     }
@@ -201,12 +199,21 @@ async fn days_of_use_cost_about_one_refresh_an_hour() {
     assert!((hours..=hours * 2).contains(&world.calls()), "{}", world.calls());
 }
 
-fn boot(amazon: &Emulator, clock: &Arc<ManualClock>, store: &Store) -> (TokenManager, Arc<Holder>) {
+fn acme() -> AccountId {
+    "acme".parse().expect("an alias")
+}
+
+fn boot(
+    amazon: &Emulator,
+    clock: &Arc<ManualClock>,
+    store: &Store,
+    record: Credential,
+) -> TokenManager {
     let metrics = Metrics::new(&config::Metrics { account_labels_max: 10 }, Arc::default());
     let tls = https::client_config(None, false).expect("TLS");
     let patience = Duration::from_secs(10);
     let http = LwaHttp::new(&tls, patience, patience).expect("a client");
-    let with = Surroundings {
+    let with = Dependencies {
         clock: clock.clone(),
         lwa: LwaClient::new(http),
         grants: Grants::new(store.clone(), Audit::off()),
@@ -215,10 +222,12 @@ fn boot(amazon: &Emulator, clock: &Arc<ManualClock>, store: &Store) -> (TokenMan
         control: Handle::current(),
     };
     let tokens = TokenManager::new(&token_config(), with);
-    let record = grant();
     let application = Arc::new(Application::new("default", &application(amazon)));
-    let holder = tokens.adopt(&record.account, record.region, application, Authority::Record);
-    (tokens, holder)
+    let (region, authority) = (record.region, Authority::Record);
+    let grant = KnownGrant::Record(record);
+    let state = tokens.new_state(&acme(), region, application, authority, grant);
+    tokens.set_states([(acme(), state)].into());
+    tokens
 }
 
 fn client() -> reqwest::Client {

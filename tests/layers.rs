@@ -81,7 +81,6 @@ const MODULES: &[(&str, &[&str])] = &[
             "id",
         ],
     ),
-    // An account in the directory carries the holder of its token.
     (
         "sync",
         &[

@@ -58,9 +58,9 @@ impl Program {
 
     /// Asks Amazon for a new token, whatever the old one is worth.
     async fn force(&self) {
-        let account = self.engine.account(&acme()).await.expect("a store").expect("an account");
-        if let Ok(token) = self.engine.tokens().token(&account.holder).await {
-            let _ = self.engine.tokens().replace(&account.holder, &token, Cause::Caller).await;
+        self.engine.account(&acme()).await.expect("a store").expect("an account");
+        if let Ok(token) = self.engine.tokens().token(&acme()).await {
+            let _ = self.engine.tokens().replace(&acme(), &token, Cause::Caller).await;
         }
     }
 

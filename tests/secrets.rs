@@ -20,7 +20,7 @@ use adsproxy::{
         metrics::Metrics,
         reports::Reports,
         store::{Credential, Store, StoredAccessToken},
-        token::{Authority, Surroundings, TokenManager},
+        token::{Authority, Dependencies, KnownGrant, TokenManager},
     },
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -435,7 +435,7 @@ async fn debug_shows_no_secret_of_any_type_that_holds_one() {
     let metrics = Metrics::new(&config.metrics, Arc::default());
     let control = tokio::runtime::Handle::current();
     let reports = Reports::new(Audit::off(), Actor::Server, control.clone());
-    let with = Surroundings {
+    let with = Dependencies {
         clock,
         lwa: lwa.clone(),
         grants: Grants::new(store.clone(), Audit::off()),
@@ -445,18 +445,18 @@ async fn debug_shows_no_secret_of_any_type_that_holds_one() {
     };
     let tokens = TokenManager::new(&config.token, with);
     let application = Arc::new(Application::new("default", &config.applications["default"]));
-    let holder =
-        tokens.adopt(&record.account, record.region, application.clone(), Authority::Record);
-    tokens.recall(&holder, &record);
-    let token = tokens.token(&holder).await.expect("a token");
+    let (id, grant) = (record.account.clone(), KnownGrant::Record(record.clone()));
+    let state = tokens.new_state(&id, record.region, application.clone(), Authority::Record, grant);
+    tokens.set_states([(id.clone(), state.clone())].into());
+    let token = tokens.token(&id).await.expect("a token");
     assert_eq!(token.header().to_str().expect("ASCII"), format!("Bearer {access}"));
 
     let shown = [
         format!("{loaded:?} {loaded:#?} {}", loaded.effective),
         format!("{record:?} {record:#?}"),
         format!("{application:?} {lwa:?} {store:?}"),
-        format!("{tokens:?} {holder:?} {token:?} {:?}", token.header()),
-        format!("{:?}", tokens.status(&holder)),
+        format!("{tokens:?} {state:?} {token:?} {:?}", token.header()),
+        format!("{:?}", tokens.status(&id)),
     ];
     for text in &shown {
         canaries.assert_none_in("Debug", text.as_bytes());

@@ -163,14 +163,14 @@ async fn a_degraded_store_is_told_once_until_it_heals() {
             notes.lock().expect("nobody panics").push(event.clone());
         }
     });
-    let account = engine.account(&"acme".parse().expect("an alias")).await.expect("a store");
-    let holder = &account.expect("an account").holder;
+    let acme = &"acme".parse().expect("an alias");
+    engine.account(acme).await.expect("a store").expect("an account");
     // Where the record is to be written lies something that cannot be cleared away.
     let obstacle = home.path().join("store/accounts/.acme.tmp");
     let refresh = async || {
-        let token = engine.tokens().token(holder).await.expect("a token");
+        let token = engine.tokens().token(acme).await.expect("a token");
         amazon.state().lwa.expire_access_tokens(None);
-        engine.tokens().replace(holder, &token, Cause::Caller).await.expect("a token");
+        engine.tokens().replace(acme, &token, Cause::Caller).await.expect("a token");
     };
     refresh().await;
     assert_eq!(heard.lock().expect("nobody panics").len(), 0, "nothing is wrong");
@@ -185,7 +185,7 @@ async fn a_degraded_store_is_told_once_until_it_heals() {
         eventually("it is saved", || engine.tokens().unsaved() == 0).await;
     }
     let told = heard.lock().expect("nobody panics")[0].clone();
-    assert_eq!((told.account, told.reason), (Some(holder.id().clone()), Some("store_unavailable")));
+    assert_eq!((told.account, told.reason), (Some(acme.clone()), Some("store_unavailable")));
 }
 
 /// The accounts of a program that has embedded adsproxy, on a store in `home`.

@@ -86,7 +86,8 @@ pub(super) async fn refresh(call: AdminCall) -> Result<Reply, LoginError> {
         let entry = logins.entry(Action::TokenRefresh, &account.id).attempt();
         let _ = engine.audit().count(entry).await;
     }
-    let generation = || engine.tokens().status(&account.holder).generation;
+    let status = || engine.tokens().status(&account.id);
+    let generation = || status().map_or(0, |status| status.generation);
     let before = generation();
     let done = exchange(engine, &account, Some(before), cause).await;
     let mut body = describe(engine, &account);
@@ -105,12 +106,12 @@ pub(super) async fn exchange(
     rejected: Option<u64>,
     cause: Cause<'_>,
 ) -> Result<Arc<AccessToken>, token::Error> {
-    let (tokens, holder) = (engine.tokens(), &account.holder);
-    let token = tokens.token_at(holder, engine.clock().now(), cause).await?;
+    let (tokens, id) = (engine.tokens(), &account.id);
+    let token = tokens.token_at(id, engine.clock().now(), cause).await?;
     if rejected != Some(token.generation()) {
         return Ok(token);
     }
-    let replacement = tokens.replace(holder, &token, cause).await?;
+    let replacement = tokens.replace(id, &token, cause).await?;
     replacement.failed.map_or(Ok(replacement.token), Err)
 }
 
@@ -125,7 +126,8 @@ pub(super) fn find(engine: &Engine, id: &AccountId) -> Result<Arc<Account>, Logi
 }
 
 pub(super) fn describe(engine: &Engine, account: &Account) -> Value {
-    details(engine, &engine.tokens().status(&account.holder))
+    let status = engine.tokens().status(&account.id);
+    status.map_or_else(Value::default, |status| details(engine, &status))
 }
 
 fn details(engine: &Engine, account: &AccountView) -> Value {

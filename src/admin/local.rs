@@ -41,9 +41,8 @@ pub(super) async fn token(call: AdminCall) -> Result<Reply, LoginError> {
     let seconds = form.one("min_ttl_secs")?.and_then(|text| text.parse().ok()).unwrap_or(0);
     let must = form.one("must")?.as_deref() == Some("true");
     let engine = &call.logins.engine;
-    let token = match engine.tokens().token_for(&account.holder, Duration::from_secs(seconds)).await
-    {
-        Err(Error::Unavailable { .. }) if !must => engine.tokens().token(&account.holder).await,
+    let token = match engine.tokens().token_for(&account.id, Duration::from_secs(seconds)).await {
+        Err(Error::Unavailable { .. }) if !must => engine.tokens().token(&account.id).await,
         outcome => outcome,
     };
     let token = match token {
@@ -59,7 +58,7 @@ pub(super) async fn token(call: AdminCall) -> Result<Reply, LoginError> {
         "access_token": token.expose(),
         "expires_in_secs": token.expires_in(engine.clock().now()).as_secs(),
         "generation": token.generation(),
-        "client_id": account.holder.application().client_id(),
+        "client_id": account.client_id(),
     })))
 }
 

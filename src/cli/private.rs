@@ -57,9 +57,8 @@ impl PrivateProxy {
         let private = Private { account: account.cloned(), key: key.clone(), server: path };
         let app = App::start_private(config, private)?;
         if let Some(alias) = account {
-            let table = app.engine().directory().snapshot();
-            let Some(account) = table.get(alias) else { bail!(unknown(alias)) };
-            if app.engine().tokens().status(&account.holder).reauthorization_required {
+            let Some(status) = app.engine().tokens().status(alias) else { bail!(unknown(alias)) };
+            if status.reauthorization_required {
                 return Err(Failure::reauthorization_required(&[alias]).into());
             }
         }

@@ -115,8 +115,9 @@ fn from_store(mut config: Config, alias: &AccountId, wish: Wish) -> anyhow::Resu
     let Some(account) = account else { bail!(unknown(alias)) };
     let fetched = runtime.block_on(fetch(&engine, &account, hooks, wish));
     let token = fetched.map_err(|error| {
-        let status = engine.tokens().status(&account.holder);
-        failure(error, &status.account, status.last_error.as_deref())
+        let status = engine.tokens().status(&account.id);
+        let last_error = status.and_then(|status| status.last_error);
+        failure(error, &account.id, last_error.as_deref())
     })?;
     let expires_in = token.expires_in(SystemClock.now());
     if wish.discloses && !(wish.must && expires_in < wish.least) {
@@ -127,7 +128,7 @@ fn from_store(mut config: Config, alias: &AccountId, wish: Wish) -> anyhow::Resu
         secret: Secret::from(token.expose()),
         expires_in,
         generation: token.generation(),
-        client_id: account.holder.application().client_id().to_owned(),
+        client_id: account.client_id().to_owned(),
     })
 }
 
@@ -138,9 +139,9 @@ async fn fetch(
     hooks: Option<Hooks>,
     wish: Wish,
 ) -> Result<Arc<AccessToken>, token::Error> {
-    let (tokens, holder) = (engine.tokens(), &account.holder);
-    let token = match tokens.token_for(holder, wish.least).await {
-        Err(token::Error::Unavailable { .. }) if !wish.must => tokens.token(holder).await,
+    let (tokens, id) = (engine.tokens(), &account.id);
+    let token = match tokens.token_for(id, wish.least).await {
+        Err(token::Error::Unavailable { .. }) if !wish.must => tokens.token(id).await,
         outcome => outcome,
     };
     let ended = async {

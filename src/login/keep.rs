@@ -166,8 +166,8 @@ impl Logins {
 
     async fn live(&self, account: &AccountId) -> Option<GrantProfiles> {
         let known = self.engine.account(account).await.ok()??;
-        let token = self.engine.tokens().token(&known.holder).await.ok()?;
-        let client_id = known.holder.application().client_id();
+        let token = self.engine.tokens().token(account).await.ok()?;
+        let client_id = known.client_id();
         let upstream = &self.engine.config().upstream;
         let http = self.engine.http();
         let found = profiles::of_grant(http, upstream, token.header(), client_id).await;

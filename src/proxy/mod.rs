@@ -182,7 +182,7 @@ impl Worker {
         let pool = self.forward.pool(selection.service, selection.region);
         let tokens = &self.shared.tokens;
         let cause = Cause::Request(exchange.request_id.as_bytes());
-        let mut token = tokens.token_at(&account.holder, exchange.began, cause).await?;
+        let mut token = tokens.token_at(&account.id, exchange.began, cause).await?;
         let capture = Capture::new(body.take(), account.id.as_str(), &self.captures);
         exchange.capture = Some(capture.clone());
         let is_http1 = head.version < Version::HTTP_2;
@@ -204,7 +204,7 @@ impl Worker {
             }
             if !self.can_replay(&capture, exchange.replays).await {
                 // Too late for this request, in time for the next.
-                tokens.reject(&account.holder, &token, cause);
+                tokens.reject(&account.id, &token, cause);
                 self.count_replay(exchange.replays, ReplayOutcome::StillUnauthorized);
                 return match refresh_error {
                     // No better token could be had: that is the cause, not the 401.
@@ -213,7 +213,7 @@ impl Worker {
                 };
             }
             drop(response);
-            let replacement = Box::pin(tokens.replace(&account.holder, &token, cause)).await;
+            let replacement = Box::pin(tokens.replace(&account.id, &token, cause)).await;
             let replacement =
                 replacement.inspect_err(|_| self.metrics.replay(ReplayOutcome::Failed))?;
             (token, refresh_error) = (replacement.token, replacement.failed);

@@ -1,13 +1,12 @@
 //! Says once a day which grants end soon, while there is time to ask for consent again.
 
-use super::Directory;
 use crate::{
     event::{Event, Kind},
     id::AccountId,
     reports::Reports,
     secret::Secret,
     store::{Item, Limit, Space, Store},
-    token::consent::WARN_DAYS,
+    token::{TokenManager, consent::WARN_DAYS},
 };
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -24,19 +23,19 @@ const REMEMBERED_MAX: usize = 100_000;
 pub(super) struct Reminders(Mutex<HashMap<AccountId, i64>>);
 
 impl Reminders {
-    /// Warns of every account in `directory` whose grant ends within 30 days, or has ended, unless
+    /// Warns of every account whose grant ends within 30 days, or has ended, unless
     /// some process on `store` has done so on that day.
     pub(super) async fn warn_of_expiring(
         &self,
-        directory: &Directory,
+        tokens: &TokenManager,
         reports: &Reports,
         store: &Store,
         now_unix: u64,
     ) {
-        let table = directory.snapshot();
-        self.0.lock().retain(|id, _| table.contains_key(id));
-        for (id, account) in table.iter() {
-            let left = account.holder.consent_days_left(now_unix);
+        let states = tokens.states();
+        self.0.lock().retain(|id, _| states.contains_key(id));
+        for (id, state) in states.iter() {
+            let left = state.consent_days_left(now_unix);
             let Some(days_left) = left.filter(|&left| self.is_due(id, left)) else { continue };
             if is_remembered(store, id, days_left).await {
                 continue;
@@ -45,7 +44,7 @@ impl Reminders {
             warn!(account = name, days_left, "the grant ends 365 days after consent: ask for it");
             let event = Event {
                 account: Some(id.clone()),
-                application: Some(account.holder.application().name().to_owned()),
+                application: Some(state.application().name().to_owned()),
                 days_left: Some(days_left),
                 ..Event::new(Kind::Expiring, now_unix)
             };

@@ -9,12 +9,12 @@ use crate::{
     clock::Clock,
     config::{self, Config},
     error_chain::chain,
-    grants::{Grants, Unwritten},
+    grants::Grants,
     id::{AccountId, Region},
     lwa::Application,
     reports::Reports,
-    store::{self, Credential, Version},
-    token::{Authority, Holder, TokenManager},
+    store::{self, Version},
+    token::{Authority, KnownGrant, StateTable, TokenManager, TokenState},
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -112,19 +112,23 @@ impl Enroller {
     pub async fn enroll_one(&self, id: &AccountId) -> Result<Option<Arc<Account>>, store::Error> {
         let known = self.config.accounts.contains_key(id)
             || self.grants.store().grants().await?.contains(id);
-        let account = if known { self.admit(id).await.map(Arc::new) } else { None };
-        if let Some(account) = &account {
-            let mut table = Table::clone(&self.directory.snapshot());
-            table.insert(id.clone(), account.clone());
-            self.directory.replace(table);
-        }
-        Ok(account)
+        let Some((account, state)) = (if known { self.load(id).await } else { None }) else {
+            return Ok(None);
+        };
+        let account = Arc::new(account);
+        let mut states = StateTable::clone(&self.tokens.states());
+        states.insert(id.clone(), state);
+        self.tokens.set_states(states);
+        let mut table = Table::clone(&self.directory.snapshot());
+        table.insert(id.clone(), account.clone());
+        self.directory.replace(table);
+        Ok(Some(account))
     }
 
     /// Looks at the store now, if it is followed: this very process has changed it.
     pub async fn follow_now(&self) {
         if let Some(seen) = &mut *self.seen.lock().await {
-            self.look_at_all(seen).await;
+            self.check_store(seen).await;
         }
     }
 
@@ -142,18 +146,18 @@ impl Enroller {
             loop {
                 sleep(FOLLOW_INTERVAL).await;
                 let (now, store) = (self.clock.now().unix(), self.grants.store());
-                let (directory, reports) = (&self.directory, &self.reports);
-                self.reminders.warn_of_expiring(directory, reports, store, now).await;
+                let (tokens, reports) = (&self.tokens, &self.reports);
+                self.reminders.warn_of_expiring(tokens, reports, store, now).await;
             }
         };
         tokio::join!(follow, remind);
     }
 
-    async fn look_at_all(&self, seen: &mut Seen) {
+    async fn check_store(&self, seen: &mut Seen) {
         match self.grants.store().versions().await {
             Ok(versions) => {
                 seen.is_unlistable = false;
-                let replaced = self.heal(&versions, seen).await;
+                let replaced = self.recover(&versions, seen).await;
                 self.reconcile(&versions, &replaced).await;
             }
             Err(error) if !seen.is_unlistable => {
@@ -166,47 +170,47 @@ impl Enroller {
 
     /// Fills the table anew if accounts came, went, were `replaced` or could not be read before.
     async fn reconcile(&self, stored: &Versions, replaced: &HashSet<AccountId>) {
-        let known = self.directory.snapshot();
-        let mut table = Table::new();
-        let mut admissions = JoinSet::new();
+        let (known, known_states) = (self.directory.snapshot(), self.tokens.states());
+        let (mut table, mut states) = (Table::new(), StateTable::new());
+        let mut loads = JoinSet::new();
         let mut changed = false;
-        let mut place = |id: AccountId, admitted: Option<Account>| {
-            // Who cannot be admitted again now stays as it was, and is tried again.
-            let account = admitted.map(Arc::new).or_else(|| known.get(&id).cloned());
-            changed |= account.as_ref().map(Arc::as_ptr) != known.get(&id).map(Arc::as_ptr);
-            table.extend(account.map(|account| (id, account)));
+        let mut place = |id: AccountId, loaded: Option<(Account, Arc<TokenState>)>| {
+            changed |= loaded.is_some();
+            let loaded = loaded.map(|(account, state)| (Arc::new(account), state));
+            // What cannot be loaded again now stays as it was, and is tried again.
+            let kept = || Some((known.get(&id)?.clone(), known_states.get(&id)?.clone()));
+            if let Some((account, state)) = loaded.or_else(kept) {
+                table.insert(id.clone(), account);
+                states.insert(id, state);
+            }
         };
         for id in self.wanted(stored) {
-            if known.get(&id).is_some_and(|a| !a.holder.is_pending() && !replaced.contains(&id)) {
+            let is_known = known_states.get(&id).is_some_and(|state| !state.is_pending());
+            if is_known && !replaced.contains(&id) {
                 place(id, None);
                 continue;
             }
-            if admissions.len() >= CONCURRENCY
-                && let Some(Ok((id, account))) = admissions.join_next().await
+            if loads.len() >= CONCURRENCY
+                && let Some(Ok((id, loaded))) = loads.join_next().await
             {
-                place(id, account);
+                place(id, loaded);
             }
             let this = self.clone();
-            admissions.spawn(async move {
-                let account = this.admit(&id).await;
-                (id, account)
+            loads.spawn(async move {
+                let loaded = this.load(&id).await;
+                (id, loaded)
             });
         }
-        while let Some(admitted) = admissions.join_next().await {
-            if let Ok((id, account)) = admitted {
-                place(id, account);
+        while let Some(loaded) = loads.join_next().await {
+            if let Ok((id, loaded)) = loaded {
+                place(id, loaded);
             }
         }
         if changed || table.len() != known.len() {
             info!(accounts = table.len(), "accounts enrolled");
-            let now = table.clone();
+            // An account that is found must have a state.
+            self.tokens.set_states(states);
             self.directory.replace(table);
-            for (id, account) in known.iter() {
-                let is_kept = now.get(id).is_some_and(|kept| Arc::ptr_eq(kept, account));
-                if !is_kept {
-                    self.tokens.wipe(&account.holder);
-                }
-            }
         }
     }
 
@@ -216,61 +220,46 @@ impl Enroller {
         all.filter(|id| self.only.as_ref().is_none_or(|only| only == *id)).cloned().collect()
     }
 
-    /// Makes an account of what the configuration and the store say. None for one that nothing
-    /// sensible can be said of: it is tried again.
-    async fn admit(&self, id: &AccountId) -> Option<Account> {
-        let config = self.config.accounts.get(id);
-        let (record, refused) = match self.find(id, config).await {
-            Ok(Ok(record)) => (Ok(record), None),
-            Ok(Err(unwritten)) => (Ok(None), Some(unwritten)),
-            Err(error) => (Err(error), None),
-        };
-        let lasting = record.as_ref().err().is_none_or(store::Error::is_lasting);
-        let (region, name, authority) = match (config, &record) {
+    /// Makes an account of what the configuration and the store say. None where neither says
+    /// enough: it is tried again.
+    async fn load(&self, id: &AccountId) -> Option<(Account, Arc<TokenState>)> {
+        let (config, account) = (self.config.accounts.get(id), id.as_str());
+        let grant = self.find(id, config).await.unwrap_or_else(KnownGrant::Unreadable);
+        let lasting = !matches!(&grant, KnownGrant::Unreadable(error) if !error.is_lasting());
+        let (region, name, authority) = match (config, &grant) {
             (Some(config), _) => {
-                let authority = if lasting { Authority::Configuration } else { Authority::Nobody };
+                let authority =
+                    if lasting { Authority::Configuration } else { Authority::Undecided };
                 (config.region, config.application.as_str(), authority)
             }
-            (None, Ok(Some(record))) => {
+            (None, KnownGrant::Record(record)) => {
                 (record.region, record.application.as_str(), Authority::Record)
             }
             // Shown for what it is; once the record opens, it says where the account belongs.
-            (None, Err(_)) if lasting => {
+            (None, KnownGrant::Unreadable(_)) if lasting => {
                 (Region::Na, config::DEFAULT_APPLICATION, Authority::Record)
             }
             (None, _) => return None,
         };
         let Some(application) = self.applications.get(name) else {
-            error!(account = id.as_str(), application = name, "no such application is configured");
+            error!(account, application = name, "no such application is configured");
             return None;
         };
-        if authority == Authority::Nobody && self.directory.snapshot().contains_key(id) {
+        if authority == Authority::Undecided && self.directory.snapshot().contains_key(id) {
             return None;
         }
-        let holder = self.tokens.adopt(id, region, application.clone(), authority);
-        match refused {
-            Some(refused) => self.tokens.recall_refused(&holder, *refused),
-            None => self.recall(&holder, &record),
-        }
-        Some(Account::new(holder, region, config))
-    }
-
-    fn recall(&self, holder: &Arc<Holder>, record: &Result<Option<Credential>, store::Error>) {
-        let account = holder.id().as_str();
-        match record {
-            Ok(Some(record)) => self.tokens.recall(holder, record),
-            Ok(None) => {
-                warn!(account, "not connected: it has no refresh token");
-                self.tokens.not_connected(holder);
-            }
-            Err(error) => {
+        match &grant {
+            KnownGrant::Absent => warn!(account, "not connected: it has no refresh token"),
+            KnownGrant::Unreadable(error) => {
                 error!(account, error = %chain(error), "cannot read the account's record");
-                self.tokens.unreadable(holder, error);
             }
+            KnownGrant::Record(_) | KnownGrant::Unwritten(_) => {}
         }
+        let state = self.tokens.new_state(id, region, application.clone(), authority, grant);
+        Some((Account::new(id, region, application, config), state))
     }
 
-    /// The account's record, seeded from the configuration if that is called for.
+    /// The account's grant, seeded from the configuration if that is called for.
     ///
     /// The configured refresh token of an account that this process knows was seen at the first
     /// time. What has come since is newer, also if another server on this store has another one
@@ -279,44 +268,46 @@ impl Enroller {
         &self,
         id: &AccountId,
         config: Option<&config::Account>,
-    ) -> Result<Result<Option<Credential>, Box<Unwritten>>, store::Error> {
-        let is_known =
-            self.directory.snapshot().get(id).is_some_and(|one| !one.holder.is_pending());
+    ) -> Result<KnownGrant, store::Error> {
+        let is_known = self.tokens.state(id).is_some_and(|state| !state.is_pending());
         let seed = config.and_then(|config| Some((config, config.refresh_token.as_ref()?)));
         let stored = match seed {
             Some(_) if !is_known => None,
             _ => self.grants.store().load(id).await?,
         };
-        match seed {
-            Some((config, seed)) if stored.is_none() => {
+        Ok(match (stored, seed) {
+            (Some(record), _) => KnownGrant::Record(record),
+            (None, None) => KnownGrant::Absent,
+            (None, Some((config, seed))) => {
                 let now = self.clock.now().unix();
-                Ok(self.grants.seed(id, config, seed, now).await?.map(Some))
+                match self.grants.seed(id, config, seed, now).await? {
+                    Ok(record) => KnownGrant::Record(record),
+                    Err(unwritten) => KnownGrant::Unwritten(unwritten),
+                }
             }
-            _ => Ok(Ok(stored)),
-        }
+        })
     }
 
     /// Looks again at every account whose record changed: for those that wait for a person, a key
     /// or a disk, and for those that another process has connected anew, which are returned.
-    async fn heal(&self, versions: &Versions, seen: &mut Seen) -> HashSet<AccountId> {
+    async fn recover(&self, versions: &Versions, seen: &mut Seen) -> HashSet<AccountId> {
         seen.accounts.retain(|id, _| versions.contains_key(id));
         let mut replaced = HashSet::new();
-        for (id, account) in &*self.directory.snapshot() {
-            let holder = &account.holder;
+        for (id, state) in &*self.tokens.states() {
             // That it was not saved is logged already, and shown in /status.
-            let _ = self.tokens.settle(holder).await;
+            let _ = self.tokens.save_unsaved(state).await;
             let Some(&version) = versions.get(id) else {
-                if holder.has_record() && !self.is_seeded(id) {
+                if state.has_record() && !self.is_seeded(id) {
                     info!(account = id.as_str(), "account was logged out");
                     replaced.insert(id.clone());
                 }
                 continue;
             };
-            let now = (version, self.tokens.is_stuck(holder));
+            let now = (version, self.tokens.is_stuck(state));
             if seen.accounts.get(id) == Some(&now) {
                 continue;
             }
-            let looked = self.look(holder).await;
+            let looked = self.check_record(state).await;
             if looked.is_ok() {
                 seen.unreadable.remove(id);
             }
@@ -344,19 +335,19 @@ impl Enroller {
         self.config.accounts.get(id).is_some_and(|config| config.refresh_token.is_some())
     }
 
-    /// Reads `holder`'s record and says whether the account must be admitted anew because of it.
-    async fn look(&self, holder: &Arc<Holder>) -> Result<bool, store::Error> {
-        let (id, account) = (holder.id(), holder.id().as_str());
+    /// Reads `state`'s record and says whether the account must be loaded anew because of it.
+    async fn check_record(&self, state: &Arc<TokenState>) -> Result<bool, store::Error> {
+        let (id, account) = (state.id(), state.id().as_str());
         let Some(record) = self.grants.store().load(id).await? else { return Ok(false) };
-        if holder.has_moved(&record) || holder.is_replaced(&record) {
+        if state.has_moved(&record) || state.is_replaced(&record) {
             match record.refresh_token.is_empty() {
                 true => info!(account, "account was logged out"),
                 false => info!(account, "the account was connected anew by another process"),
             }
             return Ok(true);
         }
-        holder.remember_consent(&record);
-        if self.tokens.is_stuck(holder) && self.tokens.reconnected(holder, &record) {
+        state.remember_consent(&record);
+        if self.tokens.is_stuck(state) && self.tokens.reconnected(state, &record) {
             info!(account, "account can be used again");
         }
         Ok(false)

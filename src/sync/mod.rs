@@ -10,7 +10,7 @@ pub mod enroll;
 use crate::{
     config,
     id::{AccountId, Region},
-    token::Holder,
+    lwa::Application,
 };
 use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue};
@@ -26,20 +26,27 @@ pub struct Account {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The application's client id as a header value.
     pub client_id: HeaderValue,
-    pub holder: Arc<Holder>,
 }
 
 impl Account {
-    /// Puts `holder` to use as configured; an account that only the store knows has no headers.
-    pub fn new(holder: Arc<Holder>, region: Region, config: Option<&config::Account>) -> Self {
+    /// An account as configured; one that only the store knows has no headers.
+    pub fn new(
+        id: &AccountId,
+        region: Region,
+        application: &Application,
+        config: Option<&config::Account>,
+    ) -> Self {
         Self {
-            id: holder.id().clone(),
+            id: id.clone(),
             region,
             headers: config.map(|config| config.headers.clone()).unwrap_or_default(),
-            client_id: HeaderValue::from_str(holder.application().client_id())
+            client_id: HeaderValue::from_str(application.client_id())
                 .expect("the configuration accepts only client ids that fit a header"),
-            holder,
         }
+    }
+
+    pub fn client_id(&self) -> &str {
+        self.client_id.to_str().expect("it was made of text")
     }
 }
 

@@ -4,7 +4,7 @@
 //! secret is accepted again. Failures in a row are told as their number doubles: an outage of an
 //! hour is a dozen events per account, not hundreds.
 
-use super::{Holder, refresh, slot::Failure};
+use super::{TokenState, refresh, slot::Failure};
 use crate::{
     event::{Event, Kind},
     id::AccountId,
@@ -31,39 +31,39 @@ impl Announcer {
         self.dead.lock().insert(account.clone());
     }
 
-    /// `holder`'s account has a good token, wherever it comes from.
-    pub(super) fn usable(&self, holder: &Holder, generation: u64, at: u64) {
-        if self.dead.lock().remove(&holder.id) {
-            let event = about(Kind::Recovered, holder, at);
+    /// `state`'s account has a good token, wherever it comes from.
+    pub(super) fn usable(&self, state: &TokenState, generation: u64, at: u64) {
+        if self.dead.lock().remove(&state.id) {
+            let event = about(Kind::Recovered, state, at);
             self.reports.note(&Event { generation: Some(generation), ..event });
         }
     }
 
     /// A refresh ended well.
-    pub(super) fn refreshed(&self, holder: &Holder, generation: u64, at: u64) {
-        self.rejected.lock().remove(holder.application.name());
-        let event = about(Kind::TokenRefreshed, holder, at);
+    pub(super) fn refreshed(&self, state: &TokenState, generation: u64, at: u64) {
+        self.rejected.lock().remove(state.application.name());
+        let event = about(Kind::TokenRefreshed, state, at);
         self.reports.note(&Event { generation: Some(generation), ..event });
-        self.usable(holder, generation, at);
+        self.usable(state, generation, at);
     }
 
     /// A refresh ended with `error`, which the slot has counted.
-    pub(super) fn failed(&self, holder: &Holder, error: &refresh::Error, at: u64) {
+    pub(super) fn failed(&self, state: &TokenState, error: &refresh::Error, at: u64) {
         let (failures, generation) = {
-            let slot = holder.slot.lock();
+            let slot = &state.lock().slot;
             (slot.failures(), slot.generation())
         };
         let tell = |kind| {
             let generation = Some(generation).filter(|&generation| generation > 0);
             let reason = Some(error.reason());
-            self.reports.note(&Event { generation, reason, ..about(kind, holder, at) });
+            self.reports.note(&Event { generation, reason, ..about(kind, state, at) });
         };
         if failures.is_power_of_two() {
             tell(Kind::TokenRefreshFailed);
         }
         match error.failure() {
             Failure::ApplicationRejected(_) => {
-                if self.rejected.lock().insert(holder.application.name().to_owned()) {
+                if self.rejected.lock().insert(state.application.name().to_owned()) {
                     tell(Kind::ApplicationRejected);
                 }
             }
@@ -71,31 +71,31 @@ impl Announcer {
         }
     }
 
-    /// LWA has just said that `holder`'s grant is dead. Told before the record is marked: after a
+    /// LWA has just said that `state`'s grant is dead. Told before the record is marked: after a
     /// crash in between LWA is asked again and it is told again, instead of never.
-    pub(super) async fn dead(&self, holder: &Holder, at: u64) {
-        if self.dead.lock().insert(holder.id.clone()) {
-            let generation = Some(holder.slot.lock().generation()).filter(|&number| number > 0);
-            let event = about(Kind::ReauthorizationRequired, holder, at);
+    pub(super) async fn dead(&self, state: &TokenState, at: u64) {
+        if self.dead.lock().insert(state.id.clone()) {
+            let generation = Some(state.lock().slot.generation()).filter(|&number| number > 0);
+            let event = about(Kind::ReauthorizationRequired, state, at);
             // The mark must not be older than what hooks have on disk.
             let event = Event { generation, reason: Some("invalid_grant"), ..event };
             self.reports.report(&event).await;
         }
     }
 
-    /// The store took the record of `holder`'s account no more, the first one that it did not.
-    pub(super) fn degraded(&self, holder: &Holder, at: u64) {
+    /// The store took the record of `state`'s account no more, the first one that it did not.
+    pub(super) fn degraded(&self, state: &TokenState, at: u64) {
         let reason = Some("store_unavailable");
-        self.reports.note(&Event { reason, ..about(Kind::StoreDegraded, holder, at) });
+        self.reports.note(&Event { reason, ..about(Kind::StoreDegraded, state, at) });
     }
 }
 
-fn about(kind: Kind, holder: &Holder, at: u64) -> Event {
+fn about(kind: Kind, state: &TokenState, at: u64) -> Event {
     Event {
-        account: Some(holder.id.clone()),
-        application: Some(holder.application.name().to_owned()),
-        days_left: holder.consent_days_left(at),
-        request_id: holder.asked_by.lock().clone(),
+        account: Some(state.id.clone()),
+        application: Some(state.application.name().to_owned()),
+        days_left: state.consent_days_left(at),
+        request_id: state.lock().request_id.clone(),
         ..Event::new(kind, at)
     }
 }

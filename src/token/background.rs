@@ -1,6 +1,6 @@
 //! Refreshes tokens ahead of their expiry, from one priority queue.
 
-use super::{Cause, Holder, Inner, slot};
+use super::{Cause, Inner, TokenState, slot};
 use crate::{clock::Now, metrics::Trigger};
 use parking_lot::Mutex;
 use std::{
@@ -25,7 +25,7 @@ pub(super) struct Queue {
 
 struct Entry {
     at: Now,
-    holder: Weak<Holder>,
+    state: Weak<TokenState>,
     /// A newer plan for the same account makes this one void.
     plan: u64,
 }
@@ -48,10 +48,10 @@ impl Ord for Entry {
 }
 
 impl Queue {
-    /// Plans `holder`'s next background refresh, if it has one to come.
-    pub(super) fn push(&self, holder: &Arc<Holder>, now: Now) {
+    /// Plans `state`'s next background refresh, if it has one to come.
+    pub(super) fn push(&self, state: &Arc<TokenState>, now: Now) {
         let (due, plan) = {
-            let mut slot = holder.slot.lock();
+            let slot = &mut state.lock().slot;
             (slot.background_due(now, jitter()), slot.next_plan())
         };
         let Some(due) = due else { return };
@@ -61,7 +61,7 @@ impl Queue {
             true => Now { wall: Duration::MAX, ..now.plus(spread(heap.len())) },
             false => now.plus(due),
         };
-        heap.push(Reverse(Entry { at, holder: Arc::downgrade(holder), plan }));
+        heap.push(Reverse(Entry { at, state: Arc::downgrade(state), plan }));
         drop(heap);
         self.changed.notify_one();
     }
@@ -110,18 +110,18 @@ pub(super) async fn run(inner: &Arc<Inner>) {
         let now = inner.clock.now();
         match inner.background.pop(now) {
             Ok(entry) => {
-                let Some(holder) = entry.holder.upgrade() else { continue };
-                let mut slot = holder.slot.lock();
-                if !slot.is_planned(entry.plan) {
+                let Some(state) = entry.state.upgrade() else { continue };
+                let mut locked = state.lock();
+                if !locked.slot.is_planned(entry.plan) {
                     continue;
                 }
-                if slot.background(now) {
-                    drop(slot);
+                if locked.slot.background(now) {
+                    drop(locked);
                     let (trigger, cause) = (Trigger::Background, Cause::Background);
-                    running.spawn(inner.spawn_refresh(&holder, trigger, cause));
-                } else if slot.background_due(now, 1.0).is_some_and(|due| !due.is_zero()) {
-                    drop(slot);
-                    inner.background.push(&holder, now);
+                    running.spawn(inner.spawn_refresh(&state, trigger, cause));
+                } else if locked.slot.background_due(now, 1.0).is_some_and(|due| !due.is_zero()) {
+                    drop(locked);
+                    inner.background.push(&state, now);
                 }
             }
             // The wait is cut so that a suspended or moved clock is noticed.
@@ -140,7 +140,7 @@ mod tests {
 
     fn queue(at: Now) -> Queue {
         let queue = Queue::default();
-        queue.heap.lock().push(Reverse(Entry { at, holder: Weak::new(), plan: 1 }));
+        queue.heap.lock().push(Reverse(Entry { at, state: Weak::new(), plan: 1 }));
         queue
     }
 

@@ -1,6 +1,6 @@
 //! How long an advertiser's consent still lasts: grants die 365 days after it.
 
-use super::Holder;
+use super::TokenState;
 use crate::store::Credential;
 
 /// The life of a grant made since July 2026, from the day of consent.
@@ -21,15 +21,15 @@ pub fn days_left(consented_at: u64, now_unix: u64) -> i64 {
     left.saturating_neg().div_euclid(DAY_SECS).saturating_neg()
 }
 
-impl Holder {
+impl TokenState {
     /// Takes over what the record says of the consent.
     pub fn remember_consent(&self, record: &Credential) {
-        *self.consented_at.lock() = record.consented_at;
+        self.lock().consented_at = record.consented_at;
     }
 
     /// As [`days_left`]; none if nobody told when consent was given.
     pub fn consent_days_left(&self, now_unix: u64) -> Option<i64> {
-        self.consented_at.lock().map(|at| days_left(at, now_unix))
+        self.lock().consented_at.map(|at| days_left(at, now_unix))
     }
 }
 

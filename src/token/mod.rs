@@ -10,14 +10,14 @@ mod announce;
 pub mod background;
 pub mod consent;
 mod error;
-mod holder;
 mod refresh;
 pub mod slot;
+mod state;
 mod stored;
 
 pub use access_token::AccessToken;
 pub use error::{Error, Obstacle};
-pub use holder::{Authority, Holder};
+pub use state::{Authority, StateTable, TokenState};
 pub use stored::stored_state;
 
 use crate::{
@@ -32,8 +32,8 @@ use crate::{
     reports::Reports,
     store::{self, Credential},
 };
-use holder::RecordId;
 use slot::{Failure, Policy, Rejected, Want};
+use state::RecordId;
 use std::{
     fmt,
     sync::{
@@ -65,14 +65,27 @@ pub struct Replacement {
     pub failed: Option<Error>,
 }
 
+/// What is known of an account's grant.
+#[derive(Debug)]
+pub enum KnownGrant {
+    /// Its record.
+    Record(Credential),
+    /// There is none.
+    Absent,
+    /// A record that the store does not take.
+    Unwritten(Box<Unwritten>),
+    /// The record cannot be read.
+    Unreadable(store::Error),
+}
+
 /// Hands out access tokens and keeps them fresh. Cheap to clone.
 #[derive(Clone)]
 pub struct TokenManager(Arc<Inner>);
 
 /// What a manager works with.
 #[derive(Clone, Debug)]
-pub struct Surroundings {
-    /// Tells the time.
+pub struct Dependencies {
+    /// Reads the time.
     pub clock: Arc<dyn Clock>,
     /// Is asked for tokens.
     pub lwa: LwaClient,
@@ -98,6 +111,7 @@ struct Inner {
     control: Handle,
     lwa_calls: Semaphore,
     background: background::Queue,
+    states: state::States,
     /// Accounts whose newest record is in memory only.
     unsaved: Arc<AtomicUsize>,
 }
@@ -109,8 +123,8 @@ impl fmt::Debug for TokenManager {
 }
 
 impl TokenManager {
-    /// A manager for no account yet: see [`TokenManager::adopt`].
-    pub fn new(config: &config::Token, with: Surroundings) -> Self {
+    /// A manager for no account yet: see [`TokenManager::set_states`].
+    pub fn new(config: &config::Token, with: Dependencies) -> Self {
         Self(Arc::new(Inner {
             policy: Policy::new(config),
             clock: with.clock,
@@ -121,56 +135,84 @@ impl TokenManager {
             control: with.control,
             lwa_calls: Semaphore::new(config.lwa_concurrency),
             background: background::Queue::default(),
+            states: state::States::default(),
             unsaved: Arc::default(),
             config: config.clone(),
         }))
     }
 
-    /// Takes an account into care; `authority` says who decided on `region` and `application`.
-    pub fn adopt(
+    /// The state of an account with what is known of its grant; `authority` says who decided on
+    /// `region` and `application`. It is found by id once it is in [`TokenManager::set_states`].
+    pub fn new_state(
         &self,
         id: &AccountId,
         region: Region,
         application: Arc<Application>,
         authority: Authority,
-    ) -> Arc<Holder> {
-        Arc::new(Holder::new(id, region, application, authority, self.0.policy))
+        grant: KnownGrant,
+    ) -> Arc<TokenState> {
+        let now = self.0.clock.now();
+        let state = TokenState::new(id, region, application, authority, self.0.policy);
+        let state = Arc::new(state);
+        match grant {
+            KnownGrant::Record(record) => self.load(&state, &record),
+            KnownGrant::Absent => state.fail(Failure::NotConnected, "not connected", now),
+            KnownGrant::Unreadable(error) => {
+                let failure = Failure::unavailable(Obstacle::of_store(&error));
+                state.fail(failure, &chain(&error), now);
+            }
+            // Serves from memory, and is saved when that can be.
+            KnownGrant::Unwritten(unwritten) => {
+                let Unwritten { record, stored, error } = *unwritten;
+                state.lock().stored = stored.as_ref().map(RecordId::of);
+                state.remember_consent(&record);
+                self.0.put_off(&state, record, &error);
+            }
+        }
+        state
     }
 
-    /// Takes over what the store knows of `holder`'s account. A token that is still good is used
-    /// without a refresh.
-    pub fn recall(&self, holder: &Arc<Holder>, record: &Credential) {
+    /// The states of all accounts.
+    pub fn states(&self) -> Arc<StateTable> {
+        self.0.states.snapshot()
+    }
+
+    /// Replaces the states of all accounts, and wipes the tokens of those that are gone.
+    pub fn set_states(&self, states: StateTable) {
+        for state in self.0.states.replace(states) {
+            state.wipe(self.0.clock.now());
+        }
+    }
+
+    /// The state of the account's token, if there is such an account.
+    pub fn state(&self, id: &AccountId) -> Option<Arc<TokenState>> {
+        self.0.states.get(id)
+    }
+
+    /// Uses what the record says. A token that is still good is used without a refresh.
+    fn load(&self, state: &Arc<TokenState>, record: &Credential) {
         let now = self.0.clock.now();
-        *holder.stored.lock() = Some(RecordId::of(record));
-        holder.remember_consent(record);
+        state.lock().stored = Some(RecordId::of(record));
+        state.remember_consent(record);
         if record.reauthorization_required {
-            self.0.announcer.known_dead(holder.id());
+            self.0.announcer.known_dead(state.id());
         }
         if let Some(failure) = stored::failure(record) {
             let why = match failure {
                 Failure::NotConnected => "the account was logged out",
                 _ => "the grant is dead",
             };
-            return holder.fail(failure, why, now);
+            return state.fail(failure, why, now);
         }
         if let Some(token) = self.0.stored_token(record, now) {
             if token.life.is_expired(now) {
-                holder.slot.lock().expired(token.generation, token.life);
+                state.lock().slot.expired(token.generation, token.life);
             } else {
-                self.0.announcer.usable(holder, token.generation, now.unix());
-                holder.publish(token);
+                self.0.announcer.usable(state, token.generation, now.unix());
+                state.publish(token);
             }
         }
-        self.0.background.push(holder, now);
-    }
-
-    /// Takes over a record that the store refuses: it serves from memory, and is saved when that
-    /// can be.
-    pub fn recall_refused(&self, holder: &Holder, refused: Unwritten) {
-        let Unwritten { record, stored, error } = refused;
-        *holder.stored.lock() = stored.as_ref().map(RecordId::of);
-        holder.remember_consent(&record);
-        self.0.put_off(holder, record, &error);
+        self.0.background.push(state, now);
     }
 
     /// How many accounts have a newer record than the store: some, and the store is degraded.
@@ -178,36 +220,21 @@ impl TokenManager {
         self.0.unsaved.load(Ordering::SeqCst)
     }
 
-    /// Marks `holder`'s account as not connected.
-    pub fn not_connected(&self, holder: &Holder) {
-        holder.fail(Failure::NotConnected, "not connected", self.0.clock.now());
-    }
-
-    /// Marks `holder`'s account as one whose record cannot be read because of `error`.
-    pub fn unreadable(&self, holder: &Holder, error: &store::Error) {
-        let failure = Failure::unavailable(Obstacle::of_store(error));
-        holder.fail(failure, &chain(error), self.0.clock.now());
-    }
-
     /// Whether only another record, or a record that can be read, helps the account.
-    pub fn is_stuck(&self, holder: &Holder) -> bool {
-        holder.slot.lock().state(self.0.clock.now()).needs_record()
-    }
-
-    /// Forgets the tokens of an account that is gone.
-    pub fn wipe(&self, holder: &Holder) {
-        holder.wipe(self.0.clock.now());
+    pub fn is_stuck(&self, state: &TokenState) -> bool {
+        state.lock().slot.state(self.0.clock.now()).needs_record()
     }
 
     /// Forgets failures if `record` brings a grant that is not known to be dead.
-    pub fn reconnected(&self, holder: &Arc<Holder>, record: &Credential) -> bool {
-        let known_dead = *holder.dead.lock() == Some(RecordId::of(record));
-        if record.reauthorization_required || known_dead {
+    pub fn reconnected(&self, state: &Arc<TokenState>, record: &Credential) -> bool {
+        let mut locked = state.lock();
+        if record.reauthorization_required || locked.dead == Some(RecordId::of(record)) {
             return false;
         }
-        holder.slot.lock().reconnected();
-        *holder.last_error.lock() = None;
-        self.recall(holder, record);
+        locked.slot.reconnected();
+        locked.last_error = None;
+        drop(locked);
+        self.load(state, record);
         true
     }
 
@@ -215,11 +242,11 @@ impl TokenManager {
     ///
     /// # Errors
     /// When it still does not.
-    pub async fn settle(&self, holder: &Holder) -> Result<(), store::Error> {
-        self.0.settle(holder).await
+    pub async fn save_unsaved(&self, state: &TokenState) -> Result<(), store::Error> {
+        self.0.save_unsaved(state).await
     }
 
-    /// Returns a token of `holder`'s account that has not expired.
+    /// Returns a token of `state`'s account that has not expired.
     ///
     /// A token inside the refresh buffer is returned at once while a refresh starts beside it.
     /// Without a valid token this waits, at most `token.wait_timeout_secs`, for the one refresh
@@ -231,8 +258,8 @@ impl TokenManager {
     ///
     /// # Cancel safety
     /// Safe: the refresh runs in its own task, and goes on when every caller has left.
-    pub async fn token(&self, holder: &Arc<Holder>) -> Result<Arc<AccessToken>, Error> {
-        self.token_at(holder, self.0.clock.now(), Cause::Caller).await
+    pub async fn token(&self, account: &AccountId) -> Result<Arc<AccessToken>, Error> {
+        self.token_at(account, self.0.clock.now(), Cause::Caller).await
     }
 
     /// As [`TokenManager::token`], for a caller that has just read the clock itself.
@@ -244,39 +271,37 @@ impl TokenManager {
     /// As [`TokenManager::token`].
     pub async fn token_at(
         &self,
-        holder: &Arc<Holder>,
+        account: &AccountId,
         now: Now,
         cause: Cause<'_>,
     ) -> Result<Arc<AccessToken>, Error> {
-        {
-            let current = holder.current.load();
-            if let Some(token) = current.as_ref().filter(|token| token.is_fresh(now)) {
-                return Ok(token.clone());
-            }
-        }
-        Box::pin(self.token_slowly(holder, now, cause)).await
+        let state = match self.0.states.fresh(account, now) {
+            Ok(token) => return Ok(token),
+            Err(state) => state.ok_or(Error::ReauthorizationRequired)?,
+        };
+        Box::pin(self.token_slowly(&state, now, cause)).await
     }
 
     async fn token_slowly(
         &self,
-        holder: &Arc<Holder>,
+        state: &Arc<TokenState>,
         now: Now,
         cause: Cause<'_>,
     ) -> Result<Arc<AccessToken>, Error> {
         // Subscribed before the state is looked at, so that no end of a refresh is missed.
-        let finished = holder.finished.subscribe();
-        let want = holder.slot.lock().want(now);
+        let finished = state.finished.subscribe();
+        let want = state.lock().slot.want(now);
         match want {
             Want::Use => {}
-            Want::UseAndRefresh => drop(self.0.spawn_refresh(holder, Trigger::Request, cause)),
+            Want::UseAndRefresh => drop(self.0.spawn_refresh(state, Trigger::Request, cause)),
             Want::Refresh => {
-                drop(self.0.spawn_refresh(holder, Trigger::Request, cause));
-                self.0.wait(holder, finished).await?;
+                drop(self.0.spawn_refresh(state, Trigger::Request, cause));
+                self.0.wait(state, finished).await?;
             }
-            Want::Wait => self.0.wait(holder, finished).await?,
+            Want::Wait => self.0.wait(state, finished).await?,
             Want::Refuse(error) => return Err(error),
         }
-        self.0.after_waiting(holder)
+        self.0.after_waiting(state)
     }
 
     /// Returns a token that lives for at least `least` more, where a refresh can bring one.
@@ -291,31 +316,32 @@ impl TokenManager {
     /// As [`TokenManager::token`].
     pub async fn token_for(
         &self,
-        holder: &Arc<Holder>,
+        account: &AccountId,
         least: Duration,
     ) -> Result<Arc<AccessToken>, Error> {
-        let token = self.token(holder).await?;
+        let state = &self.existing(account)?;
+        let token = self.token(account).await?;
         let now = self.0.clock.now();
         if token.expires_in(now) >= least {
             return Ok(token);
         }
-        let finished = holder.finished.subscribe();
+        let finished = state.finished.subscribe();
         // Looked at again after subscribing: the refresh that `token` began may be over by now.
-        if holder.slot.lock().generation() > token.generation {
-            return self.0.after_waiting(holder);
+        if state.lock().slot.generation() > token.generation {
+            return self.0.after_waiting(state);
         }
         let (begun, refusal) = {
-            let mut slot = holder.slot.lock();
+            let slot = &mut state.lock().slot;
             (slot.background(now), slot.refusal(now))
         };
         if begun {
-            drop(self.0.spawn_refresh(holder, Trigger::Request, Cause::Caller));
+            drop(self.0.spawn_refresh(state, Trigger::Request, Cause::Caller));
         } else if let Some(refusal) = refusal {
             return Err(refusal);
         }
-        self.0.wait(holder, finished).await?;
-        let refusal = holder.slot.lock().refusal(self.0.clock.now());
-        refusal.map_or_else(|| self.0.after_waiting(holder), Err)
+        self.0.wait(state, finished).await?;
+        let refusal = state.lock().slot.refusal(self.0.clock.now());
+        refusal.map_or_else(|| self.0.after_waiting(state), Err)
     }
 
     /// Returns what to replay a request with after Amazon's 401 to `rejected`.
@@ -332,24 +358,25 @@ impl TokenManager {
     /// Safe: the refresh runs in its own task.
     pub async fn replace(
         &self,
-        holder: &Arc<Holder>,
+        account: &AccountId,
         rejected: &Arc<AccessToken>,
         cause: Cause<'_>,
     ) -> Result<Replacement, Error> {
+        let state = &self.existing(account)?;
         let now = self.0.clock.now();
-        let finished = holder.finished.subscribe();
-        let decision = holder.slot.lock().rejected(rejected.generation, now);
+        let finished = state.finished.subscribe();
+        let decision = state.lock().slot.rejected(rejected.generation, now);
         let outcome = match decision {
             Rejected::Replay => Ok(()),
             Rejected::Refresh => {
-                drop(self.0.spawn_refresh(holder, Trigger::Forced, cause));
-                self.0.wait(holder, finished).await
+                drop(self.0.spawn_refresh(state, Trigger::Forced, cause));
+                self.0.wait(state, finished).await
             }
-            Rejected::Wait => self.0.wait(holder, finished).await,
+            Rejected::Wait => self.0.wait(state, finished).await,
             Rejected::Refuse(error) => Err(error),
         };
         let now = self.0.clock.now();
-        match (outcome, holder.good(now)) {
+        match (outcome, state.good(now)) {
             (Ok(()), Some(token)) if decision == Rejected::Replay => {
                 Ok(Replacement { token, failed: None })
             }
@@ -357,10 +384,10 @@ impl TokenManager {
                 Ok(Replacement { token, failed: None })
             }
             (outcome, current) => {
-                let refusal = holder.slot.lock().refusal(now);
+                let refusal = state.lock().slot.refusal(now);
                 let error = outcome.err().or(refusal).unwrap_or(Error::later());
                 if error == Error::ReauthorizationRequired {
-                    holder.discard(rejected);
+                    state.discard(rejected);
                 }
                 match (error, current) {
                     (Error::Unavailable { .. } | Error::TooManyWaiters, Some(token)) => {
@@ -373,31 +400,39 @@ impl TokenManager {
     }
 
     /// Notes a 401 that comes too late for its own request: a refresh starts, nobody waits.
-    pub fn reject(&self, holder: &Arc<Holder>, rejected: &AccessToken, cause: Cause<'_>) {
+    pub fn reject(&self, account: &AccountId, rejected: &AccessToken, cause: Cause<'_>) {
         let now = self.0.clock.now();
-        if holder.slot.lock().rejected(rejected.generation, now) == Rejected::Refresh {
-            drop(self.0.spawn_refresh(holder, Trigger::Forced, cause));
+        let Some(state) = &self.state(account) else { return };
+        if state.lock().slot.rejected(rejected.generation, now) == Rejected::Refresh {
+            drop(self.0.spawn_refresh(state, Trigger::Forced, cause));
         }
     }
 
-    /// What `/status` and `/metrics` show of one account.
-    pub fn status(&self, holder: &Holder) -> AccountView {
+    /// What `/status` and `/metrics` show of one account; none if there is no such account.
+    pub fn status(&self, account: &AccountId) -> Option<AccountView> {
+        let state = self.state(account)?;
         let now = self.0.clock.now();
-        let slot = holder.slot.lock();
-        let state = slot.state(now);
-        let current = holder.current.load();
-        AccountView {
-            account: holder.id.clone(),
-            state,
-            region: holder.region,
-            application: holder.application.name().to_owned(),
-            expires_in: current.as_ref().map(|token| token.life.remaining(now)),
-            generation: slot.generation(),
-            last_error: holder.last_error.lock().clone(),
-            reauthorization_required: state.needs_login(),
-            consent_days_left: holder.consent_days_left(now.unix()),
-            is_unsaved: holder.unsaved.lock().is_some(),
-        }
+        let consent_days_left = state.consent_days_left(now.unix());
+        let expires_in = state.current.load().as_ref().map(|token| token.life.remaining(now));
+        let locked = state.lock();
+        let word = locked.slot.state(now);
+        Some(AccountView {
+            account: state.id.clone(),
+            state: word,
+            region: state.region,
+            application: state.application.name().to_owned(),
+            expires_in,
+            generation: locked.slot.generation(),
+            last_error: locked.last_error.clone(),
+            reauthorization_required: word.needs_login(),
+            consent_days_left,
+            is_unsaved: locked.unsaved.is_some(),
+        })
+    }
+
+    /// An account that was removed while its request was under way is not connected.
+    fn existing(&self, account: &AccountId) -> Result<Arc<TokenState>, Error> {
+        self.state(account).ok_or(Error::ReauthorizationRequired)
     }
 
     /// Waits until no refresh is under way, and lets none begin any more.
@@ -422,9 +457,13 @@ impl TokenManager {
 
 impl Inner {
     /// Waits for the end of the refresh under way, however it ends.
-    async fn wait(&self, holder: &Holder, mut finished: watch::Receiver<u64>) -> Result<(), Error> {
+    async fn wait(
+        &self,
+        state: &TokenState,
+        mut finished: watch::Receiver<u64>,
+    ) -> Result<(), Error> {
         let place =
-            holder::Place::take(holder, self.config.waiters_max).ok_or(Error::TooManyWaiters)?;
+            state::Waiter::register(state, self.config.waiters_max).ok_or(Error::TooManyWaiters)?;
         let ended = timeout(self.config.wait_timeout, finished.changed()).await;
         drop(place);
         match ended {
@@ -434,10 +473,10 @@ impl Inner {
     }
 
     /// Looks again after a wait: a good token, or why there is none. Starts nothing.
-    fn after_waiting(&self, holder: &Holder) -> Result<Arc<AccessToken>, Error> {
+    fn after_waiting(&self, state: &TokenState) -> Result<Arc<AccessToken>, Error> {
         let now = self.clock.now();
-        let refusal = || holder.slot.lock().refusal(now).unwrap_or(Error::later());
-        holder.good(now).ok_or_else(refusal)
+        let refusal = || state.lock().slot.refusal(now).unwrap_or(Error::later());
+        state.good(now).ok_or_else(refusal)
     }
 
     /// The access token in `record`, which may have expired.

@@ -5,9 +5,8 @@
 //! is asked: what is written is an update of the very record that the refresh began with.
 
 use super::{
-    AccessToken, Cause, Holder, Inner, Obstacle,
-    holder::{RecordId, Unsaved},
-    slot,
+    AccessToken, Cause, Inner, Obstacle, TokenState, slot,
+    state::{RecordId, Unsaved},
 };
 use crate::{
     error_chain::chain,
@@ -31,7 +30,7 @@ const LEASE_WAIT: Duration = Duration::from_secs(15);
 const TRIES: u32 = 3;
 
 struct Place<'a> {
-    holder: &'a Holder,
+    state: &'a TokenState,
     began: Base,
     lease: Option<Lease>,
 }
@@ -111,7 +110,7 @@ fn of_lwa(error: &lwa::Error) -> Failure {
 /// Ends the refresh also when its task panics: waiters must never wait for nobody.
 struct Ending<'a> {
     inner: &'a Inner,
-    holder: &'a Holder,
+    state: &'a TokenState,
     done: bool,
 }
 
@@ -119,7 +118,7 @@ impl Drop for Ending<'_> {
     fn drop(&mut self) {
         if !self.done {
             let failure = Failure::unavailable(Obstacle::UNREACHABLE);
-            self.holder.fail(failure, "the refresh ended unexpectedly", self.inner.clock.now());
+            self.state.fail(failure, "the refresh ended unexpectedly", self.inner.clock.now());
         }
     }
 }
@@ -129,72 +128,72 @@ impl Inner {
     /// no refresh half way.
     pub(super) fn spawn_refresh(
         self: &Arc<Self>,
-        holder: &Arc<Holder>,
+        state: &Arc<TokenState>,
         trigger: Trigger,
         cause: Cause<'_>,
     ) -> JoinHandle<()> {
-        *holder.asked_by.lock() = match cause {
+        state.lock().request_id = match cause {
             Cause::Request(id) => Some(String::from_utf8_lossy(id).into_owned()),
             Cause::Caller | Cause::Background => None,
         };
-        self.control.spawn(self.clone().refresh(holder.clone(), trigger))
+        self.control.spawn(self.clone().refresh(state.clone(), trigger))
     }
 
-    /// Refreshes `holder`'s token; the slot must have handed this refresh out.
-    async fn refresh(self: Arc<Self>, holder: Arc<Holder>, trigger: Trigger) {
-        let mut ending = Ending { inner: &self, holder: &holder, done: false };
+    /// Refreshes `state`'s token; the slot must have handed this refresh out.
+    async fn refresh(self: Arc<Self>, state: Arc<TokenState>, trigger: Trigger) {
+        let mut ending = Ending { inner: &self, state: &state, done: false };
         let started = self.clock.now();
-        let result = self.fetch(&holder).await;
+        let result = self.fetch(&state).await;
         ending.done = true;
         let now = self.clock.now();
         let took = now.mono.saturating_duration_since(started.mono);
         match result {
             Ok(token) => {
-                let account = holder.id.as_str();
+                let account = state.id.as_str();
                 info!(account, generation = token.generation, ?trigger, "access token refreshed");
-                self.announcer.refreshed(&holder, token.generation, now.unix());
-                *holder.asked_by.lock() = None;
-                holder.publish(token);
+                self.announcer.refreshed(&state, token.generation, now.unix());
+                state.lock().request_id = None;
+                state.publish(token);
                 self.metrics.token_refresh(trigger, RefreshOutcome::Succeeded, took);
             }
             Err(error) => {
-                report(&holder, &error);
-                holder.note_failure(error.failure(), &chain(&error), now);
+                report(&state, &error);
+                state.note_failure(error.failure(), &chain(&error), now);
                 // Told before anybody who waited can ask what became of it.
-                self.announcer.failed(&holder, &error, now.unix());
-                *holder.asked_by.lock() = None;
-                holder.finish();
+                self.announcer.failed(&state, &error, now.unix());
+                state.lock().request_id = None;
+                state.finish();
                 self.metrics.token_refresh(trigger, error.outcome(), took);
             }
         }
-        self.background.push(&holder, now);
+        self.background.push(&state, now);
     }
 
     /// A token of the account's grant. A grant that was connected anew, or refreshed elsewhere,
     /// while LWA was asked is looked at again.
-    async fn fetch(&self, holder: &Holder) -> Result<AccessToken, Error> {
-        if holder.is_pending() {
+    async fn fetch(&self, state: &TokenState) -> Result<AccessToken, Error> {
+        if state.is_pending() {
             return Err(Error::Pending);
         }
         for _ in 1..TRIES {
-            match self.fetch_once(holder).await {
+            match self.fetch_once(state).await {
                 Err(Error::Store(store::Error::Superseded { .. })) => {}
                 done => return done,
             }
         }
-        self.fetch_once(holder).await
+        self.fetch_once(state).await
     }
 
-    async fn fetch_once(&self, holder: &Holder) -> Result<AccessToken, Error> {
-        let known = holder.slot.lock().generation();
-        let lease = self.lease(holder, LEASE_WAIT).await.map_err(Error::Store)?;
+    async fn fetch_once(&self, state: &TokenState) -> Result<AccessToken, Error> {
+        let known = state.lock().slot.generation();
+        let lease = self.lease(state, LEASE_WAIT).await.map_err(Error::Store)?;
         // After the lease: who waits for one account takes no place from other accounts.
         if self.lwa_calls.available_permits() == 0 {
             self.metrics.lwa_concurrency_hit();
         }
         let _place = self.lwa_calls.acquire().await.map_err(|_| Error::BadToken)?;
-        let (record, began) = self.newest_record(holder).await?;
-        if holder.has_moved(&record) {
+        let (record, began) = self.newest_record(state).await?;
+        if state.has_moved(&record) {
             return Err(Error::Moved);
         }
         // Another process may have refreshed while this one waited for the lease.
@@ -205,10 +204,10 @@ impl Inner {
             return Ok(token);
         }
         if record.reauthorization_required {
-            self.announcer.known_dead(&holder.id);
+            self.announcer.known_dead(&state.id);
             return Err(Error::KnownDead);
         }
-        let place = Place { holder, began, lease };
+        let place = Place { state, began, lease };
         let (record, granted) = self.ask_lwa(&place, record).await?;
         self.keep(&place, record, known, granted).await
     }
@@ -216,8 +215,12 @@ impl Inner {
     /// Leases the account from the store. None if there is nothing to lease, or the disk takes
     /// nothing: within this process the slot keeps other refreshes away, and a record that was
     /// written meanwhile is not overwritten.
-    async fn lease(&self, holder: &Holder, wait: Duration) -> Result<Option<Lease>, store::Error> {
-        match self.grants.store().lease_grant(&holder.id, LEASE, wait).await {
+    async fn lease(
+        &self,
+        state: &TokenState,
+        wait: Duration,
+    ) -> Result<Option<Lease>, store::Error> {
+        match self.grants.store().lease_grant(&state.id, LEASE, wait).await {
             Ok(lease) => Ok(Some(lease)),
             Err(store::Error::Superseded { .. }) => Ok(None),
             Err(error) if error.takes_nothing() => Ok(None),
@@ -227,23 +230,22 @@ impl Inner {
 
     /// The store's record, or the newer one that the store would not take yet, and what the store
     /// holds.
-    async fn newest_record(&self, holder: &Holder) -> Result<(Credential, Base), Error> {
-        let stored = match self.grants.store().grant(&holder.id).await {
+    async fn newest_record(&self, state: &TokenState) -> Result<(Credential, Base), Error> {
+        let stored = match self.grants.store().grant(&state.id).await {
             Ok(stored) => stored,
             // A store that is away says nothing about what it holds; a record that does not open
             // may be newer than ours.
             Err(error) if error.is_lasting() => return Err(Error::Store(error)),
             Err(error) => {
-                let unsaved = holder.unsaved.lock();
-                let record = unsaved.as_ref().map(|unsaved| unsaved.record.clone());
+                let record = state.lock().unsaved.as_ref().map(|unsaved| unsaved.record.clone());
                 return match record {
                     Some(record) => Ok((record, Err(error))),
                     None => Err(Error::Store(error)),
                 };
             }
         };
-        let successor = holder.successor(stored.as_ref().map(|stored| &stored.value));
-        *holder.stored.lock() = stored.as_ref().map(|stored| RecordId::of(&stored.value));
+        let successor = state.successor(stored.as_ref().map(|stored| &stored.value));
+        state.lock().stored = stored.as_ref().map(|stored| RecordId::of(&stored.value));
         let began = stored.as_ref().map(Versioned::began);
         let record = successor.or(stored.map(|stored| stored.value)).ok_or(Error::NoGrant)?;
         Ok((record, Ok(began)))
@@ -255,9 +257,9 @@ impl Inner {
         place: &Place<'_>,
         mut record: Credential,
     ) -> Result<(Credential, lwa::Granted), Error> {
-        let holder = place.holder;
-        let application = &holder.application;
-        let attempts = match holder.slot.lock().failures() {
+        let state = place.state;
+        let application = &state.application;
+        let attempts = match state.lock().slot.failures() {
             0 => self.config.lwa_attempts_max,
             _ => 1,
         };
@@ -267,9 +269,9 @@ impl Inner {
             Err(error) => return Err(Error::Lwa(error)),
         }
         // A person may have connected the account anew while LWA was asked.
-        let again = self.grants.store().grant(&holder.id).await.map_err(Error::Store)?;
-        if *holder.stored.lock() != again.map(|again| RecordId::of(&again.value)) {
-            let account = holder.id.clone();
+        let again = self.grants.store().grant(&state.id).await.map_err(Error::Store)?;
+        if state.lock().stored != again.map(|again| RecordId::of(&again.value)) {
+            let account = state.id.clone();
             return Err(Error::Store(store::Error::Superseded { account }));
         }
         if let Some(previous) = record.previous_refresh_token.clone() {
@@ -285,16 +287,16 @@ impl Inner {
         record.reauthorization_required = true;
         record.access_token = None;
         record.updated_at = self.clock.now().unix();
-        self.announcer.dead(holder, record.updated_at).await;
+        self.announcer.dead(state, record.updated_at).await;
         let saved = match place.began {
-            Ok(began) => self.try_save(holder, &record, began, place.lease.as_ref()).await,
+            Ok(began) => self.try_save(state, &record, began, place.lease.as_ref()).await,
             Err(_) => Ok(false),
         };
         if let Err(error @ store::Error::Superseded { .. }) = saved {
             return Err(Error::Store(error));
         }
         // Where the mark is saved, its absence says that the account was connected anew.
-        *holder.dead.lock() = (!saved.unwrap_or(false)).then(|| RecordId::of(&record));
+        state.lock().dead = (!saved.unwrap_or(false)).then(|| RecordId::of(&record));
         Err(Error::GrantDead)
     }
 
@@ -334,20 +336,20 @@ impl Inner {
         let began = match &place.began {
             Ok(began) => *began,
             Err(error) => {
-                self.put_off(place.holder, record, error);
+                self.put_off(place.state, record, error);
                 return Ok(());
             }
         };
         let mut attempt = 1;
         loop {
-            match self.try_save(place.holder, &record, began, place.lease.as_ref()).await {
+            match self.try_save(place.state, &record, began, place.lease.as_ref()).await {
                 Ok(_) => return Ok(()),
                 Err(error @ store::Error::Superseded { .. }) => return Err(Error::Store(error)),
                 Err(_) if attempt < tries => {
                     tokio::time::sleep(Duration::from_millis(100) * attempt).await;
                 }
                 Err(error) => {
-                    self.put_off(place.holder, record, &error);
+                    self.put_off(place.state, record, &error);
                     return Ok(());
                 }
             }
@@ -356,13 +358,13 @@ impl Inner {
     }
 
     /// Keeps `record` in memory until the store takes it, and logs so once.
-    pub(super) fn put_off(&self, holder: &Holder, record: Credential, error: &store::Error) {
+    pub(super) fn put_off(&self, state: &TokenState, record: Credential, error: &store::Error) {
         let (unsaved, is_first) = Unsaved::new(record, &self.unsaved);
-        let known = holder.unsaved.lock().replace(unsaved).is_some();
-        let (account, error) = (holder.id.as_str(), chain(error));
+        let known = state.lock().unsaved.replace(unsaved).is_some();
+        let (account, error) = (state.id.as_str(), chain(error));
         if is_first {
             error!(account, error, "store degraded: what is new is kept in memory only");
-            self.announcer.degraded(holder, self.clock.now().unix());
+            self.announcer.degraded(state, self.clock.now().unix());
         } else if !known {
             warn!(account, error, "cannot save the record, which is kept in memory");
         }
@@ -370,7 +372,7 @@ impl Inner {
 
     async fn try_save(
         &self,
-        holder: &Holder,
+        state: &TokenState,
         record: &Credential,
         began: Option<Began>,
         lease: Option<&Lease>,
@@ -381,32 +383,32 @@ impl Inner {
             saved => self.metrics.store_write(saved.is_ok()),
         }
         if saved.is_ok() {
-            *holder.stored.lock() = Some(RecordId::of(record));
-            *holder.unsaved.lock() = None;
+            let mut locked = state.lock();
+            (locked.stored, locked.unsaved) = (Some(RecordId::of(record)), None);
         }
         saved.map(|()| true)
     }
 
     /// Saves what the store would not take before, unless the store has gone on since.
-    pub(super) async fn settle(&self, holder: &Holder) -> Result<(), store::Error> {
-        if holder.unsaved.lock().is_none() {
+    pub(super) async fn save_unsaved(&self, state: &TokenState) -> Result<(), store::Error> {
+        if state.lock().unsaved.is_none() {
             return Ok(());
         }
         // Not while a refresh is writing; tried again soon.
-        let lease = self.lease(holder, Duration::ZERO).await?;
-        let stored = self.grants.store().grant(&holder.id).await?;
-        if let Some(record) = holder.successor(stored.as_ref().map(|stored| &stored.value)) {
+        let lease = self.lease(state, Duration::ZERO).await?;
+        let stored = self.grants.store().grant(&state.id).await?;
+        if let Some(record) = state.successor(stored.as_ref().map(|stored| &stored.value)) {
             let began = stored.as_ref().map(Versioned::began);
-            self.try_save(holder, &record, began, lease.as_ref()).await?;
+            self.try_save(state, &record, began, lease.as_ref()).await?;
         }
         let still_unsaved = self.unsaved.load(Ordering::SeqCst);
-        info!(account = holder.id.as_str(), still_unsaved, "the store takes records again");
+        info!(account = state.id.as_str(), still_unsaved, "the store takes records again");
         Ok(())
     }
 }
 
-fn report(holder: &Holder, error: &Error) {
-    let account = holder.id.as_str();
+fn report(state: &TokenState, error: &Error) {
+    let account = state.id.as_str();
     let error_text = chain(error);
     match error.failure() {
         Failure::NotConnected => error!(account, "not connected: connect the account"),
@@ -414,7 +416,7 @@ fn report(holder: &Holder, error: &Error) {
             error!(account, error = %error_text, "grant is dead: connect the account again");
         }
         Failure::ApplicationRejected(why) => {
-            let (application, advice) = (holder.application.name(), why.advice());
+            let (application, advice) = (state.application.name(), why.advice());
             error!(account, application, error = %error_text, advice, "application rejected");
         }
         Failure::Unavailable { reason, .. } if reason.is_passing() => {

@@ -1,4 +1,4 @@
-//! One account's token and everything that decides over it.
+//! The state of one account's token, found by the account's id.
 
 use super::{AccessToken, slot};
 use crate::{
@@ -7,10 +7,11 @@ use crate::{
     lwa::Application,
     store::{Credential, Epoch},
 };
-use arc_swap::ArcSwapOption;
-use parking_lot::Mutex;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::{Mutex, MutexGuard};
 use slot::{Policy, Slot};
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{
         Arc,
@@ -26,40 +27,88 @@ pub enum Authority {
     Configuration,
     /// The record: a grant of another application must never be shown to this one.
     Record,
-    /// Nobody yet: the configured account could not be seeded or read. Nothing is refreshed.
-    Nobody,
+    /// Neither yet: the configured account could not be seeded or read. Nothing is refreshed.
+    Undecided,
 }
 
-/// One account's token and everything that decides over it.
-pub struct Holder {
+/// The state of one account's token: what callers read without a lock, and the rest under one.
+pub struct TokenState {
     pub(super) id: AccountId,
     pub(super) region: Region,
     pub(super) application: Arc<Application>,
     pub(super) authority: Authority,
+    /// Written under the lock.
     pub(super) current: ArcSwapOption<AccessToken>,
-    pub(super) slot: Mutex<Slot>,
     pub(super) finished: watch::Sender<u64>,
     waiters: AtomicUsize,
-    pub(super) last_error: Mutex<Option<String>>,
-    /// The newest record, while the store does not take it.
-    pub(super) unsaved: Mutex<Option<Unsaved>>,
-    /// The record in the store, as this process last read or wrote it.
-    pub(super) stored: Mutex<Option<RecordId>>,
-    /// The record whose grant LWA called dead, which the store does not say yet.
-    pub(super) dead: Mutex<Option<RecordId>>,
-    /// Seconds since 1970.
-    pub(super) consented_at: Mutex<Option<u64>>,
-    /// The request that the refresh under way was begun for.
-    pub(super) asked_by: Mutex<Option<String>>,
+    locked: Mutex<Locked>,
 }
 
-impl fmt::Debug for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Holder").field("id", &self.id).finish_non_exhaustive()
+/// The states of all registered accounts; read without a lock.
+#[derive(Default)]
+pub(super) struct States(ArcSwap<StateTable>);
+
+/// The states of accounts by their ids.
+pub type StateTable = BTreeMap<AccountId, Arc<TokenState>>;
+
+impl States {
+    pub(super) fn get(&self, id: &AccountId) -> Option<Arc<TokenState>> {
+        self.0.load().get(id).cloned()
+    }
+
+    /// A token that needs no refresh; else the account's state, if there is such an account.
+    pub(super) fn fresh(
+        &self,
+        id: &AccountId,
+        now: Now,
+    ) -> Result<Arc<AccessToken>, Option<Arc<TokenState>>> {
+        let states = self.0.load();
+        let state = states.get(id).ok_or(None)?;
+        let current = state.current.load();
+        match current.as_ref().filter(|token| token.is_fresh(now)) {
+            Some(token) => Ok(token.clone()),
+            None => Err(Some(state.clone())),
+        }
+    }
+
+    /// Replaces all of them; gives back those that are no longer there.
+    pub(super) fn replace(&self, states: StateTable) -> Vec<Arc<TokenState>> {
+        let earlier = self.0.swap(Arc::new(states));
+        let now = self.0.load();
+        let is_kept = |state: &TokenState| {
+            now.get(&state.id).is_some_and(|kept| std::ptr::eq(Arc::as_ptr(kept), state))
+        };
+        earlier.values().filter(|state| !is_kept(state)).cloned().collect()
+    }
+
+    pub(super) fn snapshot(&self) -> Arc<StateTable> {
+        self.0.load_full()
     }
 }
 
-impl Holder {
+/// What is read and written under the lock.
+pub(super) struct Locked {
+    pub slot: Slot,
+    pub last_error: Option<String>,
+    /// The newest record, while the store does not take it.
+    pub unsaved: Option<Unsaved>,
+    /// The record in the store, as this process last read or wrote it.
+    pub stored: Option<RecordId>,
+    /// The record whose grant LWA called dead, which the store does not say yet.
+    pub dead: Option<RecordId>,
+    /// Seconds since 1970.
+    pub consented_at: Option<u64>,
+    /// The request that the refresh under way was begun for.
+    pub request_id: Option<String>,
+}
+
+impl fmt::Debug for TokenState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenState").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl TokenState {
     pub(super) fn new(
         id: &AccountId,
         region: Region,
@@ -67,22 +116,29 @@ impl Holder {
         authority: Authority,
         policy: Policy,
     ) -> Self {
+        let locked = Locked {
+            slot: Slot::new(policy),
+            last_error: None,
+            unsaved: None,
+            stored: None,
+            dead: None,
+            consented_at: None,
+            request_id: None,
+        };
         Self {
             id: id.clone(),
             region,
             application,
             authority,
             current: ArcSwapOption::empty(),
-            slot: Mutex::new(Slot::new(policy)),
             finished: watch::Sender::new(0),
             waiters: AtomicUsize::new(0),
-            last_error: Mutex::new(None),
-            unsaved: Mutex::new(None),
-            stored: Mutex::new(None),
-            dead: Mutex::new(None),
-            consented_at: Mutex::new(None),
-            asked_by: Mutex::new(None),
+            locked: Mutex::new(locked),
         }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Locked> {
+        self.locked.lock()
     }
 
     /// The account's alias.
@@ -97,7 +153,7 @@ impl Holder {
 
     /// Whether the account could not even be seeded or read so far.
     pub fn is_pending(&self) -> bool {
-        self.authority == Authority::Nobody
+        self.authority == Authority::Undecided
     }
 
     /// Whether `record` says another region or application, and is the one to say.
@@ -109,12 +165,12 @@ impl Holder {
     /// Whether `record` is of another consent than this process knows: the account was connected
     /// anew, or logged out.
     pub fn is_replaced(&self, record: &Credential) -> bool {
-        self.stored.lock().is_some_and(|stored| stored.epoch != record.epoch)
+        self.lock().stored.is_some_and(|stored| stored.epoch != record.epoch)
     }
 
     /// Whether there was a record when this process last looked.
     pub fn has_record(&self) -> bool {
-        self.stored.lock().is_some()
+        self.lock().stored.is_some()
     }
 
     /// The record that the store does not take, if it goes on from the one that is `stored` there.
@@ -122,7 +178,8 @@ impl Holder {
     /// Otherwise it is given up: another process has gone on, the account was connected anew, or it
     /// was removed.
     pub(super) fn successor(&self, stored: Option<&Credential>) -> Option<Credential> {
-        let base = *self.stored.lock();
+        let mut locked = self.lock();
+        let base = locked.stored;
         let goes_on = |unsaved: &Credential| match stored {
             None => base.is_none(),
             // The same one is there if only its last sync failed: it may yet be lost.
@@ -134,17 +191,16 @@ impl Holder {
                     && ours.contains(&Some(&stored.refresh_token))
             }
         };
-        let mut unsaved = self.unsaved.lock();
-        unsaved.take_if(|unsaved| !goes_on(&unsaved.record));
-        unsaved.as_ref().map(|unsaved| unsaved.record.clone())
+        locked.unsaved.take_if(|unsaved| !goes_on(&unsaved.record));
+        locked.unsaved.as_ref().map(|unsaved| unsaved.record.clone())
     }
 
     pub(super) fn publish(&self, token: AccessToken) {
-        let mut slot = self.slot.lock();
-        slot.succeeded(token.generation, token.life);
+        let mut locked = self.lock();
+        locked.slot.succeeded(token.generation, token.life);
+        locked.last_error = None;
         self.current.store(Some(Arc::new(token)));
-        drop(slot);
-        *self.last_error.lock() = None;
+        drop(locked);
         self.finish();
     }
 
@@ -153,25 +209,26 @@ impl Holder {
         self.finish();
     }
 
-    /// As `fail`, for one who has more to do before `finish` wakes those who wait.
+    /// As `fail`, where something is to be done before `finish` wakes those who wait.
     pub(super) fn note_failure(&self, failure: slot::Failure, why: &str, now: Now) {
-        self.slot.lock().failed(failure, now);
-        *self.last_error.lock() = Some(why.to_owned());
+        let mut locked = self.lock();
+        locked.slot.failed(failure, now);
+        locked.last_error = Some(why.to_owned());
     }
 
-    /// Amazon rejects `token`, and the grant is dead: later requests are told so without asking.
+    /// Amazon rejects `token`, and the grant is dead: later requests are refused at once.
     pub(super) fn discard(&self, token: &AccessToken) {
-        let mut slot = self.slot.lock();
-        if slot.discard(token.generation) {
+        if self.lock().slot.discard(token.generation) {
             self.current.store(None);
         }
     }
 
-    /// Forgets every token: the account is gone. Callers that have one keep it until they are done.
+    /// Deletes every token: the account is gone. Callers that have one keep it until they are done.
     pub(super) fn wipe(&self, now: Now) {
         self.current.store(None);
-        (*self.stored.lock(), *self.dead.lock()) = (None, None);
-        *self.unsaved.lock() = None;
+        let mut locked = self.lock();
+        (locked.stored, locked.dead, locked.unsaved) = (None, None, None);
+        drop(locked);
         self.note_failure(slot::Failure::NotConnected, "the account was removed", now);
     }
 
@@ -217,18 +274,18 @@ impl Drop for Unsaved {
     }
 }
 
-/// A place in the bounded crowd that waits for one account's token.
-pub(super) struct Place<'a>(&'a AtomicUsize);
+/// The right to wait for one account's token; their number is bounded.
+pub(super) struct Waiter<'a>(&'a AtomicUsize);
 
-impl<'a> Place<'a> {
-    pub(super) fn take(holder: &'a Holder, max: usize) -> Option<Self> {
-        let place = Self(&holder.waiters);
-        let before = holder.waiters.fetch_add(1, Ordering::Relaxed);
-        (before < max).then_some(place)
+impl<'a> Waiter<'a> {
+    pub(super) fn register(state: &'a TokenState, max: usize) -> Option<Self> {
+        let waiter = Self(&state.waiters);
+        let before = state.waiters.fetch_add(1, Ordering::Relaxed);
+        (before < max).then_some(waiter)
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
