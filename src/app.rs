@@ -138,7 +138,7 @@ impl App {
         Self::launch(config, clock, None)
     }
 
-    /// Starts a data plane on a free port of loopback that hears only those who have the key.
+    /// Starts a data plane on a free port of loopback that accepts only requests with the key.
     ///
     /// # Errors
     /// As [`App::start`].
@@ -176,7 +176,7 @@ impl App {
             Some(_) => AdminListeners::none(),
         };
 
-        // Before anything can happen that they are to be told.
+        // Before anything happens that they report.
         let hooks = hooks(&engine, control.handle().clone())?;
         control.block_on(engine.enroll())?;
         let keep_fresh = engine.keep_fresh();
@@ -184,7 +184,7 @@ impl App {
             control.spawn(tls::watch(tls.clone(), tls::RELOAD_INTERVAL));
         }
 
-        // Last: whoever can connect is answered.
+        // Last: every connection is served.
         let sockets = bind::bind(&config.listen.proxy, config.proxy.workers)?;
         let limit = ConnectionLimit::new(config.limits.connections_max);
         let workers = start_workers(sockets.workers, || WorkerThread {
@@ -227,7 +227,7 @@ impl App {
         if self.engine.audit().path().is_none() {
             info!("no audit log is kept: the store has no directory, and audit.path is not set");
         }
-        // Whether it could be written is told by the log and the counters: we serve all the same.
+        // A failure is logged and counted; the server goes on.
         let _ = self.engine.audit().record(&Entry::new(Actor::Server, Action::ServerStart));
     }
 
@@ -312,7 +312,7 @@ impl App {
         control.block_on(finish_hooks(hooks));
     }
 
-    /// A rotated refresh token must reach the store, also when nobody waits for it any more.
+    /// A rotated refresh token must reach the store, also when no caller waits for it any more.
     fn finish_refreshes(&self, deadline: Instant) -> bool {
         let Some(control) = &self.control else { return true };
         let deadline = deadline.max(Instant::now() + REFRESHES_TIMEOUT);
@@ -358,7 +358,7 @@ impl Drop for App {
     }
 }
 
-/// As `App::finish_hooks`, for who has no app.
+/// As `App::finish_hooks`, for a command without an app.
 pub(crate) async fn finish_hooks(hooks: &mut Hooks) {
     if timeout(HOOKS_TIMEOUT, hooks.finish()).await.is_err() {
         warn!("a delivery to a hook was still under way");

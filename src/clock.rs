@@ -52,7 +52,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that moves only when told to, for tests.
+/// A clock that moves only by its methods, for tests.
 #[derive(Debug)]
 pub struct ManualClock(Mutex<Now>);
 

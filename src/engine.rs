@@ -186,7 +186,7 @@ impl Engine {
         self
     }
 
-    /// Seeds and recalls every account once.
+    /// Seeds and loads every account once.
     ///
     /// # Errors
     /// When the store cannot even be listed.
@@ -195,7 +195,7 @@ impl Engine {
     }
 
     /// One account, enrolled alone where that has not happened yet. None if there is no such
-    /// account, or nothing sensible can be said of it now, which the log tells.
+    /// account, or nothing sensible can be said of it now, which is logged.
     ///
     /// # Errors
     /// When the store cannot be listed.

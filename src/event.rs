@@ -1,4 +1,4 @@
-//! What happens to grants and tokens, and who subscribes to it within the program.
+//! Events of grants and tokens, and their subscribers within the program.
 //!
 //! An event names accounts and reasons, never a secret.
 

@@ -106,7 +106,7 @@ impl Grants {
 
     /// Puts what `decide` makes of the account's record in its place: a login, `account add`, an
     /// import. `decide` is asked again after a write in between; none: nothing is to be written.
-    /// `entry` is told whether there is a record. A write that fails is tried again after each of
+    /// `entry` gets whether there is a record. A write that fails is tried again after each of
     /// `pauses`.
     ///
     /// # Errors
@@ -252,7 +252,7 @@ impl Grants {
     /// bring it back. Returns what was there, if it can be opened.
     ///
     /// Where the configuration has a refresh token, `configured`, a record without any stays: it
-    /// tells that the configured one was used up, so that no start seeds it again.
+    /// says that the configured one was used, so that no start seeds it again.
     pub(crate) async fn forget<E: From<store::Error> + From<audit::Error>>(
         &self,
         account: &AccountId,

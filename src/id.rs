@@ -33,7 +33,7 @@ impl AccountId {
     }
 }
 
-/// The alias of a placeholder, which stands for a token where an SDK insists on one: `Atza|acme`,
+/// The alias of a placeholder, which replaces a token where an SDK insists on one: `Atza|acme`,
 /// `Atzr|acme`, also with the bar percent-encoded.
 pub fn placeholder_alias<'a>(token: &'a str, kind: &str) -> Option<&'a str> {
     let rest = token.strip_prefix(kind)?;

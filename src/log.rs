@@ -35,7 +35,7 @@ use tracing_subscriber::{
 /// The filter used when neither `RUST_LOG` nor `log.filter` can be read.
 const FALLBACK_FILTER: &str = "info";
 
-/// What no filter can make louder: at `debug` and `trace` h2 tells the path (with its query
+/// What no filter can make louder: at `debug` and `trace` h2 logs the path (with its query
 /// string), the authority and the `TE` of requests that it refuses.
 const PINNED: [&str; 2] = ["h2::server=warn", "h2::frame::headers=warn"];
 

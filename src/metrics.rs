@@ -1,7 +1,7 @@
 //! Counters, gauges and histograms, and their text for Prometheus (exposition format 0.0.4).
 //!
 //! Written by hand: each worker counts in a block of its own, without atomic read-modify-write
-//! and without sharing a cache line, and the blocks are summed when somebody asks. The libraries
+//! and without sharing a cache line, and the blocks are summed on request. The libraries
 //! keep one shared registry of shared counters; the official one also speaks OpenMetrics only.
 
 mod encode;

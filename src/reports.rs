@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 #[derive(Clone, Debug)]
 pub struct Reports {
     audit: Audit,
-    /// Who causes what is reported.
+    /// The actor of what is reported.
     actor: Actor,
     control: Handle,
     pub(crate) events: Events,

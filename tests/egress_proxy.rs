@@ -158,7 +158,7 @@ async fn webhooks_go_out_by_the_egress_proxy_unless_no_proxy_names_the_receiver(
         let proxy = Proxy::with(&amazon, webhook(setup, &secure_url(&receiver), true));
         assert_eq!(proxy.get("/v2/profiles").await.status, 200, "{}", proxy.log());
         // It is no receiver that this program trusts: the handshake is the end of it.
-        eventually("it is tried", || proxy.log().contains("hook not told")).await;
+        eventually("it is tried", || proxy.log().contains("hook not delivered")).await;
         let target =
             format!("CONNECT {} HTTP/1.1", secure_url(&receiver)["https://".len()..].to_owned());
         let hooks = egress.targets().iter().filter(|asked| **asked == target).count();

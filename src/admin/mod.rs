@@ -82,7 +82,7 @@ struct AdminCall {
     parts: Parts,
     query: Arguments,
     body: AdminBody,
-    /// The segment that stands for `{id}`.
+    /// The segment that matches `{id}`.
     segment: String,
     request_id: HeaderValue,
 }

@@ -1,4 +1,4 @@
-//! Pages for people: own HTML, everything that came from elsewhere escaped, nothing loaded, no
+//! Pages for browsers: own HTML, everything that came from elsewhere escaped, nothing loaded, no
 //! script, not to be framed.
 
 use super::respond::{Reply, reply};
@@ -149,7 +149,7 @@ fn element(name: &str, text: impl Display) -> String {
     format!("<{name}>{}</{name}>", Escaped(&text.to_string()))
 }
 
-/// The template of every page; what keeps it from being used against the person who looks at it is
+/// The template of every page; what keeps it from being used against its reader is
 /// in its fields.
 fn page(status: StatusCode, title: &str, body: &str, has_form: bool) -> Reply {
     let title = Escaped(title);
@@ -175,7 +175,7 @@ fn page(status: StatusCode, title: &str, body: &str, has_form: bool) -> Reply {
     response
 }
 
-/// Text as it stands in HTML, in an element or in a quoted attribute.
+/// Text escaped for HTML, in an element or in a quoted attribute.
 struct Escaped<'a>(&'a str);
 
 impl Display for Escaped<'_> {

@@ -13,7 +13,7 @@ use std::{fmt::Write as _, pin::Pin};
 
 const LOGINS_PATH: &str = "/api/auth/amazon/logins";
 
-/// Who may use a route.
+/// The audience of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
     /// The request brings a secret of its own: a state, a link, a token to confirm with.
@@ -75,7 +75,7 @@ type Handling = Pin<Box<dyn Future<Output = Result<Reply, LoginError>> + Send>>;
 #[derive(Debug)]
 pub struct Route {
     pub method: Method,
-    /// `{id}` stands for one segment.
+    /// `{id}` matches one segment.
     pub path: &'static str,
     pub audience: Audience,
     pub(super) site: Site,
@@ -151,7 +151,7 @@ table! {
 /// What the table says about a path on a listener.
 #[derive(Debug)]
 pub(super) enum RouteMatch {
-    /// The route and the segment that stands for `{id}`.
+    /// The route and the segment that matches `{id}`.
     Route(&'static Route, String),
     /// The path is there for other methods, these.
     OtherMethod(String),
@@ -182,7 +182,7 @@ pub(super) fn find(
     }
 }
 
-/// The segment that stands for `{id}`, empty if the pattern has none; nothing if `path` differs.
+/// The segment that matches `{id}`, empty if the pattern has none; nothing if `path` differs.
 fn matched<'a>(pattern: &str, path: &'a str) -> Option<&'a str> {
     match pattern.split_once("{id}") {
         None => (pattern == path).then_some(""),

@@ -118,7 +118,7 @@ impl AdminListeners {
         Ok(opened)
     }
 
-    /// Waits, for a while, until the logins that Amazon has answered are at their end and told.
+    /// Waits, for a while, until the logins that Amazon has answered have ended and are reported.
     pub(super) async fn finish_logins(&mut self) {
         let Some((logins, serving)) = self.logins.take() else { return };
         let finished = async {

@@ -72,7 +72,7 @@ pub(crate) fn harden() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files });
 }
 
-/// Lets nobody but root dump or read the memory of this process, which holds tokens.
+/// Lets only root dump or read the memory of this process, which holds tokens.
 pub(crate) fn forbid_dumps() {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);

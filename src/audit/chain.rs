@@ -2,7 +2,7 @@
 //! to the line before it.
 //!
 //! A line is one JSON object whose last member is `mac`: an HMAC-SHA256, by the log's key
-//! that the line names, over the MAC of the line before and all that stands before
+//! that the line names, over the MAC of the line before and all that precedes
 //! `,"mac"` in this one. The bytes themselves are authenticated: nothing depends on how a JSON
 //! writer orders or escapes.
 //!

@@ -96,7 +96,7 @@ fn account<S: Serializer>(account: &Option<AccountId>, to: S) -> Result<S::Ok, S
     account.as_ref().map(AccountId::as_str).serialize(to)
 }
 
-/// Who did it.
+/// The actor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "actor", rename_all = "lowercase")]
 pub enum Actor {
@@ -137,7 +137,7 @@ impl Actor {
     }
 }
 
-/// The name of the user `uid`. The environment is not asked: whoever runs the program sets it.
+/// The name of the user `uid`. The environment is not read: the user sets it.
 fn user_name(uid: u32) -> Option<String> {
     let users = std::fs::read_to_string("/etc/passwd").ok()?;
     let user = users.lines().find_map(|line| {

@@ -32,7 +32,7 @@ pub struct Tail {
     read: (u64, u64),
 }
 
-/// An entry as it stands in the log.
+/// An entry as written in the log.
 #[derive(Debug, Clone)]
 pub struct Shown {
     seq: u64,

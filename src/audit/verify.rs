@@ -1,7 +1,7 @@
 //! Checks a log from its first line to its last and names every line that is not as it was written.
 //!
 //! After a wrong line the check goes on, so that one change is one finding: a line may follow the
-//! last good one (what stands between was put there) or the one before it in the file (which was
+//! last good one (what lies between was inserted) or the one before it in the file (which was
 //! changed itself).
 
 use super::{
@@ -68,7 +68,7 @@ struct LogCheck<'a> {
     number: u64,
     /// Entries that were not where they should be.
     missing: Vec<RangeInclusive<u64>>,
-    /// The last entry out of place: one finding tells a run of them.
+    /// The last entry out of place: one finding covers a run of them.
     displaced: Option<u64>,
     /// Files that are not there: which finding says so, and their last number.
     gaps: BTreeMap<usize, u64>,

@@ -1,6 +1,6 @@
 //! How an app reaches one account, in environment variables.
 //!
-//! Several names for one thing: each is read by some program as it stands. Not among them are
+//! Several names for one thing: each is read by some program. Not among them are
 //! `AMAZON_CLIENT_ID` and `AMAZON_CLIENT_SECRET`, because adsproxy itself reads those.
 
 use super::region;

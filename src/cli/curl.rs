@@ -2,7 +2,7 @@
 //!
 //! It goes through a private data plane of this process, so that it is treated exactly as an app's
 //! request: default headers, regions, MCP hosts, and the replay after a 401. The client is our
-//! own: no curl need be installed, and no token or key ever stands in a process list.
+//! own: no curl need be installed, and no token or key is ever in a process list.
 
 mod data;
 mod output;

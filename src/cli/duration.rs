@@ -1,4 +1,4 @@
-//! Lengths of time as people write them: `10m`, `1h 30m`, `90`.
+//! Lengths of time as written by hand: `10m`, `1h 30m`, `90`.
 
 use jiff::SignedDuration;
 use std::time::Duration;

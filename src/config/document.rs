@@ -191,7 +191,7 @@ impl<'i> Document<'i> {
         copy
     }
 
-    /// The span of a table is that of its key, unless it stands between braces.
+    /// The span of a table is that of its key, unless it is written in braces.
     fn number_value(
         &self,
         value: &Spanned<DeValue<'i>>,

@@ -143,7 +143,7 @@ impl Environment {
         problems
     }
 
-    /// A passphrase alone is a key, for those who configure none.
+    /// A passphrase alone is a key where none is configured.
     fn lay_passphrase_over<'i>(&'i self, document: &mut Document<'i>) {
         let sources = [("ADSPROXY_PASSPHRASE", "env"), ("ADSPROXY_PASSPHRASE_FILE", "file")];
         let source =
@@ -155,7 +155,7 @@ impl Environment {
         }
     }
 
-    /// Amazon's own names for the application, for those who set nothing else.
+    /// Amazon's own names for the application, used where nothing else is set.
     fn lay_amazon_over<'i>(&'i self, document: &mut Document<'i>) {
         const ID: &str = "AMAZON_CLIENT_ID";
         const SECRET: &str = "AMAZON_CLIENT_SECRET";

@@ -179,7 +179,7 @@ pub struct Addresses {
     pub health: Option<SocketAddr>,
 }
 
-/// Reads the addresses alone, for those who only ask the server: they may not read its secrets.
+/// Reads the addresses alone, for commands that only ask the server: they may not read its secrets.
 /// Without any configuration it is the default address, where the sandbox is found too.
 ///
 /// # Errors

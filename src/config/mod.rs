@@ -64,7 +64,7 @@ pub struct Config {
     pub store: Store,
     /// Keys that seal the store: the first seals, all open.
     pub encryption: Encryption,
-    /// Where it is written down who did what.
+    /// The audit log: who did what.
     pub audit: Audit,
     /// Accounts named in the configuration.
     #[serde(with = "value::accounts")]

@@ -138,7 +138,7 @@ impl SecretRef {
     }
 }
 
-/// Opens `path` without waiting: a reload would be held up by a pipe until somebody writes.
+/// Opens `path` without waiting: a reload would be held up by a pipe until something is written.
 pub(super) fn open(path: &Path) -> io::Result<(File, Metadata)> {
     let no_wait = OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(no_wait).open(path)?;

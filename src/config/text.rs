@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue, Uri, header, uri::Authority};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use toml::Value;
 
-/// `localhost` stands for both loopback addresses.
+/// `localhost` means both loopback addresses.
 pub(super) fn parse_proxy(text: &str) -> Result<Vec<ProxyAddress>, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         return Ok(vec![ProxyAddress::Unix(path.into())]);

@@ -56,7 +56,7 @@ with! {
     count: usize = whole(1..=COUNT_MAX), |number| *number;
     /// Also none.
     count_or_none: usize = whole(0..=COUNT_MAX), |number| *number;
-    /// Threads of the data plane; 0 stands for one per core.
+    /// Threads of the data plane; 0 means one per core.
     workers: usize = whole(0..=1024), |number| *number;
     /// Attempts at one call to LWA.
     attempts: u32 = whole(1..=100), |number| *number;

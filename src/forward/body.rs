@@ -238,7 +238,7 @@ impl Capture {
     /// Safe.
     pub async fn is_kept(&self) -> bool {
         if let Some(shared) = self.0.as_ref().filter(|_| self.is_replayable()) {
-            // Two who wait for one write would take each other's wake-up.
+            // Two waiters for one write would take each other's wake-up.
             shared.supersede();
             poll_fn(|cx| shared.poll_written(&mut shared.state.borrow_mut(), cx)).await;
         }

@@ -24,7 +24,7 @@ use tokio::task::spawn_local;
 /// How often a connection is run on before its request lets others have their turn.
 const ROUNDS_MAX: u32 = 4;
 
-/// One connection, and who runs it.
+/// One connection, and the task that runs it.
 pub(super) struct Driver {
     /// None once it has ended.
     connection: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>,

@@ -64,7 +64,7 @@ impl Unread {
     }
 }
 
-/// A connection that requests share. It closes when its last holder drops it.
+/// A connection that requests share. It closes when the last request drops it.
 pub(super) struct SharedConnection {
     sender: RefCell<http2::SendRequest<CapturedBody>>,
     streams: Cell<usize>,

@@ -68,7 +68,7 @@ impl Drop for Permit {
         let pool = &self.0;
         pool.open.set(pool.open.get() - 1);
         if let Some(waiting) = pool.pop_waiting() {
-            // Cannot fail: who has left was passed over, and nothing runs in between.
+            // Cannot fail: a waiter that left was passed over, and nothing runs in between.
             let _ = waiting.send(Handover::Permit(Self::take(pool)));
         }
     }

@@ -1,8 +1,8 @@
-//! Which addresses a webhook may go to: those that the Internet routes, unless it is told more.
+//! Which addresses a webhook may go to: those that the Internet routes, unless the configuration allows more.
 //!
 //! The check is made where the connection is made, on the very addresses it will use: a name is
-//! resolved once, here, so nobody can show one address to a check and another to the connection.
-//! What slips through this list would let whoever chose a receiver talk to the cloud's metadata
+//! resolved once, here, so the address that is checked is the one that is connected to.
+//! What slips through this list would let a chosen receiver reach the cloud's metadata
 //! service, the admin listener or other machines of the network.
 //!
 //! Source: the IANA special-purpose address registries (read 2026-11-21).

@@ -106,7 +106,7 @@ struct Group(Child);
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // None once it was waited for; until then its group's number is nobody else's.
+        // None once it was waited for; until then no other process has its group's number.
         let id = self.0.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         if let Some(id) = id {
             let _ = kill_process_group(id, Signal::KILL);

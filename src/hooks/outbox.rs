@@ -4,7 +4,7 @@
 //! A message in the store names its owner, the one process that delivers it. When that process has
 //! ended, another one replaces the name by its own, which the store lets only one do; a command
 //! hands messages to a server by naming no owner. Dead letters are messages in the same space that
-//! nobody delivers. If the store takes no messages, they wait in memory.
+//! no process delivers. If the store takes no messages, they wait in memory.
 
 use super::{
     DeliveryError,
@@ -199,14 +199,14 @@ impl Outbox {
             None => {}
             Some(AttemptEnd::Delivered(message)) => {
                 self.metrics.hooks.delivery(HookOutcome::Delivered);
-                info!(hook = message.hook, event = message.kind, id = message.id, "hook told");
+                info!(hook = message.hook, event = message.kind, id = message.id, "hook delivered");
                 state.unwritten.insert(name.to_owned(), None);
             }
             Some(AttemptEnd::Again(message)) => {
                 self.metrics.hooks.delivery(HookOutcome::Failed);
                 let Message { hook, kind: event, id, attempts, last_error, .. } = &message;
                 let error = last_error.as_deref();
-                warn!(hook, event, id, attempts, error, "hook not told, to be tried again");
+                warn!(hook, event, id, attempts, error, "hook not delivered, to be tried again");
                 state.unwritten.insert(name.to_owned(), Some(message));
             }
             Some(AttemptEnd::Dead(message)) => self.give_up(state, message),
@@ -224,7 +224,7 @@ impl Outbox {
         let Message { hook, kind: event, id, attempts, last_error, .. } = &message;
         let error = last_error.as_deref();
         let next = "see `adsproxy hooks list`";
-        warn!(hook, event, id, attempts, error, next, "hook not told, given up");
+        warn!(hook, event, id, attempts, error, next, "hook not delivered, dead-lettered");
         state.dead.insert(message.name());
         state.unwritten.insert(message.name(), Some(message));
         let mut lost = 0;
@@ -267,7 +267,7 @@ impl Outbox {
                 && !message.is_dead
                 && let Some(message) = self.put(message, Expected::Version(version)).await?
             {
-                self.adopt(message);
+                self.queue(message);
             }
         }
         Ok(())
@@ -279,7 +279,7 @@ impl Outbox {
             || state.schedules.iter().any(|schedule| schedule.contains(name))
     }
 
-    fn adopt(&self, mut message: Message) {
+    fn queue(&self, mut message: Message) {
         let mut state = self.state.lock();
         match self.hooks.iter().position(|hook| hook.name == message.hook) {
             Some(hook) => self.insert(&mut state, hook, message),

@@ -70,7 +70,7 @@ impl Runner {
             let (clock, reconnect) = (self.clock.clone(), self.reconnect.clone());
             self.deliveries.spawn(async move {
                 let name = message.name();
-                // A task of its own, so that a panic is a failed attempt and no silence.
+                // A task of its own, so that a panic is a failed attempt, too.
                 let delivery = tokio::spawn(deliver(destination, message, clock, reconnect));
                 let result = delivery.await.unwrap_or_else(|_| {
                     Err(DeliveryError::new("its delivery broke off inside adsproxy".to_owned()))

@@ -96,7 +96,7 @@ fn judge(status: StatusCode, headers: &HeaderMap, now: u64) -> Result<(), Delive
         return Ok(());
     }
     let mut failed = DeliveryError::new(format!("answered {}", status.as_u16()));
-    // The specification's way to say that nobody is there any more.
+    // The specification's way to say that the receiver is gone.
     failed.is_final = status == StatusCode::GONE;
     failed.retry_after = headers.get(header::RETRY_AFTER).and_then(|value| retry_after(value, now));
     Err(failed)

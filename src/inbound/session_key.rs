@@ -1,7 +1,7 @@
 //! The key of a private listener: on a machine with several users, only the command that was given
 //! it is served.
 //!
-//! Most SDKs can be told a base URL or a token and nothing else, so the key comes in either: as the
+//! Most SDKs take a base URL or a token and nothing else, so the key comes in either: as the
 //! path prefix `/k/<key>` in front of everything, or as the placeholder bearer `Atza|<key>`.
 
 use super::{fields::bearer_text, guard::GuardRejection};

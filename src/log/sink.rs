@@ -31,7 +31,7 @@ struct LogBlock {
     lines: u64,
 }
 
-/// The sending side, shared by everybody who logs.
+/// The sending side, shared by all threads.
 pub(super) struct Sink {
     queue: SyncSender<LogBlock>,
     queued: AtomicUsize,

@@ -205,10 +205,10 @@ impl Logins {
         let configured = config.accounts.get(account);
         let record = self.engine.store().load(account).await?;
         let region = configured.map(|account| account.region);
-        let region = agreed(account, "region", region, request.region)?;
+        let region = shared_value(account, "region", region, request.region)?;
         let region = region.or(record.as_ref().map(|record| record.region));
         let name = configured.map(|account| &account.application);
-        let name = agreed(account, "application", name, request.application.as_ref())?;
+        let name = shared_value(account, "application", name, request.application.as_ref())?;
         let mut names = config.applications.keys();
         let name = name.or(record.as_ref().map(|record| &record.application));
         let name = match (name, names.next()) {
@@ -246,7 +246,7 @@ pub(crate) fn returns_to_localhost(redirect_uri: &str, port: u16) -> bool {
 }
 
 /// What is configured, else what is asked for; an error if they differ.
-fn agreed<T: Display + PartialEq>(
+fn shared_value<T: Display + PartialEq>(
     account: &AccountId,
     what: &str,
     configured: Option<T>,

@@ -47,7 +47,7 @@ pub fn url(
     url
 }
 
-/// The region's own page, unless somebody chose another than the default.
+/// The region's own page, unless another than the default is configured.
 fn page(application: &Application, region: Option<Region>) -> String {
     match (application.authorize_url.to_string(), region) {
         (configured, Some(region)) if configured == ads::AUTHORIZE_URL => {

@@ -187,7 +187,7 @@ fn drop_one(cell: &AtomicU64) {
     cell.store(cell.load(Relaxed).saturating_sub(1), Relaxed);
 }
 
-/// A worker's histogram: written by its worker, read by whoever renders.
+/// A worker's histogram: written by its worker, read when metrics are rendered.
 #[derive(Debug, Default)]
 pub(super) struct SharedHistogram {
     buckets: [AtomicU64; BOUNDS_MICROS.len() + 1],

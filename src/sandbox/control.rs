@@ -1,4 +1,4 @@
-//! `/_sandbox`: the switches, over HTTP, for people and for CI. Everything else is in-process.
+//! `/_sandbox`: the switches, over HTTP, for the terminal and for CI. Everything else is in-process.
 
 use super::{
     EmulatorState,

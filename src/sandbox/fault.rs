@@ -131,7 +131,7 @@ pub enum Permission {
     NoAdvertiser,
     /// The scope is a profile of another advertiser.
     ScopeDenied,
-    /// A write by a person who may only look.
+    /// A write by a user with read access.
     ViewerRole,
 }
 

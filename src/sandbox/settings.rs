@@ -76,7 +76,7 @@ impl Default for LwaSettings {
 pub struct ApiSettings {
     /// Fills `GET /v2/profiles` up to this many (Amazon's most is 5000).
     pub profiles_min: usize,
-    /// JSON responses of at least this size are compressed for those who accept gzip.
+    /// JSON responses of at least this size are compressed where the caller accepts gzip.
     pub gzip_min_bytes: usize,
     /// Responds with rejections and faults before the request's body was read.
     pub responds_before_body: bool,

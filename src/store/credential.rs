@@ -54,7 +54,7 @@ pub struct StoredAccessToken {
     pub expires_at: u64,
 }
 
-/// Tells one consent of an account from another: new with each login, import or configured token,
+/// Identifies one consent of an account: new with each login, import or configured token,
 /// kept by a refresh.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Epoch(u64);

@@ -14,7 +14,7 @@ pub struct InstanceInfo {
     keys: Vec<KeyName>,
 }
 
-/// A key that an instance has. The check tells keys of one id apart and gives none of them away.
+/// A key that an instance has. The check value differs between keys of one id and reveals none of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct KeyName {
     id: String,

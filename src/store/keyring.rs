@@ -26,7 +26,7 @@ pub enum Error {
     )]
     Absent(String),
     #[error(
-        "no answer within {} seconds: is it waiting for somebody to unlock it, or does it hang?",
+        "no answer within {} seconds: is it waiting to be unlocked, or does it hang?",
         .0.as_secs()
     )]
     Timeout(Duration),
@@ -69,7 +69,7 @@ fn apart<T: Send + 'static>(
 ) -> Result<T, Error> {
     let (done, result) = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name("keyring".to_owned());
-    // Nobody may be left to take the result.
+    // The caller may have left.
     thread.spawn(move || drop(done.send(work()))).map_err(|_| Error::NoThread)?;
     result.recv_timeout(TIMEOUT).unwrap_or(Err(Error::Timeout(TIMEOUT)))
 }

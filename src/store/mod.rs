@@ -215,7 +215,9 @@ impl Inner {
     /// again with that key, what is not kept is lost.
     fn sealing_ring(&self) -> Result<KeyRing, Error> {
         let ring = match self.instances() {
-            Ok(others) => self.ring.led_by(|id, check| others.iter().all(|o| o.has(id, check))),
+            Ok(others) => {
+                self.ring.with_primary(|id, check| others.iter().all(|o| o.has(id, check)))
+            }
             Err(_) => self.ring.clone(),
         };
         self.record_key(&ring)?;

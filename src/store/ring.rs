@@ -27,7 +27,7 @@ pub struct KeyRing(Vec<Arc<Key>>);
 /// What the store keeps of each key, in the clear, from the first time it seals.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct KeyRecord {
-    /// Tells the key from all others.
+    /// The key's check value.
     pub(super) check: String,
     /// How it is made of a passphrase, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,7 +116,7 @@ impl KeyRing {
         self.ids().any(|known| known == id)
     }
 
-    /// The ids of the keys, each with a text that tells the key from all others.
+    /// The ids of the keys, each with its check value.
     pub(super) fn checks(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|key| (key.id.as_str(), key.check.as_str()))
     }
@@ -129,7 +129,7 @@ impl KeyRing {
 
     /// The ring with the first key that `accepts` (an id and its check) in front; as it is if
     /// there is none.
-    pub(super) fn led_by(&self, accepts: impl Fn(&str, &str) -> bool) -> Self {
+    pub(super) fn with_primary(&self, accepts: impl Fn(&str, &str) -> bool) -> Self {
         let mut ring = self.clone();
         if let Some(found) = ring.0.iter().position(|key| accepts(&key.id, &key.check)) {
             let first = ring.0.remove(found);

@@ -25,7 +25,7 @@ pub(super) struct Key {
     pub(super) id: String,
     /// How the master key is made of a passphrase, if it is: kept beside whatever it seals.
     pub(super) kdf: Option<KdfParameters>,
-    /// Tells the master key from all others.
+    /// The master key's check value.
     pub(super) check: String,
     // Wipes its bytes when dropped.
     seal: XChaCha20Poly1305,
@@ -110,13 +110,13 @@ impl Place<'_> {
     }
 }
 
-/// Tells whether two secrets are the same. It has no key: the record that keeps it is sealed.
+/// Compares two secrets. It has no key: the record that keeps it is sealed.
 pub fn fingerprint(secret: &Secret) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, b"adsproxy/v1/seed");
     STANDARD.encode(hmac::sign(&key, secret.expose().as_bytes()))
 }
 
-/// Tells a master key from all others and gives it away to no one.
+/// The check value of a master key; it does not reveal the key.
 pub(super) fn check(master: &[u8; MASTER_KEY_BYTES]) -> String {
     STANDARD.encode(&subkey(master, b"check")[..16])
 }

@@ -161,13 +161,13 @@ fn the_key_that_others_have_too_seals() {
         let known = known.to_vec();
         move |id: &str, check: &str| known.contains(&(id.to_owned(), check.to_owned()))
     };
-    assert_eq!(ring.led_by(knows(&checks)).sealing_key_id(), "new");
-    assert_eq!(ring.led_by(knows(&checks[1..])).sealing_key_id(), "old");
-    assert_eq!(ring.led_by(knows(&[])).sealing_key_id(), "new", "nothing better is known");
+    assert_eq!(ring.with_primary(knows(&checks)).sealing_key_id(), "new");
+    assert_eq!(ring.with_primary(knows(&checks[1..])).sealing_key_id(), "old");
+    assert_eq!(ring.with_primary(knows(&[])).sealing_key_id(), "new", "nothing better is known");
     // The same id with other bytes is another key.
     let mistaken = [("new".to_owned(), checks[1].1.clone()), checks[1].clone()];
-    assert_eq!(ring.led_by(knows(&mistaken)).sealing_key_id(), "old");
-    let led = ring.led_by(knows(&checks[1..]));
+    assert_eq!(ring.with_primary(knows(&mistaken)).sealing_key_id(), "old");
+    let led = ring.with_primary(knows(&checks[1..]));
     assert_eq!(led.ids().collect::<Vec<_>>(), ["old", "new"], "all still open");
 }
 

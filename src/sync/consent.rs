@@ -62,7 +62,7 @@ impl Reminders {
     }
 }
 
-/// A store that cannot tell is no reason to keep silent.
+/// Where the store cannot be read, the warning is given.
 async fn is_remembered(store: &Store, id: &AccountId, days_left: i64) -> bool {
     let entry = store.entries(Space::Reminder).get(id.as_str()).await;
     entry.ok().flatten().is_some_and(|entry| entry.text.expose() == days_left.to_string())

@@ -2,7 +2,7 @@
 //!
 //! A refresh token in the configuration seeds its account's record. From then on the store's
 //! (rotated) value wins until the configured value itself changes, which a fingerprint
-//! sealed in the record tells.
+//! sealed in the record shows.
 
 use super::{Account, Directory, Table, consent::Reminders};
 use crate::{
@@ -97,7 +97,7 @@ impl Enroller {
         &self.directory
     }
 
-    /// Seeds and recalls every account once, before the first request.
+    /// Seeds and loads every account once, before the first request.
     ///
     /// # Errors
     /// When the store cannot even be listed. An account whose record cannot be read is enrolled
@@ -107,8 +107,8 @@ impl Enroller {
         Ok(())
     }
 
-    /// Seeds and recalls one account alone. None if neither the configuration nor the store knows
-    /// it, or nothing sensible can be said of it now, which the log tells.
+    /// Seeds and loads one account alone. None if neither the configuration nor the store knows
+    /// it, or neither says enough now, which is logged.
     pub async fn enroll_one(&self, id: &AccountId) -> Result<Option<Arc<Account>>, store::Error> {
         let known = self.config.accounts.contains_key(id)
             || self.grants.store().grants().await?.contains(id);
@@ -132,7 +132,7 @@ impl Enroller {
         }
     }
 
-    /// Follows the store, and tells of grants that end soon, until dropped.
+    /// Follows the store, and warns of grants that end soon, until dropped.
     pub async fn follow(&self) {
         *self.seen.lock().await = Some(Seen::default());
         let follow = async {

@@ -40,7 +40,7 @@ impl AccessToken {
         &self.header
     }
 
-    /// The token alone, for those who hand it out. Every use of this is a place to review.
+    /// The token alone, for commands that print it. Every use of this is a place to review.
     pub fn expose(&self) -> &str {
         let header = self.header.to_str().unwrap_or_default();
         header.strip_prefix("Bearer ").unwrap_or_default()

@@ -1,7 +1,7 @@
-//! Which ends of refreshes are news, and to whom they were told before.
+//! Which ends of refreshes are reported: changes, and failures as their number doubles.
 //!
-//! A dead grant is told once, by the process that LWA told; so is a rejected application until a
-//! secret is accepted again. Failures in a row are told as their number doubles: an outage of an
+//! A dead grant is reported once, by the process that LWA refused; so is a rejected application until a
+//! secret is accepted again. Failures in a row are reported as their number doubles: an outage of an
 //! hour is a dozen events per account, not hundreds.
 
 use super::{TokenState, refresh, slot::Failure};
@@ -13,7 +13,7 @@ use crate::{
 use parking_lot::Mutex;
 use std::collections::HashSet;
 
-/// Tells what is news.
+/// Reports what has changed.
 #[derive(Debug)]
 pub(super) struct Announcer {
     reports: Reports,
@@ -26,7 +26,7 @@ impl Announcer {
         Self { reports, dead: Mutex::default(), rejected: Mutex::default() }
     }
 
-    /// The record of `account` says that its grant is dead, which somebody has told already.
+    /// The record of `account` says that its grant is dead, which was reported then.
     pub(super) fn known_dead(&self, account: &AccountId) {
         self.dead.lock().insert(account.clone());
     }
@@ -53,26 +53,26 @@ impl Announcer {
             let slot = &state.lock().slot;
             (slot.failures(), slot.generation())
         };
-        let tell = |kind| {
+        let report = |kind| {
             let generation = Some(generation).filter(|&generation| generation > 0);
             let reason = Some(error.reason());
             self.reports.note(&Event { generation, reason, ..about(kind, state, at) });
         };
         if failures.is_power_of_two() {
-            tell(Kind::TokenRefreshFailed);
+            report(Kind::TokenRefreshFailed);
         }
         match error.failure() {
             Failure::ApplicationRejected(_) => {
                 if self.rejected.lock().insert(state.application.name().to_owned()) {
-                    tell(Kind::ApplicationRejected);
+                    report(Kind::ApplicationRejected);
                 }
             }
             Failure::NotConnected | Failure::GrantDead | Failure::Unavailable { .. } => {}
         }
     }
 
-    /// LWA has just said that `state`'s grant is dead. Told before the record is marked: after a
-    /// crash in between LWA is asked again and it is told again, instead of never.
+    /// LWA has just refused `state`'s grant. Reported before the record is marked: after a
+    /// crash in between LWA is asked again and it is reported again, instead of never.
     pub(super) async fn dead(&self, state: &TokenState, at: u64) {
         if self.dead.lock().insert(state.id.clone()) {
             let generation = Some(state.lock().slot.generation()).filter(|&number| number > 0);

@@ -27,7 +27,7 @@ impl TokenState {
         self.lock().consented_at = record.consented_at;
     }
 
-    /// As [`days_left`]; none if nobody told when consent was given.
+    /// As [`days_left`]; none if the date of consent is unknown.
     pub fn consent_days_left(&self, now_unix: u64) -> Option<i64> {
         self.lock().consented_at.map(|at| days_left(at, now_unix))
     }

@@ -1,7 +1,7 @@
-//! Access tokens: who has one, who waits for one, who fetches one.
+//! Access tokens: one state per account, one refresh at a time.
 //!
 //! Invariants: an expired token is never handed out; N callers that find no token cause one call
-//! to LWA, whatever their order and whoever of them leaves; a refresh belongs to nobody's request
+//! to LWA, whatever their order and whichever of them leaves; a refresh belongs to no request
 //! (it is a task of the control runtime); a failure is remembered like a success. This module does
 //! not know HTTP requests, and nothing outside it keeps an access token beyond a request.
 
@@ -61,7 +61,7 @@ pub struct Replacement {
     /// The token to replay with; the rejected one again where no other could be had in time.
     pub token: Arc<AccessToken>,
     /// Why it is the rejected one although a refresh was called for. If Amazon says 401 again,
-    /// this is the truth to tell.
+    /// this is the error to report.
     pub failed: Option<Error>,
 }
 
@@ -141,7 +141,7 @@ impl TokenManager {
         }))
     }
 
-    /// The state of an account with what is known of its grant; `authority` says who decided on
+    /// The state of an account with what is known of its grant; `authority` says what decided on
     /// `region` and `application`. It is found by id once it is in [`TokenManager::set_states`].
     pub fn new_state(
         &self,
@@ -346,7 +346,7 @@ impl TokenManager {
 
     /// Returns what to replay a request with after Amazon's 401 to `rejected`.
     ///
-    /// Refreshes only if nobody did meanwhile, and at most once per
+    /// Refreshes only if no refresh has ended meanwhile, and at most once per
     /// `token.forced_refresh_min_interval_secs`; inside that time the same token comes back,
     /// because Amazon's gateway sometimes answers a spurious 401.
     ///
@@ -399,7 +399,7 @@ impl TokenManager {
         }
     }
 
-    /// Notes a 401 that comes too late for its own request: a refresh starts, nobody waits.
+    /// Notes a 401 that comes too late for its own request: a refresh starts, no caller waits.
     pub fn reject(&self, account: &AccountId, rejected: &AccessToken, cause: Cause<'_>) {
         let now = self.0.clock.now();
         let Some(state) = &self.state(account) else { return };

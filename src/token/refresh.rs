@@ -107,7 +107,7 @@ fn of_lwa(error: &lwa::Error) -> Failure {
     }
 }
 
-/// Ends the refresh also when its task panics: waiters must never wait for nobody.
+/// Ends the refresh also when its task panics: a waiter must not wait for a refresh that is gone.
 struct Ending<'a> {
     inner: &'a Inner,
     state: &'a TokenState,
@@ -124,8 +124,8 @@ impl Drop for Ending<'_> {
 }
 
 impl Inner {
-    /// Begins the refresh that the slot has handed out, in a task of its own: whoever leaves stops
-    /// no refresh half way.
+    /// Begins the refresh that the slot has handed out, in a task of its own: a caller that leaves
+    /// does not stop it.
     pub(super) fn spawn_refresh(
         self: &Arc<Self>,
         state: &Arc<TokenState>,
@@ -159,7 +159,7 @@ impl Inner {
             Err(error) => {
                 report(&state, &error);
                 state.note_failure(error.failure(), &chain(&error), now);
-                // Told before anybody who waited can ask what became of it.
+                // Reported before a waiter can ask for the result.
                 self.announcer.failed(&state, &error, now.unix());
                 state.lock().request_id = None;
                 state.finish();
@@ -187,7 +187,7 @@ impl Inner {
     async fn fetch_once(&self, state: &TokenState) -> Result<AccessToken, Error> {
         let known = state.lock().slot.generation();
         let lease = self.lease(state, LEASE_WAIT).await.map_err(Error::Store)?;
-        // After the lease: who waits for one account takes no place from other accounts.
+        // After the lease: a waiter for one account uses no slot of other accounts.
         if self.lwa_calls.available_permits() == 0 {
             self.metrics.lwa_concurrency_hit();
         }

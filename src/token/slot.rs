@@ -329,7 +329,7 @@ impl Slot {
         self.life = Some(life);
     }
 
-    /// Amazon rejects the token of `generation` and its grant is dead: nobody shall try it again.
+    /// Amazon rejects the token of `generation` and its grant is dead: it is not tried again.
     /// Says whether that token was still the current one.
     pub fn discard(&mut self, generation: u64) -> bool {
         let current = self.generation == generation && self.block == Block::Dead;

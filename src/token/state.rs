@@ -20,7 +20,7 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Who says which region and application an account has.
+/// What decides on the region and application of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Authority {
     /// The configuration, whatever the record says.
@@ -209,7 +209,7 @@ impl TokenState {
         self.finish();
     }
 
-    /// As `fail`, where something is to be done before `finish` wakes those who wait.
+    /// As `fail`, where something is to be done before `finish` wakes the waiters.
     pub(super) fn note_failure(&self, failure: slot::Failure, why: &str, now: Now) {
         let mut locked = self.lock();
         locked.slot.failed(failure, now);

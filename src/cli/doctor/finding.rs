@@ -88,7 +88,7 @@ pub(super) fn json(findings: &[Finding]) -> String {
 
 pub(super) fn text(findings: &[Finding], coloured: bool) -> String {
     let width = findings.iter().map(|finding| finding.check.len()).max().unwrap_or(0);
-    // A text of several lines stands under itself.
+    // A text of several lines is indented as one block.
     let indent = format!("\n{:1$}", "", 7 + 2 + width + 2);
     let lines = |text: &str| text.lines().map(plain_line).collect::<Vec<_>>().join(&indent);
     let mut text = String::new();

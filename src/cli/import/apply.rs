@@ -24,7 +24,7 @@ const CONCURRENCY: usize = 16;
 #[derive(Debug)]
 struct Applied {
     outcome: ImportOutcome,
-    /// Clauses for people.
+    /// Clauses of the report.
     notes: Vec<&'static str>,
     region: Region,
     application: String,

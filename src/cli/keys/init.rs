@@ -162,7 +162,7 @@ fn prepare_passphrases(context: &Context) -> anyhow::Result<()> {
     ))
 }
 
-/// The key's id in the snippet: tells keys apart by age when they are rotated.
+/// The key's id in the snippet: orders keys by age when they are rotated.
 fn free_id(taken: &[EncryptionKey]) -> anyhow::Result<String> {
     let now = i64::try_from(SystemClock.now().unix())?;
     let now = jiff::Timestamp::from_second(now)?.to_zoned(jiff::tz::TimeZone::UTC);

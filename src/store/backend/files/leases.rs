@@ -1,4 +1,4 @@
-//! Leases and who holds them: `leases/<space>/<key>` and `owners/<owner>`.
+//! Leases and their owners: `leases/<space>/<key>` and `owners/<owner>`.
 //!
 //! A lease file is overwritten in place, which a full disk allows. An owner is alive as long as it
 //! holds the lock on its file: the lease of a process that was killed is free at once.

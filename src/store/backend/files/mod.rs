@@ -3,7 +3,7 @@
 //! A file is a line of JSON (version, expiry) and the bytes. It is replaced as a whole: written
 //! beside, synced, renamed, and the directory synced, so that after a crash at any point it is the
 //! old entry or the new one. The file beside, `.<key>.tmp`, is locked while an entry is compared
-//! and written, and gone afterwards. Who holds a lease is in `leases/<space>/<key>`, overwritten in
+//! and written, and gone afterwards. The owner of a lease is in `leases/<space>/<key>`, overwritten in
 //! place, which a full disk allows; an owner holds a lock on `owners/<owner>` as long as it lives.
 
 mod leases;
@@ -145,7 +145,7 @@ impl Files {
             },
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 let file = durable_file::open_private(&path)?;
-                // Left by a crash: nobody locks it. Removed when dropped, and made anew.
+                // Left by a crash: no process locks it. Removed when dropped, and made anew.
                 if try_lock(&file)? {
                     drop(Beside { path: path.clone(), file });
                 }
