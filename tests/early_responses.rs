@@ -9,6 +9,10 @@ use crate::support::{
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -196,4 +200,61 @@ fn responds_early(response: Vec<u8>) -> String {
         }
     });
     url
+}
+
+/// While the proxy waits for a new token, the caller's time does not run, and what it sends then
+/// reaches Amazon behind what was captured.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_waits_through_a_refresh_is_not_too_slow_and_its_body_arrives_whole() {
+    const SIZE: usize = 400_000;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let (uploads, replayed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (count, bytes) = (uploads.clone(), replayed.clone());
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let (count, bytes) = (count.clone(), bytes.clone());
+            thread::spawn(move || {
+                let (mut received, mut buffer) = (Vec::new(), [0; 16 * 1024]);
+                let mut body = |stream: &mut std::net::TcpStream| {
+                    let read = stream.read(&mut buffer).ok().filter(|read| *read > 0)?;
+                    received.extend_from_slice(&buffer[..read]);
+                    let head = received.windows(4).position(|end| end == b"\r\n\r\n")?;
+                    Some((received.starts_with(b"POST"), received.len() - head - 4))
+                };
+                let Some((is_upload, _)) = body(&mut stream) else { return };
+                if is_upload && count.fetch_add(1, SeqCst) > 0 {
+                    while let Some((_, len)) = body(&mut stream) {
+                        bytes.store(len, SeqCst);
+                        if len == SIZE {
+                            break;
+                        }
+                    }
+                }
+                let status = if is_upload && bytes.load(SeqCst) == 0 { "401 No" } else { "200 OK" };
+                let response = format!(
+                    "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{{}}"
+                );
+                let _ = stream.write_all(response.as_bytes());
+                while stream.read(&mut buffer).is_ok_and(|read| read > 0) {}
+            });
+        }
+    });
+    let amazon = amazon().await;
+    let toml =
+        format!("[proxy]\nworkers = 1\n{}[limits]\nbody_timeout_secs = 1\n", upstream(&url, ""));
+    let proxy = Proxy::with(&amazon, Setup { toml, ..Setup::default() });
+    assert_eq!(proxy.get("/").await.status, 200);
+    let gate = &amazon.state().lwa.gate;
+    gate.hold();
+    let mut caller = Wire::open(proxy.addr);
+    caller.send(head(SIZE)).send(vec![b'x'; SIZE / 2]);
+    gate.until_waiting(1).await;
+    // Longer than a caller may pause.
+    thread::sleep(Duration::from_secs(3));
+    gate.release();
+    eventually("what was captured is replayed", || replayed.load(SeqCst) == SIZE / 2).await;
+    caller.send(vec![b'x'; SIZE / 2]);
+    assert_eq!(caller.answer().status, 200);
+    assert_eq!((uploads.load(SeqCst), replayed.load(SeqCst)), (2, SIZE));
 }
