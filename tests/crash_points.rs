@@ -13,6 +13,7 @@ use crate::support::{
 use adsproxy::sandbox::{Emulator, RefreshRotation};
 use std::{
     collections::BTreeMap,
+    fs,
     io::Write,
     net::TcpStream,
     path::Path,
@@ -105,23 +106,23 @@ async fn a_kill_loses_a_grant_only_where_amazon_alone_could_have_kept_it() {
     }
     let (amazon, mut proxy) = connect(Answer::Strict).await;
     let points = record(&amazon, &proxy).await;
-    let at = |call: &str, file: &str| {
-        points.iter().position(|point| point.call == call && point.file.ends_with(file))
-    };
-    let renamed = at("rename", ".acme.tmp").expect("a record is renamed");
     let mut tally = Tally::default();
     let mut world = (amazon, proxy);
-    for (number, point) in points.iter().enumerate() {
+    for point in &points {
         let (amazon, killed) = (&world.0, &mut world.1);
+        let generation = || amazon.state().lwa.grant("acme").expect("a grant").generation;
+        let path = killed.dir.path().join("store/accounts/acme.json");
+        let before = (generation(), fs::read(&path).expect("a record"));
         if !crash(amazon, killed, point).await {
             continue;
         }
+        let has_decided = generation() > before.0;
+        let is_saved = fs::read(&path).expect("a record") != before.1;
         tally.count(Answer::Strict, point.to_string());
         proxy = world.1.restart();
         if !has_grant(&world.0, &proxy).await {
-            // Amazon decides before the record is looked at for its write; nothing is lost once it
-            // is renamed. The lease is opened on either side, on any thread.
-            assert!(number <= renamed || point.is_of_lease(), "lost by a kill at {point}");
+            assert!(has_decided, "lost by a kill at {point}, before Amazon was asked");
+            assert!(!is_saved, "lost by a kill at {point}, after the record was saved");
             tally.lost += 1;
             world = connect(Answer::Strict).await;
         } else {
@@ -364,10 +365,6 @@ impl Point {
             "-e".to_owned(),
             format!("inject={call}:signal=KILL:when={nth}"),
         ]
-    }
-
-    fn is_of_lease(&self) -> bool {
-        self.file.starts_with("/leases")
     }
 
     /// Whether it belongs to the change of a file or of a lease.
