@@ -1,6 +1,10 @@
 //! Commands whose output is not read, cannot be written, or is cut short by Ctrl-C.
 
-use crate::support::{commands::Commands, program::said, proxy::amazon};
+use crate::support::{
+    commands::Commands,
+    program::{said, with_default_signals},
+    proxy::amazon,
+};
 use adsproxy::sandbox::{ApiFault, Emulator, Surface, Times};
 use std::{
     fs::File,
@@ -86,13 +90,13 @@ async fn ctrl_c_ends_a_command_that_waits_for_amazon() {
     let commands = Commands::with_store(&amazon);
     let gate = &amazon.state().lwa.gate;
     gate.hold();
-    let token = spawn(commands.command("token acme"));
+    let token = spawn(with_default_signals(commands.command("token acme")));
     gate.until_waiting(1).await;
     interrupt(token);
     gate.release();
 
     amazon.state().api.faults.add(ApiFault::Hang, Times::Forever);
-    let curl = spawn(commands.command("curl acme /v2/profiles"));
+    let curl = spawn(with_default_signals(commands.command("curl acme /v2/profiles")));
     while amazon.state().record.requests_for(Surface::Api).is_empty() {
         tokio::task::yield_now().await;
     }

@@ -3,7 +3,7 @@
 use crate::support::{
     commands::Commands,
     extras,
-    program::said,
+    program::{said, with_default_signals},
     proxy::{ACME_PROFILE, ACME_REFRESH, amazon, ask, assert_no_secret, eventually},
 };
 use adsproxy::sandbox::{CLIENT_SECRET, LwaFault, Surface, Times};
@@ -21,16 +21,7 @@ use std::{
 fn shell(commands: &Commands, script: &str) -> Command {
     let mut command = commands.command("exec acme -- sh -c");
     command.arg(script);
-    // Where the tests run in the background, signals are ignored that a person's shell lets through.
-    let resets = |env: &mut Command| env.arg("true").status().is_ok_and(|status| status.success());
-    if !resets(Command::new("env").arg("--default-signal")) {
-        return command;
-    }
-    let mut anew = Command::new("env");
-    anew.arg("--default-signal").arg(command.get_program()).args(command.get_args());
-    anew.current_dir(command.get_current_dir().expect("a directory")).env_clear();
-    anew.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    anew
+    with_default_signals(command)
 }
 
 /// Host and port of a base URL, and its path.

@@ -79,3 +79,17 @@ impl From<std::process::Output> for Said {
         }
     }
 }
+
+/// `command` with the signals of a terminal: where the tests run in the background, some are
+/// ignored.
+pub fn with_default_signals(command: Command) -> Command {
+    let resets = |env: &mut Command| env.arg("true").status().is_ok_and(|status| status.success());
+    if !resets(Command::new("env").arg("--default-signal")) {
+        return command;
+    }
+    let mut anew = Command::new("env");
+    anew.arg("--default-signal").arg(command.get_program()).args(command.get_args());
+    anew.current_dir(command.get_current_dir().expect("a directory")).env_clear();
+    anew.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    anew
+}
