@@ -19,7 +19,7 @@ pub static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// Whose fault an error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum ErrorOrigin {
     /// The calling program's.
     Caller,
     /// Ours.
@@ -38,7 +38,7 @@ pub struct Row {
     /// The usual status.
     pub status: StatusCode,
     /// Whose fault it is.
-    pub origin: Origin,
+    pub origin: ErrorOrigin,
     /// RFC 9209 section 2.3.
     pub proxy_status: &'static str,
     /// The public text.
@@ -55,7 +55,7 @@ macro_rules! table {
         pub static TABLE: &[Row] = &[$(Row {
             code: $name,
             status: StatusCode::$status,
-            origin: Origin::$origin,
+            origin: ErrorOrigin::$origin,
             proxy_status: $proxy_status,
             text: $text,
         }),*];
@@ -73,7 +73,7 @@ table! {
     BadRequest "bad_request" BAD_REQUEST Caller "http_request_error"
         "The request is malformed.";
     CallerRejected "caller_rejected" FORBIDDEN Caller "http_request_denied"
-        "The Host or Origin of this request is not accepted (guard.allowed_hosts, \
+        "The Host or ErrorOrigin of this request is not accepted (guard.allowed_hosts, \
          guard.allowed_origins).";
     NotFound "not_found" NOT_FOUND Proxy "http_request_denied"
         "adsproxy serves no OAuth endpoint here: it authenticates to Amazon by itself, and needs no \

@@ -103,7 +103,10 @@ fn step(call: &Call, accounts: &Path) -> Option<Step> {
             Some(Step::Rename)
         }
         ("fsync", "") => Some(Step::SyncDirectory),
-        ("statx" | "newfstatat" | "fstat" | "flock" | "fcntl" | "close" | "read", _) => None,
+        (
+            "statx" | "newfstatat" | "fstat" | "flock" | "fcntl" | "close" | "read" | "pread64",
+            _,
+        ) => None,
         ("openat" | "getdents64", "" | RECORD) => None,
         _ => panic!("what does this do to a record? {call:?}"),
     }

@@ -8,7 +8,9 @@ mod data;
 mod output;
 mod rejected;
 
-use super::{Context, Failure, duration, exit_code, note, print, private::PrivateProxy, region};
+use super::{
+    CommandFailure, Context, duration, exit_code, note, print, private::PrivateProxy, region,
+};
 use crate::{
     audit::Action,
     id::{AccountId, Region},
@@ -108,7 +110,7 @@ impl Curl {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
         let outcome = self.send(context);
         if self.silent && !self.show_error {
-            return outcome.map_err(|error| Failure::new(exit_code(&error), "").into());
+            return outcome.map_err(|error| CommandFailure::new(exit_code(&error), "").into());
         }
         outcome
     }
@@ -128,7 +130,7 @@ impl Curl {
             match self.max_time {
                 None => exchange.await,
                 Some(time) => tokio::time::timeout(time, exchange).await.unwrap_or_else(|_| {
-                    bail!(Failure::unavailable(format!(
+                    bail!(CommandFailure::unavailable(format!(
                         "the response was not complete within {time:?}"
                     )))
                 }),
@@ -257,7 +259,7 @@ impl Curl {
             ))?;
         }
         if failed && (self.fail || self.fail_with_body) {
-            bail!(Failure::new(22, format!("the response has status {status}")));
+            bail!(CommandFailure::new(22, format!("the response has status {status}")));
         }
         Ok(())
     }
@@ -293,7 +295,7 @@ async fn own_problem(alias: &AccountId, response: Response<Incoming>) -> anyhow:
     let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
     let detail = problem["detail"].as_str().unwrap_or("the proxy refused the request");
-    Failure::of_code(&code, alias, format!("{detail} ({code})")).into()
+    CommandFailure::of_code(&code, alias, format!("{detail} ({code})")).into()
 }
 
 /// `Name: value`, `Name;` for an empty one, `Name:` for none at all.

@@ -12,7 +12,7 @@ mod ports;
 mod profiles;
 mod store;
 
-use super::{Context, Failure, print, wire::Server};
+use super::{CommandFailure, Context, print, wire::Server};
 use crate::{config::load::Loaded, id::AccountId};
 use finding::{Finding, errors};
 use std::{io::IsTerminal, sync::Arc};
@@ -52,7 +52,7 @@ impl Doctor {
             1 => "one thing is wrong".to_owned(),
             errors => format!("{errors} things are wrong"),
         };
-        Err(Failure::new(finding::exit_code(&findings), error).into())
+        Err(CommandFailure::new(finding::exit_code(&findings), error).into())
     }
 
     fn examine_loaded(&self, context: &Context, loaded: Loaded) -> anyhow::Result<Vec<Finding>> {

@@ -10,7 +10,7 @@ mod proxy;
 
 pub(super) use proxy::ExecProxy;
 
-use super::{Context, Failure, access::Access, import};
+use super::{CommandFailure, Context, access::Access, import};
 use anyhow::{Context as _, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -40,7 +40,7 @@ pub(super) struct Exec {
 
 /// What the proxy's process reports once it serves, or when it cannot: one line of JSON on a pipe that only
 /// the two of them hold.
-type Report = Result<PrivateAccess, Failure>;
+type Report = Result<PrivateAccess, CommandFailure>;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct PrivateAccess {
@@ -64,7 +64,7 @@ impl Exec {
         command.envs(self.access.variables(&origin, bearer, &context.environment));
         let error = command.exec();
         let code = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
-        bail!(Failure::new(code, format!("cannot run {}: {error}", program.display())))
+        bail!(CommandFailure::new(code, format!("cannot run {}: {error}", program.display())))
     }
 
     /// Starts the proxy's process and waits until it serves.

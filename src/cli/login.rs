@@ -4,7 +4,7 @@ mod paste;
 mod server;
 mod show;
 
-use super::{Context, Failure, note, print, wire::AdminRequest};
+use super::{CommandFailure, Context, note, print, wire::AdminRequest};
 use crate::{
     audit::Actor,
     clock::SystemClock,
@@ -100,7 +100,7 @@ impl Login {
                 Ok((outcome, _)) => outcome,
                 Err(error) if Instant::now() >= deadline => return Err(error),
                 // The server has dropped the login, which was too old.
-                Err(error) if error.is::<Failure>() => bail!(UNFINISHED),
+                Err(error) if error.is::<CommandFailure>() => bail!(UNFINISHED),
                 // A server that restarts comes back, and knows the login.
                 Err(_) => Value::Null,
             };
@@ -164,5 +164,5 @@ fn failure(said: &Value) -> anyhow::Error {
         Some("lwa_timeout" | "lwa_unavailable" | "amazon_failed") => 69,
         _ => 1,
     };
-    Failure::new(code, what + &advice).into()
+    CommandFailure::new(code, what + &advice).into()
 }

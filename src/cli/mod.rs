@@ -158,12 +158,12 @@ proxy.example.toml in the source has every key.";
 /// A failure that a caller of the program distinguishes by its exit code.
 #[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 #[error("{text}")]
-struct Failure {
+struct CommandFailure {
     text: String,
     code: u8,
 }
 
-impl Failure {
+impl CommandFailure {
     fn new(code: u8, text: impl Into<String>) -> Self {
         Self { text: text.into(), code }
     }
@@ -203,7 +203,7 @@ impl Failure {
 
 /// The exit code for `error`.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
-    match error.downcast_ref::<Failure>() {
+    match error.downcast_ref::<CommandFailure>() {
         Some(failure) => failure.code,
         None if error.chain().any(is_configuration) => 78,
         None => 1,
@@ -295,7 +295,7 @@ impl Context {
     fn load(&self) -> anyhow::Result<Loaded> {
         load::load(&self.options()).map_err(|error| match error {
             LoadError::NotFound { .. } => {
-                Failure::new(78, format!("{error}\n\n{NEXT_STEPS}")).into()
+                CommandFailure::new(78, format!("{error}\n\n{NEXT_STEPS}")).into()
             }
             error => error.into(),
         })
@@ -371,15 +371,15 @@ mod tests {
         let source = io::Error::from(io::ErrorKind::ConnectionRefused);
         for (error, code) in [
             (LoadError::Invalid(Vec::new()).into(), 78),
-            (Failure::no_server("127.0.0.1:1", &source).into(), 69),
-            (Failure::unavailable("lwa").into(), 69),
-            (Failure::reauthorization_required(&["acme"]).into(), 77),
+            (CommandFailure::no_server("127.0.0.1:1", &source).into(), 69),
+            (CommandFailure::unavailable("lwa").into(), 69),
+            (CommandFailure::reauthorization_required(&["acme"]).into(), 77),
             (anyhow::anyhow!("anything else"), 1),
         ] {
             assert_eq!(exit_code(&error), code, "{error}");
         }
         assert_eq!(
-            Failure::reauthorization_required(&["acme", "globex"]).to_string(),
+            CommandFailure::reauthorization_required(&["acme", "globex"]).to_string(),
             "not connected, or no longer: acme, globex; connect again with\n  \
              adsproxy login acme\n  adsproxy login globex"
         );

@@ -1,7 +1,7 @@
 //! A data plane of this process's own, for one command.
 
 use super::{
-    Context, Failure,
+    CommandFailure, Context,
     access::PLACEHOLDER,
     session::{quiet, unknown},
     wire::{self, AdminRequest, Server},
@@ -59,7 +59,7 @@ impl PrivateProxy {
         if let Some(alias) = account {
             let Some(status) = app.engine().tokens().status(alias) else { bail!(unknown(alias)) };
             if status.reauthorization_required {
-                return Err(Failure::reauthorization_required(&[alias]).into());
+                return Err(CommandFailure::reauthorization_required(&[alias]).into());
             }
         }
         Ok(Self { app, key, secret_variables, server, _socket: socket })
@@ -119,7 +119,7 @@ impl Server {
             let text = |name: &str| said[name].as_str().unwrap_or_default();
             let id: AccountId = text("account").parse()?;
             if account.is_some() && said["reauthorization_required"] == true {
-                return Err(Failure::reauthorization_required(&[id]).into());
+                return Err(CommandFailure::reauthorization_required(&[id]).into());
             }
             let account = config::Account {
                 region: text("region").parse()?,

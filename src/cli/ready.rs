@@ -1,7 +1,7 @@
 //! `adsproxy healthcheck` and `adsproxy wait`: is the running server ready?
 
 use super::{
-    Context, Failure, duration,
+    CommandFailure, Context, duration,
     wire::{self, Server},
 };
 use crate::config::load;
@@ -48,7 +48,7 @@ impl Wait {
             if left.is_zero() {
                 let (waited, admin) = (self.max, &addresses.admin);
                 let at = server.map_or(admin.to_string(), |server| server.to_string());
-                bail!(Failure::unavailable(format!(
+                bail!(CommandFailure::unavailable(format!(
                     "adsproxy at {at} was not ready within {waited:?}: {last}"
                 )));
             }

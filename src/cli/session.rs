@@ -6,7 +6,7 @@
 //! before the process ends.
 
 use super::{
-    Context, Failure,
+    CommandFailure, Context,
     table::plain,
     wire::{AdminRequest, Server, send},
 };
@@ -76,7 +76,8 @@ pub(super) fn from_server(
     }
     let path = format!("/api/v1/accounts/{alias}/token");
     let request = AdminRequest::post(&path, &body).within(SERVER_TIMEOUT);
-    let response = send(server, &request).map_err(|error| Failure::no_server(server, &error))?;
+    let response =
+        send(server, &request).map_err(|error| CommandFailure::no_server(server, &error))?;
     let said = response.json();
     let text = |name: &str| said[name].as_str().unwrap_or_default();
     if response.status == 200 {
@@ -91,11 +92,11 @@ pub(super) fn from_server(
     let no_token = no_token(alias, &plain(detail), said["last_error"].as_str());
     match text("code") {
         "unknown_account" => bail!(unknown(alias)),
-        "reauthorization_required" => bail!(Failure::reauthorization_required(&[alias])),
+        "reauthorization_required" => bail!(CommandFailure::reauthorization_required(&[alias])),
         "token_unavailable" if LASTING.iter().any(|lasting| lasting.advice() == detail) => {
             bail!(no_token)
         }
-        "token_unavailable" | "overloaded" => bail!(Failure::unavailable(no_token)),
+        "token_unavailable" | "overloaded" => bail!(CommandFailure::unavailable(no_token)),
         _ => bail!("account {alias}: {}", plain(detail)),
     }
 }
@@ -169,14 +170,14 @@ fn failure(error: token::Error, alias: &AccountId, last_error: Option<&str>) -> 
     let no_token = no_token(alias, &error.to_string(), last_error);
     match error {
         token::Error::NotConnected | token::Error::ReauthorizationRequired => {
-            Failure::reauthorization_required(&[alias]).into()
+            CommandFailure::reauthorization_required(&[alias]).into()
         }
         token::Error::ApplicationRejected { why, .. } => {
             anyhow!("account {alias}: {}", why.advice())
         }
         token::Error::Unavailable { reason, .. } if !reason.is_passing() => anyhow!(no_token),
         token::Error::Unavailable { .. } | token::Error::TooManyWaiters => {
-            Failure::unavailable(no_token).into()
+            CommandFailure::unavailable(no_token).into()
         }
     }
 }

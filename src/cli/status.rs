@@ -3,7 +3,7 @@
 mod layout;
 
 use super::{
-    Context, Failure, account, duration, note, print,
+    CommandFailure, Context, account, duration, note, print,
     session::unknown,
     table::{escaped, plain},
     wire::{AdminRequest, Server},
@@ -51,7 +51,7 @@ impl Status {
             self.show(&said, coloured)?;
             return match dead(&said).as_slice() {
                 [] => Ok(()),
-                dead => bail!(Failure::reauthorization_required(dead)),
+                dead => bail!(CommandFailure::reauthorization_required(dead)),
             };
         };
         loop {

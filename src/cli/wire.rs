@@ -1,7 +1,7 @@
 //! The running server, reached by its control socket or one of its listeners: one HTTP client for
 //! all commands, one request over a connection of its own.
 
-use super::{Context, Failure, table::plain};
+use super::{CommandFailure, Context, table::plain};
 use crate::{
     app::control,
     config::{AdminAddress, Config, StoreKind, load::Addresses},
@@ -181,9 +181,10 @@ impl Server {
     /// The JSON of a successful response, else what the server says instead.
     ///
     /// # Errors
-    /// [`Failure::no_server`] if there is no response; the detail of a problem document.
+    /// [`CommandFailure::no_server`] if there is no response; the detail of a problem document.
     pub(super) fn json(&self, request: &AdminRequest<'_>) -> anyhow::Result<Value> {
-        let response = send(self, request).map_err(|error| Failure::no_server(self, &error))?;
+        let response =
+            send(self, request).map_err(|error| CommandFailure::no_server(self, &error))?;
         let said = response.json();
         if response.status >= 300 || said.is_null() {
             let status = response.status;

@@ -6,7 +6,7 @@ use super::{
     io::ConnectionIo,
     preface::Preface,
     response_body::TrackedBody,
-    table::Entry,
+    table::ConnectionEntry,
     tls::ServerTls,
 };
 use crate::{caller_body::CallerBody, executor::LocalExecutor, inbound::peer::Peer};
@@ -42,7 +42,7 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    pub(super) async fn serve<T>(self: Rc<Self>, mut stream: T, entry: Entry)
+    pub(super) async fn serve<T>(self: Rc<Self>, mut stream: T, entry: ConnectionEntry)
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {

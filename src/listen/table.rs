@@ -79,7 +79,7 @@ pub(super) struct ConnectionTable {
 }
 
 /// One connection in the table; leaves it when dropped.
-pub(super) struct Entry {
+pub(super) struct ConnectionEntry {
     table: Rc<ConnectionTable>,
     key: u64,
     pub(super) connection: Rc<Connection>,
@@ -101,7 +101,7 @@ impl ConnectionTable {
     /// Enters a connection, where necessary in the place of the one, on any worker, that waits
     /// longest for a request. None if every other one serves a request. Until another worker has
     /// evicted its connection there may be more than the limit.
-    pub(super) fn enter(self: &Rc<Self>, peer: Peer) -> Option<Entry> {
+    pub(super) fn enter(self: &Rc<Self>, peer: Peer) -> Option<ConnectionEntry> {
         if self.limit.open.fetch_add(1, SeqCst) >= self.limit.max {
             self.metrics.limit(Limit::Connections);
             let own = self.candidate();
@@ -118,7 +118,7 @@ impl ConnectionTable {
         let connection = Connection::new(peer, &self.clock);
         self.connections.borrow_mut().insert(key, connection.clone());
         self.metrics.connection_opened();
-        Some(Entry { table: self.clone(), key, connection })
+        Some(ConnectionEntry { table: self.clone(), key, connection })
     }
 
     /// Evicts for other workers whenever they ask, for ever.
@@ -187,7 +187,7 @@ impl ConnectionTable {
     }
 }
 
-impl Drop for Entry {
+impl Drop for ConnectionEntry {
     fn drop(&mut self) {
         let table = &self.table;
         table.connections.borrow_mut().remove(&self.key);
@@ -204,11 +204,11 @@ mod tests {
         ConnectionTable::new(limit.clone(), Arc::default())
     }
 
-    fn enter(table: &Rc<ConnectionTable>) -> Option<Entry> {
+    fn enter(table: &Rc<ConnectionTable>) -> Option<ConnectionEntry> {
         table.enter(Peer::Tcp(([127, 0, 0, 1], 1).into()))
     }
 
-    fn is_closing(entry: &Entry) -> bool {
+    fn is_closing(entry: &ConnectionEntry) -> bool {
         entry.connection.close.get() == Close::Now
     }
 

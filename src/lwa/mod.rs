@@ -9,7 +9,7 @@ mod error;
 mod wire;
 
 pub use error::{Error, LwaFailure};
-pub use wire::{Granted, percent_encode};
+pub use wire::{GrantedToken, percent_encode};
 
 use crate::{backoff::Backoff, config, https::LwaHttp, secret::Secret};
 use arc_swap::ArcSwap;
@@ -112,7 +112,7 @@ impl LwaClient {
         application: &Application,
         refresh_token: &Secret,
         attempts: u32,
-    ) -> Result<Granted, Error> {
+    ) -> Result<GrantedToken, Error> {
         let own = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
         let started = Instant::now();
@@ -145,7 +145,7 @@ impl LwaClient {
         application: &Application,
         code: &Secret,
         verifier: &Secret,
-    ) -> Result<Granted, Error> {
+    ) -> Result<GrantedToken, Error> {
         let own = [
             ("grant_type", "authorization_code"),
             ("code", code.expose()),

@@ -16,7 +16,7 @@ const LIFETIME_MAX: Duration = Duration::from_secs(86_400);
 
 /// What a successful response grants.
 #[derive(Debug)]
-pub struct Granted {
+pub struct GrantedToken {
     pub access_token: Secret,
     /// The refresh token to use from now on; `None` where the response had none or an empty one.
     pub refresh_token: Option<Secret>,
@@ -73,7 +73,7 @@ pub fn percent_encode(text: &str, out: &mut String) {
 }
 
 /// Reads the response to a refresh.
-pub(super) fn granted(response: &RawResponse) -> Result<Granted, Error> {
+pub(super) fn granted(response: &RawResponse) -> Result<GrantedToken, Error> {
     match response.status {
         StatusCode::OK => parse(&response.body).map_err(Error::BadResponse),
         _ => Err(refusal(response)),
@@ -82,7 +82,7 @@ pub(super) fn granted(response: &RawResponse) -> Result<Granted, Error> {
 
 /// Reads the response to a code, whose description of an error says which parameter is wrong;
 /// nothing of it goes further than here.
-pub(super) fn granted_for_code(response: &RawResponse) -> Result<Granted, Error> {
+pub(super) fn granted_for_code(response: &RawResponse) -> Result<GrantedToken, Error> {
     if response.status.is_client_error()
         && let Ok(said) = serde_json::from_slice::<ErrorResponse>(&response.body)
     {
@@ -134,7 +134,7 @@ fn refusal(response: &RawResponse) -> Error {
     }
 }
 
-fn parse(body: &[u8]) -> Result<Granted, &'static str> {
+fn parse(body: &[u8]) -> Result<GrantedToken, &'static str> {
     // The parser's message could quote the response, so it is dropped.
     let said: TokenResponse = serde_json::from_slice(body).map_err(|_| "it is not JSON")?;
     let access_token = said.access_token.ok_or("it holds no access token")?;
@@ -145,7 +145,7 @@ fn parse(body: &[u8]) -> Result<Granted, &'static str> {
     if refresh_token.as_deref().is_some_and(|token| !is_token(token)) {
         return Err("its refresh token is not one");
     }
-    Ok(Granted {
+    Ok(GrantedToken {
         access_token: Secret::new(access_token),
         refresh_token: refresh_token.map(Secret::new),
         expires_in: lifetime(said.expires_in.as_ref()),

@@ -3,7 +3,7 @@
 use crate::{
     forward::{self, body::BodyError, connect::ConnectError},
     inbound::guard::GuardRejection,
-    problem::{Code, Origin, Problem},
+    problem::{Code, ErrorOrigin, Problem},
     token,
 };
 use http::StatusCode;
@@ -27,7 +27,7 @@ pub enum Error {
     /// The path is one that MCP clients look for on their own.
     #[error("the path is reserved")]
     ReservedPath,
-    /// With the Host or Origin that is not accepted, where it can be shown.
+    /// With the Host or ErrorOrigin that is not accepted, where it can be shown.
     #[error("the guard rejects the request")]
     Guard(#[source] GuardRejection, Option<Box<str>>),
     #[error("{0}")]
@@ -107,7 +107,7 @@ impl Error {
         }
     }
 
-    pub fn origin(&self) -> Origin {
+    pub fn origin(&self) -> ErrorOrigin {
         self.code().row().origin
     }
 
@@ -124,7 +124,7 @@ impl Error {
         Some((after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1))
     }
 
-    /// The text for the caller: fixed but for a rejected Host or Origin, so that no secret is in it.
+    /// The text for the caller: fixed but for a rejected Host or ErrorOrigin, so that no secret is in it.
     pub fn public_text(&self) -> &str {
         let text = match self {
             Self::BadRequest(text) | Self::Overloaded(text) => Some(*text),

@@ -35,7 +35,7 @@ use crate::{
     },
     log::AccessLog,
     metrics::{Limit, ReplayOutcome, Upstream401, WorkerMetrics},
-    problem::Origin,
+    problem::ErrorOrigin,
     provider::ads::Service,
     sync::{Directory, Table},
     token::{self, Cause, TokenManager},
@@ -364,10 +364,10 @@ impl Worker {
         let request_id = request_id.to_str().unwrap_or_default();
         let code = error.code().row().code;
         match error.origin() {
-            Origin::Upstream => {
+            ErrorOrigin::Upstream => {
                 tracing::warn!(request_id, code, error = %chain(error), "request failed");
             }
-            Origin::Caller | Origin::Proxy | Origin::Lwa => {
+            ErrorOrigin::Caller | ErrorOrigin::Proxy | ErrorOrigin::Lwa => {
                 tracing::debug!(request_id, code, error = %chain(error), "request rejected");
             }
         }

@@ -34,7 +34,7 @@ type Versions = BTreeMap<AccountId, Version>;
 
 /// What was seen when the store was last looked at.
 #[derive(Debug, Default)]
-struct Seen {
+struct SeenRecords {
     /// Of each account its record's version, and whether it waited for a person or a key.
     accounts: HashMap<AccountId, (Version, bool)>,
     /// Accounts whose record could not be looked at, which was logged.
@@ -56,7 +56,7 @@ pub struct Enroller {
     pub(super) applications: Arc<BTreeMap<String, Arc<Application>>>,
     reminders: Arc<Reminders>,
     /// Present once the store is followed.
-    seen: Arc<Mutex<Option<Seen>>>,
+    seen: Arc<Mutex<Option<SeenRecords>>>,
 }
 
 impl Enroller {
@@ -134,7 +134,7 @@ impl Enroller {
 
     /// Follows the store, and warns of grants that end soon, until dropped.
     pub async fn follow(&self) {
-        *self.seen.lock().await = Some(Seen::default());
+        *self.seen.lock().await = Some(SeenRecords::default());
         let follow = async {
             loop {
                 sleep(FOLLOW_INTERVAL).await;
@@ -153,7 +153,7 @@ impl Enroller {
         tokio::join!(follow, remind);
     }
 
-    async fn check_store(&self, seen: &mut Seen) {
+    async fn check_store(&self, seen: &mut SeenRecords) {
         match self.grants.store().versions().await {
             Ok(versions) => {
                 seen.is_unlistable = false;
@@ -290,7 +290,7 @@ impl Enroller {
 
     /// Looks again at every account whose record changed: for those that wait for a person, a key
     /// or a disk, and for those that another process has connected anew, which are returned.
-    async fn recover(&self, versions: &Versions, seen: &mut Seen) -> HashSet<AccountId> {
+    async fn recover(&self, versions: &Versions, seen: &mut SeenRecords) -> HashSet<AccountId> {
         seen.accounts.retain(|id, _| versions.contains_key(id));
         let mut replaced = HashSet::new();
         for (id, state) in &*self.tokens.states() {

@@ -1,6 +1,6 @@
 //! Refreshes tokens ahead of their expiry, from one priority queue.
 
-use super::{Cause, Inner, TokenState, slot};
+use super::{Cause, TokenManagerInner, TokenState, slot};
 use crate::{clock::Now, metrics::Trigger};
 use parking_lot::Mutex;
 use std::{
@@ -19,29 +19,29 @@ const SPREAD_MAX: Duration = Duration::from_secs(60);
 /// Accounts by the time of their next background refresh.
 #[derive(Default)]
 pub(super) struct Queue {
-    heap: Mutex<BinaryHeap<Reverse<Entry>>>,
+    heap: Mutex<BinaryHeap<Reverse<PlannedRefresh>>>,
     changed: Notify,
 }
 
-struct Entry {
+struct PlannedRefresh {
     at: Now,
     state: Weak<TokenState>,
     /// A newer plan for the same account makes this one void.
     plan: u64,
 }
 
-impl PartialEq for Entry {
+impl PartialEq for PlannedRefresh {
     fn eq(&self, other: &Self) -> bool {
         self.at.mono == other.at.mono
     }
 }
-impl Eq for Entry {}
-impl PartialOrd for Entry {
+impl Eq for PlannedRefresh {}
+impl PartialOrd for PlannedRefresh {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
-impl Ord for Entry {
+impl Ord for PlannedRefresh {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.at.mono.cmp(&other.at.mono)
     }
@@ -61,13 +61,13 @@ impl Queue {
             true => Now { wall: Duration::MAX, ..now.plus(spread(heap.len())) },
             false => now.plus(due),
         };
-        heap.push(Reverse(Entry { at, state: Arc::downgrade(state), plan }));
+        heap.push(Reverse(PlannedRefresh { at, state: Arc::downgrade(state), plan }));
         drop(heap);
         self.changed.notify_one();
     }
 
     /// Takes what is due, or says how long until something is.
-    fn pop(&self, now: Now) -> Result<Entry, Duration> {
+    fn pop(&self, now: Now) -> Result<PlannedRefresh, Duration> {
         let mut heap = self.heap.lock();
         match heap.peek() {
             // By either clock: a suspended machine stops one, an administrator moves the other.
@@ -101,7 +101,7 @@ fn random() -> f64 {
 }
 
 /// The refresher itself; runs until dropped.
-pub(super) async fn run(inner: &Arc<Inner>) {
+pub(super) async fn run(inner: &Arc<TokenManagerInner>) {
     let mut running = JoinSet::new();
     loop {
         while running.len() >= inner.config.background_concurrency {
@@ -140,7 +140,7 @@ mod tests {
 
     fn queue(at: Now) -> Queue {
         let queue = Queue::default();
-        queue.heap.lock().push(Reverse(Entry { at, state: Weak::new(), plan: 1 }));
+        queue.heap.lock().push(Reverse(PlannedRefresh { at, state: Weak::new(), plan: 1 }));
         queue
     }
 

@@ -80,7 +80,7 @@ pub enum KnownGrant {
 
 /// Hands out access tokens and keeps them fresh. Cheap to clone.
 #[derive(Clone)]
-pub struct TokenManager(Arc<Inner>);
+pub struct TokenManager(Arc<TokenManagerInner>);
 
 /// What a manager works with.
 #[derive(Clone, Debug)]
@@ -100,7 +100,7 @@ pub struct Dependencies {
     pub control: Handle,
 }
 
-struct Inner {
+struct TokenManagerInner {
     policy: Policy,
     config: config::Token,
     clock: Arc<dyn Clock>,
@@ -125,7 +125,7 @@ impl fmt::Debug for TokenManager {
 impl TokenManager {
     /// A manager for no account yet: see [`TokenManager::set_states`].
     pub fn new(config: &config::Token, with: Dependencies) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(TokenManagerInner {
             policy: Policy::new(config),
             clock: with.clock,
             lwa: with.lwa,
@@ -455,7 +455,7 @@ impl TokenManager {
     }
 }
 
-impl Inner {
+impl TokenManagerInner {
     /// Waits for the end of the refresh under way, however it ends.
     async fn wait(
         &self,

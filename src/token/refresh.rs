@@ -5,7 +5,7 @@
 //! is asked: what is written is an update of the very record that the refresh began with.
 
 use super::{
-    AccessToken, Cause, Inner, Obstacle, TokenState, slot,
+    AccessToken, Cause, Obstacle, TokenManagerInner, TokenState, slot,
     state::{RecordId, Unsaved},
 };
 use crate::{
@@ -29,7 +29,7 @@ const LEASE_WAIT: Duration = Duration::from_secs(15);
 /// How often a grant is looked at whose record is replaced while LWA is asked.
 const TRIES: u32 = 3;
 
-struct Place<'a> {
+struct RefreshAttempt<'a> {
     state: &'a TokenState,
     began: Base,
     lease: Option<Lease>,
@@ -109,7 +109,7 @@ fn of_lwa(error: &lwa::Error) -> Failure {
 
 /// Ends the refresh also when its task panics: a waiter must not wait for a refresh that is gone.
 struct Ending<'a> {
-    inner: &'a Inner,
+    inner: &'a TokenManagerInner,
     state: &'a TokenState,
     done: bool,
 }
@@ -123,7 +123,7 @@ impl Drop for Ending<'_> {
     }
 }
 
-impl Inner {
+impl TokenManagerInner {
     /// Begins the refresh that the slot has handed out, in a task of its own: a caller that leaves
     /// does not stop it.
     pub(super) fn spawn_refresh(
@@ -207,7 +207,7 @@ impl Inner {
             self.announcer.known_dead(&state.id);
             return Err(Error::KnownDead);
         }
-        let place = Place { state, began, lease };
+        let place = RefreshAttempt { state, began, lease };
         let (record, granted) = self.ask_lwa(&place, record).await?;
         self.keep(&place, record, known, granted).await
     }
@@ -254,9 +254,9 @@ impl Inner {
     /// Asks LWA with the current refresh token, then once with what may be behind a dead one.
     async fn ask_lwa(
         &self,
-        place: &Place<'_>,
+        place: &RefreshAttempt<'_>,
         mut record: Credential,
-    ) -> Result<(Credential, lwa::Granted), Error> {
+    ) -> Result<(Credential, lwa::GrantedToken), Error> {
         let state = place.state;
         let application = &state.application;
         let attempts = match state.lock().slot.failures() {
@@ -303,10 +303,10 @@ impl Inner {
     /// Makes the response durable and a token of it.
     async fn keep(
         &self,
-        place: &Place<'_>,
+        place: &RefreshAttempt<'_>,
         mut record: Credential,
         known: u64,
-        granted: lwa::Granted,
+        granted: lwa::GrantedToken,
     ) -> Result<AccessToken, Error> {
         let now = self.clock.now();
         record.generation = record.generation.max(known).saturating_add(1);
@@ -332,7 +332,12 @@ impl Inner {
 
     /// Saves `record`. A rotated refresh token is tried longer, because nothing else has it. When
     /// the disk still refuses, the record stays in memory, serves on and is saved when it can be.
-    async fn save(&self, place: &Place<'_>, record: Credential, tries: u32) -> Result<(), Error> {
+    async fn save(
+        &self,
+        place: &RefreshAttempt<'_>,
+        record: Credential,
+        tries: u32,
+    ) -> Result<(), Error> {
         let began = match &place.began {
             Ok(began) => *began,
             Err(error) => {

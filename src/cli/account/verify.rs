@@ -1,7 +1,7 @@
 //! Asks Login with Amazon once what a refresh token is, before it is stored.
 
 use crate::{
-    cli::Failure,
+    cli::CommandFailure,
     clock::{Clock, SystemClock},
     config::Config,
     https::{self, LwaHttp},
@@ -50,7 +50,7 @@ fn failure(error: lwa::Error, application: &str) -> anyhow::Error {
     );
     match failure {
         LwaFailure::Unreachable => {
-            Failure::unavailable(format!("{text} Or say --no-verify.")).into()
+            CommandFailure::unavailable(format!("{text} Or say --no-verify.")).into()
         }
         _ => anyhow!(text),
     }

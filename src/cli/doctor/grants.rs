@@ -17,7 +17,7 @@ use crate::{
     error_chain::chain,
     grants::Grants,
     id::AccountId,
-    lwa::{self, Application, Granted, LwaClient, LwaFailure},
+    lwa::{self, Application, GrantedToken, LwaClient, LwaFailure},
     secret::Secret,
     store::{self, Credential, Lease, Store, StoredAccessToken, Versioned, fingerprint},
     token::consent::{WARN_DAYS, days_left},
@@ -142,7 +142,7 @@ impl Client {
         account: &Known,
         found: Option<Versioned<Credential>>,
         lease: Option<&Lease>,
-    ) -> Result<Granted, Option<lwa::Error>> {
+    ) -> Result<GrantedToken, Option<lwa::Error>> {
         let configured = self.config.applications.get(&account.application).ok_or(None)?;
         let application = Application::new(&account.application, configured);
         let seed = account.seed.as_ref();
@@ -188,7 +188,7 @@ impl Client {
         account: &Known,
         found: Option<&Versioned<Credential>>,
         lease: Option<&Lease>,
-        (used, rotated, granted): (&Secret, &Secret, &Granted),
+        (used, rotated, granted): (&Secret, &Secret, &GrantedToken),
     ) -> Result<(), store::Error> {
         let now = SystemClock.now().unix();
         let found = match found {

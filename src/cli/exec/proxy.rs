@@ -4,7 +4,7 @@ use super::{PrivateAccess, Report};
 use crate::{
     app,
     audit::Action,
-    cli::{Context, Failure, exit_code, private::PrivateProxy},
+    cli::{CommandFailure, Context, exit_code, private::PrivateProxy},
     id::AccountId,
 };
 use anyhow::Context as _;
@@ -69,7 +69,7 @@ impl ExecProxy {
         let (process, proxy) = match self.serve(context) {
             Ok(serving) => serving,
             Err(error) => {
-                return report(&Err(Failure::new(exit_code(&error), format!("{error:#}"))));
+                return report(&Err(CommandFailure::new(exit_code(&error), format!("{error:#}"))));
             }
         };
         report(&Ok(PrivateAccess {

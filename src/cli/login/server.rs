@@ -6,7 +6,7 @@ use crate::{
     app::reject,
     audit::Actor,
     cli::{
-        Context, Failure,
+        CommandFailure, Context,
         table::{configured, plain},
         wire::{self, AdminRequest, Server},
     },
@@ -148,7 +148,7 @@ impl LoginServer {
     /// The JSON of the response, and the cookie that came with it.
     ///
     /// # Errors
-    /// A [`Failure`] if the server refuses; anything else if no response comes.
+    /// A [`CommandFailure`] if the server refuses; anything else if no response comes.
     pub(super) fn send(
         &self,
         request: &AdminRequest<'_>,
@@ -160,7 +160,7 @@ impl LoginServer {
             return Err(match said {
                 Value::Null => {
                     let text = format!("{} responds with {}", self.server, response.status);
-                    Failure::new(1, text).into()
+                    CommandFailure::new(1, text).into()
                 }
                 said => failure(&said),
             });

@@ -8,10 +8,10 @@ type Key = (String, String);
 
 /// A backend that ends with the process.
 #[derive(Debug, Default)]
-pub struct Memory(Mutex<State>);
+pub struct Memory(Mutex<MemoryEntries>);
 
 #[derive(Debug, Default)]
-struct State {
+struct MemoryEntries {
     entries: BTreeMap<Key, RawEntry>,
     /// Fence and deadline of each lease.
     leases: BTreeMap<Key, (u64, u64)>,
@@ -23,7 +23,7 @@ fn at(space: &str, key: &str) -> Key {
     (space.to_owned(), key.to_owned())
 }
 
-impl State {
+impl MemoryEntries {
     fn version(&self, at: &Key) -> Option<Version> {
         self.entries.get(at).map(|entry| entry.version)
     }

@@ -16,7 +16,7 @@ use std::{
 
 /// What a lease file holds.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Lease {
+struct LeaseFile {
     fence: u64,
     until_ms: u64,
     owner: String,
@@ -58,7 +58,7 @@ impl Files {
         let ttl = u64::try_from(ttl.as_millis()).unwrap_or(LEASE_MAX_MS).min(LEASE_MAX_MS);
         let granted = Granted { fence: held.fence + 1, until_ms: now_ms.saturating_add(ttl) };
         let Granted { fence, until_ms } = granted;
-        write_lease(&file, &Lease { fence, until_ms, owner }).map_err(failed())?;
+        write_lease(&file, &LeaseFile { fence, until_ms, owner }).map_err(failed())?;
         Ok(granted)
     }
 
@@ -67,7 +67,7 @@ impl Files {
         let path = self.path(space, key);
         let held = read_lease(&file).map_err(io("read the lease of", &path))?;
         if held.fence == fence {
-            let ended = Lease { fence, ..Lease::default() };
+            let ended = LeaseFile { fence, ..LeaseFile::default() };
             write_lease(&file, &ended).map_err(io("write the lease of", &path))?;
         }
         Ok(())
@@ -134,13 +134,13 @@ impl Files {
 }
 
 /// Reads a lease; what cannot be read was cut off by a crash and is none.
-fn read_lease(file: &File) -> std_io::Result<Lease> {
+fn read_lease(file: &File) -> std_io::Result<LeaseFile> {
     let mut block = [0; LEASE_BYTES];
     let len = file.read_at(&mut block, 0)?;
     Ok(serde_json::from_slice(block[..len].trim_ascii_end()).unwrap_or_default())
 }
 
-fn write_lease(file: &File, lease: &Lease) -> std_io::Result<()> {
+fn write_lease(file: &File, lease: &LeaseFile) -> std_io::Result<()> {
     let mut block = serde_json::to_vec(lease).expect("texts and numbers are JSON");
     block.resize(LEASE_BYTES - 1, b' ');
     block.push(b'\n');
