@@ -13,7 +13,7 @@ use crate::{
     admin::health::{Health, HealthCheck, Readiness},
     audit::{Action, Actor, Entry},
     clock::{Clock, SystemClock},
-    config::{Config, ProxyAddress, Store},
+    config::{Config, ProxyAddress, StoreConfig},
     engine::{self, Engine, KeepFresh},
     forward::body::CaptureLimits,
     hooks::{self, Hooks},
@@ -437,7 +437,7 @@ fn start_workers(
 fn log_start(config: &Config) {
     let source = config.source.as_ref().map(|path| path.display().to_string());
     let source = source.as_deref().unwrap_or("environment");
-    let Store { kind, path } = &config.store;
+    let StoreConfig { kind, path } = &config.store;
     let path = kind.seals().then(|| tracing::field::display(path.display()));
     let version = env!("CARGO_PKG_VERSION");
     info!(version, config = source, store = kind.as_str(), path, "adsproxy starts");

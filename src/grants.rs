@@ -160,7 +160,7 @@ impl Grants {
     pub(crate) async fn seed(
         &self,
         account: &AccountId,
-        config: &config::Account,
+        config: &config::AccountConfig,
         seed: &Secret,
         now_unix: u64,
     ) -> Result<Result<Credential, Box<Unwritten>>, store::Error> {
@@ -257,7 +257,7 @@ impl Grants {
         &self,
         account: &AccountId,
         entry: Entry,
-        configured: Option<&config::Account>,
+        configured: Option<&config::AccountConfig>,
         now_unix: u64,
     ) -> Result<Option<Credential>, E> {
         let forget = async {
@@ -292,7 +292,7 @@ impl Grants {
 }
 
 /// The record of an account that was logged out although the configuration has a refresh token.
-fn spent(account: &AccountId, config: &config::Account) -> Option<Credential> {
+fn spent(account: &AccountId, config: &config::AccountConfig) -> Option<Credential> {
     let seed = config.refresh_token.as_ref()?;
     Some(Credential {
         account: account.clone(),

@@ -137,8 +137,8 @@ pub mod testing {
     }
     pub mod config {
         pub use crate::config::{
-            Application, Config, DEFAULT_APPLICATION, Encryption, EncryptionKey, Metrics, Store,
-            StoreKind, Token, load,
+            ApplicationConfig, Config, DEFAULT_APPLICATION, Encryption, EncryptionKey,
+            MetricsConfig, StoreConfig, StoreKind, Token, load,
         };
     }
     pub mod engine {

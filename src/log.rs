@@ -61,7 +61,7 @@ pub struct Log {
 ///
 /// # Errors
 /// When the writer thread cannot be started.
-pub fn init(config: &config::Log) -> io::Result<Log> {
+pub fn init(config: &config::LogConfig) -> io::Result<Log> {
     let terminal = io::stderr().is_terminal();
     let format = config.format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -69,7 +69,7 @@ pub fn init(config: &config::Log) -> io::Result<Log> {
 }
 
 fn start(
-    config: &config::Log,
+    config: &config::LogConfig,
     out: impl io::Write + Send + 'static,
     format: LogFormat,
     color: bool,
@@ -117,7 +117,7 @@ impl Drop for Log {
 }
 
 /// Makes the filter of `config` that of the running process.
-pub fn set_filter(config: &config::Log) {
+pub fn set_filter(config: &config::LogConfig) {
     if let Some(handle) = FILTER.get() {
         // Fails once the subscriber is gone, with the process.
         let _ = handle.reload(filter(config).0);
@@ -125,7 +125,7 @@ pub fn set_filter(config: &config::Log) {
 }
 
 /// The filter, and why `RUST_LOG` was not used although it is set.
-fn filter(config: &config::Log) -> (EnvFilter, Option<String>) {
+fn filter(config: &config::LogConfig) -> (EnvFilter, Option<String>) {
     let variable = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
     let checked = variable.as_ref().map(|text| log_filter::check(text));
     let (text, complaint) = match (&variable, checked) {

@@ -61,7 +61,7 @@ static TURN: Mutex<()> = Mutex::new(());
 fn log(format: LogFormat, access: bool) -> (Log, Output) {
     let output = Output::default();
     // Off: the events of other tests, which run meanwhile, must not come here.
-    let config = config::Log { filter: "off".into(), format: None, access };
+    let config = config::LogConfig { filter: "off".into(), format: None, access };
     (start(&config, output.clone(), format, false).unwrap(), output)
 }
 

@@ -92,7 +92,7 @@ pub struct Metrics {
 impl Metrics {
     /// Begins at zero. `log_dropped` is counted by the log (`Log::dropped`).
     #[must_use]
-    pub fn new(config: &config::Metrics, log_dropped: Arc<AtomicU64>) -> Arc<Self> {
+    pub fn new(config: &config::MetricsConfig, log_dropped: Arc<AtomicU64>) -> Arc<Self> {
         Arc::new(Self {
             account_labels_max: config.account_labels_max,
             log_dropped,

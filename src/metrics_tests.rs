@@ -20,7 +20,7 @@ fn account(alias: &str, expires_in: Option<u64>) -> AccountView {
 }
 
 fn metrics(account_labels_max: usize) -> Arc<Metrics> {
-    Metrics::new(&config::Metrics { account_labels_max }, Arc::new(AtomicU64::new(3)))
+    Metrics::new(&config::MetricsConfig { account_labels_max }, Arc::new(AtomicU64::new(3)))
 }
 
 /// The samples of a page by series; panics unless the page is well formed.

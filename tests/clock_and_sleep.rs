@@ -209,7 +209,7 @@ fn boot(
     store: &Store,
     record: Credential,
 ) -> TokenManager {
-    let metrics = Metrics::new(&config::Metrics { account_labels_max: 10 }, Arc::default());
+    let metrics = Metrics::new(&config::MetricsConfig { account_labels_max: 10 }, Arc::default());
     let tls = https::client_config(None, false).expect("TLS");
     let patience = Duration::from_secs(10);
     let http = LwaHttp::new(&tls, patience, patience).expect("a client");
@@ -269,9 +269,9 @@ fn token_config() -> config::Token {
     }
 }
 
-fn application(amazon: &Emulator) -> config::Application {
+fn application(amazon: &Emulator) -> config::ApplicationConfig {
     let url = |path| format!("http://{}{path}", amazon.addr()).parse().expect("a URL");
-    config::Application {
+    config::ApplicationConfig {
         client_id: CLIENT_ID.to_owned(),
         client_secrets: vec![CLIENT_SECRET.into()],
         token_url: url("/auth/o2/token"),
@@ -279,6 +279,6 @@ fn application(amazon: &Emulator) -> config::Application {
         authorize_url: url("/ap/oa"),
         redirect_uri: String::new(),
         scopes: Vec::new(),
-        ..config::Application::default()
+        ..config::ApplicationConfig::default()
     }
 }

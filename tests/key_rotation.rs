@@ -443,7 +443,7 @@ async fn fill_home(home: &Home, accounts: usize) -> Vec<Credential> {
 fn open(directory: &Path, keys: &[(&str, u8)]) -> Store {
     let secret = |byte| Secret::new(STANDARD.encode([byte; 32]));
     let keys = keys.iter().map(|&(id, byte)| EncryptionKey::new(id, secret(byte))).collect();
-    let store = adsproxy::testing::config::Store {
+    let store = adsproxy::testing::config::StoreConfig {
         kind: adsproxy::testing::config::StoreKind::File,
         path: directory.to_owned(),
     };

@@ -79,7 +79,7 @@ fn open_store(proxy: &Proxy) -> Store {
     let key = fs::read_to_string(proxy.dir.path().join("key")).expect("the key");
     let keys = vec![EncryptionKey::new("k1", Secret::new(key))];
     let directory = proxy.dir.path().join("store");
-    let store = adsproxy::testing::config::Store {
+    let store = adsproxy::testing::config::StoreConfig {
         kind: adsproxy::testing::config::StoreKind::File,
         path: directory.to_owned(),
     };

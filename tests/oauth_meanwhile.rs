@@ -187,7 +187,7 @@ fn sealed_with(proxy: &Proxy, id: &str, key: &str) -> Store {
     let key = if key.len() == 1 { key.repeat(42) + "E=" } else { key.to_owned() };
     let keys = vec![EncryptionKey::new(id, Secret::new(key))];
     let directory = proxy.dir.path().join("store");
-    let store = adsproxy::testing::config::Store {
+    let store = adsproxy::testing::config::StoreConfig {
         kind: adsproxy::testing::config::StoreKind::File,
         path: directory.to_owned(),
     };

@@ -188,6 +188,6 @@ async fn generation(files: &[(&str, Vec<u8>)], identity: &[u8]) -> Option<u64> {
 fn open(directory: &Path) -> Store {
     let secret = STANDARD.encode([7; 32]).as_str().into();
     let keys = vec![config::EncryptionKey::new("k1", secret)];
-    let store = config::Store { kind: config::StoreKind::File, path: directory.to_owned() };
+    let store = config::StoreConfig { kind: config::StoreKind::File, path: directory.to_owned() };
     Store::open(&store, &config::Encryption { keys }).expect("opens")
 }

@@ -129,7 +129,7 @@ async fn unknown_paths_and_methods_are_problems() {
 
 #[tokio::test]
 async fn the_admin_listener_answers_no_foreign_host_or_site_but_the_health_listener_does() {
-    let guard = Guard::new(&config::Guard {
+    let guard = Guard::new(&config::GuardConfig {
         allowed_hosts: vec!["ads.internal".into()],
         ..Default::default()
     });

@@ -47,7 +47,7 @@ pub struct Audit(Option<Arc<AuditLog>>);
 #[derive(Debug)]
 struct AuditLog {
     files: LogFiles,
-    config: config::Audit,
+    config: config::AuditConfig,
     /// Where the keys are: they are made with the first entry.
     store: Store,
     keys: OnceLock<AuditKeys>,
@@ -103,7 +103,7 @@ impl Audit {
     }
 
     /// The log of `config`, whose keys are in `store`.
-    pub fn of_store(store: &Store, config: &config::Audit, clock: Arc<dyn Clock>) -> Self {
+    pub fn of_store(store: &Store, config: &config::AuditConfig, clock: Arc<dyn Clock>) -> Self {
         Self(config.path.as_ref().map(|path| {
             Arc::new(AuditLog {
                 files: LogFiles::new(path),
@@ -253,7 +253,7 @@ pub(crate) mod tests {
             bytes[..id.len()].copy_from_slice(id.as_bytes());
             EncryptionKey::new(id, Secret::new(STANDARD.encode(bytes)))
         };
-        let config = config::Store { kind: StoreKind::Memory, path: PathBuf::new() };
+        let config = config::StoreConfig { kind: StoreKind::Memory, path: PathBuf::new() };
         let encryption = Encryption { keys: ids.iter().map(key).collect() };
         Store::open(&config, &encryption).expect("it opens")
     }
@@ -265,7 +265,7 @@ pub(crate) mod tests {
     /// A log in `directory` with its own view of the keys, as another process would have.
     pub(crate) fn audit(directory: &Path, ids: &[&str], max_bytes: u64, keep: usize) -> Audit {
         let path = Some(directory.join("audit.jsonl"));
-        let config = config::Audit { path, max_bytes, keep, keep_at_least: Duration::ZERO };
+        let config = config::AuditConfig { path, max_bytes, keep, keep_at_least: Duration::ZERO };
         Audit::of_store(&store(ids), &config, Arc::new(ManualClock::new()))
     }
 

@@ -121,12 +121,12 @@ impl Server {
             if account.is_some() && said["reauthorization_required"] == true {
                 return Err(CommandFailure::reauthorization_required(&[id]).into());
             }
-            let account = config::Account {
+            let account = config::AccountConfig {
                 region: text("region").parse()?,
                 application: text("application").to_owned(),
                 refresh_token: Some(Secret::new(format!("Atzr|{id}"))),
                 headers: configured.get(&id).map(|known| known.headers.clone()).unwrap_or_default(),
-                ..config::Account::default()
+                ..config::AccountConfig::default()
             };
             config.accounts.insert(id, account);
         }

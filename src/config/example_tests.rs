@@ -1,8 +1,9 @@
 //! `proxy.example.toml` and the sections say the same.
 
 use super::{
-    Account, Application, Audit, Config, Encryption, EncryptionKey, Guard, Hook, Limits, Listen,
-    ListenTls, Log, Login, Metrics, Outbox, Proxy, Replay, Store, Tls, Token, Upstream,
+    AccountConfig, ApplicationConfig, AuditConfig, Config, Encryption, EncryptionKey, GuardConfig,
+    HookConfig, Limits, Listen, ListenTls, LogConfig, LoginConfig, MetricsConfig, OutboxConfig,
+    Proxy, Replay, StoreConfig, Tls, Token, Upstream,
 };
 use serde::de::DeserializeOwned;
 use std::{collections::BTreeSet, time::Duration};
@@ -26,7 +27,7 @@ fn table(config: &Config) -> Table {
 
 /// The defaults, with an empty `[lwa]`.
 fn defaults() -> Config {
-    Config { lwa: Some(Application::default()), ..Config::default() }
+    Config { lwa: Some(ApplicationConfig::default()), ..Config::default() }
 }
 
 /// The name of the table whose header, commented out or not, `line` is.
@@ -108,8 +109,8 @@ fn example_with_every_key_uncommented_holds_exactly_the_defaults() {
     let acme = take("accounts.acme", &[]);
 
     let mut config = defaults();
-    config.accounts.insert("acme".parse().unwrap(), Account::default());
-    config.hooks.push(Hook::default());
+    config.accounts.insert("acme".parse().unwrap(), AccountConfig::default());
+    config.hooks.push(HookConfig::default());
     let mut expected = table(&config);
     let account = expected["accounts"]["acme"].as_table_mut().unwrap();
     account.remove("region");
@@ -131,22 +132,22 @@ fn example_has_every_key_once_and_no_other() {
         ("listen", known::<Listen>()),
         ("listen.tls", known::<ListenTls>()),
         ("proxy", known::<Proxy>()),
-        ("guard", known::<Guard>()),
-        ("lwa", known::<Application>()),
+        ("guard", known::<GuardConfig>()),
+        ("lwa", known::<ApplicationConfig>()),
         ("upstream", known::<Upstream>()),
         ("tls", known::<Tls>()),
         ("token", known::<Token>()),
         ("replay", known::<Replay>()),
         ("limits", known::<Limits>()),
-        ("store", known::<Store>()),
+        ("store", known::<StoreConfig>()),
         ("encryption", known::<Encryption>()),
-        ("audit", known::<Audit>()),
-        ("accounts.acme", known::<Account>()),
-        ("hooks", known::<Hook>()),
-        ("outbox", known::<Outbox>()),
-        ("login", known::<Login>()),
-        ("log", known::<Log>()),
-        ("metrics", known::<Metrics>()),
+        ("audit", known::<AuditConfig>()),
+        ("accounts.acme", known::<AccountConfig>()),
+        ("hooks", known::<HookConfig>()),
+        ("outbox", known::<OutboxConfig>()),
+        ("login", known::<LoginConfig>()),
+        ("log", known::<LogConfig>()),
+        ("metrics", known::<MetricsConfig>()),
     ];
     let known_keys: Vec<(&str, &str)> = sections
         .iter()
@@ -181,7 +182,7 @@ fn example_shows_every_part_of_an_encryption_key() {
 fn a_hook_is_told_everything_but_refreshes_that_go_well() {
     let all = crate::event::Kind::ALL.map(crate::event::Kind::as_str);
     let told: Vec<&str> = all.into_iter().filter(|name| *name != "token.refreshed").collect();
-    let default = Hook::default().events;
+    let default = HookConfig::default().events;
     assert_eq!(told, default.iter().map(|kind| kind.as_str()).collect::<Vec<_>>());
     let names = |line: &str| all.iter().filter(|name| line.contains(*name)).count();
     let comment = keys().into_iter().find(|key| (&*key.0, &*key.1) == ("hooks", "events"));
@@ -196,7 +197,7 @@ fn only_the_host_of_a_receiver_is_shown() {
         ("https://host.example", "https://host.example"),
         ("/CANARY", "/***"),
     ] {
-        let hook = Hook { url: url.into(), ..Hook::default() };
+        let hook = HookConfig { url: url.into(), ..HookConfig::default() };
         assert_eq!(Table::try_from(&hook).unwrap()["url"].as_str(), Some(shown));
         assert!(!format!("{hook:?}").contains("CANARY"));
     }

@@ -20,8 +20,9 @@ mod validate;
 mod value;
 
 pub use sections::{
-    Account, Application, Audit, Encryption, EncryptionKey, Guard, Hook, Limits, Listen, ListenTls,
-    Log, Login, Metrics, Outbox, Proxy, Replay, Store, Tls, Token, Upstream,
+    AccountConfig, ApplicationConfig, AuditConfig, Encryption, EncryptionKey, GuardConfig,
+    HookConfig, Limits, Listen, ListenTls, LogConfig, LoginConfig, MetricsConfig, OutboxConfig,
+    Proxy, Replay, StoreConfig, Tls, Token, Upstream,
 };
 
 use crate::{id::AccountId, secret::Secret};
@@ -45,11 +46,11 @@ pub struct Config {
     /// The data plane's shape.
     pub proxy: Proxy,
     /// Which hosts and origins are accepted.
-    pub guard: Guard,
+    pub guard: GuardConfig,
     /// Once loaded, the application named `default`.
-    lwa: Option<Application>,
+    lwa: Option<ApplicationConfig>,
     /// LWA applications by name; `[lwa]` is the one named `default`.
-    pub applications: BTreeMap<String, Application>,
+    pub applications: BTreeMap<String, ApplicationConfig>,
     /// Amazon's API hosts and how we speak to them.
     pub upstream: Upstream,
     /// TLS connections to every destination.
@@ -61,24 +62,24 @@ pub struct Config {
     /// What a caller may use up.
     pub limits: Limits,
     /// Where grants are kept.
-    pub store: Store,
+    pub store: StoreConfig,
     /// Keys that seal the store: the first seals, all open.
     pub encryption: Encryption,
     /// The audit log: who did what.
-    pub audit: Audit,
+    pub audit: AuditConfig,
     /// Accounts named in the configuration.
     #[serde(with = "value::accounts")]
-    pub accounts: BTreeMap<AccountId, Account>,
+    pub accounts: BTreeMap<AccountId, AccountConfig>,
     /// Receivers of events about grants and tokens.
-    pub hooks: Vec<Hook>,
+    pub hooks: Vec<HookConfig>,
     /// Events that wait for their delivery.
-    pub outbox: Outbox,
+    pub outbox: OutboxConfig,
     /// How accounts are connected.
-    pub login: Login,
+    pub login: LoginConfig,
     /// What is written to standard error.
-    pub log: Log,
+    pub log: LogConfig,
     /// What `/metrics` shows.
-    pub metrics: Metrics,
+    pub metrics: MetricsConfig,
 }
 
 impl Config {

@@ -75,7 +75,7 @@ sections! {
     }
 
     /// `[guard]`
-    Guard {
+    GuardConfig {
         /// Host names (lower case, without port) accepted beside the loopback names.
         allowed_hosts: Vec<String> = Vec::new(), "value::hosts";
         /// Origins of pages, as a browser sends them, accepted beside our own.
@@ -83,7 +83,7 @@ sections! {
     }
 
     /// `[lwa]` or `[applications.<name>]`: one LWA security profile.
-    Application {
+    ApplicationConfig {
         client_id: String = String::new(), "value::client_id";
         client_secret: SecretRefs = SecretRefs::default();
         token_url: Uri = Uri::from_static(ads::TOKEN_URL), "value::url";
@@ -182,7 +182,7 @@ sections! {
     }
 
     /// `[store]`
-    Store {
+    StoreConfig {
         kind: StoreKind = StoreKind::File, "value::store_kind";
         path: PathBuf = "~/.local/state/adsproxy".into();
     }
@@ -202,7 +202,7 @@ sections! {
     }
 
     /// `[audit]`
-    Audit {
+    AuditConfig {
         /// The log; its older parts and its head lie beside it. None: no log is kept.
         path: Option<PathBuf> = None;
         /// The log goes on in a new file when this one would grow beyond it, bytes; 0: never.
@@ -214,7 +214,7 @@ sections! {
     }
 
     /// `[accounts.<alias>]`
-    Account {
+    AccountConfig {
         /// Which API host, unless a request says otherwise; there is no default.
         region: Region = Region::Na, "value::region";
         application: String = super::DEFAULT_APPLICATION.to_owned();
@@ -225,7 +225,7 @@ sections! {
     }
 
     /// One of `[[hooks]]`: a receiver of events.
-    Hook {
+    HookConfig {
         /// Names it in the log, in the outbox and for commands; no two are alike.
         name: String = String::new();
         url: Secret = Secret::from(""), "value::hook_url";
@@ -239,7 +239,7 @@ sections! {
     }
 
     /// `[outbox]`
-    Outbox {
+    OutboxConfig {
         messages_max: usize = 10_000, "value::count";
         dead_letters_max: usize = 1_000, "value::count";
         retry_min as "retry_min_secs": Duration = secs(5), "value::timeout";
@@ -249,7 +249,7 @@ sections! {
     }
 
     /// `[login]`
-    Login {
+    LoginConfig {
         timeout as "timeout_secs": Duration = secs(600), "value::timeout";
         /// How long the question whether to replace an account waits for its confirmation.
         confirm_timeout as "confirm_timeout_secs": Duration = secs(600), "value::timeout";
@@ -258,7 +258,7 @@ sections! {
     }
 
     /// `[log]`
-    Log {
+    LogConfig {
         filter: String = "info".to_owned(), "value::filter";
         /// If none, text on a terminal and JSON otherwise.
         format: Option<LogFormat> = None, "value::format";
@@ -266,7 +266,7 @@ sections! {
     }
 
     /// `[metrics]`
-    Metrics {
+    MetricsConfig {
         /// Accounts with series of their own; the rest are only counted.
         account_labels_max: usize = 200, "value::count_or_none";
     }

@@ -1,7 +1,7 @@
 //! How single values are read and written: each is checked while it is read, so that an error has
 //! the place of its value. A message may go on after a line break with what to do about it.
 
-use super::{Account, AdminAddress, LogFormat, ProxyAddress, StoreKind, log_filter, text::*};
+use super::{AccountConfig, AdminAddress, LogFormat, ProxyAddress, StoreKind, log_filter, text::*};
 use crate::{
     event::Kind,
     id::{AccountId, Region},
@@ -91,7 +91,7 @@ with! {
     account_if_any: Option<AccountId> = text(parse_account), written;
     region: Region = text(parse_region), Region::to_string;
     headers: Vec<(HeaderName, HeaderValue)> = header_table(()), |all| written_headers(all);
-    accounts: BTreeMap<AccountId, Account> = valid_aliases(()), by_alias;
+    accounts: BTreeMap<AccountId, AccountConfig> = valid_aliases(()), by_alias;
     events: Vec<Kind> = list(parse_event), |kinds| -> Vec<_> {
         kinds.iter().map(|kind| kind.as_str()).collect()
     };
@@ -262,12 +262,12 @@ fn written_headers(headers: &[(HeaderName, HeaderValue)]) -> BTreeMap<String, St
 fn valid_aliases<'de, D: Deserializer<'de>>(
     deserializer: D,
     (): (),
-) -> Result<BTreeMap<AccountId, Account>, D::Error> {
-    let all = BTreeMap::<String, Account>::deserialize(deserializer)?;
+) -> Result<BTreeMap<AccountId, AccountConfig>, D::Error> {
+    let all = BTreeMap::<String, AccountConfig>::deserialize(deserializer)?;
     let valid = all.into_iter().filter_map(|(alias, account)| Some((alias.parse().ok()?, account)));
     Ok(valid.collect())
 }
 
-fn by_alias(accounts: &BTreeMap<AccountId, Account>) -> BTreeMap<String, Account> {
+fn by_alias(accounts: &BTreeMap<AccountId, AccountConfig>) -> BTreeMap<String, AccountConfig> {
     accounts.iter().map(|(id, account)| (id.to_string(), account.clone())).collect()
 }

@@ -5,7 +5,7 @@ use super::{
     connect::ConnectError,
     driver::Driver,
     headers::Reuse,
-    http2::Stream,
+    http2::StreamGuard,
     pool::{Permit, Pool},
     upstream_io::UpstreamIo,
 };
@@ -83,7 +83,7 @@ impl Http1 {
 
 pub(super) enum Channel {
     Http1(Http1),
-    Http2(Stream),
+    Http2(StreamGuard),
 }
 
 /// A connection for one request.

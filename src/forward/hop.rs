@@ -15,11 +15,11 @@ use tower_service::Service;
 
 /// A stream to an upstream or to an egress proxy. TLS runs over it, so that a call by a table costs
 /// nothing that counts.
-pub(super) type Hop = Box<dyn Stream>;
+pub(super) type Hop = Box<dyn HopStream>;
 
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait HopStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> HopStream for T {}
 
 /// Connects to an egress proxy, by TLS if its URL says so.
 #[derive(Clone)]

@@ -162,12 +162,12 @@ impl SharedConnection {
 }
 
 /// One request's part of a connection; given up when dropped.
-pub(super) struct Stream {
+pub(super) struct StreamGuard {
     pub(super) connection: Rc<SharedConnection>,
     pool: Rc<Pool>,
 }
 
-impl Stream {
+impl StreamGuard {
     pub(super) fn take(connection: &Rc<SharedConnection>, pool: &Rc<Pool>) -> Self {
         connection.streams.set(connection.streams.get() + 1);
         connection.unread.promise(connection.window);
@@ -188,7 +188,7 @@ impl Stream {
     }
 }
 
-impl Drop for Stream {
+impl Drop for StreamGuard {
     fn drop(&mut self) {
         self.connection.streams.set(self.connection.streams.get() - 1);
         self.connection.unread.release(self.connection.window);

@@ -7,7 +7,7 @@
 use super::{
     connect::{ConnectError, Connector, Io},
     connection::{Channel, Http1, PooledConnection},
-    http2::{SharedConnection, Stream, Unread},
+    http2::{SharedConnection, StreamGuard, Unread},
 };
 use crate::{
     config,
@@ -55,7 +55,7 @@ struct Idle {
 /// What a waiting request is given.
 enum Handover {
     Connection(Http1),
-    Stream(Stream),
+    Stream(StreamGuard),
     /// The right to open a connection.
     Permit(Permit),
 }
@@ -163,7 +163,7 @@ impl Pool {
             Io::Tls(io) => Http1::open(io, permit).await,
             Io::TlsHttp2(io) => {
                 let connection = SharedConnection::open(TokioIo::new(io), permit).await?;
-                let stream = Stream::take(&connection, self);
+                let stream = StreamGuard::take(&connection, self);
                 self.http2.borrow_mut().push(connection.clone());
                 self.hand_out(&connection);
                 self.http2_opened.notify_waiters();
@@ -190,17 +190,17 @@ impl Pool {
     }
 
     /// A part of the first shared connection with room, so that the others can go cold.
-    fn stream(self: &Rc<Self>) -> Option<Stream> {
+    fn stream(self: &Rc<Self>) -> Option<StreamGuard> {
         let http2 = self.http2.borrow();
         let connection = http2.iter().find(|connection| connection.has_room())?;
-        Some(Stream::take(connection, self))
+        Some(StreamGuard::take(connection, self))
     }
 
     /// Gives the room on `connection` to those that wait.
     pub(super) fn hand_out(self: &Rc<Self>, connection: &Rc<SharedConnection>) {
         while !self.waiting.borrow().is_empty() && connection.has_room() {
             let Some(waiting) = self.pop_waiting() else { return };
-            let _ = waiting.send(Handover::Stream(Stream::take(connection, self)));
+            let _ = waiting.send(Handover::Stream(StreamGuard::take(connection, self)));
         }
     }
 

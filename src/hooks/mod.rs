@@ -107,7 +107,7 @@ impl Drop for Hooks {
 /// Tries once to deliver `message` to `hook`, for `adsproxy hooks test`. Returns what a command
 /// printed.
 pub async fn attempt(
-    hook: &config::Hook,
+    hook: &config::HookConfig,
     tls: &ClientConfig,
     message: &Message,
     now: u64,
@@ -150,7 +150,7 @@ enum Destination {
 }
 
 impl Destination {
-    fn new(hook: &config::Hook, tls: &ClientConfig) -> Result<Self, https::Error> {
+    fn new(hook: &config::HookConfig, tls: &ClientConfig) -> Result<Self, https::Error> {
         Ok(match &hook.target {
             HookTarget::Webhook(webhook) => {
                 Self::Webhook(WebhookClient::new(webhook, tls)?, hook.timeout)

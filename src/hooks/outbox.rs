@@ -41,8 +41,8 @@ const WARN_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Outbox {
     store: Store,
-    hooks: Vec<config::Hook>,
-    limits: config::Outbox,
+    hooks: Vec<config::HookConfig>,
+    limits: config::OutboxConfig,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     state: Mutex<OutboxState>,

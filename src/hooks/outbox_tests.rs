@@ -3,12 +3,12 @@
 use super::*;
 use crate::{
     clock::ManualClock,
-    config::{Encryption, EncryptionKey, Hook, HookTarget, StoreKind},
+    config::{Encryption, EncryptionKey, HookConfig, HookTarget, StoreKind},
 };
 use std::path::Path;
 
 fn store(dir: &Path) -> Store {
-    let config = config::Store { kind: StoreKind::File, path: dir.join("store") };
+    let config = config::StoreConfig { kind: StoreKind::File, path: dir.join("store") };
     let key =
         EncryptionKey::new("k1", Secret::from("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="));
     Store::open(&config, &Encryption { keys: vec![key] }).expect("it opens")
@@ -25,24 +25,24 @@ fn outbox(dir: &Path) -> Outbox {
     };
     Outbox {
         store: store(dir),
-        hooks: vec![Hook {
+        hooks: vec![HookConfig {
             name: "hook".to_owned(),
             target: HookTarget::Command(vec!["/bin/true".to_owned()]),
             events: vec![Kind::Expiring, Kind::TokenRefreshed],
             timeout: Duration::from_secs(1),
-            ..Hook::default()
+            ..HookConfig::default()
         }],
         limits: limits(),
         clock: Arc::new(ManualClock::new()),
-        metrics: Metrics::new(&config::Metrics { account_labels_max: 5 }, Arc::default()),
+        metrics: Metrics::new(&config::MetricsConfig { account_labels_max: 5 }, Arc::default()),
         state: Mutex::new(state),
         writing: tokio::sync::Mutex::default(),
         changed: Notify::new(),
     }
 }
 
-fn limits() -> config::Outbox {
-    config::Outbox {
+fn limits() -> config::OutboxConfig {
+    config::OutboxConfig {
         messages_max: 3,
         dead_letters_max: 2,
         retry_min: Duration::from_secs(1),

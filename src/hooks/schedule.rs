@@ -29,7 +29,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Everything that waits for one hook, by name of message: first queued, first sent.
 #[derive(Debug)]
 pub(super) struct Schedule {
-    limits: config::Outbox,
+    limits: config::OutboxConfig,
     waiting: BTreeMap<String, Waiting>,
     under_way: usize,
     failures: u32,
@@ -55,7 +55,7 @@ pub(super) enum AttemptEnd {
 }
 
 impl Schedule {
-    pub(super) fn new(limits: &config::Outbox) -> Self {
+    pub(super) fn new(limits: &config::OutboxConfig) -> Self {
         Self {
             pause: Backoff::new(limits.retry_min, limits.retry_max.min(PAUSE_MAX)),
             limits: limits.clone(),
@@ -202,7 +202,7 @@ impl Schedule {
 }
 
 /// How long to wait after so many failed attempts.
-fn wait(limits: &config::Outbox, attempts: u32) -> Duration {
+fn wait(limits: &config::OutboxConfig, attempts: u32) -> Duration {
     let mut backoff = Backoff::new(limits.retry_min, limits.retry_max);
     // Beyond this the interval is at its longest, whatever the bounds.
     (0..attempts.clamp(1, 64)).map(|_| backoff.next()).last().unwrap_or(limits.retry_min)

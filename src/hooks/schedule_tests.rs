@@ -3,8 +3,8 @@
 use super::*;
 use crate::clock::{Clock, ManualClock};
 
-fn limits() -> config::Outbox {
-    config::Outbox {
+fn limits() -> config::OutboxConfig {
+    config::OutboxConfig {
         messages_max: 100,
         dead_letters_max: 100,
         retry_min: Duration::from_secs(1),

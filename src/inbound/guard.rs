@@ -43,7 +43,7 @@ pub enum GuardRejection {
 
 impl Guard {
     /// Accepts loopback names, and the hosts and origins of `config`.
-    pub fn new(config: &config::Guard) -> Self {
+    pub fn new(config: &config::GuardConfig) -> Self {
         let (mut names, mut v6) = (Vec::new(), Vec::new());
         for host in &config.allowed_hosts {
             let bare = host.trim_start_matches('[').trim_end_matches([']', '.']);

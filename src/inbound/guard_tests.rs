@@ -9,7 +9,7 @@ fn check(version: Version, target: &str, lines: &[(&str, &str)]) -> Result<(), G
         let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
         headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value);
     }
-    let config = config::Guard {
+    let config = config::GuardConfig {
         allowed_hosts: ["ads.internal", "10.0.0.5", "[fd00::1]"].map(String::from).to_vec(),
         allowed_origins: vec!["https://app.example.com".to_owned()],
     };

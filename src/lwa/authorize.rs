@@ -63,7 +63,7 @@ mod tests {
     use crate::config;
 
     fn application(authorize_url: &str) -> Application {
-        let config = config::Application {
+        let config = config::ApplicationConfig {
             client_id: "id.1".into(),
             client_secrets: vec!["CANARY-secret".into()],
             token_url: "https://api.amazon.com/auth/o2/token".parse().expect("a URL"),
@@ -71,7 +71,7 @@ mod tests {
             authorize_url: authorize_url.parse().expect("a URL"),
             redirect_uri: "http://localhost:8788/api/auth/amazon/callback".into(),
             scopes: vec!["advertising::campaign_management".into(), "profile".into()],
-            ..config::Application::default()
+            ..config::ApplicationConfig::default()
         };
         Application::new("default", &config)
     }

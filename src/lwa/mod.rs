@@ -52,7 +52,7 @@ pub struct Application {
 
 impl Application {
     /// The application `name` as configured.
-    pub fn new(name: &str, config: &config::Application) -> Self {
+    pub fn new(name: &str, config: &config::ApplicationConfig) -> Self {
         let mut token_urls = vec![config.token_url.clone()];
         token_urls.extend(config.fallback_token_urls.iter().cloned());
         Self {

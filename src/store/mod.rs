@@ -70,7 +70,10 @@ struct Identity {
 
 impl Store {
     /// Opens the configured store and checks its keys; makes its directory if there is none.
-    pub fn open(store: &config::Store, encryption: &config::Encryption) -> Result<Self, Error> {
+    pub fn open(
+        store: &config::StoreConfig,
+        encryption: &config::Encryption,
+    ) -> Result<Self, Error> {
         if !store.kind.seals() {
             // An error is reported where an audit log is wanted.
             let audit_keys = ring::derived_audit_keys(encryption).unwrap_or_default();
@@ -84,7 +87,10 @@ impl Store {
     }
 
     /// Checks what [`Store::open`] checks, and changes nothing.
-    pub fn check(store: &config::Store, encryption: &config::Encryption) -> Result<(), Error> {
+    pub fn check(
+        store: &config::StoreConfig,
+        encryption: &config::Encryption,
+    ) -> Result<(), Error> {
         match store.kind.seals() {
             true => KeyRing::fetch(encryption, &Files::open(&store.path)?).map(|_| ()),
             false => Ok(()),
@@ -124,7 +130,7 @@ impl Store {
     /// # Errors
     /// `Untrusted`, `Io`, `Random`, or `Key` if what the store keeps of the key is damaged.
     pub fn prepare_passphrase(
-        store: &config::Store,
+        store: &config::StoreConfig,
         id: &str,
         passphrase: &Secret,
     ) -> Result<bool, Error> {

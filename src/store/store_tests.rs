@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Pa
 pub(crate) fn try_open(directory: &Path, keys: &[(&str, u8)]) -> Result<Store, Error> {
     let secret = |byte| Secret::new(STANDARD.encode([byte; 32]));
     let keys = keys.iter().map(|&(id, byte)| EncryptionKey::new(id, secret(byte))).collect();
-    let store = config::Store { kind: config::StoreKind::File, path: directory.to_owned() };
+    let store = config::StoreConfig { kind: config::StoreKind::File, path: directory.to_owned() };
     Store::open(&store, &Encryption { keys })
 }
 

@@ -267,7 +267,7 @@ impl Enroller {
     async fn find(
         &self,
         id: &AccountId,
-        config: Option<&config::Account>,
+        config: Option<&config::AccountConfig>,
     ) -> Result<KnownGrant, store::Error> {
         let is_known = self.tokens.state(id).is_some_and(|state| !state.is_pending());
         let seed = config.and_then(|config| Some((config, config.refresh_token.as_ref()?)));

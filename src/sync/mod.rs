@@ -34,7 +34,7 @@ impl Account {
         id: &AccountId,
         region: Region,
         application: &Application,
-        config: Option<&config::Account>,
+        config: Option<&config::AccountConfig>,
     ) -> Self {
         Self {
             id: id.clone(),

@@ -2,7 +2,7 @@
 
 use crate::support::proxy::Proxy;
 use adsproxy::testing::{
-    config::{Encryption, EncryptionKey, Store as StoreConfig, StoreKind},
+    config::{Encryption, EncryptionKey, StoreConfig, StoreKind},
     secret::Secret,
     store::{Credential, Epoch, Expected, Store},
 };

@@ -5,7 +5,7 @@ use super::{
     program::{Home, Said, said},
 };
 use adsproxy::testing::{
-    config::{Encryption, EncryptionKey, Store as StoreConfig, StoreKind},
+    config::{Encryption, EncryptionKey, StoreConfig, StoreKind},
     secret::Secret,
     store::{Credential, Store},
 };

@@ -55,7 +55,7 @@ pub(super) fn writable(check: &'static str, what: &str, directory: &Path) -> Fin
 
 /// The address that consent returns to must be one that the admin listener serves.
 pub(super) fn redirects(config: &Config) -> Vec<Finding> {
-    let judge = |(name, application): (&String, &crate::config::Application)| {
+    let judge = |(name, application): (&String, &crate::config::ApplicationConfig)| {
         judge_redirect(
             name,
             &application.redirect_uri,

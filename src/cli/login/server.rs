@@ -10,7 +10,7 @@ use crate::{
         table::{configured, plain},
         wire::{self, AdminRequest, Server},
     },
-    config::{Application, Config, DEFAULT_APPLICATION, StoreKind},
+    config::{ApplicationConfig, Config, DEFAULT_APPLICATION, StoreKind},
     inbound::guard::Guard,
     listen::control_plane,
     login::Logins,
@@ -219,7 +219,7 @@ fn is_in_use(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
-fn application<'a>(config: &'a Config, login: &Login) -> anyhow::Result<&'a Application> {
+fn application<'a>(config: &'a Config, login: &Login) -> anyhow::Result<&'a ApplicationConfig> {
     let account = config.accounts.get(&login.account);
     let name = login.application.as_ref().or(account.map(|account| &account.application));
     let application = match name {

@@ -3,7 +3,7 @@
 use super::Validation;
 use crate::{
     config::{
-        Account, Application, CALLBACK_PATH, Config, DEFAULT_APPLICATION, Encryption,
+        AccountConfig, ApplicationConfig, CALLBACK_PATH, Config, DEFAULT_APPLICATION, Encryption,
         EncryptionKey, Material, StoreKind, is_callback_path,
         secret_ref::{SecretRef, SecretRefs},
     },
@@ -48,7 +48,7 @@ impl Validation<'_> {
         }
     }
 
-    fn application(&mut self, at: &[&str], application: &mut Application) {
+    fn application(&mut self, at: &[&str], application: &mut ApplicationConfig) {
         let key = |name| [at, &[name]].concat();
         self.require(&key("client_id"), "is missing", None);
         let help = "write client_secret = { env = \"AMAZON_CLIENT_SECRET\" } \
@@ -128,7 +128,7 @@ impl Validation<'_> {
         }
     }
 
-    fn account(&mut self, alias: &str, account: &mut Account, applications: &[&str]) {
+    fn account(&mut self, alias: &str, account: &mut AccountConfig, applications: &[&str]) {
         let key = |name| ["accounts", alias, name];
         self.require(&key("region"), "is missing: \"na\", \"eu\" or \"fe\"", None);
         let application = account.application.as_str();

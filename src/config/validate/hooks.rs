@@ -3,7 +3,7 @@
 use super::{Validation, credentials::NAME};
 use crate::{
     config::{
-        Hook, HookTarget, Webhook,
+        HookConfig, HookTarget, Webhook,
         text::{is_loopback, parse_url},
     },
     id::AccountId,
@@ -21,7 +21,7 @@ const KEY_MIN_BYTES: usize = 24;
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
 
 impl Validation<'_> {
-    pub(super) fn hooks(&mut self, hooks: &mut [Hook]) {
+    pub(super) fn hooks(&mut self, hooks: &mut [HookConfig]) {
         let mut names = HashSet::new();
         for (index, hook) in hooks.iter_mut().enumerate() {
             let index = index.to_string();
@@ -50,7 +50,7 @@ impl Validation<'_> {
         }
     }
 
-    fn target(&mut self, index: &str, hook: &mut Hook) {
+    fn target(&mut self, index: &str, hook: &mut HookConfig) {
         let key = |name| ["hooks", index, name];
         match (self.document.contains(&key("url")), self.document.contains(&key("command"))) {
             (true, true) => {
@@ -73,7 +73,7 @@ impl Validation<'_> {
         }
     }
 
-    fn webhook(&mut self, index: &str, hook: &mut Hook) {
+    fn webhook(&mut self, index: &str, hook: &mut HookConfig) {
         let key = |name| ["hooks", index, name];
         let unsafe_allow_private_addresses = hook.unsafe_allow_private_addresses;
         match parse_url(hook.url.expose()) {

@@ -6,7 +6,7 @@ mod credentials;
 mod hooks;
 
 use super::{
-    AdminAddress, Audit, Config, Listen, ListenTls, ProxyAddress, StoreKind,
+    AdminAddress, AuditConfig, Config, Listen, ListenTls, ProxyAddress, StoreKind,
     document::{Document, KeyPath, begins_with, show},
     environment::Environment,
     load::Addresses,
@@ -199,7 +199,7 @@ impl<'a> Validation<'a> {
         }
     }
 
-    fn audit(&mut self, audit: &mut Audit, has_keys: bool) {
+    fn audit(&mut self, audit: &mut AuditConfig, has_keys: bool) {
         if (1..AUDIT_MIN_BYTES).contains(&audit.max_bytes) {
             let bytes = audit.max_bytes;
             let message = format!("{bytes} is neither 0 nor at least {AUDIT_MIN_BYTES}");
