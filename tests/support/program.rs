@@ -82,6 +82,7 @@ impl From<std::process::Output> for Said {
 
 /// `command` with the signals of a terminal: where the tests run in the background, some are
 /// ignored.
+#[cfg(feature = "sandbox")]
 pub fn with_default_signals(command: Command) -> Command {
     let resets = |env: &mut Command| env.arg("true").status().is_ok_and(|status| status.success());
     if !resets(Command::new("env").arg("--default-signal")) {
