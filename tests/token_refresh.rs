@@ -234,3 +234,21 @@ fn token_calls(amazon: &Emulator) -> u64 {
 fn newest_generation(amazon: &Emulator) -> Option<u64> {
     amazon.state().record.requests_for(Surface::Api).last().and_then(|seen| seen.generation)
 }
+
+/// The log says what began a refresh in the word that the metric has for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_names_what_began_a_refresh_as_the_metric_does() {
+    let amazon = amazon().await;
+    let toml = EVERY_401_REFRESHES.to_owned();
+    let proxy = Proxy::with(&amazon, Setup { toml, ..Setup::default() });
+    assert_eq!(proxy.get("/v2/profiles").await.status, 200);
+    amazon.state().lwa.expire_access_tokens(Some("acme"));
+    assert_eq!(proxy.get("/v2/profiles").await.status, 200);
+    let log = proxy.log();
+    let refreshed = log.lines().filter(|line| line.contains("access token refreshed"));
+    let triggers = refreshed.map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        line["trigger"].as_str().expect("a word").to_owned()
+    });
+    assert_eq!(triggers.collect::<Vec<_>>(), ["request", "forced"]);
+}

@@ -149,8 +149,8 @@ impl TokenManagerInner {
         let took = now.mono.saturating_duration_since(started.mono);
         match result {
             Ok(token) => {
-                let account = state.id.as_str();
-                info!(account, generation = token.generation, ?trigger, "access token refreshed");
+                let (account, generation) = (state.id.as_str(), token.generation);
+                info!(account, generation, trigger = trigger.as_str(), "access token refreshed");
                 self.announcer.refreshed(&state, token.generation, now.unix());
                 state.lock().request_id = None;
                 state.publish(token);
