@@ -55,6 +55,8 @@ pub struct Enroller {
     only: Option<AccountId>,
     pub(super) applications: Arc<BTreeMap<String, Arc<Application>>>,
     reminders: Arc<Reminders>,
+    /// Held while the accounts are replaced: two changes at once would lose one.
+    changing: Arc<Mutex<()>>,
     /// Present once the store is followed.
     seen: Arc<Mutex<Option<SeenRecords>>>,
 }
@@ -73,7 +75,8 @@ impl Enroller {
             (name.clone(), Arc::new(Application::new(name, application)))
         });
         let applications = Arc::new(applications.collect());
-        let (directory, reminders, seen) = (Directory::default(), Arc::default(), Arc::default());
+        let (directory, reminders) = (Directory::default(), Arc::default());
+        let (changing, seen) = (Arc::default(), Arc::default());
         Self {
             config,
             grants,
@@ -84,6 +87,7 @@ impl Enroller {
             only: None,
             applications,
             reminders,
+            changing,
             seen,
         }
     }
@@ -112,6 +116,7 @@ impl Enroller {
     pub async fn enroll_one(&self, id: &AccountId) -> Result<Option<Arc<Account>>, store::Error> {
         let known = self.config.accounts.contains_key(id)
             || self.grants.store().grants().await?.contains(id);
+        let _changing = self.changing.lock().await;
         let Some((account, state)) = (if known { self.load(id).await } else { None }) else {
             return Ok(None);
         };
@@ -170,6 +175,7 @@ impl Enroller {
 
     /// Fills the table anew if accounts came, went, were `replaced` or could not be read before.
     async fn reconcile(&self, stored: &Versions, replaced: &HashSet<AccountId>) {
+        let _changing = self.changing.lock().await;
         let (known, known_states) = (self.directory.snapshot(), self.tokens.states());
         let (mut table, mut states) = (Table::new(), StateTable::new());
         let mut loads = JoinSet::new();

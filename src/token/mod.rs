@@ -96,7 +96,7 @@ pub struct Dependencies {
     /// Where what happens is reported.
     pub reports: Reports,
     /// Runs the refreshes. It must live as long as they take: a refresh that is cut off between
-    /// LWA's answer and the store may lose a rotated grant.
+    /// LWA's response and the store may lose a rotated grant.
     pub control: Handle,
 }
 
@@ -246,7 +246,7 @@ impl TokenManager {
         self.0.save_unsaved(state).await
     }
 
-    /// Returns a token of `state`'s account that has not expired.
+    /// Returns a token of `account` that has not expired.
     ///
     /// A token inside the refresh buffer is returned at once while a refresh starts beside it.
     /// Without a valid token this waits, at most `token.wait_timeout_secs`, for the one refresh
@@ -462,10 +462,10 @@ impl TokenManagerInner {
         state: &TokenState,
         mut finished: watch::Receiver<u64>,
     ) -> Result<(), Error> {
-        let place =
+        let waiter =
             state::Waiter::register(state, self.config.waiters_max).ok_or(Error::TooManyWaiters)?;
         let ended = timeout(self.config.wait_timeout, finished.changed()).await;
-        drop(place);
+        drop(waiter);
         match ended {
             Ok(Ok(())) => Ok(()),
             _ => Err(Error::later()),

@@ -191,7 +191,7 @@ impl TokenManagerInner {
         if self.lwa_calls.available_permits() == 0 {
             self.metrics.lwa_concurrency_hit();
         }
-        let _place = self.lwa_calls.acquire().await.map_err(|_| Error::BadToken)?;
+        let _permit = self.lwa_calls.acquire().await.map_err(|_| Error::BadToken)?;
         let (record, began) = self.newest_record(state).await?;
         if state.has_moved(&record) {
             return Err(Error::Moved);
@@ -207,9 +207,9 @@ impl TokenManagerInner {
             self.announcer.known_dead(&state.id);
             return Err(Error::KnownDead);
         }
-        let place = RefreshAttempt { state, began, lease };
-        let (record, granted) = self.ask_lwa(&place, record).await?;
-        self.keep(&place, record, known, granted).await
+        let attempt = RefreshAttempt { state, began, lease };
+        let (record, granted) = self.ask_lwa(&attempt, record).await?;
+        self.keep(&attempt, record, known, granted).await
     }
 
     /// Leases the account from the store. None if there is nothing to lease, or the disk takes
@@ -254,10 +254,10 @@ impl TokenManagerInner {
     /// Asks LWA with the current refresh token, then once with what may be behind a dead one.
     async fn ask_lwa(
         &self,
-        place: &RefreshAttempt<'_>,
+        attempt: &RefreshAttempt<'_>,
         mut record: Credential,
     ) -> Result<(Credential, lwa::GrantedToken), Error> {
-        let state = place.state;
+        let state = attempt.state;
         let application = &state.application;
         let attempts = match state.lock().slot.failures() {
             0 => self.config.lwa_attempts_max,
@@ -288,8 +288,8 @@ impl TokenManagerInner {
         record.access_token = None;
         record.updated_at = self.clock.now().unix();
         self.announcer.dead(state, record.updated_at).await;
-        let saved = match place.began {
-            Ok(began) => self.try_save(state, &record, began, place.lease.as_ref()).await,
+        let saved = match attempt.began {
+            Ok(began) => self.try_save(state, &record, began, attempt.lease.as_ref()).await,
             Err(_) => Ok(false),
         };
         if let Err(error @ store::Error::Superseded { .. }) = saved {
@@ -303,7 +303,7 @@ impl TokenManagerInner {
     /// Makes the response durable and a token of it.
     async fn keep(
         &self,
-        place: &RefreshAttempt<'_>,
+        attempt: &RefreshAttempt<'_>,
         mut record: Credential,
         known: u64,
         granted: lwa::GrantedToken,
@@ -326,7 +326,7 @@ impl TokenManagerInner {
             issued_at: now.unix(),
             expires_at: now.unix().saturating_add(granted.expires_in.as_secs()),
         });
-        self.save(place, record, tries).await?;
+        self.save(attempt, record, tries).await?;
         Ok(token)
     }
 
@@ -334,31 +334,31 @@ impl TokenManagerInner {
     /// the disk still refuses, the record stays in memory, serves on and is saved when it can be.
     async fn save(
         &self,
-        place: &RefreshAttempt<'_>,
+        attempt: &RefreshAttempt<'_>,
         record: Credential,
         tries: u32,
     ) -> Result<(), Error> {
-        let began = match &place.began {
+        let began = match &attempt.began {
             Ok(began) => *began,
             Err(error) => {
-                self.put_off(place.state, record, error);
+                self.put_off(attempt.state, record, error);
                 return Ok(());
             }
         };
-        let mut attempt = 1;
+        let mut tried = 1;
         loop {
-            match self.try_save(place.state, &record, began, place.lease.as_ref()).await {
+            match self.try_save(attempt.state, &record, began, attempt.lease.as_ref()).await {
                 Ok(_) => return Ok(()),
                 Err(error @ store::Error::Superseded { .. }) => return Err(Error::Store(error)),
-                Err(_) if attempt < tries => {
-                    tokio::time::sleep(Duration::from_millis(100) * attempt).await;
+                Err(_) if tried < tries => {
+                    tokio::time::sleep(Duration::from_millis(100) * tried).await;
                 }
                 Err(error) => {
-                    self.put_off(place.state, record, &error);
+                    self.put_off(attempt.state, record, &error);
                     return Ok(());
                 }
             }
-            attempt += 1;
+            tried += 1;
         }
     }
 

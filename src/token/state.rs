@@ -225,11 +225,11 @@ impl TokenState {
 
     /// Deletes every token: the account is gone. Callers that have one keep it until they are done.
     pub(super) fn wipe(&self, now: Now) {
-        self.current.store(None);
         let mut locked = self.lock();
+        self.current.store(None);
         (locked.stored, locked.dead, locked.unsaved) = (None, None, None);
-        drop(locked);
-        self.note_failure(slot::Failure::NotConnected, "the account was removed", now);
+        locked.slot.failed(slot::Failure::NotConnected, now);
+        locked.last_error = Some("the account was removed".to_owned());
     }
 
     pub(super) fn finish(&self) {
