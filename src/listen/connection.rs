@@ -31,6 +31,8 @@ const DISCARD_MAX_BYTES: u64 = 256 * 1024;
 /// A connection that has served requests is evicted only after so many seconds without one: the
 /// next may be on its way.
 const EVICTION_IDLE_SECS: u32 = 2;
+/// The lowest eviction rank of a connection that has served requests.
+pub(super) const SERVED_RANK: u64 = 1 << 63;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Close {
@@ -60,6 +62,8 @@ pub(super) struct Connection {
     pub(super) has_begun: Cell<bool>,
     pub(super) is_http2: Cell<bool>,
     pub(super) peer: Peer,
+    /// How many connections of all workers came before.
+    arrival: u64,
     pub(super) unread: Rc<UnreadBody>,
     /// Since when a rest of a request body is discarded, and when something of it came last.
     discarding: Cell<Option<(u32, u32)>>,
@@ -85,12 +89,13 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(peer: Peer, clock: &Rc<Cell<u32>>) -> Rc<Self> {
+    pub(super) fn new(peer: Peer, arrival: u64, clock: &Rc<Cell<u32>>) -> Rc<Self> {
         Rc::new(Self {
             preface: Cell::default(),
             has_begun: Cell::new(false),
             is_http2: Cell::new(false),
             peer,
+            arrival,
             unread: Rc::default(),
             discarding: Cell::new(None),
             lingering_bytes: Cell::new(0),
@@ -124,11 +129,11 @@ impl Connection {
             return None;
         }
         if !self.has_served.get() {
-            return Some(u64::from(self.idle_since.get()));
+            return Some(self.arrival);
         }
         let since = self.idle().or(self.head())?;
         let is_old = since.saturating_add(EVICTION_IDLE_SECS) <= self.clock.get();
-        is_old.then(|| 1 << 32 | u64::from(since))
+        is_old.then(|| SERVED_RANK | u64::from(since))
     }
 
     /// All bytes so far are on their way.
@@ -396,7 +401,7 @@ mod tests {
     /// How a connection is to end on which, `rounds` times, one request is reset and `served` are
     /// served.
     fn close_after(rounds: u32, served: u32) -> Close {
-        let connection = Connection::new(Peer::Tcp(([127, 0, 0, 1], 1).into()), &Rc::default());
+        let connection = Connection::new(Peer::Tcp(([127, 0, 0, 1], 1).into()), 0, &Rc::default());
         connection.begin(true, Preface::default());
         for _ in 0..rounds {
             drop(connection.request());

@@ -19,7 +19,7 @@ use crate::{
     caller_body::CallerBody,
     config,
     inbound::peer::{Peer, UnixPeer},
-    metrics::WorkerMetrics,
+    metrics::{Limit, WorkerMetrics},
 };
 use bind::Bound;
 use connection::Close;
@@ -163,10 +163,13 @@ where
                 () = self.stopped() => return,
             };
             match accepted {
-                Ok((stream, peer)) => match self.table.enter(peer) {
-                    Some(entry) => drop(spawn_local(self.clone().serve(stream, entry))),
-                    None => self.reject(stream),
-                },
+                Ok((stream, peer)) => {
+                    let arrival = self.table.arrive();
+                    match self.table.enter(peer, arrival) {
+                        Some(entry) => drop(spawn_local(self.clone().serve(stream, entry))),
+                        None => self.wait_for_room(stream, peer, arrival),
+                    }
+                }
                 Err(error) => pause(&error).await,
             }
         }
@@ -178,18 +181,30 @@ where
         }
     }
 
-    /// Writes to a caller beyond the limit why it is not served, without reading its request.
-    fn reject<T: AsyncRead + AsyncWrite + Unpin + 'static>(self: &Rc<Self>, mut stream: T) {
-        if self.tls.is_some() || self.rejections.get() >= REJECTIONS_MAX {
-            return;
+    /// Serves a connection beyond the limit once another worker has evicted one, else writes to the
+    /// caller why it is not served, without reading its request.
+    fn wait_for_room<T>(self: &Rc<Self>, mut stream: T, peer: Peer, arrival: u64)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        if self.rejections.get() >= REJECTIONS_MAX {
+            return self.metrics.limit(Limit::Connections);
         }
         self.rejections.set(self.rejections.get() + 1);
         let this = self.clone();
-        let rejection = render(&(self.write_rejection)(ListenRejection::Connections));
         spawn_local(async move {
-            let written = timeout(LINGERING_CLOSE_TIMEOUT, stream.write_all(&rejection)).await;
-            if matches!(written, Ok(Ok(()))) {
-                close_in_stages(stream).await;
+            this.table.refresh_evictions().await;
+            if let Some(entry) = this.table.enter(peer, arrival) {
+                this.rejections.set(this.rejections.get() - 1);
+                return this.serve(stream, entry).await;
+            }
+            this.metrics.limit(Limit::Connections);
+            if this.tls.is_none() {
+                let rejection = render(&(this.write_rejection)(ListenRejection::Connections));
+                let written = timeout(LINGERING_CLOSE_TIMEOUT, stream.write_all(&rejection)).await;
+                if matches!(written, Ok(Ok(()))) {
+                    close_in_stages(stream).await;
+                }
             }
             this.rejections.set(this.rejections.get() - 1);
         });

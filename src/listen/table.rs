@@ -1,6 +1,6 @@
 //! The open connections of one worker, under a limit that all workers share.
 
-use super::connection::{Close, Connection};
+use super::connection::{Close, Connection, SERVED_RANK};
 use crate::{
     inbound::peer::Peer,
     metrics::{Limit, WorkerMetrics},
@@ -9,38 +9,53 @@ use parking_lot::Mutex;
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    mem,
     rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
+    time::Duration,
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::sleep};
 
 /// How many candidates one look over all connections finds.
 const CANDIDATES_MAX: usize = 64;
+/// How long the other workers may take to publish what they could evict.
+const PUBLISH_TIMEOUT: Duration = Duration::from_millis(50);
+/// The least time between two looks over all connections for other workers.
+const PUBLISH_PAUSE: Duration = Duration::from_millis(5);
 
 /// The limit of connections, and what each worker could evict for another's.
 #[derive(Debug)]
 pub struct ConnectionLimit {
     max: usize,
     open: AtomicUsize,
+    /// How many connections have ever come.
+    arrivals: AtomicU64,
     workers: Mutex<Vec<Arc<Evictions>>>,
 }
 
 /// What one worker can evict, as of its last sweep, and what others ask it to.
 #[derive(Debug, Default)]
 pub(super) struct Evictions {
-    candidates: AtomicUsize,
-    /// The lowest [`Connection::eviction_rank`] of them.
-    rank: AtomicU64,
-    requested: AtomicUsize,
+    known: Mutex<KnownEvictions>,
     notify: Notify,
+}
+
+#[derive(Debug, Default)]
+struct KnownEvictions {
+    candidates: usize,
+    /// The lowest [`Connection::eviction_rank`] of them.
+    rank: u64,
+    /// The arrivals of the connections that one is to be evicted for, each.
+    requests: Vec<u64>,
 }
 
 impl ConnectionLimit {
     pub fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { max, open: AtomicUsize::new(0), workers: Mutex::default() })
+        let (open, arrivals) = Default::default();
+        Arc::new(Self { max, open, arrivals, workers: Mutex::default() })
     }
 
     fn join(&self) -> Arc<Evictions> {
@@ -49,22 +64,31 @@ impl ConnectionLimit {
         evictions
     }
 
-    /// Asks the worker with the lowest rank, if that is below `own`, to evict one connection.
-    fn evict_elsewhere(&self, worker: &Arc<Evictions>, own: u64) -> bool {
+    /// Asks the worker with the lowest rank, if that is below `own`, to evict one connection for
+    /// the one that has arrived as `arrival`.
+    fn evict_elsewhere(&self, worker: &Arc<Evictions>, own: u64, arrival: u64) -> bool {
         let workers = self.workers.lock();
-        let others = workers.iter().filter(|other| !Arc::ptr_eq(other, worker));
-        let others = others.filter(|other| other.candidates.load(SeqCst) > 0);
-        let Some(lowest) = others.min_by_key(|other| other.rank.load(SeqCst)) else { return false };
-        let take = |candidates: usize| candidates.checked_sub(1);
-        if lowest.rank.load(SeqCst) >= own
-            || lowest.candidates.fetch_update(SeqCst, SeqCst, take).is_err()
-        {
+        let ranks =
+            workers.iter().filter(|other| !Arc::ptr_eq(other, worker)).filter_map(|other| {
+                let known = other.known.lock();
+                (known.candidates > 0).then_some((known.rank, other))
+            });
+        let Some((rank, lowest)) = ranks.min_by_key(|(rank, _)| *rank) else { return false };
+        if rank >= own || !may_evict(rank, arrival) {
             return false;
         }
-        lowest.requested.fetch_add(1, SeqCst);
+        let mut known = lowest.known.lock();
+        known.candidates = known.candidates.saturating_sub(1);
+        known.requests.push(arrival);
         lowest.notify.notify_one();
         true
     }
+}
+
+/// Whether one with `rank` may be evicted for the one that has arrived as `arrival`: one that came
+/// later and waits for its first request has waited less.
+fn may_evict(rank: u64, arrival: u64) -> bool {
+    rank < arrival || rank >= SERVED_RANK
 }
 
 pub(super) struct ConnectionTable {
@@ -73,7 +97,6 @@ pub(super) struct ConnectionTable {
     metrics: Arc<WorkerMetrics>,
     clock: Rc<Cell<u32>>,
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
-    next: Cell<u64>,
     /// Those to be evicted first when looked for, the first last.
     candidates: RefCell<Vec<(u64, u64)>>,
 }
@@ -81,7 +104,7 @@ pub(super) struct ConnectionTable {
 /// One connection in the table; leaves it when dropped.
 pub(super) struct ConnectionEntry {
     table: Rc<ConnectionTable>,
-    key: u64,
+    arrival: u64,
     pub(super) connection: Rc<Connection>,
 }
 
@@ -93,7 +116,6 @@ impl ConnectionTable {
             metrics,
             clock: Rc::default(),
             connections: RefCell::default(),
-            next: Cell::new(0),
             candidates: RefCell::default(),
         })
     }
@@ -101,38 +123,55 @@ impl ConnectionTable {
     /// Enters a connection, where necessary in the place of the one, on any worker, that waits
     /// longest for a request. None if every other one serves a request. Until another worker has
     /// evicted its connection there may be more than the limit.
-    pub(super) fn enter(self: &Rc<Self>, peer: Peer) -> Option<ConnectionEntry> {
+    pub(super) fn enter(self: &Rc<Self>, peer: Peer, arrival: u64) -> Option<ConnectionEntry> {
         if self.limit.open.fetch_add(1, SeqCst) >= self.limit.max {
-            self.metrics.limit(Limit::Connections);
-            let own = self.candidate();
+            let own = self.candidate().filter(|(rank, _)| may_evict(*rank, arrival));
             let rank = own.as_ref().map_or(u64::MAX, |(rank, _)| *rank);
-            if !self.limit.evict_elsewhere(&self.evictions, rank) {
+            if !self.limit.evict_elsewhere(&self.evictions, rank, arrival) {
                 let Some((_, connection)) = own else {
                     self.limit.open.fetch_sub(1, SeqCst);
                     return None;
                 };
                 connection.close(Close::Now);
             }
+            self.metrics.limit(Limit::Connections);
         }
-        let key = self.next.replace(self.next.get() + 1);
-        let connection = Connection::new(peer, &self.clock);
-        self.connections.borrow_mut().insert(key, connection.clone());
+        let connection = Connection::new(peer, arrival, &self.clock);
+        self.connections.borrow_mut().insert(arrival, connection.clone());
         self.metrics.connection_opened();
-        Some(ConnectionEntry { table: self.clone(), key, connection })
+        Some(ConnectionEntry { table: self.clone(), arrival, connection })
     }
 
-    /// Evicts for other workers whenever they ask, for ever.
+    /// The number of a connection that comes now.
+    pub(super) fn arrive(&self) -> u64 {
+        self.limit.arrivals.fetch_add(1, SeqCst)
+    }
+
+    /// Has every other worker publish what it could evict: what is known of them is up to a second
+    /// old.
+    pub(super) async fn refresh_evictions(&self) {
+        for other in self.limit.workers.lock().iter() {
+            other.notify.notify_one();
+        }
+        sleep(PUBLISH_TIMEOUT).await;
+    }
+
+    /// Evicts for other workers, and publishes what could be evicted, whenever they ask, for ever.
     pub(super) async fn evict_for_others(&self) {
         loop {
             self.evictions.notify.notified().await;
             self.evict_requested();
+            sleep(PUBLISH_PAUSE).await;
         }
     }
 
     fn evict_requested(&self) {
-        for _ in 0..self.evictions.requested.swap(0, SeqCst) {
-            let Some((_, connection)) = self.candidate() else { break };
-            connection.close(Close::Now);
+        let requests = mem::take(&mut self.evictions.known.lock().requests);
+        for arrival in requests {
+            let Some((rank, connection)) = self.candidate() else { break };
+            if may_evict(rank, arrival) {
+                connection.close(Close::Now);
+            }
         }
         self.publish();
     }
@@ -141,10 +180,10 @@ impl ConnectionTable {
     fn publish(&self) {
         let connections = self.connections.borrow();
         let ranks = connections.values().filter_map(|one| one.eviction_rank());
-        let (count, lowest) =
+        let (candidates, rank) =
             ranks.fold((0, u64::MAX), |(count, lowest), rank| (count + 1, lowest.min(rank)));
-        self.evictions.rank.store(lowest, SeqCst);
-        self.evictions.candidates.store(count, SeqCst);
+        let mut known = self.evictions.known.lock();
+        (known.candidates, known.rank) = (candidates, rank);
     }
 
     /// The connection to be evicted first, and its rank.
@@ -190,7 +229,7 @@ impl ConnectionTable {
 impl Drop for ConnectionEntry {
     fn drop(&mut self) {
         let table = &self.table;
-        table.connections.borrow_mut().remove(&self.key);
+        table.connections.borrow_mut().remove(&self.arrival);
         table.limit.open.fetch_sub(1, SeqCst);
         table.metrics.connection_closed();
     }
@@ -205,7 +244,7 @@ mod tests {
     }
 
     fn enter(table: &Rc<ConnectionTable>) -> Option<ConnectionEntry> {
-        table.enter(Peer::Tcp(([127, 0, 0, 1], 1).into()))
+        table.enter(Peer::Tcp(([127, 0, 0, 1], 1).into()), table.arrive())
     }
 
     fn is_closing(entry: &ConnectionEntry) -> bool {
