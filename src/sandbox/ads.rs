@@ -3,19 +3,19 @@
 use super::{
     EmulatorState, aids, amc, campaigns,
     fault::{ApiFault, Faults},
-    form::{FormPairs, random_text},
     gate::RequestGate,
     grants::AdvertiserGrant,
+    http_server::EmulatorService,
     mcp,
     profiles::Profile,
-    record::ReceivedBody,
+    record::SeenRequest,
     reports,
     response::{
         EmulatorResponse, HandlerResult, Stop, With, after, full, json, retry_after, scripted,
         stream,
     },
-    serve::EmulatorService,
     settings::ApiSettings,
+    text::{FormPairs, random_text},
 };
 use crate::{clock::Now, id::Region};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -57,10 +57,11 @@ pub(super) struct ApiCall<'a> {
     pub(super) service: &'a EmulatorService,
     pub(super) parts: &'a Parts,
     pub(super) query: FormPairs,
-    pub(super) body: &'a ReceivedBody,
+    pub(super) body: Bytes,
+    pub(super) seen: &'a Mutex<SeenRequest>,
     pub(super) account: String,
     pub(super) grant: AdvertiserGrant,
-    pub(super) settings: &'a ApiSettings,
+    pub(super) settings: ApiSettings,
 }
 
 /// Lets a request in, with its account and grant, before its body counts.
@@ -196,10 +197,10 @@ impl ApiCall<'_> {
 
     /// The body as JSON; an empty one is an empty object.
     pub(super) fn json(&self) -> Option<Value> {
-        if self.body.start.is_empty() {
+        if self.body.is_empty() {
             return Some(json!({}));
         }
-        serde_json::from_slice(&self.body.start).ok()
+        serde_json::from_slice(&self.body).ok()
     }
 }
 

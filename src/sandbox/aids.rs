@@ -6,7 +6,6 @@
 
 use super::{
     ads::{ApiCall, classic},
-    record::{header_pairs, target},
     response::{EmulatorResponse, With, after, json, repeated, stream, whole},
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -23,7 +22,7 @@ pub(super) async fn respond(call: &ApiCall<'_>, aid: &str, value: &str) -> Emula
     let asked = |name, default| call.query.number(name).unwrap_or(default);
     match (aid, number) {
         ("_echo", _) => echo(call),
-        ("_sink", _) => json(200, json!({ "length": call.body.len })),
+        ("_sink", _) => json(200, json!({ "length": call.seen.lock().body_len })),
         ("_bytes", Some(size)) => {
             let reply = stream("application/octet-stream", repeated(b'x', size));
             reply.with("content-length", value)
@@ -65,20 +64,21 @@ where
 }
 
 fn echo(call: &ApiCall<'_>) -> EmulatorResponse {
-    let mut headers = header_pairs(&call.parts.headers);
+    let seen = call.seen.lock();
+    let mut headers = seen.headers.clone();
     for (_, value) in headers.iter_mut().filter(|(name, _)| name == "authorization") {
         // Enough to see what kind of token it was; the echo must not disclose the token.
         *value = value.chars().take("Bearer Atza|".len()).chain(['\u{2026}']).collect();
     }
     let body = json!({
-        "method": call.parts.method.as_str(),
-        "target": target(call.parts),
-        "version": format!("{:?}", call.parts.version),
+        "method": seen.method,
+        "target": seen.target,
+        "version": format!("{:?}", seen.version),
         "headers": headers,
         "account": call.account,
-        "body_length": call.body.len,
-        "body_sha256": call.body.sha256,
-        "has_trailers": call.body.has_trailers,
+        "body_length": seen.body_len,
+        "body_sha256": seen.body_sha256,
+        "has_trailers": seen.has_trailers,
     });
     json(200, body)
 }

@@ -2,9 +2,8 @@
 
 use super::{
     ads::{ApiCall, classic, only},
-    form::random_uuid,
-    moment::{ISO, spelled},
     response::{EmulatorResponse, json},
+    text::{ISO, random_uuid, spelled},
 };
 use serde_json::{Value, json};
 

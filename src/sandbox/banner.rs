@@ -2,7 +2,7 @@
 
 use super::{
     ACCOUNTS, control,
-    moment::{DATE, days_ago, spelled},
+    text::{DATE, days_ago, spelled},
 };
 use crate::clock::{Clock, SystemClock};
 use std::{net::SocketAddr, path::Path};

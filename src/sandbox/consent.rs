@@ -2,8 +2,8 @@
 
 use super::{
     EmulatorState,
-    form::{FormPairs, encode, escape},
     response::{EmulatorResponse, With, whole},
+    text::{FormPairs, encode, escape},
 };
 use http::Uri;
 

@@ -3,9 +3,9 @@
 use super::{
     EmulatorState,
     fault::{self, API_FAULTS, LWA_FAULTS},
-    form::FormPairs,
     response::{EmulatorResponse, json},
     settings::RefreshRotation,
+    text::FormPairs,
 };
 use http::{HeaderMap, Method, header, request::Parts};
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
 //! Faults that the emulated services show when switched on.
 
-use super::form::FormPairs;
+use super::text::FormPairs;
 use bytes::Bytes;
 use http::StatusCode;
 use parking_lot::Mutex;

@@ -2,10 +2,10 @@
 
 use super::{
     fault::{Faults, LwaFault},
-    form::random_text,
     gate::RequestGate,
     profiles::Profile,
     settings::{LwaSettings, RefreshRotation},
+    text::random_text,
 };
 use crate::clock::{Clock, Now};
 use aws_lc_rs::digest::{SHA256, digest};

@@ -6,12 +6,12 @@
 use super::{
     EmulatorState,
     fault::LwaFault,
-    form::{FormPairs, random_uuid},
     grants::{INVALID_REFRESH_TOKEN, IssuedTokens, LwaError},
     response::{
         EmulatorResponse, HandlerResult, Stop, With, after, json, repeated, retry_after, scripted,
         stream, whole,
     },
+    text::{FormPairs, random_uuid},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;

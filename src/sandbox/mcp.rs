@@ -3,8 +3,8 @@
 use super::{
     ads::{ApiCall, classic},
     aids::events,
-    form::random_uuid,
     response::{EmulatorResponse, With, json, whole},
+    text::random_uuid,
 };
 use serde_json::{Value, json};
 

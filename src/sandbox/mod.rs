@@ -17,34 +17,31 @@ mod campaigns;
 mod consent;
 mod control;
 mod fault;
-mod form;
 mod gate;
 mod grants;
-mod home;
-mod listener;
+mod http_server;
 mod lwa;
 mod mcp;
-mod moment;
 mod profiles;
 mod record;
 mod reports;
 mod response;
 pub mod run;
-mod serve;
 mod settings;
+mod text;
 
 pub use self::{
     ads::Api,
     fault::{ApiFault, Faults, LwaFault, Permission, Scripted, Times},
     gate::RequestGate,
     grants::{AdvertiserGrant, Lwa},
-    listener::Connections,
+    http_server::Connections,
     profiles::{Country, Profile},
     record::{CallCounts, RequestRecord, SeenRequest, Surface},
     settings::{ApiSettings, ExpiresIn, LwaSettings, RefreshRotation},
 };
 
-use self::serve::EmulatorService;
+use self::http_server::EmulatorService;
 use crate::clock::{Clock, SystemClock};
 use std::{
     io,
@@ -117,34 +114,29 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// Starts an emulator with a state of its own on the current runtime.
-    ///
-    /// # Errors
-    /// When the address is not loopback (`InvalidInput`) or cannot be bound.
+    /// Starts an emulator with a state of its own on the current runtime. The address must be one
+    /// of loopback.
     pub async fn start(options: EmulatorOptions) -> io::Result<Self> {
         let state = Arc::new(EmulatorState::new(Arc::clone(&options.clock)));
         Self::start_with(options, state).await
     }
 
     /// Starts an emulator that shares `state` with others, or goes on with that of one before.
-    ///
-    /// # Errors
-    /// As [`Self::start`].
     pub async fn start_with(
         options: EmulatorOptions,
         state: Arc<EmulatorState>,
     ) -> io::Result<Self> {
-        let plain = listener::bind(options.listen)?;
+        let plain = http_server::bind(options.listen)?;
         let addr = plain.local_addr()?;
         let s3_authority = format!("localhost:{}", addr.port());
         let service = Arc::new(EmulatorService { state: Arc::clone(&state), s3_authority });
         let mut listeners = JoinSet::new();
-        listeners.spawn(listener::accept(plain, None, Arc::clone(&service)));
+        listeners.spawn(Arc::clone(&service).accept(plain, None));
         let mut tls_addr = None;
         if let Some(tls) = options.tls {
-            let secure = listener::bind(SocketAddr::new(addr.ip(), 0))?;
+            let secure = http_server::bind(SocketAddr::new(addr.ip(), 0))?;
             tls_addr = Some(secure.local_addr()?);
-            listeners.spawn(listener::accept(secure, Some(tls.into()), service));
+            listeners.spawn(service.accept(secure, Some(tls.into())));
         }
         Ok(Self { addr, tls_addr, state, _listeners: listeners })
     }

@@ -2,11 +2,9 @@
 
 use super::{
     ads::{ApiCall, gzip},
-    form::{FormPairs, encode, escape, random_uuid},
-    moment::{COMPACT, DATE, ISO, days_ago, spelled},
-    record::ReceivedBody,
+    http_server::EmulatorService,
     response::{EmulatorResponse, HandlerResult, With, json, whole},
-    serve::EmulatorService,
+    text::{COMPACT, DATE, FormPairs, ISO, days_ago, encode, escape, random_uuid, spelled},
 };
 use crate::clock::Now;
 use bytes::Bytes;
@@ -25,11 +23,10 @@ const STATUS_TYPE: &str = "application/vnd.getasyncreportresponse.v3+json";
 const REPORTS_MAX: usize = 1000;
 
 /// The reports asked for so far, by id.
-#[derive(Debug, Default)]
-pub(super) struct ReportList(Mutex<BTreeMap<String, RequestedReport>>);
+pub(super) type ReportList = Mutex<BTreeMap<String, RequestedReport>>;
 
-#[derive(Debug, Clone)]
-struct RequestedReport {
+#[derive(Debug)]
+pub(super) struct RequestedReport {
     account: String,
     request: Value,
     body_sha256: String,
@@ -37,53 +34,48 @@ struct RequestedReport {
     created: Duration,
 }
 
-impl ReportList {
-    /// Adds a report; fails with the id of the same report that is still being made, which is one
-    /// that was looked at less than `polls` times.
-    fn add(&self, report: RequestedReport, polls: u32) -> Result<String, String> {
-        let mut reports = self.0.lock();
-        let running = reports.iter().find(|(_, have)| {
-            have.polls < polls
-                && have.account == report.account
-                && have.body_sha256 == report.body_sha256
-        });
-        if let Some((id, _)) = running {
-            return Err(id.clone());
-        }
-        if reports.len() >= REPORTS_MAX {
-            reports.pop_first();
-        }
-        let id = random_uuid();
-        reports.insert(id.clone(), report);
-        Ok(id)
+/// Adds a report; fails with the id of the same report that is still being made, which is one
+/// that was looked at less than `polls` times.
+fn add(call: &ApiCall<'_>, request: Value, polls: u32) -> Result<String, String> {
+    let (account, body_sha256) = (call.account.clone(), call.seen.lock().body_sha256.clone());
+    let mut reports = call.state().api.reports.lock();
+    let running = reports.iter().find(|(_, have)| {
+        have.polls < polls && have.account == account && have.body_sha256 == body_sha256
+    });
+    if let Some((id, _)) = running {
+        return Err(id.clone());
     }
+    if reports.len() >= REPORTS_MAX {
+        reports.pop_first();
+    }
+    let (id, created) = (random_uuid(), call.now().wall);
+    let report = RequestedReport { account, request, body_sha256, polls: 0, created };
+    reports.insert(id.clone(), report);
+    Ok(id)
 }
 
 impl RequestedReport {
-    fn new(call: &ApiCall<'_>, request: Value) -> Self {
-        let (account, body_sha256) = (call.account.clone(), call.body.sha256.clone());
-        Self { account, request, body_sha256, polls: 0, created: call.now().wall }
-    }
-
     /// The report as version 3 shows it, with the address once it is complete.
-    fn to_json(&self, id: &str, now: Now, url: Option<String>) -> Value {
-        let generated = url.is_some().then(|| spelled(now.wall, ISO));
+    fn to_json(&self, call: &ApiCall<'_>, id: &str, is_complete: bool) -> String {
+        let now = call.now();
+        let once_complete = |value: Value| if is_complete { value } else { Value::Null };
         let expires = now.plus(Duration::from_secs(3600)).wall;
-        json!({
+        let report = json!({
             "reportId": id,
             "name": self.request["name"],
             "startDate": self.request["startDate"],
             "endDate": self.request["endDate"],
             "configuration": self.request["configuration"],
-            "status": if url.is_some() { "COMPLETED" } else { "PENDING" },
+            "status": if is_complete { "COMPLETED" } else { "PENDING" },
             "createdAt": spelled(self.created, ISO),
             "updatedAt": spelled(now.wall, ISO),
-            "generatedAt": generated,
+            "generatedAt": once_complete(spelled(now.wall, ISO).into()),
             "failureReason": null,
-            "fileSize": url.is_some().then(|| file(now).len()),
-            "urlExpiresAt": url.is_some().then(|| spelled(expires, ISO)),
-            "url": url,
-        })
+            "fileSize": once_complete(file(now).len().into()),
+            "urlExpiresAt": once_complete(spelled(expires, ISO).into()),
+            "url": once_complete(presigned(call.service, id).into()),
+        });
+        report.to_string()
     }
 }
 
@@ -92,39 +84,33 @@ pub(super) fn request(call: &ApiCall<'_>) -> HandlerResult {
     call.require_type(&REQUEST_TYPES)?;
     call.scope()?;
     let wanted = call.json().filter(|body| body["configuration"].is_object());
-    let wanted = wanted.ok_or_else(|| {
-        json(400, json!({ "code": "400", "detail": "configuration is required" }))
-    })?;
-    let report = RequestedReport::new(call, wanted);
-    let added = call.state().api.reports.add(report.clone(), call.settings.report_polls);
-    let id = added.map_err(|id| {
-        let detail = format!("The Request is a duplicate of : {id}");
-        json(425, json!({ "code": "425", "detail": detail }))
-    })?;
-    Ok(whole(200, REQUESTED_TYPE, report.to_json(&id, call.now(), None).to_string()))
+    let wanted = wanted.ok_or_else(|| failed(400, "configuration is required"))?;
+    let id = add(call, wanted, call.settings.report_polls)
+        .map_err(|id| failed(425, &format!("The Request is a duplicate of : {id}")))?;
+    let reports = call.state().api.reports.lock();
+    Ok(whole(200, REQUESTED_TYPE, reports[&id].to_json(call, &id, false)))
 }
 
 /// `GET /reporting/reports/{id}`: complete once it was looked at often enough.
 pub(super) fn status(call: &ApiCall<'_>, id: &str) -> HandlerResult {
     call.scope()?;
-    let mut reports = call.state().api.reports.0.lock();
+    let mut reports = call.state().api.reports.lock();
     let report = reports.get_mut(id).filter(|report| report.account == call.account);
-    let report = report.ok_or_else(|| {
-        let detail = format!("Report {id} not found");
-        json(404, json!({ "code": "404", "detail": detail }))
-    })?;
+    let report = report.ok_or_else(|| failed(404, &format!("Report {id} not found")))?;
     let is_complete = report.polls >= call.settings.report_polls;
     report.polls = report.polls.saturating_add(1);
-    let url = is_complete.then(|| presigned(call.service, id));
-    Ok(whole(200, STATUS_TYPE, report.to_json(id, call.now(), url).to_string()))
+    Ok(whole(200, STATUS_TYPE, report.to_json(call, id, is_complete)))
+}
+
+fn failed(status: u16, detail: &str) -> EmulatorResponse {
+    json(status, json!({ "code": status.to_string(), "detail": detail }))
 }
 
 /// `POST /sd/{type}/report`: version 2 knows no duplicates.
 pub(super) fn request_v2(call: &ApiCall<'_>) -> HandlerResult {
     call.scope()?;
-    let report = RequestedReport::new(call, call.json().unwrap_or_default());
     let body = json!({
-        "reportId": call.state().api.reports.add(report, 0).unwrap_or_else(|id| id),
+        "reportId": add(call, call.json().unwrap_or_default(), 0).unwrap_or_else(|id| id),
         "recordType": "campaigns",
         "status": "IN_PROGRESS",
         "statusDetails": "Report is being generated",
@@ -138,7 +124,7 @@ pub(super) fn download_v2(call: &ApiCall<'_>, id: &str) -> EmulatorResponse {
 }
 
 /// The presigned host: it takes the signature in the query or a header, never both.
-pub(super) fn stored(parts: &Parts, body: &ReceivedBody, now: Now) -> EmulatorResponse {
+pub(super) fn stored(parts: &Parts, body: &Bytes, now: Now) -> EmulatorResponse {
     if let Some(sent) = parts.headers.get("authorization") {
         // S3 repeats the header that it rejects: this is how bearer tokens leak.
         let more = format!(
@@ -152,7 +138,7 @@ pub(super) fn stored(parts: &Parts, body: &ReceivedBody, now: Now) -> EmulatorRe
     if FormPairs::of_query(&parts.uri).get("X-Amz-Signature").is_none() {
         return s3_error(403, "AccessDenied", "Access Denied", "");
     }
-    if body.len > 0 {
+    if !body.is_empty() {
         return s3_error(405, "MethodNotAllowed", "Not allowed", "");
     }
     whole(200, "application/octet-stream", file(now))
@@ -160,7 +146,7 @@ pub(super) fn stored(parts: &Parts, body: &ReceivedBody, now: Now) -> EmulatorRe
 
 /// An address that looks like S3's; the emulator serves it under another host name than the API,
 /// as a presigned address is never on Amazon's API host.
-pub(super) fn presigned(service: &EmulatorService, id: &str) -> String {
+fn presigned(service: &EmulatorService, id: &str) -> String {
     let now = service.state.lwa.now().wall;
     let (date, day) = (spelled(now, COMPACT), spelled(now, "%Y%m%d"));
     format!(

@@ -34,14 +34,6 @@ impl From<EmulatorResponse> for Stop {
     }
 }
 
-/// Takes an early response for one like any other.
-pub(super) fn early(result: HandlerResult) -> HandlerResult {
-    match result {
-        Err(Stop::Early(reply)) => Ok(*reply),
-        other => other,
-    }
-}
-
 /// A response with a whole body, and `Content-Type` unless that is empty.
 pub(super) fn whole(status: u16, content_type: &str, body: impl Into<Bytes>) -> EmulatorResponse {
     with_type(status, content_type, full(body.into()))

@@ -1,15 +1,32 @@
-//! `adsproxy sandbox`: the emulator with the real proxy in front of it.
+//! `adsproxy sandbox`: the emulator with the real proxy in front of it, configured by files in a
+//! temporary directory, which also has the secrets and the store.
 
-use super::{Emulator, EmulatorOptions, banner::banner, home};
-use crate::{app::App, config::load::Override};
+use super::{
+    ACCOUNTS, CLIENT_ID, CLIENT_SECRET, Emulator, EmulatorOptions, banner::banner,
+    text::random_bytes,
+};
+use crate::{
+    app::App,
+    config::{
+        Config,
+        load::{self, Environment, Override},
+    },
+};
 use anyhow::Context;
+use base64::{Engine, prelude::BASE64_STANDARD};
 use std::{
+    fs::{self, Permissions},
     io::{self, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
     time::Duration,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+
+/// The file for `$ADSPROXY_CONFIG`.
+const CONFIG_FILE: &str = "proxy.toml";
 
 /// What `adsproxy sandbox` takes.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
@@ -46,9 +63,10 @@ impl Sandbox {
     /// # Errors
     /// When a port is taken, or the proxy does not start.
     pub fn start(options: &RunOptions, overrides: &[Override]) -> anyhow::Result<Self> {
-        // Known before the server starts: both are in the configuration.
+        // Known before anything starts: all are in the configuration.
         let proxy = free(options.port, "--port")?;
         let admin = free(options.admin_port, "--admin-port")?;
+        let listen = free(options.emulator_port, "--emulator-port")?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("sandbox")
@@ -56,14 +74,12 @@ impl Sandbox {
             .build()
             .context("cannot start a runtime for the emulator")?;
         let lifetime = Duration::from_secs(options.token_lifetime_secs);
-        let listen = loopback(options.emulator_port);
-        let emulator = runtime
-            .block_on(Emulator::start(EmulatorOptions { listen, ..EmulatorOptions::default() }))
-            .with_context(|| taken(options.emulator_port, "--emulator-port"))?;
+        let emulator = EmulatorOptions { listen, ..EmulatorOptions::default() };
+        let emulator =
+            runtime.block_on(Emulator::start(emulator)).context("cannot start the emulator")?;
         emulator.state().lwa.configure(|settings| settings.token_lifetime = lifetime);
-        let home = home::create().context("cannot create a temporary directory")?;
-        let addresses = [proxy, admin, emulator.addr()];
-        let config = home::configure(home.path(), addresses, lifetime, overrides)?;
+        let home = create_home().context("cannot create a temporary directory")?;
+        let config = configure(home.path(), [proxy, admin, listen], lifetime, overrides)?;
         let app = App::start(config).context("cannot start the proxy")?;
         Ok(Self { app, emulator, home, _runtime: runtime })
     }
@@ -78,7 +94,7 @@ pub fn run(options: &RunOptions, overrides: &[Override]) -> anyhow::Result<()> {
     let proxy = app.proxy_addresses().first().map_or("", String::as_str);
     let lifetime = options.token_lifetime_secs;
     let admin = app.admin_address().context("the sandbox has no admin listener")?;
-    let text = banner(proxy, admin, emulator.addr(), lifetime, &home::config_path(home.path()));
+    let text = banner(proxy, admin, emulator.addr(), lifetime, &home.path().join(CONFIG_FILE));
     // A reader that went away, such as `head`, is no reason to stop.
     let _ = writeln!(io::stdout().lock(), "{text}");
     // What was cut off at the end does not matter here.
@@ -88,14 +104,143 @@ pub fn run(options: &RunOptions, overrides: &[Override]) -> anyhow::Result<()> {
 
 /// The address of a port that is free now; fails with the name of the flag if it is taken.
 fn free(port: u16, flag: &str) -> anyhow::Result<SocketAddr> {
-    let found = TcpListener::bind(loopback(port)).and_then(|listener| listener.local_addr());
-    found.with_context(|| taken(port, flag))
+    let found = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|one| one.local_addr());
+    found.with_context(|| format!("cannot listen on port {port}: choose another one with {flag}"))
 }
 
-fn taken(port: u16, flag: &str) -> String {
-    format!("cannot listen on port {port}: choose another one with {flag}")
+/// Creates the directory, with the key of the store and the secrets of the demo accounts.
+fn create_home() -> io::Result<TempDir> {
+    let mode = Permissions::from_mode(0o700);
+    let home = tempfile::Builder::new().prefix("adsproxy-sandbox-").permissions(mode).tempdir()?;
+    write(&home.path().join("key"), &BASE64_STANDARD.encode(random_bytes::<32>()))?;
+    write(&home.path().join("client-secret"), CLIENT_SECRET)?;
+    for (alias, refresh_token, _) in ACCOUNTS {
+        write(&home.path().join(format!("{alias}.refresh-token")), refresh_token)?;
+    }
+    Ok(home)
 }
 
-fn loopback(port: u16) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
+}
+
+/// Writes the configuration for the addresses of proxy, admin and emulator, and reads it as the
+/// server does. Neither other files nor the process's variables take part: the sandbox starts
+/// wherever it is run.
+fn configure(
+    home: &Path,
+    addresses: [SocketAddr; 3],
+    token_lifetime: Duration,
+    overrides: &[Override],
+) -> anyhow::Result<Config> {
+    let (path, text) = (home.join(CONFIG_FILE), text(home, addresses, token_lifetime));
+    write(&path, &text).context("cannot write the configuration")?;
+    let loaded = load::parse(Some(path), &text, &Environment::default(), overrides);
+    Ok(loaded.context("cannot configure the proxy")?.config)
+}
+
+/// Everything at its default but where Amazon is, and what a short token life asks for.
+fn text(home: &Path, addresses: [SocketAddr; 3], token_lifetime: Duration) -> String {
+    let [proxy, admin, emulator] = addresses;
+    let path = |name: &str| toml::Value::from(home.join(name).to_string_lossy().as_ref());
+    let mut text = format!(
+        r#"# Made by `adsproxy sandbox`, removed when it ends.
+[listen]
+proxy = ["{proxy}"]
+admin = "{admin}"
+
+[lwa]
+client_id = "{CLIENT_ID}"
+client_secret = {{ file = {client_secret} }}
+token_url = "http://{emulator}/auth/o2/token"
+authorize_url = "http://{emulator}/ap/oa"
+revocation_url = "http://{emulator}/auth/o2/revoke"
+redirect_uri = "http://localhost:{callback}/api/auth/amazon/callback"
+
+[token]
+# A quarter and a half of the lifetime: with Amazon's hour the defaults are 5 and 15 minutes.
+refresh_buffer_secs = {buffer}
+background_lead_secs = {lead}
+# Short, so that `expire` can be tried again and again.
+forced_refresh_min_interval_secs = 1
+
+[store]
+kind = "file"
+path = {store}
+
+[encryption]
+keys = [{{ id = "sandbox", secret = {{ file = {key} }} }}]
+
+# Every event goes to a file in this directory.
+[[hooks]]
+name = "log"
+command = ["/usr/bin/tee", "-a", {events}]
+
+[upstream]
+"#,
+        client_secret = path("client-secret"),
+        callback = admin.port(),
+        buffer = token_lifetime.as_secs_f64() / 4.0,
+        lead = token_lifetime.as_secs_f64() / 2.0,
+        store = path("store"),
+        key = path("key"),
+        events = path("events.jsonl"),
+    );
+    for host in ["na", "eu", "fe", "mcp_na", "mcp_eu", "mcp_fe"] {
+        text.push_str(&format!("{host} = \"http://{emulator}\"\n"));
+    }
+    for ((alias, ..), region) in ACCOUNTS.into_iter().zip(["na", "eu"]) {
+        let token = path(&format!("{alias}.refresh-token"));
+        text.push_str(&format!(
+            "\n[accounts.{alias}]\nregion = \"{region}\"\nrefresh_token = {{ file = {token} }}\n"
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configured(token_lifetime: Duration, overrides: &[Override]) -> Config {
+        let addresses = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let home = create_home().expect("a directory");
+        configure(home.path(), addresses, token_lifetime, overrides).expect("valid")
+    }
+
+    #[test]
+    fn the_proxy_has_the_products_defaults_whatever_a_token_lives() {
+        let secret = [("S".to_owned(), "s".to_owned())].into_iter().collect();
+        let least =
+            "lwa = { client_id = 'c', client_secret = { env = 'S' } }\nstore.kind = 'memory'";
+        let product = load::parse(Some("p".into()), least, &secret, &[]).expect("valid").config;
+        for secs in [1, 2, 120, 86_400] {
+            let lifetime = Duration::from_secs(secs);
+            let config = configured(lifetime, &[]);
+            assert_eq!(format!("{:?}", config.limits), format!("{:?}", product.limits));
+            assert_eq!(format!("{:?}", config.replay), format!("{:?}", product.replay));
+            assert_eq!(format!("{:?}", config.guard), format!("{:?}", product.guard));
+            assert_eq!(config.proxy.drain_timeout, product.proxy.drain_timeout);
+            assert_eq!(config.token.background_lead, lifetime / 2);
+        }
+    }
+
+    #[test]
+    fn a_flag_goes_before_the_sandboxs_own_configuration() {
+        let format =
+            Override { flag: "--log-format", key: &["log", "format"], value: "json".to_owned() };
+        let config = configured(Duration::from_secs(60), &[format]);
+        assert_eq!(config.log.format, Some(crate::config::LogFormat::Json));
+    }
+
+    #[test]
+    fn only_the_owner_can_read_the_directory_and_it_goes_with_the_sandbox() {
+        let home = create_home().expect("a directory");
+        let path = home.path().to_owned();
+        let mode = |path: &Path| path.metadata().expect("it is there").permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(&path.join("key"))), (0o700, 0o600));
+        drop(home);
+        assert!(!path.exists());
+    }
 }

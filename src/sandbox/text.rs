@@ -1,9 +1,10 @@
-//! Reads and writes the texts of requests: forms, queries, random identifiers.
+//! Reads and writes texts: forms, queries, escapes, random identifiers, points in time.
 
+use crate::clock::Now;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
-use std::str::FromStr;
+use std::{str::FromStr, time::Duration};
 
 /// Everything but RFC 3986's unreserved characters.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -75,6 +76,24 @@ pub(super) fn random_uuid() -> String {
     [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]].join("-")
 }
 
+/// `2026-11-20T09:30:00.000Z`
+pub(super) const ISO: &str = "%Y-%m-%dT%H:%M:%S.000Z";
+/// `2026-11-20`
+pub(super) const DATE: &str = "%Y-%m-%d";
+/// `20261120T093000Z`
+pub(super) const COMPACT: &str = "%Y%m%dT%H%M%SZ";
+
+/// `days` whole days before `now`.
+pub(super) fn days_ago(now: Now, days: u64) -> Duration {
+    now.wall.saturating_sub(Duration::from_secs(days * 86_400))
+}
+
+pub(super) fn spelled(since_epoch: Duration, format: &str) -> String {
+    let seconds = i64::try_from(since_epoch.as_secs()).ok();
+    let time = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    time.unwrap_or(jiff::Timestamp::MAX).strftime(format).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,5 +111,13 @@ mod tests {
     fn encoding_is_undone_by_reading() {
         let text = "a b|c/%é&=+";
         assert_eq!(FormPairs::parse(format!("a={}", encode(text)).as_bytes()).get("a"), Some(text));
+    }
+
+    #[test]
+    fn a_moment_has_three_spellings() {
+        let moment = Duration::from_secs(1_763_631_000);
+        assert_eq!(spelled(moment, ISO), "2025-11-20T09:30:00.000Z");
+        assert_eq!(spelled(moment, DATE), "2025-11-20");
+        assert_eq!(spelled(moment, COMPACT), "20251120T093000Z");
     }
 }
