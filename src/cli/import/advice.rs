@@ -1,10 +1,14 @@
-//! What is left to do by hand after an import. Holds no secret, and neither client ids nor client
-//! secrets, only where they are.
+//! What is left to do by hand after an import. Holds neither client ids nor secrets, only where they
+//! are.
 
-use super::record::{ImportEntry, Raw, looks_secret};
+use super::{
+    record::{ImportEntry, looks_secret},
+    report::ImportRecord,
+    source::Source,
+};
 use crate::{
     config::{Config, DEFAULT_APPLICATION},
-    id::{AccountId, Region},
+    id::Region,
     secret::Secret,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,109 +17,103 @@ use std::collections::{BTreeMap, BTreeSet};
 const NAMES_MAX: usize = 20;
 const SCOPE: &str = "Amazon-Advertising-API-Scope";
 
-/// Collected record by record.
-#[derive(Default)]
 pub(super) struct Advice {
-    /// The beginning of the names of the environment variables that an account was read from.
-    prefix: Option<&'static str>,
-    /// By client id, the accounts of applications that are not configured, with their lines.
-    unknown: BTreeMap<String, Vec<(AccountId, Option<usize>)>>,
-    /// By application, an account that has another client secret beside it.
-    other_secrets: BTreeMap<String, AccountId>,
-    unusual: BTreeSet<String>,
-    unused: BTreeSet<String>,
-    /// Default headers are the configuration's and not the store's.
-    scopes: Vec<String>,
+    /// Whole sentences without a full stop.
+    pub(super) notes: Vec<String>,
+    /// Tables for the configuration, one for each thing.
+    pub(super) tables: Vec<String>,
 }
 
 impl Advice {
-    pub(super) fn new(prefix: Option<&'static str>, raws: &[Raw]) -> Self {
-        let unused = raws.iter().flat_map(|raw| &raw.unused).cloned().collect();
-        Self { prefix, unused, ..Self::default() }
-    }
-
-    pub(super) fn of_unknown_client(&mut self, entry: &ImportEntry) {
-        let client_id = entry.client_id.as_ref().map_or("", Secret::expose).to_owned();
-        self.unknown.entry(client_id).or_default().push((entry.alias.clone(), entry.line));
-    }
-
-    pub(super) fn of_account(&mut self, config: &Config, entry: &ImportEntry) {
-        let (alias, token) = (&entry.alias, entry.refresh_token.expose());
-        if !token.starts_with("Atzr|") {
-            self.unusual.insert(alias.to_string());
+    /// `unknown` are the entries of applications that are not configured.
+    pub(super) fn of(
+        config: &Config,
+        source: &Source,
+        records: &[ImportRecord],
+        unknown: &[ImportEntry],
+    ) -> Self {
+        let entries = || records.iter().filter_map(|record| record.entry.as_ref());
+        let mut by_client: BTreeMap<&str, Vec<&ImportEntry>> = BTreeMap::new();
+        for entry in unknown {
+            let client_id = entry.client_id.as_ref().map_or("", Secret::expose);
+            by_client.entry(client_id).or_default().push(entry);
         }
-        let name = entry.application.as_deref().unwrap_or(DEFAULT_APPLICATION);
-        if let (Some(secret), Some(_), Some(known)) =
-            (&entry.client_secret, &entry.client_id, config.applications.get(name))
-            && !known.client_secrets.contains(secret)
-        {
-            self.other_secrets.entry(name.to_owned()).or_insert_with(|| alias.clone());
-        }
-        self.scopes.extend(scope(config, entry));
-    }
+        let applications = by_client.values().map(|of_it| application(source.prefix, of_it));
+        let scopes = entries().filter_map(|entry| scope(config, entry));
+        let tables = applications.chain(scopes).collect();
 
-    /// Whole sentences without a full stop.
-    pub(super) fn notes(&self) -> Vec<String> {
-        let secrets = self.other_secrets.iter().map(|(name, alias)| {
+        let mut other_secrets = BTreeMap::new();
+        for entry in entries().filter(|entry| has_other_secret(config, entry)) {
+            other_secrets.entry(application_of(entry)).or_insert(&entry.alias);
+        }
+        let other_secrets = other_secrets.iter().map(|(name, alias)| {
             format!(
                 "the client secret beside account {alias} is none of those configured for \
                  application {name:?}: if it is a newer one, add it to the list in client_secret"
             )
         });
-        let mut notes: Vec<String> = secrets.collect();
-        if !self.unusual.is_empty() {
-            notes.push(format!(
-                "the refresh token does not begin with Atzr|, as Amazon's do, of: {}",
-                listed(self.unusual.iter().cloned())
-            ));
-        }
-        if !self.unused.is_empty() {
-            let shown = |name: &String| match looks_secret(name) {
-                true => "a name that looks like a secret".to_owned(),
-                false => format!("{name:?}"),
-            };
-            notes.push(format!("not used: {}", listed(self.unused.iter().map(shown))));
-        }
-        notes
-    }
-
-    /// Tables for the configuration, one for each thing.
-    pub(super) fn tables(&self) -> Vec<String> {
-        let applications = self.unknown.values().filter_map(|accounts| self.application(accounts));
-        applications.chain(self.scopes.iter().cloned()).collect()
-    }
-
-    /// The table of an application that is not configured.
-    fn application(&self, accounts: &[(AccountId, Option<usize>)]) -> Option<String> {
-        let (first, line) = accounts.first()?;
-        let line = line.map(|line| format!(", line {line}")).unwrap_or_default();
-        let more = match accounts.len() - 1 {
-            0 => String::new(),
-            more => format!(", and of {more} more"),
-        };
-        let (client_id, secret) = match self.prefix {
-            Some(prefix) => (
-                format!("the value of ${prefix}CLIENT_ID"),
-                format!("{{ env = \"{prefix}CLIENT_SECRET\" }}"),
-            ),
-            None => (
-                format!("the client id of that account{line}"),
-                "{ file = \"…\" }   # a file of mode 0600 with the client secret from there"
-                    .to_owned(),
-            ),
-        };
-        Some(format!(
-            "# The application of {first}{more}; [lwa] if you have only this one.\n\
-             [applications.NAME]\nclient_id = \"…\"   # {client_id}\nclient_secret = {secret}\n"
-        ))
+        let unusual = entries().filter(|entry| !entry.refresh_token.expose().starts_with("Atzr|"));
+        let unusual: BTreeSet<&str> = unusual.map(|entry| entry.alias.as_str()).collect();
+        let unusual = listed(unusual.into_iter().map(str::to_owned));
+        let unused: BTreeSet<&String> = source.raws.iter().flat_map(|raw| &raw.unused).collect();
+        let unused = listed(unused.into_iter().map(|name| match looks_secret(name) {
+            true => "a name that looks like a secret".to_owned(),
+            false => format!("{name:?}"),
+        }));
+        let unusual = unusual.map(|names| {
+            format!("the refresh token does not begin with Atzr|, as Amazon's do, of: {names}")
+        });
+        let unused = unused.map(|names| format!("not used: {names}"));
+        Self { notes: other_secrets.chain(unusual).chain(unused).collect(), tables }
     }
 }
 
+fn application_of(entry: &ImportEntry) -> &str {
+    entry.application.as_deref().unwrap_or(DEFAULT_APPLICATION)
+}
+
+/// Whether the client secret beside a client id is none of its application's.
+fn has_other_secret(config: &Config, entry: &ImportEntry) -> bool {
+    let known = config.applications.get(application_of(entry));
+    entry.client_id.is_some()
+        && known
+            .zip(entry.client_secret.as_ref())
+            .is_some_and(|(known, secret)| !known.client_secrets.contains(secret))
+}
+
+/// The table of an application that is not configured, with `accounts`.
+fn application(prefix: Option<&str>, accounts: &[&ImportEntry]) -> String {
+    let ImportEntry { alias, line, .. } = accounts[0];
+    let more = match accounts.len() - 1 {
+        0 => String::new(),
+        more => format!(", and of {more} more"),
+    };
+    let line = line.map_or_else(String::new, |line| format!(", line {line}"));
+    let (client_id, secret) = match prefix {
+        Some(prefix) => (
+            format!("the value of ${prefix}CLIENT_ID"),
+            format!("{{ env = \"{prefix}CLIENT_SECRET\" }}"),
+        ),
+        None => (
+            format!("the client id of that account{line}"),
+            "{ file = \"…\" }   # a file of mode 0600 with the client secret from there".to_owned(),
+        ),
+    };
+    format!(
+        "# The application of {alias}{more}; [lwa] if you have only this one.\n\
+         [applications.NAME]\nclient_id = \"…\"   # {client_id}\nclient_secret = {secret}\n"
+    )
+}
+
 /// At most so many names, with commas between.
-fn listed(names: impl ExactSizeIterator<Item = String>) -> String {
+fn listed(names: impl ExactSizeIterator<Item = String>) -> Option<String> {
     let more = names.len().saturating_sub(NAMES_MAX);
     let shown = names.take(NAMES_MAX).collect::<Vec<_>>().join(", ");
-    if more > 0 { format!("{shown} and {more} more") } else { shown }
+    match (shown.is_empty(), more) {
+        (true, _) => None,
+        (false, 0) => Some(shown),
+        (false, more) => Some(format!("{shown} and {more} more")),
+    }
 }
 
 /// The table with an account's profile as a default header, unless that is configured.
@@ -131,10 +129,10 @@ fn scope(config: &Config, entry: &ImportEntry) -> Option<String> {
         Some(_) => Some(format!("# Into [accounts.{key}]:\n# {header}")),
         None => {
             let region = entry.region.map_or("…", Region::as_str);
-            let application = entry.application.as_ref();
-            let application = application.filter(|name| *name != DEFAULT_APPLICATION);
-            let application = application.map(|name| format!("application = {name:?}\n"));
-            let application = application.unwrap_or_default();
+            let application = match application_of(entry) {
+                DEFAULT_APPLICATION => String::new(),
+                name => format!("application = {name:?}\n"),
+            };
             Some(format!("[accounts.{key}]\nregion = \"{region}\"\n{application}{header}"))
         }
     }

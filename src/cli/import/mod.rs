@@ -21,14 +21,14 @@ use crate::{
     config::Config,
     grants::Grants,
     id::{AccountId, Region},
-    store::{self, Store},
+    store::Store,
 };
 use advice::Advice;
 use anyhow::{Context as _, bail};
 use apply::Importer;
 use clap::CommandFactory;
 use record::RecordReader;
-use report::{ImportOutcome, ImportRecord, ImportReport};
+use report::{ImportOutcome, ImportReport};
 pub(super) use source::secret_variables;
 use source::{Source, SourceKind};
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
@@ -90,13 +90,7 @@ impl Import {
         if self.account.is_some() && source.raws.len() > 1 {
             bail!("--account is the name of an only record, and here are {}", source.raws.len());
         }
-        let (report, recorded) = block_on(self.import(context, config, store, source))??;
-        print(if self.json { report.json() } else { report.text() })?;
-        note(report.remarks(!self.json).trim_end());
-        match report.count(ImportOutcome::Rejected) {
-            0 => recorded.context("cannot record that the import ended"),
-            rejected => bail!("{rejected} of {} records were rejected", report.records.len()),
-        }
+        block_on(self.import(context, config, store, source))?
     }
 
     /// What clap cannot know: which source needs a file.
@@ -116,18 +110,17 @@ impl Import {
         if !self.dry_run || !config.store.kind.seals() || config.store.path.exists() {
             return store_to_change(config);
         }
-        store::Store::check(&config.store, &config.encryption).context("cannot open the store")?;
-        Ok(store::Store::memory()?)
+        Store::check(&config.store, &config.encryption).context("cannot open the store")?;
+        Ok(Store::memory()?)
     }
 
-    /// The report, and whether the audit log has an entry of where the changes came from.
     async fn import(
         &self,
         context: &Context,
         config: Arc<Config>,
         store: Store,
         source: Source,
-    ) -> anyhow::Result<(ImportReport, Result<(), audit::Error>)> {
+    ) -> anyhow::Result<()> {
         let application = self.application.as_deref();
         if application.is_some_and(|name| !config.applications.contains_key(name)) {
             bail!("--application: {}", plan::unknown_application(&config));
@@ -137,7 +130,7 @@ impl Import {
         let keys = (source.kind == SourceKind::Legacy)
             .then(|| source::fernet_keys(self.fernet_key_file.as_deref(), &context.environment));
         let now = SystemClock.now().unix();
-        let reading = RecordReader {
+        let reader = RecordReader {
             keys: keys.transpose()?,
             known,
             account: self.account.as_ref(),
@@ -145,24 +138,12 @@ impl Import {
             unnamed: (source.kind == SourceKind::Env).then_some("default"),
             now,
         };
-        let mut advice = Advice::new(source.prefix, &source.raws);
-        let mut records: Vec<ImportRecord> =
-            source.raws.iter().map(|raw| reading.read(raw)).collect();
+        let mut records: Vec<_> = source.raws.iter().map(|raw| reader.read(raw)).collect();
         plan::settle_duplicates(&mut records);
         let region = self.region.or(source.region);
-        for record in &mut records {
-            let Some(entry) = &mut record.entry else { continue };
-            match plan::resolve(entry, &config, region, application) {
-                Ok(()) => advice.of_account(&config, entry),
-                Err(why) => {
-                    let why = why.to_string();
-                    if why == plan::UNKNOWN_CLIENT {
-                        advice.of_unknown_client(entry);
-                    }
-                    record.end(ImportOutcome::Rejected, why);
-                }
-            }
-        }
+        let unknown = plan::resolve_all(&mut records, &config, region, application);
+        let advice = Advice::of(&config, &source, &records, &unknown);
+
         let audit = Audit::of_store(&store, &config.audit, Arc::new(SystemClock));
         let (replace, dry_run) = (self.replace, self.dry_run);
         let grants = Grants::new(store, audit.clone());
@@ -175,6 +156,16 @@ impl Import {
             true => audit.write(entry.count(changes as u64)).await,
             false => Ok(()),
         };
-        Ok((report, recorded))
+        if self.json {
+            print(report.json())?;
+            note(report.sum());
+        } else {
+            print(report.text())?;
+            note(report.remarks() + &report.sum());
+        }
+        match report.count(ImportOutcome::Rejected) {
+            0 => recorded.context("cannot record that the import ended"),
+            rejected => bail!("{rejected} of {} records were rejected", report.records.len()),
+        }
     }
 }

@@ -70,7 +70,6 @@ impl ImportRecord {
     }
 }
 
-/// The whole report.
 pub(super) struct ImportReport {
     pub(super) records: Vec<ImportRecord>,
     pub(super) source: String,
@@ -81,37 +80,42 @@ pub(super) struct ImportReport {
 impl ImportReport {
     /// How many records became `outcome`.
     pub(super) fn count(&self, outcome: ImportOutcome) -> usize {
-        self.records.iter().filter(|record| record.outcome == outcome).count()
+        self.counts()[outcome as usize].1
     }
 
-    fn counts(&self) -> impl Iterator<Item = (&'static str, usize)> {
-        OUTCOMES.iter().enumerate().map(|(index, name)| {
-            let is_it = |record: &&ImportRecord| record.outcome as usize == index;
-            (*name, self.records.iter().filter(is_it).count())
-        })
+    fn counts(&self) -> [(&'static str, usize); 5] {
+        let mut counts = OUTCOMES.map(|name| (name, 0));
+        self.records.iter().for_each(|record| counts[record.outcome as usize].1 += 1);
+        counts
     }
 
-    /// The records as a table.
     pub(super) fn text(&self) -> String {
         let mut cells = vec![["LINE", "ACCOUNT", "OUTCOME", "REGION", "NOTE"].map(str::to_owned)];
         cells.extend(self.records.iter().map(ImportRecord::cells));
         table(&cells)
     }
 
-    /// What goes to standard error, the sum in its last line.
-    pub(super) fn remarks(&self, with_notes: bool) -> String {
-        let mut text = String::new();
-        if with_notes {
-            text.extend(self.advice.notes().iter().map(|note| format!("note: {note}\n")));
-            let lines = self.configuration(TABLES_MAX);
-            if !lines.is_empty() {
-                text += &format!("\nAdd to the configuration:\n\n{lines}\n");
-            }
+    /// What goes to standard error beside the table.
+    pub(super) fn remarks(&self) -> String {
+        let Advice { notes, tables } = &self.advice;
+        let mut text: String = notes.iter().map(|note| format!("note: {note}\n")).collect();
+        if !tables.is_empty() {
+            let shown = tables[..tables.len().min(TABLES_MAX)].join("\n");
+            text += &format!("\nAdd to the configuration:\n\n{shown}\n");
         }
-        let counts = self.counts().filter(|(_, count)| *count > 0);
+        if tables.len() > TABLES_MAX {
+            let more = tables.len() - TABLES_MAX;
+            text += &format!("# … and {more} more; `--json` has all of them\n\n");
+        }
+        text
+    }
+
+    /// The last line on standard error.
+    pub(super) fn sum(&self) -> String {
+        let counts = self.counts().into_iter().filter(|(_, count)| *count > 0);
         let counts: Vec<String> = counts.map(|(name, count)| format!("{count} {name}")).collect();
         let prefix = if self.dry_run { "dry run, nothing was changed: " } else { "" };
-        text + prefix + &counts.join(", ") + "\n"
+        prefix.to_owned() + &counts.join(", ")
     }
 
     pub(super) fn json(&self) -> String {
@@ -119,22 +123,12 @@ impl ImportReport {
             "version": VERSION,
             "source": self.source,
             "dry_run": self.dry_run,
-            "summary": self.counts().collect::<BTreeMap<_, _>>(),
+            "summary": BTreeMap::from(self.counts()),
             "records": self.records,
-            "notes": self.advice.notes(),
-            "configuration": self.configuration(usize::MAX),
+            "notes": self.advice.notes,
+            "configuration": self.advice.tables.join("\n"),
         });
         format!("{document:#}\n")
-    }
-
-    /// The lines to add to the configuration, at most `max` tables of them.
-    fn configuration(&self, max: usize) -> String {
-        let tables = self.advice.tables();
-        let text = tables[..tables.len().min(max)].join("\n");
-        match tables.len().saturating_sub(max) {
-            0 => text,
-            more => format!("{text}\n# … and {more} more; `--json` has all of them\n"),
-        }
     }
 }
 

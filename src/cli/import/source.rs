@@ -17,7 +17,6 @@ use crate::{
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use std::{
-    collections::BTreeMap,
     fs::File,
     io::{self, IsTerminal, Read},
     path::{Path, PathBuf},
@@ -39,9 +38,6 @@ const SUFFIXES: [&str; 6] =
 /// What python-amazon-ad-api takes for a marketplace if its caller names none.
 const MARKETPLACE: &str = "AD_API_DEFAULT_MARKETPLACE";
 
-type Variables = BTreeMap<String, Zeroizing<String>>;
-
-/// The kind of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum SourceKind {
     Env,
@@ -57,7 +53,6 @@ impl SourceKind {
     }
 }
 
-/// What a source holds.
 pub(super) struct Source {
     pub(super) kind: SourceKind,
     pub(super) raws: Vec<Raw>,
@@ -74,32 +69,26 @@ impl Source {
         path: Option<&Path>,
         environment: &Environment,
     ) -> anyhow::Result<Self> {
-        let default_path;
-        let path = match (kind, path) {
-            (Some(SourceKind::Env), None) => return Self::of_environment(environment),
-            (_, Some(path)) => path,
-            (_, None) => {
-                default_path = credentials_path(environment)?;
-                &default_path
-            }
+        if kind == Some(SourceKind::Env) && path.is_none() {
+            let get = |name: &str| environment.non_empty(name);
+            let (raw, with_token) = account(&get, &PREFIXES)?;
+            let (raws, prefix) = (vec![raw], with_token.first().copied());
+            return Ok(Self { kind: SourceKind::Env, raws, prefix, region: marketplace(get)? });
+        }
+        let path = match path {
+            Some(path) => path.to_owned(),
+            None => credentials_path(environment)?,
         };
-        let text = read(path)?;
-        let kind = kind.or_else(|| by_name(path));
-        let mut region = environment.get(MARKETPLACE).map(str::to_owned);
-        let raws = match kind {
-            Some(SourceKind::Csv) => formats::table(&text),
-            Some(SourceKind::PythonAdApi) => formats::yaml(&text),
-            Some(SourceKind::Env) => formats::variables(&text).and_then(|variables| {
-                region = variables.get(MARKETPLACE).map(|name| name.to_string());
-                Ok(vec![account(&variables, true)?.0])
-            }),
-            _ => formats::json(&text),
+        let text = read(&path)?;
+        let kind = kind.or_else(|| by_name(&path));
+        let read = match kind {
+            Some(SourceKind::Csv) => formats::table(&text).map(|raws| (raws, None)),
+            Some(SourceKind::PythonAdApi) => formats::yaml(&text)
+                .and_then(|raws| Ok((raws, marketplace(|name| environment.non_empty(name))?))),
+            Some(SourceKind::Env) => variables(&text),
+            _ => formats::json(&text).map(|raws| (raws, None)),
         };
-        let region = match kind {
-            Some(SourceKind::PythonAdApi | SourceKind::Env) => marketplace(region.as_deref())?,
-            _ => None,
-        };
-        let raws = raws.with_context(|| match kind {
+        let (raws, region) = read.with_context(|| match kind {
             Some(kind) => format!("cannot read {} as {}", path.display(), kind.name()),
             None => format!("cannot tell what {} is: say --from", path.display()),
         })?;
@@ -111,16 +100,6 @@ impl Source {
              legacy",
         )?;
         Ok(Self { kind, raws, prefix: None, region })
-    }
-
-    fn of_environment(environment: &Environment) -> anyhow::Result<Self> {
-        let names =
-            PREFIXES.iter().flat_map(|prefix| SUFFIXES.map(|name| format!("{prefix}{name}")));
-        let value = |name: &String| Some(Zeroizing::new(environment.get(name)?.to_owned()));
-        let variables = names.filter_map(|name| value(&name).map(|value| (name, value))).collect();
-        let (raw, prefix) = account(&variables, false)?;
-        let region = marketplace(environment.get(MARKETPLACE))?;
-        Ok(Self { kind: SourceKind::Env, raws: vec![raw], prefix: Some(prefix), region })
     }
 }
 
@@ -143,29 +122,40 @@ pub(super) fn fernet_keys(
     let found = reference.resolve(environment).context(
         "the tokens of the legacy store need their key in $FERNET_KEY or --fernet-key-file",
     )?;
-    warn_of_exposed(found.exposed);
+    if let Some(exposed) = found.exposed {
+        note(format_args!("warning: {exposed}"));
+    }
     FernetKeys::parse(&found.secret)
 }
 
-fn warn_of_exposed(exposed: Option<Exposed>) {
-    if let Some(exposed) = exposed {
-        note(format_args!("warning: {exposed}"));
-    }
+/// The account of a file of variables, and the region that its client would take.
+fn variables(text: &str) -> anyhow::Result<(Vec<Raw>, Option<Region>)> {
+    let variables = formats::variables(text)?;
+    let get = |name: &str| {
+        variables.get(name).map(|value| value.as_str()).filter(|value| !value.is_empty())
+    };
+    // In a file the names may begin with nothing.
+    let (mut raw, with_token) = account(&get, &[&PREFIXES[..], &[""]].concat())?;
+    // The rest of a file that holds more than this account is of no interest.
+    let is_ours = |name: &&String| {
+        let mut prefixes = with_token.iter().filter(|prefix| !prefix.is_empty());
+        let suffix = prefixes.find_map(|prefix| name.strip_prefix(prefix));
+        *name != MARKETPLACE && suffix.is_some_and(|suffix| field(suffix).is_none())
+    };
+    raw.unused.extend(variables.keys().filter(is_ours).cloned());
+    Ok((vec![raw], marketplace(get)?))
 }
 
-/// The one account in `variables`, and what their names begin with: nothing, too, in a file.
-fn account(variables: &Variables, is_file: bool) -> anyhow::Result<(Raw, &'static str)> {
-    let get = |prefix: &str, suffix: &str| {
-        let value = variables.get(&format!("{prefix}{suffix}"))?;
-        Some(value.as_str()).filter(|value| !value.is_empty())
-    };
-    let token = |prefix: &str| get(prefix, "REFRESH_TOKEN");
-    let with_token: Vec<&'static str> = PREFIXES
-        .into_iter()
-        .chain(is_file.then_some(""))
-        .filter(|prefix| token(prefix).is_some())
-        .collect();
-    let Some(prefix) = with_token.first().copied() else { bail!(no_account(&get)) };
+/// The one account in variables, and those of `prefixes` that its token's name begins with.
+fn account<'a>(
+    get: &impl Fn(&str) -> Option<&'a str>,
+    prefixes: &[&'static str],
+) -> anyhow::Result<(Raw, Vec<&'static str>)> {
+    let get = |prefix: &str, suffix: &str| get(&format!("{prefix}{suffix}"));
+    let token = |prefix: &&str| get(prefix, "REFRESH_TOKEN");
+    let mut with_token = prefixes.to_vec();
+    with_token.retain(|prefix| token(prefix).is_some());
+    let Some(prefix) = with_token.first() else { bail!(no_account(get)) };
     if let Some(other) = with_token.iter().find(|other| token(other) != token(prefix)) {
         bail!(
             "both {prefix}REFRESH_TOKEN and {other}REFRESH_TOKEN are set: unset the one that is not \
@@ -182,17 +172,10 @@ fn account(variables: &Variables, is_file: bool) -> anyhow::Result<(Raw, &'stati
             }
         }
     }
-    // The rest of a file that holds more than this account is of no interest.
-    let is_ours = |name: &&String| {
-        let mut prefixes = with_token.iter().filter(|prefix| !prefix.is_empty());
-        let suffix = prefixes.find_map(|prefix| name.strip_prefix(prefix));
-        **name != MARKETPLACE && suffix.is_some_and(|suffix| field(suffix).is_none())
-    };
-    raw.unused.extend(variables.keys().filter(is_ours).cloned());
-    Ok((raw, prefix))
+    Ok((raw, with_token))
 }
 
-fn no_account<'a>(get: &impl Fn(&str, &str) -> Option<&'a str>) -> String {
+fn no_account<'a>(get: impl Fn(&str, &str) -> Option<&'a str>) -> String {
     let names = PREFIXES.map(|prefix| format!("{prefix}REFRESH_TOKEN")).join(", ");
     let with_secret = PREFIXES.iter().filter(|prefix| get(prefix, "CLIENT_SECRET").is_some());
     let hints = with_secret.map(|prefix| {
@@ -204,8 +187,8 @@ fn no_account<'a>(get: &impl Fn(&str, &str) -> Option<&'a str>) -> String {
     format!("there is no account to import, none of {names} is set{}", hints.collect::<String>())
 }
 
-fn marketplace(name: Option<&str>) -> anyhow::Result<Option<Region>> {
-    let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
+fn marketplace<'a>(get: impl Fn(&str) -> Option<&'a str>) -> anyhow::Result<Option<Region>> {
+    let Some(name) = get(MARKETPLACE) else { return Ok(None) };
     ads::region(name).map(Some).with_context(|| format!("${MARKETPLACE} names no marketplace"))
 }
 
@@ -258,7 +241,9 @@ fn read(path: &Path) -> anyhow::Result<Zeroizing<String>> {
         return read_text(io::stdin().lock()).context("cannot read standard input");
     }
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    warn_of_exposed(Exposed::judge(path, &file.metadata()?));
+    if let Some(exposed) = Exposed::judge(path, &file.metadata()?) {
+        note(format_args!("warning: {exposed}"));
+    }
     read_text(file).with_context(|| format!("cannot read {}", path.display()))
 }
 
