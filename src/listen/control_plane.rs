@@ -19,9 +19,7 @@ use hyper::{
     service::{Service, service_fn},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use parking_lot::Mutex;
 use std::{
-    collections::HashMap,
     convert::Infallible,
     future::poll_fn,
     io,
@@ -31,7 +29,7 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -52,43 +50,41 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Makes the response to a rejection.
 pub type Reject = fn(ListenRejection) -> Response<Bytes>;
 
-/// The connection serves a request.
+/// The turn of a connection that serves a request.
 const BUSY: u64 = u64::MAX;
-
-struct OpenConnections {
-    started: Instant,
-    open: Mutex<HashMap<u64, OpenConnection>>,
-}
 
 struct OpenConnection {
     origin: Origin,
-    /// Milliseconds since the start at which it began to wait for a request, or [`BUSY`].
-    waits_since: Arc<AtomicU64>,
+    turn: Arc<Turn>,
     task: AbortHandle,
 }
 
-impl OpenConnections {
-    fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(BUSY - 1)
-    }
+/// The order in which connections began to wait for a request.
+struct Turn {
+    own: AtomicU64,
+    last: Arc<AtomicU64>,
+}
 
-    /// Makes room for one more connection of `origin`: whether there is some.
-    fn make_room(&self, origin: Origin) -> bool {
-        let mut open = self.open.lock();
-        let own = open.values().filter(|one| one.origin == origin).count();
-        let is_over_share = own >= PEER_CONNECTIONS_MAX;
-        if !is_over_share && open.len() < CONNECTIONS_MAX {
-            return true;
-        }
-        let candidates = open.iter().filter(|(_, one)| !is_over_share || one.origin == origin);
-        let waiting = candidates.map(|(key, one)| (one.waits_since.load(Relaxed), *key));
-        let longest = waiting.min().filter(|(since, _)| *since != BUSY);
-        let Some((_, key)) = longest else { return false };
-        if let Some(longest) = open.remove(&key) {
-            longest.task.abort();
-        }
-        true
+impl Turn {
+    fn wait(&self) {
+        self.own.store(self.last.fetch_add(1, Relaxed), Relaxed);
     }
+}
+
+/// Makes room for one more connection of `origin`: whether there is some.
+fn make_room(open: &mut Vec<OpenConnection>, origin: Origin) -> bool {
+    open.retain(|one| !one.task.is_finished());
+    let own = open.iter().filter(|one| one.origin == origin).count();
+    let is_over_share = own >= PEER_CONNECTIONS_MAX;
+    if !is_over_share && open.len() < CONNECTIONS_MAX {
+        return true;
+    }
+    let candidates = open.iter().enumerate();
+    let candidates = candidates.filter(|(_, one)| !is_over_share || one.origin == origin);
+    let turns = candidates.map(|(at, one)| (one.turn.own.load(Relaxed), at));
+    let Some((_, at)) = turns.min().filter(|(turn, _)| *turn != BUSY) else { return false };
+    open.swap_remove(at).task.abort();
+    true
 }
 
 /// Serves until `stop` becomes true or its sender is gone, then lets open requests finish.
@@ -110,46 +106,30 @@ pub async fn serve<L, S>(
         + 'static,
     S::Future: Send + 'static,
 {
-    let connections =
-        Arc::new(OpenConnections { started: Instant::now(), open: Mutex::new(HashMap::new()) });
+    let (mut open, last) = (Vec::new(), Arc::<AtomicU64>::default());
     let mut tasks = JoinSet::new();
-    for key in 0.. {
-        let accepted = loop {
-            tokio::select! {
-                () = stopped(&mut stop) => break None,
-                Some(_) = tasks.join_next() => {}
-                accepted = listener.accept() => break Some(accepted),
-            }
+    loop {
+        let accepted = tokio::select! {
+            () = stopped(&mut stop) => break,
+            Some(_) = tasks.join_next() => continue,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            None => break,
-            Some(Ok((stream, peer))) => {
+            Ok((stream, peer)) => {
                 let Some(service) = service(&peer) else { continue };
-                if !connections.make_room(peer.origin()) {
+                if !make_room(&mut open, peer.origin()) {
                     continue;
                 }
-                let waits_since = Arc::new(AtomicU64::new(connections.now()));
-                let serving = Serving {
-                    connections: connections.clone(),
-                    waits_since: waits_since.clone(),
-                    key,
-                };
-                let stop = stop.clone();
-                // Locked until the task is known: it could end before.
-                let mut open = connections.open.lock();
-                let task = tasks.spawn(async move {
-                    // Whether it ended or was cut makes no difference here.
-                    let io = RejectingIo {
-                        io: TokioIo::new(stream),
-                        reject,
-                        substitute: Substitute::default(),
-                    };
-                    let served = serving.run(io, service, stop);
-                    let _cut = timeout(CONNECTION_TIMEOUT, served).await;
-                });
-                open.insert(key, OpenConnection { origin: peer.origin(), waits_since, task });
+                let turn = Arc::new(Turn { own: AtomicU64::new(BUSY), last: last.clone() });
+                turn.wait();
+                let io = TokioIo::new(stream);
+                let io = RejectingIo { io, reject, substitute: Substitute::default() };
+                let served = serve_connection(io, service, turn.clone(), stop.clone());
+                // Whether it ended or was cut makes no difference here.
+                let task = tasks.spawn(async { drop(timeout(CONNECTION_TIMEOUT, served).await) });
+                open.push(OpenConnection { origin: peer.origin(), turn, task });
             }
-            Some(Err(error)) => pause(&error).await,
+            Err(error) => pause(&error).await,
         }
     }
     drop(listener);
@@ -158,54 +138,37 @@ pub async fn serve<L, S>(
     let _cut = finished.await;
 }
 
-/// One connection's part of the table; taken out when dropped.
-struct Serving {
-    connections: Arc<OpenConnections>,
-    waits_since: Arc<AtomicU64>,
-    key: u64,
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.connections.open.lock().remove(&self.key);
-    }
-}
-
-impl Serving {
-    async fn run<T, S>(&self, io: RejectingIo<T>, service: S, mut stop: watch::Receiver<bool>)
-    where
-        T: AsyncRead + AsyncWrite + Unpin,
-        S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>,
-    {
-        let service = service_fn(|request| {
-            self.waits_since.store(BUSY, Relaxed);
-            let response = service.call(request);
-            Box::pin(async {
-                let response = response.await;
-                self.waits_since.store(self.connections.now(), Relaxed);
-                response
-            })
-        });
-        let mut connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .serve_connection(io, service);
-        let mut is_stopping = false;
-        let ended = loop {
-            tokio::select! {
-                ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => break ended,
-                () = stopped(&mut stop), if !is_stopping => {
-                    is_stopping = true;
-                    Pin::new(&mut connection).graceful_shutdown();
-                }
-            }
-        };
-        match ended {
-            Ok(()) => close_in_stages(connection.into_parts().io.io.into_inner()).await,
-            Err(error) => {
-                tracing::debug!(%error, "a connection to the admin or health listener broke")
+async fn serve_connection<T, S>(
+    io: RejectingIo<T>,
+    service: S,
+    turn: Arc<Turn>,
+    mut stop: watch::Receiver<bool>,
+) where
+    T: AsyncRead + AsyncWrite + Unpin,
+    S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>,
+{
+    let service = service_fn(|request| {
+        turn.own.store(BUSY, Relaxed);
+        let response = service.call(request);
+        Box::pin(async { response.await.inspect(|_| turn.wait()) })
+    });
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(io, service);
+    let mut is_stopping = false;
+    let ended = loop {
+        tokio::select! {
+            ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => break ended,
+            () = stopped(&mut stop), if !is_stopping => {
+                is_stopping = true;
+                Pin::new(&mut connection).graceful_shutdown();
             }
         }
+    };
+    match ended {
+        Ok(()) => close_in_stages(connection.into_parts().io.io.into_inner()).await,
+        Err(error) => tracing::debug!(%error, "a connection to the admin or health listener broke"),
     }
 }
 
@@ -234,15 +197,7 @@ impl<T: AsyncWrite + Unpin> Write for RejectingIo<T> {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         // No response of the service has an empty body and such a status.
-        if !this.substitute.has_begun()
-            && let Some(rejection) = ListenRejection::by_parser(buf)
-        {
-            this.substitute.begin(&(this.reject)(rejection));
-        }
-        if this.substitute.has_begun() {
-            return this.substitute.poll_write(&mut this.io, buf.len(), cx);
-        }
-        Pin::new(&mut this.io).poll_write(cx, buf)
+        this.substitute.poll_write(&mut this.io, cx, buf, Some(this.reject))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -6,7 +6,7 @@
 
 use super::{
     connection::Connection,
-    rejection::{ListenRejection, Substitute, WriteRejection},
+    rejection::{Substitute, WriteRejection},
 };
 use crate::small_write;
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
@@ -83,19 +83,13 @@ impl<T: Read + Write + Unpin> Write for ConnectionIo<T> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        let Self { io, connection, write_rejection, rejection } = this;
         // What is written before the last response is flushed belongs to that response.
-        if this.connection.is_flushed.get()
-            && !this.rejection.has_begun()
-            && let Some(rejection) = ListenRejection::by_parser(buf)
-        {
-            this.rejection.begin(&(this.write_rejection)(rejection));
-            this.connection.cannot_parse();
-        }
-        let polled = if this.rejection.has_begun() {
-            this.rejection.poll_write(&mut this.io, buf.len(), cx)
-        } else {
-            Pin::new(&mut this.io).poll_write(cx, buf)
-        };
+        let reject = connection.is_flushed.get().then_some(|how| {
+            connection.cannot_parse();
+            write_rejection(how)
+        });
+        let polled = rejection.poll_write(io, cx, buf, reject);
         this.note(polled)
     }
 

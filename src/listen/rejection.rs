@@ -42,22 +42,22 @@ pub(super) fn render(response: &Response<Bytes>) -> Vec<u8> {
 pub(super) struct Substitute(Option<Vec<u8>>);
 
 impl Substitute {
-    pub(super) fn begin(&mut self, response: &Response<Bytes>) {
-        self.0 = Some(render(response));
-    }
-
-    pub(super) fn has_begun(&self) -> bool {
-        self.0.is_some()
-    }
-
-    /// Writes what is left of it; ready, once, as if `instead_of` bytes were written.
+    /// Writes `buf`, or, where that is one of the parser's responses, that of `reject`.
     pub(super) fn poll_write(
         &mut self,
         io: &mut (impl Write + Unpin),
-        instead_of: usize,
         cx: &mut Context<'_>,
+        buf: &[u8],
+        reject: Option<impl FnOnce(ListenRejection) -> Response<Bytes>>,
     ) -> Poll<io::Result<usize>> {
-        while let Some(rest) = self.0.as_mut().filter(|rest| !rest.is_empty()) {
+        if self.0.is_none()
+            && let Some(reject) = reject
+            && let Some(rejection) = ListenRejection::by_parser(buf)
+        {
+            self.0 = Some(render(&reject(rejection)));
+        }
+        let Some(rest) = &mut self.0 else { return Pin::new(io).poll_write(cx, buf) };
+        while !rest.is_empty() {
             let written = ready!(Pin::new(&mut *io).poll_write(cx, rest))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -65,7 +65,7 @@ impl Substitute {
             rest.drain(..written);
         }
         self.0 = None;
-        Poll::Ready(Ok(instead_of))
+        Poll::Ready(Ok(buf.len()))
     }
 }
 

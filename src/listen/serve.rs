@@ -20,13 +20,16 @@ use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulConnection,
+};
 use std::{
     convert::Infallible,
     error::Error as StdError,
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
-    task::{Context, Poll},
+    task::Poll,
     time::Duration,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -104,13 +107,7 @@ where
             builder.max_headers(self.limits.headers_max);
         }
         let mut served = pin!(builder.serve_connection(io, service));
-        drive(connection, |cx, close| {
-            if close {
-                served.as_mut().graceful_shutdown();
-            }
-            served.as_mut().poll(cx).map(drop)
-        })
-        .await;
+        drive(connection, served.as_mut()).await;
     }
 
     async fn serve_http2<T>(self: &Rc<Self>, io: T, connection: &Rc<Connection>)
@@ -138,13 +135,7 @@ where
                 .keep_alive_timeout(Duration::from_secs(20))
                 .serve_connection(io, service)
         );
-        drive(connection, |cx, close| {
-            if close {
-                served.as_mut().graceful_shutdown();
-            }
-            served.as_mut().poll(cx).map(drop)
-        })
-        .await;
+        drive(connection, served.as_mut()).await;
     }
 
     async fn call(
@@ -179,16 +170,18 @@ async fn unless_closed<F: Future>(connection: &Connection, future: F) -> Option<
 }
 
 /// Polls a connection until it ends, or is to end at once.
-async fn drive(connection: &Connection, mut poll: impl FnMut(&mut Context<'_>, bool) -> Poll<()>) {
+async fn drive(connection: &Connection, mut served: Pin<&mut impl GracefulConnection>) {
     let mut is_closing = false;
     std::future::poll_fn(|cx| {
         let close = connection.close.get();
         if close == Close::Now {
             return Poll::Ready(());
         }
-        let begins_to_close = close == Close::Gracefully && !is_closing;
-        is_closing |= begins_to_close;
-        let polled = poll(cx, begins_to_close);
+        if close == Close::Gracefully && !is_closing {
+            is_closing = true;
+            served.as_mut().graceful_shutdown();
+        }
+        let polled = served.as_mut().poll(cx).map(drop);
         connection.poll_discard(cx);
         connection.unread.register(cx.waker());
         polled
