@@ -73,7 +73,7 @@ table! {
     BadRequest "bad_request" BAD_REQUEST Caller "http_request_error"
         "The request is malformed.";
     CallerRejected "caller_rejected" FORBIDDEN Caller "http_request_denied"
-        "The Host or ErrorOrigin of this request is not accepted (guard.allowed_hosts, \
+        "The Host or Origin of this request is not accepted (guard.allowed_hosts, \
          guard.allowed_origins).";
     NotFound "not_found" NOT_FOUND Proxy "http_request_denied"
         "adsproxy serves no OAuth endpoint here: it authenticates to Amazon by itself, and needs no \

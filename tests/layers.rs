@@ -203,7 +203,6 @@ const FUNCTION_LINES_MAX: usize = 70;
 const LONG: &[&str] = &[
     "app.rs",
     "forward/body.rs",
-    "proxy/mod.rs",
     "store/backend/files/mod.rs",
     "token/mod.rs",
     "token/refresh.rs",

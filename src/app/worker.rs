@@ -8,6 +8,7 @@ use crate::{
     },
     log::AccessLog,
     metrics::Metrics,
+    problem::Code,
     proxy::{DataPlane, Error, Worker},
 };
 use std::{
@@ -96,7 +97,7 @@ impl WorkerThread {
 pub(super) fn as_error(rejection: ListenRejection) -> Error {
     match rejection {
         ListenRejection::Malformed => Error::BadRequest("The request is not well-formed HTTP/1.1."),
-        ListenRejection::HeadersTooLarge => Error::HeadersTooLarge,
+        ListenRejection::HeadersTooLarge => Error::Rejected(Code::HeadersTooLarge),
         ListenRejection::Connections => Error::Overloaded(
             "The proxy has as many connections as it may (limits.connections_max). Try again later.",
         ),

@@ -3,7 +3,7 @@
 use crate::{
     forward::{self, body::BodyError, connect::ConnectError},
     inbound::guard::GuardRejection,
-    problem::{Code, ErrorOrigin, Problem},
+    problem::{Code, Problem},
     token,
 };
 use http::StatusCode;
@@ -11,12 +11,9 @@ use std::time::Duration;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the request names no account")]
-    AccountRequired,
-    #[error("the request names different accounts")]
-    AccountConflict,
-    #[error("the account is not known")]
-    UnknownAccount,
+    /// The text of the code says it all.
+    #[error("{}", .0.row().code)]
+    Rejected(Code),
     #[error("{0}")]
     BadRequest(&'static str),
     /// The end of the body, and so the next request, can be found in more than one way.
@@ -24,20 +21,11 @@ pub enum Error {
     AmbiguousFraming,
     #[error("the method is not one of {METHODS}")]
     MethodRejected,
-    /// The path is one that MCP clients look for on their own.
-    #[error("the path is reserved")]
-    ReservedPath,
-    /// With the Host or ErrorOrigin that is not accepted, where it can be shown.
+    /// With a text that shows the Host or Origin that is not accepted, where it can be shown.
     #[error("the guard rejects the request")]
     Guard(#[source] GuardRejection, Option<Box<str>>),
     #[error("{0}")]
     Overloaded(&'static str),
-    #[error("the server is stopping")]
-    Draining,
-    #[error("the request body is larger than allowed")]
-    BodyTooLarge,
-    #[error("the request header is larger than allowed")]
-    HeadersTooLarge,
     #[error("no token")]
     Token(#[from] token::Error),
     #[error("no response from the upstream")]
@@ -47,56 +35,49 @@ pub enum Error {
 /// The methods that are forwarded, as `Allow` lists them.
 pub const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
+impl From<BodyError> for Error {
+    fn from(error: BodyError) -> Self {
+        Self::Forward(error.into())
+    }
+}
+
 impl Error {
     pub fn code(&self) -> Code {
-        use ConnectError as Connect;
-        use forward::Error as Forward;
+        self.describe().0
+    }
+
+    /// The text for the caller: fixed but for a rejected Host or Origin, so that no secret is in it.
+    pub fn public_text(&self) -> &str {
+        let (code, text) = self.describe();
+        text.unwrap_or(code.row().text)
+    }
+
+    /// Its code, and its text where the code's own is not enough.
+    fn describe(&self) -> (Code, Option<&str>) {
         match self {
-            Self::AccountRequired => Code::AccountRequired,
-            Self::AccountConflict => Code::AccountConflict,
-            Self::UnknownAccount => Code::UnknownAccount,
-            Self::ReservedPath => Code::NotFound,
-            Self::BadRequest(_) | Self::AmbiguousFraming | Self::MethodRejected => Code::BadRequest,
-            Self::Guard(rejection, _) => match rejection {
-                GuardRejection::ForeignHost
-                | GuardRejection::ForeignOrigin
-                | GuardRejection::SessionKey => Code::CallerRejected,
-                GuardRejection::MissingHost
-                | GuardRejection::DuplicateHost
-                | GuardRejection::MalformedHost => Code::BadRequest,
-            },
-            Self::Overloaded(_) => Code::Overloaded,
-            Self::Draining => Code::Draining,
-            Self::BodyTooLarge => Code::BodyTooLarge,
-            Self::HeadersTooLarge => Code::HeadersTooLarge,
-            Self::Token(error) => match error {
-                token::Error::NotConnected | token::Error::ReauthorizationRequired => {
-                    Code::ReauthorizationRequired
-                }
-                token::Error::ApplicationRejected { .. } => Code::ApplicationRejected,
-                token::Error::Unavailable { .. } => Code::TokenUnavailable,
-                token::Error::TooManyWaiters => Code::Overloaded,
-            },
-            Self::Forward(error) => match error {
-                Forward::Busy => Code::Overloaded,
-                Forward::Body(BodyError::TooLarge) => Code::BodyTooLarge,
-                Forward::Body(BodyError::Incomplete | BodyError::TooSlow) => Code::BadRequest,
-                Forward::Timeout | Forward::Connect(Connect::Timeout) => Code::UpstreamTimeout,
-                Forward::Connect(
-                    Connect::Connect(_)
-                    | Connect::Egress(_)
-                    | Connect::Tls(_)
-                    | Connect::ServerName(_)
-                    | Connect::Http(_)
-                    | Connect::ShuttingDown,
-                )
-                | Forward::Broken(_)
-                | Forward::Malformed(_)
-                | Forward::NotReplayable
-                | Forward::Body(BodyError::Superseded | BodyError::Capture) => {
-                    Code::UpstreamUnreachable
-                }
-            },
+            Self::Rejected(code) => (*code, None),
+            Self::BadRequest(text) => (Code::BadRequest, Some(text)),
+            Self::AmbiguousFraming => (
+                Code::BadRequest,
+                Some(
+                    "The length of the request body must be announced in one way, by \
+                     Content-Length or by Transfer-Encoding: chunked.",
+                ),
+            ),
+            Self::MethodRejected => (
+                Code::BadRequest,
+                Some(
+                    "The method is not forwarded. Use GET, HEAD, POST, PUT, PATCH, DELETE or \
+                     OPTIONS, in capital letters.",
+                ),
+            ),
+            Self::Guard(rejection, shown) => {
+                let (code, text) = describe_guard(*rejection);
+                (code, shown.as_deref().or(text))
+            }
+            Self::Overloaded(text) => (Code::Overloaded, Some(text)),
+            Self::Token(error) => describe_token(error),
+            Self::Forward(error) => describe_forward(error),
         }
     }
 
@@ -105,10 +86,6 @@ impl Error {
             Self::MethodRejected => StatusCode::METHOD_NOT_ALLOWED,
             _ => self.code().row().status,
         }
-    }
-
-    pub fn origin(&self) -> ErrorOrigin {
-        self.code().row().origin
     }
 
     /// When to try again, in whole seconds and at least one; only for what may pass.
@@ -124,57 +101,76 @@ impl Error {
         Some((after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1))
     }
 
-    /// The text for the caller: fixed but for a rejected Host or ErrorOrigin, so that no secret is in it.
-    pub fn public_text(&self) -> &str {
-        let text = match self {
-            Self::BadRequest(text) | Self::Overloaded(text) => Some(*text),
-            Self::Guard(_, Some(text)) => Some(&**text),
-            Self::Guard(rejection, None) => match rejection {
-                GuardRejection::MissingHost => Some("The Host header is missing."),
-                GuardRejection::DuplicateHost => Some("The Host header was sent twice."),
-                GuardRejection::MalformedHost => Some("The Host header is malformed."),
-                GuardRejection::SessionKey => Some(
-                    "This listener is private to one command: use the base URL that it was given.",
-                ),
-                GuardRejection::ForeignHost | GuardRejection::ForeignOrigin => None,
-            },
-            Self::AmbiguousFraming => Some(
-                "The length of the request body must be announced in one way, by Content-Length \
-                 or by Transfer-Encoding: chunked.",
-            ),
-            Self::MethodRejected => Some(
-                "The method is not forwarded. Use GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS, \
-                 in capital letters.",
-            ),
-            Self::Token(token::Error::TooManyWaiters) => Some(
-                "As many requests as may wait for the account's token (token.waiters_max). \
-                 Try again later.",
-            ),
-            Self::Token(error) => error.advice(),
-            Self::Forward(forward::Error::Busy) => Some(
-                "No connection to Amazon came free in time (upstream.connections_max). \
-                 Try again later.",
-            ),
-            Self::Forward(forward::Error::Malformed(_)) => {
-                Some("The response of the Amazon Ads API is malformed.")
-            }
-            Self::Forward(forward::Error::Body(BodyError::Incomplete)) => {
-                Some("The request body ended before its announced length.")
-            }
-            Self::Forward(forward::Error::Body(BodyError::TooSlow)) => {
-                Some("The request body came too slowly (limits.body_min_bytes_per_sec).")
-            }
-            _ => None,
-        };
-        text.unwrap_or(self.code().row().text)
-    }
-
     pub fn problem(&self) -> Problem<'_> {
         Problem {
             status: self.status(),
             detail: self.public_text(),
             retry_after_secs: self.retry_after(),
             ..self.code().problem()
+        }
+    }
+}
+
+type Described = (Code, Option<&'static str>);
+
+fn describe_guard(rejection: GuardRejection) -> Described {
+    match rejection {
+        GuardRejection::ForeignHost | GuardRejection::ForeignOrigin => (Code::CallerRejected, None),
+        GuardRejection::SessionKey => (
+            Code::CallerRejected,
+            Some("This listener is private to one command: use the base URL that it was given."),
+        ),
+        GuardRejection::MissingHost => (Code::BadRequest, Some("The Host header is missing.")),
+        GuardRejection::DuplicateHost => {
+            (Code::BadRequest, Some("The Host header was sent twice."))
+        }
+        GuardRejection::MalformedHost => (Code::BadRequest, Some("The Host header is malformed.")),
+    }
+}
+
+fn describe_token(error: &token::Error) -> Described {
+    let code = match error {
+        token::Error::NotConnected | token::Error::ReauthorizationRequired => {
+            Code::ReauthorizationRequired
+        }
+        token::Error::ApplicationRejected { .. } => Code::ApplicationRejected,
+        token::Error::Unavailable { .. } => Code::TokenUnavailable,
+        token::Error::TooManyWaiters => {
+            let text = "As many requests as may wait for the account's token (token.waiters_max). \
+                        Try again later.";
+            return (Code::Overloaded, Some(text));
+        }
+    };
+    (code, error.advice())
+}
+
+fn describe_forward(error: &forward::Error) -> Described {
+    use forward::Error as Forward;
+    match error {
+        Forward::Busy => (
+            Code::Overloaded,
+            Some(
+                "No connection to Amazon came free in time (upstream.connections_max). \
+                 Try again later.",
+            ),
+        ),
+        Forward::Body(BodyError::TooLarge) => (Code::BodyTooLarge, None),
+        Forward::Body(BodyError::Incomplete) => {
+            (Code::BadRequest, Some("The request body ended before its announced length."))
+        }
+        Forward::Body(BodyError::TooSlow) => (
+            Code::BadRequest,
+            Some("The request body came too slowly (limits.body_min_bytes_per_sec)."),
+        ),
+        Forward::Timeout | Forward::Connect(ConnectError::Timeout) => (Code::UpstreamTimeout, None),
+        Forward::Malformed(_) => {
+            (Code::UpstreamUnreachable, Some("The response of the Amazon Ads API is malformed."))
+        }
+        Forward::Connect(_)
+        | Forward::Broken(_)
+        | Forward::NotReplayable
+        | Forward::Body(BodyError::Superseded | BodyError::Capture) => {
+            (Code::UpstreamUnreachable, None)
         }
     }
 }
@@ -190,8 +186,8 @@ mod tests {
         use forward::Error as Forward;
         let after = Duration::from_millis(1500);
         vec![
-            (Error::AccountRequired, "account_required", 400),
-            (Error::AccountConflict, "account_conflict", 400),
+            (Error::Rejected(Code::AccountRequired), "account_required", 400),
+            (Error::Rejected(Code::AccountConflict), "account_conflict", 400),
             (Error::BadRequest("x"), "bad_request", 400),
             (Error::AmbiguousFraming, "bad_request", 400),
             (Error::MethodRejected, "bad_request", 405),
@@ -199,8 +195,8 @@ mod tests {
             (Error::Guard(GuardRejection::ForeignHost, None), "caller_rejected", 403),
             (Error::Guard(GuardRejection::ForeignOrigin, None), "caller_rejected", 403),
             (Error::Guard(GuardRejection::SessionKey, None), "caller_rejected", 403),
-            (Error::UnknownAccount, "unknown_account", 404),
-            (Error::ReservedPath, "not_found", 404),
+            (Error::Rejected(Code::UnknownAccount), "unknown_account", 404),
+            (Error::Rejected(Code::NotFound), "not_found", 404),
             (
                 Error::Forward(Forward::Malformed(forward::Malformed::SwitchingProtocols)),
                 "upstream_unreachable",
@@ -225,15 +221,15 @@ mod tests {
             ),
             (Error::Token(token::Error::TooManyWaiters), "overloaded", 503),
             (Error::Overloaded("x"), "overloaded", 503),
-            (Error::Draining, "draining", 503),
+            (Error::Rejected(Code::Draining), "draining", 503),
             (Error::Forward(Forward::Busy), "overloaded", 503),
             (Error::Forward(Forward::Timeout), "upstream_timeout", 504),
             (Error::Forward(Forward::NotReplayable), "upstream_unreachable", 502),
             (Error::Forward(Forward::Connect(ConnectError::Timeout)), "upstream_timeout", 504),
             (Error::Forward(Forward::Body(BodyError::TooLarge)), "body_too_large", 413),
             (Error::Forward(Forward::Body(BodyError::Incomplete)), "bad_request", 400),
-            (Error::BodyTooLarge, "body_too_large", 413),
-            (Error::HeadersTooLarge, "headers_too_large", 431),
+            (Error::Rejected(Code::BodyTooLarge), "body_too_large", 413),
+            (Error::Rejected(Code::HeadersTooLarge), "headers_too_large", 431),
         ]
     }
 
@@ -263,6 +259,6 @@ mod tests {
             retry_after: Duration::from_millis(1500),
         });
         assert_eq!(error.retry_after(), Some(2));
-        assert_eq!(Error::AccountRequired.retry_after(), None);
+        assert_eq!(Error::Rejected(Code::AccountRequired).retry_after(), None);
     }
 }

@@ -35,8 +35,7 @@ use crate::{
     },
     log::AccessLog,
     metrics::{Limit, ReplayOutcome, Upstream401, WorkerMetrics},
-    problem::ErrorOrigin,
-    provider::ads::Service,
+    problem::{Code, ErrorOrigin},
     sync::{Directory, Table},
     token::{self, Cause, TokenManager},
 };
@@ -47,7 +46,7 @@ pub use error::Error;
 use exchange::Exchange;
 use http::{HeaderValue, Request, Response, StatusCode, Version, request::Parts};
 use hyper::body::Body;
-use respond::{ExchangeBody, ReplyBody};
+use respond::{ExchangeBody, ReplyBody, unauthorized};
 use select::Selection;
 use std::{
     cell::{Cell, RefCell},
@@ -187,7 +186,7 @@ impl Worker {
         exchange.capture = Some(capture.clone());
         let is_http1 = head.version < Version::HTTP_2;
         if !is_http1 || fields.expect.first().is_none() {
-            capture.gather(is_http1).await.map_err(forward::Error::Body)?;
+            capture.gather(is_http1).await?;
         }
         let mut refresh_error = None;
         loop {
@@ -200,7 +199,7 @@ impl Worker {
             let class = classify_401(response.headers(), &response.body().peeked);
             self.metrics.upstream_401(class);
             if class == Upstream401::Permission {
-                return Ok(unauthorized(response, &selection, &mut exchange.error));
+                return Ok(unauthorized(response, selection.service, exchange));
             }
             if !self.can_replay(&capture, exchange.replays).await {
                 // Too late for this request, in time for the next.
@@ -209,7 +208,7 @@ impl Worker {
                 return match refresh_error {
                     // No better token could be had: that is the cause, not the 401.
                     Some(error) => Err(Error::Token(error)),
-                    None => Ok(unauthorized(response, &selection, &mut exchange.error)),
+                    None => Ok(unauthorized(response, selection.service, exchange)),
                 };
             }
             drop(response);
@@ -239,7 +238,7 @@ impl Worker {
         if fields.bytes + target > limits.header_max_bytes
             || head.headers.len() > limits.headers_max
         {
-            return Err(Error::HeadersTooLarge);
+            return Err(Error::Rejected(Code::HeadersTooLarge));
         }
         if self.in_flight.get() > self.in_flight_max {
             self.metrics.limit(Limit::InFlight);
@@ -250,13 +249,13 @@ impl Worker {
         }
         if body.is_some_and(|body| self.captures.limits.is_too_large(body.size_hint().lower())) {
             self.metrics.limit(Limit::Body);
-            return Err(Error::BodyTooLarge);
+            return Err(Error::Rejected(Code::BodyTooLarge));
         }
         if self.shared.draining.load(Ordering::Relaxed) {
-            return Err(Error::Draining);
+            return Err(Error::Rejected(Code::Draining));
         }
         if select::is_reserved(&head.uri) {
-            return Err(Error::ReservedPath);
+            return Err(Error::Rejected(Code::NotFound));
         }
         Ok(())
     }
@@ -279,17 +278,6 @@ impl Worker {
     fn select(&self, head: &Parts, fields: &Fields<'_>) -> Result<Selection, Error> {
         let default = self.shared.config.proxy.default_account.as_ref();
         select::select(&head.uri, &head.headers, fields, self.table.borrow_mut().load(), default)
-    }
-
-    async fn token_endpoint(
-        &self,
-        head: &Parts,
-        fields: &Fields<'_>,
-        body: &mut Option<CallerBody>,
-    ) -> Result<Response<ReplyBody>, Error> {
-        let default = self.shared.config.proxy.default_account.as_ref();
-        let table = self.shared.directory.snapshot();
-        shim::respond(head, fields, body, &table, default, &self.deadlines).await
     }
 
     /// Sends one attempt. The start of an error response is read before it goes on, so that a 401
@@ -350,7 +338,7 @@ impl Worker {
     /// access line has the code of every error already.
     fn report(&self, error: &Error, request_id: &HeaderValue) {
         let limit = match error {
-            Error::HeadersTooLarge => Some(Limit::Headers),
+            Error::Rejected(Code::HeadersTooLarge) => Some(Limit::Headers),
             Error::Token(token::Error::TooManyWaiters) => Some(Limit::Waiters),
             Error::Forward(forward::Error::Connect(ConnectError::Timeout)) => {
                 Some(Limit::ConnectTimeout)
@@ -363,7 +351,7 @@ impl Worker {
         }
         let request_id = request_id.to_str().unwrap_or_default();
         let code = error.code().row().code;
-        match error.origin() {
+        match error.code().row().origin {
             ErrorOrigin::Upstream => {
                 tracing::warn!(request_id, code, error = %chain(error), "request failed");
             }
@@ -378,20 +366,6 @@ impl Worker {
         self.request_ids.set(number.wrapping_add(1));
         request_id::fresh(number)
     }
-}
-
-/// A 401 that is Amazon's final response.
-fn unauthorized(
-    response: Response<UpstreamBody>,
-    selection: &Selection,
-    error: &mut Option<&'static str>,
-) -> Response<ReplyBody> {
-    let mut response = response.map(ReplyBody::Amazon);
-    if selection.service == Service::Mcp {
-        respond::mark_unauthorized(&mut response);
-        *error = Some(respond::UNAUTHORIZED);
-    }
-    response
 }
 
 fn attempt<'a>(

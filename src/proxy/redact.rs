@@ -11,6 +11,7 @@ use http::{
     HeaderValue, Response,
     header::{CONTENT_ENCODING, CONTENT_LENGTH},
 };
+use std::borrow::Cow;
 
 const MASK: &[u8] = b"[redacted]";
 /// The least length of a part of a token that is taken for it, bytes.
@@ -21,11 +22,6 @@ const PART_MIN_BYTES: usize = 16;
 pub fn redact(response: &mut Response<UpstreamBody>, authorization: &HeaderValue) -> bool {
     let secret = authorization.as_bytes();
     let token = secret.strip_prefix(b"Bearer ").unwrap_or(secret);
-    let in_fields = redact_fields(response, token);
-    redact_body(response, token) || in_fields
-}
-
-fn redact_fields(response: &mut Response<UpstreamBody>, token: &[u8]) -> bool {
     let mut found = false;
     for value in response.headers_mut().values_mut() {
         if let Some(clean) = mask(value.as_bytes(), token)
@@ -35,30 +31,28 @@ fn redact_fields(response: &mut Response<UpstreamBody>, token: &[u8]) -> bool {
             found = true;
         }
     }
-    found
+    redact_body(response, token).is_some() || found
 }
 
-fn redact_body(response: &mut Response<UpstreamBody>, token: &[u8]) -> bool {
+fn redact_body(response: &mut Response<UpstreamBody>, token: &[u8]) -> Option<()> {
     let body = response.body();
     if body.peeked.len() > PEEK_MAX_BYTES {
-        return false;
+        return None;
     }
-    if !body.is_peeked_whole() {
+    let clean = if body.is_peeked_whole() {
+        let clean = mask(&decoded(response.headers(), &body.peeked)?, token)?;
+        let headers = response.headers_mut();
+        headers.remove(CONTENT_ENCODING);
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(clean.len()));
+        clean
+    } else if response.headers().contains_key(CONTENT_ENCODING) {
+        return None;
+    } else {
         // Cut off, or slow: what came goes on, and its announced length with it.
-        if response.headers().contains_key(CONTENT_ENCODING) {
-            return false;
-        }
-        let Some(clean) = blanked(&body.peeked, token) else { return false };
-        response.body_mut().peeked = clean.into();
-        return true;
-    }
-    let text = decoded(response.headers(), &body.peeked);
-    let Some(clean) = text.and_then(|text| mask(&text, token)) else { return false };
-    let headers = response.headers_mut();
-    headers.remove(CONTENT_ENCODING);
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(clean.len()));
+        blanked(&body.peeked, token)?
+    };
     response.body_mut().peeked = clean.into();
-    true
+    Some(())
 }
 
 /// `text` with `token` masked; none if it is not in there.
@@ -66,20 +60,25 @@ fn redact_body(response: &mut Response<UpstreamBody>, token: &[u8]) -> bool {
 /// An escape (`%7C`, `\u007c`, `&#124;`) changes only separators, so that the long parts between
 /// them are looked for as well.
 fn mask(text: &[u8], token: &[u8]) -> Option<Vec<u8>> {
-    let mut clean: Option<Vec<u8>> = None;
+    let mut clean = Cow::Borrowed(text);
     for needle in needles(token) {
-        if let Some(replaced) = replaced(clean.as_deref().unwrap_or(text), needle) {
-            clean = Some(replaced);
+        let mut from = 0;
+        while let Some(at) = find(&clean[from..], needle) {
+            clean.to_mut().splice(from + at..from + at + needle.len(), MASK.iter().copied());
+            from += at + MASK.len();
         }
     }
-    clean
+    match clean {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(clean) => Some(clean),
+    }
 }
 
 /// As `mask`, without a change of the length. A token that the end cuts off is masked as well.
 fn blanked(text: &[u8], token: &[u8]) -> Option<Vec<u8>> {
     let mut clean = text.to_vec();
     for needle in needles(token) {
-        while let Some(at) = clean.windows(needle.len()).position(|window| window == needle) {
+        while let Some(at) = find(&clean, needle) {
             clean[at..at + needle.len()].fill(b'*');
         }
         let cut = (PART_MIN_BYTES..needle.len()).rev();
@@ -91,28 +90,15 @@ fn blanked(text: &[u8], token: &[u8]) -> Option<Vec<u8>> {
     (clean != text).then_some(clean)
 }
 
+fn find(text: &[u8], needle: &[u8]) -> Option<usize> {
+    text.windows(needle.len()).position(|window| window == needle)
+}
+
 /// The token, and its long parts.
 fn needles(token: &[u8]) -> impl Iterator<Item = &[u8]> {
     let parts = token.split(|b| !(b.is_ascii_alphanumeric() || b"-_.~".contains(b)));
     let parts = parts.filter(|part| part.len() >= PART_MIN_BYTES);
     (!token.is_empty()).then_some(token).into_iter().chain(parts)
-}
-
-fn replaced(text: &[u8], needle: &[u8]) -> Option<Vec<u8>> {
-    let find = |text: &[u8]| text.windows(needle.len()).position(|window| window == needle);
-    let mut at = find(text)?;
-    let (mut out, mut rest) = (Vec::with_capacity(text.len()), text);
-    loop {
-        out.extend_from_slice(&rest[..at]);
-        out.extend_from_slice(MASK);
-        rest = &rest[at + needle.len()..];
-        match find(rest) {
-            Some(next) => at = next,
-            None => break,
-        }
-    }
-    out.extend_from_slice(rest);
-    Some(out)
 }
 
 #[cfg(test)]

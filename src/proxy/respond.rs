@@ -8,11 +8,12 @@ use super::{
 use crate::{
     inbound::request_id::REQUEST_ID,
     problem::{ERROR, PROXY_STATUS},
+    provider::ads::Service,
 };
 use bytes::Bytes;
 use http::{
     HeaderValue, Response, StatusCode, Version,
-    header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, WWW_AUTHENTICATE},
+    header::{ALLOW, CONNECTION, WWW_AUTHENTICATE},
 };
 use http_body::{Body, Frame, SizeHint};
 use std::{
@@ -22,7 +23,7 @@ use std::{
 };
 
 /// The code that marks a 401 of Amazon's which goes on as a 403.
-pub const UNAUTHORIZED: &str = "upstream_unauthorized";
+const UNAUTHORIZED: &str = "upstream_unauthorized";
 
 #[derive(Debug)]
 pub enum ReplyBody {
@@ -30,23 +31,23 @@ pub enum ReplyBody {
     Amazon(UpstreamBody),
 }
 
-/// Marks a 401 of Amazon's on `/mcp` that no new token can fix. It goes on as a 403 with its body,
-/// because MCP clients begin a login at a 401 and never come back.
-pub fn mark_unauthorized(response: &mut Response<ReplyBody>) {
-    *response.status_mut() = StatusCode::FORBIDDEN;
-    let headers = response.headers_mut();
-    headers.remove(WWW_AUTHENTICATE);
-    headers.insert(ERROR.clone(), HeaderValue::from_static(UNAUTHORIZED));
-    let status = "adsproxy; error=http_request_denied; received-status=401";
-    headers.insert(PROXY_STATUS.clone(), HeaderValue::from_static(status));
-}
-
-pub fn token_endpoint(status: StatusCode, body: Bytes) -> Response<ReplyBody> {
-    let mut response = Response::new(ReplyBody::Ours(body));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json;charset=UTF-8"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+/// A 401 that is Amazon's final response. On `/mcp` it goes on as a marked 403 with its body, because
+/// MCP clients begin a login at a 401 and never come back.
+pub fn unauthorized(
+    response: Response<UpstreamBody>,
+    service: Service,
+    exchange: &mut Exchange,
+) -> Response<ReplyBody> {
+    let mut response = response.map(ReplyBody::Amazon);
+    if service == Service::Mcp {
+        exchange.error = Some(UNAUTHORIZED);
+        *response.status_mut() = StatusCode::FORBIDDEN;
+        let headers = response.headers_mut();
+        headers.remove(WWW_AUTHENTICATE);
+        headers.insert(ERROR.clone(), HeaderValue::from_static(UNAUTHORIZED));
+        let status = "adsproxy; error=http_request_denied; received-status=401";
+        headers.insert(PROXY_STATUS.clone(), HeaderValue::from_static(status));
+    }
     response
 }
 

@@ -8,12 +8,11 @@ use crate::{
     forward::headers::has_too_many_connection_names,
     id::{AccountId, Region, placeholder_alias},
     inbound::fields::{Field, Fields, bearer_text},
+    problem::Code,
     provider::ads::{Service, service},
     sync::{Account, Table},
 };
-use http::{
-    HeaderMap, HeaderValue, Method, Uri, header::AUTHORIZATION, request::Parts, uri::PathAndQuery,
-};
+use http::{HeaderMap, Method, Uri, header::AUTHORIZATION, request::Parts, uri::PathAndQuery};
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -43,8 +42,10 @@ struct Prefix<'a> {
 /// Rejects what no honest client sends: targets that are not in origin form, methods that would
 /// make a tunnel or an echo, bodies framed twice.
 pub fn validate(head: &Parts, fields: &Fields<'_>) -> Result<(), Error> {
-    if !is_forwarded(&head.method) {
-        return Err(Error::MethodRejected);
+    match head.method {
+        Method::GET | Method::POST | Method::PUT | Method::PATCH => {}
+        Method::DELETE | Method::HEAD | Method::OPTIONS => {}
+        _ => return Err(Error::MethodRejected),
     }
     let uri = &head.uri;
     let http2 = head.version >= http::Version::HTTP_2;
@@ -69,19 +70,6 @@ pub fn validate(head: &Parts, fields: &Fields<'_>) -> Result<(), Error> {
         }
         _ => Err(Error::AmbiguousFraming),
     }
-}
-
-fn is_forwarded(method: &Method) -> bool {
-    [
-        Method::GET,
-        Method::POST,
-        Method::PUT,
-        Method::PATCH,
-        Method::DELETE,
-        Method::HEAD,
-        Method::OPTIONS,
-    ]
-    .contains(method)
 }
 
 fn has_many_connection_names(head: &Parts, fields: &Fields<'_>) -> bool {
@@ -121,7 +109,7 @@ pub fn select(
     let prefix = Prefix::of(uri)?;
     let known = |alias: &str| table.contains_key(alias);
     let alias = choose(headers, fields, prefix.as_ref(), known, default)?;
-    let account = table.get(alias).ok_or(Error::UnknownAccount)?.clone();
+    let account = table.get(alias).ok_or(Error::Rejected(Code::UnknownAccount))?.clone();
     let in_path = prefix.as_ref().and_then(|prefix| prefix.region);
     let region = header_region(fields)?.or(in_path).unwrap_or(account.region);
     let target = match &prefix {
@@ -142,14 +130,14 @@ fn choose<'a>(
     default: Option<&'a AccountId>,
 ) -> Result<&'a str, Error> {
     let mut chosen = header_alias(fields)?;
-    let bearers = bearers(headers, fields).filter_map(placeholder).filter(|alias| known(alias));
+    let bearers = placeholders(headers, fields).filter(|alias| known(alias));
     for alias in prefix.map(|prefix| prefix.alias).into_iter().chain(bearers) {
         if chosen.is_some_and(|other| other != alias) {
-            return Err(Error::AccountConflict);
+            return Err(Error::Rejected(Code::AccountConflict));
         }
         chosen = Some(alias);
     }
-    chosen.or(default.map(AccountId::as_str)).ok_or(Error::AccountRequired)
+    chosen.or(default.map(AccountId::as_str)).ok_or(Error::Rejected(Code::AccountRequired))
 }
 
 /// The alias named by the path prefix alone, for the LWA shim.
@@ -174,21 +162,11 @@ fn header_region(fields: &Fields<'_>) -> Result<Option<Region>, Error> {
     region.map(Some).ok_or_else(rejection)
 }
 
-/// All `Authorization` lines; more than one is rare enough to be looked up.
-fn bearers<'a>(
-    headers: &'a HeaderMap,
-    fields: &Fields<'a>,
-) -> impl Iterator<Item = &'a HeaderValue> {
-    let (one, many) = match fields.authorization {
-        Field::Absent => (None, None),
-        Field::One(value) => (Some(value), None),
-        Field::Many(_) => (None, Some(headers.get_all(AUTHORIZATION))),
-    };
-    one.into_iter().chain(many.into_iter().flatten())
-}
-
-fn placeholder(value: &HeaderValue) -> Option<&str> {
-    placeholder_alias(bearer_text(value)?, "Atza")
+/// The aliases in all `Authorization` lines; most requests have none.
+fn placeholders<'a>(headers: &'a HeaderMap, fields: &Fields<'a>) -> impl Iterator<Item = &'a str> {
+    let lines = fields.authorization.first().map(|_| headers.get_all(AUTHORIZATION));
+    let values = lines.into_iter().flatten();
+    values.filter_map(|value| placeholder_alias(bearer_text(value)?, "Atza"))
 }
 
 impl<'a> Prefix<'a> {

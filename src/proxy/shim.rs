@@ -4,23 +4,28 @@
 //! selects the account.
 
 use super::{
+    Worker,
     error::Error,
-    respond::{ReplyBody, token_endpoint},
+    respond::ReplyBody,
     select::{header_alias, prefix_alias},
 };
 use crate::{
     caller_body::CallerBody,
-    deadline::Deadlines,
     forward::body::BodyError,
     id::{AccountId, placeholder_alias},
     inbound::fields::Fields,
+    problem::Code,
     sync::Table,
 };
-use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
+use http::{
+    HeaderMap, HeaderValue, Method, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE},
+    request::Parts,
+};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Deserialize;
 use serde_json::{Value, json};
-use std::{rc::Rc, time::Duration};
+use std::time::Duration;
 
 const PATH: &str = "/auth/o2/token";
 /// The largest form that is read, bytes.
@@ -37,38 +42,39 @@ pub fn is_token_request(head: &Parts) -> bool {
     prefix.is_empty() || prefix.strip_prefix("/a/").is_some_and(|name| !name.contains('/'))
 }
 
-pub async fn respond(
-    head: &Parts,
-    fields: &Fields<'_>,
-    body: &mut Option<CallerBody>,
-    table: &Table,
-    default: Option<&AccountId>,
-    deadlines: &Rc<Deadlines>,
-) -> Result<Response<ReplyBody>, Error> {
-    // Borrowed, so that the rest of a form that is too long can be read to its end elsewhere.
-    let Some(body) = body else { return Err(body_error(BodyError::Incomplete)) };
-    let collect = Limited::new(body, FORM_MAX_BYTES).collect();
-    let collected = deadlines.within(FORM_TIMEOUT, collect).await;
-    let form = match collected {
-        Some(Ok(form)) => form.to_bytes(),
-        Some(Err(error)) if error.is::<LengthLimitError>() => return Err(Error::BodyTooLarge),
-        Some(Err(_)) => return Err(body_error(BodyError::Incomplete)),
-        None => return Err(body_error(BodyError::TooSlow)),
-    };
-    let in_path = prefix_alias(&head.uri)?;
-    let in_header = header_alias(fields)?;
-    if let (Some(path), Some(header)) = (in_path, in_header)
-        && path != header
-    {
-        return Err(Error::AccountConflict);
+impl Worker {
+    pub(super) async fn token_endpoint(
+        &self,
+        head: &Parts,
+        fields: &Fields<'_>,
+        body: &mut Option<CallerBody>,
+    ) -> Result<Response<ReplyBody>, Error> {
+        // Borrowed, so that the rest of a form that is too long can be read to its end elsewhere.
+        let Some(body) = body else { return Err(BodyError::Incomplete.into()) };
+        let collect = Limited::new(body, FORM_MAX_BYTES).collect();
+        let form = match self.deadlines.within(FORM_TIMEOUT, collect).await {
+            Some(Ok(form)) => TokenForm::read(&head.headers, &form.to_bytes()),
+            Some(Err(error)) if error.is::<LengthLimitError>() => {
+                return Err(Error::Rejected(Code::BodyTooLarge));
+            }
+            Some(Err(_)) => return Err(BodyError::Incomplete.into()),
+            None => return Err(BodyError::TooSlow.into()),
+        };
+        let in_path = prefix_alias(&head.uri)?;
+        let in_header = header_alias(fields)?;
+        if in_path.zip(in_header).is_some_and(|(path, header)| path != header) {
+            return Err(Error::Rejected(Code::AccountConflict));
+        }
+        let table = self.shared.directory.snapshot();
+        let default = self.shared.config.proxy.default_account.as_ref();
+        let (status, body) = token_response(&form, in_path.or(in_header), &table, default)?;
+        let mut response = Response::new(ReplyBody::Ours(body.to_string().into()));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json;charset=UTF-8"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Ok(response)
     }
-    let form = TokenForm::read(&head.headers, &form);
-    let (status, body) = token_response(&form, in_path.or(in_header), table, default)?;
-    Ok(token_endpoint(status, Bytes::from(body.to_string())))
-}
-
-fn body_error(error: BodyError) -> Error {
-    Error::Forward(crate::forward::Error::Body(error))
 }
 
 fn token_response(
@@ -84,29 +90,23 @@ fn token_response(
     let sent = form.refresh_token.as_deref();
     let in_token = sent.and_then(|token| placeholder_alias(token, "Atzr"));
     // A token that names no known account is no selector: beside a path it may be anything.
-    if let (Some(path), Some(token)) = (in_path, in_token)
-        && path != token
-        && table.contains_key(token)
-    {
-        return Err(Error::AccountConflict);
+    let known = in_token.filter(|alias| table.contains_key(*alias));
+    if in_path.zip(known).is_some_and(|(path, token)| path != token) {
+        return Err(Error::Rejected(Code::AccountConflict));
     }
     let alias = in_path.or(in_token).or(default.map(AccountId::as_str));
-    match alias.filter(|alias| table.contains_key(*alias)) {
-        Some(alias) => Ok((
-            StatusCode::OK,
-            json!({
-                "access_token": format!("Atza|{alias}"),
-                "refresh_token": sent.map_or_else(|| format!("Atzr|{alias}"), str::to_owned),
-                "token_type": "bearer",
-                "expires_in": 3600,
-            }),
-        )),
-        None => Ok(lwa_error(
-            "invalid_grant",
-            "The request has an invalid grant parameter : refresh_token. \
-             User may have revoked or didn't grant the permission.",
-        )),
-    }
+    let Some(alias) = alias.filter(|alias| table.contains_key(*alias)) else {
+        let text = "The request has an invalid grant parameter : refresh_token. \
+                    User may have revoked or didn't grant the permission.";
+        return Ok(lwa_error("invalid_grant", text));
+    };
+    let grant = json!({
+        "access_token": format!("Atza|{alias}"),
+        "refresh_token": sent.map_or_else(|| format!("Atzr|{alias}"), str::to_owned),
+        "token_type": "bearer",
+        "expires_in": 3600,
+    });
+    Ok((StatusCode::OK, grant))
 }
 
 fn lwa_error(error: &str, description: &str) -> (StatusCode, Value) {
@@ -114,7 +114,7 @@ fn lwa_error(error: &str, description: &str) -> (StatusCode, Value) {
 }
 
 /// What of a token request matters here. Client id and secret are not looked at.
-#[derive(Default)]
+#[derive(Default, Deserialize)]
 struct TokenForm {
     grant_type: Option<String>,
     refresh_token: Option<String>,
@@ -122,18 +122,11 @@ struct TokenForm {
 
 impl TokenForm {
     fn read(headers: &HeaderMap, body: &[u8]) -> Self {
-        let json = headers
-            .get(CONTENT_TYPE)
-            .and_then(|kind| kind.to_str().ok())
-            .is_some_and(|kind| kind.to_ascii_lowercase().contains("json"));
-        let mut form = Self::default();
-        if json {
-            let value: Value = serde_json::from_slice(body).unwrap_or_default();
-            let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
-            form.grant_type = text("grant_type");
-            form.refresh_token = text("refresh_token");
-            return form;
+        let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        if kind.is_some_and(|kind| kind.to_ascii_lowercase().contains("json")) {
+            return serde_json::from_slice(body).unwrap_or_default();
         }
+        let mut form = Self::default();
         for (name, value) in form_urlencoded::parse(body) {
             match &*name {
                 "grant_type" => form.grant_type = Some(value.into_owned()),
