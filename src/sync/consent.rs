@@ -44,7 +44,7 @@ impl Reminders {
             warn!(account = name, days_left, "the grant ends 365 days after consent: ask for it");
             let event = Event {
                 account: Some(id.clone()),
-                application: Some(state.application().name().to_owned()),
+                application: Some(state.application.name().to_owned()),
                 days_left: Some(days_left),
                 ..Event::new(Kind::Expiring, now_unix)
             };

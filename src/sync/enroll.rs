@@ -343,7 +343,7 @@ impl Enroller {
 
     /// Reads `state`'s record and says whether the account must be loaded anew because of it.
     async fn check_record(&self, state: &Arc<TokenState>) -> Result<bool, store::Error> {
-        let (id, account) = (state.id(), state.id().as_str());
+        let (id, account) = (&state.id, state.id.as_str());
         let Some(record) = self.grants.store().load(id).await? else { return Ok(false) };
         if state.has_moved(&record) || state.is_replaced(&record) {
             match record.refresh_token.is_empty() {

@@ -1,6 +1,6 @@
 //! One access token: checked, ready for the wire, masked.
 
-use super::slot::{self, Life, Policy};
+use super::slot::{self, Life};
 use crate::{clock::Now, secret::Secret};
 use bytes::Bytes;
 use http::HeaderValue;
@@ -16,12 +16,12 @@ pub struct AccessToken {
 }
 
 impl AccessToken {
-    /// Checks `token` and makes the header of it.
+    /// Checks `token` and makes the header of it; it is due `buffer` before it expires.
     pub(super) fn new(
         token: &Secret,
         generation: u64,
         life: Life,
-        policy: &Policy,
+        buffer: Duration,
     ) -> Option<Self> {
         // LWA documents at most 2048 bytes; anything but visible ASCII would be an injection.
         let text = token.expose();
@@ -32,7 +32,7 @@ impl AccessToken {
         let bytes = Zeroizing::new([b"Bearer ", text.as_bytes()].concat());
         let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes)).ok()?;
         header.set_sensitive(true);
-        Some(Self { header, generation, life, due: life.due(policy.refresh_buffer) })
+        Some(Self { header, generation, life, due: life.due(buffer) })
     }
 
     /// The value of `Authorization`.

@@ -1,13 +1,12 @@
 //! Refreshes tokens ahead of their expiry, from one priority queue.
 
-use super::{Cause, TokenManagerInner, TokenState, slot};
+use super::{Cause, TokenManager, TokenState, slot, slot::Decision};
 use crate::{clock::Now, metrics::Trigger};
 use parking_lot::Mutex;
 use std::{
-    cmp::Reverse,
-    collections::BinaryHeap,
+    collections::BTreeMap,
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{sync::Notify, task::JoinSet, time::timeout};
 
@@ -19,63 +18,51 @@ const SPREAD_MAX: Duration = Duration::from_secs(60);
 /// Accounts by the time of their next background refresh.
 #[derive(Default)]
 pub(super) struct Queue {
-    heap: Mutex<BinaryHeap<Reverse<PlannedRefresh>>>,
+    plans: Mutex<Plans>,
     changed: Notify,
 }
 
-struct PlannedRefresh {
-    at: Now,
-    state: Weak<TokenState>,
-    /// A newer plan for the same account makes this one void.
-    plan: u64,
-}
-
-impl PartialEq for PlannedRefresh {
-    fn eq(&self, other: &Self) -> bool {
-        self.at.mono == other.at.mono
-    }
-}
-impl Eq for PlannedRefresh {}
-impl PartialOrd for PlannedRefresh {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for PlannedRefresh {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.at.mono.cmp(&other.at.mono)
-    }
+/// A newer plan for the same account makes an older one void.
+#[derive(Default)]
+struct Plans {
+    /// The number of the newest plan.
+    newest: u64,
+    /// By monotonic time and number; with the wall clock's time.
+    by_time: BTreeMap<(Instant, u64), (Duration, Weak<TokenState>)>,
 }
 
 impl Queue {
     /// Plans `state`'s next background refresh, if it has one to come.
     pub(super) fn push(&self, state: &Arc<TokenState>, now: Now) {
-        let (due, plan) = {
+        let mut plans = self.plans.lock();
+        plans.newest += 1;
+        let due = {
             let slot = &mut state.lock().slot;
-            (slot.background_due(now, jitter()), slot.next_plan())
+            slot.plan = plans.newest;
+            slot.background_due(now, jitter())
         };
         let Some(due) = due else { return };
-        let mut heap = self.heap.lock();
         let at = match due.is_zero() {
             // By the monotonic clock alone: a wall clock that is set brings no haste.
-            true => Now { wall: Duration::MAX, ..now.plus(spread(heap.len())) },
+            true => Now { wall: Duration::MAX, ..now.plus(spread(plans.by_time.len())) },
             false => now.plus(due),
         };
-        heap.push(Reverse(PlannedRefresh { at, state: Arc::downgrade(state), plan }));
-        drop(heap);
+        let key = (at.mono, plans.newest);
+        plans.by_time.insert(key, (at.wall, Arc::downgrade(state)));
+        drop(plans);
         self.changed.notify_one();
     }
 
-    /// Takes what is due, or says how long until something is.
-    fn pop(&self, now: Now) -> Result<PlannedRefresh, Duration> {
-        let mut heap = self.heap.lock();
-        match heap.peek() {
-            // By either clock: a suspended machine stops one, an administrator moves the other.
-            Some(Reverse(first)) if slot::passed(first.at, now) => {}
-            Some(Reverse(first)) => return Err(first.at.mono - now.mono),
-            None => return Err(Duration::from_secs(3600)),
+    /// Takes what is due, with the number of its plan, or says how long until something is.
+    fn pop(&self, now: Now) -> Result<(u64, Weak<TokenState>), Duration> {
+        let by_time = &mut self.plans.lock().by_time;
+        let Some(first) = by_time.first_entry() else { return Err(Duration::from_secs(3600)) };
+        let (mono, plan) = *first.key();
+        // By either clock: a suspended machine stops one, an administrator moves the other.
+        match slot::passed(Now { wall: first.get().0, mono }, now) {
+            true => Ok((plan, first.remove().1)),
+            false => Err(mono - now.mono),
         }
-        heap.pop().map(|Reverse(entry)| entry).ok_or(Duration::ZERO)
     }
 }
 
@@ -100,34 +87,41 @@ fn random() -> f64 {
     f64::from(byte[0]) / 255.0
 }
 
-/// The refresher itself; runs until dropped.
-pub(super) async fn run(inner: &Arc<TokenManagerInner>) {
-    let mut running = JoinSet::new();
-    loop {
-        while running.len() >= inner.config.background_concurrency {
-            running.join_next().await;
-        }
-        let now = inner.clock.now();
-        match inner.background.pop(now) {
-            Ok(entry) => {
-                let Some(state) = entry.state.upgrade() else { continue };
-                let mut locked = state.lock();
-                if !locked.slot.is_planned(entry.plan) {
-                    continue;
-                }
-                if locked.slot.background(now) {
-                    drop(locked);
-                    let (trigger, cause) = (Trigger::Background, Cause::Background);
-                    running.spawn(inner.spawn_refresh(&state, trigger, cause));
-                } else if locked.slot.background_due(now, 1.0).is_some_and(|due| !due.is_zero()) {
-                    drop(locked);
-                    inner.background.push(&state, now);
-                }
+impl TokenManager {
+    /// Refreshes tokens ahead of their expiry until dropped.
+    ///
+    /// # Cancel safety
+    /// Safe: refreshes under way finish in their own tasks.
+    pub async fn run_background(&self) {
+        let queue = &self.0.background;
+        let mut running = JoinSet::new();
+        loop {
+            while running.len() >= self.0.config.background_concurrency {
+                running.join_next().await;
             }
-            // The wait is cut so that a suspended or moved clock is noticed.
-            Err(wait) => {
-                let wait = wait.min(Duration::from_secs(10));
-                let _ = timeout(wait, inner.background.changed.notified()).await;
+            let now = self.0.with.clock.now();
+            match queue.pop(now) {
+                Ok((plan, state)) => {
+                    let Some(state) = state.upgrade() else { continue };
+                    let mut locked = state.lock();
+                    if locked.slot.plan != plan {
+                        continue;
+                    }
+                    if locked.slot.refresh(now) == Decision::Refresh {
+                        drop(locked);
+                        let (trigger, cause) = (Trigger::Background, Cause::Background);
+                        running.spawn(self.spawn_refresh(&state, trigger, cause));
+                    } else if locked.slot.background_due(now, 1.0).is_some_and(|due| !due.is_zero())
+                    {
+                        drop(locked);
+                        queue.push(&state, now);
+                    }
+                }
+                // The wait is cut so that a suspended or moved clock is noticed.
+                Err(wait) => {
+                    let wait = wait.min(Duration::from_secs(10));
+                    let _ = timeout(wait, queue.changed.notified()).await;
+                }
             }
         }
     }
@@ -140,7 +134,7 @@ mod tests {
 
     fn queue(at: Now) -> Queue {
         let queue = Queue::default();
-        queue.heap.lock().push(Reverse(PlannedRefresh { at, state: Weak::new(), plan: 1 }));
+        queue.plans.lock().by_time.insert((at.mono, 1), (at.wall, Weak::new()));
         queue
     }
 

@@ -1,8 +1,5 @@
 //! How long an advertiser's consent still lasts: grants die 365 days after it.
 
-use super::TokenState;
-use crate::store::Credential;
-
 /// The life of a grant made since July 2026, from the day of consent.
 const GRANT_DAYS: i64 = 365;
 
@@ -19,18 +16,6 @@ pub fn days_left(consented_at: u64, now_unix: u64) -> i64 {
     let left = end.saturating_sub(seconds(now_unix));
     // Rounded up: `div_euclid` rounds down, whatever the sign.
     left.saturating_neg().div_euclid(DAY_SECS).saturating_neg()
-}
-
-impl TokenState {
-    /// Takes over what the record says of the consent.
-    pub fn remember_consent(&self, record: &Credential) {
-        self.lock().consented_at = record.consented_at;
-    }
-
-    /// As [`days_left`]; none if the date of consent is unknown.
-    pub fn consent_days_left(&self, now_unix: u64) -> Option<i64> {
-        self.lock().consented_at.map(|at| days_left(at, now_unix))
-    }
 }
 
 #[cfg(test)]

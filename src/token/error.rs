@@ -19,9 +19,22 @@ pub enum Error {
 
 impl Error {
     /// A wait that ended without a result.
-    pub(super) fn later() -> Self {
-        let (reason, retry_after) = (Obstacle::UNREACHABLE, Duration::from_secs(1));
-        Self::Unavailable { reason, retry_after }
+    pub(super) const LATER: Self =
+        Self::Unavailable { reason: Obstacle::UNREACHABLE, retry_after: Duration::from_secs(1) };
+
+    pub(super) const fn unavailable(reason: Obstacle) -> Self {
+        Self::Unavailable { reason, retry_after: Duration::ZERO }
+    }
+
+    /// The stable code in events.
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            Self::NotConnected => "not_connected",
+            Self::ReauthorizationRequired => "invalid_grant",
+            Self::ApplicationRejected { why, .. } => why.code(),
+            Self::Unavailable { reason, .. } => reason.code(),
+            Self::TooManyWaiters => "too_many_waiters",
+        }
     }
 
     /// What is wrong and what to do, where that differs within one code. A fixed text.
@@ -50,8 +63,7 @@ impl Obstacle {
     pub const REFUSED: Self = Self::Lwa(LwaFailure::Refused);
     pub const NOT_LWA: Self = Self::Lwa(LwaFailure::NotLwa);
 
-    /// The stable code in events.
-    pub fn code(self) -> &'static str {
+    fn code(self) -> &'static str {
         match self {
             Self::Lwa(failure) => failure.code(),
             Self::Sealed => "sealed",

@@ -5,22 +5,17 @@
 //! is asked: what is written is an update of the very record that the refresh began with.
 
 use super::{
-    AccessToken, Cause, Obstacle, TokenManagerInner, TokenState, slot,
-    state::{RecordId, Unsaved},
+    AccessToken, Cause, Error, Obstacle, TokenManager, TokenState, slot::Life, state::record_id,
 };
 use crate::{
     error_chain::chain,
-    lwa::{self, LwaFailure},
+    lwa::{self, GrantedToken, LwaFailure},
     metrics::{RefreshOutcome, Trigger},
     store::{self, Began, Credential, Lease, StoredAccessToken, Versioned},
 };
-use slot::{Failure, Life};
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
-use tracing::{error, info, warn};
+use tracing::info;
 
 /// Longer than a refresh takes. The lease of a process that was killed ends with it.
 const LEASE: Duration = Duration::from_secs(120);
@@ -41,93 +36,54 @@ type Base = Result<Option<Began>, store::Error>;
 
 /// Why a refresh brought nothing.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
-    #[error("there is no grant for this account")]
-    NoGrant,
-    #[error("the account could not be seeded or read yet")]
-    Pending,
-    #[error("the account was given to another region or application")]
-    Moved,
-    #[error("login with amazon says the grant is dead")]
-    GrantDead,
-    #[error("the record says that the grant is dead")]
-    KnownDead,
+pub(super) enum RefreshError {
     #[error("login with amazon")]
     Lwa(#[source] lwa::Error),
     #[error("the store")]
-    Store(#[source] store::Error),
-    #[error("login with amazon sent an access token that is not one")]
-    BadToken,
+    Store(#[from] store::Error),
+    #[error("{1}")]
+    Other(Error, &'static str),
 }
 
-impl Error {
-    pub(super) fn failure(&self) -> Failure {
+impl RefreshError {
+    /// What it means for those that want a token; the time to try again is LWA's, if it says one.
+    pub(super) fn failure(&self) -> Error {
         match self {
-            Self::NoGrant => Failure::NotConnected,
-            Self::GrantDead | Self::KnownDead => Failure::GrantDead,
-            Self::Lwa(error) => of_lwa(error),
-            Self::Store(error) => Failure::unavailable(Obstacle::of_store(error)),
-            Self::BadToken => Failure::unavailable(Obstacle::NOT_LWA),
-            Self::Pending | Self::Moved => Failure::unavailable(Obstacle::Store),
-        }
-    }
-
-    /// The stable code of events.
-    pub(super) fn reason(&self) -> &'static str {
-        match self.failure() {
-            Failure::NotConnected => "not_connected",
-            Failure::GrantDead => "invalid_grant",
-            Failure::ApplicationRejected(why) => why.code(),
-            Failure::Unavailable { reason, .. } => reason.code(),
+            Self::Lwa(error) => {
+                let retry_after = error.retry_after().unwrap_or_default();
+                match error.failure() {
+                    why @ (LwaFailure::InvalidClient | LwaFailure::UnauthorizedClient) => {
+                        Error::ApplicationRejected { why, retry_after }
+                    }
+                    why => Error::Unavailable { reason: Obstacle::Lwa(why), retry_after },
+                }
+            }
+            Self::Store(error) => Error::unavailable(Obstacle::of_store(error)),
+            Self::Other(error, _) => *error,
         }
     }
 
     fn outcome(&self) -> RefreshOutcome {
-        match self.failure() {
-            Failure::NotConnected | Failure::GrantDead => RefreshOutcome::ReauthorizationRequired,
-            Failure::ApplicationRejected(_) => RefreshOutcome::ApplicationRejected,
-            Failure::Unavailable { .. } if matches!(self, Self::Store(_)) => {
-                RefreshOutcome::StoreFailed
+        match (self.failure(), self) {
+            (Error::NotConnected | Error::ReauthorizationRequired, _) => {
+                RefreshOutcome::ReauthorizationRequired
             }
-            Failure::Unavailable { .. } => RefreshOutcome::Transient,
+            (Error::ApplicationRejected { .. }, _) => RefreshOutcome::ApplicationRejected,
+            (_, Self::Store(_)) => RefreshOutcome::StoreFailed,
+            _ => RefreshOutcome::Transient,
         }
+    }
+
+    fn is_superseded(&self) -> bool {
+        matches!(self, Self::Store(store::Error::Superseded { .. }))
     }
 }
 
-/// What an error of LWA means for the account.
-fn of_lwa(error: &lwa::Error) -> Failure {
-    match error.failure() {
-        why @ (LwaFailure::InvalidClient | LwaFailure::UnauthorizedClient) => {
-            Failure::ApplicationRejected(why)
-        }
-        failure => {
-            let (reason, retry_after) = (Obstacle::Lwa(failure), error.retry_after());
-            Failure::Unavailable { reason, retry_after }
-        }
-    }
-}
-
-/// Ends the refresh also when its task panics: a waiter must not wait for a refresh that is gone.
-struct Ending<'a> {
-    inner: &'a TokenManagerInner,
-    state: &'a TokenState,
-    done: bool,
-}
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        if !self.done {
-            let failure = Failure::unavailable(Obstacle::UNREACHABLE);
-            self.state.fail(failure, "the refresh ended unexpectedly", self.inner.clock.now());
-        }
-    }
-}
-
-impl TokenManagerInner {
+impl TokenManager {
     /// Begins the refresh that the slot has handed out, in a task of its own: a caller that leaves
     /// does not stop it.
     pub(super) fn spawn_refresh(
-        self: &Arc<Self>,
+        &self,
         state: &Arc<TokenState>,
         trigger: Trigger,
         cause: Cause<'_>,
@@ -136,76 +92,83 @@ impl TokenManagerInner {
             Cause::Request(id) => Some(String::from_utf8_lossy(id).into_owned()),
             Cause::Caller | Cause::Background => None,
         };
-        self.control.spawn(self.clone().refresh(state.clone(), trigger))
+        let (this, state) = (self.clone(), state.clone());
+        self.0.with.control.spawn(async move { this.refresh(&state, trigger).await })
     }
 
     /// Refreshes `state`'s token; the slot must have handed this refresh out.
-    async fn refresh(self: Arc<Self>, state: Arc<TokenState>, trigger: Trigger) {
-        let mut ending = Ending { inner: &self, state: &state, done: false };
-        let started = self.clock.now();
-        let result = self.fetch(&state).await;
-        ending.done = true;
-        let now = self.clock.now();
-        let took = now.mono.saturating_duration_since(started.mono);
-        match result {
+    async fn refresh(&self, state: &Arc<TokenState>, trigger: Trigger) {
+        let started = self.0.with.clock.now();
+        let (this, its) = (self.clone(), state.clone());
+        // A panic in it ends the refresh, too: no caller waits for one that is gone.
+        let fetched = self.0.with.control.spawn(async move { this.fetch(&its).await });
+        let fetched = fetched.await.unwrap_or_else(|_| {
+            let error = Error::unavailable(Obstacle::UNREACHABLE);
+            Err(RefreshError::Other(error, "the refresh ended unexpectedly"))
+        });
+        let now = self.0.with.clock.now();
+        let outcome = match fetched {
             Ok(token) => {
-                let (account, generation) = (state.id.as_str(), token.generation);
-                info!(account, generation, trigger = trigger.as_str(), "access token refreshed");
-                self.announcer.refreshed(&state, token.generation, now.unix());
+                self.report_refreshed(state, &token, trigger, now.unix());
                 state.lock().request_id = None;
                 state.publish(token);
-                self.metrics.token_refresh(trigger, RefreshOutcome::Succeeded, took);
+                RefreshOutcome::Succeeded
             }
             Err(error) => {
-                report(&state, &error);
-                state.note_failure(error.failure(), &chain(&error), now);
+                state.fail(error.failure(), &chain(&error), now);
                 // Reported before a waiter can ask for the result.
-                self.announcer.failed(&state, &error, now.unix());
+                self.report_failed(state, &error, now.unix());
                 state.lock().request_id = None;
-                state.finish();
-                self.metrics.token_refresh(trigger, error.outcome(), took);
+                state.finished.send_replace(());
+                error.outcome()
             }
-        }
-        self.background.push(&state, now);
+        };
+        let took = now.mono.saturating_duration_since(started.mono);
+        self.0.with.metrics.token_refresh(trigger, outcome, took);
+        self.0.background.push(state, now);
     }
 
     /// A token of the account's grant. A grant that was connected anew, or refreshed elsewhere,
     /// while LWA was asked is looked at again.
-    async fn fetch(&self, state: &TokenState) -> Result<AccessToken, Error> {
+    async fn fetch(&self, state: &TokenState) -> Result<AccessToken, RefreshError> {
         if state.is_pending() {
-            return Err(Error::Pending);
+            let why = "the account could not be seeded or read yet";
+            return Err(RefreshError::Other(Error::unavailable(Obstacle::Store), why));
         }
         for _ in 1..TRIES {
             match self.fetch_once(state).await {
-                Err(Error::Store(store::Error::Superseded { .. })) => {}
+                Err(error) if error.is_superseded() => {}
                 done => return done,
             }
         }
         self.fetch_once(state).await
     }
 
-    async fn fetch_once(&self, state: &TokenState) -> Result<AccessToken, Error> {
-        let known = state.lock().slot.generation();
-        let lease = self.lease(state, LEASE_WAIT).await.map_err(Error::Store)?;
+    /// Lease, record, LWA, save: the token is used only after its record is durable.
+    async fn fetch_once(&self, state: &TokenState) -> Result<AccessToken, RefreshError> {
+        let known = state.lock().slot.generation;
+        let lease = self.lease(state, LEASE_WAIT).await?;
         // After the lease: a waiter for one account uses no slot of other accounts.
-        if self.lwa_calls.available_permits() == 0 {
-            self.metrics.lwa_concurrency_hit();
+        if self.0.lwa_calls.available_permits() == 0 {
+            self.0.with.metrics.lwa_concurrency_hit();
         }
-        let _permit = self.lwa_calls.acquire().await.map_err(|_| Error::BadToken)?;
+        let _permit = self.0.lwa_calls.acquire().await.expect("it is never closed");
         let (record, began) = self.newest_record(state).await?;
         if state.has_moved(&record) {
-            return Err(Error::Moved);
+            let why = "the account was given to another region or application";
+            return Err(RefreshError::Other(Error::unavailable(Obstacle::Store), why));
         }
         // Another process may have refreshed while this one waited for the lease.
         if record.generation > known
-            && let Some(token) = self.stored_token(&record, self.clock.now())
-            && !token.life.is_expired(self.clock.now())
+            && let Some(token) = self.stored_token(&record, self.0.with.clock.now())
+            && !token.life.is_expired(self.0.with.clock.now())
         {
             return Ok(token);
         }
         if record.reauthorization_required {
-            self.announcer.known_dead(&state.id);
-            return Err(Error::KnownDead);
+            self.known_dead(&state.id);
+            let why = "the record says that the grant is dead";
+            return Err(RefreshError::Other(Error::ReauthorizationRequired, why));
         }
         let attempt = RefreshAttempt { state, began, lease };
         let (record, granted) = self.ask_lwa(&attempt, record).await?;
@@ -220,7 +183,7 @@ impl TokenManagerInner {
         state: &TokenState,
         wait: Duration,
     ) -> Result<Option<Lease>, store::Error> {
-        match self.grants.store().lease_grant(&state.id, LEASE, wait).await {
+        match self.0.with.grants.store().lease_grant(&state.id, LEASE, wait).await {
             Ok(lease) => Ok(Some(lease)),
             Err(store::Error::Superseded { .. }) => Ok(None),
             Err(error) if error.takes_nothing() => Ok(None),
@@ -230,24 +193,25 @@ impl TokenManagerInner {
 
     /// The store's record, or the newer one that the store would not take yet, and what the store
     /// holds.
-    async fn newest_record(&self, state: &TokenState) -> Result<(Credential, Base), Error> {
-        let stored = match self.grants.store().grant(&state.id).await {
+    async fn newest_record(&self, state: &TokenState) -> Result<(Credential, Base), RefreshError> {
+        let stored = match self.0.with.grants.store().grant(&state.id).await {
             Ok(stored) => stored,
             // A store that is away says nothing about what it holds; a record that does not open
             // may be newer than ours.
-            Err(error) if error.is_lasting() => return Err(Error::Store(error)),
             Err(error) => {
-                let record = state.lock().unsaved.as_ref().map(|unsaved| unsaved.record.clone());
-                return match record {
+                let unsaved = state.lock().unsaved.as_ref().map(|(record, _)| record.clone());
+                return match unsaved.filter(|_| !error.is_lasting()) {
                     Some(record) => Ok((record, Err(error))),
-                    None => Err(Error::Store(error)),
+                    None => Err(error.into()),
                 };
             }
         };
         let successor = state.successor(stored.as_ref().map(|stored| &stored.value));
-        state.lock().stored = stored.as_ref().map(|stored| RecordId::of(&stored.value));
+        state.lock().stored = stored.as_ref().map(|stored| record_id(&stored.value));
         let began = stored.as_ref().map(Versioned::began);
-        let record = successor.or(stored.map(|stored| stored.value)).ok_or(Error::NoGrant)?;
+        let record = successor.or(stored.map(|stored| stored.value));
+        let why = "there is no grant for this account";
+        let record = record.ok_or(RefreshError::Other(Error::NotConnected, why))?;
         Ok((record, Ok(began)))
     }
 
@@ -256,48 +220,57 @@ impl TokenManagerInner {
         &self,
         attempt: &RefreshAttempt<'_>,
         mut record: Credential,
-    ) -> Result<(Credential, lwa::GrantedToken), Error> {
-        let state = attempt.state;
-        let application = &state.application;
-        let attempts = match state.lock().slot.failures() {
-            0 => self.config.lwa_attempts_max,
+    ) -> Result<(Credential, GrantedToken), RefreshError> {
+        let (state, lwa) = (attempt.state, &self.0.with.lwa);
+        let attempts = match state.lock().slot.failures {
+            0 => self.0.config.lwa_attempts_max,
             _ => 1,
         };
-        match self.lwa.refresh(application, &record.refresh_token, attempts).await {
-            Ok(granted) => return Ok((record, granted)),
-            Err(lwa::Error::InvalidGrant) => {}
-            Err(error) => return Err(Error::Lwa(error)),
-        }
-        // A person may have connected the account anew while LWA was asked.
-        let again = self.grants.store().grant(&state.id).await.map_err(Error::Store)?;
-        if state.lock().stored != again.map(|again| RecordId::of(&again.value)) {
-            let account = state.id.clone();
-            return Err(Error::Store(store::Error::Superseded { account }));
-        }
-        if let Some(previous) = record.previous_refresh_token.clone() {
-            match self.lwa.refresh(application, &previous, 1).await {
-                Ok(granted) => {
+        let mut asked = lwa.refresh(&state.application, &record.refresh_token, attempts).await;
+        if matches!(asked, Err(lwa::Error::InvalidGrant)) {
+            // A person may have connected the account anew while LWA was asked.
+            let again = self.0.with.grants.store().grant(&state.id).await?;
+            if state.lock().stored != again.map(|again| record_id(&again.value)) {
+                return Err(store::Error::Superseded { account: state.id.clone() }.into());
+            }
+            if let Some(previous) = record.previous_refresh_token.clone() {
+                asked = lwa.refresh(&state.application, &previous, 1).await;
+                if asked.is_ok() {
                     record.refresh_token = previous;
-                    return Ok((record, granted));
                 }
-                Err(lwa::Error::InvalidGrant) => {}
-                Err(error) => return Err(Error::Lwa(error)),
             }
         }
+        match asked {
+            Ok(granted) => Ok((record, granted)),
+            Err(lwa::Error::InvalidGrant) => Err(self.mark_dead(attempt, record).await),
+            Err(error) => Err(RefreshError::Lwa(error)),
+        }
+    }
+
+    /// Reports that the grant is dead, and marks its record so, for other processes.
+    async fn mark_dead(
+        &self,
+        attempt: &RefreshAttempt<'_>,
+        mut record: Credential,
+    ) -> RefreshError {
         record.reauthorization_required = true;
         record.access_token = None;
-        record.updated_at = self.clock.now().unix();
-        self.announcer.dead(state, record.updated_at).await;
-        let saved = match attempt.began {
-            Ok(began) => self.try_save(state, &record, began, attempt.lease.as_ref()).await,
-            Err(_) => Ok(false),
+        record.updated_at = self.0.with.clock.now().unix();
+        self.report_dead(attempt.state, record.updated_at).await;
+        let is_saved = match attempt.began {
+            Ok(began) => {
+                let lease = attempt.lease.as_ref();
+                match self.try_save(attempt.state, &record, began, lease).await {
+                    Err(error @ store::Error::Superseded { .. }) => return error.into(),
+                    saved => saved.is_ok(),
+                }
+            }
+            Err(_) => false,
         };
-        if let Err(error @ store::Error::Superseded { .. }) = saved {
-            return Err(Error::Store(error));
-        }
         // Where the mark is saved, its absence says that the account was connected anew.
-        state.lock().dead = (!saved.unwrap_or(false)).then(|| RecordId::of(&record));
-        Err(Error::GrantDead)
+        attempt.state.lock().dead = (!is_saved).then(|| record_id(&record));
+        let why = "login with amazon says the grant is dead";
+        RefreshError::Other(Error::ReauthorizationRequired, why)
     }
 
     /// Makes the response durable and a token of it.
@@ -306,72 +279,61 @@ impl TokenManagerInner {
         attempt: &RefreshAttempt<'_>,
         mut record: Credential,
         known: u64,
-        granted: lwa::GrantedToken,
-    ) -> Result<AccessToken, Error> {
-        let now = self.clock.now();
+        granted: GrantedToken,
+    ) -> Result<AccessToken, RefreshError> {
+        let now = self.0.with.clock.now();
         record.generation = record.generation.max(known).saturating_add(1);
+        record.access_token = Some(StoredAccessToken {
+            token: granted.access_token,
+            issued_at: now.unix(),
+            expires_at: now.unix().saturating_add(granted.expires_in.as_secs()),
+        });
         let life = Life::new(now, granted.expires_in);
-        let token = AccessToken::new(&granted.access_token, record.generation, life, &self.policy)
-            .ok_or(Error::BadToken)?;
+        let why = "login with amazon sent an access token that is not one";
+        let token = self
+            .token_of(&record, life)
+            .ok_or(RefreshError::Other(Error::unavailable(Obstacle::NOT_LWA), why))?;
         // An absent or empty refresh token never replaces the one there is.
         let rotated = granted.refresh_token.filter(|new| *new != record.refresh_token);
+        // A rotated one is tried longer, because nothing else has it.
         let tries = if rotated.is_some() { 3 } else { 1 };
         if let Some(new) = rotated {
             record.previous_refresh_token = Some(std::mem::replace(&mut record.refresh_token, new));
         }
         record.reauthorization_required = false;
         record.updated_at = now.unix();
-        record.access_token = Some(StoredAccessToken {
-            token: granted.access_token,
-            issued_at: now.unix(),
-            expires_at: now.unix().saturating_add(granted.expires_in.as_secs()),
-        });
         self.save(attempt, record, tries).await?;
         Ok(token)
     }
 
-    /// Saves `record`. A rotated refresh token is tried longer, because nothing else has it. When
-    /// the disk still refuses, the record stays in memory, serves on and is saved when it can be.
+    /// Saves `record`. When the disk refuses, the record stays in memory, serves on and is saved
+    /// when it can be.
     async fn save(
         &self,
-        attempt: &RefreshAttempt<'_>,
+        RefreshAttempt { state, began, lease }: &RefreshAttempt<'_>,
         record: Credential,
         tries: u32,
-    ) -> Result<(), Error> {
-        let began = match &attempt.began {
-            Ok(began) => *began,
-            Err(error) => {
-                self.put_off(attempt.state, record, error);
-                return Ok(());
-            }
-        };
+    ) -> Result<(), store::Error> {
         let mut tried = 1;
         loop {
-            match self.try_save(attempt.state, &record, began, attempt.lease.as_ref()).await {
-                Ok(_) => return Ok(()),
-                Err(error @ store::Error::Superseded { .. }) => return Err(Error::Store(error)),
+            let saved = match began {
+                Ok(began) => self.try_save(state, &record, *began, lease.as_ref()).await,
+                Err(error) => {
+                    self.put_off(state, record, error);
+                    return Ok(());
+                }
+            };
+            match saved {
+                Ok(()) | Err(store::Error::Superseded { .. }) => return saved,
                 Err(_) if tried < tries => {
                     tokio::time::sleep(Duration::from_millis(100) * tried).await;
                 }
                 Err(error) => {
-                    self.put_off(attempt.state, record, &error);
+                    self.put_off(state, record, &error);
                     return Ok(());
                 }
             }
             tried += 1;
-        }
-    }
-
-    /// Keeps `record` in memory until the store takes it, and logs so once.
-    pub(super) fn put_off(&self, state: &TokenState, record: Credential, error: &store::Error) {
-        let (unsaved, is_first) = Unsaved::new(record, &self.unsaved);
-        let known = state.lock().unsaved.replace(unsaved).is_some();
-        let (account, error) = (state.id.as_str(), chain(error));
-        if is_first {
-            error!(account, error, "store degraded: what is new is kept in memory only");
-            self.announcer.degraded(state, self.clock.now().unix());
-        } else if !known {
-            warn!(account, error, "cannot save the record, which is kept in memory");
         }
     }
 
@@ -381,54 +343,36 @@ impl TokenManagerInner {
         record: &Credential,
         began: Option<Began>,
         lease: Option<&Lease>,
-    ) -> Result<bool, store::Error> {
-        let saved = self.grants.update(record, began, lease).await;
-        match &saved {
-            Err(store::Error::Superseded { .. }) => {}
-            saved => self.metrics.store_write(saved.is_ok()),
+    ) -> Result<(), store::Error> {
+        let saved = self.0.with.grants.update(record, began, lease).await;
+        if !matches!(saved, Err(store::Error::Superseded { .. })) {
+            self.0.with.metrics.store_write(saved.is_ok());
         }
         if saved.is_ok() {
             let mut locked = state.lock();
-            (locked.stored, locked.unsaved) = (Some(RecordId::of(record)), None);
+            (locked.stored, locked.unsaved) = (Some(record_id(record)), None);
         }
-        saved.map(|()| true)
+        saved
     }
 
-    /// Saves what the store would not take before, unless the store has gone on since.
-    pub(super) async fn save_unsaved(&self, state: &TokenState) -> Result<(), store::Error> {
+    /// Saves a record that the store would not take before, if there is one and the store has not
+    /// gone on since.
+    ///
+    /// # Errors
+    /// When it still does not take it.
+    pub(crate) async fn save_unsaved(&self, state: &TokenState) -> Result<(), store::Error> {
         if state.lock().unsaved.is_none() {
             return Ok(());
         }
         // Not while a refresh is writing; tried again soon.
         let lease = self.lease(state, Duration::ZERO).await?;
-        let stored = self.grants.store().grant(&state.id).await?;
+        let stored = self.0.with.grants.store().grant(&state.id).await?;
         if let Some(record) = state.successor(stored.as_ref().map(|stored| &stored.value)) {
             let began = stored.as_ref().map(Versioned::began);
             self.try_save(state, &record, began, lease.as_ref()).await?;
         }
-        let still_unsaved = self.unsaved.load(Ordering::SeqCst);
+        let still_unsaved = self.unsaved();
         info!(account = state.id.as_str(), still_unsaved, "the store takes records again");
         Ok(())
-    }
-}
-
-fn report(state: &TokenState, error: &Error) {
-    let account = state.id.as_str();
-    let error_text = chain(error);
-    match error.failure() {
-        Failure::NotConnected => error!(account, "not connected: connect the account"),
-        Failure::GrantDead => {
-            error!(account, error = %error_text, "grant is dead: connect the account again");
-        }
-        Failure::ApplicationRejected(why) => {
-            let (application, advice) = (state.application.name(), why.advice());
-            error!(account, application, error = %error_text, advice, "application rejected");
-        }
-        Failure::Unavailable { reason, .. } if reason.is_passing() => {
-            warn!(account, error = %error_text, "refresh failed");
-        }
-        Failure::Unavailable { reason, .. } => {
-            error!(account, error = %error_text, advice = reason.advice(), "refresh failed");
-        }
     }
 }

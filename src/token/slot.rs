@@ -1,38 +1,12 @@
 //! One account's token states and transitions: pure, no IO, reads no clock.
 //!
-//! The secret itself is not here, only its generation and its life. Whoever is told to refresh
-//! owns the refresh and must report `succeeded` or `failed`; until then everybody else waits or
-//! goes on with the token there is.
+//! The secret itself is not here, only its generation and its life. A caller that is given the
+//! refresh must report `succeeded` or `failed`; until then all others wait, or go on with the token
+//! there is.
 
 use super::{Error, Obstacle};
-use crate::{
-    account::State,
-    clock::Now,
-    config,
-    lwa::{LwaFailure, RETRY_AFTER_MAX},
-};
-use std::time::Duration;
-
-/// The times of `[token]` that decide when to refresh.
-#[derive(Clone, Copy, Debug)]
-pub struct Policy {
-    /// How long before expiry a request starts a refresh.
-    pub refresh_buffer: Duration,
-    /// How long before expiry the background refresher acts.
-    pub background_lead: Duration,
-    /// The least time between two forced refreshes.
-    pub forced_min_interval: Duration,
-}
-
-impl Policy {
-    pub fn new(config: &config::Token) -> Self {
-        Self {
-            refresh_buffer: config.refresh_buffer,
-            background_lead: config.background_lead,
-            forced_min_interval: config.forced_refresh_min_interval,
-        }
-    }
-}
+use crate::{account::State, clock::Now, config, lwa::RETRY_AFTER_MAX};
+use std::{sync::Arc, time::Duration};
 
 /// How long a rejected application is left alone.
 const APPLICATION_REJECTED_FOR: Duration = Duration::from_secs(60);
@@ -44,19 +18,17 @@ const FAILURE_MEMORY_MAX: Duration = Duration::from_secs(8);
 const REFUSAL_MEMORY: Duration = Duration::from_secs(60);
 /// So many refusals may be a response that was lost or mangled once.
 const REFUSALS_FORGIVEN: u32 = 4;
-
 /// No record makes a token live longer than LWA does.
 const LIFETIME_MAX: Duration = Duration::from_secs(86_400);
 
 /// From when to when a token is good, on both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Life {
-    pub issued: Now,
-    pub expires: Now,
+    issued: Now,
+    expires: Now,
 }
 
 impl Life {
-    /// A life of `lifetime` from `issued` on.
     pub fn new(issued: Now, lifetime: Duration) -> Self {
         Self { issued, expires: issued.plus(lifetime) }
     }
@@ -80,8 +52,7 @@ impl Life {
 
     /// What is left by the clock that leaves less.
     pub fn remaining(&self, now: Now) -> Duration {
-        let wall = self.expires.wall.saturating_sub(now.wall);
-        wall.min(self.expires.mono.saturating_duration_since(now.mono))
+        self.expires.wall.saturating_sub(now.wall).min(left(self.expires, now))
     }
 
     fn lifetime(&self) -> Duration {
@@ -93,10 +64,7 @@ impl Life {
     /// A token that lives shorter than the buffer is due at birth; a second of its life is always
     /// used, so that requests cannot refresh without end.
     pub fn due(&self, buffer: Duration) -> Now {
-        self.before_expiry(buffer.min(self.lifetime().saturating_sub(Duration::from_secs(1))))
-    }
-
-    fn before_expiry(&self, by: Duration) -> Now {
+        let by = buffer.min(self.lifetime().saturating_sub(Duration::from_secs(1)));
         Now {
             wall: self.expires.wall.saturating_sub(by),
             mono: self.expires.mono.checked_sub(by).unwrap_or(self.issued.mono),
@@ -109,9 +77,14 @@ pub fn passed(at: Now, now: Now) -> bool {
     now.wall >= at.wall || now.mono >= at.mono
 }
 
-/// What a request that wants a token does.
+/// Time until `at` by the monotonic clock, which no administrator moves.
+fn left(at: Now, now: Now) -> Duration {
+    at.mono.saturating_duration_since(now.mono)
+}
+
+/// What a request that needs a token does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Want {
+pub enum Decision {
     Use,
     /// Use the current token and start a refresh beside it.
     UseAndRefresh,
@@ -123,163 +96,104 @@ pub enum Want {
     Refuse(Error),
 }
 
-/// What a request does whose token Amazon answered with 401.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejected {
-    /// Replay with the current token: it is newer, or was refreshed a moment ago.
-    Replay,
-    /// Start a forced refresh and wait for it.
-    Refresh,
-    /// Wait for the refresh that is under way.
-    Wait,
-    /// Give up at once.
-    Refuse(Error),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    NotConnected,
-    GrantDead,
-    /// LWA rejects the application, with every live secret.
-    ApplicationRejected(LwaFailure),
-    /// LWA or the store brought no token this time.
-    Unavailable {
-        reason: Obstacle,
-        /// LWA's `Retry-After`.
-        retry_after: Option<Duration>,
-    },
-}
-
-impl Failure {
-    /// What passes by itself, without a `Retry-After`.
-    pub fn unavailable(reason: Obstacle) -> Self {
-        Self::Unavailable { reason, retry_after: None }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Block {
-    None,
-    NotConnected,
-    Dead,
-    Rejected { until: Now, why: LwaFailure },
-    Failed { until: Now, reason: Obstacle },
-}
-
 /// One account's machine.
 #[derive(Debug)]
 pub struct Slot {
-    policy: Policy,
-    /// Of the newest token there ever was: it outlives a discarded token.
-    generation: u64,
+    config: Arc<config::Token>,
+    /// Of the newest token there ever was, 0 before the first: it outlives a discarded token.
+    pub generation: u64,
     life: Option<Life>,
     refreshing: bool,
-    block: Block,
-    failures: u32,
+    /// Why the last refresh failed, and until when none begins; until a new record if only that
+    /// can help.
+    block: Option<(Error, Now)>,
+    /// Refreshes that failed since the last that succeeded.
+    pub failures: u32,
     last_forced: Option<Now>,
     /// The number of the newest plan of the background refresher: older ones are void.
-    plan: u64,
+    pub plan: u64,
 }
 
 impl Slot {
     /// An account without a token, and with a live grant as far as is known.
-    pub fn new(policy: Policy) -> Self {
+    pub fn new(config: Arc<config::Token>) -> Self {
         Self {
-            policy,
+            config,
             generation: 0,
             life: None,
             refreshing: false,
-            block: Block::None,
+            block: None,
             failures: 0,
             last_forced: None,
             plan: 0,
         }
     }
 
-    /// The current token's generation; 0 before the first.
-    pub fn generation(&self) -> u64 {
-        self.generation
-    }
-
-    /// Refreshes that failed since the last that succeeded.
-    pub fn failures(&self) -> u32 {
-        self.failures
-    }
-
-    /// Whether a good token is there.
-    pub fn is_alive(&self, now: Now) -> bool {
+    fn is_alive(&self, now: Now) -> bool {
         self.life.is_some_and(|life| !life.is_expired(now))
     }
 
+    fn is_due(&self, now: Now) -> bool {
+        self.life.is_none_or(|life| passed(life.due(self.config.refresh_buffer), now))
+    }
+
     pub fn state(&self, now: Now) -> State {
-        match (self.block, self.life) {
-            (Block::NotConnected, _) => State::NotConnected,
-            (Block::Dead, _) => State::ReauthorizationRequired,
-            (Block::Rejected { .. }, _) => State::ApplicationRejected,
-            (Block::Failed { reason: Obstacle::Sealed, .. }, _) => State::Sealed,
-            (Block::Failed { reason: Obstacle::Unreadable, .. }, _) => State::Unreadable,
-            (_, Some(life)) if !life.is_expired(now) => {
-                if passed(life.due(self.policy.refresh_buffer), now) {
-                    State::Due
-                } else {
-                    State::Fresh
-                }
-            }
+        match self.block {
+            Some((Error::NotConnected, _)) => State::NotConnected,
+            Some((Error::ReauthorizationRequired, _)) => State::ReauthorizationRequired,
+            Some((Error::ApplicationRejected { .. }, _)) => State::ApplicationRejected,
+            Some((Error::Unavailable { reason: Obstacle::Sealed, .. }, _)) => State::Sealed,
+            Some((Error::Unavailable { reason: Obstacle::Unreadable, .. }, _)) => State::Unreadable,
+            _ if self.is_alive(now) && self.is_due(now) => State::Due,
+            _ if self.is_alive(now) => State::Fresh,
             _ if self.refreshing => State::Refreshing,
-            (_, None) => State::Idle,
+            _ if self.life.is_none() => State::Idle,
             _ => State::Expired,
         }
     }
 
     /// A request wants a token. A valid token always wins over everything else that is known.
-    pub fn want(&mut self, now: Now) -> Want {
+    pub fn want(&mut self, now: Now) -> Decision {
         let alive = self.is_alive(now);
-        if alive && !self.is_due(now) {
-            return Want::Use;
+        if alive && (!self.is_due(now) || self.refreshing || self.refusal(now).is_some()) {
+            return Decision::Use;
         }
-        if self.refreshing {
-            return if alive { Want::Use } else { Want::Wait };
-        }
-        match (self.refusal(now), alive) {
-            (Some(_), true) => Want::Use,
-            (Some(error), false) => Want::Refuse(error),
-            (None, _) => {
-                self.refreshing = true;
-                if alive { Want::UseAndRefresh } else { Want::Refresh }
-            }
+        match self.refresh(now) {
+            Decision::Refresh if alive => Decision::UseAndRefresh,
+            decision => decision,
         }
     }
 
     /// Amazon answered 401 to the token of `generation`.
-    pub fn rejected(&mut self, generation: u64, now: Now) -> Rejected {
+    pub fn rejected(&mut self, generation: u64, now: Now) -> Decision {
         let alive = self.is_alive(now);
-        if alive && self.generation() > generation {
-            return Rejected::Replay;
+        let interval = self.config.forced_refresh_min_interval;
+        let lately = self.last_forced.is_some_and(|last| !passed(last.plus(interval), now));
+        if alive && (self.generation > generation || lately && !self.refreshing) {
+            return Decision::Use;
         }
-        if self.refreshing {
-            return Rejected::Wait;
+        let decision = self.refresh(now);
+        if decision == Decision::Refresh {
+            self.last_forced = Some(now);
         }
-        let lately = self
-            .last_forced
-            .is_some_and(|last| !passed(last.plus(self.policy.forced_min_interval), now));
-        if alive && lately {
-            return Rejected::Replay;
-        }
-        if let Some(error) = self.refusal(now) {
-            return Rejected::Refuse(error);
-        }
-        self.refreshing = true;
-        self.last_forced = Some(now);
-        Rejected::Refresh
+        decision
     }
 
-    /// Whether the background refresher shall refresh now. `true` hands it the refresh.
-    pub fn background(&mut self, now: Now) -> bool {
-        if self.refreshing || self.refusal(now).is_some() {
-            return false;
+    /// A caller wants a newer token than that of `generation`, however long that one lives.
+    pub fn renew(&mut self, generation: u64, now: Now) -> Decision {
+        if self.generation > generation { Decision::Use } else { self.refresh(now) }
+    }
+
+    /// Hands out the refresh, unless one is under way or must not start now.
+    pub fn refresh(&mut self, now: Now) -> Decision {
+        if self.refreshing {
+            return Decision::Wait;
+        }
+        if let Some(error) = self.refusal(now) {
+            return Decision::Refuse(error);
         }
         self.refreshing = true;
-        true
+        Decision::Refresh
     }
 
     /// How long until the background refresher should act; `None` when it has nothing to do.
@@ -288,34 +202,19 @@ impl Slot {
     /// shorter than the lead is left to the requests: it would be refreshed without end. An
     /// account without a token is due at once.
     pub fn background_due(&self, now: Now, jitter: f64) -> Option<Duration> {
-        let lead = self.policy.background_lead;
+        let lead = self.config.background_lead;
         match (self.block, self.life) {
-            (Block::NotConnected | Block::Dead, _) => None,
-            (Block::Rejected { until, .. } | Block::Failed { until, .. }, _) => {
-                Some(left(until, now))
-            }
-            (Block::None, _) if lead.is_zero() => None,
-            (Block::None, None) => Some(Duration::ZERO),
-            (Block::None, Some(life)) if life.lifetime() <= lead => None,
-            (Block::None, Some(life)) => {
-                Some(life.remaining(now).saturating_sub(lead.mul_f64(jitter)))
-            }
+            (Some((Error::NotConnected | Error::ReauthorizationRequired, _)), _) => None,
+            (Some((_, until)), _) => Some(left(until, now)),
+            (None, _) if lead.is_zero() => None,
+            (None, None) => Some(Duration::ZERO),
+            (None, Some(life)) if life.lifetime() <= lead => None,
+            (None, Some(life)) => Some(life.remaining(now).saturating_sub(lead.mul_f64(jitter))),
         }
     }
 
-    /// Begins a new plan of the background refresher, which voids the one before.
-    pub fn next_plan(&mut self) -> u64 {
-        self.plan += 1;
-        self.plan
-    }
-
-    /// Whether `plan` is the newest one.
-    pub fn is_planned(&self, plan: u64) -> bool {
-        self.plan == plan
-    }
-
-    /// The record holds a token that has expired since.
-    pub fn expired(&mut self, generation: u64, life: Life) {
+    /// The newest token there is; it may have expired.
+    pub fn set_token(&mut self, generation: u64, life: Life) {
         self.generation = generation;
         self.life = Some(life);
     }
@@ -323,63 +222,55 @@ impl Slot {
     /// The refresh brought a token, or another process had brought one.
     pub fn succeeded(&mut self, generation: u64, life: Life) {
         self.refreshing = false;
-        self.failures = 0;
-        self.block = Block::None;
-        self.generation = generation;
-        self.life = Some(life);
+        self.reconnected();
+        self.set_token(generation, life);
     }
 
     /// Amazon rejects the token of `generation` and its grant is dead: it is not tried again.
     /// Says whether that token was still the current one.
     pub fn discard(&mut self, generation: u64) -> bool {
-        let current = self.generation == generation && self.block == Block::Dead;
-        if current {
-            self.life = None;
-        }
+        let is_dead = matches!(self.block, Some((Error::ReauthorizationRequired, _)));
+        let current = self.generation == generation && is_dead;
+        self.life.take_if(|_| current);
         current
     }
 
-    /// The refresh failed; remembered, so that late callers do not start the next storm.
-    pub fn failed(&mut self, failure: Failure, now: Now) {
+    /// The refresh failed; remembered, so that late callers do not start the next storm. A
+    /// `retry_after` in `why` is LWA's.
+    pub fn failed(&mut self, why: Error, now: Now) {
         self.refreshing = false;
         // The memory of the failure spaces what follows; the interval is for refreshes that
         // brought a token, which is then replayed with. A failed one brought nothing to try.
         self.last_forced = None;
         self.failures = self.failures.saturating_add(1);
-        self.block = match failure {
-            Failure::NotConnected => Block::NotConnected,
-            Failure::GrantDead => Block::Dead,
-            Failure::ApplicationRejected(why) => {
-                Block::Rejected { until: now.plus(APPLICATION_REJECTED_FOR), why }
+        let memory = match why {
+            Error::Unavailable { reason, retry_after } => {
+                self.memory(reason).max(retry_after.min(RETRY_AFTER_MAX))
             }
-            Failure::Unavailable { reason, retry_after } => {
-                let asked = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
-                Block::Failed { until: now.plus(self.memory(reason).max(asked)), reason }
-            }
+            _ => APPLICATION_REJECTED_FOR,
         };
+        self.block = Some((why, now.plus(memory)));
     }
 
     /// The account was connected anew, or its key is back: forget what failed.
     pub fn reconnected(&mut self) {
         self.failures = 0;
-        self.block = Block::None;
+        self.block = None;
     }
 
     /// Why a refresh must not start now.
     pub fn refusal(&self, now: Now) -> Option<Error> {
-        match self.block {
-            Block::None => None,
-            Block::NotConnected => Some(Error::NotConnected),
-            Block::Dead => Some(Error::ReauthorizationRequired),
-            Block::Rejected { until, .. } | Block::Failed { until, .. } if passed(until, now) => {
+        let (why, until) = self.block?;
+        let retry_after = left(until, now);
+        match why {
+            Error::ApplicationRejected { .. } | Error::Unavailable { .. } if passed(until, now) => {
                 None
             }
-            Block::Rejected { until, why } => {
-                Some(Error::ApplicationRejected { why, retry_after: left(until, now) })
+            Error::ApplicationRejected { why, .. } => {
+                Some(Error::ApplicationRejected { why, retry_after })
             }
-            Block::Failed { until, reason } => {
-                Some(Error::Unavailable { reason, retry_after: left(until, now) })
-            }
+            Error::Unavailable { reason, .. } => Some(Error::Unavailable { reason, retry_after }),
+            lasting => Some(lasting),
         }
     }
 
@@ -396,15 +287,6 @@ impl Slot {
             _ => FAILURE_MEMORY_MAX,
         }
     }
-
-    fn is_due(&self, now: Now) -> bool {
-        self.life.is_none_or(|life| passed(life.due(self.policy.refresh_buffer), now))
-    }
-}
-
-/// Time until `at` by the monotonic clock, which no administrator moves.
-fn left(at: Now, now: Now) -> Duration {
-    at.mono.saturating_duration_since(now.mono)
 }
 
 #[cfg(test)]

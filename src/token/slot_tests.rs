@@ -1,7 +1,10 @@
 //! Table tests of the token machine's transitions.
 
 use super::*;
-use crate::clock::{Clock, ManualClock};
+use crate::{
+    clock::{Clock, ManualClock},
+    lwa::LwaFailure,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -9,21 +12,25 @@ fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn policy() -> Policy {
-    Policy { refresh_buffer: secs(300), background_lead: secs(900), forced_min_interval: secs(30) }
+/// The defaults: a buffer of 300 s, a lead of 900 s, forced refreshes 30 s apart.
+fn idle() -> Slot {
+    Slot::new(Arc::default())
 }
 
 /// A slot with a token of generation 1 that lives an hour, and the moment it was issued.
 fn fresh() -> (Slot, Now) {
     let now = ManualClock::new().now();
-    let mut slot = Slot::new(policy());
-    assert_eq!(slot.want(now), Want::Refresh);
+    let mut slot = idle();
+    assert_eq!(slot.want(now), Decision::Refresh);
     slot.succeeded(1, Life::new(now, HOUR));
     (slot, now)
 }
 
-const TRANSIENT: Failure =
-    Failure::Unavailable { reason: Obstacle::UNREACHABLE, retry_after: None };
+const TRANSIENT: Error = Error::unavailable(Obstacle::UNREACHABLE);
+
+fn rejected(why: LwaFailure, seconds: u64) -> Error {
+    Error::ApplicationRejected { why, retry_after: secs(seconds) }
+}
 
 fn unavailable(seconds: u64) -> Error {
     Error::Unavailable { reason: Obstacle::UNREACHABLE, retry_after: secs(seconds) }
@@ -32,24 +39,24 @@ fn unavailable(seconds: u64) -> Error {
 #[test]
 fn the_first_caller_refreshes_and_the_others_wait() {
     let now = ManualClock::new().now();
-    let mut slot = Slot::new(policy());
+    let mut slot = idle();
     assert_eq!(slot.state(now), State::Idle, "no token yet");
-    assert_eq!(slot.want(now), Want::Refresh);
+    assert_eq!(slot.want(now), Decision::Refresh);
     assert_eq!(slot.state(now), State::Refreshing);
     for _ in 0..3 {
-        assert_eq!(slot.want(now), Want::Wait);
+        assert_eq!(slot.want(now), Decision::Wait);
     }
 }
 
 #[test]
 fn a_token_is_fresh_then_due_then_expired() {
     for (age, state, want) in [
-        (0, State::Fresh, Want::Use),
-        (3299, State::Fresh, Want::Use),
-        (3300, State::Due, Want::UseAndRefresh),
-        (3599, State::Due, Want::UseAndRefresh),
-        (3600, State::Expired, Want::Refresh),
-        (9999, State::Expired, Want::Refresh),
+        (0, State::Fresh, Decision::Use),
+        (3299, State::Fresh, Decision::Use),
+        (3300, State::Due, Decision::UseAndRefresh),
+        (3599, State::Due, Decision::UseAndRefresh),
+        (3600, State::Expired, Decision::Refresh),
+        (9999, State::Expired, Decision::Refresh),
     ] {
         let (mut slot, now) = fresh();
         let now = now.plus(secs(age));
@@ -62,25 +69,25 @@ fn a_token_is_fresh_then_due_then_expired() {
 fn an_early_refresh_that_fails_costs_nobody_anything_while_the_token_lives() {
     let (mut slot, now) = fresh();
     let due = now.plus(secs(3400));
-    assert_eq!(slot.want(due), Want::UseAndRefresh);
-    assert_eq!(slot.want(due), Want::Use);
+    assert_eq!(slot.want(due), Decision::UseAndRefresh);
+    assert_eq!(slot.want(due), Decision::Use);
     slot.failed(TRANSIENT, due);
-    assert_eq!(slot.want(due), Want::Use, "the failure is remembered");
-    assert_eq!(slot.want(due.plus(secs(2))), Want::UseAndRefresh, "and forgotten");
-    slot.failed(Failure::GrantDead, due.plus(secs(2)));
-    assert_eq!(slot.want(now.plus(secs(3599))), Want::Use);
-    assert_eq!(slot.want(now.plus(HOUR)), Want::Refuse(Error::ReauthorizationRequired));
+    assert_eq!(slot.want(due), Decision::Use, "the failure is remembered");
+    assert_eq!(slot.want(due.plus(secs(2))), Decision::UseAndRefresh, "and forgotten");
+    slot.failed(Error::ReauthorizationRequired, due.plus(secs(2)));
+    assert_eq!(slot.want(now.plus(secs(3599))), Decision::Use);
+    assert_eq!(slot.want(now.plus(HOUR)), Decision::Refuse(Error::ReauthorizationRequired));
 }
 
 #[test]
 fn failures_are_remembered_longer_as_they_repeat_up_to_a_bound() {
     let mut now = ManualClock::new().now();
-    let mut slot = Slot::new(policy());
+    let mut slot = idle();
     for expected in [1, 2, 4, 8, 8, 8] {
-        assert_eq!(slot.want(now), Want::Refresh);
+        assert_eq!(slot.want(now), Decision::Refresh);
         slot.failed(TRANSIENT, now);
         let refusal = unavailable(expected);
-        assert_eq!(slot.want(now), Want::Refuse(refusal));
+        assert_eq!(slot.want(now), Decision::Refuse(refusal));
         now = now.plus(secs(expected));
     }
 }
@@ -89,74 +96,70 @@ fn failures_are_remembered_longer_as_they_repeat_up_to_a_bound() {
 fn retry_after_of_lwa_is_honoured_within_reason() {
     for (asked, expected) in [(5, 5), (100, 100), (1_000_000, 300), (u64::MAX, 300)] {
         let now = ManualClock::new().now();
-        let mut slot = Slot::new(policy());
+        let mut slot = idle();
         slot.want(now);
-        slot.failed(
-            Failure::Unavailable { reason: Obstacle::UNREACHABLE, retry_after: Some(secs(asked)) },
-            now,
-        );
+        slot.failed(unavailable(asked), now);
         let refusal = unavailable(expected);
-        assert_eq!(slot.want(now), Want::Refuse(refusal));
+        assert_eq!(slot.want(now), Decision::Refuse(refusal));
     }
 }
 
 #[test]
 fn a_dead_grant_stays_dead_until_it_is_reconnected() {
     let now = ManualClock::new().now();
-    let mut slot = Slot::new(policy());
+    let mut slot = idle();
     slot.want(now);
-    slot.failed(Failure::GrantDead, now);
+    slot.failed(Error::ReauthorizationRequired, now);
     let much_later = now.plus(secs(1_000_000));
-    assert_eq!(slot.want(much_later), Want::Refuse(Error::ReauthorizationRequired));
+    assert_eq!(slot.want(much_later), Decision::Refuse(Error::ReauthorizationRequired));
     assert_eq!(slot.state(much_later), State::ReauthorizationRequired);
-    assert!(!slot.background(much_later));
+    assert_eq!(slot.refresh(much_later), Decision::Refuse(Error::ReauthorizationRequired));
     slot.reconnected();
-    assert_eq!(slot.want(much_later), Want::Refresh);
+    assert_eq!(slot.want(much_later), Decision::Refresh);
 }
 
 #[test]
 fn a_rejected_application_is_asked_again_after_a_minute() {
     let now = ManualClock::new().now();
-    let mut slot = Slot::new(policy());
+    let mut slot = idle();
     slot.want(now);
-    slot.failed(Failure::ApplicationRejected(LwaFailure::InvalidClient), now);
-    let refusal =
-        Error::ApplicationRejected { why: LwaFailure::InvalidClient, retry_after: secs(59) };
-    assert_eq!(slot.want(now.plus(secs(1))), Want::Refuse(refusal));
+    slot.failed(rejected(LwaFailure::InvalidClient, 0), now);
+    let refusal = rejected(LwaFailure::InvalidClient, 59);
+    assert_eq!(slot.want(now.plus(secs(1))), Decision::Refuse(refusal));
     assert_eq!(slot.state(now.plus(secs(1))), State::ApplicationRejected);
-    assert_eq!(slot.want(now.plus(secs(60))), Want::Refresh);
+    assert_eq!(slot.want(now.plus(secs(60))), Decision::Refresh);
 }
 
 #[test]
 fn a_wave_of_401s_refreshes_once() {
     let (mut slot, now) = fresh();
-    assert_eq!(slot.rejected(1, now), Rejected::Refresh);
+    assert_eq!(slot.rejected(1, now), Decision::Refresh);
     for _ in 0..1000 {
-        assert_eq!(slot.rejected(1, now), Rejected::Wait);
+        assert_eq!(slot.rejected(1, now), Decision::Wait);
     }
     slot.succeeded(2, Life::new(now, HOUR));
-    assert_eq!(slot.rejected(1, now), Rejected::Replay, "the token is newer already");
-    assert_eq!(slot.rejected(2, now), Rejected::Replay, "refreshed a moment ago");
-    assert_eq!(slot.rejected(2, now.plus(secs(31))), Rejected::Refresh);
+    assert_eq!(slot.rejected(1, now), Decision::Use, "the token is newer already");
+    assert_eq!(slot.rejected(2, now), Decision::Use, "refreshed a moment ago");
+    assert_eq!(slot.rejected(2, now.plus(secs(31))), Decision::Refresh);
 }
 
 #[test]
 fn a_401_during_an_outage_is_refused_when_the_failure_is_fresh() {
     let (mut slot, now) = fresh();
-    assert_eq!(slot.rejected(1, now), Rejected::Refresh);
+    assert_eq!(slot.rejected(1, now), Decision::Refresh);
     slot.failed(TRANSIENT, now);
     let refusal = unavailable(1);
-    assert_eq!(slot.rejected(1, now), Rejected::Refuse(refusal));
+    assert_eq!(slot.rejected(1, now), Decision::Refuse(refusal));
     let later = now.plus(secs(1));
     assert_eq!(
         slot.rejected(1, later),
-        Rejected::Refresh,
+        Decision::Refresh,
         "a failure does not use up the interval"
     );
-    slot.failed(Failure::GrantDead, later);
+    slot.failed(Error::ReauthorizationRequired, later);
     let refusal = Error::ReauthorizationRequired;
-    assert_eq!(slot.rejected(1, later), Rejected::Refuse(refusal));
-    assert_eq!(slot.rejected(1, later.plus(secs(31))), Rejected::Refuse(refusal));
+    assert_eq!(slot.rejected(1, later), Decision::Refuse(refusal));
+    assert_eq!(slot.rejected(1, later.plus(secs(31))), Decision::Refuse(refusal));
 }
 
 #[test]
@@ -167,13 +170,13 @@ fn a_token_that_amazon_rejects_is_discarded_with_its_dead_grant_only() {
     assert!(!slot.discard(1), "LWA may be back before the token ends");
     let later = now.plus(secs(1));
     slot.rejected(1, later);
-    slot.failed(Failure::GrantDead, later);
+    slot.failed(Error::ReauthorizationRequired, later);
     assert!(!slot.discard(0), "an older one is gone already");
     assert!(slot.discard(1));
-    assert_eq!(slot.want(later), Want::Refuse(Error::ReauthorizationRequired));
+    assert_eq!(slot.want(later), Decision::Refuse(Error::ReauthorizationRequired));
     slot.reconnected();
-    assert_eq!(slot.generation(), 1, "numbers are not used again");
-    assert_eq!(slot.want(later), Want::Refresh);
+    assert_eq!(slot.generation, 1, "numbers are not used again");
+    assert_eq!(slot.want(later), Decision::Refresh);
 }
 
 #[test]
@@ -214,14 +217,14 @@ fn the_background_refresher_acts_ahead_of_the_buffer_and_never_without_end() {
     assert_eq!(slot.background_due(now, 1.0), Some(secs(2700)));
     assert_eq!(slot.background_due(now, 1.1), Some(secs(2610)));
     assert_eq!(slot.background_due(now.plus(secs(3000)), 1.0), Some(Duration::ZERO));
-    assert!(slot.background(now.plus(secs(2700))));
-    assert!(!slot.background(now.plus(secs(2700))), "one at a time");
+    assert_eq!(slot.refresh(now.plus(secs(2700))), Decision::Refresh);
+    assert_eq!(slot.refresh(now.plus(secs(2700))), Decision::Wait, "one at a time");
     slot.succeeded(2, Life::new(now, secs(900)));
     assert_eq!(slot.background_due(now, 1.0), None, "shorter than the lead");
-    let mut idle = Slot::new(policy());
+    let mut idle = idle();
     assert_eq!(idle.background_due(now, 1.0), Some(Duration::ZERO), "it is tried");
-    assert!(idle.background(now));
-    idle.failed(Failure::NotConnected, now);
+    assert_eq!(idle.refresh(now), Decision::Refresh);
+    idle.failed(Error::NotConnected, now);
     assert_eq!(idle.background_due(now, 1.0), None, "nothing to keep fresh");
 }
 
@@ -229,12 +232,12 @@ fn the_background_refresher_acts_ahead_of_the_buffer_and_never_without_end() {
 fn a_permanent_refusal_is_not_asked_for_again_every_second() {
     for reason in [LwaFailure::Refused, LwaFailure::NotLwa].map(Obstacle::Lwa) {
         let mut now = ManualClock::new().now();
-        let mut slot = Slot::new(policy());
+        let mut slot = idle();
         for expected in [8, 8, 8, 8, 60, 60] {
-            assert_eq!(slot.want(now), Want::Refresh);
-            slot.failed(Failure::unavailable(reason), now);
+            assert_eq!(slot.want(now), Decision::Refresh);
+            slot.failed(Error::unavailable(reason), now);
             let error = Error::Unavailable { reason, retry_after: secs(expected) };
-            assert_eq!(slot.want(now), Want::Refuse(error));
+            assert_eq!(slot.want(now), Decision::Refuse(error));
             now = now.plus(secs(expected));
         }
     }
@@ -243,15 +246,15 @@ fn a_permanent_refusal_is_not_asked_for_again_every_second() {
 #[test]
 fn each_failure_has_its_own_state() {
     for (failure, state) in [
-        (Failure::NotConnected, State::NotConnected),
-        (Failure::GrantDead, State::ReauthorizationRequired),
-        (Failure::ApplicationRejected(LwaFailure::UnauthorizedClient), State::ApplicationRejected),
-        (Failure::unavailable(Obstacle::Sealed), State::Sealed),
-        (Failure::unavailable(Obstacle::Unreadable), State::Unreadable),
-        (Failure::unavailable(Obstacle::UNREACHABLE), State::Idle),
+        (Error::NotConnected, State::NotConnected),
+        (Error::ReauthorizationRequired, State::ReauthorizationRequired),
+        (rejected(LwaFailure::UnauthorizedClient, 0), State::ApplicationRejected),
+        (Error::unavailable(Obstacle::Sealed), State::Sealed),
+        (Error::unavailable(Obstacle::Unreadable), State::Unreadable),
+        (Error::unavailable(Obstacle::UNREACHABLE), State::Idle),
     ] {
         let now = ManualClock::new().now();
-        let mut slot = Slot::new(policy());
+        let mut slot = idle();
         slot.want(now);
         slot.failed(failure, now);
         assert_eq!(slot.state(now), state);

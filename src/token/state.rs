@@ -1,24 +1,18 @@
 //! The state of one account's token, found by the account's id.
 
-use super::{AccessToken, slot};
+use super::{AccessToken, Error, consent::days_left, slot::Slot};
 use crate::{
+    account::AccountView,
     clock::Now,
+    config,
     id::{AccountId, Region},
     lwa::Application,
     store::{Credential, Epoch},
 };
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, MutexGuard};
-use slot::{Policy, Slot};
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
-use tokio::sync::watch;
+use std::{collections::BTreeMap, fmt, sync::Arc};
+use tokio::sync::{Semaphore, watch};
 
 /// What decides on the region and application of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,65 +27,27 @@ pub enum Authority {
 
 /// The state of one account's token: what callers read without a lock, and the rest under one.
 pub struct TokenState {
-    pub(super) id: AccountId,
-    pub(super) region: Region,
-    pub(super) application: Arc<Application>,
-    pub(super) authority: Authority,
+    pub(crate) id: AccountId,
+    region: Region,
+    pub(crate) application: Arc<Application>,
+    authority: Authority,
     /// Written under the lock.
     pub(super) current: ArcSwapOption<AccessToken>,
-    pub(super) finished: watch::Sender<u64>,
-    waiters: AtomicUsize,
+    pub(super) finished: watch::Sender<()>,
+    /// Bounds the callers that wait for the token.
+    pub(super) waiters: Semaphore,
     locked: Mutex<Locked>,
 }
 
-/// The states of all registered accounts; read without a lock.
-#[derive(Default)]
-pub(super) struct States(ArcSwap<StateTable>);
-
 /// The states of accounts by their ids.
 pub type StateTable = BTreeMap<AccountId, Arc<TokenState>>;
-
-impl States {
-    pub(super) fn get(&self, id: &AccountId) -> Option<Arc<TokenState>> {
-        self.0.load().get(id).cloned()
-    }
-
-    /// A token that needs no refresh; else the account's state, if there is such an account.
-    pub(super) fn fresh(
-        &self,
-        id: &AccountId,
-        now: Now,
-    ) -> Result<Arc<AccessToken>, Option<Arc<TokenState>>> {
-        let states = self.0.load();
-        let state = states.get(id).ok_or(None)?;
-        let current = state.current.load();
-        match current.as_ref().filter(|token| token.is_fresh(now)) {
-            Some(token) => Ok(token.clone()),
-            None => Err(Some(state.clone())),
-        }
-    }
-
-    /// Replaces all of them; gives back those that are no longer there.
-    pub(super) fn replace(&self, states: StateTable) -> Vec<Arc<TokenState>> {
-        let earlier = self.0.swap(Arc::new(states));
-        let now = self.0.load();
-        let is_kept = |state: &TokenState| {
-            now.get(&state.id).is_some_and(|kept| std::ptr::eq(Arc::as_ptr(kept), state))
-        };
-        earlier.values().filter(|state| !is_kept(state)).cloned().collect()
-    }
-
-    pub(super) fn snapshot(&self) -> Arc<StateTable> {
-        self.0.load_full()
-    }
-}
 
 /// What is read and written under the lock.
 pub(super) struct Locked {
     pub slot: Slot,
     pub last_error: Option<String>,
-    /// The newest record, while the store does not take it.
-    pub unsaved: Option<Unsaved>,
+    /// The newest record, while the store does not take it; the second part counts them.
+    pub unsaved: Option<(Credential, Arc<()>)>,
     /// The record in the store, as this process last read or wrote it.
     pub stored: Option<RecordId>,
     /// The record whose grant LWA called dead, which the store does not say yet.
@@ -100,6 +56,13 @@ pub(super) struct Locked {
     pub consented_at: Option<u64>,
     /// The request that the refresh under way was begun for.
     pub request_id: Option<String>,
+}
+
+/// Which record of an account it is: another one after each consent and each refresh.
+pub(super) type RecordId = (Epoch, u64);
+
+pub(super) fn record_id(record: &Credential) -> RecordId {
+    (record.epoch, record.generation)
 }
 
 impl fmt::Debug for TokenState {
@@ -114,41 +77,30 @@ impl TokenState {
         region: Region,
         application: Arc<Application>,
         authority: Authority,
-        policy: Policy,
+        config: Arc<config::Token>,
     ) -> Self {
-        let locked = Locked {
-            slot: Slot::new(policy),
-            last_error: None,
-            unsaved: None,
-            stored: None,
-            dead: None,
-            consented_at: None,
-            request_id: None,
-        };
         Self {
             id: id.clone(),
             region,
             application,
             authority,
             current: ArcSwapOption::empty(),
-            finished: watch::Sender::new(0),
-            waiters: AtomicUsize::new(0),
-            locked: Mutex::new(locked),
+            finished: watch::Sender::new(()),
+            waiters: Semaphore::new(config.waiters_max),
+            locked: Mutex::new(Locked {
+                slot: Slot::new(config),
+                last_error: None,
+                unsaved: None,
+                stored: None,
+                dead: None,
+                consented_at: None,
+                request_id: None,
+            }),
         }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Locked> {
         self.locked.lock()
-    }
-
-    /// The account's alias.
-    pub fn id(&self) -> &AccountId {
-        &self.id
-    }
-
-    /// The application its grant belongs to.
-    pub fn application(&self) -> &Application {
-        &self.application
     }
 
     /// Whether the account could not even be seeded or read so far.
@@ -165,12 +117,22 @@ impl TokenState {
     /// Whether `record` is of another consent than this process knows: the account was connected
     /// anew, or logged out.
     pub fn is_replaced(&self, record: &Credential) -> bool {
-        self.lock().stored.is_some_and(|stored| stored.epoch != record.epoch)
+        self.lock().stored.is_some_and(|(epoch, _)| epoch != record.epoch)
     }
 
     /// Whether there was a record when this process last looked.
     pub fn has_record(&self) -> bool {
         self.lock().stored.is_some()
+    }
+
+    /// Takes over what the record says of the consent.
+    pub fn remember_consent(&self, record: &Credential) {
+        self.lock().consented_at = record.consented_at;
+    }
+
+    /// As [`days_left`]; none if the date of consent is unknown.
+    pub fn consent_days_left(&self, now_unix: u64) -> Option<i64> {
+        self.lock().consented_at.map(|at| days_left(at, now_unix))
     }
 
     /// The record that the store does not take, if it goes on from the one that is `stored` there.
@@ -183,7 +145,7 @@ impl TokenState {
         let goes_on = |unsaved: &Credential| match stored {
             None => base.is_none(),
             // The same one is there if only its last sync failed: it may yet be lost.
-            Some(stored) if stored == unsaved || Some(RecordId::of(stored)) == base => true,
+            Some(stored) if stored == unsaved || Some(record_id(stored)) == base => true,
             Some(stored) => {
                 let ours = [Some(&unsaved.refresh_token), unsaved.previous_refresh_token.as_ref()];
                 stored.epoch == unsaved.epoch
@@ -191,28 +153,24 @@ impl TokenState {
                     && ours.contains(&Some(&stored.refresh_token))
             }
         };
-        locked.unsaved.take_if(|unsaved| !goes_on(&unsaved.record));
-        locked.unsaved.as_ref().map(|unsaved| unsaved.record.clone())
+        locked.unsaved.take_if(|(unsaved, _)| !goes_on(unsaved));
+        locked.unsaved.as_ref().map(|(unsaved, _)| unsaved.clone())
     }
 
+    /// Puts `token` into use and wakes those that wait for one.
     pub(super) fn publish(&self, token: AccessToken) {
         let mut locked = self.lock();
         locked.slot.succeeded(token.generation, token.life);
         locked.last_error = None;
         self.current.store(Some(Arc::new(token)));
         drop(locked);
-        self.finish();
+        self.finished.send_replace(());
     }
 
-    pub(super) fn fail(&self, failure: slot::Failure, why: &str, now: Now) {
-        self.note_failure(failure, why, now);
-        self.finish();
-    }
-
-    /// As `fail`, where something is to be done before `finish` wakes the waiters.
-    pub(super) fn note_failure(&self, failure: slot::Failure, why: &str, now: Now) {
+    /// Remembers why there is no token. Those that wait are woken by `finished`.
+    pub(super) fn fail(&self, error: Error, why: &str, now: Now) {
         let mut locked = self.lock();
-        locked.slot.failed(failure, now);
+        locked.slot.failed(error, now);
         locked.last_error = Some(why.to_owned());
     }
 
@@ -228,65 +186,30 @@ impl TokenState {
         let mut locked = self.lock();
         self.current.store(None);
         (locked.stored, locked.dead, locked.unsaved) = (None, None, None);
-        locked.slot.failed(slot::Failure::NotConnected, now);
+        locked.slot.failed(Error::NotConnected, now);
         locked.last_error = Some("the account was removed".to_owned());
-    }
-
-    pub(super) fn finish(&self) {
-        self.finished.send_modify(|refreshes| *refreshes += 1);
     }
 
     pub(super) fn good(&self, now: Now) -> Option<Arc<AccessToken>> {
         self.current.load_full().filter(|token| !token.life.is_expired(now))
     }
-}
 
-/// Which record of an account it is: another one after each consent and each refresh.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RecordId {
-    epoch: Epoch,
-    generation: u64,
-}
-
-impl RecordId {
-    pub(super) fn of(record: &Credential) -> Self {
-        Self { epoch: record.epoch, generation: record.generation }
-    }
-}
-
-/// A record that is in memory only, which is counted while it lasts.
-pub(super) struct Unsaved {
-    pub(super) record: Credential,
-    count: Arc<AtomicUsize>,
-}
-
-impl Unsaved {
-    /// Counts `record` in `count`; says whether it is the first there.
-    pub(super) fn new(record: Credential, count: &Arc<AtomicUsize>) -> (Self, bool) {
-        let is_first = count.fetch_add(1, Ordering::SeqCst) == 0;
-        (Self { record, count: Arc::clone(count) }, is_first)
-    }
-}
-
-impl Drop for Unsaved {
-    fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// The right to wait for one account's token; their number is bounded.
-pub(super) struct Waiter<'a>(&'a AtomicUsize);
-
-impl<'a> Waiter<'a> {
-    pub(super) fn register(state: &'a TokenState, max: usize) -> Option<Self> {
-        let waiter = Self(&state.waiters);
-        let before = state.waiters.fetch_add(1, Ordering::Relaxed);
-        (before < max).then_some(waiter)
-    }
-}
-
-impl Drop for Waiter<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+    pub(super) fn view(&self, now: Now) -> AccountView {
+        let consent_days_left = self.consent_days_left(now.unix());
+        let expires_in = self.current.load().as_ref().map(|token| token.life.remaining(now));
+        let locked = self.lock();
+        let state = locked.slot.state(now);
+        AccountView {
+            account: self.id.clone(),
+            state,
+            region: self.region,
+            application: self.application.name().to_owned(),
+            expires_in,
+            generation: locked.slot.generation,
+            last_error: locked.last_error.clone(),
+            reauthorization_required: state.needs_login(),
+            consent_days_left,
+            is_unsaved: locked.unsaved.is_some(),
+        }
     }
 }
