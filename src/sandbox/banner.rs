@@ -7,79 +7,70 @@ use super::{
 use crate::clock::{Clock, SystemClock};
 use std::{net::SocketAddr, path::Path};
 
+const REQUESTS: [(&str, &str); 4] = [
+    (
+        "Profiles, the account named by a header, by the path, by a placeholder token",
+        "\
+curl -s -H 'X-Ads-Account: acme' http://PROXY/v2/profiles
+curl -s ACME/v2/profiles
+curl -s -H 'Authorization: Bearer Atza|acme' http://PROXY/v2/profiles",
+    ),
+    (
+        "Campaigns: list and create",
+        r#"curl -s ACME/sp/campaigns/list SCOPE -H 'Content-Type: application/vnd.spCampaign.v3+json' -d '{}'
+curl -s ACME/sp/campaigns SCOPE -H 'Content-Type: application/vnd.spCampaign.v3+json' -d '{"campaigns":[{"name":"Mine","state":"PAUSED"}]}'"#,
+    ),
+    (
+        "A report from request to download (PENDING at the first look, then COMPLETED)",
+        r#"id=$(curl -s ACME/reporting/reports SCOPE -H 'Content-Type: application/vnd.createasyncreportrequest.v3+json' -d '{"name":"mine '$(date +%s%N)'","startDate":"START","endDate":"END","configuration":{"reportTypeId":"spCampaigns","format":"GZIP_JSON"}}' | sed 's/.*"reportId":"\([^"]*\).*/\1/')
+curl -s ACME/reporting/reports/$id SCOPE
+curl -sL ACME/v2/reports/$id/download | gunzip"#,
+    ),
+    (
+        "MCP: a call whose response is an event stream",
+        r#"curl -sN ACME/mcp -H 'Content-Type: application/json' -H 'Accept: application/json, text/event-stream' -d '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"campaign_management-query_campaign","_meta":{"progressToken":"mine"}}}'"#,
+    ),
+];
+
+const FAULTS: [(&str, &str); 3] = [
+    (
+        "All access tokens die; the next call still returns 200",
+        "SWITCH/expire' && curl -si ACME/v2/profiles",
+    ),
+    (
+        "The advertiser takes the grant back: 403 reauthorization_required until a new login",
+        "SWITCH/revoke?account=globex' && curl -si GLOBEX/v2/profiles",
+    ),
+    (
+        "LWA is down: requests go on while the token lives",
+        "SWITCH/lwa?fault=down&times=forever' && curl -si ACME/v2/profiles\nSWITCH/clear'",
+    ),
+];
+
 /// Titles and command lines of requests through the proxy at `proxy`.
 pub fn requests(proxy: &str) -> Vec<(&'static str, String)> {
-    let acme = format!("http://{proxy}/a/acme");
-    let scope = format!("-H 'Amazon-Advertising-API-Scope: {}'", ACCOUNTS[0].2);
-    let campaigns = format!("{scope} -H 'Content-Type: application/vnd.spCampaign.v3+json'");
-    let report =
-        format!("{scope} -H 'Content-Type: application/vnd.createasyncreportrequest.v3+json'");
-    let mcp = "-H 'Content-Type: application/json' \
-         -H 'Accept: application/json, text/event-stream'";
     let now = SystemClock.now();
-    let (start, end) = (spelled(days_ago(now, 10), DATE), spelled(days_ago(now, 1), DATE));
-    vec![
-        (
-            "Profiles, the account named by a header, by the path, by a placeholder token",
-            format!(
-                "curl -s -H 'X-Ads-Account: acme' http://{proxy}/v2/profiles\n\
-                 curl -s {acme}/v2/profiles\n\
-                 curl -s -H 'Authorization: Bearer Atza|acme' http://{proxy}/v2/profiles"
-            ),
-        ),
-        (
-            "Campaigns: list and create",
-            format!(
-                "curl -s {acme}/sp/campaigns/list {campaigns} -d '{{}}'\n\
-                 curl -s {acme}/sp/campaigns {campaigns} \
-                 -d '{{\"campaigns\":[{{\"name\":\"Mine\",\"state\":\"PAUSED\"}}]}}'"
-            ),
-        ),
-        (
-            "A report from request to download (PENDING at the first look, then COMPLETED)",
-            format!(
-                "id=$(curl -s {acme}/reporting/reports {report} -d '{{\"name\":\"mine '$(date +%s%N)'\",\
-                 \"startDate\":\"{start}\",\"endDate\":\"{end}\",\"configuration\":{{\
-                 \"reportTypeId\":\"spCampaigns\",\"format\":\"GZIP_JSON\"}}}}' \
-                 | sed 's/.*\"reportId\":\"\\([^\"]*\\).*/\\1/')\n\
-                 curl -s {acme}/reporting/reports/$id {scope}\n\
-                 curl -sL {acme}/v2/reports/$id/download | gunzip"
-            ),
-        ),
-        (
-            "MCP: a call whose response is an event stream",
-            format!(
-                "curl -sN {acme}/mcp {mcp} -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\
-                 \"tools/call\",\"params\":{{\"name\":\"campaign_management-query_campaign\",\
-                 \"_meta\":{{\"progressToken\":\"mine\"}}}}}}'"
-            ),
-        ),
-    ]
+    let day = |ago| spelled(days_ago(now, ago), DATE);
+    let fill = |commands: &str| {
+        commands
+            .replace("ACME", &format!("http://{proxy}/a/acme"))
+            .replace("PROXY", proxy)
+            .replace("SCOPE", &format!("-H 'Amazon-Advertising-API-Scope: {}'", ACCOUNTS[0].2))
+            .replace("START", &day(10))
+            .replace("END", &day(1))
+    };
+    REQUESTS.map(|(title, commands)| (title, fill(commands))).into()
 }
 
 /// Titles and command lines that switch a fault on at `emulator` and show what the proxy does.
 pub fn faults(proxy: &str, emulator: SocketAddr) -> Vec<(&'static str, String)> {
-    let switch =
-        |what: &str| format!("curl -so /dev/null -X POST 'http://{emulator}/_sandbox/{what}'");
-    let (acme, globex) = (format!("http://{proxy}/a/acme"), format!("http://{proxy}/a/globex"));
-    vec![
-        (
-            "All access tokens die; the next call still returns 200",
-            format!("{} && curl -si {acme}/v2/profiles", switch("expire")),
-        ),
-        (
-            "The advertiser takes the grant back: 403 reauthorization_required until a new login",
-            format!("{} && curl -si {globex}/v2/profiles", switch("revoke?account=globex")),
-        ),
-        (
-            "LWA is down: requests go on while the token lives",
-            format!(
-                "{} && curl -si {acme}/v2/profiles\n{}",
-                switch("lwa?fault=down&times=forever"),
-                switch("clear"),
-            ),
-        ),
-    ]
+    let fill = |commands: &str| {
+        commands
+            .replace("ACME", &format!("http://{proxy}/a/acme"))
+            .replace("GLOBEX", &format!("http://{proxy}/a/globex"))
+            .replace("SWITCH", &format!("curl -so /dev/null -X POST 'http://{emulator}/_sandbox"))
+    };
+    FAULTS.map(|(title, commands)| (title, fill(commands))).into()
 }
 
 /// What the command prints once everything listens.

@@ -26,9 +26,6 @@ const UNSUPPORTED_GRANT_TYPE: LwaError = (
     "unsupported_grant_type",
     "The authorization grant type is not supported by the authorization server",
 );
-const UNAUTHORIZED_CLIENT: LwaError =
-    (400, "unauthorized_client", "client is not authorized to use authorization codes");
-const SERVER_ERROR: LwaError = (500, "ServerError", "The server encountered a runtime error");
 
 /// Responds to a token request.
 pub(super) async fn token(state: &EmulatorState, parts: &Parts, body: &Bytes) -> HandlerResult {
@@ -36,15 +33,11 @@ pub(super) async fn token(state: &EmulatorState, parts: &Parts, body: &Bytes) ->
     let form = read(parts, body).ok_or_else(|| error(UNSUPPORTED_GRANT_TYPE))?;
     let fault = state.lwa.faults.take();
     match &fault {
+        None | Some(LwaFault::LoseResponse | LwaFault::CrlfInToken | LwaFault::NoToken) => {}
         Some(LwaFault::Hang) => std::future::pending::<()>().await,
         Some(LwaFault::Slow(delay)) => tokio::time::sleep(*delay).await,
         Some(LwaFault::Drop) => return Err(Stop::HangUp),
-        Some(fault) => {
-            if let Some(reply) = instead(fault, &form) {
-                return Ok(reply);
-            }
-        }
-        None => {}
+        Some(fault) => return Ok(instead(fault, &form)),
     }
     let mut tokens = issue(state, &form)?;
     state.record.issued();
@@ -114,14 +107,16 @@ fn issue(state: &EmulatorState, form: &FormPairs) -> Result<IssuedTokens, Stop> 
     Ok(issued.map_err(error)?)
 }
 
-/// The response that takes the place of the real one; none for faults that act elsewhere.
-fn instead(fault: &LwaFault, form: &FormPairs) -> Option<EmulatorResponse> {
-    Some(match fault {
+/// The response that takes the place of the real one.
+fn instead(fault: &LwaFault, form: &FormPairs) -> EmulatorResponse {
+    match fault {
         LwaFault::InvalidGrant => error(INVALID_REFRESH_TOKEN),
         LwaFault::InvalidClient => error(INVALID_CLIENT),
         LwaFault::UnsupportedGrantType => error(UNSUPPORTED_GRANT_TYPE),
-        LwaFault::UnauthorizedClient => error(UNAUTHORIZED_CLIENT),
-        LwaFault::ServerError => error(SERVER_ERROR),
+        LwaFault::UnauthorizedClient => {
+            let text = "client is not authorized to use authorization codes";
+            error((400, "unauthorized_client", text))
+        }
         LwaFault::Unavailable { retry_after: secs } => {
             let page = "<html><body><h1>503 Service Unavailable</h1></body></html>";
             retry_after(whole(503, "text/html", page), *secs)
@@ -130,15 +125,10 @@ fn instead(fault: &LwaFault, form: &FormPairs) -> Option<EmulatorResponse> {
             retry_after(error((429, "ThrottlingException", "Rate exceeded")), *secs)
         }
         LwaFault::Echo => {
-            let sent = |name| form.get(name).unwrap_or_default();
-            let text = format!(
-                "bad: {}{}{} {}",
-                sent("refresh_token"),
-                sent("code"),
-                sent("code_verifier"),
-                sent("client_secret")
-            );
-            error((400, "invalid_request", &text))
+            let sent = ["refresh_token", "code", "code_verifier", "client_secret"];
+            let [refresh, code, verifier, secret] =
+                sent.map(|name| form.get(name).unwrap_or_default());
+            error((400, "invalid_request", &format!("bad: {refresh}{code}{verifier} {secret}")))
         }
         LwaFault::Redirect(to) => whole(307, "", "").with("location", to),
         LwaFault::Oversized => {
@@ -148,13 +138,9 @@ fn instead(fault: &LwaFault, form: &FormPairs) -> Option<EmulatorResponse> {
             stream("application/json", frames)
         }
         LwaFault::Respond(script) => scripted(script),
-        LwaFault::Hang
-        | LwaFault::Slow(_)
-        | LwaFault::Drop
-        | LwaFault::LoseResponse
-        | LwaFault::CrlfInToken
-        | LwaFault::NoToken => return None,
-    })
+        // The others do not come here.
+        _ => error((500, "ServerError", "The server encountered a runtime error")),
+    }
 }
 
 fn error((status, code, description): LwaError) -> EmulatorResponse {
