@@ -11,13 +11,12 @@
 //! or not, and a place that was once allocated needs no space again. It is not synced: after a loss
 //! of power it may be behind the log, never ahead of it.
 
-use super::{
-    entry::{Action, Entry},
-    keys::{AuditKeys, Mac, Unverified},
-};
+use super::entry::{Action, Entry};
+use crate::store::AuditSecrets;
+use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD as BASE64};
 use serde::{Deserialize, Serialize};
-use std::{borrow::Cow, fs::File, io, os::unix::fs::FileExt as _, time::Duration};
+use std::{fs::File, io, os::unix::fs::FileExt as _, sync::Arc, time::Duration};
 
 /// The version of the entries' schema.
 const VERSION: u32 = 1;
@@ -26,11 +25,45 @@ pub(super) const LINE_MAX_BYTES: usize = 4096;
 /// Before the first line.
 pub(super) const START: Tip = Tip { seq: 0, mac: [0; 32] };
 
+/// What binds a line to all before it.
+pub(super) type Mac = [u8; 32];
+
 /// A line's number and MAC: a place in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tip {
     pub(super) seq: u64,
     pub(super) mac: Mac,
+}
+
+/// The keys of a log: the first signs, all verify. They are the log's own: a rotation of the
+/// store's keys does not touch the log.
+#[derive(Debug, Clone)]
+pub struct AuditKeys(Arc<[(String, hmac::Key)]>);
+
+/// Why a MAC is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unverified {
+    KeyMissing,
+    Refused,
+}
+
+impl AuditKeys {
+    pub fn new(secrets: &AuditSecrets) -> Self {
+        let key = |bytes: &[u8; 32]| hmac::Key::new(hmac::HMAC_SHA256, bytes);
+        Self(secrets.iter().map(|(id, bytes)| (id.clone(), key(bytes))).collect())
+    }
+
+    /// The key that signs, with its id.
+    fn first(&self) -> &(String, hmac::Key) {
+        self.0.first().expect("a log that is written has a key")
+    }
+
+    /// Checks what the key `id` signed.
+    fn verify(&self, id: &str, text: &[u8], mac: &Mac) -> Result<(), Unverified> {
+        let found = self.0.iter().find(|(known, _)| known == id);
+        let (_, key) = found.ok_or(Unverified::KeyMissing)?;
+        hmac::verify(key, text, mac).map_err(|_| Unverified::Refused)
+    }
 }
 
 /// What is written of an entry.
@@ -44,70 +77,65 @@ struct WrittenLine<'a> {
     key: &'a str,
 }
 
-/// What is read of a line for a check or a search.
+/// A line that was read, with what a check or a search needs: not yet known to be right.
 #[derive(Debug, Deserialize)]
-pub(super) struct LineMembers<'a> {
+pub(super) struct Line<'a> {
     pub(super) seq: u64,
-    #[serde(borrow)]
-    pub(super) time: Cow<'a, str>,
-    #[serde(borrow)]
-    actor: Cow<'a, str>,
-    #[serde(borrow)]
-    pub(super) action: Cow<'a, str>,
+    pub(super) time: String,
+    actor: String,
+    pub(super) action: String,
     pub(super) account: Option<String>,
     pub(super) reason: Option<String>,
     pub(super) segment: Option<u64>,
     prev: Option<String>,
-    #[serde(borrow)]
-    pub(super) key: Cow<'a, str>,
-}
-
-/// A line that was read: not yet known to be right.
-#[derive(Debug)]
-pub(super) struct Line<'a> {
+    pub(super) key: String,
     /// What the MAC protects, with the MAC before it.
+    #[serde(skip)]
     text: &'a [u8],
-    pub(super) members: LineMembers<'a>,
+    #[serde(skip)]
     mac: Mac,
 }
 
 impl<'a> Line<'a> {
     /// Takes a line, without its newline, apart; none if it is not one of ours.
     pub(super) fn parse(line: &'a [u8]) -> Option<Self> {
-        let members = serde_json::from_slice(line).ok()?;
         let (text, mac) = split_mac(line)?;
-        Some(Self { text, members, mac })
+        Some(Self { text, mac, ..serde_json::from_slice(line).ok()? })
     }
 
     pub(super) fn tip(&self) -> Tip {
-        Tip { seq: self.members.seq, mac: self.mac }
+        Tip { seq: self.seq, mac: self.mac }
     }
 
     /// Checks it with the key it names, as the line after `before`.
     pub(super) fn verify(&self, keys: &AuditKeys, before: Tip) -> Result<(), Unverified> {
-        if self.members.seq != before.seq.wrapping_add(1) {
+        if self.seq != before.seq.wrapping_add(1) {
             return Err(Unverified::Refused);
         }
-        keys.verify(&self.members.key, &[LINE, &before.mac, self.text].concat(), &self.mac)
+        keys.verify(&self.key, &[LINE, &before.mac, self.text].concat(), &self.mac)
     }
 
     /// The place that the first line of a file says it follows.
     pub(super) fn follows(&self) -> Option<Tip> {
-        let mac = decode_mac(self.members.prev.as_deref()?.as_bytes())?;
-        Some(Tip { seq: self.members.seq.saturating_sub(1), mac })
+        let mac = decode_mac(self.prev.as_deref()?.as_bytes())?;
+        Some(Tip { seq: self.seq.saturating_sub(1), mac })
     }
 
     /// Says whether it is one of the log's own `action`s.
     pub(super) fn is(&self, action: Action) -> bool {
-        self.members.action == action.as_str() && self.members.actor == "audit"
+        self.action == action.as_str() && self.actor == "audit"
     }
+}
+
+/// The length of `bytes` up to their last newline.
+pub(super) fn complete_bytes(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1)
 }
 
 /// The lines that end in a newline, without it.
 pub(super) fn complete_lines(bytes: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
-    let complete = bytes.iter().rposition(|&byte| byte == b'\n');
-    let bytes = complete.map(|at| &bytes[..at]);
-    bytes.into_iter().flat_map(|bytes| bytes.split(|&byte| byte == b'\n'))
+    let complete = complete_bytes(bytes).checked_sub(1).map(|end| &bytes[..end]);
+    complete.into_iter().flat_map(|bytes| bytes.split(|&byte| byte == b'\n'))
 }
 
 /// Appends the line of `entry` to `lines`.
@@ -119,7 +147,7 @@ pub(super) fn write_line(
     lines: &mut Vec<u8>,
 ) -> Tip {
     let seq = before.seq + 1;
-    let key = keys.signing_id();
+    let (key, _) = keys.first();
     let written = WrittenLine { v: VERSION, seq, time: rfc3339(wall), entry, key };
     let mac = finish(LINE, &before.mac, &written, keys, lines);
     lines.push(b'\n');
@@ -175,7 +203,7 @@ impl Checkpoint {
     }
 
     pub(super) fn write(file: &File, tip: Tip, keys: &AuditKeys) -> io::Result<()> {
-        let (last, key) = (BASE64.encode(tip.mac), keys.signing_id().to_owned());
+        let (last, key) = (BASE64.encode(tip.mac), keys.first().0.clone());
         let text = CheckpointText { v: VERSION, seq: tip.seq, last, key };
         let mut block = Vec::with_capacity(CHECKPOINT_BYTES);
         finish(CHECKPOINT, &START.mac, &text, keys, &mut block);
@@ -195,7 +223,8 @@ fn finish(
 ) -> Mac {
     let mut text = serde_json::to_vec(object).expect("texts and numbers are JSON");
     text.pop();
-    let mac = keys.sign(&[what, prev, &text].concat());
+    let mac = hmac::sign(&keys.first().1, &[what, prev, &text].concat());
+    let mac = mac.as_ref().try_into().expect("HMAC-SHA256 has 32 bytes");
     out.extend_from_slice(&text);
     out.extend_from_slice(MAC_PREFIX);
     out.extend_from_slice(BASE64.encode(mac).as_bytes());

@@ -6,7 +6,6 @@
 use crate::id::AccountId;
 use aws_lc_rs::digest;
 use serde::{Serialize, Serializer};
-use std::fmt::Write as _;
 
 /// One thing that was done or that happened, as the members of a line in their order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -227,11 +226,8 @@ impl ShortName {
             return Self(text.to_owned());
         }
         let hash = digest::digest(&digest::SHA256, text.as_bytes());
-        let mut name = "sha256:".to_owned();
-        for byte in &hash.as_ref()[..12] {
-            write!(name, "{byte:02x}").expect("a String takes everything");
-        }
-        Self(name)
+        let hex = hash.as_ref()[..12].iter().map(|byte| format!("{byte:02x}"));
+        Self(["sha256:".to_owned()].into_iter().chain(hex).collect())
     }
 }
 

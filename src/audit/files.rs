@@ -3,12 +3,12 @@
 //! For `audit.jsonl` the older files are `audit.000001.jsonl` and so on, and the checkpoint is
 //! `audit.head`. Files are numbered from the first on and never renamed again.
 
-use super::Error;
+use super::{Error, chain::LINE_MAX_BYTES};
 use crate::{backoff::Backoff, durable_file};
 use std::{
     fs::{self, File, TryLockError},
     io,
-    os::unix::fs::FileExt as _,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -36,24 +36,16 @@ impl LogFiles {
     /// The older file number `segment`.
     pub(super) fn archived(&self, segment: u64) -> PathBuf {
         let stem = self.current.file_stem().unwrap_or_default().to_string_lossy();
-        let mut name = format!("{stem}.{segment:06}");
-        if let Some(extension) = self.current.extension() {
-            name.push('.');
-            name.push_str(&extension.to_string_lossy());
-        }
-        self.current.with_file_name(name)
+        let extension = self.current.extension().unwrap_or_default().to_string_lossy();
+        let dot = if extension.is_empty() { "" } else { "." };
+        self.current.with_file_name(format!("{stem}.{segment:06}{dot}{extension}"))
     }
 
     /// The numbers of the older files, ascending.
     pub(super) fn segments(&self) -> Result<Vec<u64>, Error> {
         let directory = self.directory();
         let mut found = Vec::new();
-        let entries = match fs::read_dir(directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
-            Err(error) => return Err(Error::io("list", directory)(error)),
-        };
-        for entry in entries {
+        for entry in if_there(fs::read_dir(directory), "list", directory)?.into_iter().flatten() {
             let name = entry.map_err(Error::io("list", directory))?.file_name();
             let number = name.to_str().and_then(|name| {
                 let after = name.strip_prefix(self.current.file_stem()?.to_str()?)?;
@@ -67,33 +59,30 @@ impl LogFiles {
         Ok(found)
     }
 
-    /// Opens the checkpoint, which is made (and its directory) if it is not there, and waits until
-    /// no other process works on this log.
-    pub(super) fn lock_to_write(&self, timeout: Duration) -> Result<File, Error> {
-        let directory = self.directory();
-        durable_file::make_directory(directory)
-            .map_err(Error::io("make the directory", directory))?;
-        self.lock(timeout, || durable_file::open_private(&self.checkpoint))
+    /// Opens the file number `segment`, or the one that grows; none if it is not there.
+    pub(super) fn open(&self, segment: Option<u64>) -> Result<Option<Segment>, Error> {
+        let path = segment.map_or_else(|| self.current.clone(), |number| self.archived(number));
+        let file = if_there(File::open(&path), "open", &path)?;
+        file.map(|file| Segment::new(segment, path, file)).transpose()
     }
 
-    /// As `lock_to_write`, but makes and changes nothing; none if there is no checkpoint.
-    pub(super) fn lock_to_read(&self, timeout: Duration) -> Result<Option<File>, Error> {
-        match self.lock(timeout, || File::open(&self.checkpoint)) {
-            Ok(file) => Ok(Some(file)),
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn lock(&self, timeout: Duration, open: impl Fn() -> io::Result<File>) -> Result<File, Error> {
+    /// Opens the checkpoint with `open`, and waits until no other process works on this log; none
+    /// if there is no checkpoint.
+    pub(super) fn lock(
+        &self,
+        timeout: Duration,
+        open: impl Fn(&Path) -> io::Result<File>,
+    ) -> Result<Option<File>, Error> {
         let path = &self.checkpoint;
         let deadline = Instant::now() + timeout;
         let mut pause = Backoff::new(Duration::from_micros(200), Duration::from_millis(20));
         loop {
-            let file = open().map_err(Error::io("open", path))?;
+            let Some(file) = if_there(open(path), "open", path)? else { return Ok(None) };
             match file.try_lock() {
                 // Between the two calls another process may have removed it.
-                Ok(()) if durable_file::is_at(&file, path).unwrap_or(false) => return Ok(file),
+                Ok(()) if durable_file::is_at(&file, path).unwrap_or(false) => {
+                    return Ok(Some(file));
+                }
                 Ok(()) | Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(source)) => return Err(Error::io("lock", path)(source)),
             }
@@ -105,24 +94,32 @@ impl LogFiles {
     }
 }
 
+/// What was opened at `path`; none if there is nothing.
+fn if_there<T>(
+    opened: io::Result<T>,
+    action: &'static str,
+    path: &Path,
+) -> Result<Option<T>, Error> {
+    match opened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some).map_err(Error::io(action, path)),
+    }
+}
+
 /// A file of a log, as long as it was when it was opened.
 pub(super) struct Segment {
     /// Its number; none for the one that grows.
     pub(super) number: Option<u64>,
     pub(super) path: PathBuf,
     pub(super) file: File,
+    pub(super) inode: u64,
     pub(super) len: u64,
 }
 
 impl Segment {
-    /// None if it is not there.
-    pub(super) fn open(number: Option<u64>, path: &Path) -> Result<Option<Self>, Error> {
-        let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
-        match opened {
-            Ok((len, file)) => Ok(Some(Self { number, path: path.to_owned(), file, len })),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io("open", path)(error)),
-        }
+    pub(super) fn new(number: Option<u64>, path: PathBuf, file: File) -> Result<Self, Error> {
+        let found = file.metadata().map_err(Error::io("read", &path))?;
+        Ok(Self { number, path, file, inode: found.ino(), len: found.len() })
     }
 
     /// What is from byte `from` on.
@@ -132,9 +129,9 @@ impl Segment {
         Ok(bytes)
     }
 
-    /// Its last `most` bytes.
-    pub(super) fn read_end(&self, most: usize) -> Result<Vec<u8>, Error> {
-        self.read(self.len.saturating_sub(most as u64))
+    /// The end, which holds the last whole line and one that is not.
+    pub(super) fn read_end(&self) -> Result<Vec<u8>, Error> {
+        self.read(self.len.saturating_sub(2 * LINE_MAX_BYTES as u64))
     }
 }
 
@@ -171,11 +168,13 @@ mod tests {
     fn a_held_lock_is_waited_for_and_then_given_up() {
         let dir = tempfile::tempdir().expect("a directory");
         let files = LogFiles::new(&dir.path().join("made").join("audit.jsonl"));
-        assert!(files.lock_to_read(Duration::ZERO).expect("no checkpoint").is_none());
-        let held = files.lock_to_write(Duration::ZERO).expect("free");
-        let error = files.lock_to_write(Duration::from_millis(5)).expect_err("held");
+        let to_read = |path: &Path| File::open(path);
+        assert!(files.lock(Duration::ZERO, to_read).expect("no checkpoint").is_none());
+        fs::create_dir(files.directory()).expect("made");
+        let held = files.lock(Duration::ZERO, durable_file::open_private).expect("free");
+        let error = files.lock(Duration::from_millis(5), to_read).expect_err("held");
         assert!(matches!(error, Error::Locked { .. }), "{error}");
         drop(held);
-        files.lock_to_read(Duration::ZERO).expect("free").expect("made");
+        files.lock(Duration::ZERO, to_read).expect("free").expect("made");
     }
 }

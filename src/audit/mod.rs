@@ -8,15 +8,14 @@
 mod chain;
 mod entry;
 mod files;
-mod keys;
 mod queue;
 mod report;
 pub mod tail;
 mod verify;
 mod writer;
 
+pub use chain::AuditKeys;
 pub use entry::{Action, Actor, Entry};
-pub use keys::AuditKeys;
 pub use report::AuditReport;
 
 use crate::{
@@ -26,7 +25,7 @@ use crate::{
     metrics::Metrics,
     store::{self, Store},
 };
-use files::{LogFiles, Segment};
+use files::LogFiles;
 use parking_lot::Mutex;
 use queue::EntryQueue;
 use std::{
@@ -188,7 +187,7 @@ impl Audit {
     /// Checks one file of a log on its own, such as an older one that lies elsewhere.
     pub fn verify_part(path: &Path, keys: &AuditKeys) -> Result<AuditReport, Error> {
         let missing = || Error::io("open", path)(io::ErrorKind::NotFound.into());
-        verify::verify_part(&Segment::open(None, path)?.ok_or_else(missing)?, keys)
+        verify::verify_part(&LogFiles::new(path).open(None)?.ok_or_else(missing)?, keys)
     }
 }
 

@@ -54,19 +54,16 @@ impl Audit {
     pub async fn count(&self, entry: Entry) -> Result<(), Error> {
         let Some(inner) = &self.0 else { return Ok(()) };
         let kind = Entry { request_id: None, ..entry.clone() };
-        match inner.queue.add(&kind) {
-            Added::Counted => return Ok(()),
-            Added::First => {
-                let inner = Arc::downgrade(inner);
-                tokio::spawn(async move {
-                    tokio::time::sleep(INTERVAL).await;
-                    let Some(inner) = inner.upgrade() else { return };
-                    // The log and the metric report a failure.
-                    let write = move || inner.record(&inner.queue.due(Some(&kind)));
-                    let _ = tokio::task::spawn_blocking(write).await;
-                });
-            }
-            Added::TooMany => {}
+        let Some(counts_more) = inner.queue.add(&kind) else { return Ok(()) };
+        if counts_more {
+            let inner = Arc::downgrade(inner);
+            tokio::spawn(async move {
+                tokio::time::sleep(INTERVAL).await;
+                let Some(inner) = inner.upgrade() else { return };
+                // The log and the metric report a failure.
+                let write = move || inner.record(&inner.queue.due(Some(&kind)));
+                let _ = tokio::task::spawn_blocking(write).await;
+            });
         }
         self.write(entry).await
     }
@@ -106,25 +103,20 @@ impl AuditLog {
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Added {
-    First,
-    Counted,
-    TooMany,
-}
-
 impl EntryQueue {
-    fn add(&self, kind: &Entry) -> Added {
+    /// Counts one more of `kind`. For the first of a minute, which is to be written, says whether
+    /// more will be counted: not if there are too many kinds.
+    fn add(&self, kind: &Entry) -> Option<bool> {
         let mut counted = self.counted.lock();
         if let Some((_, more)) = counted.iter_mut().find(|(known, _)| known == kind) {
             *more += 1;
-            return Added::Counted;
+            return None;
         }
-        if counted.len() >= KINDS_MAX {
-            return Added::TooMany;
+        let has_room = counted.len() < KINDS_MAX;
+        if has_room {
+            counted.push((kind.clone(), 0));
         }
-        counted.push((kind.clone(), 0));
-        Added::First
+        Some(has_room)
     }
 
     /// What was counted of `kind`, or of all; counting begins anew.
@@ -171,13 +163,13 @@ mod tests {
         let queue = EntryQueue::default();
         let kind = |number: u64| refused("acme", 0).generation(number);
         for number in 0..KINDS_MAX as u64 {
-            assert_eq!(queue.add(&kind(number)), Added::First);
+            assert_eq!(queue.add(&kind(number)), Some(true));
         }
-        assert_eq!(queue.add(&kind(1_000_000)), Added::TooMany);
-        assert_eq!(queue.add(&kind(3)), Added::Counted);
+        assert_eq!(queue.add(&kind(1_000_000)), Some(false));
+        assert_eq!(queue.add(&kind(3)), None);
         assert_eq!(queue.due(Some(&kind(3))), [kind(3).count(1)]);
         assert_eq!(queue.due(None), []);
-        assert_eq!(queue.add(&kind(1_000_000)), Added::First);
+        assert_eq!(queue.add(&kind(1_000_000)), Some(true));
     }
 
     #[tokio::test]

@@ -2,12 +2,12 @@
 
 use super::{
     Error,
-    chain::{Line, complete_lines, rfc3339},
+    chain::{Line, complete_bytes, complete_lines, rfc3339},
     files::{LogFiles, Segment},
 };
 use crate::id::AccountId;
 use serde_json::Value;
-use std::{os::unix::fs::MetadataExt as _, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 /// Which entries are read.
 #[derive(Debug, Clone, Default)]
@@ -58,63 +58,56 @@ impl Tail {
     /// The entries that were added since the last read.
     pub fn added(&mut self) -> Result<Vec<Shown>, Error> {
         // Between two files there is none.
-        let Some(current) = Segment::open(None, &self.files.current)? else {
-            return Ok(Vec::new());
-        };
+        let Some(current) = self.files.open(None)? else { return Ok(Vec::new()) };
         let (inode, read) = self.read;
         // Another file, or it was cut.
-        if inode != inode_of(&current)? || read > current.len {
+        if inode != current.inode || read > current.len {
             let last = self.last;
-            let shown = self.read_back(|_, first| first <= last)?;
-            return Ok(shown.into_iter().filter(|shown| shown.seq > last).collect());
+            let mut shown = self.read_back(|_, first| first <= last)?;
+            shown.retain(|shown| shown.seq > last);
+            return Ok(shown);
         }
-        self.read_from(&current, read)
+        let bytes = current.read(read)?;
+        self.note(&current, read, &bytes);
+        Ok(self.shown(&bytes))
     }
 
     /// Reads file by file, newest first, until it is `enough`: of what was found so far and the
     /// number of the last file's first entry.
     fn read_back(&mut self, enough: impl Fn(&[Shown], u64) -> bool) -> Result<Vec<Shown>, Error> {
-        let mut archived = self.files.segments()?;
+        let archived = self.files.segments()?;
         let mut shown = Vec::new();
-        let mut next = Segment::open(None, &self.files.current)?;
-        if let Some(current) = &next {
-            shown = self.read_from(current, 0)?;
-        }
-        loop {
-            if let Some(segment) = next {
-                let bytes = segment.read(0)?;
-                if segment.number.is_some() {
-                    shown = [self.shown(&bytes), shown].concat();
-                }
-                let first = complete_lines(&bytes).find_map(Line::parse);
-                if enough(&shown, first.map_or(u64::MAX, |line| line.members.seq)) {
-                    return Ok(shown);
-                }
+        for number in std::iter::once(None).chain(archived.into_iter().rev().map(Some)) {
+            let Some(segment) = self.files.open(number)? else { continue };
+            let bytes = segment.read(0)?;
+            if number.is_none() {
+                self.note(&segment, 0, &bytes);
             }
-            let Some(number) = archived.pop() else { return Ok(shown) };
-            next = Segment::open(Some(number), &self.files.archived(number))?;
+            shown = [self.shown(&bytes), shown].concat();
+            let first = complete_lines(&bytes).find_map(Line::parse);
+            if enough(&shown, first.map_or(u64::MAX, |line| line.seq)) {
+                break;
+            }
         }
+        Ok(shown)
     }
 
-    /// Reads the file that grows from byte `from` on, and notes how far.
-    fn read_from(&mut self, current: &Segment, from: u64) -> Result<Vec<Shown>, Error> {
-        let bytes = current.read(from)?;
-        let complete = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-        self.read = (inode_of(current)?, from + complete as u64);
-        let newest = complete_lines(&bytes).rev().find_map(Line::parse);
-        self.last = newest.map_or(self.last, |line| line.members.seq);
-        Ok(self.shown(&bytes))
+    /// Notes how far the file that grows was read: `bytes` from byte `from` on.
+    fn note(&mut self, current: &Segment, from: u64, bytes: &[u8]) {
+        self.read = (current.inode, from + complete_bytes(bytes) as u64);
+        let newest = complete_lines(bytes).rev().find_map(Line::parse);
+        self.last = newest.map_or(self.last, |line| line.seq);
     }
 
     fn accepts(&self, line: &Line<'_>) -> bool {
         let Filter { account, action, .. } = &self.filter;
         let is_of = |action: &String| {
-            let rest = line.members.action.strip_prefix(action.as_str());
+            let rest = line.action.strip_prefix(action.as_str());
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
-        account.as_ref().is_none_or(|it| line.members.account.as_deref() == Some(it.as_str()))
+        account.as_ref().is_none_or(|it| line.account.as_deref() == Some(it.as_str()))
             && action.as_ref().is_none_or(is_of)
-            && self.since.as_ref().is_none_or(|since| *line.members.time >= **since)
+            && self.since.as_ref().is_none_or(|since| line.time >= *since)
     }
 
     /// The entries in `bytes` that are asked for. What is no entry is left to `verify`.
@@ -123,14 +116,10 @@ impl Tail {
             let line = Line::parse(text).filter(|line| self.accepts(line))?;
             let members = serde_json::from_slice(text).ok()?;
             let json = String::from_utf8(text.to_vec()).ok()?;
-            Some(Shown { seq: line.members.seq, json, members })
+            Some(Shown { seq: line.seq, json, members })
         });
         entries.collect()
     }
-}
-
-fn inode_of(file: &Segment) -> Result<u64, Error> {
-    Ok(file.file.metadata().map_err(Error::io("read", &file.path))?.ino())
 }
 
 #[cfg(test)]

@@ -6,35 +6,41 @@
 
 use super::{
     AuditLog, Error,
-    chain::{Checkpoint, Line, START, Tip},
+    chain::{AuditKeys, Checkpoint, Line, START, Tip, Unverified, complete_bytes, complete_lines},
     entry::Action,
     files::{LOCK_TIMEOUT, Segment},
-    keys::{AuditKeys, Unverified},
-    report::{Anomaly, AuditReport, LogFinding},
+    report::{AuditReport, LogFinding},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::File,
     ops::RangeInclusive,
-    path::{Path, PathBuf},
+    path::Path,
 };
+
+/// The code and the message of a finding.
+type Anomaly<'a> = (&'static str, &'a str);
+
+const CHANGED: Anomaly<'_> = ("changed", "changed, or not written by adsproxy");
+const NO_ENTRY: Anomaly<'_> = ("no_entry", "not an entry");
+const FOREIGN_FILE: Anomaly<'_> = ("foreign_file", "the file does not belong here");
 
 impl AuditLog {
     /// Checks the whole log, as it is at one moment: what is appended later is not looked at.
     pub(super) fn verify(&self) -> Result<AuditReport, Error> {
         let keys = AuditKeys::new(&self.store.audit_keys(false)?);
         let files = &self.files;
-        let lock = files.lock_to_read(LOCK_TIMEOUT)?;
+        let lock = files.lock(LOCK_TIMEOUT, |path| File::open(path))?;
         let checkpoint = lock.as_ref().map(|file| Checkpoint::read(file, &keys)).transpose();
         let checkpoint = checkpoint.map_err(Error::io("read", &files.checkpoint))?;
         let mut segments = Vec::new();
-        for number in files.segments()? {
-            segments.extend(Segment::open(Some(number), &files.archived(number))?);
+        for number in files.segments()?.into_iter().map(Some).chain([None]) {
+            segments.extend(files.open(number)?);
         }
-        segments.extend(Segment::open(None, &files.current)?);
         drop(lock);
         let mut check = LogCheck::new(&keys, checkpoint);
         for segment in &segments {
-            check.segment(segment, &segment.read(0)?);
+            check.segment(segment)?;
         }
         check.expired();
         check.checkpoint(checkpoint, &files.checkpoint);
@@ -44,13 +50,12 @@ impl AuditLog {
 
 /// Checks one file of a log on its own.
 pub(super) fn verify_part(segment: &Segment, keys: &AuditKeys) -> Result<AuditReport, Error> {
-    let mut check = LogCheck::new(keys, None);
-    check.is_part = true;
-    check.segment(segment, &segment.read(0)?);
-    let mut report = check.report;
-    let kind = Anomaly::OnItsOwn;
-    report.notes.push(LogFinding { file: segment.path.clone(), line: 0, kind });
-    Ok(report)
+    let mut check = LogCheck { is_part: true, ..LogCheck::new(keys, None) };
+    check.segment(segment)?;
+    let text = "checked on its own: whether its end or other files are missing cannot be said";
+    check.at.1 = 0;
+    check.report.notes.push(check.finding(("on_its_own", text)));
+    Ok(check.report)
 }
 
 /// A check under way.
@@ -63,7 +68,7 @@ struct LogCheck<'a> {
     /// The last line in the file, if it may be in its place.
     seen: Tip,
     /// Where the last line is.
-    at: (PathBuf, u64),
+    at: (String, u64),
     /// The number of the file.
     number: u64,
     /// Entries that were not where they should be.
@@ -90,7 +95,7 @@ impl<'a> LogCheck<'a> {
             is_part: false,
             good: START,
             seen: START,
-            at: (PathBuf::new(), 0),
+            at: Default::default(),
             number: 0,
             missing: Vec::new(),
             displaced: None,
@@ -102,58 +107,66 @@ impl<'a> LogCheck<'a> {
         }
     }
 
-    fn find(&mut self, kind: Anomaly) {
+    fn finding(&self, (kind, message): Anomaly<'_>) -> LogFinding {
         let (file, line) = self.at.clone();
-        self.report.findings.push(LogFinding { file, line, kind });
+        LogFinding { file, line, kind, message: message.to_owned() }
     }
 
-    fn segment(&mut self, segment: &Segment, bytes: &[u8]) {
+    fn find(&mut self, anomaly: Anomaly<'_>) {
+        self.report.findings.push(self.finding(anomaly));
+    }
+
+    fn segment(&mut self, segment: &Segment) -> Result<(), Error> {
+        let bytes = segment.read(0)?;
         self.report.files += 1;
-        self.at = (segment.path.clone(), 0);
-        let mut rest = bytes;
-        let mut belongs = true;
-        while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
+        self.at = (segment.path.to_string_lossy().into_owned(), 0);
+        for text in complete_lines(&bytes) {
             self.at.1 += 1;
-            let line = Line::parse(&rest[..end]);
-            rest = &rest[end + 1..];
-            match line {
-                None => self.find(Anomaly::NoEntry),
-                Some(line) if self.at.1 == 1 && line.is(Action::AuditBegin) => {
-                    belongs = self.begin(segment, &line);
+            let is_first = self.at.1 == 1;
+            match Line::parse(text) {
+                None => self.find(NO_ENTRY),
+                Some(line) if is_first && line.is(Action::AuditBegin) => {
+                    // One finding says of all its lines that they do not belong here.
+                    if !self.begin(segment, &line) {
+                        return Ok(());
+                    }
                 }
                 Some(line) => {
-                    if self.at.1 == 1 {
-                        self.find(Anomaly::NoBeginning);
+                    if is_first {
+                        self.find(("no_beginning", "the first line of the file is missing"));
                         self.number = segment.number.unwrap_or(self.number + 1);
                     }
                     self.line(&line);
                 }
             }
-            // One finding says it of all its lines.
-            if !belongs {
-                return;
-            }
         }
-        if !rest.is_empty() {
-            let kind = Anomaly::Unfinished(rest.len());
-            let (file, line) = (self.at.0.clone(), self.at.1 + 1);
-            // Only the file that grows can end so; older ones are finished.
-            match segment.number {
-                None => self.report.notes.push(LogFinding { file, line, kind }),
-                Some(_) => {
-                    self.report.findings.push(LogFinding { file, line, kind: Anomaly::NoEntry });
-                }
-            }
+        let torn_bytes = bytes.len() - complete_bytes(&bytes);
+        if torn_bytes > 0 {
+            self.torn(segment, torn_bytes);
         }
+        Ok(())
+    }
+
+    /// Only the file that grows can end without a newline; older ones are finished.
+    fn torn(&mut self, segment: &Segment, bytes: usize) {
+        let text = format!(
+            "an unfinished entry ({bytes} bytes), as a crash or a full disk leaves it; the next \
+             entry clears it away"
+        );
+        let is_finished = segment.number.is_some();
+        let anomaly = if is_finished { NO_ENTRY } else { ("unfinished", text.as_str()) };
+        let mut found = self.finding(anomaly);
+        found.line += 1;
+        let AuditReport { findings, notes, .. } = &mut self.report;
+        if is_finished { findings } else { notes }.push(found);
     }
 
     /// The first line of a file, which says what it follows. Says whether the file belongs here.
     fn begin(&mut self, segment: &Segment, line: &Line<'_>) -> bool {
-        let (Some(number), Some(before)) = (line.members.segment, line.follows()) else {
-            self.find(Anomaly::Changed);
+        let (Some(number), Some(before)) = (line.segment, line.follows()) else {
+            self.find(CHANGED);
             return true;
         };
-        let continues = before == self.good || before == self.seen;
         let verified = line.verify(self.keys, before);
         if verified == Err(Unverified::Refused) {
             self.number = segment.number.unwrap_or(self.number + 1);
@@ -161,31 +174,40 @@ impl<'a> LogCheck<'a> {
             self.refused(line);
             return true;
         }
-        let is_named = segment.number.is_none_or(|named| named == number);
-        if !self.is_part && (!is_named || number <= self.number) {
-            self.find(Anomaly::ForeignFile);
-            return false;
-        }
-        let newest = self.good.seq.max(self.seen.seq);
-        if self.is_part || continues {
-            // As it should be.
-        } else if number > self.number + 1 {
-            self.gaps.insert(self.report.findings.len(), number - 1);
-            self.find(Anomaly::FilesMissing(self.number + 1, number - 1));
-        } else if before.seq > newest {
-            self.is_missing(newest + 1..=before.seq);
-        } else if before.seq == newest {
-            self.find(Anomaly::Changed);
-        } else {
-            self.find(Anomaly::ForeignFile);
+        if !self.is_part && !self.joins(segment, number, before) {
+            self.find(FOREIGN_FILE);
             return false;
         }
         self.number = number;
         self.count(line);
         self.good = before;
-        match verified {
-            Ok(()) => self.accept(line),
-            Err(_) => self.unchecked(line),
+        self.judge(line, verified);
+        true
+    }
+
+    /// Says whether a file that says it is `number` and follows `before` can come next, and finds
+    /// what is missing between.
+    fn joins(&mut self, segment: &Segment, number: u64, before: Tip) -> bool {
+        let is_named = segment.number.is_none_or(|named| named == number);
+        if !is_named || number <= self.number {
+            return false;
+        }
+        let newest = self.good.seq.max(self.seen.seq);
+        if before == self.good || before == self.seen {
+            // As it should be.
+        } else if number > self.number + 1 {
+            self.gaps.insert(self.report.findings.len(), number - 1);
+            let files = match self.number + 1 {
+                first if first == number - 1 => format!("file number {first} is"),
+                first => format!("files number {first} to {} are", number - 1),
+            };
+            self.find(("files_missing", &format!("{files} missing before it")));
+        } else if before.seq > newest {
+            self.is_missing(newest + 1..=before.seq);
+        } else if before.seq == newest {
+            self.find(CHANGED);
+        } else {
+            return false;
         }
         true
     }
@@ -196,20 +218,34 @@ impl<'a> LogCheck<'a> {
             Err(Unverified::Refused) if self.seen != self.good => line.verify(self.keys, self.seen),
             verified => verified,
         };
-        match verified {
-            Ok(()) => self.accept(line),
-            Err(Unverified::KeyMissing) => self.unchecked(line),
-            Err(Unverified::Refused) => self.refused(line),
-        }
+        self.judge(line, verified);
     }
 
     /// Notes what is so whatever the line is worth.
     fn count(&mut self, line: &Line<'_>) {
         self.report.entries += 1;
-        if !self.report.keys.contains(&*line.members.key) {
-            self.report.keys.insert(line.members.key.to_string());
+        if !self.report.keys.contains(&line.key) {
+            self.report.keys.insert(line.key.clone());
         }
         self.checkpoint_is_met |= self.checkpoint == Some(line.tip());
+    }
+
+    fn judge(&mut self, line: &Line<'_>, verified: Result<(), Unverified>) {
+        match verified {
+            Ok(()) => self.accept(line),
+            Err(Unverified::Refused) => self.refused(line),
+            Err(Unverified::KeyMissing) => {
+                let key = &line.key;
+                if self.keys_missing.insert(key.clone()) {
+                    let text = format!(
+                        "cannot be checked: the key {key:?} is not in the store, or not opened by \
+                         encryption.keys; so it is with every line of that key"
+                    );
+                    self.find(("key_missing", &text));
+                }
+                (self.good, self.seen) = (line.tip(), line.tip());
+            }
+        }
     }
 
     /// The line is as it was written, and follows one that is.
@@ -217,53 +253,49 @@ impl<'a> LogCheck<'a> {
         let this = line.tip();
         if this.seq <= self.seen.seq && self.missing.iter().any(|gap| gap.contains(&this.seq)) {
             // What follows it stood before it.
-            self.is_displaced(this.seq, Anomaly::Moved(this.seq));
+            self.is_displaced(this.seq);
             self.good = this;
             return;
         }
         (self.good, self.seen) = (this, this);
         if line.is(Action::AuditExpire) {
-            self.expired_through = self.expired_through.max(line.members.segment.unwrap_or(0));
+            self.expired_through = self.expired_through.max(line.segment.unwrap_or(0));
         }
         if line.is(Action::AuditDamage) {
-            self.find(Anomaly::Reported(line.members.reason.clone().unwrap_or_default()));
+            let reason = line.reason.as_deref().unwrap_or_default();
+            let text = format!("adsproxy found the log changed when it wrote this ({reason})");
+            self.find(("told", &text));
         }
-    }
-
-    /// The line's key is missing.
-    fn unchecked(&mut self, line: &Line<'_>) {
-        if self.keys_missing.insert(line.members.key.to_string()) {
-            self.find(Anomaly::KeyMissing(line.members.key.to_string()));
-        }
-        (self.good, self.seen) = (line.tip(), line.tip());
     }
 
     /// The line does not follow from those before it.
     fn refused(&mut self, line: &Line<'_>) {
-        let seq = line.members.seq;
         let newest = self.good.seq.max(self.seen.seq);
-        if seq <= newest {
-            let is_moved = self.missing.iter().any(|gap| gap.contains(&seq));
-            let kind = if is_moved { Anomaly::Moved(seq) } else { Anomaly::Repeated(seq) };
-            self.is_displaced(seq, kind);
-            return;
+        if line.seq <= newest {
+            return self.is_displaced(line.seq);
         }
-        if seq == newest + 1 {
-            self.find(Anomaly::Changed);
+        if line.seq == newest + 1 {
+            self.find(CHANGED);
         } else {
-            self.is_missing(newest + 1..=seq - 1);
+            self.is_missing(newest + 1..=line.seq - 1);
         }
         self.seen = line.tip();
     }
 
     fn is_missing(&mut self, entries: RangeInclusive<u64>) {
-        self.find(Anomaly::Missing(*entries.start(), *entries.end()));
+        self.find(("missing", &format!("{} missing before it", named(&entries))));
         self.missing.push(entries);
     }
 
-    fn is_displaced(&mut self, seq: u64, kind: Anomaly) {
+    /// Entry `seq` is not in its place.
+    fn is_displaced(&mut self, seq: u64) {
         if self.displaced.is_none_or(|before| before + 1 != seq) {
-            self.find(kind);
+            let is_moved = self.missing.iter().any(|gap| gap.contains(&seq));
+            if is_moved {
+                self.find(("moved", &format!("entry {seq} does not stand in its place")));
+            } else {
+                self.find(("repeated", &format!("entry {seq} is there already, or is forged")));
+            }
         }
         self.displaced = Some(seq);
     }
@@ -279,23 +311,38 @@ impl<'a> LogCheck<'a> {
 
     fn checkpoint(&mut self, found: Option<Checkpoint>, path: &Path) {
         let last = self.good.seq.max(self.seen.seq);
-        let is_clean = self.report.findings.is_empty();
-        let kind = match found {
+        let is_clean = self.report.is_clean();
+        let anomaly = match found {
             // Made, and killed before the first entry.
             Some(Checkpoint::Blank) if self.report.entries == 0 => return,
             None if self.report.files == 0 => return,
-            None | Some(Checkpoint::Blank) => Anomaly::CheckpointMissing,
-            Some(Checkpoint::Invalid) => Anomaly::CheckpointChanged,
-            Some(Checkpoint::KeyMissing) => Anomaly::CheckpointKeyMissing,
-            Some(Checkpoint::Valid(tip)) if tip.seq > last => {
-                return self.find(Anomaly::CutOff(last + 1, tip.seq));
+            None | Some(Checkpoint::Blank) => {
+                ("head_missing", "missing, so it cannot be said whether the end of the log is")
             }
+            Some(Checkpoint::Invalid) => ("head_changed", CHANGED.1),
+            Some(Checkpoint::KeyMissing) => {
+                ("head_key_missing", "cannot be checked: its key is not in the store")
+            }
+            Some(Checkpoint::Valid(tip)) if tip.seq > last => {
+                let entries = named(&(last + 1..=tip.seq));
+                let text = format!("the end is cut off: {entries} missing after it");
+                return self.find(("cut_off", &text));
+            }
+            // The checkpoint and the log are not of one time, or not of one log.
             Some(Checkpoint::Valid(_)) if is_clean && !self.checkpoint_is_met => {
-                Anomaly::CheckpointOfAnotherLog
+                ("head_of_another_log", "does not fit the log: one of them was replaced")
             }
             Some(Checkpoint::Valid(_)) => return,
         };
-        self.report.findings.push(LogFinding { file: path.to_owned(), line: 0, kind });
+        self.at = (path.to_string_lossy().into_owned(), 0);
+        self.find(anomaly);
+    }
+}
+
+fn named(entries: &RangeInclusive<u64>) -> String {
+    match entries.clone().into_inner() {
+        (first, last) if first == last => format!("entry {first} is"),
+        (first, last) => format!("entries {first} to {last} are"),
     }
 }
 

@@ -6,15 +6,18 @@
 
 use super::{
     AuditLog, Error,
-    chain::{Checkpoint, LINE_MAX_BYTES, Line, START, Tip, complete_lines, write_line},
+    chain::{
+        AuditKeys, Checkpoint, LINE_MAX_BYTES, Line, START, Tip, complete_bytes, complete_lines,
+        write_line,
+    },
     entry::{Action, Actor, Entry},
-    files::{LOCK_TIMEOUT, Segment},
-    keys::AuditKeys,
+    files::{LOCK_TIMEOUT, LogFiles, Segment},
 };
 use crate::durable_file;
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD as BASE64};
 use std::{
     fs::{self, File},
+    io,
     os::unix::fs::FileExt as _,
     time::UNIX_EPOCH,
 };
@@ -38,10 +41,15 @@ struct End {
 impl AuditLog {
     /// Appends `entries`, durable on `Ok`, and says whether the log was found damaged.
     pub(super) fn append(&self, entries: &[Entry]) -> Result<DamageCode, Error> {
-        let locked = || Error::Locked { path: self.files.checkpoint.clone(), waited: LOCK_TIMEOUT };
+        let (files, path) = (&self.files, &self.files.checkpoint);
+        let locked = || Error::Locked { path: path.clone(), waited: LOCK_TIMEOUT };
         // The turns of this process's threads: a file's lock is polled.
         let _turn = self.turn.try_lock_for(LOCK_TIMEOUT).ok_or_else(locked)?;
-        let checkpoint = self.files.lock_to_write(LOCK_TIMEOUT)?;
+        let made = durable_file::make_directory(files.directory());
+        made.map_err(Error::io("make the directory", files.directory()))?;
+        let checkpoint = files.lock(LOCK_TIMEOUT, durable_file::open_private)?;
+        let missing = || Error::io("open", path)(io::ErrorKind::NotFound.into());
+        let checkpoint = checkpoint.ok_or_else(missing)?;
         let keys = self.signing_keys()?;
         let end = self.end(&checkpoint, &keys)?;
         let damage = end.damage;
@@ -51,43 +59,38 @@ impl AuditLog {
 
     /// Finds the end of the log and holds it against the checkpoint.
     fn end(&self, checkpoint: &File, keys: &AuditKeys) -> Result<End, Error> {
-        let files = &self.files;
+        let LogFiles { current: path, checkpoint: checkpoint_path } = &self.files;
         let found = Checkpoint::read(checkpoint, keys);
-        let found = found.map_err(Error::io("read", &files.checkpoint))?;
-        let current = durable_file::open_private(&files.current);
-        let file = current.map_err(Error::io("open", &files.current))?;
-        let len = file.metadata().map_err(Error::io("read", &files.current))?.len();
-        let current = Segment { number: None, path: files.current.clone(), file, len };
-        let bytes = current.read_end(TAIL_BYTES)?;
-        let complete = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        let found = found.map_err(Error::io("read", checkpoint_path))?;
+        let file = durable_file::open_private(path).map_err(Error::io("open", path))?;
+        let current = Segment::new(None, path.clone(), file)?;
+        let bytes = current.read_end()?;
+        let complete = complete_bytes(&bytes);
         let torn_bytes = (bytes.len() - complete) as u64;
         let newest = match complete {
-            0 => self.last_of_archived()?,
-            _ => Newest::of(&bytes[..complete]),
+            0 => match self.last_segment()? {
+                Some(segment) => Newest::of(&segment.read_end()?),
+                None => Newest::None,
+            },
+            _ => Newest::of(&bytes),
         };
         // Before the first entry, the checkpoint is made to last: then it needs no space any more.
         if found == Checkpoint::Blank && newest == Newest::None {
             Checkpoint::write(checkpoint, START, keys)
                 .and_then(|()| checkpoint.sync_all())
-                .map_err(Error::io("write", &files.checkpoint))?;
+                .map_err(Error::io("write", checkpoint_path))?;
             self.sync_directory()?;
         }
         let (last, mut damage) = self.judge(found, newest, keys)?;
         if torn_bytes > LINE_MAX_BYTES as u64 {
             damage = damage.or(Some("end_unreadable"));
         }
-        let (current, complete_bytes) = (current.file, len - torn_bytes);
-        Ok(End { current, complete_bytes, torn_bytes, last, damage })
-    }
-
-    fn last_of_archived(&self) -> Result<Newest, Error> {
-        let Some(segment) = self.last_segment()? else { return Ok(Newest::None) };
-        Ok(Newest::of(&segment.read_end(TAIL_BYTES)?))
+        let complete_bytes = current.len - torn_bytes;
+        Ok(End { current: current.file, complete_bytes, torn_bytes, last, damage })
     }
 
     fn last_segment(&self) -> Result<Option<Segment>, Error> {
-        let Some(number) = self.files.segments()?.pop() else { return Ok(None) };
-        Segment::open(Some(number), &self.files.archived(number))
+        self.files.segments()?.pop().map_or(Ok(None), |number| self.files.open(Some(number)))
     }
 
     fn sync_directory(&self) -> Result<(), Error> {
@@ -127,10 +130,10 @@ impl AuditLog {
     /// but not acknowledged, by a crash between the two.
     fn leads_from(&self, tip: Tip, keys: &AuditKeys) -> Result<bool, Error> {
         let read = |segment: Option<Segment>| segment.map_or(Ok(Vec::new()), |it| it.read(0));
-        let mut bytes = read(Segment::open(None, &self.files.current)?)?;
+        let mut bytes = read(self.files.open(None)?)?;
         let first = complete_lines(&bytes).next().and_then(Line::parse);
         // It may have happened as a new file began.
-        if first.is_none_or(|first| first.members.seq > tip.seq) {
+        if first.is_none_or(|first| first.seq > tip.seq) {
             bytes = [read(self.last_segment()?)?, bytes].concat();
         }
         let mut at = (tip == START).then_some(tip);
@@ -203,10 +206,10 @@ impl AuditLog {
         let mut segment = older.last().map_or(1, |last| last + 1);
         if is_kept {
             // Older files may have been taken elsewhere: the numbers go on.
-            let current = Segment::open(None, path)?.map(|current| current.read(0)).transpose()?;
+            let current = self.files.open(None)?.map(|current| current.read(0)).transpose()?;
             let current = current.unwrap_or_default();
             let first = complete_lines(&current).next().and_then(Line::parse);
-            segment = segment.max(first.and_then(|first| first.members.segment).unwrap_or(0));
+            segment = segment.max(first.and_then(|first| first.segment).unwrap_or(0));
             older.push(segment);
             fs::rename(path, self.files.archived(segment)).map_err(Error::io("rename", path))?;
             segment += 1;
@@ -269,9 +272,6 @@ impl Newest {
         }
     }
 }
-
-/// The end of a file that is read to find its last line: one that is whole and one that is not.
-const TAIL_BYTES: usize = 2 * LINE_MAX_BYTES;
 
 #[cfg(test)]
 #[path = "writer_tests.rs"]

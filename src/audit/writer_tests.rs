@@ -26,7 +26,7 @@ fn text(dir: &TempDir, name: &str) -> String {
 fn actions(dir: &TempDir, name: &str) -> Vec<String> {
     let text = text(dir, name);
     let lines = text.lines().map(|line| Line::parse(line.as_bytes()).expect("a line"));
-    lines.map(|line| line.members.action.into_owned()).collect()
+    lines.map(|line| line.action).collect()
 }
 
 #[test]
