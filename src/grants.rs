@@ -145,7 +145,7 @@ impl Grants {
         loop {
             match self.store.put_grant(record, expected(version)).await {
                 Ok(_) => return Ok(true),
-                Err(store::Error::Superseded { .. }) => return Ok(false),
+                Err(store::Error::Conflict) => return Ok(false),
                 Err(error) => match pauses.next() {
                     Some(pause) => sleep(*pause).await,
                     None => return Err(error),
@@ -213,7 +213,7 @@ impl Grants {
     /// `lease`. The caller reports the refresh.
     ///
     /// # Errors
-    /// `Superseded` if the grant was removed or replaced, or the lease is another's by now.
+    /// `Conflict` if the grant was removed or replaced, or the lease is another's by now.
     pub(crate) async fn update(
         &self,
         record: &Credential,
@@ -278,7 +278,7 @@ impl Grants {
                         self.replace(&spent, version, &[]).await
                     }
                     None => match self.store.remove_grant(account, expected(version)).await {
-                        Err(store::Error::Superseded { .. }) => Ok(false),
+                        Err(store::Error::Conflict) => Ok(false),
                         removed => removed.map(|_| true),
                     },
                 };

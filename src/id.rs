@@ -1,5 +1,6 @@
 //! Names that were checked once: account id, region, application name.
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{fmt, str::FromStr, sync::Arc};
 
 /// The id of an account: `[<tenant>~]<alias>`. Cheap to clone.
@@ -52,6 +53,18 @@ impl FromStr for AccountId {
     }
 }
 
+impl Serialize for AccountId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for AccountId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
 impl std::borrow::Borrow<str> for AccountId {
     fn borrow(&self) -> &str {
         &self.0
@@ -78,9 +91,7 @@ impl fmt::Debug for AccountId {
 pub struct InvalidAccountId;
 
 /// One of Amazon's three API regions.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Region {
     /// North America.

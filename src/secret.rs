@@ -4,6 +4,7 @@ mod refresh_token;
 
 pub use refresh_token::RefreshToken;
 
+use serde::{Deserialize, Deserializer};
 use std::fmt;
 use zeroize::Zeroizing;
 
@@ -37,6 +38,13 @@ impl Secret {
 impl From<&str> for Secret {
     fn from(text: &str) -> Self {
         Self::new(text.to_owned())
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // A JSON text without escapes is handed over as it is, with no buffer of the parser's.
+        String::deserialize(deserializer).map(Self::new)
     }
 }
 

@@ -340,7 +340,7 @@ async fn token(store: &Store) -> Option<String> {
 }
 
 fn is_superseded(result: Result<Version, Error>) -> bool {
-    matches!(result, Err(Error::Superseded { .. }))
+    matches!(result, Err(Error::Conflict))
 }
 
 async fn a_refresh_never_brings_back_a_grant_that_was_removed(world: World) {
@@ -356,7 +356,7 @@ async fn a_refresh_never_brings_back_a_grant_that_was_removed(world: World) {
     }
     assert!(!store.remove_grant(&id("acme"), Expected::Any).await.expect("nothing"));
     let gone = store.lease_grant(&id("acme"), TTL, NO_WAIT).await.expect_err("gone");
-    assert!(matches!(gone, Error::Superseded { .. }), "{gone}");
+    assert!(matches!(gone, Error::Conflict), "{gone}");
 }
 
 async fn a_grant_that_was_connected_anew_is_not_overwritten_by_a_refresh(world: World) {
@@ -385,7 +385,7 @@ async fn a_refresh_whose_lease_was_lost_writes_nothing(world: World) {
     let lease = store.lease_grant(&id("acme"), TTL, NO_WAIT).await.expect("the first has expired");
     assert!(lease.fence() > late.fence());
     let held = store.lease_grant(&id("acme"), TTL, NO_WAIT).await.expect_err("held");
-    assert!(matches!(held, Error::LeaseHeld { until_ms, .. } if until_ms > 0), "{held}");
+    assert!(matches!(held, Error::Held { until_ms } if until_ms > 0), "{held}");
     let by = |token: &str| Credential { refresh_token: token.into(), ..found.value.clone() };
     assert!(is_superseded(store.update_grant(&by("late"), found.began(), Some(&late)).await));
     store.update_grant(&by("two"), found.began(), Some(&lease)).await.expect("its own");
@@ -426,7 +426,7 @@ async fn writers_that_compare_lose_no_write(world: World) {
                     let expected = Expected::Version(found.version);
                     match store.put_grant(&found.value, expected).await {
                         Ok(_) => break,
-                        Err(Error::Superseded { .. }) => {}
+                        Err(Error::Conflict) => {}
                         Err(error) => panic!("{error}"),
                     }
                 }

@@ -5,10 +5,9 @@
 
 use super::{
     Error, Expected, Inner, Store, Version,
-    backend::{self, Listed, Write},
-    envelope::{Closed, Envelope, Plain, to_plain},
-    ring::KeyRing,
-    seal::Place,
+    backend::{Listed, RawEntry, Write},
+    credential::expose,
+    record::to_json,
 };
 use crate::{id::AccountId, secret::Secret};
 use serde::{Deserialize, Serialize};
@@ -34,8 +33,19 @@ macro_rules! spaces {
             }
 
             /// Whether it is sealed; what must be read without the right keys is not.
-            pub fn is_sealed(self) -> bool {
+            fn is_sealed(self) -> bool {
                 match self { $(Self::$name => $sealed,)+ }
+            }
+
+            /// The sealed ones but for the grants.
+            pub(super) fn of_entries() -> impl Iterator<Item = Self> {
+                let all = Self::ALL.iter().copied();
+                all.filter(|space| space.is_sealed() && *space != Self::Accounts)
+            }
+
+            /// What a record is called in errors.
+            pub(super) fn name_of(self, key: &str) -> String {
+                format!("{}/{key}", self.as_str())
             }
         }
     };
@@ -70,22 +80,21 @@ spaces! {
     Meta = "meta", false;
 }
 
-/// One entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One entry. Serialized to be sealed only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
     /// Whose it is, if it is an account's.
     pub account: Option<AccountId>,
     /// Until when it is good, in milliseconds since 1970. An entry that expires need not survive a
     /// loss of power.
     pub expires_at_ms: Option<u64>,
-    /// What it says.
+    #[serde(serialize_with = "expose")]
     pub text: Secret,
 }
 
 /// How many entries of a space there may be.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit {
-    /// So many.
     pub max: usize,
     /// The time, in milliseconds since 1970: what has expired does not count.
     pub now_ms: u64,
@@ -106,14 +115,6 @@ const COUNT_LIFETIME: Duration = Duration::from_secs(60);
 /// A full space is counted again after this.
 const FULL_LIFETIME: Duration = Duration::from_secs(1);
 
-/// What is sealed: whose it is, until when it is good, what it says.
-#[derive(Serialize, Deserialize)]
-struct Inside<T> {
-    account: Option<T>,
-    expires_at_ms: Option<u64>,
-    text: T,
-}
-
 impl Store {
     /// The entries of `space`.
     pub fn entries(&self, space: Space) -> Entries<'_> {
@@ -122,13 +123,15 @@ impl Store {
 
     /// Deletes every entry of `account`, its grant excepted.
     pub async fn delete_entries_of(&self, account: &AccountId) -> Result<(), Error> {
-        let account = account.clone();
-        self.run(move |inner| {
-            for space in sealed_entries() {
+        self.at(account.as_str(), |inner, account| {
+            for space in Space::of_entries() {
                 for name in inner.names(space)? {
-                    let envelope = inner.envelope(space, &name)?;
-                    if envelope.and_then(|it| it.account).is_some_and(|it| it == account.as_str()) {
-                        inner.backend.delete(space.as_str(), &name, Expected::Any)?;
+                    match inner.envelope(space, &name) {
+                        Ok(Some(envelope)) if envelope.account.as_deref() == Some(account) => {
+                            inner.backend.delete(space.as_str(), &name, Expected::Any)?;
+                        }
+                        Err(error) if !error.is_unopened() => return Err(error),
+                        _ => {}
                     }
                 }
             }
@@ -142,7 +145,7 @@ impl Store {
         self.run(move |inner| {
             // What is in these does not expire.
             let lasting = [Space::AuditKeys, Space::Outbox];
-            for space in sealed_entries().filter(|space| !lasting.contains(space)) {
+            for space in Space::of_entries().filter(|space| !lasting.contains(space)) {
                 let count = (inner.purge(space, now_ms)?, Instant::now());
                 inner.counts.lock().insert(space, count);
             }
@@ -153,65 +156,57 @@ impl Store {
 }
 
 impl Entries<'_> {
+    async fn at<T: Send + 'static>(
+        &self,
+        name: &str,
+        work: impl FnOnce(&Inner, Space, &str) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let space = self.space;
+        self.store.at(name, move |inner, name| work(inner, space, name)).await
+    }
+
     /// Keeps `item` in place of one of the same name, unless there are too many. A name is up to
     /// 64 letters, digits and signs.
     ///
     /// # Errors
     /// `Full` at the limit, after those that have expired were deleted; `Io`.
     pub async fn put(&self, name: &str, item: &Item, limit: Limit) -> Result<(), Error> {
-        let (space, name, item) = (self.space, name.to_owned(), item.clone());
-        let put = move |inner: &Inner| {
-            inner.count(space, &name, limit)?;
-            inner.put_entry(space, &name, &item, Expected::Any).map(|_| ())
-        };
-        self.store.run(put).await
+        let item = item.clone();
+        self.at(name, move |inner, space, name| {
+            inner.count(space, name, limit)?;
+            inner.put_entry(space, name, &item, Expected::Any)
+        })
+        .await
     }
 
     /// Reads an entry, good or not.
     pub async fn get(&self, name: &str) -> Result<Option<Item>, Error> {
-        let (space, name) = (self.space, name.to_owned());
-        self.store.run(move |inner| inner.entry(space, &name)).await
-    }
-
-    /// Reads and deletes an entry at once: of all callers, in whatever process, one gets it.
-    pub async fn take(&self, name: &str) -> Result<Option<Item>, Error> {
-        let (space, name) = (self.space, name.to_owned());
-        let take = move |inner: &Inner| {
-            let Some(entry) = inner.backend.take(space.as_str(), &name)? else { return Ok(None) };
-            inner
-                .counts
-                .lock()
-                .entry(space)
-                .and_modify(|count| count.0 = count.0.saturating_sub(1));
-            let envelope = Envelope::from_bytes(&entry.bytes).ok();
-            Ok(envelope.and_then(|envelope| inner.open_entry(space, &name, &envelope, &inner.ring)))
-        };
-        self.store.run(take).await
-    }
-
-    /// Deletes an entry; false if there was none.
-    pub async fn delete(&self, name: &str) -> Result<bool, Error> {
-        let (space, name) = (self.space, name.to_owned());
-        let delete =
-            move |inner: &Inner| Ok(inner.backend.delete(space.as_str(), &name, Expected::Any)?);
-        self.store.run(delete).await
+        Ok(self.read(name).await?.map(|found| found.0))
     }
 
     /// Reads an entry and its version.
     pub async fn read(&self, name: &str) -> Result<Option<(Item, Version)>, Error> {
-        let (space, name) = (self.space, name.to_owned());
-        let read = move |inner: &Inner| {
-            let entry = match inner.backend.get(space.as_str(), &name) {
-                Err(backend::Error::Damaged { .. }) => None,
-                entry => entry?,
-            };
-            Ok(entry.and_then(|entry| {
-                let envelope = Envelope::from_bytes(&entry.bytes).ok()?;
-                let item = inner.open_entry(space, &name, &envelope, &inner.ring)?;
-                Some((item, entry.version))
-            }))
-        };
-        self.store.run(read).await
+        self.at(name, Inner::entry).await
+    }
+
+    /// Reads and deletes an entry at once: of all callers, in whatever process, one gets it.
+    pub async fn take(&self, name: &str) -> Result<Option<Item>, Error> {
+        self.at(name, |inner, space, name| {
+            let Some(entry) = inner.backend.take(space.as_str(), name)? else { return Ok(None) };
+            let mut counts = inner.counts.lock();
+            counts.entry(space).and_modify(|count| count.0 = count.0.saturating_sub(1));
+            drop(counts);
+            inner.open_entry(space, name, &entry)
+        })
+        .await
+    }
+
+    /// Deletes an entry; false if there was none.
+    pub async fn delete(&self, name: &str) -> Result<bool, Error> {
+        self.at(name, |inner, space, name| {
+            inner.backend.delete(space.as_str(), name, Expected::Any)
+        })
+        .await
     }
 
     /// Keeps `item` if what is there is as `expected`, and says whether it was. No limit applies.
@@ -221,15 +216,14 @@ impl Entries<'_> {
         item: &Item,
         expected: Expected,
     ) -> Result<bool, Error> {
-        let (space, name, item) = (self.space, name.to_owned(), item.clone());
-        let replace = move |inner: &Inner| match inner.put_entry(space, &name, &item, expected) {
-            Ok(_) => Ok(true),
-            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::ResourceBusy => {
-                Ok(false)
+        let item = item.clone();
+        self.at(name, move |inner, space, name| {
+            match inner.put_entry(space, name, &item, expected) {
+                Err(Error::Conflict) => Ok(false),
+                written => written.map(|()| true),
             }
-            Err(error) => Err(error),
-        };
-        self.store.run(replace).await
+        })
+        .await
     }
 
     /// The names of the entries that were written or deleted since `seen`, which is brought up to
@@ -260,18 +254,30 @@ impl Inner {
         Ok(self.backend.list(space.as_str())?.into_iter().map(|listed| listed.key).collect())
     }
 
-    /// What lies under a name, if it is an envelope.
-    pub(super) fn envelope(&self, space: Space, name: &str) -> Result<Option<Envelope>, Error> {
+    pub(super) fn entry(&self, space: Space, name: &str) -> Result<Option<(Item, Version)>, Error> {
         let entry = match self.backend.get(space.as_str(), name) {
-            Err(backend::Error::Damaged { .. }) => None,
+            Err(error) if error.is_unopened() => None,
             entry => entry?,
         };
-        Ok(entry.and_then(|entry| Envelope::from_bytes(&entry.bytes).ok()))
+        let Some(entry) = entry else { return Ok(None) };
+        Ok(self.open_entry(space, name, &entry)?.map(|item| (item, entry.version)))
     }
 
-    pub(super) fn entry(&self, space: Space, name: &str) -> Result<Option<Item>, Error> {
-        let envelope = self.envelope(space, name)?;
-        Ok(envelope.and_then(|envelope| self.open_entry(space, name, &envelope, &self.ring)))
+    /// None if it does not open, or was given to another account.
+    fn open_entry(
+        &self,
+        space: Space,
+        name: &str,
+        entry: &RawEntry,
+    ) -> Result<Option<Item>, Error> {
+        match self.open::<Item>(space, name, entry) {
+            Ok((item, account)) => {
+                let is_right = item.account.as_ref().map(AccountId::as_str) == account.as_deref();
+                Ok(is_right.then_some(item))
+            }
+            Err(error) if error.is_unopened() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) fn put_entry(
@@ -280,54 +286,26 @@ impl Inner {
         name: &str,
         item: &Item,
         expected: Expected,
-    ) -> Result<Version, Error> {
-        let inside = Inside {
-            account: item.account.as_ref().map(AccountId::as_str),
-            expires_at_ms: item.expires_at_ms,
-            text: item.text.expose(),
-        };
-        let (plain, ring) = (to_plain(&inside), self.sealing_ring()?);
-        let store = self.id()?;
-        let place = Place { store: &store, space, key: name, field: "entry" };
-        let bytes = Envelope::seal(place, inside.account, &plain, &ring)?.to_bytes();
-        let write =
-            Write { bytes: &bytes, expires_at_ms: item.expires_at_ms, expected, fence: None };
-        Ok(self.backend.put(space.as_str(), name, &write)?)
-    }
-
-    /// What an envelope says, if it is that of this name and opens.
-    fn open_entry(
-        &self,
-        space: Space,
-        name: &str,
-        envelope: &Envelope,
-        ring: &KeyRing,
-    ) -> Option<Item> {
-        let store = self.known_id().ok()??;
-        let place = Place { store: &store, space, key: name, field: "entry" };
-        let plain: Result<Plain, Closed> = envelope.open(place, ring);
-        let inside: Inside<String> = serde_json::from_slice(&plain.ok()?).ok()?;
-        let text = Secret::new(inside.text);
-        if inside.account != envelope.account {
-            return None;
-        }
-        let account = inside.account.map(|account| account.parse()).transpose().ok()?;
-        Some(Item { account, expires_at_ms: inside.expires_at_ms, text })
+    ) -> Result<(), Error> {
+        let (bytes, expires_at_ms) = (&to_json(item), item.expires_at_ms);
+        let account = item.account.as_ref().map(ToString::to_string);
+        let write = Write { bytes, expires_at_ms, expected, fence: None };
+        self.put(space, name, account, write).map(drop)
     }
 
     /// Makes room for one more under `name`. The space is counted now and then, not every time.
     fn count(&self, space: Space, name: &str, limit: Limit) -> Result<(), Error> {
         let mut counts = self.counts.lock();
-        let fresh = counts.get(&space).filter(|(count, at)| {
+        let fresh = counts.get(&space).copied().filter(|(count, at)| {
             let lifetime = if *count < limit.max { COUNT_LIFETIME } else { FULL_LIFETIME };
             at.elapsed() < lifetime
         });
-        let (mut count, mut at) = fresh.copied().map_or_else(
-            || Ok::<_, Error>((self.backend.list(space.as_str())?.len(), Instant::now())),
-            Ok,
-        )?;
+        let (mut count, at) = match fresh {
+            Some(fresh) => fresh,
+            None => (self.backend.list(space.as_str())?.len(), Instant::now()),
+        };
         if count >= limit.max && fresh.is_none() {
-            (count, at) = (self.purge(space, limit.now_ms)?, Instant::now());
+            count = self.purge(space, limit.now_ms)?;
         }
         let is_full = count >= limit.max;
         counts.insert(space, (count + usize::from(!is_full), at));
@@ -348,44 +326,10 @@ impl Inner {
             match self.backend.delete(space.as_str(), &listed.key, expected) {
                 Ok(_) => remaining -= 1,
                 // Extended meanwhile.
-                Err(backend::Error::Conflict) => {}
-                Err(error) => return Err(error.into()),
+                Err(Error::Conflict) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(remaining)
     }
-
-    /// Seals the entries anew that open and are not sealed with the first key of `ring`; says how
-    /// many those were. What is taken or replaced meanwhile stays so.
-    pub(super) fn reseal_entries(&self) -> Result<usize, Error> {
-        let mut count = 0;
-        for space in sealed_entries() {
-            for name in self.names(space)? {
-                let ring = self.sealing_ring()?;
-                let found = match self.backend.get(space.as_str(), &name) {
-                    Err(backend::Error::Damaged { .. }) => continue,
-                    found => found?,
-                };
-                let Some(entry) = found else { continue };
-                let Ok(envelope) = Envelope::from_bytes(&entry.bytes) else { continue };
-                if envelope.key_id == ring.sealing_key_id() {
-                    continue;
-                }
-                let item = self.open_entry(space, &name, &envelope, &self.ring);
-                let Some(item) = item else { continue };
-                match self.put_entry(space, &name, &item, Expected::Version(entry.version)) {
-                    Ok(_) => count += 1,
-                    Err(Error::Io { source, .. })
-                        if source.kind() == std::io::ErrorKind::ResourceBusy => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(count)
-    }
-}
-
-/// Every sealed space but that of the grants.
-pub(super) fn sealed_entries() -> impl Iterator<Item = Space> {
-    Space::ALL.iter().copied().filter(|space| space.is_sealed() && *space != Space::Accounts)
 }

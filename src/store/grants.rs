@@ -1,22 +1,12 @@
 //! Grants: read, written where nothing else came between, leased while they are refreshed.
 
 use super::{
-    Credential, Damage, Epoch, Error, Expected, Inner, Space, Store, Version,
-    backend::Write,
-    envelope::{Closed, Envelope},
-    ring::KeyRing,
-    seal::Place,
+    Credential, Epoch, Error, Expected, Inner, Space, Store, Version, Versioned, backend::Write,
+    record::to_json,
 };
 use crate::{backoff::Backoff, id::AccountId};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::{Instant, sleep};
-
-/// Something that was read, and from which write it comes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Versioned<T> {
-    pub value: T,
-    pub version: Version,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Began {
@@ -50,7 +40,8 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let (store, account, fence) = (self.store.clone(), self.account.clone(), self.fence);
-        let release = move || drop(store.0.release(&account, fence));
+        let release =
+            move || drop(store.0.backend.release(ACCOUNTS.as_str(), account.as_str(), fence));
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(release)),
             Err(_) => release(),
@@ -62,10 +53,9 @@ impl Store {
     /// Returns the account's grant, or none if nothing is kept for it.
     ///
     /// # Errors
-    /// `Sealed`, `Corrupt`, `Unreadable` or `Io`; the record is untouched in each case.
+    /// `Sealed`, `Damaged`, `Unreadable` or `Io`; the record is untouched in each case.
     pub async fn grant(&self, account: &AccountId) -> Result<Option<Versioned<Credential>>, Error> {
-        let account = account.clone();
-        self.run(move |inner| inner.grant(&account)).await
+        self.at(account.as_str(), |inner, key| inner.get(ACCOUNTS, key)).await
     }
 
     /// As [`Store::grant`], without its version.
@@ -82,10 +72,8 @@ impl Store {
     /// any: cheap enough to look for changes all the time.
     pub async fn versions(&self) -> Result<BTreeMap<AccountId, Version>, Error> {
         self.run(|inner| {
-            let all = inner.backend.list(Space::Accounts.as_str())?;
-            let versions =
-                all.into_iter().filter_map(|one| Some((one.key.parse().ok()?, one.version)));
-            Ok(versions.collect())
+            let all = inner.backend.list(ACCOUNTS.as_str())?.into_iter();
+            Ok(all.filter_map(|one| Some((one.key.parse().ok()?, one.version))).collect())
         })
         .await
     }
@@ -93,7 +81,7 @@ impl Store {
     /// Keeps a new grant; durable when it returns `Ok`.
     ///
     /// # Errors
-    /// `Superseded` if the record is not as expected; `Io` above all: what was kept before is then
+    /// `Conflict` if the record is not as expected; `Io` above all: what was kept before is then
     /// still there.
     ///
     /// # Cancel safety
@@ -113,7 +101,7 @@ impl Store {
     /// key rotation, is no obstacle. Without one (a store that takes no leases) any write is.
     ///
     /// # Errors
-    /// `Superseded` if the grant was removed or replaced, or the lease is another's by now; else as
+    /// `Conflict` if the grant was removed or replaced, or the lease is another's by now; else as
     /// [`Store::put_grant`].
     ///
     /// # Cancel safety
@@ -131,25 +119,21 @@ impl Store {
     /// Removes the account's grant, readable or not; false if there was none.
     ///
     /// # Errors
-    /// `Superseded` if it is not as expected, `Io`.
+    /// `Conflict` if it is not as expected, `Io`.
     pub async fn remove_grant(
         &self,
         account: &AccountId,
         expected: Expected,
     ) -> Result<bool, Error> {
-        let account = account.clone();
-        self.run(move |inner| {
-            let removed =
-                inner.backend.delete(Space::Accounts.as_str(), account.as_str(), expected);
-            removed.map_err(Error::of_account(&account))
-        })
-        .await
+        let remove =
+            move |inner: &Inner, key: &str| inner.backend.delete(ACCOUNTS.as_str(), key, expected);
+        self.at(account.as_str(), remove).await
     }
 
     /// Leases the account's grant for `ttl`; waits for another lease for at most `wait`.
     ///
     /// # Errors
-    /// `LeaseHeld` after that, `Superseded` if there is no such grant, `Io` if the store cannot be
+    /// `Held` after that, `Conflict` if there is no such grant, `Io` if the store cannot be
     /// reached or takes no leases.
     ///
     /// # Cancel safety
@@ -163,19 +147,15 @@ impl Store {
         let deadline = Instant::now() + wait;
         let mut pause = Backoff::new(Duration::from_millis(2), Duration::from_millis(100));
         loop {
-            let (store, name) = (self.clone(), account.clone());
+            let (store, account) = (self.clone(), account.clone());
             let attempt = self.run(move |inner| {
-                let now_ms = Inner::now_ms();
-                let space = Space::Accounts.as_str();
-                let granted = inner.backend.lease(space, name.as_str(), now_ms, ttl);
-                let fence = granted.map_err(Error::of_account(&name))?.fence;
-                Ok(Lease { store, account: name, fence })
+                let (space, key) = (ACCOUNTS.as_str(), account.as_str());
+                let fence = inner.backend.lease(space, key, Inner::now_ms(), ttl)?.fence;
+                Ok(Lease { store, account, fence })
             });
             let next = Instant::now() + pause.next();
             match attempt.await {
-                Err(Error::LeaseHeld { .. }) if next < deadline => {
-                    sleep(next - Instant::now()).await
-                }
+                Err(Error::Held { .. }) if next < deadline => sleep(next - Instant::now()).await,
                 done => return done,
             }
         }
@@ -183,39 +163,14 @@ impl Store {
 }
 
 impl Inner {
-    pub(super) fn grant(
-        &self,
-        account: &AccountId,
-    ) -> Result<Option<Versioned<Credential>>, Error> {
-        let entry = self.backend.get(Space::Accounts.as_str(), account.as_str());
-        let Some(entry) = entry.map_err(Error::of_account(account))? else { return Ok(None) };
-        let corrupt = |cause| Error::Corrupt { account: account.clone(), cause };
-        let envelope = Envelope::from_bytes(&entry.bytes).map_err(corrupt)?;
-        let store = self.known_id()?.unwrap_or_default();
-        let plain =
-            envelope.open(place(&store, account), &self.ring).map_err(|closed| match closed {
-                Closed::Damaged(cause) => corrupt(cause),
-                Closed::NotOpened { key_id, cause } => {
-                    Error::Sealed { account: account.clone(), key_id, cause }
-                }
-            })?;
-        let value = Credential::from_plain(account, &plain).map_err(corrupt)?;
-        Ok(Some(Versioned { value, version: entry.version }))
-    }
-
     fn put_grant(
         &self,
         credential: &Credential,
         expected: Expected,
         fence: Option<u64>,
     ) -> Result<Version, Error> {
-        let account = &credential.account;
-        let (store, ring): (_, KeyRing) = (self.id()?, self.sealing_ring()?);
-        let plain = credential.to_plain();
-        let bytes = Envelope::seal(place(&store, account), None, &plain, &ring)?.to_bytes();
-        let write = Write { bytes: &bytes, expires_at_ms: None, expected, fence };
-        let put = self.backend.put(Space::Accounts.as_str(), account.as_str(), &write);
-        put.map_err(Error::of_account(account))
+        let write = Write { bytes: &to_json(credential), expires_at_ms: None, expected, fence };
+        self.put(ACCOUNTS, credential.account.as_str(), None, write)
     }
 
     fn update_grant(
@@ -224,58 +179,21 @@ impl Inner {
         began: Began,
         fence: Option<u64>,
     ) -> Result<Version, Error> {
-        let account = &credential.account;
-        let superseded = || Error::Superseded { account: account.clone() };
         let mut version = began.version;
         loop {
             match self.put_grant(credential, Expected::Version(version), fence) {
-                Err(Error::Superseded { .. }) if fence.is_some() => {}
+                Err(Error::Conflict) if fence.is_some() => {}
                 done => return done,
             }
             // The record is another one, or the lease was lost, which is final.
-            let found = self.grant(account)?.ok_or_else(superseded)?;
+            let found = self.get::<Credential>(ACCOUNTS, credential.account.as_str())?;
+            let found = found.ok_or(Error::Conflict)?;
             if found.version == version || found.value.epoch != began.epoch {
-                return Err(superseded());
+                return Err(Error::Conflict);
             }
             version = found.version;
         }
     }
-
-    fn release(&self, account: &AccountId, fence: u64) -> Result<(), Error> {
-        Ok(self.backend.release(Space::Accounts.as_str(), account.as_str(), fence)?)
-    }
-
-    /// Which key sealed the account's record; none if there is none.
-    pub(super) fn grant_key(&self, account: &AccountId) -> Result<Option<String>, Error> {
-        let entry = self.backend.get(Space::Accounts.as_str(), account.as_str());
-        let corrupt = |cause: Damage| Error::Corrupt { account: account.clone(), cause };
-        let entry = entry.map_err(Error::of_account(account))?;
-        let envelope = entry.map(|entry| Envelope::from_bytes(&entry.bytes).map_err(corrupt));
-        Ok(envelope.transpose()?.map(|envelope| envelope.key_id))
-    }
-
-    /// Seals the account's record anew if it is not sealed with the first key; says whether it
-    /// was.
-    pub(super) fn reseal_grant(&self, account: &AccountId) -> Result<bool, Error> {
-        let ours = self.ring.sealing_key_id();
-        loop {
-            if self.grant_key(account)?.is_none_or(|key| key == ours) {
-                return Ok(false);
-            }
-            let Some(found) = self.grant(account)? else { return Ok(false) };
-            match self.put_grant(&found.value, Expected::Version(found.version), None) {
-                // Refreshed or replaced meanwhile: look again.
-                Err(Error::Superseded { .. }) => continue,
-                written => written?,
-            };
-            return match self.grant_key(account)?.is_some_and(|key| key != ours) {
-                true => Err(Error::OldKey { account: account.clone(), key_id: ours.to_owned() }),
-                false => Ok(true),
-            };
-        }
-    }
 }
 
-fn place<'a>(store: &'a str, account: &'a AccountId) -> Place<'a> {
-    Place { store, space: Space::Accounts, key: account.as_str(), field: "grant" }
-}
+const ACCOUNTS: Space = Space::Accounts;

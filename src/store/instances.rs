@@ -60,19 +60,18 @@ impl Store {
     pub fn register(&self) -> Result<Instance, Error> {
         let owner = self.0.backend.owner()?;
         let info = InstanceInfo::of(self.ring());
-        self.0.put_clear(Space::Instances, &owner, &info, Expected::Any)?;
+        self.0.backend.put_clear(Space::Instances, &owner, &info, Expected::Any)?;
         Ok(Instance { store: self.clone(), owner })
     }
 
     /// The name of this process as an owner of entries, alive as long as the store is open.
     pub async fn owner(&self) -> Result<String, Error> {
-        self.run(|inner| Ok(inner.backend.owner()?)).await
+        self.run(|inner| inner.backend.owner()).await
     }
 
     /// Says whether the process called `owner` may be alive.
     pub async fn is_alive(&self, owner: &str) -> Result<bool, Error> {
-        let owner = owner.to_owned();
-        self.run(move |inner| Ok(inner.backend.is_alive(&owner)?)).await
+        self.at(owner, |inner, owner| inner.backend.is_alive(owner)).await
     }
 
     /// The servers that run on the store, this one included if it has registered.
@@ -84,17 +83,18 @@ impl Store {
 impl Inner {
     /// The live instances. Removes those of processes that were killed.
     pub(super) fn instances(&self) -> Result<Vec<InstanceInfo>, Error> {
-        let space = Space::Instances;
-        let mut found = Vec::new();
+        let (space, mut found) = (Space::Instances, Vec::new());
         for owner in self.names(space)? {
             if !self.backend.is_alive(&owner)? {
                 // A disk that takes nothing is no reason to count it.
                 let _ = self.backend.delete(space.as_str(), &owner, Expected::Any);
                 continue;
             }
-            let entry = self.backend.get(space.as_str(), &owner)?;
-            // One of another version cannot be judged.
-            found.extend(entry.and_then(|entry| serde_json::from_slice(&entry.bytes).ok()));
+            match self.backend.read_clear(space, &owner) {
+                // One of another version cannot be judged.
+                Err(error) if error.is_unopened() => {}
+                info => found.extend(info?),
+            }
         }
         Ok(found)
     }

@@ -6,15 +6,17 @@
 //! where it is: nothing here ever clears what it cannot read. It knows neither Login with Amazon
 //! nor when a token is due. A new kind of durable thing is one line in [`Space`].
 
+#![allow(missing_docs, reason = "public for the behaviour tests only")]
+
 pub mod backend;
 mod credential;
 mod entries;
-mod envelope;
 mod error;
 mod grants;
 mod instances;
 pub mod keyring;
 mod passphrase;
+mod record;
 pub mod ring;
 pub mod rotate;
 pub mod seal;
@@ -24,8 +26,9 @@ pub use self::{
     credential::{Credential, Epoch, StoredAccessToken},
     entries::{Item, Limit, Space},
     error::{Damage, Error},
-    grants::{Began, Lease, Versioned},
+    grants::{Began, Lease},
     instances::{Instance, InstanceInfo},
+    record::Versioned,
     ring::{KeyError, KeyRing, generate_key},
     seal::fingerprint,
 };
@@ -35,9 +38,8 @@ use crate::{
     config,
     secret::Secret,
 };
-use backend::{Backend, Files, Memory, Write};
+use backend::{Backend, Files, Memory};
 use parking_lot::Mutex;
-use ring::KeyRecord;
 use serde::{Deserialize, Serialize};
 use std::{collections::HashSet, fmt::Write as _, path::PathBuf, sync::Arc};
 use zeroize::Zeroizing;
@@ -163,6 +165,16 @@ impl Store {
             Err(Error::Io { action, path, source: std::io::Error::other(error) })
         })
     }
+
+    /// The same with what is at `key`.
+    async fn at<T: Send + 'static>(
+        &self,
+        key: &str,
+        work: impl FnOnce(&Inner, &str) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let key = key.to_owned();
+        self.run(move |inner| work(inner, &key)).await
+    }
 }
 
 impl Inner {
@@ -173,12 +185,9 @@ impl Inner {
     /// The store's id; none if nothing was kept yet.
     fn known_id(&self) -> Result<Option<Arc<str>>, Error> {
         let mut id = self.id.lock();
-        if id.is_none()
-            && let Some(entry) = self.backend.get(Space::Meta.as_str(), IDENTITY)?
-        {
-            let damaged = |_| Error::Damaged { path: "meta/store.json".into() };
-            let identity: Identity = serde_json::from_slice(&entry.bytes).map_err(damaged)?;
-            *id = Some(identity.id.into());
+        if id.is_none() {
+            let identity: Option<Identity> = self.backend.read_clear(Space::Meta, IDENTITY)?;
+            *id = identity.map(|identity| identity.id.into());
         }
         Ok(id.clone())
     }
@@ -188,32 +197,13 @@ impl Inner {
         if let Some(id) = self.known_id()? {
             return Ok(id);
         }
-        let id = random_hex()?;
-        self.put_new(Space::Meta, IDENTITY, &Identity { id })?;
+        let identity = Identity { id: random_hex()? };
+        match self.backend.put_clear(Space::Meta, IDENTITY, &identity, Expected::Absent) {
+            Err(Error::Conflict) => {}
+            made => made?,
+        }
         // The one that came first.
         Ok(self.known_id()?.expect("it was made"))
-    }
-
-    /// Keeps `value` in the clear, unless something is there; says whether it was kept.
-    fn put_new(&self, space: Space, key: &str, value: &impl Serialize) -> Result<bool, Error> {
-        match self.put_clear(space, key, value, Expected::Absent) {
-            Ok(_) => Ok(true),
-            Err(backend::Error::Conflict) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn put_clear(
-        &self,
-        space: Space,
-        key: &str,
-        value: &impl Serialize,
-        expected: Expected,
-    ) -> Result<Version, backend::Error> {
-        let mut bytes = serde_json::to_vec(value).expect("texts and numbers are JSON");
-        bytes.push(b'\n');
-        let write = Write { bytes: &bytes, expires_at_ms: None, expected, fence: None };
-        self.backend.put(space.as_str(), key, &write)
     }
 
     /// The ring that seals: the first key in front that every running instance has. Without one,
@@ -237,11 +227,14 @@ impl Inner {
             return Ok(());
         }
         let record = ring.sealing_record();
-        if !self.put_new(Space::Keys, id, &record)? {
-            let known: Option<KeyRecord> = ring::known(&*self.backend, id)?;
-            if known.is_some_and(|known| known.check != record.check) {
-                return Err(KeyError::Wrong(id.to_owned()).into());
+        match self.backend.put_clear(Space::Keys, id, &record, Expected::Absent) {
+            Err(Error::Conflict) => {
+                let known = ring::known(&*self.backend, id)?;
+                if known.is_some_and(|known| known.check != record.check) {
+                    return Err(KeyError::Wrong(id.to_owned()).into());
+                }
             }
+            kept => kept?,
         }
         self.recorded.lock().insert(id.to_owned());
         Ok(())
@@ -259,8 +252,8 @@ impl Inner {
         names.sort_unstable_by(|one, other| other.cmp(one));
         let mut keys = Vec::new();
         for name in names.iter().map(u64::to_string) {
-            let item = self.entry(Space::AuditKeys, &name)?;
-            let bytes = item.and_then(|item| parse_hex(item.text.expose()));
+            let found = self.entry(Space::AuditKeys, &name)?;
+            let bytes = found.and_then(|(item, _)| parse_hex(item.text.expose()));
             keys.extend(bytes.map(|bytes| (name, bytes)));
         }
         if keys.is_empty() && make {

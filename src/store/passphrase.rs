@@ -5,8 +5,8 @@
 
 use super::{
     Error, Space,
-    backend::{Backend, Expected, Write},
-    envelope::Envelope,
+    backend::{Backend, Expected},
+    record::Envelope,
     ring::{KeyError, KeyRecord, MASTER_KEY_BYTES, known},
     seal,
 };
@@ -81,7 +81,7 @@ pub(super) fn find(
     let is_there = !matches!(known, Ok(None));
     for listed in backend.list(Space::Accounts.as_str())? {
         let entry = backend.get(Space::Accounts.as_str(), &listed.key).ok().flatten();
-        let envelope = entry.and_then(|entry| Envelope::from_bytes(&entry.bytes).ok());
+        let envelope = entry.and_then(|entry| Envelope::parse(&entry.bytes).ok());
         if let Some(Envelope { key_id, kdf: Some(kdf), .. }) = envelope
             && key_id == id
             && kdf.are_sane()
@@ -108,10 +108,7 @@ pub(super) fn prepare(backend: &dyn Backend, id: &str, passphrase: &Secret) -> R
     backend.prepare()?;
     let kdf = KdfParameters::new(passphrase)?;
     let record = KeyRecord { check: kdf.check.clone(), kdf: Some(kdf) };
-    let bytes = serde_json::to_vec(&record).expect("texts and numbers are JSON");
-    let expected = Expected::Absent;
-    let write = Write { bytes: &bytes, expires_at_ms: None, expected, fence: None };
-    backend.put(Space::Keys.as_str(), id, &write)?;
+    backend.put_clear(Space::Keys, id, &record, Expected::Absent)?;
     Ok(true)
 }
 

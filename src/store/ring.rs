@@ -3,7 +3,7 @@
 
 use super::{
     Error, Space,
-    backend::{self, Backend},
+    backend::Backend,
     keyring,
     passphrase::{self, KdfParameters},
     seal::{self, Key, Place},
@@ -200,12 +200,10 @@ fn fetch(key: &EncryptionKey, backend: &dyn Backend) -> Result<Key, Error> {
 
 /// What the store keeps of the key `id`.
 pub(super) fn known(backend: &dyn Backend, id: &str) -> Result<Option<KeyRecord>, Error> {
-    let entry = match backend.get(Space::Keys.as_str(), id) {
-        Err(backend::Error::Damaged { .. }) => return Err(KeyError::Damaged(id.to_owned()).into()),
-        entry => entry?,
-    };
-    let damaged = |_| KeyError::Damaged(id.to_owned()).into();
-    entry.map(|entry| serde_json::from_slice(&entry.bytes).map_err(damaged)).transpose()
+    match backend.read_clear(Space::Keys, id) {
+        Err(Error::Damaged { .. }) => Err(KeyError::Damaged(id.to_owned()).into()),
+        known => known,
+    }
 }
 
 /// The keys for the audit log of a process that has no store to keep them in, one per configured

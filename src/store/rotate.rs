@@ -4,7 +4,7 @@
 //! opens with one of the keys. A marker in the store says that a rotation is under way; as long as
 //! it is there, the next start of a server, or the next `key rotate`, goes on with it.
 
-use super::{Error, Expected, Inner, InstanceInfo, Space, Store, backend, entries::sealed_entries};
+use super::{Credential, Error, Expected, Inner, InstanceInfo, Space, Store};
 use crate::{error_chain::chain, id::AccountId};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
@@ -88,7 +88,7 @@ impl Rotation {
             inner.id()?;
             let now_ms = Inner::now_ms();
             match inner.backend.lease(META, super::IDENTITY, now_ms, LEASE) {
-                Err(backend::Error::Held { .. }) => Ok(None),
+                Err(Error::Held { .. }) => Ok(None),
                 granted => Ok(Some(granted?.fence)),
             }
         };
@@ -117,8 +117,8 @@ impl Rotation {
             let before = report.resealed;
             (report.records, report.failed) = (all.len(), Vec::new());
             for (place, account) in all.iter().enumerate() {
-                let name = account.clone();
-                match store.run(move |inner| inner.reseal_grant(&name)).await {
+                let reseal = |inner: &Inner, key: &str| inner.reseal(Space::Accounts, key);
+                match store.at(account.as_str(), reseal).await {
                     Ok(resealed) => report.resealed += usize::from(resealed),
                     Err(error) => report.failed.push((account.clone(), error)),
                 }
@@ -135,8 +135,7 @@ impl Rotation {
         }
         // What does not open is no work left over: no later start could do it either.
         if report.failed.iter().all(|(_, error)| error.is_lasting()) {
-            let unmark = |inner: &Inner| Ok(inner.backend.delete(META, MARKER, Expected::Any)?);
-            store.run(unmark).await?;
+            store.run(|inner| inner.backend.delete(META, MARKER, Expected::Any)).await?;
         }
         Ok(report)
     }
@@ -165,21 +164,26 @@ impl Inner {
         let mut found = KeyUses::default();
         for name in self.names(Space::Accounts)? {
             let Ok(account) = name.parse::<AccountId>() else { continue };
-            match self.grant_key(&account) {
+            match self.envelope(Space::Accounts, &name) {
                 Ok(None) => continue,
-                Ok(Some(id)) => found.keys.entry(id).or_default().accounts.push(account.clone()),
+                Ok(Some(envelope)) => {
+                    found.keys.entry(envelope.key_id).or_default().accounts.push(account.clone());
+                }
                 // Below, it does not open either.
                 Err(error) if error.is_lasting() => {}
                 Err(error) => return Err(error),
             }
-            if let Err(error) = self.grant(&account) {
+            if let Err(error) = self.get::<Credential>(Space::Accounts, &name) {
                 found.unreadable.push((account, chain(&error)));
             }
         }
-        for space in sealed_entries() {
+        for space in Space::of_entries() {
             for name in self.names(space)? {
-                if let Some(envelope) = self.envelope(space, &name)? {
-                    found.keys.entry(envelope.key_id).or_default().entries += 1;
+                match self.envelope(space, &name) {
+                    Ok(None) => {}
+                    Ok(Some(it)) => found.keys.entry(it.key_id).or_default().entries += 1,
+                    Err(error) if error.is_unopened() => {}
+                    Err(error) => return Err(error),
                 }
             }
         }
@@ -187,21 +191,33 @@ impl Inner {
         Ok(found)
     }
 
+    /// Seals the entries anew that open; says how many needed it.
+    fn reseal_entries(&self) -> Result<usize, Error> {
+        let mut count = 0;
+        for space in Space::of_entries() {
+            for name in self.names(space)? {
+                match self.reseal(space, &name) {
+                    Err(error) if error.is_unopened() => {}
+                    // Of the grants, it is reported.
+                    Err(Error::OldKey { .. }) => {}
+                    resealed => count += usize::from(resealed?),
+                }
+            }
+        }
+        Ok(count)
+    }
+
     fn unfinished_rotation(&self) -> Result<Option<String>, Error> {
-        match self.backend.get(META, MARKER) {
+        match self.backend.read_clear::<Marker>(Space::Meta, MARKER) {
             // Whatever it says, something was begun.
-            Err(backend::Error::Damaged { .. }) => Ok(Some(String::new())),
-            entry => Ok(entry?.map(|entry| {
-                let marker = serde_json::from_slice(&entry.bytes);
-                marker.map_or_else(|_| String::new(), |marker: Marker| marker.to)
-            })),
+            Err(Error::Damaged { .. }) => Ok(Some(String::new())),
+            marker => Ok(marker?.map(|marker| marker.to)),
         }
     }
 
     fn mark_rotation(&self) -> Result<(), Error> {
         let marker = Marker { to: self.ring.sealing_key_id().to_owned() };
-        self.put_clear(Space::Meta, MARKER, &marker, Expected::Any)?;
-        Ok(())
+        self.backend.put_clear(Space::Meta, MARKER, &marker, Expected::Any)
     }
 }
 

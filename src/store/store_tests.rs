@@ -237,7 +237,7 @@ async fn a_record_opens_neither_for_another_account_nor_in_another_store() {
     fs::copy(record(&here, "acme"), record(&there, "acme")).expect("copied");
     let error = loaded(&open(there.path(), K1), "acme").await.expect_err("another store's");
     let is_other = |cause: &Damage| matches!(cause, Damage::OtherStore(_));
-    assert!(matches!(&error, Error::Corrupt { cause, .. } if is_other(cause)), "{error}");
+    assert!(matches!(&error, Error::Damaged { cause, .. } if is_other(cause)), "{error}");
 }
 
 #[tokio::test]
@@ -272,9 +272,8 @@ async fn a_record_that_cannot_be_read_says_so_and_is_listed() {
     let path = dir.path().join("accounts/acme.json");
     let account: AccountId = "acme".parse().expect("an alias");
     let source = std::io::ErrorKind::PermissionDenied.into();
-    let of_backend = backend::Error::Unreadable { path, source };
-    let error = Error::of_account(&account)(of_backend);
-    assert!(error.is_unreadable() && error.is_lasting() && !error.is_sealed(), "{error}");
+    let error = Error::Unreadable { path, source };
+    assert!(error.is_lasting() && !error.is_sealed(), "{error}");
     assert!(error.to_string().contains("chown"), "{error}");
     assert_eq!(store.grants().await.expect("listed"), [account]);
 }
@@ -342,7 +341,7 @@ async fn the_key_seals_that_every_instance_has() {
     assert_eq!(sealing(), "new");
     // A process that was killed leaves its entry; the lock on its owner file is gone.
     let left = InstanceInfo::of(old.ring());
-    new.0.put_clear(Space::Instances, "0123", &left, ANY).expect("kept");
+    new.0.backend.put_clear(Space::Instances, "0123", &left, ANY).expect("kept");
     assert_eq!(sealing(), "new");
     assert_eq!(new.instances().await.expect("listed").len(), 1);
 }

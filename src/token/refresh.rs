@@ -75,7 +75,7 @@ impl RefreshError {
     }
 
     fn is_superseded(&self) -> bool {
-        matches!(self, Self::Store(store::Error::Superseded { .. }))
+        matches!(self, Self::Store(store::Error::Conflict))
     }
 }
 
@@ -185,7 +185,7 @@ impl TokenManager {
     ) -> Result<Option<Lease>, store::Error> {
         match self.0.with.grants.store().lease_grant(&state.id, LEASE, wait).await {
             Ok(lease) => Ok(Some(lease)),
-            Err(store::Error::Superseded { .. }) => Ok(None),
+            Err(store::Error::Conflict) => Ok(None),
             Err(error) if error.takes_nothing() => Ok(None),
             Err(error) => Err(error),
         }
@@ -231,7 +231,7 @@ impl TokenManager {
             // A person may have connected the account anew while LWA was asked.
             let again = self.0.with.grants.store().grant(&state.id).await?;
             if state.lock().stored != again.map(|again| record_id(&again.value)) {
-                return Err(store::Error::Superseded { account: state.id.clone() }.into());
+                return Err(store::Error::Conflict.into());
             }
             if let Some(previous) = record.previous_refresh_token.clone() {
                 asked = lwa.refresh(&state.application, &previous, 1).await;
@@ -261,7 +261,7 @@ impl TokenManager {
             Ok(began) => {
                 let lease = attempt.lease.as_ref();
                 match self.try_save(attempt.state, &record, began, lease).await {
-                    Err(error @ store::Error::Superseded { .. }) => return error.into(),
+                    Err(error @ store::Error::Conflict) => return error.into(),
                     saved => saved.is_ok(),
                 }
             }
@@ -324,7 +324,7 @@ impl TokenManager {
                 }
             };
             match saved {
-                Ok(()) | Err(store::Error::Superseded { .. }) => return saved,
+                Ok(()) | Err(store::Error::Conflict) => return saved,
                 Err(_) if tried < tries => {
                     tokio::time::sleep(Duration::from_millis(100) * tried).await;
                 }
@@ -345,7 +345,7 @@ impl TokenManager {
         lease: Option<&Lease>,
     ) -> Result<(), store::Error> {
         let saved = self.0.with.grants.update(record, began, lease).await;
-        if !matches!(saved, Err(store::Error::Superseded { .. })) {
+        if !matches!(saved, Err(store::Error::Conflict)) {
             self.0.with.metrics.store_write(saved.is_ok());
         }
         if saved.is_ok() {

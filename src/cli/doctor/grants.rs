@@ -130,7 +130,7 @@ impl Client {
         let Some(grants) = &self.grants else { return Ok((None, None)) };
         let lease = match grants.store().lease_grant(id, LEASE, LEASE).await {
             // There is no record: only the configuration has a refresh token.
-            Err(store::Error::Superseded { .. }) => None,
+            Err(store::Error::Conflict) => None,
             lease => Some(lease?),
         };
         Ok((lease, grants.store().grant(id).await?))

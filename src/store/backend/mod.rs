@@ -8,8 +8,11 @@ mod memory;
 
 pub use self::{files::Files, memory::Memory};
 
-use crate::trusted_path::UntrustedPath;
-use std::{collections::BTreeMap, fmt::Debug, io, path::PathBuf, time::Duration};
+pub use super::Error;
+
+use super::{Space, record::to_json};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
 /// A number that is another one after each write of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,7 +21,6 @@ pub struct Version(pub u64);
 /// What is kept under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawEntry {
-    /// Opaque.
     pub bytes: Vec<u8>,
     /// The write that it comes from.
     pub version: Version,
@@ -29,9 +31,7 @@ pub struct RawEntry {
 /// An entry without its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// Its key.
     pub key: String,
-    /// As in [`RawEntry`].
     pub version: Version,
     /// As in [`RawEntry`]; 0 for an entry that is damaged, so that it is purged where entries
     /// expire.
@@ -63,7 +63,6 @@ impl Expected {
 /// A write.
 #[derive(Debug, Clone, Copy)]
 pub struct Write<'a> {
-    /// What is to be kept.
     pub bytes: &'a [u8],
     /// As in [`RawEntry`]. An entry that expires need not survive a loss of power.
     pub expires_at_ms: Option<u64>,
@@ -144,42 +143,34 @@ pub trait Backend: Send + Sync + Debug {
     }
 }
 
-/// Why a backend did not do it.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the texts of its variants are their documentation")]
-pub enum Error {
-    /// The entry is not what the write expected, or the lease is another's by now.
-    #[error("another write came first")]
-    Conflict,
-    /// Another lease is in force.
-    #[error("leased to another task or process")]
-    Held {
-        /// Until then at most, in milliseconds since 1970.
-        until_ms: u64,
-    },
-    /// The entry is there, and this process may not read it.
-    #[error("{path} cannot be read by this user: `chown` it to the owner of its directory")]
-    Unreadable {
-        /// What cannot be read.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// Other users can change what is kept.
-    #[error(transparent)]
-    Untrusted(#[from] UntrustedPath),
-    #[error("{path} is no entry of the store: restore it from a backup, or remove it")]
-    Damaged { path: PathBuf },
-    /// The system refused, or the backend cannot be reached.
-    #[error("cannot {action} {path}: check that it is writable for this user and has free space")]
-    Io {
-        /// What was tried: a verb.
-        action: &'static str,
-        /// What is damaged.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
+impl dyn Backend + '_ {
+    /// Reads what [`Backend::put_clear`] kept.
+    ///
+    /// # Errors
+    /// `Damaged` if it is another thing.
+    pub(super) fn read_clear<T: DeserializeOwned>(
+        &self,
+        space: Space,
+        key: &str,
+    ) -> Result<Option<T>, Error> {
+        let Some(entry) = self.get(space.as_str(), key)? else { return Ok(None) };
+        let value = serde_json::from_slice(&entry.bytes);
+        let damaged = |error: serde_json::Error| Error::Damaged {
+            record: space.name_of(key),
+            cause: error.into(),
+        };
+        value.map(Some).map_err(damaged)
+    }
+
+    /// Keeps `value` unsealed.
+    pub(super) fn put_clear(
+        &self,
+        space: Space,
+        key: &str,
+        value: &impl Serialize,
+        expected: Expected,
+    ) -> Result<(), Error> {
+        let write = Write { bytes: &to_json(value), expires_at_ms: None, expected, fence: None };
+        self.put(space.as_str(), key, &write).map(drop)
+    }
 }

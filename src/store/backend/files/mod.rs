@@ -10,6 +10,7 @@ mod leases;
 mod name;
 
 use super::{Backend, Error, Expected, Granted, Listed, RawEntry, Version, Write};
+use crate::store::Damage;
 use crate::{
     backoff::Backoff,
     durable_file,
@@ -364,11 +365,10 @@ fn read(path: &Path) -> Result<Option<(Header, Vec<u8>)>, Error> {
     let Some(file) = open(path)? else { return Ok(None) };
     let mut bytes = Vec::new();
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(io("read", path))?;
-    let damaged = || Error::Damaged { path: path.to_owned() };
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(damaged());
+        return Err(damaged(path));
     }
-    let (header, at) = parse_header(&bytes).ok_or_else(damaged)?;
+    let (header, at) = parse_header(&bytes).ok_or_else(|| damaged(path))?;
     bytes.drain(..at);
     Ok(Some((header, bytes)))
 }
@@ -378,7 +378,11 @@ fn read_header(path: &Path) -> Result<Option<Header>, Error> {
     let mut bytes = [0; HEADER_MAX_BYTES];
     let len = file.read_at(&mut bytes, 0).map_err(io("read", path))?;
     let found = parse_header(&bytes[..len]).map(|(header, _)| Some(header));
-    found.ok_or_else(|| Error::Damaged { path: path.to_owned() })
+    found.ok_or_else(|| damaged(path))
+}
+
+fn damaged(path: &Path) -> Error {
+    Error::Damaged { record: path.display().to_string(), cause: Damage::NoEntry }
 }
 
 /// Says whether `path` is a directory; a link to one is not followed. What root does in the store
