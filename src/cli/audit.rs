@@ -2,7 +2,7 @@
 
 use super::{
     Context, duration, print,
-    table::{plain, table},
+    table::{aligned, cell, table},
 };
 use crate::{
     audit::{
@@ -15,7 +15,6 @@ use crate::{
     store::Store,
 };
 use anyhow::{Context as _, bail};
-use serde_json::Value;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -96,12 +95,14 @@ impl ShowTail {
         let filter = Filter { account, action, since: self.since };
         let mut tail = Tail::new(configured(config)?, filter);
         let mut shown = tail.last(self.lines)?;
-        let mut widths = [0; 5];
+        let (mut rows, mut widths) = (vec![HEADING.map(str::to_owned)], [0; 6]);
         loop {
             if self.json {
                 shown.iter().try_for_each(|entry| print(format!("{}\n", entry.json)))?;
             } else {
-                print(lay_out(&shown, &mut widths))?;
+                rows.extend(shown.iter().map(row));
+                print(aligned(&rows, &mut widths))?;
+                rows.clear();
             }
             if !self.follow {
                 return Ok(());
@@ -112,57 +113,33 @@ impl ShowTail {
     }
 }
 
-/// The last has no width of its own.
 const HEADING: [&str; 6] = ["TIME", "ACTOR", "ACTION", "ACCOUNT", "OUTCOME", "DETAILS"];
-
-/// `entries` under each other, the heading before the first. Columns grow and never shrink.
-fn lay_out(entries: &[Shown], widths: &mut [usize; 5]) -> String {
-    let mut rows: Vec<[String; 6]> = entries.iter().map(row).collect();
-    if *widths == [0; 5] {
-        rows.insert(0, HEADING.map(str::to_owned));
-    }
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let line = |row: &[String; 6]| {
-        let cells = row.iter().zip(*widths).map(|(cell, width)| format!("{cell:width$}  "));
-        format!("{}\n", (cells.collect::<String>() + &row[5]).trim_end())
-    };
-    rows.iter().map(line).collect()
-}
 
 /// One entry for a person.
 fn row(entry: &Shown) -> [String; 6] {
-    let text = |name: &str| match &entry.members[name] {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+    let text = |name: &str| cell(&entry.members[name]);
+    let joined = |first: &str, second: &str| match text(second) {
+        second if second.is_empty() => text(first),
+        second => format!("{}:{second}", text(first)),
     };
-    let joined = |first: String, second: String| match second.is_empty() {
-        true => first,
-        false => format!("{first}:{second}"),
-    };
-    let user = if text("user").is_empty() { text("uid") } else { text("user") };
+    let user = if text("user").is_empty() { "uid" } else { "user" };
     let details = [
         ("generation", "generation"),
         ("about", "about"),
         ("count", "count"),
         ("request_id", "request"),
     ];
-    let details = details.map(|(name, label)| (text(name), label));
-    let details = details.iter().filter(|(value, _)| !value.is_empty());
-    let details = details.map(|(value, label)| format!("{label}={}", plain(value)));
-    let [time, actor, action, account, outcome] = [
+    let details = details.map(|(name, label)| (text(name), label)).into_iter();
+    let details = details.filter(|(value, _)| !value.is_empty());
+    let details = details.map(|(value, label)| format!("{label}={value}")).collect::<Vec<_>>();
+    [
         text("time"),
-        joined(text("actor"), user),
+        joined("actor", user),
         text("action"),
         text("account"),
-        joined(text("outcome"), text("reason")),
+        joined("outcome", "reason"),
+        details.join("  "),
     ]
-    .map(|cell| plain(&cell));
-    [time, actor, action, account, outcome, details.collect::<Vec<_>>().join("  ")]
 }
 
 fn verify(config: &Config, path: Option<&Path>, json: bool) -> anyhow::Result<()> {
@@ -175,15 +152,14 @@ fn verify(config: &Config, path: Option<&Path>, json: bool) -> anyhow::Result<()
 }
 
 fn check(config: &Config, path: Option<&Path>) -> anyhow::Result<AuditReport> {
-    let configured = match path {
-        None => Some(configured(config)?),
-        Some(_) => config.audit.path.as_deref(),
+    let own = config.audit.path.as_deref();
+    let path = match path {
+        Some(path) => path,
+        None => configured(config)?,
     };
-    let path = path.or(configured).context("say which file")?;
-    let is_configured = configured.is_some_and(|configured| is_same(configured, path));
     // A log has its head beside it. One of its files alone has not, and is checked as far as it
     // goes; the configured log is never taken for such a file.
-    if !is_configured && !path.with_extension("head").exists() {
+    if !own.is_some_and(|own| is_same(own, path)) && !path.with_extension("head").exists() {
         let store = Store::open(&config.store, &config.encryption);
         let keys = store.context("cannot open the store")?.audit_keys(false)?;
         return Ok(Audit::verify_part(path, &AuditKeys::new(&keys))?);

@@ -107,19 +107,19 @@ fn entry(message: &Message) -> Value {
 
 async fn resend(config: &Config, id: Option<&str>) -> anyhow::Result<()> {
     let store = store_of(config)?;
-    let mut letters = outbox::list(&store).await?;
-    letters.retain(|message| message.is_dead && id.is_none_or(|id| message.id == id));
-    if letters.is_empty() {
+    let mut dead = outbox::list(&store).await?;
+    dead.retain(|message| message.is_dead && id.is_none_or(|id| message.id == id));
+    if dead.is_empty() {
         let Some(id) = id else { return print("nothing was given up\n") };
         bail!("no message that was given up has the id {id:?}; see `adsproxy hooks list --dead`");
     }
-    let entry = Entry::new(Actor::cli(), Action::HookResend).count(letters.len() as u64);
+    let entry = Entry::new(Actor::cli(), Action::HookResend).count(dead.len() as u64);
     let entry = id.into_iter().fold(entry, Entry::about);
     let audit = Audit::of_store(&store, &config.audit, Arc::new(SystemClock));
     audit.record(&entry).context("nothing was queued")?;
     let (mut count, now) = (0, SystemClock.now().unix());
-    for letter in &letters {
-        count += usize::from(outbox::resend(&store, letter, now).await?);
+    for message in &dead {
+        count += usize::from(outbox::resend(&store, message, now).await?);
     }
     let s = if count == 1 { "" } else { "s" };
     print(format!("{count} message{s} queued; a running server delivers within seconds\n"))
@@ -134,10 +134,7 @@ async fn test(config: &Config, name: &str) -> anyhow::Result<()> {
     let now = SystemClock.now();
     let message = Message::test(name, now);
     let result = hooks::attempt(hook, &tls, &message, now.unix()).await;
-    let output = match &result {
-        Ok(output) => output,
-        Err(failed) => &failed.output,
-    };
+    let output = result.as_ref().unwrap_or_else(|failed| &failed.output);
     for line in String::from_utf8_lossy(output).lines() {
         note(format_args!("{name}: {}", plain(line)));
     }

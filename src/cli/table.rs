@@ -5,13 +5,20 @@ use serde_json::Value;
 
 /// Lays out `rows`, the first of which is the heading.
 pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    aligned(rows, &mut [0; N])
+}
+
+/// Lays out `rows` in columns that are at least `widths` wide. Widths grow and never shrink.
+pub(super) fn aligned<const N: usize>(rows: &[[String; N]], widths: &mut [usize; N]) -> String {
     let rows: Vec<[String; N]> =
         rows.iter().map(|row| row.each_ref().map(|cell| plain(cell))).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or(0));
+    for (column, width) in widths.iter_mut().enumerate() {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        *width = cells.max().unwrap_or(0).max(*width);
+    }
     let mut text = String::new();
     for row in &rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        let cells = row.iter().zip(&*widths).map(|(cell, width)| format!("{cell:width$}"));
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
     }

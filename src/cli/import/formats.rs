@@ -2,11 +2,11 @@
 
 use super::{
     record::{Raw, field},
-    tree::{self, Node, NodeMembers, NodeValue},
+    tree::{self, Node, NodeValue},
 };
 use anyhow::{Context as _, bail};
-use csv::{ByteRecord, ReaderBuilder, Trim};
-use std::{collections::BTreeMap, rc::Rc};
+use csv::{ReaderBuilder, StringRecord, Trim};
+use std::collections::BTreeMap;
 use zeroize::Zeroizing;
 
 const DELIMITERS: [u8; 3] = [b',', b';', b'\t'];
@@ -33,54 +33,53 @@ impl Lines {
 
 /// The rows of a table with a heading; the heading is never quoted: without one, it is data.
 pub(super) fn table(text: &str) -> anyhow::Result<Vec<Raw>> {
-    let reader = |delimiter| {
+    let mut readers = DELIMITERS.map(|delimiter| {
         let mut builder = ReaderBuilder::new();
         builder.delimiter(delimiter).flexible(true).trim(Trim::All).from_reader(text.as_bytes())
-    };
-    let found = DELIMITERS.into_iter().find_map(|delimiter| {
-        let mut reader = reader(delimiter);
-        let names: Vec<String> =
-            reader.headers().ok()?.iter().map(|name| unquoted(name).to_owned()).collect();
-        let is_heading = names.iter().any(|name| field(name) == Some("refresh_token"));
-        is_heading.then_some((reader, names))
     });
-    let (mut reader, names) = found.context(
+    let is_heading = |names: &StringRecord| {
+        names.iter().any(|name| field(unquoted(name)) == Some("refresh_token"))
+    };
+    let found = readers.iter_mut().find_map(|reader| {
+        let names = reader.headers().ok().filter(|names| is_heading(names))?.clone();
+        Some((reader, names))
+    });
+    let (reader, names) = found.context(
         "the first line names no column refresh_token: it must be a heading such as \
          account,refresh_token,region",
     )?;
+    let names: Vec<String> = names
+        .iter()
+        .zip(1..)
+        .map(|(name, number)| match unquoted(name) {
+            "" => format!("column {number}"),
+            name => name.to_owned(),
+        })
+        .collect();
     let lines = Lines::of(text);
-    let mut row = ByteRecord::new();
     let mut raws = Vec::new();
-    // The parser's own message could quote the row.
-    while reader.read_byte_record(&mut row).ok().context("it is no table")? {
-        if row.iter().all(|value| value.is_empty()) {
+    for row in reader.records() {
+        // The parser's own message could quote the row.
+        let row = row.ok().context("it is no table")?;
+        if row.iter().all(str::is_empty) {
             continue;
         }
         // The reader's position is that of the blank lines before the row.
-        let start = row.position().map_or(0, |at| at.byte() as usize).min(text.len());
+        let start = row.position().map_or(0, |at| at.byte() as usize);
         let blank = text[start..].bytes().take_while(u8::is_ascii_whitespace).count();
-        raws.push(cells(Raw::at(lines.at(start + blank), None), &row, &names));
+        let mut raw = Raw::at(lines.at(start + blank), None);
+        if row.len() == names.len() {
+            names.iter().zip(&row).for_each(|(name, value)| raw.add(name, unquoted(value)));
+        } else {
+            raw.broken = Some(format!(
+                "it has {} fields, the heading has {}: a delimiter inside a value needs quotes",
+                row.len(),
+                names.len()
+            ));
+        }
+        raws.push(raw);
     }
     Ok(raws)
-}
-
-fn cells(mut raw: Raw, row: &ByteRecord, names: &[String]) -> Raw {
-    if row.len() != names.len() {
-        raw.broken = Some(format!(
-            "it has {} fields, the heading has {}: a delimiter inside a value needs quotes",
-            row.len(),
-            names.len()
-        ));
-        return raw;
-    }
-    for (index, (name, value)) in names.iter().zip(row).enumerate() {
-        let value = String::from_utf8_lossy(value);
-        match name.as_str() {
-            "" => raw.add(&format!("column {}", index + 1), unquoted(&value)),
-            name => raw.add(name, unquoted(&value)),
-        }
-    }
-    raw
 }
 
 /// Quotes after a space are no quotes in a table, but written in many.
@@ -90,8 +89,7 @@ fn unquoted(text: &str) -> &str {
 
 /// The accounts of python-amazon-ad-api's file: every mapping below the top.
 pub(super) fn yaml(text: &str) -> anyhow::Result<Vec<Raw>> {
-    let root = tree::yaml(text)?;
-    records(&root, 0)
+    records(&*tree::yaml(text)?, 0)
 }
 
 /// The records of a JSON document: an object, a list, JSON Lines, or accounts as keys.
@@ -106,41 +104,37 @@ pub(super) fn json(text: &str) -> anyhow::Result<Vec<Raw>> {
     if text.trim().is_empty() {
         bail!("it is empty");
     }
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let lines: Vec<_> = lines.map(|(index, line)| (index + 1, tree::json(line))).collect();
+    let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
+    let lines: Vec<_> = lines.map(|(line, number)| (number, tree::json(line))).collect();
     // No document that is one value over many lines has a whole object in one of them.
     let is_object = |node: &Node| matches!(node.value, NodeValue::Object(_));
     let is_lines = lines.iter().any(|(_, line)| line.as_ref().is_ok_and(is_object));
     if !is_lines || !text.trim_start().starts_with('{') {
         bail!("it is not JSON: line {}, column {}", error.line(), error.column());
     }
-    let raw = |(number, line): (usize, Result<Node, serde_json::Error>)| {
-        let mut raw = Raw::at(number, None);
-        match line {
-            Ok(node) => take(&mut raw, &node),
-            Err(error) => {
-                raw.broken = Some(format!("this line is not JSON (column {})", error.column()));
-            }
-        }
-        raw
-    };
-    Ok(lines.into_iter().map(raw).collect())
+    let raws = lines.into_iter().map(|(line, node)| match node {
+        Ok(node) => record(&Node { line, ..node }, None),
+        Err(error) => Raw {
+            broken: Some(format!("this line is not JSON (column {})", error.column())),
+            ..Raw::at(line, None)
+        },
+    });
+    Ok(raws.collect())
 }
 
 fn records(node: &Node, wrapped_max: usize) -> anyhow::Result<Vec<Raw>> {
     let members = match &node.value {
         NodeValue::List(list) => return Ok(list.iter().map(|node| record(node, None)).collect()),
-        NodeValue::Object(members) => members.iter(),
+        NodeValue::Object(members) => members,
         _ => bail!("it holds no record: neither an object nor a list"),
-    };
-    let is_container = |(_, member): &&(String, Rc<Node>)| {
-        matches!(member.value, NodeValue::Object(_) | NodeValue::List(_) | NodeValue::Other)
     };
     let is_wrapper = |name: &str| {
         wrapped_max > 0 && WRAPPERS.split(' ').any(|word| word.eq_ignore_ascii_case(name))
     };
-    let is_record = members.clone().any(|(name, _)| field(name) == Some("refresh_token"));
-    let (containers, scalars): (Vec<_>, Vec<_>) = members.partition(is_container);
+    let is_record = members.iter().any(|(name, _)| field(name) == Some("refresh_token"));
+    let (scalars, containers): (Vec<_>, Vec<_>) = members
+        .iter()
+        .partition(|(_, node)| matches!(node.value, NodeValue::Text(_) | NodeValue::Null));
     if is_record || (containers.len() > 1 && containers.iter().all(|(name, _)| is_wrapper(name))) {
         return Ok(vec![record(node, None)]);
     }
@@ -162,19 +156,13 @@ fn records(node: &Node, wrapped_max: usize) -> anyhow::Result<Vec<Raw>> {
 
 fn record(node: &Node, key: Option<&str>) -> Raw {
     let mut raw = Raw::at(node.line, key.map(str::to_owned));
-    take(&mut raw, node);
-    raw
-}
-
-fn take(raw: &mut Raw, node: &Node) {
     match &node.value {
-        NodeValue::Object(members) => add_all(raw, None, members),
+        NodeValue::Object(members) => {
+            members.iter().for_each(|(name, node)| add(&mut raw, None, name, node));
+        }
         _ => raw.broken = Some("it is not an object".to_owned()),
     }
-}
-
-fn add_all(raw: &mut Raw, outer: Option<&str>, members: &NodeMembers) {
-    members.iter().for_each(|(name, value)| add(raw, outer, name, value));
+    raw
 }
 
 /// Takes one member of an object, and those of an object in it that is no field itself.
@@ -188,7 +176,7 @@ fn add(raw: &mut Raw, outer: Option<&str>, name: &str, node: &Node) {
         }
         NodeValue::Text(text) => raw.add(&path, text.expose()),
         NodeValue::Object(members) if outer.is_none() && field(name).is_none() => {
-            add_all(raw, Some(name), members);
+            members.iter().for_each(|(inner, node)| add(raw, Some(name), inner, node));
         }
         _ => match field(&path) {
             Some(field) => raw.broken = Some(format!("{field} is neither text nor a number")),
@@ -199,20 +187,21 @@ fn add(raw: &mut Raw, outer: Option<&str>, name: &str, node: &Node) {
 
 /// The variables of a `.env` file: `NAME=value`, `export NAME='value'`, comments.
 pub(super) fn variables(text: &str) -> anyhow::Result<BTreeMap<String, Zeroizing<String>>> {
-    let lines = text.lines().map(str::trim).enumerate();
-    let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-    let variable = |(index, line): (usize, &str)| {
-        let line = line.strip_prefix("export ").unwrap_or(line);
-        let pair = line.split_once('=');
-        let (name, value) = pair.with_context(|| format!("line {} is no NAME=value", index + 1))?;
+    let mut variables = BTreeMap::new();
+    for (line, number) in text.lines().map(str::trim).zip(1..) {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let pair = line.strip_prefix("export ").unwrap_or(line).split_once('=');
+        let (name, value) = pair.with_context(|| format!("line {number} is no NAME=value"))?;
         let value = value.trim();
         let quoted = ['"', '\''].into_iter().find_map(|quote| {
             value.strip_prefix(quote).and_then(|rest| rest.split_once(quote)).map(|(text, _)| text)
         });
         let value = quoted.unwrap_or_else(|| value.split(" #").next().unwrap_or_default().trim());
-        Ok((name.trim().to_owned(), Zeroizing::new(value.to_owned())))
-    };
-    lines.map(variable).collect()
+        variables.insert(name.trim().to_owned(), Zeroizing::new(value.to_owned()));
+    }
+    Ok(variables)
 }
 
 #[cfg(test)]

@@ -47,19 +47,19 @@ const TOOLS: &str = "amazonadvertisingapi amazonadvertising loginwithamazon amaz
 pub(super) fn field(name: &str) -> Option<&'static str> {
     let plain = name.chars().filter(char::is_ascii_alphanumeric);
     let plain: String = plain.map(|c| c.to_ascii_lowercase()).collect();
-    let known = |plain: &str, of_tool: bool| {
-        let is_it = |(field, tools, more): &&(&str, bool, &[&str])| {
-            (*tools || !of_tool) && (*field == plain || more.contains(&plain))
-        };
-        FIELDS.iter().find(is_it).map(|(field, ..)| *field)
+    known(&plain, 0)
+}
+
+/// The field that `plain` names after so many names of tools.
+fn known(plain: &str, tools: usize) -> Option<&'static str> {
+    let is_it = |(field, of_tools, more): &&(&str, bool, &[&str])| {
+        (*of_tools || tools == 0) && (*field == plain || more.contains(&plain))
     };
-    let without_tool = |name: &str| -> Vec<String> {
-        TOOLS.split(' ').filter_map(|tool| name.strip_prefix(tool)).map(str::to_owned).collect()
-    };
-    known(&plain, false).or_else(|| {
-        let once = without_tool(&plain);
-        let twice = once.iter().flat_map(|rest| without_tool(rest));
-        twice.chain(once.iter().cloned()).find_map(|rest| known(&rest, true))
+    let found = FIELDS.iter().find(is_it).map(|(field, ..)| *field);
+    let without_tool = || TOOLS.split(' ').filter_map(|tool| plain.strip_prefix(tool));
+    found.or_else(|| match tools {
+        0 | 1 => without_tool().find_map(|rest| known(rest, tools + 1)),
+        _ => None,
     })
 }
 
@@ -70,7 +70,7 @@ pub(super) struct Raw {
     pub(super) line: Option<usize>,
     /// The key above it.
     pub(super) key: Option<String>,
-    values: BTreeMap<&'static str, Secret>,
+    pub(super) values: BTreeMap<&'static str, Secret>,
     /// Names that mean nothing here.
     pub(super) unused: BTreeSet<String>,
     /// Why it cannot be read.
@@ -152,14 +152,7 @@ impl RecordReader<'_> {
         // A name that is a secret in the wrong column is never shown.
         let shown = name.filter(|name| !is_secret(raw, name)).map(str::to_owned);
         let mut record = ImportRecord { line: raw.line, name: shown, ..ImportRecord::default() };
-        let read = match (&raw.broken, name) {
-            (Some(why), _) => Err(anyhow!(why.clone())),
-            (_, None) => {
-                Err(anyhow!("it names no account: say --account ALIAS if it is the only record"))
-            }
-            (None, Some(name)) => self.entry(raw, name),
-        };
-        match read {
+        match self.entry(raw, name) {
             Ok(entry) => {
                 record.account = Some(entry.alias.to_string());
                 record.profile_id.clone_from(&entry.profile_id);
@@ -172,7 +165,12 @@ impl RecordReader<'_> {
 
     /// # Errors
     /// A clause that quotes nothing of the record but checked names.
-    fn entry(&self, raw: &Raw, name: &str) -> anyhow::Result<ImportEntry> {
+    fn entry(&self, raw: &Raw, name: Option<&str>) -> anyhow::Result<ImportEntry> {
+        if let Some(why) = &raw.broken {
+            bail!(why.clone());
+        }
+        let name =
+            name.context("it names no account: say --account ALIAS if it is the only record")?;
         ensure!(
             !is_secret(raw, name),
             "its account name looks like a secret, and is not shown: are columns swapped?"
@@ -232,8 +230,8 @@ impl RecordReader<'_> {
 
     /// Whether this is what `exec` and `env` put where an SDK looks for credentials.
     fn is_placeholder(&self, alias: &AccountId, token: &Secret, raw: &Raw) -> bool {
-        let named = placeholder_alias(token.expose(), "Atzr").and_then(|named| named.parse().ok());
-        named.is_some_and(|named: AccountId| named == *alias || self.known.contains(&named))
+        let named = placeholder_alias(token.expose(), "Atzr");
+        named.is_some_and(|named| named == alias.as_str() || self.known.contains(named))
             || raw.text("client_id") == Some(PLACEHOLDER)
     }
 

@@ -195,10 +195,8 @@ fn marketplace<'a>(get: impl Fn(&str) -> Option<&'a str>) -> anyhow::Result<Opti
 /// The kind of source that has files of this name, where that is certain.
 fn by_name(path: &Path) -> Option<SourceKind> {
     let name = path.file_name()?.to_str()?.to_ascii_lowercase();
-    if name.starts_with(".env.") {
-        return Some(SourceKind::Env);
-    }
     match name.rsplit_once('.')?.1 {
+        _ if name.starts_with(".env.") => Some(SourceKind::Env),
         "env" => Some(SourceKind::Env),
         "csv" | "tsv" => Some(SourceKind::Csv),
         "yml" | "yaml" => Some(SourceKind::PythonAdApi),
@@ -209,12 +207,10 @@ fn by_name(path: &Path) -> Option<SourceKind> {
 /// JSON or the legacy store, by the look of every token.
 fn by_tokens(raws: &[Raw]) -> Option<SourceKind> {
     let tokens = raws.iter().filter_map(|raw| raw.text("refresh_token"));
-    let (legacy, plain): (Vec<_>, Vec<_>) = tokens.partition(|t| t.starts_with(fernet::PREFIX));
-    match (legacy.is_empty(), plain.is_empty()) {
-        (true, _) => Some(SourceKind::Json),
-        (false, true) => Some(SourceKind::Legacy),
-        (false, false) => None,
-    }
+    let mut are_legacy = tokens.map(|token| token.starts_with(fernet::PREFIX));
+    let is_legacy = are_legacy.next().unwrap_or(false);
+    let kind = if is_legacy { SourceKind::Legacy } else { SourceKind::Json };
+    are_legacy.all(|other| other == is_legacy).then_some(kind)
 }
 
 /// The first of the files that python-amazon-ad-api may read. Source: python-amazon-ad-api 1.2.9,

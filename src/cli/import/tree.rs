@@ -43,29 +43,29 @@ pub(super) fn json(text: &str) -> Result<Node, serde_json::Error> {
 
 fn json_node(raw: &RawValue, text: &str, lines: &Lines, depth: usize) -> Node {
     let own = raw.get();
+    // The value is a part of the text, so its place in memory is its place in the file.
+    let line = lines.at((own.as_ptr() as usize).saturating_sub(text.as_ptr() as usize));
     let below = |value: &RawValue| Rc::new(json_node(value, text, lines, depth - 1));
-    let value = match own.as_bytes() {
-        [b'"', ..] => serde_json::from_str(own).map(|text| NodeValue::Text(Secret::new(text))).ok(),
-        [b'-' | b'0'..=b'9', ..] => Some(NodeValue::Text(Secret::from(own))),
-        b"null" => Some(NodeValue::Null),
-        [b'[', ..] if depth > 0 => serde_json::from_str::<Vec<&RawValue>>(own)
-            .map(|list| NodeValue::List(list.into_iter().map(below).collect()))
-            .ok(),
-        [b'{', ..] if depth > 0 => serde_json::from_str::<JsonObject<'_>>(own)
-            .map(|JsonObject(members)| {
+    let value = match own.as_bytes()[0] {
+        b'"' => serde_json::from_str(own).map(|text| NodeValue::Text(Secret::new(text))),
+        b'-' | b'0'..=b'9' => Ok(NodeValue::Text(Secret::from(own))),
+        b'n' => Ok(NodeValue::Null),
+        b'[' if depth > 0 => serde_json::from_str::<Vec<&RawValue>>(own)
+            .map(|list| NodeValue::List(list.into_iter().map(below).collect())),
+        b'{' if depth > 0 => {
+            serde_json::from_str::<JsonObject<'_>>(own).map(|JsonObject(members)| {
                 NodeValue::Object(
-                    members.into_iter().map(|(key, value)| (key, below(value))).collect(),
+                    members.into_iter().map(|(key, node)| (key, below(node))).collect(),
                 )
             })
-            .ok(),
-        _ => None,
+        }
+        _ => Ok(NodeValue::Other),
     };
-    // The value is a part of the text, so its place in memory is its place in the file.
-    let at = (own.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
-    Node { line: lines.at(at), value: value.unwrap_or(NodeValue::Other) }
+    // Half of a surrogate pair is no text.
+    Node { line, value: value.unwrap_or(NodeValue::Other) }
 }
 
-/// NodeMembers in their order, the same name twice included; serde's maps have neither.
+/// Members in their order, the same name twice included; serde's maps have neither.
 struct JsonObject<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for JsonObject<'a> {
@@ -153,17 +153,12 @@ impl YamlReader<'_> {
     fn mapping(&mut self, depth: usize) -> anyhow::Result<NodeMembers> {
         let mut members = NodeMembers::new();
         let mut bases = Vec::new();
-        let nodes = self.list(depth)?;
-        for pair in nodes.chunks_exact(2) {
-            match &pair[0].value {
-                NodeValue::Text(key) if key.expose() == "<<" => match &pair[1].value {
-                    NodeValue::List(nodes) => bases.extend(nodes.iter().map(Rc::clone)),
-                    _ => bases.push(Rc::clone(&pair[1])),
-                },
-                NodeValue::Text(key) => {
-                    members.push((key.expose().to_owned(), Rc::clone(&pair[1])))
-                }
-                _ => {}
+        for pair in self.list(depth)?.chunks_exact(2) {
+            let NodeValue::Text(key) = &pair[0].value else { continue };
+            match &pair[1].value {
+                NodeValue::List(nodes) if key.expose() == "<<" => bases.extend(nodes.clone()),
+                _ if key.expose() == "<<" => bases.push(Rc::clone(&pair[1])),
+                _ => members.push((key.expose().to_owned(), Rc::clone(&pair[1]))),
             }
         }
         let mut seen: HashSet<String> = members.iter().map(|(key, _)| key.clone()).collect();

@@ -7,6 +7,7 @@ use crate::{
     clock::{Clock, SystemClock},
     config::{EncryptionKey, Material, StoreKind},
     durable_file,
+    hooks::rfc3339,
     store::{self, Store},
 };
 use anyhow::{Context as _, bail};
@@ -52,17 +53,19 @@ impl Init {
                 bail!("key {id} is in the configuration already: choose another with --id")
             }
             Some(id) => id.clone(),
-            None => free_id(&keys)?,
+            None => free_id(&keys),
         };
-        let make = || if self.keyring { in_keyring(&id) } else { self.in_file(context, &id) };
-        recorded(context, &id, || make().map(|()| true))?;
-        match keys.iter().all(|key| key.id == id) {
-            true => Ok(()),
-            false => print(
+        recorded(context, &id, || {
+            if self.keyring { in_keyring(&id) } else { self.in_file(context, &id) }?;
+            Ok(true)
+        })?;
+        if keys.iter().any(|key| key.id != id) {
+            print(
                 "Put it in front of the keys that are there, on every server of this store; \
                  `adsproxy key\nrotate --help` says how to go on.\n",
-            ),
+            )?;
         }
+        Ok(())
     }
 
     fn in_file(&self, context: &Context, id: &str) -> anyhow::Result<()> {
@@ -78,10 +81,8 @@ impl Init {
         let path = std::path::absolute(&path)
             .with_context(|| format!("cannot use the path {}", path.display()))?;
         write_new_key(&path)?;
-        let home = context.environment.expand("~");
-        let path = home
-            .and_then(|home| path.strip_prefix(home).ok().map(|rest| Path::new("~").join(rest)))
-            .unwrap_or(path);
+        let home = context.environment.expand("~").unwrap_or_default();
+        let path = path.strip_prefix(home).map_or(path.clone(), |rest| Path::new("~").join(rest));
         print(format!(
             "A new key is in {path} (mode 0600). Keep a copy of it in a safe place: without it \
              the stored\ncredentials cannot be opened. Add these lines to the configuration:\n\n\
@@ -162,16 +163,13 @@ fn prepare_passphrases(context: &Context) -> anyhow::Result<()> {
     ))
 }
 
-/// The key's id in the snippet: orders keys by age when they are rotated.
-fn free_id(taken: &[EncryptionKey]) -> anyhow::Result<String> {
-    let now = i64::try_from(SystemClock.now().unix())?;
-    let now = jiff::Timestamp::from_second(now)?.to_zoned(jiff::tz::TimeZone::UTC);
-    let month = now.strftime("%Y-%m").to_string();
-    let mut ids = (1..).map(|number| match number {
-        1 => month.clone(),
-        number => format!("{month}-{number}"),
-    });
-    ids.find(|id| taken.iter().all(|key| key.id != *id)).context("there is always another number")
+/// This month, which orders keys by age when they are rotated, with a number where it is taken.
+fn free_id(taken: &[EncryptionKey]) -> String {
+    let month = rfc3339(SystemClock.now().unix())[..7].to_owned();
+    let is_free = |id: &String| taken.iter().all(|key| key.id != *id);
+    let numbered = (2..).map(|number| format!("{month}-{number}"));
+    let found = std::iter::once(month.clone()).chain(numbered).find(is_free);
+    found.expect("there is always another number")
 }
 
 fn write_new_key(path: &Path) -> anyhow::Result<()> {

@@ -4,43 +4,33 @@ use super::{print, table};
 use crate::{
     audit::{Action, Actor, Audit, Entry},
     id::AccountId,
-    store::{
-        Store,
-        rotate::{KeyUse, KeyUses},
-    },
+    store::Store,
 };
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
-/// The keys of the configuration in their order, then those that are only in the store, each with
-/// its state and what needs it.
-fn rows(store: &Store, found: &KeyUses) -> Vec<(String, &'static str, KeyUse)> {
+/// The keys of the configuration in their order, then those that are only in the store.
+pub(super) async fn run(store: &Store, as_json: bool) -> anyhow::Result<()> {
+    let found = store.key_uses().await?;
     let ring = store.ring();
     let missing = found.keys.keys().map(String::as_str).filter(|id| !ring.has(id));
-    let row = |id: &str| {
-        let uses = found.keys.get(id).cloned().unwrap_or_default();
+    let rows = ring.ids().chain(missing).map(|id| {
+        let uses = found.keys.get(id);
         let state = match ring.has(id) {
             false => "not_configured",
             true if id == ring.sealing_key_id() => "seals",
-            true if uses != KeyUse::default() => "opens",
+            true if uses.is_some() => "opens",
             true => "unused",
         };
-        (id.to_owned(), state, uses)
-    };
-    ring.ids().chain(missing).map(row).collect()
-}
-
-pub(super) async fn run(store: &Store, as_json: bool) -> anyhow::Result<()> {
-    let found = store.key_uses().await?;
-    let rows = rows(store, &found);
+        (id, state, uses.cloned().unwrap_or_default())
+    });
     if as_json {
-        let keys = rows.iter().map(|(id, state, uses)| {
+        let keys = rows.map(|(id, state, uses)| {
             let records: Vec<&str> = uses.accounts.iter().map(AccountId::as_str).collect();
             json!({ "id": id, "state": state, "records": records, "others": uses.entries })
         });
-        let unreadable = found
-            .unreadable
-            .iter()
+        let unreadable = found.unreadable.iter();
+        let unreadable = unreadable
             .map(|(account, error)| json!({ "account": account.as_str(), "error": error }));
         let document = json!({
             "version": 1,
@@ -51,9 +41,9 @@ pub(super) async fn run(store: &Store, as_json: bool) -> anyhow::Result<()> {
         return print(format!("{document:#}\n"));
     }
     let mut cells = vec![["KEY", "STATE", "RECORDS", "OTHER USES"].map(str::to_owned)];
-    cells.extend(rows.into_iter().map(|(id, state, uses)| {
+    cells.extend(rows.map(|(id, state, uses)| {
         let (records, entries) = (uses.accounts.len().to_string(), uses.entries.to_string());
-        [id, state.replace('_', " "), records, entries]
+        [id.to_owned(), state.replace('_', " "), records, entries]
     }));
     let mut text = table(&cells);
     for (account, error) in &found.unreadable {
