@@ -1,9 +1,12 @@
 //! Opens one connection to an upstream: name lookup, egress proxy, TCP, TLS.
 
-use super::hop::{Hop, HopConnector};
 use crate::https::{Egress, EgressError};
 use http::Uri;
-use hyper_util::client::legacy::connect::{HttpConnector, proxy::Tunnel};
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_util::{
+    client::legacy::connect::{HttpConnector, proxy::Tunnel},
+    rt::TokioIo,
+};
 use rustls::pki_types::ServerName;
 use std::{error::Error as StdError, fmt, io, sync::Arc, time::Duration};
 use tokio::{net::TcpStream, time::timeout};
@@ -33,6 +36,9 @@ pub enum ConnectError {
     ShuttingDown,
 }
 
+/// A stream to an upstream or, by TLS if its URL says so, to an egress proxy.
+type Hop = TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>;
+
 pub(super) enum Io {
     Plain(TcpStream),
     Tls(TlsStream<Hop>),
@@ -41,8 +47,7 @@ pub(super) enum Io {
 
 pub struct Connector {
     tcp: HttpConnector,
-    /// To an egress proxy: HTTP/1.1 only.
-    hop: HopConnector,
+    to_egress: HttpsConnector<HttpConnector>,
     tls: TlsConnector,
     egress: Result<Egress, EgressError>,
     timeout: Duration,
@@ -64,8 +69,11 @@ impl Connector {
         tcp.set_keepalive_interval(Some(Duration::from_secs(15)));
         tcp.set_keepalive_retries(Some(4));
         tcp.enforce_http(false);
-        let hop = HopConnector::new(tcp.clone(), &tls);
-        Self { tcp, hop, tls: TlsConnector::from(tls), egress: Egress::from_env(), timeout }
+        let mut egress_tls = (*tls).clone();
+        // `CONNECT` is HTTP/1.1.
+        egress_tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let to_egress = HttpsConnector::from((tcp.clone(), egress_tls));
+        Self { tcp, to_egress, tls: TlsConnector::from(tls), egress: Egress::from_env(), timeout }
     }
 
     /// Opens a connection to `uri`'s host and closes it again.
@@ -81,11 +89,12 @@ impl Connector {
         // Plain HTTP is for loopback upstreams only, which no egress proxy can reach.
         if uri.scheme_str() != Some("https") {
             let io = self.tcp.clone().call(uri.clone()).await;
-            return io
-                .map(|io| Io::Plain(io.into_inner()))
-                .map_err(|error| ConnectError::Connect(error.into()));
+            let io = io.map_err(|error| ConnectError::Connect(error.into()))?;
+            return Ok(Io::Plain(io.into_inner()));
         }
-        let name = server_name(uri).map_err(ConnectError::ServerName)?;
+        // The name that the server's certificate must hold.
+        let name = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let name = ServerName::try_from(name).map_err(ConnectError::ServerName)?;
         let egress = self.egress.as_ref().map_err(|error| ConnectError::Egress(error.clone()))?;
         let hop = self.hop(uri, egress).await.map_err(ConnectError::Connect)?;
         let tls = self.tls.connect(name, hop).await.map_err(ConnectError::Tls)?;
@@ -99,21 +108,15 @@ impl Connector {
         egress: &Egress,
     ) -> Result<Hop, Box<dyn StdError + Send + Sync>> {
         let Some(proxy) = egress.proxy_for(uri) else {
-            return Ok(Box::new(self.tcp.clone().call(uri.clone()).await?.into_inner()));
+            let stream = self.tcp.clone().call(uri.clone()).await?;
+            return Ok(TokioIo::new(MaybeHttpsStream::Http(stream)));
         };
-        let mut tunnel = Tunnel::new(proxy.uri().clone(), self.hop.clone());
+        let mut tunnel = Tunnel::new(proxy.uri().clone(), self.to_egress.clone());
         if let Some(credentials) = proxy.basic_auth() {
             tunnel = tunnel.with_auth(credentials.clone());
         }
-        Ok(tunnel.call(with_port(uri)?).await?.into_inner())
+        Ok(TokioIo::new(tunnel.call(with_port(uri)?).await?))
     }
-}
-
-/// The name that a server's certificate must hold.
-pub(super) fn server_name(
-    uri: &Uri,
-) -> Result<ServerName<'static>, rustls::pki_types::InvalidDnsNameError> {
-    ServerName::try_from(uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned())
 }
 
 /// `CONNECT` names a port always.

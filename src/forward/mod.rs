@@ -8,7 +8,6 @@ pub mod connect;
 pub mod connection;
 mod driver;
 pub mod headers;
-mod hop;
 mod http2;
 pub mod pool;
 mod upstream_io;
