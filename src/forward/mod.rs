@@ -15,7 +15,7 @@ mod upstream_io;
 use crate::{
     config, deadline::Deadlines, id::Region, metrics::WorkerMetrics, provider::ads::Service,
 };
-use body::{BodyError, Capture, ContinueGate};
+use body::{BodyError, Capture, CapturedBody, ContinueGate};
 use connect::{ConnectError, Connector};
 use connection::{PooledConnection, Request, Response};
 use headers::{Injection, Reuse};
@@ -60,7 +60,7 @@ pub struct Attempt<'a> {
     pub target: &'a Uri,
     /// The caller's header fields.
     pub headers: &'a HeaderMap,
-    pub capture: &'a Capture,
+    pub capture: Option<&'a Rc<Capture>>,
     pub inject: Injection<'a>,
     /// Leaving costs the caller nothing (HTTP/2): then the exchange goes on to its end without it, so
     /// that its connection serves again.
@@ -70,15 +70,17 @@ pub struct Attempt<'a> {
 impl Attempt<'_> {
     /// Whether sending it twice does no more than sending it once, whatever Amazon has read.
     fn is_safe_and_bodiless(&self) -> bool {
-        self.capture.is_absent()
-            && [Method::GET, Method::HEAD, Method::OPTIONS].contains(self.method)
+        self.capture.is_none() && [Method::GET, Method::HEAD, Method::OPTIONS].contains(self.method)
     }
 
     fn request(&self, pool: &Pool, is_http1: bool) -> Option<Request> {
-        let is_chunked = is_http1 && self.capture.is_of_unknown_size();
-        let expects_continue = !self.capture.is_absent() && expects_continue(self.headers);
+        let is_chunked = is_http1 && self.capture.is_some_and(|body| body.is_of_unknown_size());
+        let expects_continue = self.capture.is_some() && expects_continue(self.headers);
         let gate = expects_continue.then(|| Arc::new(ContinueGate::default()));
-        let mut request = http::Request::new(self.capture.attempt(gate.clone())?);
+        let mut request = http::Request::new(match self.capture {
+            None => CapturedBody::default(),
+            Some(capture) => capture.attempt(gate.clone())?,
+        });
         *request.method_mut() = self.method.clone();
         *request.headers_mut() =
             headers::outgoing(self.headers, &self.inject, &pool.authority, is_chunked);
@@ -176,7 +178,8 @@ impl Forward {
             let mut connection = taken.ok_or(Error::Busy)??;
             let request =
                 attempt.request(pool, connection.is_http1()).ok_or(Error::NotReplayable)?;
-            let sent = connection.send(request, attempt.capture.is_here(), attempt.outlives_caller);
+            let is_here = attempt.capture.is_some_and(|body| body.is_here());
+            let sent = connection.send(request, is_here, attempt.outlives_caller);
             match self.within_header_timeout(attempt.capture, sent).await {
                 None => {
                     connection.timed_out(self.header_timeout);
@@ -190,7 +193,7 @@ impl Forward {
                 }
                 Some(Err(failed)) => {
                     let unwritten = failed.message().is_some();
-                    if let Some(error) = attempt.capture.error() {
+                    if let Some(error) = attempt.capture.and_then(|body| body.error.get()) {
                         return Err(Error::Body(error));
                     }
                     let died_unheard = !is_sent_again
@@ -211,22 +214,24 @@ impl Forward {
     /// still sends, nor while bytes still flow.
     async fn within_header_timeout<F: Future>(
         &self,
-        capture: &Capture,
+        capture: Option<&Rc<Capture>>,
         response: F,
     ) -> Option<F::Output> {
         let mut response = pin!(response);
         let mut timer = self.deadlines.timer();
-        let mut seen = (capture.received(), capture.is_finished());
+        let progress = || capture.map(|body| (body.received.get(), body.is_finished.get()));
+        let waits_for_caller = || capture.is_some_and(|body| body.waits_for_caller.get());
+        let mut seen = progress();
         poll_fn(|cx| {
             if let Poll::Ready(output) = response.as_mut().poll(cx) {
                 return Poll::Ready(Some(output));
             }
             while timer.poll_after(self.header_timeout, cx).is_ready() {
-                let progress = (capture.received(), capture.is_finished());
-                if progress == seen && !capture.waits_for_caller() {
+                let now = progress();
+                if now == seen && !waits_for_caller() {
                     return Poll::Ready(None);
                 }
-                seen = progress;
+                seen = now;
                 timer.disarm();
             }
             Poll::Pending

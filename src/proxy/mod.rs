@@ -183,14 +183,16 @@ impl Worker {
         let cause = Cause::Request(exchange.request_id.as_bytes());
         let mut token = tokens.token_at(&account.id, exchange.began, cause).await?;
         let capture = Capture::new(body.take(), account.id.as_str(), &self.captures);
-        exchange.capture = Some(capture.clone());
+        exchange.capture.clone_from(&capture);
         let is_http1 = head.version < Version::HTTP_2;
-        if !is_http1 || fields.expect.first().is_none() {
+        if let Some(capture) = &capture
+            && (!is_http1 || fields.expect.first().is_none())
+        {
             capture.gather(is_http1).await?;
         }
         let mut refresh_error = None;
         loop {
-            let attempt = attempt(head, &selection, &capture, token.header());
+            let attempt = attempt(head, &selection, capture.as_ref(), token.header());
             let response = self.send(pool, &attempt, exchange.replays).await?;
             if response.status() != StatusCode::UNAUTHORIZED {
                 self.count_replay(exchange.replays, ReplayOutcome::Succeeded);
@@ -201,7 +203,7 @@ impl Worker {
             if class == Upstream401::Permission {
                 return Ok(unauthorized(response, selection.service, exchange));
             }
-            if !self.can_replay(&capture, exchange.replays).await {
+            if !self.can_replay(capture.as_deref(), exchange.replays).await {
                 // Too late for this request, in time for the next.
                 tokens.reject(&account.id, &token, cause);
                 self.count_replay(exchange.replays, ReplayOutcome::StillUnauthorized);
@@ -317,10 +319,11 @@ impl Worker {
     }
 
     /// Whether the request may be sent once more, and can be.
-    async fn can_replay(&self, capture: &Capture, replays: u32) -> bool {
+    async fn can_replay(&self, capture: Option<&Capture>, replays: u32) -> bool {
         if replays >= self.shared.config.replay.max_replays {
             return false;
         }
+        let Some(capture) = capture else { return true };
         let is_kept = capture.is_kept().await;
         if !is_kept {
             self.metrics.replay(ReplayOutcome::NotReplayable);
@@ -371,7 +374,7 @@ impl Worker {
 fn attempt<'a>(
     head: &'a Parts,
     selection: &'a Selection,
-    capture: &'a Capture,
+    capture: Option<&'a Rc<Capture>>,
     bearer: &'a HeaderValue,
 ) -> Attempt<'a> {
     Attempt {

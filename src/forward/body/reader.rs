@@ -1,15 +1,15 @@
 //! One attempt's view of the request body: first what was kept, then what still comes.
 
-use super::{BodyError, CaptureShared, ContinueGate, KeptBody, gate::Pass};
+use super::{BodyError, Capture, Stage, kept::KeptBody};
 use crate::deadline::Timer;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
 use std::{
-    fmt, io,
     pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -17,79 +17,112 @@ use std::{
 /// Source: RFC 9110 section 10.1.1 leaves the time to the client; one second is usual.
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
+/// Holds a body back until Amazon says `100 Continue`. Shared with hyper's callback, which must be
+/// `Send` although it runs on the same thread.
+#[derive(Debug, Default)]
+pub struct ContinueGate(Mutex<GateState>);
+
+#[derive(Debug, Default)]
+struct GateState {
+    is_open: bool,
+    waker: Option<Waker>,
+}
+
+impl ContinueGate {
+    pub fn open(&self) {
+        let mut gate = self.0.lock();
+        gate.is_open = true;
+        let waker = gate.waker.take();
+        drop(gate);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn is_open(&self, cx: &Context<'_>) -> bool {
+        let mut gate = self.0.lock();
+        if !gate.is_open {
+            gate.waker = Some(cx.waker().clone());
+        }
+        gate.is_open
+    }
+}
+
+/// The body of one attempt; none for a request without one.
+#[derive(Default)]
 pub struct CapturedBody(Option<Reader>);
 
 impl CapturedBody {
-    /// The body of a request without one.
-    pub(super) fn empty() -> Self {
-        Self(None)
-    }
-
-    /// What attempt number `id` sends, held back until `gate` opens.
-    pub(super) fn of(shared: &Rc<CaptureShared>, id: u32, gate: Option<Arc<ContinueGate>>) -> Self {
-        let gate = gate.map(|gate| (gate, shared.context.deadlines.timer()));
-        Self(Some(Reader { shared: shared.clone(), id, gate }))
+    /// What the current attempt of `capture` sends, held back until `gate` opens.
+    pub(super) fn of(capture: &Rc<Capture>, gate: Option<Arc<ContinueGate>>) -> Self {
+        let gate = gate.map(|gate| (gate, capture.context.deadlines.timer()));
+        Self(Some(Reader { capture: capture.clone(), attempt: capture.attempt.get(), gate }))
     }
 }
 
 struct Reader {
-    shared: Rc<CaptureShared>,
-    id: u32,
+    capture: Rc<Capture>,
+    attempt: u32,
     gate: Option<(Arc<ContinueGate>, Timer)>,
 }
 
 impl Reader {
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-        if self.shared.reader.get() != self.id {
+        let capture = &*self.capture;
+        if capture.attempt.get() != self.attempt {
             return Poll::Ready(Some(Err(BodyError::Superseded)));
         }
         if let Some((gate, timer)) = &mut self.gate {
-            match gate.poll(cx) {
-                Poll::Ready(Pass::Open) => {}
-                Poll::Ready(Pass::Shut) => return Poll::Ready(Some(Err(BodyError::Superseded))),
-                // After a final response Amazon does not wait for the body any more.
-                Poll::Pending if self.shared.responded.get() => return Poll::Pending,
-                Poll::Pending => ready!(timer.poll_after(CONTINUE_WAIT, cx)),
+            if !gate.is_open(cx) {
+                match capture.stage.get() {
+                    Stage::Sending => ready!(timer.poll_after(CONTINUE_WAIT, cx)),
+                    // After a final response Amazon does not wait for the body any more.
+                    Stage::Responded => {
+                        capture.state.borrow_mut().reader = Some(cx.waker().clone());
+                        return Poll::Pending;
+                    }
+                    Stage::Over => return Poll::Ready(Some(Err(BodyError::Superseded))),
+                }
             }
             self.gate = None;
-            self.shared.gate.take();
         }
-        if let Some(captured) = ready!(self.poll_captured(cx)) {
-            return Poll::Ready(Some(captured));
-        }
-        let data = ready!(self.shared.poll_source(cx));
+        let data = match ready!(capture.poll_captured(cx)) {
+            Some(captured) => return Poll::Ready(Some(captured)),
+            None => ready!(capture.poll_source(cx)),
+        };
         match &data {
-            Some(Ok(data)) => self.gave(data),
+            Some(Ok(data)) => capture.gave(data),
             Some(Err(_)) => {}
-            None => self.shared.finished.set(true),
+            None => capture.is_finished.set(true),
         }
         Poll::Ready(data)
     }
+}
 
-    fn gave(&mut self, data: &Bytes) {
-        self.shared.given.set(self.shared.given.get() + data.len() as u64);
+impl Capture {
+    fn gave(&self, data: &Bytes) {
+        self.given.set(self.given.get() + data.len() as u64);
     }
 
     /// What an earlier attempt has taken from the caller already.
-    fn poll_captured(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-        let shared = self.shared.clone();
-        let mut state = shared.state.borrow_mut();
+    fn poll_captured(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        let given = shared.given.get();
+        let given = self.given.get();
         if given >= state.kept_bytes {
             return Poll::Ready(None);
         }
         let captured = match &mut state.kept {
             KeptBody::Memory(frames) => frames.read(given).map(Ok),
             KeptBody::Disk(spill) => {
-                let read: io::Result<Bytes> = ready!(spill.poll_read(given, cx));
-                Some(read.map_err(|_| shared.fail(BodyError::Capture)))
+                let read = ready!(spill.poll_read(given, cx));
+                Some(read.map_err(|_| self.fail(BodyError::Capture)))
             }
             KeptBody::Nothing => None,
         };
         if let Some(Ok(data)) = &captured {
             self.gave(data);
-            shared.forget_what_is_read(state);
+            self.forget_what_is_read(state);
         }
         Poll::Ready(captured)
     }
@@ -114,12 +147,6 @@ impl Body for CapturedBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or(SizeHint::with_exact(0), |reader| reader.shared.size)
-    }
-}
-
-impl fmt::Debug for CapturedBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CapturedBody")
+        self.0.as_ref().map_or(SizeHint::with_exact(0), |reader| reader.capture.size)
     }
 }
