@@ -10,42 +10,26 @@ use std::{
     sync::Arc,
 };
 
-/// Defines `Kind` with the name of each in webhooks and configuration.
-macro_rules! kinds {
-    ($($(#[$doc:meta])+ $name:ident = $text:literal,)+) => {
-        /// What happened.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Kind { $($(#[$doc])+ $name,)+ }
-
-        impl Kind {
-            /// Every kind, in the order of the documentation.
-            pub const ALL: [Self; [$($text),+].len()] = [$(Self::$name),+];
-
-            /// Its name in webhooks and configuration.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$name => $text,)+ }
-            }
-        }
-    };
-}
-
-kinds! {
-    /// A new access token is in use.
-    TokenRefreshed = "token.refreshed",
-    /// A refresh brought no token: reported for the first failure in a row, and then each time that
-    /// their number doubles.
-    TokenRefreshFailed = "token.refresh_failed",
-    /// The grant is dead: a person must connect the account again.
-    ReauthorizationRequired = "grant.reauthorization_required",
-    /// An account whose grant was dead has a token again.
-    Recovered = "grant.recovered",
-    /// The grant ends within 30 days, or has ended by now: once a day.
-    Expiring = "grant.expiring",
-    /// Login with Amazon rejects the application's client id or secret: once until it is accepted.
-    ApplicationRejected = "application.rejected",
-    /// The store does not take records; tokens are served from memory: once until it does.
-    StoreDegraded = "store.degraded",
+named! {
+    /// What happened, in the order of the documentation.
+    pub enum Kind {
+        /// A new access token is in use.
+        TokenRefreshed = "token.refreshed",
+        /// A refresh brought no token: reported for the first failure in a row, and then each time
+        /// that their number doubles.
+        TokenRefreshFailed = "token.refresh_failed",
+        /// The grant is dead: a person must connect the account again.
+        ReauthorizationRequired = "grant.reauthorization_required",
+        /// An account whose grant was dead has a token again.
+        Recovered = "grant.recovered",
+        /// The grant ends within 30 days, or has ended by now: once a day.
+        Expiring = "grant.expiring",
+        /// Login with Amazon rejects the application's client id or secret: once until it is
+        /// accepted.
+        ApplicationRejected = "application.rejected",
+        /// The store does not take records; tokens are served from memory: once until it does.
+        StoreDegraded = "store.degraded",
+    }
 }
 
 /// One thing that happened.

@@ -90,29 +90,17 @@ impl fmt::Debug for AccountId {
 )]
 pub struct InvalidAccountId;
 
-/// One of Amazon's three API regions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Region {
-    /// North America.
-    Na,
-    /// Europe, the Middle East and India.
-    Eu,
-    /// Japan, Australia and Singapore.
-    Fe,
-}
-
-impl Region {
-    /// Every region, in the order of their use as an index.
-    pub const ALL: [Self; 3] = [Self::Na, Self::Eu, Self::Fe];
-
-    /// `na`, `eu` or `fe`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Na => "na",
-            Self::Eu => "eu",
-            Self::Fe => "fe",
-        }
+named! {
+    /// One of Amazon's three API regions.
+    #[derive(PartialOrd, Ord, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Region {
+        /// North America.
+        Na = "na",
+        /// Europe, the Middle East and India.
+        Eu = "eu",
+        /// Japan, Australia and Singapore.
+        Fe = "fe",
     }
 }
 
@@ -121,12 +109,6 @@ impl FromStr for Region {
 
     fn from_str(text: &str) -> Result<Self, InvalidRegion> {
         Self::ALL.into_iter().find(|region| region.as_str() == text).ok_or(InvalidRegion)
-    }
-}
-
-impl fmt::Display for Region {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

@@ -68,6 +68,9 @@
 //! # }
 //! ```
 
+#[macro_use]
+mod named;
+
 mod app;
 mod cli;
 mod problem;

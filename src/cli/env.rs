@@ -1,10 +1,7 @@
 //! `adsproxy env`: the lines that point a shell's programs at the running server.
 
 use super::{Context, access::Access, note, print, wire};
-use crate::config::{
-    ProxyAddress,
-    load::{self, Addresses},
-};
+use crate::config::{Listen, ProxyAddress, load};
 use anyhow::Context as _;
 use serde_json::Value;
 use std::path::Path;
@@ -42,7 +39,7 @@ impl Env {
     }
 
     /// On standard error, which `eval` does not read.
-    fn warn_unless_served(&self, context: &Context, addresses: &Addresses) {
+    fn warn_unless_served(&self, context: &Context, addresses: &Listen) {
         let alias = &self.access.alias;
         let server = wire::Server::at(context, &addresses.admin);
         let status = server.and_then(|server| Ok(wire::get(&server, "/status")?));
@@ -61,13 +58,13 @@ impl Env {
 }
 
 /// The first address that a program on this machine can use.
-fn origin(addresses: &Addresses) -> anyhow::Result<String> {
+fn origin(addresses: &Listen) -> anyhow::Result<String> {
     let tcp = addresses.proxy.iter().find_map(|address| match address {
         ProxyAddress::Tcp(address) if address.port() != 0 => Some(wire::reachable(*address)),
         _ => None,
     });
     let tcp = tcp.context("listen.proxy names no TCP port that a base URL could hold: add one")?;
-    let scheme = if addresses.tls { "https" } else { "http" };
+    let scheme = if addresses.tls.is_some() { "https" } else { "http" };
     Ok(format!("{scheme}://{tcp}"))
 }
 
@@ -104,6 +101,7 @@ impl Shell {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ListenTls;
 
     #[test]
     fn values_are_quoted_for_each_shell() {
@@ -124,13 +122,13 @@ mod tests {
 
     #[test]
     fn the_base_url_is_that_of_a_tcp_port() {
-        let addresses = |proxy: &[&str], tls| {
+        let addresses = |proxy: &[&str], tls: bool| {
             let proxy = proxy.iter().map(|text| match text.strip_prefix("unix:") {
                 Some(path) => ProxyAddress::Unix(path.into()),
                 None => ProxyAddress::Tcp(text.parse().expect("an address")),
             });
-            let admin = crate::config::AdminAddress::Off;
-            Addresses { proxy: proxy.collect(), tls, admin, health: None }
+            let tls = tls.then(ListenTls::default);
+            Listen { proxy: proxy.collect(), tls, ..Listen::default() }
         };
         let first = addresses(&["unix:/s", "0.0.0.0:87", "127.0.0.1:88"], false);
         assert_eq!(origin(&first).expect("a port"), "http://127.0.0.1:87");

@@ -4,7 +4,7 @@
 use super::{CommandFailure, Context, table::plain};
 use crate::{
     app::control,
-    config::{AdminAddress, Config, StoreKind, load::Addresses},
+    config::{AdminAddress, Config, Listen, StoreKind},
     secret::Secret,
 };
 use anyhow::{Context as _, bail};
@@ -148,7 +148,7 @@ impl Server {
     ///
     /// # Errors
     /// As [`Server::at`].
-    pub(super) fn ready_at(context: &Context, addresses: &Addresses) -> anyhow::Result<Self> {
+    pub(super) fn ready_at(context: &Context, addresses: &Listen) -> anyhow::Result<Self> {
         match addresses.health {
             Some(health) => Ok(Self::Listener(health)),
             None => Self::at(context, &addresses.admin),

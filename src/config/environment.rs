@@ -1,8 +1,10 @@
 //! The environment: a snapshot of its variables, and those of them that are configuration.
 
 use super::{
-    document::{Document, KeyPath, fits},
+    Config,
+    document::{Document, KeyPath},
     problem::{ConfigProblem, Provenance, is_secret_name},
+    reader::{Reader, Section as _},
 };
 use std::{borrow::Cow, collections::BTreeMap, fmt, path::PathBuf};
 use toml::{
@@ -100,7 +102,7 @@ impl Environment {
     }
 
     /// The variables, in use or not, that this program reads as secrets under their own name.
-    pub(crate) fn secret_names(&self) -> impl Iterator<Item = String> {
+    pub(super) fn secret_names(&self) -> impl Iterator<Item = String> {
         let is_secret_key = |name: &str| {
             is_key(name)
                 && name.split("__").last().is_some_and(|key| {
@@ -113,8 +115,11 @@ impl Environment {
     }
 
     /// Lays the variables that are keys over `document`.
-    pub(crate) fn lay_over<'i>(&'i self, document: &mut Document<'i>) -> Vec<ConfigProblem> {
+    pub(super) fn lay_over<'i>(&'i self, document: &mut Document<'i>) -> Vec<ConfigProblem> {
         let mut problems = Vec::new();
+        if let Some(filter) = self.non_empty(LOG) {
+            document.insert(&["log", "filter"], text(filter), Provenance::Variable(LOG.to_owned()));
+        }
         for (name, value) in self.0.iter().filter(|(name, _)| is_key(name)) {
             let place = Provenance::Variable(name.clone());
             let mut keys = path(name, document);
@@ -133,47 +138,35 @@ impl Environment {
             };
             document.insert(&keys, value, place);
         }
-        self.lay_amazon_over(document);
-        self.lay_passphrase_over(document);
-        if let Some(filter) = self.non_empty(LOG)
-            && self.get("ADSPROXY_LOG__FILTER").is_none()
-        {
-            insert(document, ["log", "filter"], text(filter), LOG);
-        }
+        self.fill(document);
         problems
     }
 
-    /// A passphrase alone is a key where none is configured.
-    fn lay_passphrase_over<'i>(&'i self, document: &mut Document<'i>) {
-        let sources = [("ADSPROXY_PASSPHRASE", "env"), ("ADSPROXY_PASSPHRASE_FILE", "file")];
-        let source =
-            sources.into_iter().find_map(|(name, kind)| Some((name, kind, self.non_empty(name)?)));
-        let Some((name, kind, value)) = source else { return };
-        if !document.contains(&["encryption", "keys"]) {
-            let reference = table([(kind, text(if kind == "env" { name } else { value }))]);
-            insert(document, ["encryption", "keys"], one_key("passphrase", reference), name);
-        }
-    }
-
-    /// Amazon's own names for the application, used where nothing else is set.
-    fn lay_amazon_over<'i>(&'i self, document: &mut Document<'i>) {
+    /// Variables of other names, used where nothing else is set.
+    fn fill<'i>(&'i self, document: &mut Document<'i>) {
         const ID: &str = "AMAZON_CLIENT_ID";
         const SECRET: &str = "AMAZON_CLIENT_SECRET";
-        let (id, secret) = (self.non_empty(ID), self.non_empty(SECRET));
+        const PASSPHRASE: &str = "ADSPROXY_PASSPHRASE";
+        const PASSPHRASE_FILE: &str = "ADSPROXY_PASSPHRASE_FILE";
+        let has_application = document.contains(&["lwa"]);
+        let mut fill = |keys: [&str; 2], name: &str, value: fn(&'i str) -> DeValue<'i>| {
+            if let Some(text) = self.non_empty(name).filter(|_| !document.contains(&keys)) {
+                document.insert(&keys, value(text), Provenance::Variable(name.to_owned()));
+            }
+        };
         // Half an application that is not configured would only be an error.
-        if (id.is_none() || secret.is_none()) && !document.contains(&["lwa"]) {
-            return;
+        let is_whole = self.non_empty(ID).is_some() && self.non_empty(SECRET).is_some();
+        if is_whole || has_application {
+            fill(["lwa", "client_id"], ID, text);
+            fill(["lwa", "client_secret"], SECRET, |_| reference("env", SECRET));
         }
-        if let Some(id) = id.filter(|_| !document.contains(&["lwa", "client_id"])) {
-            insert(document, ["lwa", "client_id"], text(id), ID);
-        }
-        if secret.is_some() && !document.contains(&["lwa", "client_secret"]) {
-            insert(document, ["lwa", "client_secret"], table([("env", text(SECRET))]), SECRET);
-        }
+        let keys = ["encryption", "keys"];
+        fill(keys, PASSPHRASE, |_| one_key("passphrase", reference("env", PASSPHRASE)));
+        fill(keys, PASSPHRASE_FILE, |path| one_key("passphrase", reference("file", path)));
     }
 
     /// Variables that look like ours and mean nothing.
-    pub(crate) fn unknown(&self) -> Vec<ConfigProblem> {
+    pub(super) fn unknown(&self) -> Vec<ConfigProblem> {
         let known = |name: &str| is_key(name) || KNOWN.contains(&name) || is_of_a_service(name);
         let unknown = self.0.keys().filter(|name| name.starts_with(PREFIX) && !known(name));
         unknown
@@ -194,10 +187,9 @@ fn path(name: &str, document: &Document<'_>) -> KeyPath {
     let mut keys: KeyPath =
         name[PREFIX.len()..].split(SEPARATOR).map(str::to_ascii_lowercase).collect();
     if keys.len() >= 2 && matches!(keys[0].as_str(), "accounts" | "applications") {
-        let existing = document.names(&keys[0]).find(|name| same_in_a_variable(name, &keys[1]));
-        if let Some(existing) = existing {
-            keys[1] = existing.to_owned();
-        }
+        let names = document.keys(&keys[..1]).map(|(name, _)| name.to_owned());
+        let existing: Option<String> = { names }.find(|name| same_in_a_variable(name, &keys[1]));
+        keys[1] = existing.unwrap_or_else(|| keys[1].clone());
     }
     keys
 }
@@ -216,7 +208,7 @@ fn of_secret_file(keys: &[String]) -> Option<KeyPath> {
 
 /// What is at `keys` if its secret is found in the variable or file `place`.
 fn secret<'i>(keys: &[String], kind: &'static str, place: &'i str) -> DeValue<'i> {
-    let reference = table([(kind, text(place))]);
+    let reference = reference(kind, place);
     if keys[0] == "encryption" { one_key("secret", reference) } else { reference }
 }
 
@@ -238,8 +230,19 @@ fn plain<'i>(value: &'i str, keys: &[String]) -> DeValue<'i> {
     }
 }
 
-fn insert<'i>(document: &mut Document<'i>, keys: [&str; 2], value: DeValue<'i>, name: &str) {
-    document.insert(&keys.map(str::to_owned), value, Provenance::Variable(name.to_owned()));
+/// Says whether `keys` and `value` fit the file's structure.
+fn fits(keys: &[String], value: &DeValue<'_>) -> bool {
+    let (mut document, _) = Document::parse(None, "");
+    document.insert(keys, value.clone(), Provenance::Whole(None));
+    let environment = Environment::default();
+    let mut reader = Reader::new(&document, &environment);
+    Config::read(&mut reader, &[]);
+    reader.problems.is_empty()
+}
+
+/// `{ env = "place" }` or `{ file = "place" }`
+fn reference<'i>(kind: &'static str, place: &'i str) -> DeValue<'i> {
+    table([(kind, text(place))])
 }
 
 fn is_key(name: &str) -> bool {

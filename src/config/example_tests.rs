@@ -1,28 +1,45 @@
 //! `proxy.example.toml` and the sections say the same.
 
 use super::{
-    AccountConfig, ApplicationConfig, AuditConfig, Config, Encryption, EncryptionKey, GuardConfig,
-    HookConfig, Limits, Listen, ListenTls, LogConfig, LoginConfig, MetricsConfig, OutboxConfig,
-    Proxy, Replay, StoreConfig, Tls, Token, Upstream,
+    document::Document,
+    environment::Environment,
+    reader::{Reader, Section},
+    sections::*,
 };
-use serde::de::DeserializeOwned;
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, time::Duration};
 use toml::{Table, Value};
 
 const EXAMPLE: &str = include_str!("../../proxy.example.toml");
 
-/// The keys of a section, in its order, as its refusal of an unknown one lists them.
-fn known<T: DeserializeOwned + std::fmt::Debug>() -> Vec<String> {
-    let error = toml::from_str::<T>("no_such_key = 1").expect_err("an unknown key");
-    error.message().split('`').skip(1).step_by(2).skip(1).map(str::to_owned).collect()
+/// Reads `text` with the secrets that the example refers to.
+fn try_read(text: &str) -> Result<Config, String> {
+    let home = tempfile::tempdir().unwrap();
+    let key = home.path().join(".config/adsproxy/key");
+    fs::create_dir_all(key.parent().unwrap()).unwrap();
+    fs::write(&key, "A".repeat(43)).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let mut variables: Vec<(&str, &str)> =
+        ["AMAZON_CLIENT_SECRET", "ACME_REFRESH_TOKEN", "HOOK_SECRET"]
+            .map(|name| (name, "x"))
+            .into();
+    variables.push(("HOME", home.path().to_str().unwrap()));
+    let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let environment: Environment = variables.collect();
+    let (document, syntax) = Document::parse(None, text);
+    let mut reader = Reader::new(&document, &environment);
+    let config = Config::read(&mut reader, &[]);
+    match syntax.into_iter().chain(reader.problems).next() {
+        Some(problem) => Err(problem.to_string()),
+        None => Ok(config),
+    }
 }
 
 fn read(text: &str) -> Config {
-    toml::from_str(text).unwrap()
+    try_read(text).unwrap()
 }
 
 fn table(config: &Config) -> Table {
-    Table::try_from(config).unwrap()
+    config.write()
 }
 
 /// The defaults, with an empty `[lwa]`.
@@ -129,29 +146,29 @@ fn example_with_every_key_uncommented_holds_exactly_the_defaults() {
 #[test]
 fn example_has_every_key_once_and_no_other() {
     let sections = [
-        ("listen", known::<Listen>()),
-        ("listen.tls", known::<ListenTls>()),
-        ("proxy", known::<Proxy>()),
-        ("guard", known::<GuardConfig>()),
-        ("lwa", known::<ApplicationConfig>()),
-        ("upstream", known::<Upstream>()),
-        ("tls", known::<Tls>()),
-        ("token", known::<Token>()),
-        ("replay", known::<Replay>()),
-        ("limits", known::<Limits>()),
-        ("store", known::<StoreConfig>()),
-        ("encryption", known::<Encryption>()),
-        ("audit", known::<AuditConfig>()),
-        ("accounts.acme", known::<AccountConfig>()),
-        ("hooks", known::<HookConfig>()),
-        ("outbox", known::<OutboxConfig>()),
-        ("login", known::<LoginConfig>()),
-        ("log", known::<LogConfig>()),
-        ("metrics", known::<MetricsConfig>()),
+        ("listen", Listen::KEYS),
+        ("listen.tls", ListenTls::KEYS),
+        ("proxy", Proxy::KEYS),
+        ("guard", GuardConfig::KEYS),
+        ("lwa", ApplicationConfig::KEYS),
+        ("upstream", Upstream::KEYS),
+        ("tls", Tls::KEYS),
+        ("token", Token::KEYS),
+        ("replay", Replay::KEYS),
+        ("limits", Limits::KEYS),
+        ("store", StoreConfig::KEYS),
+        ("encryption", Encryption::KEYS),
+        ("audit", AuditConfig::KEYS),
+        ("accounts.acme", AccountConfig::KEYS),
+        ("hooks", HookConfig::KEYS),
+        ("outbox", OutboxConfig::KEYS),
+        ("login", LoginConfig::KEYS),
+        ("log", LogConfig::KEYS),
+        ("metrics", MetricsConfig::KEYS),
     ];
     let known_keys: Vec<(&str, &str)> = sections
         .iter()
-        .flat_map(|(section, keys)| keys.iter().map(move |key| (*section, key.as_str())))
+        .flat_map(|(section, keys)| keys.iter().map(move |key| (*section, *key)))
         .filter(|&key| key != ("listen", "tls"))
         .collect();
     let keys = keys();
@@ -162,8 +179,7 @@ fn example_has_every_key_once_and_no_other() {
 
     let roots: BTreeSet<&str> =
         sections.iter().map(|(name, _)| name.split('.').next().unwrap()).collect();
-    let all = known::<Config>();
-    let all = all.iter().map(String::as_str).filter(|&key| key != "applications").collect();
+    let all = Config::KEYS.iter().copied().filter(|&key| key != "applications").collect();
     assert_eq!(roots, all);
 }
 
@@ -173,7 +189,7 @@ fn example_shows_every_part_of_an_encryption_key() {
     let (section, rest) = section.split_once("\n# keys = ").unwrap();
     // One of them is in the comment: a key has it in place of the one in the line.
     let text = format!("{section}{}", rest.lines().next().unwrap());
-    let parts = known::<EncryptionKey>();
+    let parts = EncryptionKey::KEYS;
     assert!(parts.iter().all(|key| text.contains(&format!("{key} = "))), "{text}");
     assert_eq!(parts.len(), 3);
 }
@@ -198,7 +214,7 @@ fn only_the_host_of_a_receiver_is_shown() {
         ("/CANARY", "/***"),
     ] {
         let hook = HookConfig { url: url.into(), ..HookConfig::default() };
-        assert_eq!(Table::try_from(&hook).unwrap()["url"].as_str(), Some(shown));
+        assert_eq!(hook.write()["url"].as_str(), Some(shown));
         assert!(!format!("{hook:?}").contains("CANARY"));
     }
 }
@@ -258,8 +274,7 @@ fn example_says_of_every_absent_default_that_there_is_none() {
 #[test]
 fn seconds_may_be_fractions_but_not_negative_or_endless() {
     let drain = |text: &str| {
-        let config: Result<Config, _> =
-            toml::from_str(&format!("proxy.drain_timeout_secs = {text}"));
+        let config = try_read(&format!("proxy.drain_timeout_secs = {text}"));
         config.map(|config| config.proxy.drain_timeout)
     };
     assert_eq!(drain("0").unwrap(), Duration::ZERO);
@@ -272,5 +287,5 @@ fn seconds_may_be_fractions_but_not_negative_or_endless() {
 #[test]
 fn a_text_stands_for_a_list() {
     assert_eq!(read("guard.allowed_hosts = 'a, b,'").guard.allowed_hosts, ["a", "b"]);
-    assert!(toml::from_str::<Config>("guard.allowed_hosts = [1]").is_err());
+    assert!(try_read("guard.allowed_hosts = [1]").is_err());
 }

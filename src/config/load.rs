@@ -6,9 +6,10 @@ pub use super::environment::Environment;
 pub use super::problem::{ConfigProblem, Provenance};
 
 use super::{
-    AdminAddress, Config, ProxyAddress,
-    document::{Document, Reading},
-    validate::Validation,
+    Config, Listen,
+    document::Document,
+    reader::{Reader, Section as _},
+    value::Sub,
 };
 use crate::{
     provider::ads,
@@ -18,7 +19,6 @@ use crate::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, Read},
-    net::SocketAddr,
     path::{Path, PathBuf},
 };
 use toml::de::DeValue;
@@ -125,28 +125,25 @@ pub fn parse(
     environment: &Environment,
     overrides: &[Override],
 ) -> Result<Loaded, LoadError> {
-    let (mut document, syntax, mut problems) =
-        overlaid(source.clone(), text, environment, overrides);
-    let Reading { config, problems: misfits, removed } = document.read();
-    problems.extend(misfits.into_iter().filter(|misfit| !on_a_line_of(&syntax, misfit)));
+    let (document, syntax, mut problems) = overlaid(source.clone(), text, environment, overrides);
+    let mut reader = Reader::new(&document, environment);
+    let mut config = Config::read(&mut reader, &[]);
+    config.source = source;
+    settle(&mut config, &document);
+    let effective = toml::to_string(&config.write())
+        .expect("a table of texts, numbers and tables is valid TOML");
     // What is missing may be in a part that could not be read.
-    let config = config.filter(|_| syntax.is_empty());
+    if syntax.is_empty() {
+        reader.validate(&mut config);
+    }
+    problems.extend(reader.problems.into_iter().filter(|found| !on_a_line_of(&syntax, found)));
     problems.extend(syntax);
-    if let Some(mut config) = config {
-        config.source = source;
-        settle(&mut config, &document);
-        let effective =
-            toml::to_string(&config).expect("a table of texts, numbers and tables is valid TOML");
-        let mut check = Validation::new(&document, environment, &removed);
-        check.config(&mut config);
-        problems.append(&mut check.problems);
-        if problems.is_empty() {
-            let Validation { mut warnings, secrets, mut secret_variables, .. } = check;
-            warnings.extend(environment.unknown());
-            warnings.sort_by(|a, b| a.place.cmp(&b.place));
-            secret_variables.extend(environment.secret_names());
-            return Ok(Loaded { config, warnings, secret_variables, effective, secrets });
-        }
+    if problems.is_empty() {
+        let Reader { mut warnings, secrets, mut secret_variables, .. } = reader;
+        warnings.extend(environment.unknown());
+        warnings.sort_by(|a, b| a.place.cmp(&b.place));
+        secret_variables.extend(environment.secret_names());
+        return Ok(Loaded { config, warnings, secret_variables, effective, secrets });
     }
     problems.sort_by(|a, b| a.place.cmp(&b.place));
     Err(LoadError::Invalid(problems))
@@ -166,43 +163,26 @@ fn settle(config: &mut Config, document: &Document<'_>) {
     }
 }
 
-/// Where the server of a configuration is found.
-#[derive(Debug, Clone)]
-pub struct Addresses {
-    /// `listen.proxy`.
-    pub proxy: Vec<ProxyAddress>,
-    /// Whether the TCP addresses of `proxy` speak TLS.
-    pub tls: bool,
-    /// `listen.admin`.
-    pub admin: AdminAddress,
-    /// `listen.health`.
-    pub health: Option<SocketAddr>,
-}
-
 /// Reads the addresses alone, for commands that only ask the server: they may not read its secrets.
 /// Without any configuration it is the default address, where the sandbox is found too.
 ///
 /// # Errors
 /// `Untrusted` and `Unreadable` as with `load`, `Invalid` if the addresses are wrong or the file is
 /// no TOML.
-pub fn addresses(options: &Options) -> Result<Addresses, LoadError> {
+pub fn addresses(options: &Options) -> Result<Listen, LoadError> {
     let (source, text) = match sources(options) {
         Err(LoadError::NotFound { .. }) => (None, String::new()),
         found => found?,
     };
-    let (mut document, syntax, _) =
-        overlaid(source, &text, &options.environment, &options.overrides);
+    let (document, syntax, _) = overlaid(source, &text, &options.environment, &options.overrides);
     if !syntax.is_empty() {
         return Err(LoadError::Invalid(syntax));
     }
-    let Reading { config, problems, removed } = document.read();
-    let Some(mut config) = config else { return Err(LoadError::Invalid(problems)) };
-    let mut check = Validation::new(&document, &options.environment, &removed);
-    let found = check.addresses(&mut config.listen);
-    match (check.problems, removed.iter().any(|key| key[0] == "listen")) {
-        (wrong, false) if wrong.is_empty() => Ok(found),
-        (wrong, _) => Err(LoadError::Invalid(if wrong.is_empty() { problems } else { wrong })),
-    }
+    let mut reader = Reader::new(&document, &options.environment);
+    let mut listen = Listen::default();
+    reader.field(&[], "listen", &Sub, &mut listen);
+    reader.sockets(&mut listen);
+    if reader.problems.is_empty() { Ok(listen) } else { Err(LoadError::Invalid(reader.problems)) }
 }
 
 /// The tree of all sources, with the file's syntax errors and the environment's mistakes.
@@ -215,9 +195,8 @@ fn overlaid<'i>(
     let (mut document, syntax) = Document::parse(source, text);
     let problems = environment.lay_over(&mut document);
     for flag in overrides {
-        let keys: Vec<String> = flag.key.iter().map(|&key| key.to_owned()).collect();
         let value = DeValue::String(flag.value.as_str().into());
-        document.insert(&keys, value, Provenance::Flag(flag.flag.to_owned()));
+        document.insert(flag.key, value, Provenance::Flag(flag.flag.to_owned()));
     }
     (document, syntax, problems)
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    config::{ProxyAddress, StoreKind},
+    config::{AdminAddress, ProxyAddress, StoreKind},
     id::Region,
 };
 use std::{fs, time::Duration};

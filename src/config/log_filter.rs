@@ -2,6 +2,8 @@
 //!
 //! To `tracing` a misspelt level is the name of a target, and everything else is then silent.
 
+use super::document::most_alike;
+
 /// Where the modules of this crate are listed.
 const LIB: &str = include_str!("../lib.rs");
 
@@ -39,17 +41,11 @@ fn directive(directive: &str) -> Result<(), String> {
     if target.is_empty() || is_level(directive) || is_known(target) {
         return Ok(());
     }
-    let targets = modules().map(|module| format!("adsproxy::{module}"));
-    let known: Vec<String> = LEVELS.iter().chain(&CRATES).map(|&name| name.to_owned()).collect();
-    let likely = known
-        .into_iter()
-        .chain(["adsproxy".to_owned()])
-        .chain(targets)
-        .map(|name| (strsim::jaro_winkler(target, &name), name))
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .filter(|(likeness, _)| *likeness >= super::document::ALIKE);
+    let targets: Vec<String> = modules().map(|module| format!("adsproxy::{module}")).collect();
+    let known = LEVELS.iter().chain(&CRATES).chain(&["adsproxy"]).copied();
+    let likely = most_alike(target, known.chain(targets.iter().map(String::as_str)));
     let help = match likely {
-        Some((_, name)) => format!("did you mean `{name}`?"),
+        Some(name) => format!("did you mean `{name}`?"),
         None => "write a level such as `info`, or `adsproxy::token=debug`".to_owned(),
     };
     Err(format!("`{target}` is neither a level nor a target that adsproxy logs: {help}"))

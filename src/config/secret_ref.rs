@@ -6,7 +6,6 @@ use crate::{
     trusted_path::{self, Platform, UntrustedPath},
 };
 use rustix::fs::OFlags;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{
     fmt,
     fs::{File, Metadata, OpenOptions},
@@ -14,11 +13,14 @@ use std::{
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt},
     path::{Path, PathBuf},
 };
-use toml::Value;
+use toml::de::DeValue;
 use zeroize::Zeroizing;
 
 /// What a masked secret looks like in output.
 pub(crate) const MASK: &str = "***";
+
+/// What a reference looks like.
+pub(super) const REFERENCE: &str = "a reference such as { env = \"NAME\" } or { file = \"/path\" }";
 
 /// Secrets are short; whatever is longer than this is some other file.
 const FILE_MAX_BYTES: u64 = 64 * 1024;
@@ -30,15 +32,6 @@ pub(crate) enum SecretRef {
     Env(String),
     /// The content of a file.
     File(String),
-}
-
-/// One reference, or a list of them; none at all if the key is absent.
-#[derive(Debug, Clone, Default)]
-pub struct SecretRefs {
-    /// In order of use.
-    pub(crate) refs: Vec<SecretRef>,
-    /// Says whether it was written as a list.
-    pub(crate) listed: bool,
 }
 
 /// Why a secret could not be had. Never holds a part of it.
@@ -115,6 +108,28 @@ impl Error {
 }
 
 impl SecretRef {
+    /// Reads a reference, if `value` can be one. A wrong value is no part of the message: it may be
+    /// a live secret.
+    pub(super) fn parse(value: &DeValue<'_>) -> Option<Result<Self, String>> {
+        let table = match value {
+            DeValue::Table(table) => table,
+            DeValue::String(_) => {
+                let never = "a secret is never written into the configuration";
+                return Some(Err(format!("{never}; write {REFERENCE}")));
+            }
+            _ => return None,
+        };
+        let text = |key| table.get(key)?.get_ref().as_str().map(str::to_owned);
+        Some(match (text("env"), text("file")) {
+            (Some(_), Some(_)) => {
+                Err("a secret comes from `env` or from `file`, not from both".to_owned())
+            }
+            (Some(name), None) if table.len() == 1 => Ok(Self::Env(name)),
+            (None, Some(path)) if table.len() == 1 => Ok(Self::File(path)),
+            _ => Err(format!("write {REFERENCE}")),
+        })
+    }
+
     /// Fetches the secret.
     pub(crate) fn resolve(&self, environment: &Environment) -> Result<FoundSecret, Error> {
         let (found, place) = match self {
@@ -163,51 +178,6 @@ fn read(path: &Path) -> Result<FoundSecret, Error> {
     let text = std::str::from_utf8(&bytes).map_err(|_| Error::NotText(path.to_owned()))?;
     let exposed = Exposed::judge(path, &metadata);
     Ok(FoundSecret { secret: Secret::from_source(text), exposed })
-}
-
-impl Serialize for SecretRefs {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match (self.listed, self.refs.is_empty()) {
-            (true, _) => serializer.collect_seq(self.refs.iter().map(|_| MASK)),
-            (false, true) => serializer.serialize_none(),
-            (false, false) => serializer.serialize_str(MASK),
-        }
-    }
-}
-
-const EXPECTED: &str = "a reference such as { env = \"NAME\" } or { file = \"/path\" }";
-
-impl<'de> Deserialize<'de> for SecretRefs {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
-        let listed = value.is_array();
-        let refs: Result<_, String> = match &value {
-            Value::Array(items) => items.iter().map(reference).collect(),
-            one => reference(one).map(|one| vec![one]),
-        };
-        Ok(Self { refs: refs.map_err(de::Error::custom)?, listed })
-    }
-}
-
-/// A wrong value is no part of the message: it may be a live secret.
-fn reference(value: &Value) -> Result<SecretRef, String> {
-    let table = match value {
-        Value::Table(table) => table,
-        Value::String(_) => {
-            let never = "a secret is never written into the configuration";
-            return Err(format!("{never}; write {EXPECTED}"));
-        }
-        _ => return Err(format!("expected {EXPECTED}, or a list of them")),
-    };
-    let text = |key| table.get(key).and_then(Value::as_str).map(str::to_owned);
-    match (text("env"), text("file")) {
-        (Some(_), Some(_)) => {
-            Err("a secret comes from `env` or from `file`, not from both".to_owned())
-        }
-        (Some(name), None) if table.len() == 1 => Ok(SecretRef::Env(name)),
-        (None, Some(path)) if table.len() == 1 => Ok(SecretRef::File(path)),
-        _ => Err(format!("write {EXPECTED}")),
-    }
 }
 
 #[cfg(test)]

@@ -1,15 +1,25 @@
 //! The texts that a value may be: addresses, URLs, host names, names of headers.
 
-use super::{AdminAddress, LogFormat, ProxyAddress, StoreKind, secret_ref::MASK};
+use super::{AdminAddress, LogFormat, ProxyAddress, StoreKind, log_filter, secret_ref::MASK};
 use crate::{
     event::Kind,
-    id::{AccountId, Region},
+    id::{AccountId, InvalidAccountId, Region},
     provider::ads,
 };
-use clap::ValueEnum as _;
 use http::{HeaderName, HeaderValue, Uri, header, uri::Authority};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use toml::Value;
+use toml::de::DeValue;
+
+/// What a name may be.
+pub(super) const NAME: &str = "must be 1 to 64 letters, digits, '.', '_' or '-'";
+
+pub(super) fn any_text(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
+}
+
+pub(super) fn parse_name(text: &str) -> Result<String, String> {
+    if AccountId::is_alias(text) { Ok(text.to_owned()) } else { Err(NAME.to_owned()) }
+}
 
 /// `localhost` means both loopback addresses.
 pub(super) fn parse_proxy(text: &str) -> Result<Vec<ProxyAddress>, String> {
@@ -100,6 +110,12 @@ pub(super) fn parse_url(text: &str) -> Result<Uri, String> {
     }
 }
 
+/// A URL that must be sent letter for letter.
+pub(super) fn parse_url_text(text: &str) -> Result<String, String> {
+    parse_url(text).map(|_| text.to_owned())
+}
+
+/// A host of Amazon's API.
 pub(super) fn parse_base_url(text: &str) -> Result<Uri, String> {
     let uri = parse_url(text)?;
     match uri.path_and_query() {
@@ -130,8 +146,8 @@ pub(super) fn parse_client_id(text: &str) -> Result<String, String> {
     })
 }
 
-pub(super) fn parse_account(text: &str) -> Result<Option<AccountId>, String> {
-    text.parse().map(Some).map_err(|error| format!("{text:?}: {error}"))
+pub(super) fn parse_account(text: &str) -> Result<AccountId, String> {
+    text.parse().map_err(|error: InvalidAccountId| error.to_string())
 }
 
 pub(super) fn parse_region(text: &str) -> Result<Region, String> {
@@ -140,25 +156,37 @@ pub(super) fn parse_region(text: &str) -> Result<Region, String> {
 
 pub(super) fn parse_store_kind(text: &str) -> Result<StoreKind, String> {
     match text {
-        "memory" => Ok(StoreKind::Memory),
-        "file" => Ok(StoreKind::File),
-        "keyring" if cfg!(feature = "keyring") => Ok(StoreKind::Keyring),
-        "keyring" => Err("this adsproxy was built without the feature \"keyring\"".into()),
+        "keyring" if !cfg!(feature = "keyring") => {
+            Err("this adsproxy was built without the feature \"keyring\"".into())
+        }
         "postgres" => Err("\"postgres\" is not built yet; \
                            there are \"memory\", \"file\" and \"keyring\""
             .into()),
-        other => Err(format!("{other:?} is none of \"memory\", \"file\" and \"keyring\"")),
+        text => one_of(StoreKind::ALL, StoreKind::as_str, text)
+            .ok_or_else(|| format!("{text:?} is none of \"memory\", \"file\" and \"keyring\"")),
     }
 }
 
-pub(super) fn parse_format(text: &str) -> Result<Option<LogFormat>, String> {
-    let format = LogFormat::from_str(text, false);
-    format.map(Some).map_err(|_| format!("{text:?} is neither \"text\" nor \"json\""))
+pub(super) fn parse_format(text: &str) -> Result<LogFormat, String> {
+    one_of(LogFormat::ALL, LogFormat::as_str, text)
+        .ok_or_else(|| format!("{text:?} is neither \"text\" nor \"json\""))
 }
 
-pub(super) fn parse_event(name: &str) -> Result<Kind, String> {
+pub(super) fn parse_filter(text: &str) -> Result<String, String> {
+    log_filter::check(text).map(|()| text.to_owned())
+}
+
+pub(super) fn parse_event(text: &str) -> Result<Kind, String> {
     let known = || format!("is no event\nknown: {}", Kind::ALL.map(Kind::as_str).join(", "));
-    Kind::ALL.into_iter().find(|kind| kind.as_str() == name).ok_or_else(known)
+    one_of(Kind::ALL, Kind::as_str, text).ok_or_else(known)
+}
+
+fn one_of<T: Copy, const N: usize>(
+    all: [T; N],
+    name: fn(T) -> &'static str,
+    text: &str,
+) -> Option<T> {
+    all.into_iter().find(|&one| name(one) == text)
 }
 
 /// Headers an account must not set: adsproxy writes or removes them itself, as all of `X-Ads-*`.
@@ -182,7 +210,7 @@ const RESERVED: [HeaderName; 15] = [
 
 pub(super) fn default_header(
     name: &str,
-    value: &Value,
+    value: &DeValue<'_>,
     others: &[(HeaderName, HeaderValue)],
 ) -> Result<(HeaderName, HeaderValue), &'static str> {
     let name: HeaderName = name.parse().map_err(|_| "is no header name")?;
@@ -195,8 +223,8 @@ pub(super) fn default_header(
         return Err("is there twice; header names have no case");
     }
     let value = match value {
-        Value::Integer(number) => Some(HeaderValue::from(*number)),
-        Value::String(text) => HeaderValue::from_str(text).ok(),
+        DeValue::Integer(number) => HeaderValue::from_str(&number.to_string()).ok(),
+        DeValue::String(text) => HeaderValue::from_str(text).ok(),
         _ => None,
     };
     match value.filter(|value| !value.is_empty()) {

@@ -1,273 +1,416 @@
-//! How single values are read and written: each is checked while it is read, so that an error has
-//! the place of its value. A message may go on after a line break with what to do about it.
+//! The kinds of values: how each is read, checked and shown.
 
-use super::{AccountConfig, AdminAddress, LogFormat, ProxyAddress, StoreKind, log_filter, text::*};
-use crate::{
-    event::Kind,
-    id::{AccountId, Region},
-    secret::Secret,
+use super::{
+    ProxyAddress,
+    reader::{Field, Reader, Section},
+    secret_ref::{MASK, REFERENCE, SecretRef},
+    text::{default_header, parse_proxy, without_path},
 };
-use http::{HeaderName, HeaderValue, Uri};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use std::{collections::BTreeMap, fmt, net::SocketAddr, ops::RangeInclusive, time::Duration};
-use toml::Value;
+use crate::{
+    id::placeholder_alias,
+    secret::{RefreshToken, Secret},
+};
+use http::{HeaderName, HeaderValue};
+use std::{collections::BTreeMap, fmt::Display, path::PathBuf, time::Duration};
+use toml::{Table, Value, de::DeValue};
 
 /// Far above any sensible count, far below what a semaphore or a vector cannot hold.
-const COUNT_MAX: u64 = 10_000_000;
+pub(super) const COUNT_MAX: u64 = 10_000_000;
 
 /// A bound that keeps sums of deadlines representable.
 const SECONDS_MAX: f64 = 1e9;
 
-/// A hundred years.
-const DAYS_MAX: u64 = 36_500;
+/// Nothing if the key is absent, else what the inner kind reads.
+pub(super) struct Opt<K>(pub(super) K);
 
-/// Modules for `serde(with = …)`: the type, how it is read, and what is written of it.
-macro_rules! with {
-    ($($(#[$doc:meta])* $name:ident: $type:ty = $read:ident($argument:expr), $write:expr;)*) => {$(
-        $(#[$doc])*
-        pub(crate) mod $name {
-            use super::*;
+impl<T, K: Field<T>> Field<Option<T>> for Opt<K> {
+    fn read(&self, r: &mut Reader<'_>, at: &[&str], value: &DeValue<'_>) -> Option<Option<T>> {
+        self.0.read(r, at, value).map(Some)
+    }
 
-            pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-                deserializer: D,
-            ) -> Result<$type, D::Error> {
-                $read(deserializer, $argument)
-            }
-
-            pub(crate) fn serialize<S: Serializer>(
-                value: &$type,
-                serializer: S,
-            ) -> Result<S::Ok, S::Error> {
-                let write: fn(&$type) -> _ = $write;
-                write(value).serialize(serializer)
-            }
-        }
-    )*};
+    fn write(&self, value: &Option<T>) -> Option<Value> {
+        value.as_ref().and_then(|value| self.0.write(value))
+    }
 }
 
-with! {
-    /// A length of time in seconds; fractions are accepted.
-    seconds: Duration = duration(true), in_seconds;
-    /// A time after which something is given up: 0 would give up everything.
-    timeout: Duration = duration(false), in_seconds;
-    /// A length of time in days.
-    days: Duration = whole_days(0..=DAYS_MAX), |time| time.as_secs() / 86_400;
-    /// At least one.
-    count: usize = whole(1..=COUNT_MAX), |number| *number;
-    /// Also none.
-    count_or_none: usize = whole(0..=COUNT_MAX), |number| *number;
-    /// Threads of the data plane; 0 means one per core.
-    workers: usize = whole(0..=1024), |number| *number;
-    /// Attempts at one call to LWA.
-    attempts: u32 = whole(1..=100), |number| *number;
-    /// Attempts at one delivery.
-    deliveries: u32 = whole(1..=1000), |number| *number;
-    /// Replays of one request.
-    replays: u32 = whole(0..=10), |number| *number;
-    /// A head; hyper needs a buffer of at least this size to read one into.
-    header_bytes: usize = whole(8192..=16 << 20), |number| *number;
-    /// Lines of a head.
-    header_lines: usize = whole(1..=10_000), |number| *number;
-    /// Streams of one HTTP/2 connection.
-    streams: u32 = whole(1..=65_536), |number| *number;
-    /// Any texts.
-    texts: Vec<String> = list(|text| Ok(text.to_owned())), Vec::clone;
-    /// `IP:PORT` or `localhost:PORT`.
-    tcp_if_any: Option<SocketAddr> = text(|text| parse_tcp(text).map(Some)), written;
-    /// The same, or `unix:/path`.
-    proxy_addresses: Vec<ProxyAddress> = addresses(()), |all| all_written(all);
-    admin: AdminAddress = text(parse_admin), AdminAddress::to_string;
-    hosts: Vec<String> = list(parse_host), Vec::clone;
-    origins: Vec<String> = list(parse_origin), Vec::clone;
-    /// An https URL, or an http one of this machine.
-    url: Uri = text(parse_url), Uri::to_string;
-    url_if_any: Option<Uri> = text(|text| parse_url(text).map(Some)), written;
-    urls: Vec<Uri> = list(parse_url), |all| all_written(all);
-    /// A host of Amazon's API.
-    base_url: Uri = text(parse_base_url), Uri::to_string;
-    /// A URL that must be sent letter for letter.
-    url_text: String = text(|text| parse_url(text).map(|_| text.to_owned())), String::clone;
-    client_id: String = text(parse_client_id), String::clone;
-    account_if_any: Option<AccountId> = text(parse_account), written;
-    region: Region = text(parse_region), Region::to_string;
-    headers: Vec<(HeaderName, HeaderValue)> = header_table(()), |all| written_headers(all);
-    accounts: BTreeMap<AccountId, AccountConfig> = valid_aliases(()), by_alias;
-    events: Vec<Kind> = list(parse_event), |kinds| -> Vec<_> {
-        kinds.iter().map(|kind| kind.as_str()).collect()
-    };
-    /// A URL of which only the host is shown: many receivers know a sender by nothing but its path.
-    hook_url: Secret = text(|text| Ok(text.into())), |url| without_path(url.expose());
-    store_kind: StoreKind = text(parse_store_kind), |kind| kind.as_str();
-    filter: String = text(|text| log_filter::check(text).map(|()| text.to_owned())), String::clone;
-    format: Option<LogFormat> = text(parse_format), |format| format.map(LogFormat::as_str);
+pub(super) struct Flag;
+
+impl Field<bool> for Flag {
+    fn read(&self, r: &mut Reader<'_>, at: &[&str], value: &DeValue<'_>) -> Option<bool> {
+        r.take(at, value, "true or false", |value| value.as_bool().map(Ok))
+    }
+
+    fn write(&self, value: &bool) -> Option<Value> {
+        Some((*value).into())
+    }
+}
+
+/// A whole number, from the first to the second.
+pub(super) struct Whole(pub(super) u64, pub(super) u64);
+
+impl<T: TryFrom<u64> + TryInto<i64> + Copy> Field<T> for Whole {
+    fn read(&self, r: &mut Reader<'_>, at: &[&str], value: &DeValue<'_>) -> Option<T> {
+        let &Self(least, most) = self;
+        r.take(at, value, "a whole number, 0 or more", |value| {
+            let number = value.as_integer()?;
+            let number = u64::from_str_radix(number.as_str(), number.radix()).ok()?;
+            let fit = T::try_from(number).ok().filter(|_| (least..=most).contains(&number));
+            Some(fit.ok_or_else(|| format!("{number} is not between {least} and {most}")))
+        })
+    }
+
+    fn write(&self, value: &T) -> Option<Value> {
+        (*value).try_into().ok().map(Value::Integer)
+    }
+}
+
+/// A whole number of days, at most a hundred years.
+pub(super) struct Days;
+
+impl Field<Duration> for Days {
+    fn read(&self, r: &mut Reader<'_>, at: &[&str], value: &DeValue<'_>) -> Option<Duration> {
+        let days: u64 = Whole(0, 36_500).read(r, at, value)?;
+        Some(Duration::from_secs(days * 86_400))
+    }
+
+    fn write(&self, value: &Duration) -> Option<Value> {
+        Whole(0, 36_500).write(&(value.as_secs() / 86_400))
+    }
+}
+
+/// A length of time in seconds, fractions accepted.
+pub(super) struct Seconds;
+
+impl Field<Duration> for Seconds {
+    fn read(&self, r: &mut Reader<'_>, at: &[&str], value: &DeValue<'_>) -> Option<Duration> {
+        r.take(at, value, "a number of seconds (0 to 1000000000)", |value| {
+            let number: f64 = match value {
+                DeValue::Float(number) => number.as_str().parse().ok()?,
+                DeValue::Integer(number) => {
+                    u32::from_str_radix(number.as_str(), number.radix()).ok()?.into()
+                }
+                _ => return None,
+            };
+            (0.0..=SECONDS_MAX).contains(&number).then(|| Ok(Duration::from_secs_f64(number)))
+        })
+    }
+
+    /// Whole seconds without a decimal point.
+    fn write(&self, value: &Duration) -> Option<Value> {
+        Some(match i64::try_from(value.as_secs()) {
+            Ok(seconds) if value.subsec_nanos() == 0 => seconds.into(),
+            _ => value.as_secs_f64().into(),
+        })
+    }
+}
+
+/// A time after which something is given up: 0 would give up everything.
+pub(super) struct Timeout;
+
+impl Field<Duration> for Timeout {
+    fn read(&self, r: &mut Reader<'_>, at: &[&str], value: &DeValue<'_>) -> Option<Duration> {
+        match Seconds.read(r, at, value)? {
+            Duration::ZERO => r.reject(at, "must be more than 0 seconds"),
+            time => Some(time),
+        }
+    }
+
+    fn write(&self, value: &Duration) -> Option<Value> {
+        Seconds.write(value)
+    }
 }
 
 type Parse<T> = fn(&str) -> Result<T, String>;
 
-/// A text.
-struct ParsedText<T>(Parse<T>);
+fn parsed<T>(r: &mut Reader<'_>, at: &[&str], value: &DeValue<'_>, parse: Parse<T>) -> Option<T> {
+    r.take(at, value, "a string", |value| value.as_str().map(parse))
+}
 
-impl<T> de::Visitor<'_> for ParsedText<T> {
-    type Value = T;
+/// A text that the function checks.
+pub(super) struct Text<T>(pub(super) Parse<T>);
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
+impl<T: Display> Field<T> for Text<T> {
+    fn read(&self, r: &mut Reader<'_>, at: &[&str], value: &DeValue<'_>) -> Option<T> {
+        parsed(r, at, value, self.0)
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
-        (self.0)(text).map_err(E::custom)
+    fn write(&self, value: &T) -> Option<Value> {
+        Some(value.to_string().into())
     }
 }
 
-impl<'de, T> de::DeserializeSeed<'de> for ParsedText<T> {
-    type Value = T;
+/// The path of a file or a directory.
+pub(super) struct FilePath;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
-        deserializer.deserialize_any(self)
+impl Field<PathBuf> for FilePath {
+    fn read(&self, r: &mut Reader<'_>, at: &[&str], value: &DeValue<'_>) -> Option<PathBuf> {
+        parsed(r, at, value, |text| Ok(text.into()))
+    }
+
+    fn write(&self, value: &PathBuf) -> Option<Value> {
+        Some(value.to_string_lossy().as_ref().into())
     }
 }
 
-/// A list of texts; one text is read as a list, its commas separate the items (for the
+/// The items that can be read. One text is read as a list, its commas separate the items (for the
 /// environment, where a list is awkward to write).
-struct List<T>(Parse<T>);
-
-impl<'de, T> de::Visitor<'de> for List<T> {
-    type Value = Vec<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of strings")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<T>, E> {
-        let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-        items.map(|item| (self.0)(item).map_err(E::custom)).collect()
-    }
-
-    fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = seq.next_element_seed(ParsedText(self.0))? {
-            items.push(item);
-        }
-        Ok(items)
-    }
-}
-
-fn text<'de, D: Deserializer<'de>, T>(deserializer: D, parse: Parse<T>) -> Result<T, D::Error> {
-    deserializer.deserialize_any(ParsedText(parse))
-}
-
-fn list<'de, D: Deserializer<'de>, T>(
-    deserializer: D,
+fn list<T>(
+    r: &mut Reader<'_>,
+    at: &[&str],
+    value: &DeValue<'_>,
     parse: Parse<T>,
-) -> Result<Vec<T>, D::Error> {
-    deserializer.deserialize_any(List(parse))
-}
-
-fn written<T: ToString>(value: &Option<T>) -> Option<String> {
-    value.as_ref().map(T::to_string)
-}
-
-fn all_written<T: ToString>(values: &[T]) -> Vec<String> {
-    values.iter().map(T::to_string).collect()
-}
-
-/// Reads any value, and takes it with `take`, which says what else was expected.
-fn any<'de, D: Deserializer<'de>, T>(
-    deserializer: D,
-    take: impl Fn(&Value) -> Option<Result<T, String>>,
-    expected: &str,
-) -> Result<T, D::Error> {
-    let value = Value::deserialize(deserializer)?;
-    let taken = take(&value).unwrap_or_else(|| {
-        let found = match value {
-            Value::Integer(number) => format!("integer `{number}`"),
-            Value::Float(number) => format!("number `{number}`"),
-            other => format!("a {}", other.type_str()),
-        };
-        Err(format!("expected {expected}, found {found}"))
-    });
-    taken.map_err(de::Error::custom)
-}
-
-fn duration<'de, D: Deserializer<'de>>(
-    deserializer: D,
-    may_be_zero: bool,
-) -> Result<Duration, D::Error> {
-    let take = |value: &Value| {
-        let number = value.as_float().or(value.as_integer().map(|number| number as f64))?;
-        match number {
-            0.0 if !may_be_zero => Some(Err("must be more than 0 seconds".to_owned())),
-            0.0..=SECONDS_MAX => Some(Ok(Duration::from_secs_f64(number))),
-            _ => None,
+) -> Option<Vec<T>> {
+    match value {
+        DeValue::String(text) => {
+            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+            match items.map(parse).collect() {
+                Ok(items) => Some(items),
+                Err(message) => r.reject(at, message),
+            }
         }
-    };
-    any(deserializer, take, "a number of seconds (0 to 1000000000)")
-}
-
-/// Whole seconds without a decimal point.
-fn in_seconds(time: &Duration) -> Value {
-    match i64::try_from(time.as_secs()) {
-        Ok(seconds) if time.subsec_nanos() == 0 => seconds.into(),
-        _ => time.as_secs_f64().into(),
+        DeValue::Array(items) => {
+            let item = |(index, item): (usize, &toml::Spanned<DeValue<'_>>)| {
+                parsed(r, &[at, &[&index.to_string()]].concat(), item.get_ref(), parse)
+            };
+            Some(items.iter().enumerate().filter_map(item).collect())
+        }
+        other => r.take(at, other, "a list of strings", |_| None),
     }
 }
 
-/// Reads a whole number of `range` into a type that holds it.
-fn whole<'de, D: Deserializer<'de>, T: TryFrom<u64>>(
-    deserializer: D,
-    range: RangeInclusive<u64>,
-) -> Result<T, D::Error> {
-    let (least, most) = range.into_inner();
-    let take = |value: &Value| {
-        let number = u64::try_from(value.as_integer()?).ok()?;
-        let fit = T::try_from(number).ok().filter(|_| (least..=most).contains(&number));
-        Some(fit.ok_or_else(|| format!("{number} is not between {least} and {most}")))
-    };
-    any(deserializer, take, "a whole number, 0 or more")
+fn written<T: ToString>(values: &[T]) -> Option<Value> {
+    Some(values.iter().map(T::to_string).collect::<Vec<_>>().into())
 }
 
-fn whole_days<'de, D: Deserializer<'de>>(
-    deserializer: D,
-    range: RangeInclusive<u64>,
-) -> Result<Duration, D::Error> {
-    Ok(Duration::from_secs(whole::<D, u64>(deserializer, range)? * 86_400))
-}
+/// A list of texts that the function checks.
+pub(super) struct List<T>(pub(super) Parse<T>);
 
-fn addresses<'de, D: Deserializer<'de>>(
-    deserializer: D,
-    (): (),
-) -> Result<Vec<ProxyAddress>, D::Error> {
-    Ok(list(deserializer, parse_proxy)?.concat())
-}
-
-/// A bare number will do for a value, since most of them are Amazon's ids.
-fn header_table<'de, D: Deserializer<'de>>(
-    deserializer: D,
-    (): (),
-) -> Result<Vec<(HeaderName, HeaderValue)>, D::Error> {
-    let mut headers = Vec::new();
-    for (name, value) in BTreeMap::<String, Value>::deserialize(deserializer)? {
-        let header = default_header(&name, &value, &headers);
-        headers.push(header.map_err(|message| de::Error::custom(format!("{name:?} {message}")))?);
+impl<T: Display> Field<Vec<T>> for List<T> {
+    fn read(&self, r: &mut Reader<'_>, at: &[&str], value: &DeValue<'_>) -> Option<Vec<T>> {
+        list(r, at, value, self.0)
     }
-    Ok(headers)
+
+    fn write(&self, value: &Vec<T>) -> Option<Value> {
+        written(value)
+    }
 }
 
-fn written_headers(headers: &[(HeaderName, HeaderValue)]) -> BTreeMap<String, String> {
-    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
+/// Addresses of the data plane, of which one text may name two.
+pub(super) struct Addresses;
+
+impl Field<Vec<ProxyAddress>> for Addresses {
+    fn read(
+        &self,
+        r: &mut Reader<'_>,
+        at: &[&str],
+        value: &DeValue<'_>,
+    ) -> Option<Vec<ProxyAddress>> {
+        Some(list(r, at, value, parse_proxy)?.concat())
+    }
+
+    fn write(&self, value: &Vec<ProxyAddress>) -> Option<Value> {
+        written(value)
+    }
 }
 
-/// Leaves out those whose alias is none: `validate` reports them, after all that is in them.
-fn valid_aliases<'de, D: Deserializer<'de>>(
-    deserializer: D,
-    (): (),
-) -> Result<BTreeMap<AccountId, AccountConfig>, D::Error> {
-    let all = BTreeMap::<String, AccountConfig>::deserialize(deserializer)?;
-    let valid = all.into_iter().filter_map(|(alias, account)| Some((alias.parse().ok()?, account)));
-    Ok(valid.collect())
+/// Default headers. A bare number will do for a value, since most of them are Amazon's ids.
+pub(super) struct Headers;
+
+type HeaderList = Vec<(HeaderName, HeaderValue)>;
+
+impl Field<HeaderList> for Headers {
+    fn read(&self, r: &mut Reader<'_>, at: &[&str], value: &DeValue<'_>) -> Option<HeaderList> {
+        r.take(at, value, "a table", |value| {
+            let mut headers = Vec::new();
+            for (name, value) in value.as_table()? {
+                let name = name.get_ref();
+                match default_header(name, value.get_ref(), &headers) {
+                    Ok(header) => headers.push(header),
+                    Err(message) => return Some(Err(format!("{name:?} {message}"))),
+                }
+            }
+            Some(Ok(headers))
+        })
+    }
+
+    fn write(&self, value: &HeaderList) -> Option<Value> {
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let table = value.iter().map(|(name, value)| (name.to_string(), text(value).into()));
+        Some(Value::Table(table.collect()))
+    }
 }
 
-fn by_alias(accounts: &BTreeMap<AccountId, AccountConfig>) -> BTreeMap<String, AccountConfig> {
-    accounts.iter().map(|(id, account)| (id.to_string(), account.clone())).collect()
+/// A table of the file.
+pub(super) struct Sub;
+
+impl<T: Section> Field<T> for Sub {
+    fn read(&self, r: &mut Reader<'_>, at: &[&str], value: &DeValue<'_>) -> Option<T> {
+        r.take(at, value, "a table", |value| value.is_table().then_some(Ok(())))?;
+        Some(T::read(r, at))
+    }
+
+    fn write(&self, value: &T) -> Option<Value> {
+        Some(Value::Table(value.write()))
+    }
+}
+
+/// A list of tables.
+pub(super) struct Tables;
+
+impl<T: Section> Field<Vec<T>> for Tables {
+    fn read(&self, r: &mut Reader<'_>, at: &[&str], value: &DeValue<'_>) -> Option<Vec<T>> {
+        let DeValue::Array(items) = value else {
+            return r.take(at, value, "a list", |_| None);
+        };
+        let items = items.iter().enumerate();
+        let item = |(index, item): (usize, &toml::Spanned<DeValue<'_>>)| {
+            Sub.read(r, &[at, &[&index.to_string()]].concat(), item.get_ref())
+        };
+        Some(items.filter_map(item).collect())
+    }
+
+    fn write(&self, value: &Vec<T>) -> Option<Value> {
+        let tables = value.iter().map(|table| Value::Table(table.write()));
+        Some(Value::Array(tables.collect()))
+    }
+}
+
+/// Tables by a name that the function checks.
+pub(super) struct Named<K>(pub(super) Parse<K>);
+
+impl<K: Ord + Display, T: Section> Field<BTreeMap<K, T>> for Named<K> {
+    fn read(&self, r: &mut Reader<'_>, at: &[&str], value: &DeValue<'_>) -> Option<BTreeMap<K, T>> {
+        r.take(at, value, "a table", |value| value.is_table().then_some(Ok(())))?;
+        let mut tables = BTreeMap::new();
+        for (name, value) in value.as_table().into_iter().flatten() {
+            let name = name.get_ref().as_ref();
+            let at = [at, &[name]].concat();
+            // What is in it is judged too, whatever its name.
+            let table = Sub.read(r, &at, value.get_ref());
+            match ((self.0)(name), table) {
+                (Ok(name), Some(table)) => drop(tables.insert(name, table)),
+                (Ok(_), None) => {}
+                (Err(message), _) => r.fail(&at, message),
+            }
+        }
+        Some(tables)
+    }
+
+    fn write(&self, value: &BTreeMap<K, T>) -> Option<Value> {
+        let tables = value.iter().map(|(name, table)| (name.to_string(), table.write().into()));
+        Some(Value::Table(tables.collect::<Table>()))
+    }
+}
+
+/// One secret, or a list of them in order of use: references, which are followed at once.
+pub(super) struct Secrets;
+
+impl Field<Vec<Secret>> for Secrets {
+    fn read(&self, r: &mut Reader<'_>, at: &[&str], value: &DeValue<'_>) -> Option<Vec<Secret>> {
+        let mut found = Vec::new();
+        match value {
+            DeValue::Array(items) if items.is_empty() => r.fail(at, "the list is empty"),
+            DeValue::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    let index = index.to_string();
+                    found.extend(resolve(r, &[at, &[&index]].concat(), item.get_ref()));
+                }
+            }
+            one => found.extend(resolve(r, at, one)),
+        }
+        if !found.is_empty() {
+            r.secrets.insert(at.join("."), found.clone());
+        }
+        Some(found)
+    }
+
+    fn write(&self, value: &Vec<Secret>) -> Option<Value> {
+        match value.len() {
+            0 => None,
+            1 => Some(MASK.into()),
+            several => Some(vec![MASK; several].into()),
+        }
+    }
+}
+
+/// Fetches the secret that `value` refers to.
+fn resolve(r: &mut Reader<'_>, at: &[&str], value: &DeValue<'_>) -> Option<Secret> {
+    let expected = format!("{REFERENCE}, or a list of them");
+    let reference = r.take(at, value, &expected, SecretRef::parse)?;
+    if let SecretRef::Env(name) = &reference {
+        r.secret_variables.insert(name.clone());
+    }
+    // It opens the whole store, and adsproxy makes it with the right mode.
+    let is_master_key = at[0] == "encryption";
+    match reference.resolve(r.environment) {
+        Ok(found) => {
+            match found.exposed {
+                Some(exposed) if is_master_key => r.fail(at, exposed),
+                Some(exposed) => r.warn(at, exposed),
+                None => {}
+            }
+            Some(found.secret)
+        }
+        Err(error) if is_master_key && at.ends_with(&["secret"]) && error.is_absence() => {
+            r.reject(at, format!("{error}\n`adsproxy key init` makes a key"))
+        }
+        Err(error) => r.reject(at, error),
+    }
+}
+
+/// One secret where a list makes no sense.
+pub(super) struct OneSecret;
+
+impl Field<Option<Secret>> for OneSecret {
+    fn read(&self, r: &mut Reader<'_>, at: &[&str], value: &DeValue<'_>) -> Option<Option<Secret>> {
+        match value.is_array() {
+            true => r.reject(at, "takes one secret, not a list"),
+            false => Secrets.read(r, at, value).map(|mut found| found.pop()),
+        }
+    }
+
+    fn write(&self, value: &Option<Secret>) -> Option<Value> {
+        value.as_ref().map(|_| MASK.into())
+    }
+}
+
+/// What LWA can have issued.
+pub(super) struct Refresh;
+
+impl Field<Option<Secret>> for Refresh {
+    fn read(&self, r: &mut Reader<'_>, at: &[&str], value: &DeValue<'_>) -> Option<Option<Secret>> {
+        let secret = OneSecret.read(r, at, value)??;
+        let token = match RefreshToken::parse(&secret) {
+            Ok(token) => token,
+            Err(error) => return r.reject(at, error),
+        };
+        if !token.is_usual {
+            r.warn(at, RefreshToken::UNUSUAL);
+        }
+        // Taken for a new one, it would replace the real one in the store.
+        let named = placeholder_alias(token.secret.expose(), "Atzr");
+        if named.is_some_and(|named| r.document.contains(&["accounts", named])) {
+            let message = "holds a placeholder of adsproxy's own, which `adsproxy exec` and `env` \
+                           set: start from a shell without it";
+            r.fail(at, message);
+        }
+        Some(Some(token.secret))
+    }
+
+    fn write(&self, value: &Option<Secret>) -> Option<Value> {
+        OneSecret.write(value)
+    }
+}
+
+/// A URL of which only the host is shown: many receivers know a sender by nothing but its path.
+pub(super) struct HookUrl;
+
+impl Field<Secret> for HookUrl {
+    fn read(&self, r: &mut Reader<'_>, at: &[&str], value: &DeValue<'_>) -> Option<Secret> {
+        parsed(r, at, value, |text| Ok(text.into()))
+    }
+
+    fn write(&self, value: &Secret) -> Option<Value> {
+        (!value.is_empty()).then(|| without_path(value.expose()).into())
+    }
 }

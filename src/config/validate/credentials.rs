@@ -1,14 +1,12 @@
 //! Whose grants we hold and what opens them: applications, accounts, encryption keys.
 
-use super::Validation;
 use crate::{
     config::{
         AccountConfig, ApplicationConfig, CALLBACK_PATH, Config, DEFAULT_APPLICATION, Encryption,
-        EncryptionKey, Material, StoreKind, is_callback_path,
-        secret_ref::{SecretRef, SecretRefs},
+        EncryptionKey, Material, StoreKind, is_callback_path, reader::Reader, text::NAME,
     },
-    id::{AccountId, placeholder_alias},
-    secret::{RefreshToken, Secret},
+    id::AccountId,
+    secret::Secret,
 };
 use base64::{Engine, engine::general_purpose};
 use http::Uri;
@@ -21,10 +19,7 @@ const KEY_BYTES: usize = 32;
 /// A stolen copy of the store allows any number of guesses.
 const PASSPHRASE_MIN_CHARS: usize = 12;
 
-/// What a name may be.
-pub(super) const NAME: &str = "must be 1 to 64 letters, digits, '.', '_' or '-'";
-
-impl Validation<'_> {
+impl Reader<'_> {
     /// `[lwa]` becomes the application of the default name.
     pub(super) fn applications(&mut self, config: &mut Config) {
         if config.lwa.is_none() && config.applications.is_empty() {
@@ -34,9 +29,6 @@ impl Validation<'_> {
         }
         for (name, application) in &mut config.applications {
             let key = ["applications", name.as_str()];
-            if !AccountId::is_alias(name) {
-                self.fail(&key, NAME);
-            }
             if name == DEFAULT_APPLICATION && config.lwa.is_some() {
                 self.fail(&key, "is the same application as [lwa]; keep one of them");
             }
@@ -54,8 +46,6 @@ impl Validation<'_> {
         let help = "write client_secret = { env = \"AMAZON_CLIENT_SECRET\" } \
                     or client_secret = { file = \"/path\" }";
         self.require(&key("client_secret"), "is missing", Some(help));
-        application.client_secrets =
-            self.secrets(&key("client_secret"), &application.client_secret);
         if application.scopes.is_empty() {
             self.lacks(&key("scopes"), "needs at least one scope", None);
         }
@@ -70,65 +60,14 @@ impl Validation<'_> {
         }
     }
 
-    /// All of the secrets that can be had.
-    pub(super) fn secrets(&mut self, key: &[&str], secrets: &SecretRefs) -> Vec<Secret> {
-        if secrets.listed && secrets.refs.is_empty() {
-            self.lacks(key, "the list is empty", None);
-        }
-        let mut found = Vec::new();
-        for (index, reference) in secrets.refs.iter().enumerate() {
-            if let SecretRef::Env(name) = reference {
-                self.secret_variables.insert(name.clone());
-            }
-            match reference.resolve(self.environment) {
-                Ok(fetched) => {
-                    found.push(fetched.secret);
-                    match fetched.exposed {
-                        // It opens the whole store, and adsproxy makes it with the right mode.
-                        Some(exposed) if key[0] == "encryption" => self.fail(key, exposed),
-                        Some(exposed) => self.warn(key, exposed),
-                        None => {}
-                    }
-                }
-                Err(error) if secrets.listed => {
-                    self.fail(&[key, &[&index.to_string()]].concat(), error);
-                }
-                Err(error) => {
-                    let is_key = key[0] == "encryption" && key.ends_with(&["secret"]);
-                    let help = "`adsproxy key init` makes a key";
-                    let help = (is_key && error.is_absence()).then_some(help);
-                    self.fail_with(key, error, help);
-                }
-            }
-        }
-        if !found.is_empty() {
-            self.secrets.insert(key.join("."), found.clone());
-        }
-        found
-    }
-
-    /// One secret where a list makes no sense.
-    fn secret(&mut self, key: &[&str], secrets: &SecretRefs) -> Option<Secret> {
-        if secrets.listed {
-            self.fail(key, "takes one secret, not a list");
-            return None;
-        }
-        self.secrets(key, secrets).pop()
-    }
-
-    pub(super) fn accounts(&mut self, config: &mut Config) {
-        for alias in self.document.names("accounts") {
-            if let Err(error) = alias.parse::<AccountId>() {
-                self.fail(&["accounts", alias], error);
-            }
-        }
+    pub(super) fn accounts(&mut self, config: &Config) {
         let known: Vec<&str> = config.applications.keys().map(String::as_str).collect();
-        for (id, account) in &mut config.accounts {
+        for (id, account) in &config.accounts {
             self.account(&id.to_string(), account, &known);
         }
     }
 
-    fn account(&mut self, alias: &str, account: &mut AccountConfig, applications: &[&str]) {
+    fn account(&mut self, alias: &str, account: &AccountConfig, applications: &[&str]) {
         let key = |name| ["accounts", alias, name];
         self.require(&key("region"), "is missing: \"na\", \"eu\" or \"fe\"", None);
         let application = account.application.as_str();
@@ -138,27 +77,6 @@ impl Validation<'_> {
                 if applications.is_empty() { "none".to_owned() } else { applications.join(", ") },
             );
             self.fail(&key("application"), message);
-        }
-        if account.refresh_token_ref.refs.is_empty() && !account.refresh_token_ref.listed {
-            return;
-        }
-        let key = key("refresh_token");
-        let Some(secret) = self.secret(&key, &account.refresh_token_ref) else { return };
-        match RefreshToken::parse(&secret) {
-            Ok(token) => {
-                if !token.is_usual {
-                    self.warn(&key, RefreshToken::UNUSUAL);
-                }
-                // Taken for a new one, it would replace the real one in the store.
-                let named = placeholder_alias(token.secret.expose(), "Atzr");
-                if named.is_some_and(|named| self.document.contains(&["accounts", named])) {
-                    let message = "holds a placeholder of adsproxy's own, which `adsproxy exec` \
-                                   and `env` set: start from a shell without it";
-                    self.fail(&key, message);
-                }
-                account.refresh_token = Some(token.secret);
-            }
-            Err(error) => self.fail(&key, error),
         }
     }
 
@@ -186,37 +104,32 @@ impl Validation<'_> {
         }
     }
 
-    /// Fetches what a key is made of.
+    /// What a key is made of.
     fn material(&mut self, index: &str, key: &mut EncryptionKey, kind: StoreKind) {
         let at = |name| ["encryption", "keys", index, name];
         let has = |name| self.document.contains(&at(name));
-        match (has("secret"), has("passphrase")) {
-            (true, true) => {
-                self.fail(&at("passphrase"), "a key has a secret or a passphrase, not both");
-            }
-            (true, false) => {
-                let Some(secret) = self.secret(&at("secret"), &key.secret) else { return };
-                match canonical_key(&secret) {
-                    Some(secret) => key.material = Material::Secret(secret),
-                    None => {
-                        let help =
-                            "`adsproxy key init` makes one; so does `openssl rand -base64 32`";
-                        let message = "is not the base64 of 32 bytes";
-                        self.fail_with(&at("secret"), message, Some(help));
-                    }
+        if has("secret") && has("passphrase") {
+            self.fail(&at("passphrase"), "a key has a secret or a passphrase, not both");
+        }
+        if !has("secret") && !has("passphrase") && kind != StoreKind::Keyring {
+            self.lacks(&at("secret"), "is missing", None);
+        }
+        if let Some(secret) = key.secret.take() {
+            match canonical_key(&secret) {
+                Some(secret) => key.material = Material::Secret(secret),
+                None => {
+                    let help = "`adsproxy key init` makes one; so does `openssl rand -base64 32`";
+                    let message = "is not the base64 of 32 bytes";
+                    self.fail_with(&at("secret"), message, Some(help));
                 }
             }
-            (false, true) => {
-                let passphrase = self.secret(&at("passphrase"), &key.passphrase);
-                let Some(passphrase) = passphrase else { return };
-                if passphrase.expose().chars().count() < PASSPHRASE_MIN_CHARS {
-                    let message = format!("is shorter than {PASSPHRASE_MIN_CHARS} characters");
-                    self.fail(&at("passphrase"), message);
-                }
-                key.material = Material::Passphrase(passphrase);
+        }
+        if let Some(passphrase) = key.passphrase.take() {
+            if passphrase.expose().chars().count() < PASSPHRASE_MIN_CHARS {
+                let message = format!("is shorter than {PASSPHRASE_MIN_CHARS} characters");
+                self.fail(&at("passphrase"), message);
             }
-            (false, false) if kind == StoreKind::Keyring => {}
-            (false, false) => self.lacks(&at("secret"), "is missing", None),
+            key.material = Material::Passphrase(passphrase);
         }
     }
 }

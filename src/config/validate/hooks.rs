@@ -1,10 +1,10 @@
 //! Receivers of events.
 
-use super::{Validation, credentials::NAME};
 use crate::{
     config::{
         HookConfig, HookTarget, Webhook,
-        text::{is_loopback, parse_url},
+        reader::Reader,
+        text::{NAME, is_loopback, parse_url},
     },
     id::AccountId,
     secret::Secret,
@@ -20,7 +20,7 @@ const KEY_MIN_BYTES: usize = 24;
 /// The longest that one delivery may hold its slot.
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
 
-impl Validation<'_> {
+impl Reader<'_> {
     pub(super) fn hooks(&mut self, hooks: &mut [HookConfig]) {
         let mut names = HashSet::new();
         for (index, hook) in hooks.iter_mut().enumerate() {
@@ -90,7 +90,7 @@ impl Validation<'_> {
                         echo \"whsec_$(openssl rand -base64 32)\"";
             return self.lacks(&key, "is missing", Some(help));
         }
-        let secrets = self.secrets(&key, &hook.secret);
+        let secrets = std::mem::take(&mut hook.secrets);
         secrets.iter().for_each(|secret| self.signing_key(&key, secret));
         let url = hook.url.clone();
         self.secrets.insert(format!("hooks.{index}.url"), vec![url.clone()]);

@@ -6,23 +6,11 @@ mod credentials;
 mod hooks;
 
 use super::{
-    AdminAddress, AuditConfig, Config, Listen, ListenTls, ProxyAddress, StoreKind,
-    document::{Document, KeyPath, begins_with, show},
-    environment::Environment,
-    load::Addresses,
-    problem::ConfigProblem,
-    secret_ref::{Exposed, open},
+    AdminAddress, AuditConfig, Config, Listen, ListenTls, ProxyAddress, StoreKind, reader::Reader,
+    secret_ref::Exposed,
 };
-use crate::{secret::Secret, trusted_path};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Display,
-    net::SocketAddr,
-    num::NonZeroUsize,
-    os::unix::fs::FileTypeExt as _,
-    path::{Path, PathBuf},
-    thread,
-};
+use crate::trusted_path;
+use std::{net::SocketAddr, num::NonZeroUsize, thread};
 
 /// The kernel's own limit for the path of a Unix socket.
 const SOCKET_PATH_MAX: usize = 107;
@@ -30,33 +18,9 @@ const SOCKET_PATH_MAX: usize = 107;
 /// Room for some entries of the audit log: fewer would make a file of each.
 const AUDIT_MIN_BYTES: u64 = 4096;
 
-/// The violations so far, and what is needed to find more.
-pub(super) struct Validation<'a> {
-    document: &'a Document<'a>,
-    environment: &'a Environment,
-    /// Keys already known to be wrong: what they lack is no new error.
-    removed: &'a [KeyPath],
-    pub(super) problems: Vec<ConfigProblem>,
-    /// What is not wrong but unwise.
-    pub(super) warnings: Vec<ConfigProblem>,
-    /// Every secret that could be fetched, by the key that refers to it.
-    pub(super) secrets: BTreeMap<String, Vec<Secret>>,
-    /// The variables that references name.
-    pub(super) secret_variables: BTreeSet<String>,
-}
-
-impl<'a> Validation<'a> {
-    pub(super) fn new(
-        document: &'a Document<'a>,
-        environment: &'a Environment,
-        removed: &'a [KeyPath],
-    ) -> Self {
-        let (problems, warnings, secrets, secret_variables) = Default::default();
-        Self { document, environment, removed, problems, warnings, secrets, secret_variables }
-    }
-
+impl Reader<'_> {
     /// Completes `config`, which is of use only if there are no problems then.
-    pub(super) fn config(&mut self, config: &mut Config) {
+    pub(super) fn validate(&mut self, config: &mut Config) {
         self.listen(&mut config.listen);
         if config.proxy.workers == 0 {
             config.proxy.workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -70,7 +34,7 @@ impl<'a> Validation<'a> {
                 self.fail(&key, format_args!("{} is not a directory", path.display()));
             }
         }
-        if self.removed.iter().any(|key| *key == ["store", "kind"]) {
+        if self.lost(&["store", "kind"]) {
             // The kind that needs nothing: what the one that was meant needs is unknown.
             config.store.kind = StoreKind::Memory;
         }
@@ -90,17 +54,6 @@ impl<'a> Validation<'a> {
         self.hooks(&mut config.hooks);
         if config.outbox.retry_max < config.outbox.retry_min {
             self.fail(&["outbox", "retry_max_secs"], "is less than outbox.retry_min_secs");
-        }
-    }
-
-    /// The addresses at which the server is asked about itself.
-    pub(super) fn addresses(&mut self, listen: &mut Listen) -> Addresses {
-        self.sockets(listen);
-        Addresses {
-            proxy: listen.proxy.clone(),
-            tls: listen.tls.is_some(),
-            admin: listen.admin.clone(),
-            health: listen.health,
         }
     }
 
@@ -142,7 +95,7 @@ impl<'a> Validation<'a> {
     }
 
     /// Completes the paths of Unix sockets.
-    fn sockets(&mut self, listen: &mut Listen) {
+    pub(super) fn sockets(&mut self, listen: &mut Listen) {
         let proxy = listen.proxy.iter_mut().filter_map(|address| match address {
             ProxyAddress::Unix(path) => Some((["listen", "proxy"], path)),
             ProxyAddress::Tcp(_) => None,
@@ -221,76 +174,6 @@ impl<'a> Validation<'a> {
             let help = "run `adsproxy key init`, which makes a key and prints the lines to add";
             let message = "is set, and the key that protects it, encryption.keys, is missing";
             self.fail_with(&key, message, Some(help));
-        }
-    }
-
-    /// Notes what is unwise about the value at `key`.
-    fn warn(&mut self, key: &[&str], message: impl Display) {
-        let message = format!("{}: {message}", show(key));
-        self.warnings.push(ConfigProblem { place: self.document.place(key), message, help: None });
-    }
-
-    fn fail(&mut self, key: &[&str], message: impl Display) {
-        self.fail_with(key, message, None);
-    }
-
-    /// Notes what is wrong with the value at `key`, unless it is not the one that was written.
-    fn fail_with(&mut self, key: &[&str], message: impl Display, help: Option<&str>) {
-        if !self.removed.iter().any(|removed| begins_with(key, removed)) {
-            let (place, help) = (self.document.place(key), help.map(str::to_owned));
-            let message = format!("{}: {message}", show(key));
-            self.problems.push(ConfigProblem { place, message, help });
-        }
-    }
-
-    /// Notes that there is nothing at `key`, unless something was: it was wrong, and is reported.
-    fn lacks(&mut self, key: &[&str], message: impl Display, help: Option<&str>) {
-        if !self.removed.iter().any(|removed| begins_with(removed, key)) {
-            self.fail_with(key, message, help);
-        }
-    }
-
-    /// Notes that `key` has no value and no default.
-    fn require(&mut self, key: &[&str], message: &str, help: Option<&str>) {
-        if !self.document.contains(key) {
-            self.lacks(key, message, help);
-        }
-    }
-
-    fn expanded(&self, path: &Path) -> Option<PathBuf> {
-        self.environment.expand(path.to_str()?)
-    }
-
-    /// Completes a path that begins with `~`.
-    fn path(&mut self, key: &[&str], path: &mut PathBuf) {
-        if path.as_os_str().is_empty() {
-            self.fail(key, "is empty");
-        }
-        match self.expanded(path) {
-            Some(expanded) => *path = expanded,
-            None => {
-                let shown = path.display();
-                self.fail(key, format_args!("cannot find {shown}: `~` needs HOME to be set"));
-            }
-        }
-    }
-
-    /// A file that is there, can be read, and cannot be changed by another user.
-    fn readable(&mut self, key: &[&str], path: Option<&mut PathBuf>) {
-        let Some(path) = path else { return };
-        self.path(key, path);
-        if let Err(untrusted) = trusted_path::verify(path) {
-            return self.fail(key, untrusted);
-        }
-        match open(path).map(|(_, metadata)| metadata.file_type()) {
-            Ok(kind) if kind.is_dir() || kind.is_fifo() => {
-                self.fail(key, format_args!("{} is not a file", path.display()));
-            }
-            Ok(_) => {}
-            Err(error) => {
-                let why = trusted_path::explain_denied(path, &error);
-                self.fail(key, format_args!("cannot read {}: {error}{why}", path.display()));
-            }
         }
     }
 }
