@@ -2,7 +2,7 @@
 //!
 //! An event names accounts and reasons, never a secret.
 
-use crate::id::AccountId;
+use crate::{id::AccountId, named::named};
 use parking_lot::RwLock;
 use std::{
     fmt,

@@ -1,5 +1,6 @@
 //! Names that were checked once: account id, region, application name.
 
+use crate::named::named;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{fmt, str::FromStr, sync::Arc};
 

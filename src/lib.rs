@@ -68,9 +68,6 @@
 //! # }
 //! ```
 
-#[macro_use]
-mod named;
-
 mod app;
 mod cli;
 mod problem;
@@ -111,6 +108,7 @@ mod event;
 mod executor;
 mod https;
 mod id;
+mod named;
 mod secret;
 mod small_write;
 mod trusted_path;

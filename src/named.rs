@@ -26,3 +26,5 @@ macro_rules! named {
         }
     };
 }
+
+pub(crate) use named;

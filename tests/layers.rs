@@ -175,7 +175,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("metrics", &["account", "config"]),
     ("account", &["id"]),
     ("https", &[]),
-    ("config", &["provider", "secret", "event", "id", "trusted_path"]),
+    ("config", &["provider", "secret", "event", "id", "named", "trusted_path"]),
     // Facts about Amazon; a second provider would be a second file.
     ("provider", &["id"]),
     ("backoff", &[]),
@@ -184,12 +184,13 @@ const MODULES: &[(&str, &[&str])] = &[
     ("deadline", &[]),
     ("durable_file", &[]),
     ("error_chain", &[]),
-    ("event", &["id"]),
+    ("event", &["id", "named"]),
     ("executor", &[]),
     ("secret", &[]),
     ("small_write", &[]),
     ("trusted_path", &[]),
-    ("id", &[]),
+    ("id", &["named"]),
+    ("named", &[]),
 ];
 
 /// For the command line and the composition root.

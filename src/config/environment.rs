@@ -4,7 +4,7 @@ use super::{
     Config,
     document::{Document, KeyPath},
     problem::{ConfigProblem, Provenance, is_secret_name},
-    reader::{Reader, Section as _},
+    reader::{ConfigReader, Section as _},
 };
 use std::{borrow::Cow, collections::BTreeMap, fmt, path::PathBuf};
 use toml::{
@@ -235,7 +235,7 @@ fn fits(keys: &[String], value: &DeValue<'_>) -> bool {
     let (mut document, _) = Document::parse(None, "");
     document.insert(keys, value.clone(), Provenance::Whole(None));
     let environment = Environment::default();
-    let mut reader = Reader::new(&document, &environment);
+    let mut reader = ConfigReader::new(&document, &environment);
     Config::read(&mut reader, &[]);
     reader.problems.is_empty()
 }

@@ -8,8 +8,8 @@ pub use super::problem::{ConfigProblem, Provenance};
 use super::{
     Config, Listen,
     document::Document,
-    reader::{Reader, Section as _},
-    value::Sub,
+    reader::{ConfigReader, Section as _},
+    value::{Shown as _, table},
 };
 use crate::{
     provider::ads,
@@ -126,11 +126,11 @@ pub fn parse(
     overrides: &[Override],
 ) -> Result<Loaded, LoadError> {
     let (document, syntax, mut problems) = overlaid(source.clone(), text, environment, overrides);
-    let mut reader = Reader::new(&document, environment);
+    let mut reader = ConfigReader::new(&document, environment);
     let mut config = Config::read(&mut reader, &[]);
     config.source = source;
     settle(&mut config, &document);
-    let effective = toml::to_string(&config.write())
+    let effective = toml::to_string(&config.shown())
         .expect("a table of texts, numbers and tables is valid TOML");
     // What is missing may be in a part that could not be read.
     if syntax.is_empty() {
@@ -139,7 +139,7 @@ pub fn parse(
     problems.extend(reader.problems.into_iter().filter(|found| !on_a_line_of(&syntax, found)));
     problems.extend(syntax);
     if problems.is_empty() {
-        let Reader { mut warnings, secrets, mut secret_variables, .. } = reader;
+        let ConfigReader { mut warnings, secrets, mut secret_variables, .. } = reader;
         warnings.extend(environment.unknown());
         warnings.sort_by(|a, b| a.place.cmp(&b.place));
         secret_variables.extend(environment.secret_names());
@@ -178,9 +178,9 @@ pub fn addresses(options: &Options) -> Result<Listen, LoadError> {
     if !syntax.is_empty() {
         return Err(LoadError::Invalid(syntax));
     }
-    let mut reader = Reader::new(&document, &options.environment);
+    let mut reader = ConfigReader::new(&document, &options.environment);
     let mut listen = Listen::default();
-    reader.field(&[], "listen", &Sub, &mut listen);
+    reader.field(&[], "listen", table, &mut listen);
     reader.sockets(&mut listen);
     if reader.problems.is_empty() { Ok(listen) } else { Err(LoadError::Invalid(reader.problems)) }
 }

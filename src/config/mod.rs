@@ -26,7 +26,7 @@ pub use sections::{
     StoreConfig, Token, Upstream,
 };
 
-use crate::secret::Secret;
+use crate::{named::named, secret::Secret};
 use std::{fmt, net::SocketAddr, path::PathBuf};
 
 /// The name of the application described by `[lwa]`.

@@ -13,30 +13,68 @@ use std::{
     os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
 };
-use toml::{Table, de::DeValue};
+use toml::de::{DeArray, DeValue};
 
 /// A table of the file.
 pub(super) trait Section {
     const KEYS: &'static [&'static str];
 
     /// Reads the table at `at`; what is missing or wrong has its default.
-    fn read(reader: &mut Reader<'_>, at: &[&str]) -> Self;
-
-    /// Every value in effect, with secrets masked.
-    fn write(&self) -> Table;
+    fn read(reader: &mut ConfigReader<'_>, at: &[&str]) -> Self;
 }
 
-/// How the value of a key is read and shown.
-pub(super) trait Field<T> {
-    /// Reads `value`, which is at `at`; reports what is wrong with it.
-    fn read(&self, reader: &mut Reader<'_>, at: &[&str], value: &DeValue<'_>) -> Option<T>;
+/// The value of a key, on its way into a checked type.
+pub(super) struct ConfigEntry<'r, 'd> {
+    pub(super) reader: &'r mut ConfigReader<'d>,
+    pub(super) at: &'r [&'r str],
+    pub(super) value: &'r DeValue<'r>,
+}
 
-    /// None if there is no value.
-    fn write(&self, value: &T) -> Option<toml::Value>;
+impl<'d> ConfigEntry<'_, 'd> {
+    pub(super) fn reborrow(&mut self) -> ConfigEntry<'_, 'd> {
+        ConfigEntry { reader: self.reader, at: self.at, value: self.value }
+    }
+
+    /// Reads the value with `take`, which has none if the value is of another type than `expected`.
+    pub(super) fn take<T>(
+        self,
+        expected: &str,
+        take: impl FnOnce(&DeValue<'_>) -> Option<Result<T, String>>,
+    ) -> Option<T> {
+        match take(self.value).unwrap_or_else(|| Err(mismatch(expected, self.value))) {
+            Ok(taken) => Some(taken),
+            Err(message) => self.reader.reject(self.at, message),
+        }
+    }
+
+    pub(super) fn reject<T>(self, message: impl Display) -> Option<T> {
+        self.reader.reject(self.at, message)
+    }
+
+    /// Reads `value`, which is the part `key` of this one.
+    pub(super) fn part<T>(
+        &mut self,
+        key: &str,
+        value: &DeValue<'_>,
+        read: impl FnOnce(ConfigEntry<'_, '_>) -> Option<T>,
+    ) -> Option<T> {
+        let at = [self.at, &[key]].concat();
+        read(ConfigEntry { reader: self.reader, at: &at, value })
+    }
+
+    /// The items of a list that could be read.
+    pub(super) fn items<T>(
+        &mut self,
+        items: &DeArray<'_>,
+        read: impl Fn(ConfigEntry<'_, '_>) -> Option<T>,
+    ) -> Vec<T> {
+        let items = items.iter().enumerate();
+        items.filter_map(|(at, item)| self.part(&at.to_string(), item.get_ref(), &read)).collect()
+    }
 }
 
 /// What was found while reading.
-pub(super) struct Reader<'a> {
+pub(super) struct ConfigReader<'a> {
     pub(super) document: &'a Document<'a>,
     pub(super) environment: &'a Environment,
     /// Keys already known to be wrong: what they lack is no new error.
@@ -50,17 +88,23 @@ pub(super) struct Reader<'a> {
     pub(super) secret_variables: BTreeSet<String>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> ConfigReader<'a> {
     pub(super) fn new(document: &'a Document<'a>, environment: &'a Environment) -> Self {
         let (wrong, problems, warnings, secrets, secret_variables) = Default::default();
         Self { document, environment, wrong, problems, warnings, secrets, secret_variables }
     }
 
     /// Reads the value of `key` in the table `at` into `field`, if there is one.
-    pub(super) fn field<T>(&mut self, at: &[&str], key: &str, kind: &impl Field<T>, field: &mut T) {
-        let path = [at, &[key]].concat();
-        let document = self.document;
-        let value = document.get(&path).and_then(|value| kind.read(self, &path, value));
+    pub(super) fn field<T>(
+        &mut self,
+        at: &[&str],
+        key: &str,
+        read: impl FnOnce(ConfigEntry<'_, '_>) -> Option<T>,
+        field: &mut T,
+    ) {
+        let at = [at, &[key]].concat();
+        let value = self.document.get(&at);
+        let value = value.and_then(|value| read(ConfigEntry { reader: self, at: &at, value }));
         if let Some(value) = value {
             *field = value;
         }
@@ -85,20 +129,6 @@ impl<'a> Reader<'a> {
             if let Some(meant) = meant.filter(|meant| !document.contains(meant)) {
                 self.is_wrong(&meant);
             }
-        }
-    }
-
-    /// Reads a value with `take`, which has none if the value is of another type than `expected`.
-    pub(super) fn take<T>(
-        &mut self,
-        at: &[&str],
-        value: &DeValue<'_>,
-        expected: &str,
-        take: impl FnOnce(&DeValue<'_>) -> Option<Result<T, String>>,
-    ) -> Option<T> {
-        match take(value).unwrap_or_else(|| Err(mismatch(expected, value))) {
-            Ok(taken) => Some(taken),
-            Err(message) => self.reject(at, message),
         }
     }
 

@@ -1,8 +1,9 @@
 //! Where a secret comes from: an environment variable or a file, never the configuration itself.
 
-use super::environment::Environment;
+use super::{environment::Environment, reader::ConfigEntry};
 use crate::{
-    secret::Secret,
+    id::placeholder_alias,
+    secret::{RefreshToken, Secret},
     trusted_path::{self, Platform, UntrustedPath},
 };
 use rustix::fs::OFlags;
@@ -178,6 +179,71 @@ fn read(path: &Path) -> Result<FoundSecret, Error> {
     let text = std::str::from_utf8(&bytes).map_err(|_| Error::NotText(path.to_owned()))?;
     let exposed = Exposed::judge(path, &metadata);
     Ok(FoundSecret { secret: Secret::from_source(text), exposed })
+}
+
+/// One secret, or a list of them in order of use: references, which are followed at once.
+pub(super) fn secrets(mut entry: ConfigEntry<'_, '_>) -> Option<Vec<Secret>> {
+    let found = match entry.value {
+        DeValue::Array(items) if items.is_empty() => return entry.reject("the list is empty"),
+        DeValue::Array(items) => entry.items(items, secret),
+        _ => vec![secret(entry.reborrow())?],
+    };
+    entry.reader.secrets.insert(entry.at.join("."), found.clone());
+    Some(found)
+}
+
+/// Fetches the secret of one reference.
+fn secret(mut entry: ConfigEntry<'_, '_>) -> Option<Secret> {
+    let expected = format!("{REFERENCE}, or a list of them");
+    let reference = entry.reborrow().take(&expected, SecretRef::parse)?;
+    let ConfigEntry { reader, at, .. } = entry;
+    if let SecretRef::Env(name) = &reference {
+        reader.secret_variables.insert(name.clone());
+    }
+    // It opens the whole store, and adsproxy makes it with the right mode.
+    let is_master_key = at[0] == "encryption";
+    match reference.resolve(reader.environment) {
+        Ok(found) => {
+            match found.exposed {
+                Some(exposed) if is_master_key => reader.fail(at, exposed),
+                Some(exposed) => reader.warn(at, exposed),
+                None => {}
+            }
+            Some(found.secret)
+        }
+        Err(error) if is_master_key && at.ends_with(&["secret"]) && error.is_absence() => {
+            reader.reject(at, format!("{error}\n`adsproxy key init` makes a key"))
+        }
+        Err(error) => reader.reject(at, error),
+    }
+}
+
+/// One secret where a list makes no sense.
+pub(super) fn one_secret(entry: ConfigEntry<'_, '_>) -> Option<Secret> {
+    match entry.value.is_array() {
+        true => entry.reject("takes one secret, not a list"),
+        false => secrets(entry)?.pop(),
+    }
+}
+
+/// What LWA can have issued.
+pub(super) fn refresh_token(mut entry: ConfigEntry<'_, '_>) -> Option<Secret> {
+    let token = match RefreshToken::parse(&one_secret(entry.reborrow())?) {
+        Ok(token) => token,
+        Err(error) => return entry.reject(error),
+    };
+    let ConfigEntry { reader, at, .. } = entry;
+    if !token.is_usual {
+        reader.warn(at, RefreshToken::UNUSUAL);
+    }
+    // Taken for a new one, it would replace the real one in the store.
+    let named = placeholder_alias(token.secret.expose(), "Atzr");
+    if named.is_some_and(|named| reader.document.contains(&["accounts", named])) {
+        let message = "holds a placeholder of adsproxy's own, which `adsproxy exec` and `env` set: \
+                       start from a shell without it";
+        reader.fail(at, message);
+    }
+    Some(token.secret)
 }
 
 #[cfg(test)]

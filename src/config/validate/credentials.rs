@@ -3,7 +3,7 @@
 use crate::{
     config::{
         AccountConfig, ApplicationConfig, CALLBACK_PATH, Config, DEFAULT_APPLICATION, Encryption,
-        EncryptionKey, Material, StoreKind, is_callback_path, reader::Reader, text::NAME,
+        EncryptionKey, Material, StoreKind, is_callback_path, reader::ConfigReader, text::NAME,
     },
     id::AccountId,
     secret::Secret,
@@ -19,7 +19,7 @@ const KEY_BYTES: usize = 32;
 /// A stolen copy of the store allows any number of guesses.
 const PASSPHRASE_MIN_CHARS: usize = 12;
 
-impl Reader<'_> {
+impl ConfigReader<'_> {
     /// `[lwa]` becomes the application of the default name.
     pub(super) fn applications(&mut self, config: &mut Config) {
         if config.lwa.is_none() && config.applications.is_empty() {

@@ -3,7 +3,7 @@
 use crate::{
     config::{
         HookConfig, HookTarget, Webhook,
-        reader::Reader,
+        reader::ConfigReader,
         text::{NAME, is_loopback, parse_url},
     },
     id::AccountId,
@@ -20,7 +20,7 @@ const KEY_MIN_BYTES: usize = 24;
 /// The longest that one delivery may hold its slot.
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
 
-impl Reader<'_> {
+impl ConfigReader<'_> {
     pub(super) fn hooks(&mut self, hooks: &mut [HookConfig]) {
         let mut names = HashSet::new();
         for (index, hook) in hooks.iter_mut().enumerate() {

@@ -6,8 +6,8 @@ mod credentials;
 mod hooks;
 
 use super::{
-    AdminAddress, AuditConfig, Config, Listen, ListenTls, ProxyAddress, StoreKind, reader::Reader,
-    secret_ref::Exposed,
+    AdminAddress, AuditConfig, Config, Listen, ListenTls, ProxyAddress, StoreKind,
+    reader::ConfigReader, secret_ref::Exposed,
 };
 use crate::trusted_path;
 use std::{net::SocketAddr, num::NonZeroUsize, thread};
@@ -18,7 +18,7 @@ const SOCKET_PATH_MAX: usize = 107;
 /// Room for some entries of the audit log: fewer would make a file of each.
 const AUDIT_MIN_BYTES: u64 = 4096;
 
-impl Reader<'_> {
+impl ConfigReader<'_> {
     /// Completes `config`, which is of use only if there are no problems then.
     pub(super) fn validate(&mut self, config: &mut Config) {
         self.listen(&mut config.listen);
