@@ -5,7 +5,7 @@ use super::{
     environment::Environment,
     reader::{ConfigReader, Section},
     sections::*,
-    value::Shown,
+    value::Displayed,
 };
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, time::Duration};
 use toml::{Table, Value};

@@ -9,7 +9,7 @@ use super::{
     Config, Listen,
     document::Document,
     reader::{ConfigReader, Section as _},
-    value::{Shown as _, table},
+    value::{Displayed as _, table},
 };
 use crate::{
     provider::ads,

@@ -35,7 +35,7 @@ const fn secs(seconds: u64) -> Duration {
 macro_rules! sections {
     (@key $field:ident) => { stringify!($field) };
     (@key $field:ident $key:literal) => { $key };
-    (@shown $value:expr) => { Shown::shown($value) };
+    (@shown $value:expr) => { Displayed::shown($value) };
     (@shown $value:expr, $shown:ident) => { $shown($value) };
     ($($(#[$doc:meta])* $name:ident {
         $($(#[$field_doc:meta])* $field:ident $(as $key:literal)?:
@@ -66,7 +66,7 @@ macro_rules! sections {
             }
         }
 
-        impl Shown for $name {
+        impl Displayed for $name {
             fn shown(&self) -> Option<Value> {
                 let entries = [$((
                     sections!(@key $field $($key)?),

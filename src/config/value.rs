@@ -164,13 +164,13 @@ pub(super) fn named<K: Ord, T: Section>(
 }
 
 /// How a value in effect is shown; none if there is no value.
-pub(super) trait Shown {
+pub(super) trait Displayed {
     fn shown(&self) -> Option<Value>;
 }
 
 macro_rules! shown_by_display {
     ($($type:ty),+) => {
-        $(impl Shown for $type {
+        $(impl Displayed for $type {
             fn shown(&self) -> Option<Value> {
                 Some(self.to_string().into())
             }
@@ -192,7 +192,7 @@ shown_by_display!(
 
 macro_rules! shown_as_number {
     ($($type:ty),+) => {
-        $(impl Shown for $type {
+        $(impl Displayed for $type {
             fn shown(&self) -> Option<Value> {
                 i64::try_from(*self).ok().map(Value::Integer)
             }
@@ -201,14 +201,14 @@ macro_rules! shown_as_number {
 }
 shown_as_number!(u32, u64, usize);
 
-impl Shown for bool {
+impl Displayed for bool {
     fn shown(&self) -> Option<Value> {
         Some((*self).into())
     }
 }
 
 /// In seconds, without a decimal point if they are whole.
-impl Shown for Duration {
+impl Displayed for Duration {
     fn shown(&self) -> Option<Value> {
         match self.subsec_nanos() {
             0 => self.as_secs().shown(),
@@ -217,31 +217,31 @@ impl Shown for Duration {
     }
 }
 
-impl Shown for PathBuf {
+impl Displayed for PathBuf {
     fn shown(&self) -> Option<Value> {
         Some(self.to_string_lossy().as_ref().into())
     }
 }
 
-impl Shown for Secret {
+impl Displayed for Secret {
     fn shown(&self) -> Option<Value> {
         Some(MASK.into())
     }
 }
 
-impl<T: Shown> Shown for Option<T> {
+impl<T: Displayed> Displayed for Option<T> {
     fn shown(&self) -> Option<Value> {
         self.as_ref().and_then(T::shown)
     }
 }
 
-impl<T: Shown> Shown for Vec<T> {
+impl<T: Displayed> Displayed for Vec<T> {
     fn shown(&self) -> Option<Value> {
         Some(Value::Array(self.iter().filter_map(T::shown).collect()))
     }
 }
 
-impl<K: Display, T: Shown> Shown for BTreeMap<K, T> {
+impl<K: Display, T: Displayed> Displayed for BTreeMap<K, T> {
     fn shown(&self) -> Option<Value> {
         let entries = self.iter().map(|(key, value)| Some((key.to_string(), value.shown()?)));
         Some(Value::Table(entries.flatten().collect::<Table>()))
