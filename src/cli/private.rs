@@ -126,7 +126,6 @@ impl Server {
                 application: text("application").to_owned(),
                 refresh_token: Some(Secret::new(format!("Atzr|{id}"))),
                 headers: configured.get(&id).map(|known| known.headers.clone()).unwrap_or_default(),
-                ..config::AccountConfig::default()
             };
             config.accounts.insert(id, account);
         }

@@ -252,18 +252,18 @@ pub(super) fn shown_days(time: &Duration) -> Option<Value> {
     (time.as_secs() / 86_400).shown()
 }
 
-pub(super) fn shown_headers(headers: &Vec<(HeaderName, HeaderValue)>) -> Option<Value> {
+pub(super) fn shown_headers(headers: &[(HeaderName, HeaderValue)]) -> Option<Value> {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let headers = headers.iter().map(|(name, value)| (name.to_string(), text(value).into()));
     Some(Value::Table(headers.collect()))
 }
 
 /// As they are written: one alone is no list.
-pub(super) fn shown_secrets(secrets: &Vec<Secret>) -> Option<Value> {
-    match &secrets[..] {
+pub(super) fn shown_secrets(secrets: &[Secret]) -> Option<Value> {
+    match secrets {
         [] => None,
         [secret] => secret.shown(),
-        _ => secrets.shown(),
+        several => Some(vec![MASK; several.len()].into()),
     }
 }
 
