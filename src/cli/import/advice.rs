@@ -2,6 +2,7 @@
 //! are.
 
 use super::{
+    plan::UNKNOWN_CLIENT,
     record::{ImportEntry, looks_secret},
     report::ImportRecord,
     source::Source,
@@ -9,7 +10,6 @@ use super::{
 use crate::{
     config::{Config, DEFAULT_APPLICATION},
     id::Region,
-    secret::Secret,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,20 +25,15 @@ pub(super) struct Advice {
 }
 
 impl Advice {
-    /// `unknown` are the entries of applications that are not configured.
-    pub(super) fn of(
-        config: &Config,
-        source: &Source,
-        records: &[ImportRecord],
-        unknown: &[ImportEntry],
-    ) -> Self {
-        let entries = || records.iter().filter_map(|record| record.entry.as_ref());
-        let mut by_client: BTreeMap<&str, Vec<&ImportEntry>> = BTreeMap::new();
-        for entry in unknown {
-            let client_id = entry.client_id.as_ref().map_or("", Secret::expose);
-            by_client.entry(client_id).or_default().push(entry);
+    pub(super) fn of(config: &Config, source: &Source, records: &[ImportRecord]) -> Self {
+        let mut by_client: BTreeMap<_, Vec<&ImportRecord>> = BTreeMap::new();
+        for (raw, record) in source.raws.iter().zip(records) {
+            if record.note == UNKNOWN_CLIENT {
+                by_client.entry(raw.text("client_id")).or_default().push(record);
+            }
         }
-        let applications = by_client.values().map(|of_it| application(source.prefix, of_it));
+        let entries = || records.iter().filter_map(|record| record.entry.as_ref());
+        let applications = by_client.values().map(|records| application(source.prefix, records));
         let scopes = entries().filter_map(|entry| scope(config, entry));
         let tables = applications.chain(scopes).collect();
 
@@ -46,25 +41,26 @@ impl Advice {
         for entry in entries().filter(|entry| has_other_secret(config, entry)) {
             other_secrets.entry(application_of(entry)).or_insert(&entry.alias);
         }
-        let other_secrets = other_secrets.iter().map(|(name, alias)| {
+        let unusual = entries().filter(|entry| !entry.refresh_token.expose().starts_with("Atzr|"));
+        let unusual: BTreeSet<String> = unusual.map(|entry| entry.alias.to_string()).collect();
+        let unused: BTreeSet<&String> = source.raws.iter().flat_map(|raw| &raw.unused).collect();
+        let unused = unused.into_iter().map(|name| match looks_secret(name) {
+            true => "a name that looks like a secret".to_owned(),
+            false => format!("{name:?}"),
+        });
+        let notes = other_secrets.iter().map(|(name, alias)| {
             format!(
                 "the client secret beside account {alias} is none of those configured for \
                  application {name:?}: if it is a newer one, add it to the list in client_secret"
             )
         });
-        let unusual = entries().filter(|entry| !entry.refresh_token.expose().starts_with("Atzr|"));
-        let unusual: BTreeSet<&str> = unusual.map(|entry| entry.alias.as_str()).collect();
-        let unusual = listed(unusual.into_iter().map(str::to_owned));
-        let unused: BTreeSet<&String> = source.raws.iter().flat_map(|raw| &raw.unused).collect();
-        let unused = listed(unused.into_iter().map(|name| match looks_secret(name) {
-            true => "a name that looks like a secret".to_owned(),
-            false => format!("{name:?}"),
-        }));
-        let unusual = unusual.map(|names| {
-            format!("the refresh token does not begin with Atzr|, as Amazon's do, of: {names}")
-        });
-        let unused = unused.map(|names| format!("not used: {names}"));
-        Self { notes: other_secrets.chain(unusual).chain(unused).collect(), tables }
+        let notes = notes
+            .chain(listed(
+                "the refresh token does not begin with Atzr|, as Amazon's do, of",
+                unusual.into_iter(),
+            ))
+            .chain(listed("not used", unused));
+        Self { notes: notes.collect(), tables }
     }
 }
 
@@ -81,10 +77,11 @@ fn has_other_secret(config: &Config, entry: &ImportEntry) -> bool {
             .is_some_and(|(known, secret)| !known.client_secrets.contains(secret))
 }
 
-/// The table of an application that is not configured, with `accounts`.
-fn application(prefix: Option<&str>, accounts: &[&ImportEntry]) -> String {
-    let ImportEntry { alias, line, .. } = accounts[0];
-    let more = match accounts.len() - 1 {
+/// The table of an application that is not configured, with the records that name it.
+fn application(prefix: Option<&str>, records: &[&ImportRecord]) -> String {
+    let ImportRecord { account, line, .. } = records[0];
+    let account = account.as_deref().unwrap_or_default();
+    let more = match records.len() - 1 {
         0 => String::new(),
         more => format!(", and of {more} more"),
     };
@@ -100,20 +97,19 @@ fn application(prefix: Option<&str>, accounts: &[&ImportEntry]) -> String {
         ),
     };
     format!(
-        "# The application of {alias}{more}; [lwa] if you have only this one.\n\
+        "# The application of {account}{more}; [lwa] if you have only this one.\n\
          [applications.NAME]\nclient_id = \"…\"   # {client_id}\nclient_secret = {secret}\n"
     )
 }
 
-/// At most so many names, with commas between.
-fn listed(names: impl ExactSizeIterator<Item = String>) -> Option<String> {
-    let more = names.len().saturating_sub(NAMES_MAX);
+/// A note of at most so many names, with commas between; none without a name.
+fn listed(what: &str, names: impl ExactSizeIterator<Item = String>) -> Option<String> {
+    let more = match names.len().saturating_sub(NAMES_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
     let shown = names.take(NAMES_MAX).collect::<Vec<_>>().join(", ");
-    match (shown.is_empty(), more) {
-        (true, _) => None,
-        (false, 0) => Some(shown),
-        (false, more) => Some(format!("{shown} and {more} more")),
-    }
+    (!shown.is_empty()).then(|| format!("{what}: {shown}{more}"))
 }
 
 /// The table with an account's profile as a default header, unless that is configured.

@@ -1,8 +1,8 @@
 //! `adsproxy import`: brings accounts over from what is in use now. Never shows a secret.
 //!
-//! A source gives raw records, these become entries (checked), these get a region and an
-//! application, and are applied one account at a time, each under its lock. A record that fails at
-//! any of these steps is reported and costs no other.
+//! A source gives raw records. These become entries: checked, with a region and an application. An
+//! entry is applied to its account in the store. A record that fails at any of these steps is
+//! reported and costs no other.
 
 mod advice;
 mod apply;
@@ -136,13 +136,14 @@ impl Import {
             account: self.account.as_ref(),
             // As python-amazon-ad-api calls the account that its caller does not name.
             unnamed: (source.kind == SourceKind::Env).then_some("default"),
+            config: &config,
+            region: self.region.or(source.region),
+            application,
             now,
         };
         let mut records: Vec<_> = source.raws.iter().map(|raw| reader.read(raw)).collect();
         plan::settle_duplicates(&mut records);
-        let region = self.region.or(source.region);
-        let unknown = plan::resolve_all(&mut records, &config, region, application);
-        let advice = Advice::of(&config, &source, &records, &unknown);
+        let advice = Advice::of(&config, &source, &records);
 
         let audit = Audit::of_store(&store, &config.audit, Arc::new(SystemClock));
         let (replace, dry_run) = (self.replace, self.dry_run);

@@ -13,7 +13,8 @@ use crate::{
 use anyhow::{bail, ensure};
 use std::collections::HashMap;
 
-const UNKNOWN_CLIENT: &str = "no configured application has its client id: add one, see below";
+pub(super) const UNKNOWN_CLIENT: &str =
+    "no configured application has its client id: add one, see below";
 
 /// Leaves out a record that is there twice, and both of two that differ and have one alias: which
 /// of them is right cannot be known.
@@ -46,24 +47,6 @@ fn is_same(a: &ImportEntry, b: &ImportEntry) -> bool {
     a.refresh_token == b.refresh_token
         && (a.region, a.consented_at) == (b.region, b.consented_at)
         && (&a.application, &a.client_id) == (&b.application, &b.client_id)
-}
-
-/// Resolves or rejects every record. Returns the entries whose application is not configured.
-pub(super) fn resolve_all(
-    records: &mut [ImportRecord],
-    config: &Config,
-    region: Option<Region>,
-    application: Option<&str>,
-) -> Vec<ImportEntry> {
-    let mut unknown = Vec::new();
-    for record in records {
-        let Some(entry) = &mut record.entry else { continue };
-        let Err(why) = resolve(entry, config, region, application) else { continue };
-        let why = why.to_string();
-        unknown.extend(record.entry.take().filter(|_| why == UNKNOWN_CLIENT));
-        record.end(ImportOutcome::Rejected, why);
-    }
-    unknown
 }
 
 /// Puts into `entry` the region and the application that the record, the flags and the

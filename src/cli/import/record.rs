@@ -2,10 +2,12 @@
 
 use super::{
     fernet::{self, FernetKeys},
+    plan::resolve,
     report::ImportRecord,
 };
 use crate::{
     cli::{access::PLACEHOLDER, day},
+    config::Config,
     id::{AccountId, Region, placeholder_alias},
     provider::ads,
     secret::{RefreshToken, Secret},
@@ -140,24 +142,30 @@ pub(super) struct RecordReader<'a> {
     pub(super) account: Option<&'a AccountId>,
     /// The name of a record that has none.
     pub(super) unnamed: Option<&'a str>,
+    pub(super) config: &'a Config,
+    /// For records that name none.
+    pub(super) region: Option<Region>,
+    pub(super) application: Option<&'a str>,
     /// Seconds since 1970.
     pub(super) now: u64,
 }
 
 impl RecordReader<'_> {
-    /// Checks one record; its entry is missing if it is rejected.
+    /// Checks and resolves one record; its entry is missing if it is rejected.
     pub(super) fn read(&self, raw: &Raw) -> ImportRecord {
         let flag = self.account.map(AccountId::as_str);
         let name = raw.text("account").or(raw.key.as_deref()).or(flag).or(self.unnamed);
         // A name that is a secret in the wrong column is never shown.
         let shown = name.filter(|name| !is_secret(raw, name)).map(str::to_owned);
         let mut record = ImportRecord { line: raw.line, name: shown, ..ImportRecord::default() };
-        match self.entry(raw, name) {
-            Ok(entry) => {
-                record.account = Some(entry.alias.to_string());
-                record.profile_id.clone_from(&entry.profile_id);
-                record.entry = Some(entry);
-            }
+        let read = self.entry(raw, name).and_then(|mut entry| {
+            record.account = Some(entry.alias.to_string());
+            record.profile_id.clone_from(&entry.profile_id);
+            resolve(&mut entry, self.config, self.region, self.application)?;
+            Ok(entry)
+        });
+        match read {
+            Ok(entry) => record.entry = Some(entry),
             Err(why) => record.note = format!("{why:#}"),
         }
         record

@@ -1,6 +1,6 @@
 //! What a record says is taken as it is, or refused without being shown.
 
-use super::*;
+use super::{super::plan::tests::config, *};
 
 /// 2026-11-20 00:00 UTC.
 const NOW: u64 = 1_795_132_800;
@@ -11,11 +11,23 @@ fn raw(values: &[(&str, &str)]) -> Raw {
     raw
 }
 
-fn read_with(values: &[(&str, &str)], account: Option<&str>) -> ImportRecord {
-    let known = BTreeSet::from(["shop".parse().expect("an alias")]);
+fn read(raw: &Raw, account: Option<&str>) -> ImportRecord {
     let account = account.map(|alias| alias.parse().expect("an alias"));
-    let account = account.as_ref();
-    RecordReader { keys: None, known, account, unnamed: None, now: NOW }.read(&raw(values))
+    let reader = RecordReader {
+        keys: None,
+        known: BTreeSet::from(["shop".parse().expect("an alias")]),
+        account: account.as_ref(),
+        unnamed: None,
+        config: &config(),
+        region: None,
+        application: None,
+        now: NOW,
+    };
+    reader.read(raw)
+}
+
+fn read_with(values: &[(&str, &str)], account: Option<&str>) -> ImportRecord {
+    read(&raw(values), account)
 }
 
 /// Reads an account `acme` with a refresh token and `more`; else why not.
@@ -158,9 +170,7 @@ fn a_name_that_is_a_secret_is_never_shown() {
         assert!(record.note.contains("looks like a secret"));
         let mut raw = raw(&[("account", name), ("refresh_token", token)]);
         raw.broken = Some("region is there twice".into());
-        let known = BTreeSet::new();
-        let reading = RecordReader { keys: None, known, account: None, unnamed: None, now: NOW };
-        assert_eq!(reading.read(&raw).name, None);
+        assert_eq!(read(&raw, None).name, None);
     }
 }
 
