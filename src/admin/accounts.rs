@@ -2,26 +2,22 @@
 
 use super::{
     AdminCall,
-    arguments::Arguments,
-    oauth::account,
-    respond::{Reply, json},
+    respond::{Handled, Reply, json},
 };
 use crate::{
     account::AccountView,
     audit::Action,
     engine::Engine,
-    id::AccountId,
-    login::LoginError,
     problem::Problem,
     proxy,
     sync::Account,
     token::{self, AccessToken, Cause},
 };
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 /// All accounts and whether the store works.
-pub(super) async fn overview(call: AdminCall) -> Result<Reply, LoginError> {
+pub(super) async fn overview(call: AdminCall) -> Handled {
     let accounts = call.logins.engine.accounts();
     let is_degraded = accounts.iter().any(|account| account.is_unsaved);
     Ok(json(&json!({
@@ -46,48 +42,43 @@ pub(super) fn overview_of(account: &AccountView) -> Value {
     })
 }
 
-pub(super) async fn list(call: AdminCall) -> Result<Reply, LoginError> {
+pub(super) async fn list(call: AdminCall) -> Handled {
     let engine = &call.logins.engine;
     let accounts = engine.accounts();
     let accounts: Vec<_> = accounts.iter().map(|account| details(engine, account)).collect();
     Ok(json(&json!({ "accounts": accounts })))
 }
 
-pub(super) async fn show(call: AdminCall) -> Result<Reply, LoginError> {
-    let engine = &call.logins.engine;
-    Ok(json(&describe(engine, &*find(engine, &id(&call)?)?)))
+pub(super) async fn show(call: AdminCall) -> Handled {
+    let account = call.account(&call.id()?)?;
+    Ok(json(&describe(&call.logins.engine, &account)))
 }
 
 /// The same as a logout.
-pub(super) async fn delete(call: AdminCall) -> Result<Reply, LoginError> {
-    Ok(json(&call.logins.logout(&id(&call)?).await?))
+pub(super) async fn delete(call: AdminCall) -> Handled {
+    Ok(json(&call.logins.logout(&call.id()?).await?))
 }
 
 /// How long the token of one account, or of each, lives.
-pub(super) async fn token_status(call: AdminCall) -> Result<Reply, LoginError> {
+pub(super) async fn token_status(call: AdminCall) -> Handled {
     if call.query.all("account").is_empty() {
         return list(call).await;
     }
-    let engine = &call.logins.engine;
-    Ok(json(&describe(engine, &*find(engine, &account(&call.query)?)?)))
+    let account = call.account(&call.query.account()?)?;
+    Ok(json(&describe(&call.logins.engine, &account)))
 }
 
 /// Fetches a new access token, at most one per `token.forced_refresh_min_interval_secs`.
-pub(super) async fn refresh(call: AdminCall) -> Result<Reply, LoginError> {
-    let form = Arguments::of_body(&call.parts.headers, call.body).await?;
-    let named = if form.one("account")?.is_some() { &form } else { &call.query };
+pub(super) async fn refresh(call: AdminCall) -> Handled {
+    let named = if call.form.one("account")?.is_some() { &call.form } else { &call.query };
     let (logins, engine) = (&call.logins, &call.logins.engine);
-    let account = find(engine, &account(named)?)?;
+    let account = call.account(&named.account()?)?;
     let cause = Cause::Request(logins.request_id.as_bytes());
-    let interval = engine.config().token.forced_refresh_min_interval;
-    if call.admin.0.throttle.is_refresh_due(&account.id, interval, Instant::now()) {
-        // The refresh itself is the server's entry, with the same id; this one names who asked for
-        // it. A refresh goes on without the audit log: a metric counts entries that are missing.
-        let entry = logins.entry(Action::TokenRefresh, &account.id).attempt();
-        let _ = engine.audit().count(entry).await;
-    }
-    let status = || engine.tokens().status(&account.id);
-    let generation = || status().map_or(0, |status| status.generation);
+    // The refresh itself is the server's entry, with the same id; this one names who asked for it.
+    // A refresh goes on without the audit log: a metric counts entries that are missing.
+    let entry = logins.entry(Action::TokenRefresh, &account.id).attempt();
+    let _ = engine.audit().count(entry).await;
+    let generation = || engine.tokens().status(&account.id).map_or(0, |status| status.generation);
     let before = generation();
     let done = exchange(engine, &account, Some(before), cause).await;
     let mut body = describe(engine, &account);
@@ -113,16 +104,6 @@ pub(super) async fn exchange(
     }
     let replacement = tokens.replace(id, &token, cause).await?;
     replacement.failed.map_or(Ok(replacement.token), Err)
-}
-
-/// The account in the path.
-pub(super) fn id(call: &AdminCall) -> Result<AccountId, LoginError> {
-    call.segment.parse().map_err(LoginError::bad_request)
-}
-
-pub(super) fn find(engine: &Engine, id: &AccountId) -> Result<Arc<Account>, LoginError> {
-    let known = engine.directory().snapshot().get(id).cloned();
-    known.ok_or_else(|| LoginError::unknown_account(id))
 }
 
 pub(super) fn describe(engine: &Engine, account: &Account) -> Value {

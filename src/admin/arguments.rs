@@ -1,8 +1,11 @@
 //! What a request says: arguments of the address or of a small body, cookies.
 
 use super::AdminBody;
-use crate::{login::LoginError, secret::Secret};
-use bytes::Bytes;
+use crate::{
+    id::AccountId,
+    login::{LoginCause, LoginError},
+    secret::Secret,
+};
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
@@ -25,14 +28,11 @@ impl Arguments {
     }
 
     /// Reads a body: JSON if it says so, else a form. Texts, booleans and numbers count.
-    ///
-    /// # Errors
-    /// `BadRequest` if it is too long, too slow, or no JSON object.
     pub(super) async fn of_body(headers: &HeaderMap, body: AdminBody) -> Result<Self, LoginError> {
         let bad = |why: &str| LoginError::bad_request(why);
         let read = timeout(BODY_TIMEOUT, Limited::new(body, BODY_MAX_BYTES).collect()).await;
         let read = read.map_err(|_| bad("the body did not arrive in time"))?;
-        let body: Bytes = read.map_err(|_| bad("the body is too long or broke off"))?.to_bytes();
+        let body = read.map_err(|_| bad("the body is too long or broke off"))?.to_bytes();
         let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         let is_json = kind.is_some_and(|kind| kind.trim_start().starts_with("application/json"));
         if !is_json {
@@ -59,16 +59,20 @@ impl Arguments {
         named.map(|(_, value)| value.clone()).collect()
     }
 
-    /// The value of `name`; none if it is absent or empty.
-    ///
-    /// # Errors
-    /// `BadRequest` if there are several: which one was meant is not for us to guess.
+    /// The value of `name`; none if it is absent or empty. Several are refused: which one was
+    /// meant is not for us to guess.
     pub(super) fn one(&self, name: &str) -> Result<Option<String>, LoginError> {
         let mut values = self.all(name);
         if values.len() > 1 {
             return Err(LoginError::bad_request(format_args!("{name} is there more than once")));
         }
         Ok(values.pop().filter(|value| !value.is_empty()))
+    }
+
+    /// The account that is named.
+    pub(super) fn account(&self) -> Result<AccountId, LoginError> {
+        let alias = self.one("account")?.ok_or(LoginCause::AccountRequired)?;
+        alias.parse().map_err(LoginError::bad_request)
     }
 }
 

@@ -5,9 +5,8 @@
 
 use super::{
     AdminCall,
-    respond::{Reply, reply, text},
+    respond::{Handled, Reply, reply, text},
 };
-use crate::login::LoginError;
 use http::StatusCode;
 use parking_lot::Mutex;
 
@@ -59,15 +58,15 @@ impl Health {
     }
 }
 
-pub(super) async fn live(_: AdminCall) -> Result<Reply, LoginError> {
+pub(super) async fn live(_: AdminCall) -> Handled {
     Ok(state(true))
 }
 
-pub(super) async fn started(call: AdminCall) -> Result<Reply, LoginError> {
+pub(super) async fn started(call: AdminCall) -> Handled {
     Ok(state(*call.admin.0.health.readiness.lock() != Readiness::Starting))
 }
 
-pub(super) async fn ready(call: AdminCall) -> Result<Reply, LoginError> {
+pub(super) async fn ready(call: AdminCall) -> Handled {
     let health = &call.admin.0.health;
     let mut response = state(*health.readiness.lock() == Readiness::Ready);
     if !call.query.all("verbose").is_empty() {
@@ -76,7 +75,7 @@ pub(super) async fn ready(call: AdminCall) -> Result<Reply, LoginError> {
     Ok(response)
 }
 
-pub(super) async fn metrics(call: AdminCall) -> Result<Reply, LoginError> {
+pub(super) async fn metrics(call: AdminCall) -> Handled {
     let engine = &call.logins.engine;
     Ok(reply(StatusCode::OK, PROMETHEUS, engine.metrics().render(&engine.accounts())))
 }

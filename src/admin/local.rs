@@ -3,27 +3,25 @@
 
 use super::{
     AdminCall,
-    accounts::{describe, exchange, failed, find, id},
-    arguments::Arguments,
-    respond::{Reply, json, json_with},
+    accounts::{describe, exchange, failed},
+    respond::{Handled, Reply, json, json_with},
 };
 use crate::{
     audit::Action,
     config::StoreKind,
     id::AccountId,
     login::LoginError,
-    sync::Account,
     token::{Cause, Error},
 };
 use http::StatusCode;
 use serde_json::json;
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 /// Where commands with a data plane of their own take tokens, as from Login with Amazon.
 pub const TOKEN_PATH: &str = "/auth/o2/token";
 
 /// Names the store and the admin listener: by these a command knows its own server.
-pub(super) async fn server(call: AdminCall) -> Result<Reply, LoginError> {
+pub(super) async fn server(call: AdminCall) -> Handled {
     let config = call.logins.engine.config();
     let path = (config.store.kind != StoreKind::Memory).then_some(&config.store.path);
     Ok(json(&json!({
@@ -35,9 +33,8 @@ pub(super) async fn server(call: AdminCall) -> Result<Reply, LoginError> {
 }
 
 /// An access token that lives for `min_ttl_secs` more, or the one there is unless it `must`.
-pub(super) async fn token(call: AdminCall) -> Result<Reply, LoginError> {
-    let account = account(&call)?;
-    let form = Arguments::of_body(&call.parts.headers, call.body).await?;
+pub(super) async fn token(call: AdminCall) -> Handled {
+    let (account, form) = (call.account(&call.id()?)?, &call.form);
     let seconds = form.one("min_ttl_secs")?.and_then(|text| text.parse().ok()).unwrap_or(0);
     let must = form.one("must")?.as_deref() == Some("true");
     let engine = &call.logins.engine;
@@ -63,9 +60,8 @@ pub(super) async fn token(call: AdminCall) -> Result<Reply, LoginError> {
 }
 
 /// Records that a program is given access to an account.
-pub(super) async fn disclosure(call: AdminCall) -> Result<Reply, LoginError> {
-    let account = account(&call)?;
-    let form = Arguments::of_body(&call.parts.headers, call.body).await?;
+pub(super) async fn disclosure(call: AdminCall) -> Handled {
+    let (account, form) = (call.account(&call.id()?)?, &call.form);
     let action = match form.one("action")?.as_deref() {
         Some("exec") => Action::Exec,
         Some("token.disclose") => Action::TokenDisclose,
@@ -80,12 +76,11 @@ pub(super) async fn disclosure(call: AdminCall) -> Result<Reply, LoginError> {
 /// Login with Amazon's token endpoint for the data plane of a command: its refresh token is
 /// `Atzr|<account>`, and `Atzr|<account>|<generation>` once it has had the token of that generation,
 /// which a further request rejects.
-pub(super) async fn oauth_token(call: AdminCall) -> Result<Reply, LoginError> {
-    let form = Arguments::of_body(&call.parts.headers, call.body).await?;
-    let named = form.one("refresh_token")?.unwrap_or_default();
+pub(super) async fn oauth_token(call: AdminCall) -> Handled {
+    let named = call.form.one("refresh_token")?.unwrap_or_default();
     let (alias, rejected) = parse(&named);
     let engine = &call.logins.engine;
-    let account = alias.parse().ok().and_then(|id: AccountId| find(engine, &id).ok());
+    let account = alias.parse().ok().and_then(|id: AccountId| call.account(&id).ok());
     let Some(account) = account else {
         return Ok(refused(StatusCode::BAD_REQUEST, "invalid_grant"));
     };
@@ -120,10 +115,6 @@ fn parse(refresh_token: &str) -> (&str, Option<u64>) {
 /// An error as Login with Amazon words it.
 fn refused(status: StatusCode, error: &str) -> Reply {
     json_with(status, &json!({ "error": error }))
-}
-
-fn account(call: &AdminCall) -> Result<Arc<Account>, LoginError> {
-    find(&call.logins.engine, &id(call)?)
 }
 
 #[cfg(test)]

@@ -20,28 +20,30 @@ pub use routes::{AdminSurface, ROUTES};
 use crate::{
     audit::{Action, Actor, Entry},
     config::{CALLBACK_PATH, is_callback_path},
+    id::AccountId,
     inbound::{
         fields::Fields,
         guard::{Guard, GuardRejection},
         peer::Peer,
         request_id::{self, REQUEST_ID},
     },
-    login::Logins,
+    login::{LoginError, Logins},
     problem::Code,
     proxy,
+    sync::Account,
 };
 use arguments::Arguments;
 use bytes::Bytes;
 use health::Health;
 use http::{
-    HeaderValue, Request, Response, StatusCode, Uri,
+    HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{ALLOW, CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS},
     request::Parts,
 };
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{body::Incoming, service::Service};
 use respond::{Reply, problem};
-use routes::{RouteMatch, Site};
+use routes::Site;
 use std::{
     collections::BTreeSet,
     convert::Infallible,
@@ -52,9 +54,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use throttle::{Throttle, Unreported};
-
-const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+use throttle::Throttle;
 
 type AdminBody = BoxBody<Bytes, hyper::Error>;
 
@@ -81,9 +81,12 @@ struct AdminCall {
     logins: Logins,
     parts: Parts,
     query: Arguments,
-    body: AdminBody,
+    /// The body of a POST.
+    form: Arguments,
     /// The segment that matches `{id}`.
     segment: String,
+    /// Whether it is a browser's.
+    html: bool,
     request_id: HeaderValue,
 }
 
@@ -102,23 +105,6 @@ impl Admin {
     /// The same for a connection of `peer`, whose user the audit log names.
     pub fn of_peer(&self, peer: Peer) -> Self {
         Self(self.0.clone(), Some(peer))
-    }
-
-    /// Records once a minute, until dropped, how many requests changed nothing: an entry for each
-    /// would push others out of the audit log.
-    pub async fn run_reports(&self) {
-        loop {
-            tokio::time::sleep(REPORT_INTERVAL).await;
-            let Unreported { refused, idle } = self.0.throttle.report();
-            for (count, about) in [(refused, "refused"), (idle, "idle_refresh")] {
-                if count > 0 {
-                    let entry = Entry::new(Actor::admin(None), Action::RequestsIgnored);
-                    // The log of the audit log itself reports a failure.
-                    let entry = entry.count(count).about(about);
-                    let _ = self.0.logins.engine.audit().write(entry).await;
-                }
-            }
-        }
     }
 
     /// Handles one request.
@@ -141,66 +127,75 @@ impl Admin {
             path => path,
         };
         let found = routes::find(ROUTES, self.0.surface, &parts.method, path);
-        if let Err(rejection) = self.check_site(&found, &parts, &query) {
+        let site = found.as_ref().map_or(Site::Own, |(route, _)| route.site);
+        if let Err(rejection) = self.check_site(site, &parts, &query) {
             let rejection = proxy::Error::Guard(rejection, None);
             let detail = rejection.public_text();
             return problem(StatusCode::FORBIDDEN, "caller_rejected", detail).respond(id);
         }
         let (route, segment) = match found {
-            RouteMatch::Route(route, segment) => (route, segment),
-            RouteMatch::OtherMethod(methods) => return method_not_allowed(&methods, id),
-            RouteMatch::Nothing => {
-                let detail = "There is nothing at this path. GET / lists the paths.";
-                return problem(StatusCode::NOT_FOUND, Code::NotFound.row().code, detail)
-                    .respond(id);
-            }
+            Ok((route, segment)) => (route, segment.to_owned()),
+            Err(methods) => return no_route(&methods, id),
         };
-        if self.0.surface == AdminSurface::Admin && route.writes_unauthenticated() {
-            let address = match self.1 {
-                Some(Peer::Tcp(address)) => Some(address.ip()),
-                Some(Peer::Unix(_)) | None => None,
-            };
-            if let Err(after) = self.0.throttle.take(address, Instant::now()) {
-                return too_many(after, id);
-            }
+        if self.0.surface == AdminSurface::Admin
+            && route.writes_unauthenticated()
+            && let Err(after) = self.0.throttle.take(self.1.map(|it| it.origin()), Instant::now())
+        {
+            let entry = Entry::new(Actor::admin(None), Action::RequestsIgnored).about("refused");
+            // The log of the audit log itself reports a failure.
+            let _ = self.0.logins.engine.audit().count(entry).await;
+            return too_many(after, id);
         }
-        let actor = self.1.as_ref().and_then(Peer::uid).map(Actor::cli_user);
+        let actor = self.1.and_then(|peer| peer.uid()).map(Actor::cli_user);
         let actor = actor.unwrap_or_else(|| self.0.logins.actor.clone());
         let logins = self.0.logins.for_request(id.to_str().unwrap_or_default(), actor);
-        let html = oauth::wants_html(&parts.headers);
-        let request_id = id.clone();
-        let call = AdminCall { admin: self, logins, parts, query, body, segment, request_id };
-        let handled = (route.handler)(call).await;
-        handled.unwrap_or_else(|error| oauth::refuse(&error, html, id))
+        let (html, request_id) = (oauth::wants_html(&parts.headers), id.clone());
+        let handled = async {
+            let form = match parts.method {
+                Method::POST => Arguments::of_body(&parts.headers, body).await?,
+                _ => Arguments::default(),
+            };
+            let call =
+                AdminCall { admin: self, logins, parts, query, form, segment, html, request_id };
+            (route.handler)(call).await
+        };
+        handled.await.unwrap_or_else(|error| oauth::refuse(&error, html, id))
     }
 
     /// Amazon's response to a login and links in mails come from another site; other requests
     /// must not.
     fn check_site(
         &self,
-        found: &RouteMatch,
-        parts: &Parts,
+        site: Site,
+        Parts { version, uri, headers, .. }: &Parts,
         query: &Arguments,
     ) -> Result<(), GuardRejection> {
         if self.0.surface != AdminSurface::Admin {
             return Ok(());
         }
-        let (guard, version) = (&self.0.guard, parts.version);
-        let (uri, headers) = (&parts.uri, &parts.headers);
+        let (guard, version) = (&self.0.guard, *version);
         let own = || guard.check(version, uri, &Fields::of(headers));
-        let site = match found {
-            RouteMatch::Route(route, _) => route.site,
-            RouteMatch::OtherMethod(_) | RouteMatch::Nothing => Site::Own,
-        };
         match site {
+            Site::Own => own(),
             Site::LinkWith(argument) if query.all(argument).iter().all(String::is_empty) => own(),
             // A request from a page of this listener is one of a program.
             Site::Link | Site::LinkWith(_) => {
                 own().or_else(|_| guard.check_link(version, uri, headers))
             }
             Site::Form => guard.check_form(version, uri, headers),
-            Site::Own => own(),
         }
+    }
+}
+
+impl AdminCall {
+    /// The account in the path.
+    fn id(&self) -> Result<AccountId, LoginError> {
+        self.segment.parse().map_err(LoginError::bad_request)
+    }
+
+    fn account(&self, id: &AccountId) -> Result<Arc<Account>, LoginError> {
+        let known = self.logins.engine.directory().snapshot().get(id).cloned();
+        known.ok_or_else(|| LoginError::unknown_account(id))
     }
 }
 
@@ -223,7 +218,12 @@ fn too_many(after: Duration, id: &HeaderValue) -> Reply {
     problem.respond(id)
 }
 
-fn method_not_allowed(methods: &str, id: &HeaderValue) -> Reply {
+/// Nothing is at the path, or other `methods` are.
+fn no_route(methods: &str, id: &HeaderValue) -> Reply {
+    if methods.is_empty() {
+        let detail = "There is nothing at this path. GET / lists the paths.";
+        return problem(StatusCode::NOT_FOUND, Code::NotFound.row().code, detail).respond(id);
+    }
     let detail = format!("This path takes {methods}. GET / lists the paths.");
     let problem = problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &detail);
     let mut response = problem.respond(id);

@@ -4,7 +4,7 @@ use super::{
     AdminCall,
     arguments::{Arguments, cookies},
     page,
-    respond::{Reply, json, json_with, text},
+    respond::{Handled, Reply, json, json_with, text},
 };
 use crate::{
     id::AccountId,
@@ -18,8 +18,8 @@ use http::{
 use serde_json::json;
 
 /// Sends a browser to Amazon; gives a program the address to open.
-pub(super) async fn login(call: AdminCall) -> Result<Reply, LoginError> {
-    let (logins, html) = (&call.logins, wants_html(&call.parts.headers));
+pub(super) async fn login(call: AdminCall) -> Handled {
+    let (logins, html) = (&call.logins, call.html);
     let (account, request) = login_request(&call.query, "admin")?;
     let started = match call.query.one("reconnect")? {
         Some(link) => logins.begin_by_link(&account, &link).await?,
@@ -63,9 +63,8 @@ async fn is_own_host(
         || !call.admin.0.guard.answers_host(&returns))
 }
 
-pub(super) async fn callback(call: AdminCall) -> Result<Reply, LoginError> {
-    let AdminCall { logins, parts, query, .. } = call;
-    let html = wants_html(&parts.headers);
+pub(super) async fn callback(call: AdminCall) -> Handled {
+    let AdminCall { logins, parts, query, html, .. } = call;
     let cookies = cookies(&parts.headers);
     let names = cookies.iter().map(|(name, _)| name.clone());
     let spent: Vec<String> = names.filter(|name| is_login_cookie(name)).collect();
@@ -79,16 +78,15 @@ pub(super) async fn callback(call: AdminCall) -> Result<Reply, LoginError> {
     Ok(response)
 }
 
-pub(super) async fn confirm(call: AdminCall) -> Result<Reply, LoginError> {
-    let html = wants_html(&call.parts.headers);
-    let form = Arguments::of_body(&call.parts.headers, call.body).await?;
+pub(super) async fn confirm(call: AdminCall) -> Handled {
+    let form = &call.form;
     let yes = match form.one("answer")?.as_deref() {
         Some("yes") => true,
         Some("no") => false,
         _ => return Err(LoginError::bad_request("answer is yes or no")),
     };
     let token = form.one("token")?.unwrap_or_default();
-    Ok(show(&call.logins.answer(&token, yes).await?, html))
+    Ok(show(&call.logins.answer(&token, yes).await?, call.html))
 }
 
 fn show(outcome: &LoginOutcome, html: bool) -> Reply {
@@ -96,11 +94,11 @@ fn show(outcome: &LoginOutcome, html: bool) -> Reply {
 }
 
 /// Makes a link for a program that opens a browser by itself, and waits.
-pub(super) async fn start(call: AdminCall) -> Result<Reply, LoginError> {
-    let form = Arguments::of_body(&call.parts.headers, call.body).await?;
+pub(super) async fn start(call: AdminCall) -> Handled {
+    let form = &call.form;
     let is_terminal = form.one("origin")?.as_deref() == Some("terminal");
     let origin = if is_terminal { "terminal" } else { "admin" };
-    let (account, mut request) = login_request(&form, origin)?;
+    let (account, mut request) = login_request(form, origin)?;
     request.replace = form.one("replace")?.as_deref() == Some("true");
     let lifetime = call.logins.engine.config().login.timeout;
     let (url, handle) = call.logins.link(&account, &request, lifetime).await?;
@@ -110,20 +108,13 @@ pub(super) async fn start(call: AdminCall) -> Result<Reply, LoginError> {
     Ok(json_with(StatusCode::CREATED, &body))
 }
 
-pub(super) async fn outcome(call: AdminCall) -> Result<Reply, LoginError> {
+pub(super) async fn outcome(call: AdminCall) -> Handled {
     let outcome = call.logins.outcome(&call.segment).await?;
     Ok(json(&outcome.ok_or(LoginCause::LinkUsed)?))
 }
 
-pub(super) async fn logout(call: AdminCall) -> Result<Reply, LoginError> {
-    let form = Arguments::of_body(&call.parts.headers, call.body).await?;
-    Ok(json(&call.logins.logout(&account(&form)?).await?))
-}
-
-/// The account that is named.
-pub(super) fn account(arguments: &Arguments) -> Result<AccountId, LoginError> {
-    let alias = arguments.one("account")?.ok_or(LoginCause::AccountRequired)?;
-    alias.parse().map_err(LoginError::bad_request)
+pub(super) async fn logout(call: AdminCall) -> Handled {
+    Ok(json(&call.logins.logout(&call.form.account()?).await?))
 }
 
 fn login_request(
@@ -137,7 +128,7 @@ fn login_request(
         replace: false,
         origin: origin.to_owned(),
     };
-    Ok((account(arguments)?, request))
+    Ok((arguments.account()?, request))
 }
 
 /// A cookie for the callback at `path`, no wider than it must be.

@@ -42,23 +42,20 @@ pub(super) fn outcome(outcome: &LoginOutcome) -> Reply {
 fn connected(connected: &Connected) -> Reply {
     let Connected { account, region, application, replaced, profiles, region_is_guess } = connected;
     let how = if *replaced { "connected anew" } else { "connected" };
-    let mut body = element(
-        "p",
-        format_args!(
-            "{account} is {how}: region {region}, application {application}. You can close this page."
-        ),
+    let what = format_args!(
+        "{account} is {how}: region {region}, application {application}. You can close this page."
     );
-    if *region_is_guess {
-        body.push_str(
-            "<p>No region showed a profile, so the region is a guess: log in again with \
-             <code>--region</code> if it is wrong.</p>",
-        );
-    }
-    body.push_str("<h2>Profiles this login gives access to</h2>");
-    body.push_str(&list(profiles));
-    body.push_str(
-        "<p>Are these not the ones you meant? Then another Amazon user was signed in: log in \
-         again.</p>",
+    let guess = if *region_is_guess {
+        "<p>No region showed a profile, so the region is a guess: log in again with \
+         <code>--region</code> if it is wrong.</p>"
+    } else {
+        ""
+    };
+    let body = format!(
+        "{}{guess}<h2>Profiles this login gives access to</h2>{}<p>Are these not the ones you \
+         meant? Then another Amazon user was signed in: log in again.</p>",
+        element("p", what),
+        list(profiles)
     );
     page(StatusCode::OK, &format!("{account} is connected"), &body, false)
 }
@@ -69,26 +66,19 @@ fn question(question: &Confirmation) -> Reply {
         Some(_) => "has other profiles than the account has now",
         None => "may be another Amazon user's: the profiles of the account are not known",
     };
-    let mut body = element(
-        "p",
-        format_args!(
-            "The consent you just gave {why}. Until you say yes, {account} stays as it is."
-        ),
-    );
-    body.push_str("<h2>Now</h2>");
-    match before {
-        Some(before) => body.push_str(&list(before)),
-        None => body.push_str("<p>Not known.</p>"),
-    }
-    body.push_str("<h2>After a yes</h2>");
-    body.push_str(&list(now));
-    let (token, name) = (Escaped(token.expose()), Escaped(account));
-    body.push_str(&format!(
-        "<form method=\"post\" action=\"{CONFIRM_PATH}\">\
+    let body = format!(
+        "<p>The consent you just gave {why}. Until you say yes, {name} stays as it is.</p>\
+         <h2>Now</h2>{before}<h2>After a yes</h2>{now}\
+         <form method=\"post\" action=\"{CONFIRM_PATH}\">\
          <input type=\"hidden\" name=\"token\" value=\"{token}\">\
          <p><button name=\"answer\" value=\"no\">No, keep it</button>\
-         <button name=\"answer\" value=\"yes\">Yes, replace {name}</button></p></form>"
-    ));
+         <button name=\"answer\" value=\"yes\">Yes, replace {name}</button></p></form>",
+        why = Escaped(why),
+        name = Escaped(account),
+        before = before.as_ref().map_or_else(|| "<p>Not known.</p>".to_owned(), list),
+        now = list(now),
+        token = Escaped(token.expose()),
+    );
     page(StatusCode::OK, &format!("Replace {account}?"), &body, true)
 }
 
@@ -104,14 +94,13 @@ fn discarded() -> Reply {
 pub(super) fn error(error: &LoginError, status: StatusCode) -> Reply {
     let (row, message) = (error.cause.row(), error.to_string());
     let (first, rest) = message.split_at(message.chars().next().map_or(0, char::len_utf8));
-    let mut body = element("p", format_args!("{}{rest}.", first.to_uppercase()));
-    if let Some(quotation) = &error.quotation {
-        body.push_str("<p>Amazon said:</p>");
-        body.push_str(&element("blockquote", quotation));
-    }
-    body.push_str(&element("p", row.advice));
-    body.push_str(&element("p", format_args!("({})", row.code)));
-    page(status, row.title, &body, false)
+    let quotation = error.quotation.as_ref().map_or_else(String::new, |quotation| {
+        format!("<p>Amazon said:</p>{}", element("blockquote", quotation))
+    });
+    let (what, advice) = (format_args!("{}{rest}.", first.to_uppercase()), row.advice);
+    let code = format_args!("({})", row.code);
+    let body = [element("p", what), quotation, element("p", advice), element("p", code)];
+    page(status, row.title, &body.concat(), false)
 }
 
 fn list(profiles: &GrantProfiles) -> String {

@@ -1,11 +1,12 @@
 //! The responses of the admin and health listeners that are no problem documents.
 
-use crate::problem::Problem;
+use crate::{login::LoginError, problem::Problem};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use serde::Serialize;
 
 pub(super) type Reply = Response<Bytes>;
+pub(super) type Handled = Result<Reply, LoginError>;
 
 pub(super) fn reply(status: StatusCode, content_type: &'static str, body: String) -> Reply {
     let mut response = Response::new(body.into());

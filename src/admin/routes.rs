@@ -2,12 +2,9 @@
 
 use super::{
     AdminCall, accounts, health, local, oauth, page,
-    respond::{Reply, text},
+    respond::{Handled, text},
 };
-use crate::{
-    config::CALLBACK_PATH,
-    login::{LOGIN_PATH, LoginError},
-};
+use crate::{config::CALLBACK_PATH, login::LOGIN_PATH};
 use http::{Method, StatusCode};
 use std::{fmt::Write as _, pin::Pin};
 
@@ -69,7 +66,7 @@ pub(super) enum Site {
     Form,
 }
 
-type Handling = Pin<Box<dyn Future<Output = Result<Reply, LoginError>> + Send>>;
+type Handling = Pin<Box<dyn Future<Output = Handled> + Send>>;
 
 /// One row of the table.
 #[derive(Debug)]
@@ -148,38 +145,23 @@ table! {
         "tokens for the private data planes of commands";
 }
 
-/// What the table says about a path on a listener.
-#[derive(Debug)]
-pub(super) enum RouteMatch {
-    /// The route and the segment that matches `{id}`.
-    Route(&'static Route, String),
-    /// The path is there for other methods, these.
-    OtherMethod(String),
-    /// Nothing is there.
-    Nothing,
-}
-
-/// Looks up `path` for `method` among the routes of `surface`.
-pub(super) fn find(
-    table: &'static [Route],
+/// Finds the route of a request, and the segment that matches `{id}`; else the methods of the path.
+pub(super) fn find<'t, 'p>(
+    table: &'t [Route],
     surface: AdminSurface,
     method: &Method,
-    path: &str,
-) -> RouteMatch {
+    path: &'p str,
+) -> Result<(&'t Route, &'p str), String> {
     let mut methods = Vec::new();
     for route in table.iter().filter(|route| surface.serves(route.audience)) {
         let Some(id) = matched(route.path, path) else { continue };
         if route.method == *method || (*method == Method::HEAD && route.has_head()) {
-            return RouteMatch::Route(route, id.to_owned());
+            return Ok((route, id));
         }
         methods.push(route.method.as_str());
         methods.extend(route.has_head().then_some("HEAD"));
     }
-    if methods.is_empty() {
-        RouteMatch::Nothing
-    } else {
-        RouteMatch::OtherMethod(methods.join(", "))
-    }
+    Err(methods.join(", "))
 }
 
 /// The segment that matches `{id}`, empty if the pattern has none; nothing if `path` differs.
@@ -194,7 +176,7 @@ fn matched<'a>(pattern: &str, path: &'a str) -> Option<&'a str> {
 }
 
 /// The front page.
-async fn front_page(_: AdminCall) -> Result<Reply, LoginError> {
+async fn front_page(_: AdminCall) -> Handled {
     Ok(text(StatusCode::OK, index(ROUTES, env!("CARGO_PKG_VERSION"))))
 }
 
@@ -227,9 +209,9 @@ mod tests {
     #[test]
     fn a_route_added_to_the_table_is_dispatched_and_listed() {
         let found = find(WITH_ONE_MORE, AdminSurface::Admin, &Method::PUT, "/api/v1/things/7");
-        assert!(matches!(found, RouteMatch::Route(_, id) if id == "7"));
+        assert!(found.is_ok_and(|(_, id)| id == "7"));
         let found = find(WITH_ONE_MORE, AdminSurface::Admin, &Method::GET, "/api/v1/things/7");
-        assert!(matches!(found, RouteMatch::OtherMethod(methods) if methods == "PUT"));
+        assert!(found.is_err_and(|methods| methods == "PUT"));
         let page = index(WITH_ONE_MORE, "1.2.3");
         assert!(page.contains("PUT    /api/v1/things/{id}  operate  sets a thing\n"), "{page}");
     }
@@ -239,7 +221,7 @@ mod tests {
         for route in ROUTES {
             let on = |surface| {
                 let path = route.path.replace("{id}", "x");
-                matches!(find(ROUTES, surface, &route.method, &path), RouteMatch::Route(..))
+                find(ROUTES, surface, &route.method, &path).is_ok()
             };
             assert_eq!(
                 on(AdminSurface::Health),
@@ -271,18 +253,16 @@ mod tests {
     #[test]
     fn an_id_is_one_segment() {
         for path in ["/api/v1/accounts/", "/api/v1/accounts/a/b", "/api/v1/accounts//"] {
-            assert!(matches!(
-                find(ROUTES, AdminSurface::Admin, &Method::GET, path),
-                RouteMatch::Nothing
-            ));
+            let found = find(ROUTES, AdminSurface::Admin, &Method::GET, path);
+            assert!(found.is_err_and(|methods| methods.is_empty()), "{path}");
         }
     }
 
     #[test]
     fn head_changes_nothing() {
         let head = |path| find(ROUTES, AdminSurface::Admin, &Method::HEAD, path);
-        assert!(matches!(head("/status"), RouteMatch::Route(..)));
-        assert!(matches!(head(LOGIN_PATH), RouteMatch::OtherMethod(methods) if methods == "GET"));
-        assert!(matches!(head(CALLBACK_PATH), RouteMatch::OtherMethod(_)));
+        assert!(head("/status").is_ok());
+        assert!(head(LOGIN_PATH).is_err_and(|methods| methods == "GET"));
+        assert!(head(CALLBACK_PATH).is_err_and(|methods| !methods.is_empty()));
     }
 }

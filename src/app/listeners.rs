@@ -68,8 +68,6 @@ impl AdminListeners {
         let purging = logins.clone();
         tokio::spawn(async move { purging.run_purge().await });
         let admin = service_of(AdminSurface::Admin, Guard::new(&config.guard));
-        let reports = admin.clone();
-        tokio::spawn(async move { reports.run_reports().await });
 
         let mut opened = Self { admin: config.listen.admin.clone(), ..Self::none() };
         let mut serving = Vec::new();

@@ -30,6 +30,15 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// Whether it is absent, or there once with such a value.
+    pub fn allows(self, is_good: impl FnOnce(&[u8]) -> bool) -> bool {
+        match self {
+            Self::Absent => true,
+            Self::One(value) => is_good(value.as_bytes()),
+            Self::Many(_) => false,
+        }
+    }
+
     pub fn single<E>(self, rejection: E) -> Result<Option<&'a HeaderValue>, E> {
         match self {
             Self::Absent => Ok(None),

@@ -62,27 +62,16 @@ impl Guard {
         uri: &Uri,
         fields: &Fields<'_>,
     ) -> Result<(), GuardRejection> {
-        let host = named_host(version, uri, fields.host)?;
-        if !self.accepts(host.name) {
-            return Err(GuardRejection::ForeignHost);
-        }
+        let host = self.accepted_host(version, uri, fields)?;
         if let Field::One(origin) = fields.origin
             && self.origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes())
         {
             return Ok(());
         }
         // `same-site` is rejected: another port of localhost is the same site.
-        let own_page = match fields.fetch_site {
-            Field::Absent => true,
-            Field::One(site) => matches!(site.as_bytes(), b"same-origin" | b"none"),
-            Field::Many(_) => false,
-        };
-        let own_origin = match fields.origin {
-            Field::Absent => true,
-            Field::One(origin) => is_same_origin(origin.as_bytes(), &host),
-            Field::Many(_) => false,
-        };
-        if own_page && own_origin { Ok(()) } else { Err(GuardRejection::ForeignOrigin) }
+        let is_own_page = fields.fetch_site.allows(|site| matches!(site, b"same-origin" | b"none"));
+        let is_own_origin = fields.origin.allows(|origin| is_same_origin(origin, &host));
+        own(is_own_page && is_own_origin)
     }
 
     /// As [`Guard::check`], for an address that another site may send a browser to: Amazon's answer
@@ -95,26 +84,17 @@ impl Guard {
         headers: &HeaderMap,
     ) -> Result<(), GuardRejection> {
         let fields = Fields::of(headers);
-        if !self.accepts(named_host(version, uri, fields.host)?.name) {
-            return Err(GuardRejection::ForeignHost);
-        }
+        self.accepted_host(version, uri, &fields)?;
         let is = |name: &str, wanted: &[u8]| {
             let mut values = headers.get_all(name).iter();
             values.next().is_some_and(|value| value.as_bytes() == wanted) && values.next().is_none()
         };
-        let navigates = match fields.fetch_site {
-            // An old browser, or none.
-            Field::Absent => true,
-            Field::One(_) => is("sec-fetch-mode", b"navigate") && is("sec-fetch-dest", b"document"),
-            Field::Many(_) => false,
-        };
+        // An old browser, or none, names no site.
+        let navigates = fields
+            .fetch_site
+            .allows(|_| is("sec-fetch-mode", b"navigate") && is("sec-fetch-dest", b"document"));
         // A browser names no origin as it follows a link; `null` after some redirects.
-        let no_script = match fields.origin {
-            Field::Absent => true,
-            Field::One(origin) => origin.as_bytes() == b"null",
-            Field::Many(_) => false,
-        };
-        if navigates && no_script { Ok(()) } else { Err(GuardRejection::ForeignOrigin) }
+        own(navigates && fields.origin.allows(|origin| origin == b"null"))
     }
 
     /// As [`Guard::check`], for a form on a page of ours that names no referrer: browsers then call
@@ -126,11 +106,37 @@ impl Guard {
         headers: &HeaderMap,
     ) -> Result<(), GuardRejection> {
         let mut fields = Fields::of(headers);
-        let one = |field: Field<'_>, text: &[u8]| matches!(field, Field::One(value) if value.as_bytes() == text);
-        if one(fields.origin, b"null") && one(fields.fetch_site, b"same-origin") {
+        if let (Field::One(origin), Field::One(site)) = (fields.origin, fields.fetch_site)
+            && (origin == "null" && site == "same-origin")
+        {
             fields.origin = Field::Absent;
         }
         self.check(version, uri, &fields)
+    }
+
+    /// The one host that the request is for, which is accepted.
+    fn accepted_host<'a>(
+        &self,
+        version: Version,
+        uri: &'a Uri,
+        fields: &Fields<'a>,
+    ) -> Result<Host<'a>, GuardRejection> {
+        let malformed = GuardRejection::MalformedHost;
+        let line = fields.host.single(GuardRejection::DuplicateHost)?;
+        let line = line.map(|value| parse(value.as_bytes()).ok_or(malformed)).transpose()?;
+        // HTTP/2 puts the host into `:authority`; HTTP/1 into an absolute target beside Host.
+        let target = uri.authority().map(|name| parse(name.as_str().as_bytes()).ok_or(malformed));
+        let host = match (line, target.transpose()?) {
+            (None, None) => return Err(GuardRejection::MissingHost),
+            (None, Some(_)) if version < Version::HTTP_2 => {
+                return Err(GuardRejection::MissingHost);
+            }
+            (Some(one), Some(two)) if !one.name.is(two.name) || one.port != two.port => {
+                return Err(GuardRejection::DuplicateHost);
+            }
+            (Some(host), _) | (None, Some(host)) => host,
+        };
+        if self.accepts(host.name) { Ok(host) } else { Err(GuardRejection::ForeignHost) }
     }
 
     /// Says whether a request for `host`, without port, is accepted.
@@ -148,6 +154,10 @@ impl Guard {
             }
         }
     }
+}
+
+fn own(is_own: bool) -> Result<(), GuardRejection> {
+    if is_own { Ok(()) } else { Err(GuardRejection::ForeignOrigin) }
 }
 
 /// What was rejected and how to allow it, for a caller that may only have to be configured.
@@ -180,10 +190,7 @@ pub fn explain(rejection: GuardRejection, uri: &Uri, fields: &Fields<'_>) -> Opt
                     .to_owned(),
             })
         }
-        GuardRejection::MissingHost
-        | GuardRejection::DuplicateHost
-        | GuardRejection::MalformedHost
-        | GuardRejection::SessionKey => None,
+        _ => None,
     }
 }
 
@@ -212,31 +219,7 @@ impl Name<'_> {
     }
 }
 
-/// The one host that the request is for.
-fn named_host<'a>(
-    version: Version,
-    uri: &'a Uri,
-    line: Field<'a>,
-) -> Result<Host<'a>, GuardRejection> {
-    let line = line.single(GuardRejection::DuplicateHost)?;
-    let line = line.map(|value| parse_host(value.as_bytes())).transpose()?;
-    // HTTP/2 puts the host into `:authority`; HTTP/1 into an absolute target beside Host.
-    let target = uri.authority().map(|name| parse_host(name.as_str().as_bytes())).transpose()?;
-    match (line, target) {
-        (None, None) => Err(GuardRejection::MissingHost),
-        (None, Some(_)) if version < Version::HTTP_2 => Err(GuardRejection::MissingHost),
-        (Some(one), Some(two)) if !one.name.is(two.name) || one.port != two.port => {
-            Err(GuardRejection::DuplicateHost)
-        }
-        (Some(host), _) | (None, Some(host)) => Ok(host),
-    }
-}
-
 /// Reads `host`, `host:port` or `[address]:port`.
-fn parse_host(bytes: &[u8]) -> Result<Host<'_>, GuardRejection> {
-    parse(bytes).ok_or(GuardRejection::MalformedHost)
-}
-
 fn parse(bytes: &[u8]) -> Option<Host<'_>> {
     let text = str::from_utf8(bytes).ok()?;
     let (name, rest) = match text.strip_prefix('[') {
