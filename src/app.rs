@@ -3,10 +3,11 @@
 //! Threads: one single-threaded runtime per worker for the data plane, and one control runtime
 //! for refreshes, the store, the admin and health listeners.
 
+#![allow(missing_docs, reason = "public for the behaviour tests only")]
+
 pub(crate) mod control;
 mod listeners;
 mod serve;
-mod signals;
 mod worker;
 
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     inbound::session_key::SessionKey,
     listen::{
         ConnectionLimit,
-        bind::{self, BindError, Bound, SocketFile},
+        bind::{self, BindError, SocketFile},
         tls::{self, ServerTls},
     },
     log::{self, Log},
@@ -63,19 +64,14 @@ const HOOKS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Why adsproxy cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An address cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The store or TLS towards Amazon cannot be used.
     #[error(transparent)]
     Engine(#[from] engine::Error),
-    /// The store cannot be read.
     #[error("cannot read the store")]
     Store(#[from] store::Error),
-    /// The certificate of the listener cannot be used.
     #[error("cannot use the listener's certificate")]
     Tls(#[from] tls::Error),
-    /// The roots cannot be used.
     #[error("cannot set up TLS towards Amazon")]
     Https(#[from] https::Error),
     /// The operating system refuses threads or sockets.
@@ -104,10 +100,9 @@ pub struct App {
     readiness: Arc<Health>,
     /// Serves one command: it neither begins nor ends as a server in the audit log.
     is_private: bool,
-    engine: Engine,
+    pub(crate) engine: Engine,
     _keep_fresh: KeepFresh,
     hooks: Option<Hooks>,
-    drain_timeout: Duration,
     workers: Vec<JoinHandle<()>>,
     /// Unlinked at the end.
     socket_files: Vec<SocketFile>,
@@ -127,21 +122,15 @@ impl App {
     /// # Errors
     /// See [`Error`]; nothing keeps running after one.
     pub fn start(config: Config) -> Result<Self, Error> {
-        Self::start_with(config, Arc::new(SystemClock))
+        Self::launch(config, Arc::new(SystemClock), None)
     }
 
     /// Starts with a clock of the caller's, for tests.
-    ///
-    /// # Errors
-    /// As [`App::start`].
     pub fn start_with(config: Config, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         Self::launch(config, clock, None)
     }
 
     /// Starts a data plane on a free port of loopback that accepts only requests with the key.
-    ///
-    /// # Errors
-    /// As [`App::start`].
     pub fn start_private(mut config: Config, private: Private) -> Result<Self, Error> {
         config.listen.proxy = vec![ProxyAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))];
         config.listen.tls = None;
@@ -163,21 +152,30 @@ impl App {
         let metrics = Metrics::new(&config.metrics, log.dropped());
         let control = control_runtime(private.is_none())?;
         let handle = control.handle().clone();
-        let engine = open_engine(&config, clock, &metrics, private.as_ref(), handle)?;
+        let socket = private.as_ref().and_then(|private| private.server.as_deref());
+        let account = private.as_ref().and_then(|private| private.account.clone());
+        let engine = Engine::open_over(
+            socket,
+            config.clone(),
+            clock,
+            metrics.clone(),
+            Actor::Server,
+            handle.clone(),
+        )?
+        .only(account);
         let tls = config.listen.tls.as_ref().map(ServerTls::load).transpose()?;
         let shared = share(&engine, private.as_ref())?;
         let tokens = shared.tokens.clone();
         let is_saved: HealthCheck = Box::new(move || tokens.unsaved() == 0);
         let readiness = Arc::new(Health::new(vec![("store", is_saved)]));
-        let drain = watch::Sender::new(false);
-        let stop = watch::Sender::new(false);
+        let (drain, stop) = (watch::Sender::new(false), watch::Sender::new(false));
         let listeners = match &private {
             None => control.block_on(AdminListeners::open(&engine, &readiness, &stop))?,
             Some(_) => AdminListeners::none(),
         };
 
         // Before anything happens that they report.
-        let hooks = hooks(&engine, control.handle().clone())?;
+        let hooks = hooks(&engine, handle)?;
         control.block_on(engine.enroll())?;
         let keep_fresh = engine.keep_fresh();
         if let Some(tls) = &tls {
@@ -186,15 +184,20 @@ impl App {
 
         // Last: every connection is served.
         let sockets = bind::bind(&config.listen.proxy, config.proxy.workers)?;
-        let limit = ConnectionLimit::new(config.limits.connections_max);
-        let workers = start_workers(sockets.workers, || WorkerThread {
-            shared: shared.clone(),
-            metrics: metrics.clone(),
-            access: log.access(),
-            tls: tls.clone(),
-            connections: limit.clone(),
-            drain: drain.subscribe(),
-        })?;
+        let connections = ConnectionLimit::new(config.limits.connections_max);
+        let mut workers = Vec::new();
+        for (number, bound) in sockets.workers.into_iter().enumerate() {
+            let worker = WorkerThread {
+                shared: shared.clone(),
+                metrics: metrics.clone(),
+                access: log.access(),
+                tls: tls.clone(),
+                connections: connections.clone(),
+                drain: drain.subscribe(),
+            };
+            let thread = std::thread::Builder::new().name(format!("worker-{number}"));
+            workers.push(thread.spawn(move || worker.run(bound))?);
+        }
         readiness.set(Readiness::Ready);
         let app = Self {
             addresses: sockets.addresses,
@@ -206,7 +209,6 @@ impl App {
             engine,
             _keep_fresh: keep_fresh,
             hooks,
-            drain_timeout: config.proxy.drain_timeout,
             workers,
             socket_files: sockets.files,
             control: Some(control),
@@ -232,39 +234,24 @@ impl App {
     }
 
     /// The data plane's addresses as bound: `127.0.0.1:8787`, `unix:/path`.
-    #[must_use]
     pub fn proxy_addresses(&self) -> &[String] {
         &self.addresses
     }
 
-    /// The accounts and their tokens.
-    #[must_use]
-    pub fn engine(&self) -> &Engine {
-        &self.engine
-    }
-
     /// The admin listener's TCP address as bound.
     #[cfg(feature = "sandbox")]
-    #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.listeners.admin.tcp()
     }
 
     /// Serves until SIGTERM or SIGINT, then drains and says whether all could finish. A second
-    /// signal ends the process at once.
-    #[cfg(feature = "sandbox")]
-    #[must_use]
-    pub fn wait_for_signal_and_drain(self) -> bool {
-        self.serve_until_signal(|| warn!("restart to apply a changed configuration"))
-    }
-
-    /// The same; SIGHUP calls `reload`.
-    fn serve_until_signal(self, reload: impl FnMut()) -> bool {
+    /// signal ends the process at once. SIGHUP calls `reload`.
+    pub(crate) fn serve_until_signal(self, reload: impl FnMut()) -> bool {
         if let Some(control) = &self.control {
-            control.block_on(signals::stop(reload));
+            control.block_on(serve::stop_signal(reload));
             // A second signal asks not to wait.
             control.spawn(async {
-                signals::stop(|| ()).await;
+                serve::stop_signal(|| ()).await;
                 std::process::exit(1);
             });
         }
@@ -278,68 +265,50 @@ impl App {
         info!("draining");
         self.readiness.set(Readiness::Draining);
         self.drain.send_replace(true);
-        let deadline = Instant::now() + self.drain_timeout;
+        let deadline = Instant::now() + self.engine.config().proxy.drain_timeout;
         for worker in self.workers.drain(..) {
             if worker.join().is_err() {
                 warn!("a worker ended by a panic");
             }
         }
-        let answered = Instant::now() < deadline;
-        if !answered {
+        let served = Instant::now() < deadline;
+        if !served {
             warn!("some requests were still in flight at the end of the drain timeout");
         }
-        let refreshed = self.finish_refreshes(deadline);
-        self.finish_logins();
-        self.finish_audit();
-        self.finish_hooks();
+        let control = self.control.as_ref().map(|control| control.handle().clone());
+        let refreshed = control.is_none_or(|control| control.block_on(self.finish(deadline)));
         info!("stopped");
-        answered && refreshed
+        served && refreshed
     }
 
-    /// A grant that Amazon has given must reach the store, and the browser hear of it. Readiness
-    /// was seen falling by now.
-    fn finish_logins(&mut self) {
-        self.stop.send_replace(true);
-        if let Some(control) = &self.control {
-            control.block_on(self.listeners.finish_logins());
-        }
-    }
-
-    /// What happened until now is written down; what cannot be delivered any more is by the next
-    /// process.
-    fn finish_hooks(&mut self) {
-        let (Some(control), Some(hooks)) = (&self.control, &mut self.hooks) else { return };
-        control.block_on(finish_hooks(hooks));
-    }
-
-    /// A rotated refresh token must reach the store, also when no caller waits for it any more.
-    fn finish_refreshes(&self, deadline: Instant) -> bool {
-        let Some(control) = &self.control else { return true };
+    /// Lets what goes on besides requests end, each part for a while; says whether refreshes did.
+    async fn finish(&mut self, deadline: Instant) -> bool {
+        // A rotated refresh token must reach the store, also when no caller waits for it any more.
         let deadline = deadline.max(Instant::now() + REFRESHES_TIMEOUT);
-        let finished =
-            async { timeout_at(deadline.into(), self.engine.tokens().finish()).await.is_ok() };
-        let finished = control.block_on(finished);
-        if !finished {
+        let refreshed = timeout_at(deadline.into(), self.engine.tokens().finish()).await.is_ok();
+        if !refreshed {
             warn!("a token refresh was still under way");
         }
-        finished
-    }
-}
-
-impl App {
-    /// Writes down what has happened, and that it ends here.
-    fn finish_audit(&self) {
-        let Some(control) = &self.control else { return };
+        // A grant that Amazon has given must reach the store, and the browser hear of it. Readiness
+        // was seen falling by now.
+        self.stop.send_replace(true);
+        self.listeners.finish_logins().await;
+        let audit = self.engine.audit();
         let written = async {
-            self.engine.audit().flush().await;
-            if self.is_private {
-                return Ok(());
+            audit.flush().await;
+            match self.is_private {
+                true => Ok(()),
+                false => audit.write(Entry::new(Actor::Server, Action::ServerStop)).await,
             }
-            self.engine.audit().write(Entry::new(Actor::Server, Action::ServerStop)).await
         };
-        if control.block_on(async { timeout(AUDIT_TIMEOUT, written).await }).is_err() {
+        if timeout(AUDIT_TIMEOUT, written).await.is_err() {
             warn!("the audit log was still being written");
         }
+        // What cannot be delivered any more is by the next process.
+        if let Some(hooks) = &mut self.hooks {
+            finish_hooks(hooks).await;
+        }
+        refreshed
     }
 }
 
@@ -398,39 +367,9 @@ fn control_runtime(is_server: bool) -> io::Result<Runtime> {
         .build()?;
     if is_server {
         let _context = control.enter();
-        signals::survive()?;
+        serve::survive_signals()?;
     }
     Ok(control)
-}
-
-/// The accounts: all of the configuration's, or the one of a private data plane.
-fn open_engine(
-    config: &Arc<Config>,
-    clock: Arc<dyn Clock>,
-    metrics: &Arc<Metrics>,
-    private: Option<&Private>,
-    handle: Handle,
-) -> Result<Engine, Error> {
-    let socket = private.and_then(|private| private.server.as_deref());
-    let engine =
-        Engine::open_over(socket, config.clone(), clock, metrics.clone(), Actor::Server, handle)?;
-    Ok(match private.and_then(|private| private.account.clone()) {
-        Some(account) => engine.only(account),
-        None => engine,
-    })
-}
-
-/// Starts a worker thread for each set of sockets.
-fn start_workers(
-    sockets: Vec<Vec<Bound>>,
-    worker: impl Fn() -> WorkerThread,
-) -> io::Result<Vec<JoinHandle<()>>> {
-    let start = |(number, bound)| {
-        let worker = worker();
-        let thread = std::thread::Builder::new().name(format!("worker-{number}"));
-        thread.spawn(move || worker.run(bound))
-    };
-    sockets.into_iter().enumerate().map(start).collect()
 }
 
 /// The first line of a server's log: which program, which configuration, which store.

@@ -157,13 +157,13 @@ impl Engine {
         )
     }
 
-    /// The application `name` as configured; its client secrets may change.
-    pub fn application(&self, name: &str) -> Option<Arc<Application>> {
+    pub(crate) fn application(&self, name: &str) -> Option<Arc<Application>> {
         self.enroller.application(name)
     }
 
-    /// Uses the client secrets of `config` from the next call to LWA on.
-    pub fn set_client_secrets(&self, config: &Config) -> Vec<String> {
+    /// Uses the client secrets of `config` from the next call to LWA on; says of which
+    /// applications.
+    pub(crate) fn set_client_secrets(&self, config: &Config) -> Vec<&str> {
         self.enroller.set_client_secrets(config)
     }
 
@@ -180,8 +180,8 @@ impl Engine {
         Ok(self.tokens.token(&found.id).await?)
     }
 
-    /// The same for `account` alone: others are neither enrolled nor kept fresh.
-    pub fn only(mut self, account: AccountId) -> Self {
+    /// The same for one account alone, if one is named: others are neither enrolled nor kept fresh.
+    pub(crate) fn only(mut self, account: Option<AccountId>) -> Self {
         self.enroller = self.enroller.only(account);
         self
     }
@@ -200,7 +200,7 @@ impl Engine {
     /// # Errors
     /// When the store cannot be listed.
     pub async fn account(&self, id: &AccountId) -> Result<Option<Arc<Account>>, store::Error> {
-        let known = self.directory().snapshot().get(id).cloned();
+        let known = self.directory().load().get(id).cloned();
         if known.is_some() {
             return Ok(known);
         }
@@ -223,13 +223,11 @@ impl Engine {
         ])
     }
 
-    /// The configuration.
-    pub fn config(&self) -> &Arc<Config> {
+    pub(crate) fn config(&self) -> &Arc<Config> {
         &self.config
     }
 
-    /// The clock.
-    pub fn clock(&self) -> &Arc<dyn Clock> {
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
     }
 
@@ -239,27 +237,25 @@ impl Engine {
     }
 
     /// The only way to change a grant.
-    pub fn grants(&self) -> &Grants {
+    pub(crate) fn grants(&self) -> &Grants {
         &self.grants
     }
 
     /// Looks at the store now instead of at the next time: something was changed there.
-    pub async fn follow_now(&self) {
+    pub(crate) async fn follow_now(&self) {
         self.enroller.follow_now().await;
     }
 
     /// The HTTP client for calls of our own to Amazon: no redirects, no retries.
-    pub fn http(&self) -> &LwaHttp {
+    pub(crate) fn http(&self) -> &LwaHttp {
         &self.http
     }
 
-    /// The client for Login with Amazon.
-    pub fn lwa(&self) -> &LwaClient {
+    pub(crate) fn lwa(&self) -> &LwaClient {
         &self.lwa
     }
 
-    /// The counters.
-    pub fn metrics(&self) -> &Arc<Metrics> {
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
@@ -288,8 +284,8 @@ impl Engine {
     }
 
     /// The accounts that are enrolled.
-    pub fn directory(&self) -> &Directory {
-        self.enroller.directory()
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.enroller.directory
     }
 }
 

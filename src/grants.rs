@@ -55,6 +55,19 @@ pub struct Unwritten {
 }
 
 impl Consent {
+    /// That of the refresh token in the configuration, or of `refresh_token` in its place.
+    fn configured(config: &config::AccountConfig, refresh_token: Secret) -> Self {
+        Self {
+            application: config.application.clone(),
+            region: config.region,
+            refresh_token,
+            access_token: None,
+            consented_at: None,
+            seed: config.refresh_token.clone(),
+            is_copied: true,
+        }
+    }
+
     /// The record of it for `account`, in the place of `existing`.
     ///
     /// A refresh token that was copied keeps the one that it replaces as its previous one, if that
@@ -171,15 +184,7 @@ impl Grants {
             {
                 return Ok(Ok(value.clone()));
             }
-            let consent = Consent {
-                application: config.application.clone(),
-                region: config.region,
-                refresh_token: seed.clone(),
-                access_token: None,
-                consented_at: None,
-                seed: Some(seed.clone()),
-                is_copied: true,
-            };
+            let consent = Consent::configured(config, seed.clone());
             let mut record = consent.replacing(account, value(&found), now_unix);
             let entry = Entry::new(Actor::Server, added_or_changed(found.is_some()))
                 .account(account)
@@ -271,10 +276,15 @@ impl Grants {
                     Some(found) => Some(found.version),
                     None => self.store.versions().await?.get(account).copied(),
                 };
-                let generation = found.as_ref().map_or(0, |found| found.value.generation);
-                let removed = match configured.and_then(|config| spent(account, config)) {
-                    Some(mut spent) => {
-                        (spent.generation, spent.updated_at) = (generation, now_unix);
+                let seeded = configured.filter(|config| config.refresh_token.is_some());
+                let removed = match seeded {
+                    Some(config) => {
+                        let none = Consent::configured(config, "".into());
+                        let spent = Credential {
+                            previous_refresh_token: None,
+                            reauthorization_required: true,
+                            ..none.replacing(account, value(&found), now_unix)
+                        };
                         self.replace(&spent, version, &[]).await
                     }
                     None => match self.store.remove_grant(account, expected(version)).await {
@@ -289,25 +299,6 @@ impl Grants {
         };
         self.audit.around(entry, "store_failed", forget).await
     }
-}
-
-/// The record of an account that was logged out although the configuration has a refresh token.
-fn spent(account: &AccountId, config: &config::AccountConfig) -> Option<Credential> {
-    let seed = config.refresh_token.as_ref()?;
-    Some(Credential {
-        account: account.clone(),
-        epoch: Epoch::random(),
-        application: config.application.clone(),
-        region: config.region,
-        refresh_token: Secret::from(""),
-        previous_refresh_token: None,
-        access_token: None,
-        generation: 0,
-        consented_at: None,
-        updated_at: 0,
-        reauthorization_required: true,
-        seed: Some(fingerprint(seed)),
-    })
 }
 
 /// What the audit log calls a new grant.

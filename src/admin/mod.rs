@@ -194,7 +194,7 @@ impl AdminCall {
     }
 
     fn account(&self, id: &AccountId) -> Result<Arc<Account>, LoginError> {
-        let known = self.logins.engine.directory().snapshot().get(id).cloned();
+        let known = self.logins.engine.directory().load().get(id).cloned();
         known.ok_or_else(|| LoginError::unknown_account(id))
     }
 }

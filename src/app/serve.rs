@@ -9,6 +9,8 @@ use crate::{
     engine::Engine,
     log,
 };
+use std::{future::pending, io};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 /// Runs `serve`: hardens the process, starts, logs the warnings, and blocks until drained. SIGHUP
@@ -24,7 +26,7 @@ pub fn serve(mut loaded: Loaded, mut options: Options) -> anyhow::Result<()> {
     for warning in &loaded.warnings {
         warn!("{}", warning.message);
     }
-    let engine = app.engine().clone();
+    let engine = app.engine.clone();
     let drained = app.serve_until_signal(move || {
         let options = Options { environment: Environment::of_process(), ..options.clone() };
         reload(&engine, &mut loaded, &options);
@@ -42,8 +44,11 @@ fn reload(engine: &Engine, loaded: &mut Loaded, options: &Options) {
         }
     };
     log::set_filter(&newer.config.log);
-    let replaced = engine.set_client_secrets(&newer.config);
-    let replaced: Vec<_> = replaced.iter().map(|name| client_secret_key(name)).collect();
+    let replaced = engine.set_client_secrets(&newer.config).into_iter().map(|name| match name {
+        DEFAULT_APPLICATION => "lwa.client_secret".to_owned(),
+        name => format!("applications.{name}.client_secret"),
+    });
+    let replaced: Vec<_> = replaced.collect();
     let (applied, left): (Vec<_>, Vec<_>) =
         changed.into_iter().partition(|key| key == "log.filter" || replaced.contains(key));
     info!(applied = applied.join(", "), "configuration reloaded");
@@ -52,14 +57,6 @@ fn reload(engine: &Engine, loaded: &mut Loaded, options: &Options) {
     } else {
         // Compared again at the next signal.
         warn!(changed = left.join(", "), "restart to apply these keys");
-    }
-}
-
-/// The key of the client secrets of the application `name`.
-fn client_secret_key(name: &str) -> String {
-    match name {
-        DEFAULT_APPLICATION => "lwa.client_secret".to_owned(),
-        name => format!("applications.{name}.client_secret"),
     }
 }
 
@@ -76,4 +73,33 @@ pub(crate) fn harden() {
 pub(crate) fn forbid_dumps() {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
+/// Keeps the signals that end a process by default, but ask nothing of a server, from ending this
+/// one. A handler stays installed for the rest of the process.
+pub(super) fn survive_signals() -> io::Result<()> {
+    let ignored = [
+        SignalKind::hangup(),
+        SignalKind::user_defined1(),
+        SignalKind::user_defined2(),
+        SignalKind::alarm(),
+        SignalKind::io(),
+    ];
+    ignored.into_iter().try_for_each(|kind| signal(kind).map(drop))
+}
+
+/// Returns on SIGTERM or SIGINT; calls `reload` for each SIGHUP before that.
+pub(super) async fn stop_signal(mut reload: impl FnMut()) {
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+    // Without handlers the signals keep their usual effect: the process ends at once.
+    let [Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)] = kinds.map(signal) else {
+        return pending().await;
+    };
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return,
+            _ = interrupt.recv() => return,
+            _ = hangup.recv() => reload(),
+        }
+    }
 }

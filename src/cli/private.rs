@@ -57,7 +57,7 @@ impl PrivateProxy {
         let private = Private { account: account.cloned(), key: key.clone(), server: path };
         let app = App::start_private(config, private)?;
         if let Some(alias) = account {
-            let Some(status) = app.engine().tokens().status(alias) else { bail!(unknown(alias)) };
+            let Some(status) = app.engine.tokens().status(alias) else { bail!(unknown(alias)) };
             if status.reauthorization_required {
                 return Err(CommandFailure::reauthorization_required(&[alias]).into());
             }
@@ -74,7 +74,7 @@ impl PrivateProxy {
     ) -> anyhow::Result<()> {
         let Some(server) = &self.server else {
             let entry = Entry::new(Actor::cli(), action).account(account).about(about);
-            return Ok(self.app.engine().audit().record(&entry)?);
+            return Ok(self.app.engine.audit().record(&entry)?);
         };
         let path = format!("/api/v1/accounts/{account}/disclosures");
         let body = json!({ "action": action.as_str(), "about": about });

@@ -104,7 +104,7 @@ impl Worker {
         Rc::new(Self {
             guard: Guard::new(&config.guard),
             known_host: RefCell::default(),
-            table: RefCell::new(Cache::new(shared.directory.shared())),
+            table: RefCell::new(Cache::new(shared.directory.clone())),
             forward: Forward::new(&config.upstream, workers, tls, &deadlines, &metrics),
             captures: Rc::new(CaptureContext {
                 limits: shared.captures.clone(),

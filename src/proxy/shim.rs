@@ -65,7 +65,7 @@ impl Worker {
         if in_path.zip(in_header).is_some_and(|(path, header)| path != header) {
             return Err(Error::Rejected(Code::AccountConflict));
         }
-        let table = self.shared.directory.snapshot();
+        let table = self.shared.directory.load();
         let default = self.shared.config.proxy.default_account.as_ref();
         let (status, body) = token_response(&form, in_path.or(in_header), &table, default)?;
         let mut response = Response::new(ReplyBody::Ours(body.to_string().into()));

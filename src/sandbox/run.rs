@@ -98,7 +98,7 @@ pub fn run(options: &RunOptions, overrides: &[Override]) -> anyhow::Result<()> {
     // A reader that went away, such as `head`, is no reason to stop.
     let _ = writeln!(io::stdout().lock(), "{text}");
     // What was cut off at the end does not matter here.
-    let _ = app.wait_for_signal_and_drain();
+    let _ = app.serve_until_signal(|| tracing::warn!("restart to apply a changed configuration"));
     Ok(())
 }
 

@@ -46,14 +46,14 @@ struct SeenRecords {
 /// Keeps the directory in step with the configuration and the store. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Enroller {
-    pub(super) config: Arc<Config>,
+    config: Arc<Config>,
     grants: Grants,
     tokens: TokenManager,
     clock: Arc<dyn Clock>,
     reports: Reports,
-    directory: Directory,
+    pub directory: Directory,
     only: Option<AccountId>,
-    pub(super) applications: Arc<BTreeMap<String, Arc<Application>>>,
+    applications: Arc<BTreeMap<String, Arc<Application>>>,
     reminders: Arc<Reminders>,
     /// Held while the accounts are replaced: two changes at once would lose one.
     changing: Arc<Mutex<()>>,
@@ -74,31 +74,48 @@ impl Enroller {
         let applications = config.applications.iter().map(|(name, application)| {
             (name.clone(), Arc::new(Application::new(name, application)))
         });
-        let applications = Arc::new(applications.collect());
-        let (directory, reminders) = (Directory::default(), Arc::default());
-        let (changing, seen) = (Arc::default(), Arc::default());
         Self {
+            applications: Arc::new(applications.collect()),
             config,
             grants,
             tokens,
             clock,
             reports,
-            directory,
+            directory: Directory::default(),
             only: None,
-            applications,
-            reminders,
-            changing,
-            seen,
+            reminders: Arc::default(),
+            changing: Arc::default(),
+            seen: Arc::default(),
         }
     }
 
-    /// The same for `account` alone: others are neither enrolled nor followed.
-    pub fn only(self, account: AccountId) -> Self {
-        Self { only: Some(account), ..self }
+    /// The same for one account alone, if one is named: others are neither enrolled nor followed.
+    pub fn only(self, account: Option<AccountId>) -> Self {
+        Self { only: account, ..self }
     }
 
-    pub fn directory(&self) -> &Directory {
-        &self.directory
+    /// The application `name` as configured; its client secrets may change.
+    pub fn application(&self, name: &str) -> Option<Arc<Application>> {
+        self.applications.get(name).cloned()
+    }
+
+    /// Replaces the client secrets of the applications that `config` has too, and says of which.
+    ///
+    /// A secret belongs to its client id and goes to its endpoint: where `config` has another one,
+    /// all of the application waits for a restart.
+    pub fn set_client_secrets(&self, config: &Config) -> Vec<&str> {
+        let mut replaced = Vec::new();
+        for (name, application) in &*self.applications {
+            if let (Some(configured), Some(running)) =
+                (config.applications.get(name), self.config.applications.get(name))
+                && configured.client_id == running.client_id
+                && configured.token_url == running.token_url
+            {
+                application.set_secrets(&configured.client_secrets);
+                replaced.push(name.as_str());
+            }
+        }
+        replaced
     }
 
     /// Seeds and loads every account once, before the first request.
@@ -124,9 +141,9 @@ impl Enroller {
         let mut states = StateTable::clone(&self.tokens.states());
         states.insert(id.clone(), state);
         self.tokens.set_states(states);
-        let mut table = Table::clone(&self.directory.snapshot());
+        let mut table = Table::clone(&self.directory.load());
         table.insert(id.clone(), account.clone());
-        self.directory.replace(table);
+        self.directory.store(Arc::new(table));
         Ok(Some(account))
     }
 
@@ -176,7 +193,7 @@ impl Enroller {
     /// Fills the table anew if accounts came, went, were `replaced` or could not be read before.
     async fn reconcile(&self, stored: &Versions, replaced: &HashSet<AccountId>) {
         let _changing = self.changing.lock().await;
-        let (known, known_states) = (self.directory.snapshot(), self.tokens.states());
+        let (known, known_states) = (self.directory.load_full(), self.tokens.states());
         let (mut table, mut states) = (Table::new(), StateTable::new());
         let mut loads = JoinSet::new();
         let mut changed = false;
@@ -216,7 +233,7 @@ impl Enroller {
             info!(accounts = table.len(), "accounts enrolled");
             // An account that is found must have a state.
             self.tokens.set_states(states);
-            self.directory.replace(table);
+            self.directory.store(Arc::new(table));
         }
     }
 
@@ -251,7 +268,7 @@ impl Enroller {
             error!(account, application = name, "no such application is configured");
             return None;
         };
-        if authority == Authority::Undecided && self.directory.snapshot().contains_key(id) {
+        if authority == Authority::Undecided && self.directory.load().contains_key(id) {
             return None;
         }
         match &grant {

@@ -3,7 +3,6 @@
 //! `enroll` fills the table from the configuration and the store and follows the store.
 //! The table is replaced as a whole; workers read a snapshot of it without a lock.
 
-mod applications;
 mod consent;
 pub mod enroll;
 
@@ -53,21 +52,5 @@ impl Account {
 /// Accounts by alias. A few comparisons are cheaper than one hash that resists attackers.
 pub type Table = BTreeMap<AccountId, Arc<Account>>;
 
-/// The current table. Cheap to clone; all clones see replacements.
-#[derive(Clone, Debug, Default)]
-pub struct Directory(Arc<ArcSwap<Table>>);
-
-impl Directory {
-    /// The table behind it, for workers to cache.
-    pub fn shared(&self) -> Arc<ArcSwap<Table>> {
-        self.0.clone()
-    }
-
-    pub fn snapshot(&self) -> Arc<Table> {
-        self.0.load_full()
-    }
-
-    pub fn replace(&self, table: Table) {
-        self.0.store(Arc::new(table));
-    }
-}
+/// The current table, shared by all that look into it; workers cache it.
+pub type Directory = Arc<ArcSwap<Table>>;
