@@ -6,6 +6,7 @@
 #![allow(missing_docs, reason = "public for the behaviour tests only")]
 
 pub(crate) mod control;
+mod hooks;
 mod listeners;
 mod serve;
 mod worker;
@@ -17,21 +18,21 @@ use crate::{
     config::{Config, ProxyAddress, StoreConfig},
     engine::{self, Engine, KeepFresh},
     forward::body::CaptureLimits,
-    hooks::{self, Hooks},
+    hooks::Hooks,
     https,
     id::AccountId,
     inbound::session_key::SessionKey,
     listen::{
         ConnectionLimit,
-        bind::{self, BindError, SocketFile},
+        bind::{self, BindError, Bound, SocketFile},
         tls::{self, ServerTls},
     },
     log::{self, Log},
-    login::Logins,
     metrics::Metrics,
     proxy::DataPlane,
     store,
 };
+pub(crate) use hooks::{finish_hooks, start_hooks};
 use listeners::AdminListeners;
 pub(crate) use listeners::reject;
 pub use serve::serve;
@@ -57,9 +58,6 @@ const REFRESHES_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the last entries of the audit log may take.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long the exit waits for deliveries to hooks.
-const HOOKS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why adsproxy cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -152,17 +150,7 @@ impl App {
         let metrics = Metrics::new(&config.metrics, log.dropped());
         let control = control_runtime(private.is_none())?;
         let handle = control.handle().clone();
-        let socket = private.as_ref().and_then(|private| private.server.as_deref());
-        let account = private.as_ref().and_then(|private| private.account.clone());
-        let engine = Engine::open_over(
-            socket,
-            config.clone(),
-            clock,
-            metrics.clone(),
-            Actor::Server,
-            handle.clone(),
-        )?
-        .only(account);
+        let engine = open_engine(&config, clock, &metrics, private.as_ref(), handle.clone())?;
         let tls = config.listen.tls.as_ref().map(ServerTls::load).transpose()?;
         let shared = share(&engine, private.as_ref())?;
         let tokens = shared.tokens.clone();
@@ -175,7 +163,7 @@ impl App {
         };
 
         // Before anything happens that they report.
-        let hooks = hooks(&engine, handle)?;
+        let hooks = start_hooks(&engine, handle)?;
         control.block_on(engine.enroll())?;
         let keep_fresh = engine.keep_fresh();
         if let Some(tls) = &tls {
@@ -185,19 +173,14 @@ impl App {
         // Last: every connection is served.
         let sockets = bind::bind(&config.listen.proxy, config.proxy.workers)?;
         let connections = ConnectionLimit::new(config.limits.connections_max);
-        let mut workers = Vec::new();
-        for (number, bound) in sockets.workers.into_iter().enumerate() {
-            let worker = WorkerThread {
-                shared: shared.clone(),
-                metrics: metrics.clone(),
-                access: log.access(),
-                tls: tls.clone(),
-                connections: connections.clone(),
-                drain: drain.subscribe(),
-            };
-            let thread = std::thread::Builder::new().name(format!("worker-{number}"));
-            workers.push(thread.spawn(move || worker.run(bound))?);
-        }
+        let workers = start_workers(sockets.workers, || WorkerThread {
+            shared: shared.clone(),
+            metrics: metrics.clone(),
+            access: log.access(),
+            tls: tls.clone(),
+            connections: connections.clone(),
+            drain: drain.subscribe(),
+        })?;
         readiness.set(Readiness::Ready);
         let app = Self {
             addresses: sockets.addresses,
@@ -327,37 +310,6 @@ impl Drop for App {
     }
 }
 
-/// As `App::finish_hooks`, for a command without an app.
-pub(crate) async fn finish_hooks(hooks: &mut Hooks) {
-    if timeout(HOOKS_TIMEOUT, hooks.finish()).await.is_err() {
-        warn!("a delivery to a hook was still under way");
-    }
-}
-
-/// Starts the configured hooks on `control`, with links to connect accounts of `engine` again.
-pub(crate) fn hooks(engine: &Engine, control: Handle) -> Result<Option<Hooks>, https::Error> {
-    let logins = Logins::new(engine.clone(), Actor::Server);
-    let reconnect: hooks::Reconnect = Arc::new(move |account| {
-        let logins = logins.clone();
-        Box::pin(async move {
-            let link = logins.reconnect_link(&account).await;
-            link.inspect_err(|problem| warn!(%account, "no link to reconnect: {problem}")).ok()
-        })
-    });
-    let with = hooks::HookContext {
-        clock: engine.clock().clone(),
-        metrics: engine.metrics().clone(),
-        store: engine.store().clone(),
-        reconnect: Some(reconnect),
-        control,
-    };
-    let hooks = Hooks::start(engine.config(), with)?;
-    if let Some(hooks) = &hooks {
-        engine.reports().to_hooks(hooks.outbox.clone());
-    }
-    Ok(hooks)
-}
-
 /// The runtime of everything but the data plane. A server does not end by signals that ask nothing.
 fn control_runtime(is_server: bool) -> io::Result<Runtime> {
     let control = Builder::new_multi_thread()
@@ -370,6 +322,34 @@ fn control_runtime(is_server: bool) -> io::Result<Runtime> {
         serve::survive_signals()?;
     }
     Ok(control)
+}
+
+/// The accounts: all of the configuration's, or the one of a private data plane.
+fn open_engine(
+    config: &Arc<Config>,
+    clock: Arc<dyn Clock>,
+    metrics: &Arc<Metrics>,
+    private: Option<&Private>,
+    handle: Handle,
+) -> Result<Engine, engine::Error> {
+    let socket = private.and_then(|private| private.server.as_deref());
+    let account = private.and_then(|private| private.account.clone());
+    let (config, metrics) = (config.clone(), metrics.clone());
+    let engine = Engine::open_over(socket, config, clock, metrics, Actor::Server, handle)?;
+    Ok(engine.only(account))
+}
+
+/// Starts a worker thread for each set of sockets.
+fn start_workers(
+    sockets: Vec<Vec<Bound>>,
+    worker: impl Fn() -> WorkerThread,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let start = |(number, bound)| {
+        let worker = worker();
+        let thread = std::thread::Builder::new().name(format!("worker-{number}"));
+        thread.spawn(move || worker.run(bound))
+    };
+    sockets.into_iter().enumerate().map(start).collect()
 }
 
 /// The first line of a server's log: which program, which configuration, which store.

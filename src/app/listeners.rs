@@ -8,6 +8,7 @@ use crate::{
     engine::Engine,
     inbound::{guard::Guard, peer::Peer, request_id},
     listen::{
+        Listener,
         bind::{BindError, SocketFile, unix_listener},
         control_plane,
         rejection::ListenRejection,
@@ -68,6 +69,7 @@ impl AdminListeners {
         let purging = logins.clone();
         tokio::spawn(async move { purging.run_purge().await });
         let admin = service_of(AdminSurface::Admin, Guard::new(&config.guard));
+        let service = move |peer: &Peer| Some(admin.of_peer(*peer));
 
         let mut opened = Self { admin: config.listen.admin.clone(), ..Self::none() };
         let mut serving = Vec::new();
@@ -76,10 +78,7 @@ impl AdminListeners {
                 let listener = listener(*address).await?;
                 let bound = listener.local_addr()?;
                 opened.admin = AdminAddress::Tcp(bound);
-                let service = move |peer: &Peer| Some(admin.of_peer(*peer));
-                let served =
-                    control_plane::serve(listener, service.clone(), reject, stop.subscribe());
-                serving.push(tokio::spawn(served));
+                serving.push(spawn(listener, service.clone(), stop));
                 if let Some(other) = other_loopback(config, bound) {
                     let first = TcpListener::bind(other).await;
                     let (logins, stop) = (logins.clone(), stop.subscribe());
@@ -90,10 +89,7 @@ impl AdminListeners {
                 let bound = unix_listener(path, Mode::from_raw_mode(0o660));
                 let (listener, file) =
                     bound.map_err(|error| BindError::new(&config.listen.admin, error))?;
-                let service = move |peer: &Peer| Some(admin.of_peer(*peer));
-                let listener = UnixListener::from_std(listener)?;
-                let served = control_plane::serve(listener, service, reject, stop.subscribe());
-                serving.push(tokio::spawn(served));
+                serving.push(spawn(UnixListener::from_std(listener)?, service, stop));
                 opened.files.push(file);
             }
             AdminAddress::Off => {}
@@ -102,14 +98,11 @@ impl AdminListeners {
             let listener = listener(address).await?;
             opened.health = Some(listener.local_addr()?);
             let service = service_of(AdminSurface::Health, Guard::default());
-            let service = move |_: &_| Some(service.clone());
-            tokio::spawn(control_plane::serve(listener, service, reject, stop.subscribe()));
+            spawn(listener, move |_: &_| Some(service.clone()), stop);
         }
         if let Some((listener, file)) = control::bind(config) {
-            let listener = UnixListener::from_std(listener)?;
             let service = control::service(service_of(AdminSurface::Control, Guard::default()));
-            let served = control_plane::serve(listener, service, reject, stop.subscribe());
-            serving.push(tokio::spawn(served));
+            serving.push(spawn(UnixListener::from_std(listener)?, service, stop));
             opened.files.push(file);
         }
         opened.logins = Some((logins, serving));
@@ -168,6 +161,15 @@ async fn serve_other(
     if let Ok(listener) = bound {
         control_plane::serve(listener, service, reject, stop).await;
     }
+}
+
+/// Serves on the current runtime until `stop` is true.
+fn spawn(
+    listener: impl Listener + Sync,
+    service: impl Fn(&Peer) -> Option<Admin> + Send + Sync + 'static,
+    stop: &watch::Sender<bool>,
+) -> JoinHandle<()> {
+    tokio::spawn(control_plane::serve(listener, service, reject, stop.subscribe()))
 }
 
 async fn listener(address: SocketAddr) -> Result<TcpListener, BindError> {

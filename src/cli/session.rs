@@ -111,7 +111,7 @@ fn from_store(mut config: Config, alias: &AccountId, wish: Wish) -> anyhow::Resu
         (Arc::new(config), Arc::new(SystemClock), runtime.handle().clone());
     let engine = Engine::open(config, clock, metrics, Actor::cli(), control.clone())?;
     // The process that LWA refuses a dead grant is the only one to send hooks.
-    let hooks = app::hooks(&engine, control)?;
+    let hooks = app::start_hooks(&engine, control)?;
     let account = runtime.block_on(engine.account(alias)).context("cannot read the store")?;
     let Some(account) = account else { bail!(unknown(alias)) };
     let fetched = runtime.block_on(fetch(&engine, &account, hooks, wish));

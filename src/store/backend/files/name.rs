@@ -1,36 +1,20 @@
 //! Keys as file names.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'~').remove(b'-');
+
 /// A key as a file name: what is no letter, digit or one of `._~-` is percent-encoded, and so is
 /// a dot at the beginning.
 pub(super) fn encode(key: &str) -> String {
-    let mut name = String::with_capacity(key.len());
-    for (at, byte) in key.bytes().enumerate() {
-        match byte {
-            b'.' if at == 0 => name.push_str("%2E"),
-            b'.' | b'_' | b'~' | b'-' => name.push(byte.into()),
-            _ if byte.is_ascii_alphanumeric() => name.push(byte.into()),
-            _ => name.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    name
+    let name = utf8_percent_encode(key, ENCODED).to_string();
+    name.strip_prefix('.').map(|rest| format!("%2E{rest}")).unwrap_or(name)
 }
 
 /// The key whose file is called `name`; none if it is no name that [`encode`] makes.
 pub(super) fn decode(name: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(name.len());
-    let mut rest = name.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        bytes.push(match byte {
-            b'%' => {
-                let (hex, after) = rest.split_at_checked(2)?;
-                rest = after;
-                u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()?
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(bytes).ok().filter(|key| encode(key) == name)
+    let key = percent_decode_str(name).decode_utf8().ok()?.into_owned();
+    (encode(&key) == name).then_some(key)
 }
 
 #[cfg(test)]
