@@ -12,7 +12,7 @@ use std::{
 const MODULES: &[(&str, &[&str])] = &[
     ("main", EVERYTHING),
     ("cli", EVERYTHING),
-    ("sandbox", &["app", "clock", "config", "id"]),
+    ("sandbox", &["app", "clock", "config", "id", "named"]),
     ("app", EVERYTHING),
     // Browsers are kept off both listeners in the same way.
     (
@@ -21,6 +21,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "inbound", "login", "problem", "proxy", // Which return addresses it can answer.
             // What commands are given over the control socket is recorded.
             "audit", "config", "sync", "account", "engine", "token", "provider", "secret", "id",
+            "named",
         ],
     ),
     // Stands on what the server, the commands and the library share.
@@ -121,7 +122,17 @@ const MODULES: &[(&str, &[&str])] = &[
     // Its keys are kept in the store.
     (
         "audit",
-        &["store", "metrics", "config", "clock", "backoff", "durable_file", "error_chain", "id"],
+        &[
+            "store",
+            "metrics",
+            "config",
+            "clock",
+            "backoff",
+            "durable_file",
+            "error_chain",
+            "id",
+            "named",
+        ],
     ),
     // Knows no tokens.
     (

@@ -62,7 +62,7 @@ async fn a_permission_401_costs_no_refresh_and_no_replay_and_passes_untouched() 
     let mut sent = 0;
     for permission in Permission::ALL {
         for shape in shapes {
-            let plain = shape(permission.text()).into_bytes();
+            let plain = shape(permission.as_str()).into_bytes();
             let zipped = gzip(&plain);
             for (encoding, body) in [("identity", plain), ("gzip", zipped)] {
                 let headers =

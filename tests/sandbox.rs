@@ -627,7 +627,7 @@ async fn the_api_fails_in_every_known_way() {
         (ApiFault::Unavailable, 503, "\"code\":\"503\""),
         (ApiFault::Respond(scripted), 418, "tea"),
     ];
-    let permissions = Permission::ALL.map(|p| (ApiFault::Permission(p), 401, p.text()));
+    let permissions = Permission::ALL.map(|p| (ApiFault::Permission(p), 401, p.as_str()));
     cases.extend(permissions);
     for (fault, status, text) in cases {
         let waits = matches!(fault, ApiFault::Throttled { retry_after: Some(_) });

@@ -53,7 +53,6 @@ impl Arguments {
         self.0.into_iter().map(|(name, value)| (name, Secret::new(value))).collect()
     }
 
-    /// Every value of `name`.
     pub(super) fn all(&self, name: &str) -> Vec<String> {
         let named = self.0.iter().filter(|(have, _)| have == name);
         named.map(|(_, value)| value.clone()).collect()
@@ -69,14 +68,12 @@ impl Arguments {
         Ok(values.pop().filter(|value| !value.is_empty()))
     }
 
-    /// The account that is named.
     pub(super) fn account(&self) -> Result<AccountId, LoginError> {
         let alias = self.one("account")?.ok_or(LoginCause::AccountRequired)?;
         alias.parse().map_err(LoginError::bad_request)
     }
 }
 
-/// The cookies of a request.
 pub(super) fn cookies(headers: &HeaderMap) -> Vec<(String, Secret)> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.split_once('='));

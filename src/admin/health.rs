@@ -25,7 +25,6 @@ pub enum Readiness {
 /// What an operator should know and requests need not care about; it must return at once.
 pub type HealthCheck = Box<dyn Fn() -> bool + Send + Sync>;
 
-/// The state behind `/livez`, `/readyz` and `/startupz`.
 pub struct Health {
     readiness: Mutex<Readiness>,
     checks: Vec<(&'static str, HealthCheck)>,

@@ -81,7 +81,6 @@ struct AdminCall {
     logins: Logins,
     parts: Parts,
     query: Arguments,
-    /// The body of a POST.
     form: Arguments,
     /// The segment that matches `{id}`.
     segment: String,
@@ -107,7 +106,6 @@ impl Admin {
         Self(self.0.clone(), Some(peer))
     }
 
-    /// Handles one request.
     async fn handle(self, request: Request<AdminBody>) -> Response<Full<Bytes>> {
         let id = request_id::of(&Fields::of(request.headers()))
             .unwrap_or_else(|| request_id::fresh(self.0.next_id.fetch_add(1, Relaxed)));
@@ -188,7 +186,6 @@ impl Admin {
 }
 
 impl AdminCall {
-    /// The account in the path.
     fn id(&self) -> Result<AccountId, LoginError> {
         self.segment.parse().map_err(LoginError::bad_request)
     }

@@ -16,7 +16,6 @@ use std::fmt::{self, Display, Write as _};
 
 const HTML: &str = "text/html; charset=utf-8";
 
-/// Where a question is answered.
 pub(super) const CONFIRM_PATH: &str = "/api/auth/amazon/confirm";
 
 /// So many profiles of a region are shown.
@@ -133,7 +132,6 @@ fn list(profiles: &GrantProfiles) -> String {
     body
 }
 
-/// One element with a text in it.
 fn element(name: &str, text: impl Display) -> String {
     format!("<{name}>{}</{name}>", Escaped(&text.to_string()))
 }

@@ -4,34 +4,23 @@ use super::{
     AdminCall, accounts, health, local, oauth, page,
     respond::{Handled, text},
 };
-use crate::{config::CALLBACK_PATH, login::LOGIN_PATH};
+use crate::{config::CALLBACK_PATH, login::LOGIN_PATH, named::named};
 use http::{Method, StatusCode};
 use std::{fmt::Write as _, pin::Pin};
 
 const LOGINS_PATH: &str = "/api/auth/amazon/logins";
 
-/// The audience of a route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Audience {
-    /// The request brings a secret of its own: a state, a link, a token to confirm with.
-    Public,
-    /// Health and metrics.
-    Read,
-    /// Everything else.
-    Operate,
-    /// Processes of the server's own user and of root, over the control socket only.
-    Local,
-}
-
-impl Audience {
-    /// The name in the documentation.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Public => "public",
-            Self::Read => "read",
-            Self::Operate => "operate",
-            Self::Local => "local",
-        }
+named! {
+    /// Who may send a request to a route.
+    pub enum Audience {
+        /// The request brings a secret of its own: a state, a link, a token to confirm with.
+        Public = "public",
+        /// Health and metrics.
+        Read = "read",
+        /// Everything else.
+        Operate = "operate",
+        /// Processes of the server's own user and of root, over the control socket only.
+        Local = "local",
     }
 }
 
@@ -68,7 +57,6 @@ pub(super) enum Site {
 
 type Handling = Pin<Box<dyn Future<Output = Handled> + Send>>;
 
-/// One row of the table.
 #[derive(Debug)]
 pub struct Route {
     pub method: Method,
@@ -175,7 +163,6 @@ fn matched<'a>(pattern: &str, path: &'a str) -> Option<&'a str> {
     }
 }
 
-/// The front page.
 async fn front_page(_: AdminCall) -> Handled {
     Ok(text(StatusCode::OK, index(ROUTES, env!("CARGO_PKG_VERSION"))))
 }

@@ -18,7 +18,6 @@ use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD as BASE64};
 use serde::{Deserialize, Serialize};
 use std::{fs::File, io, os::unix::fs::FileExt as _, sync::Arc, time::Duration};
 
-/// The version of the entries' schema.
 const VERSION: u32 = 1;
 /// No line is longer; so much of a file's end holds a whole one.
 pub(super) const LINE_MAX_BYTES: usize = 4096;
@@ -40,7 +39,6 @@ pub(super) struct Tip {
 #[derive(Debug, Clone)]
 pub struct AuditKeys(Arc<[(String, hmac::Key)]>);
 
-/// Why a MAC is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unverified {
     KeyMissing,
@@ -66,7 +64,6 @@ impl AuditKeys {
     }
 }
 
-/// What is written of an entry.
 #[derive(Serialize)]
 struct WrittenLine<'a> {
     v: u32,

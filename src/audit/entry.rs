@@ -3,7 +3,7 @@
 //! Texts are either fixed in this program or checked names; what comes from outside goes through
 //! [`ShortName`], which is too short for a token and has no `|`, which Amazon's tokens begin with.
 
-use crate::id::AccountId;
+use crate::{id::AccountId, named::named};
 use aws_lc_rs::digest;
 use serde::{Serialize, Serializer};
 
@@ -72,7 +72,6 @@ impl Entry {
         self
     }
 
-    /// The number of the access token in its account's history.
     pub fn generation(mut self, generation: u64) -> Self {
         self.generation = Some(generation);
         self
@@ -95,7 +94,7 @@ fn account<S: Serializer>(account: &Option<AccountId>, to: S) -> Result<S::Ok, S
     account.as_ref().map(AccountId::as_str).serialize(to)
 }
 
-/// The actor.
+/// Who did it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "actor", rename_all = "lowercase")]
 pub enum Actor {
@@ -155,62 +154,56 @@ pub(super) enum EntryOutcome {
     Failed { reason: &'static str },
 }
 
-/// Defines `Action` with the name of each in the log.
-macro_rules! actions {
-    ($($name:ident = $text:literal,)+) => {
-        /// What was done or happened. Names in the log never change their meaning.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-        pub enum Action { $(#[serde(rename = $text)] $name,)+ }
-
-        impl Action {
-            pub(crate) fn as_str(self) -> &'static str {
-                match self { $(Self::$name => $text,)+ }
-            }
-        }
-    };
+named! {
+    /// What was done or happened. Names in the log never change their meaning.
+    pub enum Action {
+        ServerStart = "server.start",
+        ServerStop = "server.stop",
+        // An advertiser was sent to Amazon.
+        LoginStarted = "login.started",
+        // A grant was stored.
+        Login = "login",
+        Logout = "logout",
+        AccountAdd = "account.add",
+        AccountRemove = "account.remove",
+        // Its credential or settings were replaced.
+        AccountChange = "account.change",
+        Import = "import",
+        // An access token was handed out: `token`, `env`, `curl`.
+        TokenDisclose = "token.disclose",
+        // A program was given access to an account.
+        Exec = "exec",
+        TokenRefresh = "token.refresh",
+        KeyInit = "key.init",
+        KeyRotate = "key.rotate",
+        KeyRetire = "key.retire",
+        GrantReauthorizationRequired = "grant.reauthorization_required",
+        GrantExpiring = "grant.expiring",
+        GrantRecovered = "grant.recovered",
+        ApplicationRejected = "application.rejected",
+        // A person confirmed that an account now belongs to another grant.
+        ReconnectConfirmed = "reconnect.confirmed",
+        StoreDegraded = "store.degraded",
+        // Requests to the admin listener that changed nothing: refused, or with nothing to do.
+        RequestsIgnored = "requests.ignored",
+        HookResend = "hook.resend",
+        // A file of the log begins.
+        AuditBegin = "audit.begin",
+        // Older files of the log are removed, as `audit.keep` says.
+        AuditExpire = "audit.expire",
+        // An entry that was not finished, by a crash or a full disk, was cut off.
+        AuditRepair = "audit.repair",
+        // So many things happened that could not be written down when they did.
+        AuditLost = "audit.lost",
+        // The log was found changed by another program.
+        AuditDamage = "audit.damage",
+    }
 }
 
-actions! {
-    ServerStart = "server.start",
-    ServerStop = "server.stop",
-    // An advertiser was sent to Amazon.
-    LoginStarted = "login.started",
-    // A grant was stored.
-    Login = "login",
-    Logout = "logout",
-    AccountAdd = "account.add",
-    AccountRemove = "account.remove",
-    // Its credential or settings were replaced.
-    AccountChange = "account.change",
-    Import = "import",
-    // An access token was handed out: `token`, `env`, `curl`.
-    TokenDisclose = "token.disclose",
-    // A program was given access to an account.
-    Exec = "exec",
-    TokenRefresh = "token.refresh",
-    KeyInit = "key.init",
-    KeyRotate = "key.rotate",
-    KeyRetire = "key.retire",
-    GrantReauthorizationRequired = "grant.reauthorization_required",
-    GrantExpiring = "grant.expiring",
-    GrantRecovered = "grant.recovered",
-    ApplicationRejected = "application.rejected",
-    // A person confirmed that an account now belongs to another grant.
-    ReconnectConfirmed = "reconnect.confirmed",
-    StoreDegraded = "store.degraded",
-    // Requests to the admin listener that changed nothing: refused, or with nothing to do.
-    RequestsIgnored = "requests.ignored",
-    HookResend = "hook.resend",
-    // A file of the log begins.
-    AuditBegin = "audit.begin",
-    // Older files of the log are removed, as `audit.keep` says.
-    AuditExpire = "audit.expire",
-    // An entry that was not finished, by a crash or a full disk, was cut off.
-    AuditRepair = "audit.repair",
-    // So many things happened that could not be written down when they did.
-    AuditLost = "audit.lost",
-    // The log was found changed by another program.
-    AuditDamage = "audit.damage",
+impl Serialize for Action {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.as_str().serialize(to)
+    }
 }
 
 /// A short word: 1 to 64 letters, digits, `.`, `_`, `-`, `:`, `@`, `/`, `+` or `=`. Amazon's tokens

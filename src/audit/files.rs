@@ -16,10 +16,8 @@ use std::{
 /// How long one process waits for others.
 pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where a log is.
 #[derive(Debug, Clone)]
 pub(super) struct LogFiles {
-    /// The file that grows.
     pub(super) current: PathBuf,
     pub(super) checkpoint: PathBuf,
 }
@@ -94,7 +92,6 @@ impl LogFiles {
     }
 }
 
-/// What was opened at `path`; none if there is nothing.
 fn if_there<T>(
     opened: io::Result<T>,
     action: &'static str,

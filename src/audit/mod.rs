@@ -60,7 +60,6 @@ struct AuditLog {
     is_damaged: AtomicBool,
 }
 
-/// Why an entry was not written, or the log not read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
@@ -159,9 +158,6 @@ impl Audit {
     /// If the first cannot be written, `act` is not begun. If only the second cannot, the log and
     /// the counters report it: what was done stays done, and is on record as attempted.
     ///
-    /// # Errors
-    /// That of the first entry, or of `act`.
-    ///
     /// # Cancel safety
     /// As `act`; a caller that leaves while it is under way leaves no second entry.
     pub async fn around<T, E: From<Error>>(
@@ -177,9 +173,7 @@ impl Audit {
     }
 
     /// Checks the log from its beginning to its end, which blocks; an empty report if it is off.
-    ///
-    /// # Errors
-    /// `Io` or `Locked`; what is wrong with the log is no error but in the report.
+    /// What is wrong with the log is no error but in the report.
     pub fn verify(&self) -> Result<AuditReport, Error> {
         self.0.as_ref().map_or(Ok(AuditReport::default()), |log| log.verify())
     }

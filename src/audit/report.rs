@@ -4,12 +4,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, fmt};
 
-/// What a check found.
 #[derive(Debug, Clone, Default)]
 pub struct AuditReport {
     /// Lines that are entries.
     pub entries: u64,
-    /// Files they are in.
     pub files: usize,
     /// What shows that another program than adsproxy changed the log, in its order.
     pub findings: Vec<LogFinding>,
@@ -19,13 +17,11 @@ pub struct AuditReport {
     pub keys: BTreeSet<String>,
 }
 
-/// Something about one line.
 #[derive(Debug, Clone, Serialize)]
 pub struct LogFinding {
     pub file: String,
     /// The line, counted from 1; 0 if it is about the file as a whole.
     pub line: u64,
-    /// A stable code.
     pub kind: &'static str,
     pub message: String,
 }

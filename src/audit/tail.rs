@@ -9,7 +9,6 @@ use crate::id::AccountId;
 use serde_json::Value;
 use std::{path::Path, time::Duration};
 
-/// Which entries are read.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     pub account: Option<AccountId>,
@@ -19,7 +18,6 @@ pub struct Filter {
     pub since: Option<Duration>,
 }
 
-/// A reader of one log.
 #[derive(Debug)]
 pub struct Tail {
     files: LogFiles,
@@ -36,7 +34,6 @@ pub struct Tail {
 #[derive(Debug, Clone)]
 pub struct Shown {
     seq: u64,
-    /// The line.
     pub json: String,
     /// Its members, the MAC included.
     pub members: Value,

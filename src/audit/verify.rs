@@ -18,7 +18,6 @@ use std::{
     path::Path,
 };
 
-/// The code and the message of a finding.
 type Anomaly<'a> = (&'static str, &'a str);
 
 const CHANGED: Anomaly<'_> = ("changed", "changed, or not written by adsproxy");
@@ -58,7 +57,6 @@ pub(super) fn verify_part(segment: &Segment, keys: &AuditKeys) -> Result<AuditRe
     Ok(check.report)
 }
 
-/// A check under way.
 struct LogCheck<'a> {
     keys: &'a AuditKeys,
     report: AuditReport,
@@ -67,9 +65,7 @@ struct LogCheck<'a> {
     good: Tip,
     /// The last line in the file, if it may be in its place.
     seen: Tip,
-    /// Where the last line is.
     at: (String, u64),
-    /// The number of the file.
     number: u64,
     /// Entries that were not where they should be.
     missing: Vec<RangeInclusive<u64>>,

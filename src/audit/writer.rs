@@ -27,7 +27,6 @@ type DamageCode = Option<&'static str>;
 
 /// The end of the log, as an append finds it.
 struct End {
-    /// The file that grows.
     current: File,
     /// Its length up to the last newline.
     complete_bytes: u64,

@@ -22,7 +22,6 @@ impl<'a> Field<'a> {
         };
     }
 
-    /// The first value, however many there are.
     pub fn first(self) -> Option<&'a HeaderValue> {
         match self {
             Self::Absent => None,
@@ -67,7 +66,6 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Reads all of `headers` once.
     pub fn of(headers: &'a HeaderMap) -> Self {
         let mut fields = Self::default();
         for (name, value) in headers {

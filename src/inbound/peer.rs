@@ -27,7 +27,6 @@ pub enum Origin {
 }
 
 impl Peer {
-    /// Where it belongs.
     pub fn origin(&self) -> Origin {
         match self {
             Self::Unix(peer) => Origin::User(peer.uid),

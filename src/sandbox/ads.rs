@@ -2,8 +2,7 @@
 
 use super::{
     EmulatorState, aids, amc, campaigns,
-    fault::{ApiFault, Faults},
-    gate::RequestGate,
+    fault::{ApiFault, Faults, RequestGate},
     grants::AdvertiserGrant,
     http_server::EmulatorService,
     mcp,
@@ -29,12 +28,10 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::{io, io::Write, time::Duration};
 
-/// The emulated API.
 #[derive(Debug, Default)]
 pub struct Api {
     /// Parks requests after their body arrived.
     pub gate: RequestGate,
-    /// Makes requests fail.
     pub faults: Faults<ApiFault>,
     pub(super) campaigns: campaigns::Campaigns,
     pub(super) reports: reports::ReportList,
@@ -42,7 +39,6 @@ pub struct Api {
 }
 
 impl Api {
-    /// Changes how the API behaves from now on.
     pub fn configure(&self, change: impl FnOnce(&mut ApiSettings)) {
         change(&mut self.settings.lock());
     }
@@ -87,7 +83,6 @@ pub(super) async fn authenticate(
     Ok(owner.filter(is_client).ok_or_else(|| unauthorized("Authentication failed"))?)
 }
 
-/// Responds to a request that was accepted.
 pub(super) async fn respond(call: &ApiCall<'_>) -> HandlerResult {
     // Amazon's own guide calls `//sp/campaigns/list`: empty segments do not count.
     let path: Vec<_> = call.parts.uri.path().split('/').filter(|part| !part.is_empty()).collect();
@@ -235,11 +230,10 @@ fn wrong_path(parts: &Parts) -> EmulatorResponse {
     json(403, json!({ "message": text }))
 }
 
-/// The response that takes the place of the real one.
 fn instead(fault: &ApiFault) -> EmulatorResponse {
     match fault {
         ApiFault::AuthenticationFailed => unauthorized("Authentication failed"),
-        ApiFault::Permission(permission) => unauthorized(permission.text()),
+        ApiFault::Permission(permission) => unauthorized(permission.as_str()),
         ApiFault::Throttled { retry_after: secs } => {
             let reply = json(429, json!({ "message": "Too Many Requests" }));
             retry_after(reply.with("amazon-advertising-api-throttled", "true"), *secs)

@@ -16,7 +16,6 @@ use tokio::time::sleep;
 
 const CHECKSUM: HeaderName = HeaderName::from_static("x-checksum");
 
-/// Responds with the test aid called `aid`.
 pub(super) async fn respond(call: &ApiCall<'_>, aid: &str, value: &str) -> EmulatorResponse {
     let number = value.parse::<usize>().ok();
     let asked = |name, default| call.query.number(name).unwrap_or(default);

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 const REQUIRED_HEADERS: [&str; 2] =
     ["amazon-advertising-api-marketplaceid", "amazon-advertising-api-advertiserid"];
 
-/// Responds to what lies below `/amc/`.
 pub(super) fn respond(call: &ApiCall<'_>, method: &str, path: &[&str]) -> EmulatorResponse {
     let is_missing = |name: &&&str| only(&call.parts.headers, name).is_none();
     let missing = REQUIRED_HEADERS.iter().find(is_missing).filter(|_| path != ["accounts"]);

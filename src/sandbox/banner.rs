@@ -73,7 +73,6 @@ pub fn faults(proxy: &str, emulator: SocketAddr) -> Vec<(&'static str, String)> 
     FAULTS.map(|(title, commands)| (title, fill(commands))).into()
 }
 
-/// What the command prints once everything listens.
 pub(super) fn banner(
     proxy: &str,
     admin: SocketAddr,

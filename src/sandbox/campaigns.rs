@@ -13,7 +13,6 @@ const MEDIA_TYPE: &str = "application/vnd.spCampaign.v3+json";
 /// Campaigns of one profile at most: the emulator is no database.
 const CAMPAIGNS_MAX: usize = 1000;
 
-/// The campaigns made so far, by profile.
 #[derive(Debug, Default)]
 pub(super) struct Campaigns(Mutex<BTreeMap<i64, Vec<Value>>>);
 

@@ -7,7 +7,6 @@ use super::{
 };
 use http::Uri;
 
-/// Amazon's scopes.
 const SCOPES: [&str; 5] = [
     "advertising::campaign_management",
     "cpc_advertising:campaign_management",

@@ -28,8 +28,8 @@ pub(super) const HELP: &[(&str, &str)] = &[
 ];
 
 const NO_SWITCH: &str = "no such switch: GET /_sandbox lists them";
+const NO_MODE: &str = "mode is one of off, old-lives, old-dies, old-dies-once-used";
 
-/// Responds to a control request.
 pub(super) fn respond(state: &EmulatorState, parts: &Parts) -> EmulatorResponse {
     if !is_local(&parts.headers) {
         let body = json!({ "error": "only programs on this machine may turn the switches" });
@@ -73,7 +73,13 @@ fn turn(state: &EmulatorState, switch: &str, query: &FormPairs) -> Result<(), St
             state.lwa.faults.clear();
         }
         "rotation" => {
-            let rotation = rotation(query)?;
+            let rotation = match query.get("mode") {
+                Some("off") => RefreshRotation::Off,
+                Some("old-lives") => RefreshRotation::OldLives,
+                Some("old-dies-once-used") => RefreshRotation::OldDiesOnceUsed,
+                Some("old-dies") => RefreshRotation::OldDies,
+                _ => return Err(NO_MODE.to_owned()),
+            };
             state.lwa.configure(|settings| settings.rotation = rotation);
         }
         "lifetime" => {
@@ -83,16 +89,6 @@ fn turn(state: &EmulatorState, switch: &str, query: &FormPairs) -> Result<(), St
         _ => return Err(NO_SWITCH.to_owned()),
     }
     Ok(())
-}
-
-fn rotation(query: &FormPairs) -> Result<RefreshRotation, &'static str> {
-    match query.get("mode") {
-        Some("off") => Ok(RefreshRotation::Off),
-        Some("old-lives") => Ok(RefreshRotation::OldLives),
-        Some("old-dies-once-used") => Ok(RefreshRotation::OldDiesOnceUsed),
-        Some("old-dies") => Ok(RefreshRotation::OldDies),
-        _ => Err("mode is one of off, old-lives, old-dies, old-dies-once-used"),
-    }
 }
 
 fn show(state: &EmulatorState) -> Value {

@@ -1,10 +1,12 @@
-//! Faults that the emulated services show when switched on.
+//! What is switched on in the way of requests: faults that they meet, gates that park them.
 
 use super::text::FormPairs;
+use crate::named::named;
 use bytes::Bytes;
 use http::StatusCode;
 use parking_lot::Mutex;
 use std::{collections::VecDeque, fmt::Debug, time::Duration};
+use tokio::sync::watch;
 
 /// For how many requests a fault shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,33 +125,18 @@ pub enum ApiFault {
     Respond(Scripted),
 }
 
-/// The 401s about permissions: no new token helps against them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Permission {
-    ScopeMissing,
-    /// The scope is no profile at all.
-    NoAdvertiser,
-    /// The scope is a profile of another advertiser.
-    ScopeDenied,
-    /// A write by a user with read access.
-    ViewerRole,
-}
-
-impl Permission {
-    pub const ALL: [Self; 4] =
-        [Self::ScopeMissing, Self::NoAdvertiser, Self::ScopeDenied, Self::ViewerRole];
-
-    /// Amazon's text, for scope `123`.
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::ScopeMissing => "Scope header is missing",
-            Self::NoAdvertiser => "No matching advertiser found for scope",
-            Self::ScopeDenied => "Not authorized to access scope 123",
-            Self::ViewerRole => {
-                "Not authorized to manage this profile. Please check permissions and consent \
-                 from the advertiser"
-            }
-        }
+named! {
+    /// The 401s about permissions, in Amazon's words for scope `123`: no new token helps against
+    /// them.
+    pub enum Permission {
+        ScopeMissing = "Scope header is missing",
+        /// The scope is no profile at all.
+        NoAdvertiser = "No matching advertiser found for scope",
+        /// The scope is a profile of another advertiser.
+        ScopeDenied = "Not authorized to access scope 123",
+        /// A write by a user with read access.
+        ViewerRole = "Not authorized to manage this profile. Please check permissions and consent \
+                      from the advertiser",
     }
 }
 
@@ -215,4 +202,79 @@ pub(super) fn add<F: Clone + Debug>(
 
 fn delay(query: &FormPairs) -> Duration {
     Duration::from_millis(query.number("ms").unwrap_or(2000))
+}
+
+/// A gate on the way of requests. Open unless held.
+#[derive(Debug, Default)]
+pub struct RequestGate(watch::Sender<Passage>);
+
+#[derive(Debug, Default)]
+struct Passage {
+    held: bool,
+    admitted: usize,
+    waiting: usize,
+}
+
+impl RequestGate {
+    /// Parks every request that arrives from now on.
+    pub fn hold(&self) {
+        self.0.send_modify(|passage| passage.held = true);
+    }
+
+    /// Lets everything through that waits or will come.
+    pub fn release(&self) {
+        self.0.send_modify(|passage| (passage.held, passage.admitted) = (false, 0));
+    }
+
+    /// Lets `count` requests through and goes on holding the others.
+    pub fn admit(&self, count: usize) {
+        self.0.send_modify(|passage| passage.admitted += count);
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.0.borrow().waiting
+    }
+
+    /// Waits until at least `count` requests are parked.
+    pub async fn until_waiting(&self, count: usize) {
+        // The sender is `self`: the channel does not close meanwhile.
+        drop(self.0.subscribe().wait_for(|passage| passage.waiting >= count).await);
+    }
+
+    pub(super) async fn pass(&self) {
+        if !self.0.borrow().held {
+            return;
+        }
+        // Before the first look, so that no change falls between look and wait.
+        let mut changes = self.0.subscribe();
+        let _parked = Parked::at(self);
+        while !self.is_let_through() {
+            drop(changes.changed().await);
+        }
+    }
+
+    fn is_let_through(&self) -> bool {
+        let used_one = self.0.send_if_modified(|passage| {
+            let is_admitted = passage.held && passage.admitted > 0;
+            passage.admitted -= usize::from(is_admitted);
+            is_admitted
+        });
+        used_one || !self.0.borrow().held
+    }
+}
+
+/// Counts a parked request, also when its connection goes away meanwhile.
+struct Parked<'a>(&'a RequestGate);
+
+impl<'a> Parked<'a> {
+    fn at(gate: &'a RequestGate) -> Self {
+        gate.0.send_modify(|passage| passage.waiting += 1);
+        Self(gate)
+    }
+}
+
+impl Drop for Parked<'_> {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|passage| passage.waiting -= 1);
+    }
 }

@@ -1,8 +1,7 @@
 //! What Login with Amazon knows: applications, grants, codes and the access tokens it issued.
 
 use super::{
-    fault::{Faults, LwaFault},
-    gate::RequestGate,
+    fault::{Faults, LwaFault, RequestGate},
     profiles::Profile,
     settings::{LwaSettings, RefreshRotation},
     text::random_text,
@@ -37,14 +36,12 @@ const INVALID_CODE: LwaError =
     (400, "invalid_grant", "The request has an invalid grant parameter : code");
 const LATE_CODE: LwaError = (400, "invalid_request", "The request has an invalid parameter : code");
 
-/// The emulated token service.
 #[derive(Debug)]
 pub struct Lwa {
     /// Parks token requests before anything is decided.
     pub gate: RequestGate,
     /// Parks the responses to token requests: the tokens in them live already.
     pub responses: RequestGate,
-    /// Makes token requests fail.
     pub faults: Faults<LwaFault>,
     clock: Arc<dyn Clock>,
     settings: Mutex<LwaSettings>,
@@ -67,9 +64,7 @@ struct Registry {
 #[derive(Debug, Clone)]
 pub struct AdvertiserGrant {
     pub(super) client_id: String,
-    /// What the account may manage.
     pub profiles: Vec<Profile>,
-    /// Whether the advertiser took the grant back.
     pub(super) is_revoked: bool,
     /// Access tokens issued so far.
     pub generation: u64,
@@ -102,7 +97,6 @@ struct IssuedAccessToken {
     expires: Option<Now>,
 }
 
-/// The body of a response to a token request.
 #[derive(Serialize)]
 pub(super) struct IssuedTokens {
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -126,7 +120,6 @@ impl Lwa {
         }
     }
 
-    /// Changes how tokens are issued from now on.
     pub fn configure(&self, change: impl FnOnce(&mut LwaSettings)) {
         change(&mut self.settings.lock());
     }
@@ -135,7 +128,6 @@ impl Lwa {
         self.settings.lock().clone()
     }
 
-    /// The time that expiry is decided by.
     pub(super) fn now(&self) -> Now {
         self.clock.now()
     }
@@ -148,17 +140,10 @@ impl Lwa {
 
     /// Adds an account's grant, or replaces it.
     pub fn add_grant(&self, account: &str, client_id: &str, refresh: &str, profiles: Vec<Profile>) {
-        let grant = AdvertiserGrant {
-            client_id: client_id.to_owned(),
-            profiles,
-            is_revoked: false,
-            generation: 0,
-            refresh_tokens: vec![IssuedRefreshToken {
-                text: refresh.to_owned(),
-                dies: None,
-                came_with: 0,
-            }],
-        };
+        let token = IssuedRefreshToken { text: refresh.to_owned(), dies: None, came_with: 0 };
+        let (client_id, refresh_tokens) = (client_id.to_owned(), vec![token]);
+        let (is_revoked, generation) = (false, 0);
+        let grant = AdvertiserGrant { client_id, profiles, is_revoked, generation, refresh_tokens };
         self.registry.lock().grants.insert(account.to_owned(), grant);
     }
 
@@ -166,40 +151,35 @@ impl Lwa {
         self.registry.lock().grants.get(account).cloned()
     }
 
-    /// All grants by account.
     pub fn grants(&self) -> BTreeMap<String, AdvertiserGrant> {
         self.registry.lock().grants.clone()
-    }
-
-    /// Changes the grant of `account`, if there is one.
-    fn change<T>(
-        &self,
-        account: &str,
-        change: impl FnOnce(&mut AdvertiserGrant) -> T,
-    ) -> Option<T> {
-        self.registry.lock().grants.get_mut(account).map(change)
     }
 
     /// The advertiser takes the grant back: its refresh and access tokens are dead. Says whether
     /// there is such an account.
     pub fn revoke(&self, account: &str) -> bool {
-        let is_known = self.change(account, |grant| grant.is_revoked = true).is_some();
+        let is_known = self.set_revoked(account, true);
         self.expire_access_tokens(Some(account));
         is_known
     }
 
+    fn set_revoked(&self, account: &str, is_revoked: bool) -> bool {
+        let mut registry = self.registry.lock();
+        registry.grants.get_mut(account).map(|grant| grant.is_revoked = is_revoked).is_some()
+    }
+
     /// Brings a revoked grant back to life with its current refresh token.
     pub fn reconnect(&self, account: &str) -> bool {
-        self.change(account, |grant| grant.is_revoked = false).is_some()
+        self.set_revoked(account, false)
     }
 
     /// The advertiser consents anew: returns the new refresh token; the older ones are dead.
     pub fn consent_again(&self, account: &str) -> Option<String> {
-        self.change(account, |grant| {
-            grant.is_revoked = false;
-            grant.refresh_tokens.clear();
-            grant.add_refresh_token(grant.generation)
-        })
+        let mut registry = self.registry.lock();
+        let grant = registry.grants.get_mut(account)?;
+        grant.is_revoked = false;
+        grant.refresh_tokens.clear();
+        Some(grant.add_refresh_token(grant.generation))
     }
 
     /// An application gives a refresh token back (RFC 7009).
@@ -219,7 +199,6 @@ impl Lwa {
         }
     }
 
-    /// How many access tokens work right now.
     pub fn live_access_tokens(&self) -> usize {
         let now = self.now();
         self.registry.lock().tokens.values().filter(|issued| issued.is_live(now)).count()
@@ -248,7 +227,6 @@ impl Lwa {
         secrets.is_some_and(|have| secret.is_none_or(|secret| have.iter().any(|s| s == secret)))
     }
 
-    /// The refresh grant.
     pub(super) fn refresh(
         &self,
         client_id: &str,
@@ -267,7 +245,6 @@ impl Lwa {
         Ok(registry.issue(&account, current, &settings, now))
     }
 
-    /// Makes a code for the consent of `account`.
     pub(super) fn new_code(
         &self,
         account: &str,
@@ -282,7 +259,6 @@ impl Lwa {
         text
     }
 
-    /// The code grant.
     pub(super) fn redeem(
         &self,
         code: &str,
@@ -361,7 +337,6 @@ impl IssuedRefreshToken {
 }
 
 impl Registry {
-    /// Issues an access token for the grant of `account`.
     fn issue(
         &mut self,
         account: &str,

@@ -36,7 +36,6 @@ use tokio_rustls::TlsAcceptor;
 /// Connections that may wait to be accepted: a storm of callers is part of the tests.
 const BACKLOG: u32 = 8192;
 
-/// Counts the connections and can close them.
 #[derive(Debug, Default)]
 pub struct Connections {
     accepted: AtomicU64,
@@ -45,12 +44,10 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Connections accepted so far.
     pub fn accepted(&self) -> u64 {
         self.accepted.load(Relaxed)
     }
 
-    /// Connections open now.
     pub fn open(&self) -> usize {
         self.closing.receiver_count()
     }
@@ -61,7 +58,6 @@ impl Connections {
     }
 }
 
-/// Binds a loopback address.
 pub(super) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     if !addr.ip().is_loopback() {
         let text = "the emulator listens on loopback addresses only";

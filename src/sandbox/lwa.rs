@@ -27,7 +27,6 @@ const UNSUPPORTED_GRANT_TYPE: LwaError = (
     "The authorization grant type is not supported by the authorization server",
 );
 
-/// Responds to a token request.
 pub(super) async fn token(state: &EmulatorState, parts: &Parts, body: &Bytes) -> HandlerResult {
     state.lwa.gate.pass().await;
     let form = read(parts, body).ok_or_else(|| error(UNSUPPORTED_GRANT_TYPE))?;
@@ -66,8 +65,7 @@ pub(super) fn revoke(state: &EmulatorState, parts: &Parts, body: &Bytes) -> Hand
 /// Reads the parameters from a form, from JSON, and the application also from HTTP Basic.
 fn read(parts: &Parts, body: &Bytes) -> Option<FormPairs> {
     let content_type = parts.headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    let mut form = match media_type {
+    let mut form = match content_type.split(';').next().unwrap_or_default().trim() {
         "application/x-www-form-urlencoded" => FormPairs::parse(body),
         "application/json" => FormPairs::parse_json(body),
         _ => return None,
@@ -107,7 +105,6 @@ fn issue(state: &EmulatorState, form: &FormPairs) -> Result<IssuedTokens, Stop> 
     Ok(issued.map_err(error)?)
 }
 
-/// The response that takes the place of the real one.
 fn instead(fault: &LwaFault, form: &FormPairs) -> EmulatorResponse {
     match fault {
         LwaFault::InvalidGrant => error(INVALID_REFRESH_TOKEN),

@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 /// Progress events of a stream.
 const STEPS: u32 = 3;
 
-/// Responds to `/mcp` and `/mcp/lite`.
 pub(super) fn respond(call: &ApiCall<'_>, method: &str) -> EmulatorResponse {
     match method {
         "GET" => stream(call, None),

@@ -17,7 +17,6 @@ mod campaigns;
 mod consent;
 mod control;
 mod fault;
-mod gate;
 mod grants;
 mod http_server;
 mod lwa;
@@ -32,8 +31,7 @@ mod text;
 
 pub use self::{
     ads::Api,
-    fault::{ApiFault, Faults, LwaFault, Permission, Scripted, Times},
-    gate::RequestGate,
+    fault::{ApiFault, Faults, LwaFault, Permission, RequestGate, Scripted, Times},
     grants::{AdvertiserGrant, Lwa},
     http_server::Connections,
     profiles::{Country, Profile},
@@ -50,9 +48,7 @@ use std::{
 };
 use tokio::task::JoinSet;
 
-/// The client id of the demo application.
 pub const CLIENT_ID: &str = "amzn1.application-oa2-client.sandbox";
-/// The client secret of the demo application.
 pub const CLIENT_SECRET: &str = "amzn1.oa2-cs.v1.sandbox";
 /// The demo accounts: alias, refresh token, first profile.
 pub const ACCOUNTS: [(&str, &str, i64); 2] = [
@@ -60,14 +56,12 @@ pub const ACCOUNTS: [(&str, &str, i64); 2] = [
     ("globex", "Atzr|sandbox-refresh-token-of-globex", 2_345_678_901_234_567),
 ];
 
-/// How an emulator is started.
 #[derive(Debug, Clone)]
 pub struct EmulatorOptions {
     /// A loopback address; port 0 takes a free one.
     pub listen: SocketAddr,
     /// Listens over TLS too, on a free port of the same address.
     pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// Where expiry takes the time from.
     pub clock: Arc<dyn Clock>,
 }
 
@@ -78,7 +72,6 @@ impl Default for EmulatorOptions {
     }
 }
 
-/// Everything that the emulated services know and do.
 #[derive(Debug)]
 pub struct EmulatorState {
     pub lwa: Lwa,
@@ -149,7 +142,6 @@ impl Emulator {
         self.tls_addr
     }
 
-    /// The state, for scripting and inspection.
     pub fn state(&self) -> &Arc<EmulatorState> {
         &self.state
     }

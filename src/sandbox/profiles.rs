@@ -3,7 +3,6 @@
 use crate::id::Region;
 use serde_json::{Value, json};
 
-/// A seller's profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
     /// Amazon's number; may exceed 2^53.
@@ -12,7 +11,6 @@ pub struct Profile {
     pub name: String,
 }
 
-/// The marketplaces that the emulator knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Country {
     Us,
@@ -49,7 +47,6 @@ impl Profile {
         self.country.facts().4
     }
 
-    /// The profile as Amazon spells it.
     pub(super) fn to_json(&self) -> Value {
         let (_, code, currency, timezone, marketplace) = self.country.facts();
         json!({

@@ -27,18 +27,14 @@ const PATHS_MAX: usize = 1000;
 pub enum Surface {
     Token,
     Revoke,
-    /// The consent page.
     Consent,
     /// The Ads API, the MCP server and the test aids.
     #[default]
     Api,
-    /// Presigned downloads.
     S3,
-    /// `/_sandbox`.
     Control,
 }
 
-/// One request as it arrived.
 #[derive(Debug, Clone, Default)]
 pub struct SeenRequest {
     surface: Surface,
@@ -56,7 +52,6 @@ pub struct SeenRequest {
     /// Whether the body came to its announced end.
     pub body_complete: bool,
     pub has_trailers: bool,
-    /// Whose access token the request carried.
     pub account: Option<String>,
     /// The number of that token in its account's history, from 1.
     pub generation: Option<u64>,
@@ -72,24 +67,19 @@ impl SeenRequest {
     }
 }
 
-/// How often things happened.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct CallCounts {
     pub token_calls: u64,
-    /// Access tokens issued.
     pub tokens_issued: u64,
     /// Requests to the API, the MCP server and the test aids.
     pub api_calls: u64,
     pub api_calls_by_path: BTreeMap<String, u64>,
     /// Downloads from the presigned host.
     pub s3_calls: u64,
-    /// 401s that the API sent.
     pub unauthorized_sent: u64,
-    /// Request bodies that broke off.
     pub bodies_broken: u64,
 }
 
-/// The memory of what arrived.
 #[derive(Debug, Default)]
 pub struct RequestRecord(Mutex<RequestLog>);
 
@@ -116,7 +106,6 @@ impl RequestRecord {
         requests
     }
 
-    /// Forgets requests and counters.
     pub fn clear(&self) {
         *self.0.lock() = RequestLog::default();
     }
@@ -191,7 +180,6 @@ impl RequestRecord {
         complete.then(|| start.into())
     }
 
-    /// Adds the status sent.
     pub(super) fn responded(&self, seen: &Mutex<SeenRequest>, status: StatusCode) {
         let mut seen = seen.lock();
         seen.status = Some(status.as_u16());
@@ -200,7 +188,6 @@ impl RequestRecord {
         self.0.lock().counts.unauthorized_sent += u64::from(is_unauthorized);
     }
 
-    /// Counts an access token.
     pub(super) fn issued(&self) {
         self.0.lock().counts.tokens_issued += 1;
     }

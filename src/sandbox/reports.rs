@@ -22,7 +22,6 @@ const STATUS_TYPE: &str = "application/vnd.getasyncreportresponse.v3+json";
 /// Reports remembered at most; the oldest id (in text order) goes first.
 const REPORTS_MAX: usize = 1000;
 
-/// The reports asked for so far, by id.
 pub(super) type ReportList = Mutex<BTreeMap<String, RequestedReport>>;
 
 #[derive(Debug)]

@@ -77,13 +77,11 @@ impl With for EmulatorResponse {
     }
 }
 
-/// The response that a test spelled out.
 pub(super) fn scripted(script: &Scripted) -> EmulatorResponse {
     let reply = whole(script.status.as_u16(), "", script.body.clone());
     script.headers.iter().fold(reply, |reply, (name, value)| reply.with(name, value))
 }
 
-/// Adds `Retry-After`, if there is one.
 pub(super) fn retry_after(reply: EmulatorResponse, secs: Option<u64>) -> EmulatorResponse {
     match secs {
         Some(secs) => reply.with("retry-after", &secs.to_string()),

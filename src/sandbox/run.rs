@@ -46,7 +46,6 @@ pub struct RunOptions {
     pub token_lifetime_secs: u64,
 }
 
-/// The running sandbox.
 #[derive(Debug)]
 pub struct Sandbox {
     // Dropped in this order: the proxy before what it uses.
@@ -59,9 +58,6 @@ pub struct Sandbox {
 impl Sandbox {
     /// Starts the emulator and the proxy in front of it; port 0 takes a free one, and
     /// `overrides` go before the sandbox's own configuration.
-    ///
-    /// # Errors
-    /// When a port is taken, or the proxy does not start.
     pub fn start(options: &RunOptions, overrides: &[Override]) -> anyhow::Result<Self> {
         // Known before anything starts: all are in the configuration.
         let proxy = free(options.port, "--port")?;
@@ -86,9 +82,6 @@ impl Sandbox {
 }
 
 /// Runs the sandbox until a signal stops it.
-///
-/// # Errors
-/// As [`Sandbox::start`].
 pub fn run(options: &RunOptions, overrides: &[Override]) -> anyhow::Result<()> {
     let Sandbox { app, emulator, home, _runtime } = Sandbox::start(options, overrides)?;
     let proxy = app.proxy_addresses().first().map_or("", String::as_str);

@@ -3,10 +3,8 @@
 use serde_json::value::RawValue;
 use std::time::Duration;
 
-/// How tokens are issued.
 #[derive(Debug, Clone)]
 pub struct LwaSettings {
-    /// How long an access token lives.
     pub token_lifetime: Duration,
     pub expires_in: ExpiresIn,
     pub rotation: RefreshRotation,
@@ -20,7 +18,6 @@ pub struct LwaSettings {
     pub granted_scope: Option<String>,
 }
 
-/// The field `expires_in`.
 #[derive(Debug, Clone)]
 pub enum ExpiresIn {
     /// The real lifetime in whole seconds.
@@ -71,7 +68,6 @@ impl Default for LwaSettings {
     }
 }
 
-/// How the API behaves.
 #[derive(Debug, Clone)]
 pub struct ApiSettings {
     /// Fills `GET /v2/profiles` up to this many (Amazon's most is 5000).

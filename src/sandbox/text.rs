@@ -9,7 +9,6 @@ use std::{str::FromStr, time::Duration};
 /// Everything but RFC 3986's unreserved characters.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The pairs of a form or of a query, in order.
 pub(super) struct FormPairs(Vec<(String, String)>);
 
 impl FormPairs {
@@ -50,7 +49,6 @@ impl FormPairs {
     }
 }
 
-/// Percent-encodes everything but unreserved characters.
 pub(super) fn encode(text: &str) -> String {
     utf8_percent_encode(text, ESCAPED).to_string()
 }
