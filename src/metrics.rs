@@ -12,11 +12,11 @@ mod worker;
 pub use hooks::{Dropped, HookMetrics, HookOutcome};
 pub use worker::{Limit, ReplayOutcome, Upstream401, WorkerMetrics};
 
-use crate::{account::AccountView, config};
-use encode::{Exposition, MetricKind};
+use crate::{account::AccountView, config, named::named};
+use encode::Exposition;
+use hooks::loaded;
 use parking_lot::Mutex;
 use std::{
-    array,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -25,30 +25,9 @@ use std::{
 };
 use worker::{CODE_CLASSES, Histogram};
 
-/// Defines an enum whose variants are the values of a label.
-macro_rules! label {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
-
-        impl $name {
-            pub(super) const ALL: &[Self] = &[$(Self::$variant),+];
-            pub(super) const COUNT: usize = Self::ALL.len();
-
-            /// The label's value.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $text,)+ }
-            }
-        }
-    };
-}
-use label;
-
-label! {
+named! {
     /// What started a token refresh.
-    Trigger {
+    pub enum Trigger {
         /// A request inside the refresh buffer, or with an expired token.
         Request = "request",
         /// An upstream 401.
@@ -58,12 +37,11 @@ label! {
     }
 }
 
-label! {
+named! {
     /// How a token refresh ended.
-    RefreshOutcome {
-        /// A new access token.
+    pub enum RefreshOutcome {
         Succeeded = "succeeded",
-        /// LWA could not be reached or did not answer well; to be tried again.
+        /// LWA could not be reached or failed; to be tried again.
         Transient = "transient",
         /// The grant is dead.
         ReauthorizationRequired = "reauthorization_required",
@@ -74,13 +52,16 @@ label! {
     }
 }
 
+/// How a write ended, by the index of its count.
+const WRITES: [&str; 2] = ["succeeded", "failed"];
+
 /// All counters of the process.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Metrics {
     account_labels_max: usize,
     log_dropped: Arc<AtomicU64>,
     workers: Mutex<Vec<Arc<WorkerMetrics>>>,
-    refreshes: [[AtomicU64; RefreshOutcome::COUNT]; Trigger::COUNT],
+    refreshes: [[AtomicU64; RefreshOutcome::ALL.len()]; Trigger::ALL.len()],
     refresh_duration: Mutex<Histogram>,
     store_writes: [AtomicU64; 2],
     audit_writes: [AtomicU64; 2],
@@ -91,23 +72,16 @@ pub struct Metrics {
 
 impl Metrics {
     /// Begins at zero. `log_dropped` is counted by the log (`Log::dropped`).
-    #[must_use]
     pub fn new(config: &config::MetricsConfig, log_dropped: Arc<AtomicU64>) -> Arc<Self> {
         Arc::new(Self {
             account_labels_max: config.account_labels_max,
             log_dropped,
             workers: Mutex::default(),
-            refreshes: array::from_fn(|_| array::from_fn(|_| AtomicU64::default())),
-            refresh_duration: Mutex::default(),
-            store_writes: array::from_fn(|_| AtomicU64::default()),
-            audit_writes: array::from_fn(|_| AtomicU64::default()),
-            lwa_waits: AtomicU64::new(0),
-            hooks: HookMetrics::default(),
+            ..Self::default()
         })
     }
 
     /// A block of counters for one worker thread, which alone may write to it.
-    #[must_use]
     pub fn worker(&self) -> Arc<WorkerMetrics> {
         let worker = Arc::new(WorkerMetrics::default());
         self.workers.lock().push(Arc::clone(&worker));
@@ -136,17 +110,16 @@ impl Metrics {
     }
 
     /// The page for Prometheus, in the text format 0.0.4.
-    #[must_use]
     pub fn render(&self, accounts: &[AccountView]) -> String {
         let mut page = Exposition::default();
         self.render_workers(&mut page);
         self.render_tokens(&mut page);
         self.render_accounts(&mut page, accounts);
         self.hooks.render(&mut page);
-        page.family("adsproxy_build_info", "The running build.", MetricKind::Gauge);
+        page.family("adsproxy_build_info", "The running build.");
         page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
         process::render(&mut page);
-        page.finish()
+        page.text
     }
 
     fn render_workers(&self, page: &mut Exposition) {
@@ -154,101 +127,79 @@ impl Metrics {
         let sum = |cell: &dyn Fn(&WorkerMetrics) -> &AtomicU64| -> u64 {
             workers.iter().map(|worker| cell(worker).load(Relaxed)).sum()
         };
-        page.family("adsproxy_requests_total", "Answered requests.", MetricKind::Counter);
-        for (index, class) in CODE_CLASSES.iter().enumerate() {
-            page.sample(&[("code_class", class)], sum(&|worker| &worker.requests[index]));
-        }
-        let mut duration = Histogram::default();
+        let sums = |cells: fn(&WorkerMetrics) -> &[AtomicU64], names: &[&'static str]| {
+            let each = names.iter().enumerate();
+            let each = each.map(|(at, name)| (*name, sum(&|worker| &cells(worker)[at])));
+            each.collect::<Vec<_>>()
+        };
+        let requests = sums(|worker| &worker.requests, &CODE_CLASSES);
+        page.by_label("adsproxy_requests_total", "Answered requests.", "code_class", requests);
+        let duration = Histogram::default();
         workers.iter().for_each(|worker| duration.add(&worker.duration));
         let help = "From a request's head to the end of its answer.";
         page.histogram("adsproxy_request_duration_seconds", help, &duration);
-        page.family("adsproxy_in_flight_requests", "Requests under way.", MetricKind::Gauge);
-        page.sample(&[], sum(&|worker| &worker.in_flight));
-        page.family("adsproxy_upstream_401_total", "Answers 401 from Amazon.", MetricKind::Counter);
-        for &class in Upstream401::ALL {
-            let value = sum(&|worker| &worker.upstream_401[class as usize]);
-            page.sample(&[("class", class.as_str())], value);
-        }
-        page.family("adsproxy_replays_total", "Replays after a 401.", MetricKind::Counter);
-        for &outcome in ReplayOutcome::ALL {
-            let value = sum(&|worker| &worker.replays[outcome as usize]);
-            page.sample(&[("outcome", outcome.as_str())], value);
-        }
-        let name = "adsproxy_redacted_responses_total";
-        page.family(name, "Error responses that quoted an access token.", MetricKind::Counter);
-        page.sample(&[], sum(&|worker| &worker.redacted));
-        page.family("adsproxy_limit_hits_total", "How often a limit was hit.", MetricKind::Counter);
-        for &limit in Limit::ALL {
-            let value = sum(&|worker| &worker.limits[limit as usize]);
-            page.sample(&[("limit", limit.as_str())], value);
-        }
-        page.sample(&[("limit", "lwa_concurrency")], self.lwa_waits.load(Relaxed));
-        page.family("adsproxy_connections", "Open connections of callers.", MetricKind::Gauge);
-        page.sample(&[], sum(&|worker| &worker.connections));
+        let in_flight = sum(&|worker| &worker.in_flight);
+        page.single("adsproxy_in_flight_requests", "Requests under way.", in_flight);
+        let classes = sums(|worker| &worker.upstream_401, &Upstream401::ALL.map(|it| it.as_str()));
+        page.by_label("adsproxy_upstream_401_total", "Answers 401 from Amazon.", "class", classes);
+        let replays = sums(|worker| &worker.replays, &ReplayOutcome::ALL.map(|it| it.as_str()));
+        page.by_label("adsproxy_replays_total", "Replays after a 401.", "outcome", replays);
+        let help = "Error responses that quoted an access token.";
+        let redacted = sum(&|worker| &worker.redacted);
+        page.single("adsproxy_redacted_responses_total", help, redacted);
+        let mut limits = sums(|worker| &worker.limits, &Limit::ALL.map(|it| it.as_str()));
+        limits.push(("lwa_concurrency", self.lwa_waits.load(Relaxed)));
+        page.by_label("adsproxy_limit_hits_total", "How often a limit was hit.", "limit", limits);
+        let connections = sum(&|worker| &worker.connections);
+        page.single("adsproxy_connections", "Open connections of callers.", connections);
+        let opened = sum(&|worker| &worker.upstream_connections);
         let name = "adsproxy_upstream_connections_opened_total";
-        page.family(name, "Connections opened to Amazon.", MetricKind::Counter);
-        page.sample(&[], sum(&|worker| &worker.upstream_connections));
+        page.single(name, "Connections opened to Amazon.", opened);
     }
 
     fn render_tokens(&self, page: &mut Exposition) {
-        page.family(
-            "adsproxy_token_refresh_total",
-            "Refreshed access tokens.",
-            MetricKind::Counter,
-        );
-        for &trigger in Trigger::ALL {
-            for &outcome in RefreshOutcome::ALL {
-                let value = self.refreshes[trigger as usize][outcome as usize].load(Relaxed);
+        page.family("adsproxy_token_refresh_total", "Refreshed access tokens.");
+        for (trigger, counts) in Trigger::ALL.iter().zip(&self.refreshes) {
+            for (outcome, count) in RefreshOutcome::ALL.iter().zip(loaded(counts)) {
                 let labels = [("trigger", trigger.as_str()), ("outcome", outcome.as_str())];
-                page.sample(&labels, value);
+                page.sample(&labels, count);
             }
         }
         let help = "One refresh, its retries included.";
-        let duration = self.refresh_duration.lock();
-        page.histogram("adsproxy_token_refresh_duration_seconds", help, &duration);
-        drop(duration);
-        page.family("adsproxy_store_write_total", "Writes to the store.", MetricKind::Counter);
-        for (outcome, count) in ["succeeded", "failed"].iter().zip(&self.store_writes) {
-            page.sample(&[("outcome", outcome)], count.load(Relaxed));
-        }
-        page.family("adsproxy_audit_write_total", "Entries of the audit log.", MetricKind::Counter);
-        for (outcome, count) in ["succeeded", "failed"].iter().zip(&self.audit_writes) {
-            page.sample(&[("outcome", outcome)], count.load(Relaxed));
-        }
-        page.family("adsproxy_log_dropped_total", "Lost log lines.", MetricKind::Counter);
-        page.sample(&[], self.log_dropped.load(Relaxed));
+        let name = "adsproxy_token_refresh_duration_seconds";
+        page.histogram(name, help, &self.refresh_duration.lock());
+        let writes = WRITES.into_iter().zip(loaded(&self.store_writes));
+        page.by_label("adsproxy_store_write_total", "Writes to the store.", "outcome", writes);
+        let writes = WRITES.into_iter().zip(loaded(&self.audit_writes));
+        page.by_label("adsproxy_audit_write_total", "Entries of the audit log.", "outcome", writes);
+        let dropped = self.log_dropped.load(Relaxed);
+        page.single("adsproxy_log_dropped_total", "Lost log lines.", dropped);
     }
 
     fn render_accounts(&self, page: &mut Exposition, accounts: &[AccountView]) {
         let labelled = &accounts[..accounts.len().min(self.account_labels_max)];
+        let of_each = |value: fn(&AccountView) -> Option<u64>| {
+            labelled.iter().filter_map(move |view| Some((view.account.as_str(), value(view)?)))
+        };
         let help = "Until the access token expires.";
-        page.family("adsproxy_token_expiry_seconds", help, MetricKind::Gauge);
-        for status in labelled {
-            if let Some(expires_in) = status.expires_in {
-                page.sample(&[("account", status.account.as_str())], expires_in.as_secs());
-            }
-        }
-        page.family("adsproxy_grant_state", "1 for the account's state.", MetricKind::Gauge);
-        for status in labelled {
-            page.sample(
-                &[("account", status.account.as_str()), ("state", status.state.as_str())],
-                1,
-            );
+        let expiry = of_each(|view| Some(view.expires_in?.as_secs()));
+        page.by_label("adsproxy_token_expiry_seconds", help, "account", expiry);
+        page.family("adsproxy_grant_state", "1 for the account's state.");
+        for view in labelled {
+            page.sample(&[("account", view.account.as_str()), ("state", view.state.as_str())], 1);
         }
         let help = "Until the grant ends, in whole days; only if its consent is dated.";
-        page.family("adsproxy_grant_expiry_seconds", help, MetricKind::Gauge);
-        for status in labelled {
-            if let Some(days) = status.consent_days_left {
-                let seconds = days.max(0).saturating_mul(86_400);
-                page.sample(&[("account", status.account.as_str())], seconds);
-            }
-        }
+        let expiry = of_each(|view| {
+            let days = u64::try_from(view.consent_days_left?).unwrap_or(0);
+            Some(days.saturating_mul(86_400))
+        });
+        page.by_label("adsproxy_grant_expiry_seconds", help, "account", expiry);
         let help = "Accounts whose newest record is in memory only: the store is degraded.";
-        page.family("adsproxy_store_unsaved_records", help, MetricKind::Gauge);
-        page.sample(&[], accounts.iter().filter(|status| status.is_unsaved).count() as u64);
+        let unsaved = accounts.iter().filter(|view| view.is_unsaved).count();
+        page.single("adsproxy_store_unsaved_records", help, unsaved);
         let help = "Accounts without series of their own (metrics.account_labels_max).";
-        page.family("adsproxy_accounts_beyond_label_cap", help, MetricKind::Gauge);
-        page.sample(&[], (accounts.len() - labelled.len()) as u64);
+        let beyond = accounts.len() - labelled.len();
+        page.single("adsproxy_accounts_beyond_label_cap", help, beyond);
     }
 }
 

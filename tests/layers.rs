@@ -183,7 +183,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("problem", &["inbound"]),
     ("inbound", &["config", "secret", "id"]),
     ("log", &["config", "clock", "id"]),
-    ("metrics", &["account", "config"]),
+    ("metrics", &["account", "config", "named"]),
     ("account", &["id"]),
     ("https", &[]),
     ("config", &["provider", "secret", "event", "id", "named", "trusted_path"]),

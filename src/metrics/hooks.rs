@@ -1,26 +1,23 @@
 //! What became of events on their way to hooks.
 
-use super::{
-    encode::{Exposition, MetricKind},
-    label,
-};
+use super::encode::Exposition;
+use crate::named::named;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-label! {
+named! {
     /// How one attempt at a delivery ended.
-    HookOutcome {
-        /// The receiver took it.
+    pub enum HookOutcome {
         Delivered = "delivered",
-        /// It did not; to be tried again.
+        /// To be tried again.
         Failed = "failed",
-        /// It did not, and the message was given up: a dead letter.
+        /// The message was given up: a dead letter.
         Dead = "dead",
     }
 }
 
-label! {
+named! {
     /// Why a message is lost.
-    Dropped {
+    pub enum Dropped {
         /// `outbox.messages_max`.
         OutboxFull = "outbox_full",
         /// `outbox.dead_letters_max`.
@@ -31,20 +28,18 @@ label! {
 /// Counters and gauges of the hooks.
 #[derive(Debug, Default)]
 pub struct HookMetrics {
-    deliveries: [AtomicU64; HookOutcome::COUNT],
-    dropped: [AtomicU64; Dropped::COUNT],
+    deliveries: [AtomicU64; HookOutcome::ALL.len()],
+    dropped: [AtomicU64; Dropped::ALL.len()],
     write_failures: AtomicU64,
     waiting: AtomicU64,
     dead_letters: AtomicU64,
 }
 
 impl HookMetrics {
-    /// Counts an attempt.
     pub fn delivery(&self, outcome: HookOutcome) {
         self.deliveries[outcome as usize].fetch_add(1, Relaxed);
     }
 
-    /// Counts lost messages.
     pub fn dropped(&self, why: Dropped, count: u64) {
         self.dropped[why as usize].fetch_add(count, Relaxed);
     }
@@ -65,27 +60,29 @@ impl HookMetrics {
     }
 
     pub(super) fn render(&self, page: &mut Exposition) {
-        let name = "adsproxy_hook_deliveries_total";
-        page.family(name, "Attempts to deliver a message to a hook.", MetricKind::Counter);
-        for &outcome in HookOutcome::ALL {
-            let value = self.deliveries[outcome as usize].load(Relaxed);
-            page.sample(&[("outcome", outcome.as_str())], value);
-        }
-        page.family(
+        page.by_label(
+            "adsproxy_hook_deliveries_total",
+            "Attempts to deliver a message to a hook.",
+            "outcome",
+            HookOutcome::ALL.map(HookOutcome::as_str).into_iter().zip(loaded(&self.deliveries)),
+        );
+        page.by_label(
             "adsproxy_hook_dropped_total",
             "Messages to hooks that were lost.",
-            MetricKind::Counter,
+            "reason",
+            Dropped::ALL.map(Dropped::as_str).into_iter().zip(loaded(&self.dropped)),
         );
-        for &why in Dropped::ALL {
-            page.sample(&[("reason", why.as_str())], self.dropped[why as usize].load(Relaxed));
-        }
-        let name = "adsproxy_hook_outbox_write_failures_total";
-        page.family(name, "Messages that the disk did not take.", MetricKind::Counter);
-        page.sample(&[], self.write_failures.load(Relaxed));
-        page.family("adsproxy_hook_outbox_messages", "Messages that wait.", MetricKind::Gauge);
-        page.sample(&[], self.waiting.load(Relaxed));
-        let name = "adsproxy_hook_dead_letters";
-        page.family(name, "Messages that were given up and are kept.", MetricKind::Gauge);
-        page.sample(&[], self.dead_letters.load(Relaxed));
+        let failures = self.write_failures.load(Relaxed);
+        let help = "Messages that the disk did not take.";
+        page.single("adsproxy_hook_outbox_write_failures_total", help, failures);
+        let waiting = self.waiting.load(Relaxed);
+        page.single("adsproxy_hook_outbox_messages", "Messages that wait.", waiting);
+        let help = "Messages that were given up and are kept.";
+        page.single("adsproxy_hook_dead_letters", help, self.dead_letters.load(Relaxed));
     }
+}
+
+/// The counts of now.
+pub(super) fn loaded(counts: &[AtomicU64]) -> impl Iterator<Item = u64> {
+    counts.iter().map(|count| count.load(Relaxed))
 }

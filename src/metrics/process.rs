@@ -1,6 +1,6 @@
 //! The usual `process_*` metrics, from `/proc/self`; systems without it show none.
 
-use super::encode::{Exposition, MetricKind};
+use super::encode::Exposition;
 use std::fs;
 
 /// Linux counts times for `/proc` in hundredths of a second on every architecture we build for.
@@ -8,48 +8,34 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Adds what can be found out.
 pub(super) fn render(page: &mut Exposition) {
-    if let Some(bytes) = memory_bytes("VmRSS:") {
-        let help = "Resident memory.";
-        page.family("process_resident_memory_bytes", help, MetricKind::Gauge);
-        page.sample(&[], bytes);
-    }
-    if let Some(count) = open_fds() {
-        page.family("process_open_fds", "Open file descriptors.", MetricKind::Gauge);
-        page.sample(&[], count);
-    }
-    if let Some(count) = max_fds() {
-        page.family("process_max_fds", "Limit of open file descriptors.", MetricKind::Gauge);
-        page.sample(&[], count);
-    }
-    let Some(stat) = fs::read_to_string("/proc/self/stat").ok() else { return };
-    if let Some(seconds) = cpu_seconds(&stat) {
-        let help = "User and system time.";
-        page.family("process_cpu_seconds_total", help, MetricKind::Counter);
-        page.sample(&[], seconds);
-    }
-    if let Some(seconds) = start_time(&stat) {
-        let help = "Start of the process since 1970-01-01 UTC.";
-        page.family("process_start_time_seconds", help, MetricKind::Gauge);
-        page.sample(&[], seconds);
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let memory = number("/proc/self/status", "VmRSS:").map(|kib| kib * 1024.0);
+    let limit = number("/proc/self/limits", "Max open files");
+    let start = number("/proc/stat", "btime ")
+        .and_then(|boot| Some(boot + field(&stat, 22)? / TICKS_PER_SECOND));
+    for (name, help, value) in [
+        ("process_resident_memory_bytes", "Resident memory.", memory),
+        ("process_open_fds", "Open file descriptors.", open_fds()),
+        ("process_max_fds", "Limit of open file descriptors.", limit),
+        ("process_cpu_seconds_total", "User and system time.", cpu_seconds(&stat)),
+        ("process_start_time_seconds", "Start of the process since 1970-01-01 UTC.", start),
+    ] {
+        if let Some(value) = value {
+            page.single(name, help, value);
+        }
     }
 }
 
-fn memory_bytes(key: &str) -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
-    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kib * 1024)
+/// The number behind `key` in the file `path`.
+fn number(path: &str, key: &str) -> Option<f64> {
+    let text = fs::read_to_string(path).ok()?;
+    let rest = text.lines().find_map(|line| line.strip_prefix(key))?;
+    rest.split_whitespace().next()?.parse().ok()
 }
 
-fn open_fds() -> Option<usize> {
+fn open_fds() -> Option<f64> {
     // One of them is the directory being read.
-    Some(fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1))
-}
-
-fn max_fds() -> Option<u64> {
-    let limits = fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
+    Some(fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1) as f64)
 }
 
 /// Field `number` (from 1, as in proc(5)) of `/proc/self/stat`.
@@ -61,12 +47,6 @@ fn field(stat: &str, number: usize) -> Option<f64> {
 
 fn cpu_seconds(stat: &str) -> Option<f64> {
     Some((field(stat, 14)? + field(stat, 15)?) / TICKS_PER_SECOND)
-}
-
-fn start_time(stat: &str) -> Option<f64> {
-    let system = fs::read_to_string("/proc/stat").ok()?;
-    let boot = system.lines().find_map(|line| line.strip_prefix("btime "))?;
-    Some(boot.trim().parse::<f64>().ok()? + field(stat, 22)? / TICKS_PER_SECOND)
 }
 
 #[cfg(test)]

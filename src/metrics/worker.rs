@@ -1,15 +1,14 @@
 //! One worker thread's counters.
 
-use super::label;
+use crate::named::named;
 use std::{
-    array,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
-label! {
+named! {
     /// What an upstream 401 turned out to be.
-    Upstream401 {
+    pub enum Upstream401 {
         /// The access token was no longer good.
         Expired = "expired",
         /// The token was good: Amazon's gateway erred.
@@ -19,9 +18,9 @@ label! {
     }
 }
 
-label! {
+named! {
     /// How the replay of a request ended.
-    ReplayOutcome {
+    pub enum ReplayOutcome {
         /// Amazon answered something else than 401.
         Succeeded = "succeeded",
         /// Amazon answered 401 again.
@@ -33,12 +32,10 @@ label! {
     }
 }
 
-label! {
+named! {
     /// A configured limit that was hit.
-    Limit {
-        /// Open caller connections.
+    pub enum Limit {
         Connections = "connections",
-        /// Requests in flight.
         InFlight = "in_flight",
         /// Size or number of header lines.
         Headers = "headers",
@@ -52,7 +49,6 @@ label! {
         CaptureDisk = "capture_disk",
         /// Captured bytes of all requests.
         CaptureTotal = "capture_total",
-        /// Connections to Amazon.
         UpstreamConnections = "upstream_connections",
         /// A connection to Amazon took too long.
         ConnectTimeout = "connect_timeout",
@@ -108,18 +104,17 @@ pub(super) const BOUNDS_MICROS: [u64; 17] = [
 #[repr(align(128))]
 pub struct WorkerMetrics {
     pub(super) requests: [AtomicU64; CODE_CLASSES.len()],
-    pub(super) duration: SharedHistogram,
+    pub(super) duration: Histogram,
     pub(super) in_flight: AtomicU64,
     pub(super) connections: AtomicU64,
     pub(super) upstream_connections: AtomicU64,
-    pub(super) upstream_401: [AtomicU64; Upstream401::COUNT],
-    pub(super) replays: [AtomicU64; ReplayOutcome::COUNT],
-    pub(super) limits: [AtomicU64; Limit::COUNT],
+    pub(super) upstream_401: [AtomicU64; Upstream401::ALL.len()],
+    pub(super) replays: [AtomicU64; ReplayOutcome::ALL.len()],
+    pub(super) limits: [AtomicU64; Limit::ALL.len()],
     pub(super) redacted: AtomicU64,
 }
 
 impl WorkerMetrics {
-    /// Counts an answered request.
     pub fn request(&self, status: u16, duration: Duration) {
         let class = match status {
             100..=599 => usize::from(status / 100 - 1),
@@ -129,17 +124,14 @@ impl WorkerMetrics {
         self.duration.observe(duration);
     }
 
-    /// A request begins.
     pub fn in_flight_inc(&self) {
         bump(&self.in_flight);
     }
 
-    /// A request has ended.
     pub fn in_flight_dec(&self) {
         drop_one(&self.in_flight);
     }
 
-    /// Counts a 401 from Amazon.
     pub fn upstream_401(&self, class: Upstream401) {
         bump(&self.upstream_401[class as usize]);
     }
@@ -154,22 +146,18 @@ impl WorkerMetrics {
         bump(&self.redacted);
     }
 
-    /// Counts a limit that was hit.
     pub fn limit(&self, limit: Limit) {
         bump(&self.limits[limit as usize]);
     }
 
-    /// A caller connected.
     pub fn connection_opened(&self) {
         bump(&self.connections);
     }
 
-    /// A caller's connection is gone.
     pub fn connection_closed(&self) {
         drop_one(&self.connections);
     }
 
-    /// Counts a new connection to Amazon.
     pub fn upstream_connection_opened(&self) {
         bump(&self.upstream_connections);
     }
@@ -187,53 +175,25 @@ fn drop_one(cell: &AtomicU64) {
     cell.store(cell.load(Relaxed).saturating_sub(1), Relaxed);
 }
 
-/// A worker's histogram: written by its worker, read when metrics are rendered.
+/// A histogram of durations with one writer; more than one would lose counts.
 #[derive(Debug, Default)]
-pub(super) struct SharedHistogram {
-    buckets: [AtomicU64; BOUNDS_MICROS.len() + 1],
-    sum_micros: AtomicU64,
-}
-
-impl SharedHistogram {
-    fn observe(&self, duration: Duration) {
-        let micros = micros(duration);
-        bump(&self.buckets[bucket(micros)]);
-        add(&self.sum_micros, micros);
-    }
-}
-
-/// A histogram that has one owner: a sum of workers, or one behind a lock.
-#[derive(Debug)]
 pub(super) struct Histogram {
-    pub(super) buckets: [u64; BOUNDS_MICROS.len() + 1],
-    pub(super) sum_micros: u64,
-}
-
-impl Default for Histogram {
-    fn default() -> Self {
-        Self { buckets: array::from_fn(|_| 0), sum_micros: 0 }
-    }
+    pub(super) buckets: [AtomicU64; BOUNDS_MICROS.len() + 1],
+    pub(super) sum_micros: AtomicU64,
 }
 
 impl Histogram {
-    pub(super) fn observe(&mut self, duration: Duration) {
-        let micros = micros(duration);
-        self.buckets[bucket(micros)] += 1;
-        self.sum_micros = self.sum_micros.wrapping_add(micros);
+    pub(super) fn observe(&self, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        bump(&self.buckets[BOUNDS_MICROS.partition_point(|&bound| bound < micros)]);
+        add(&self.sum_micros, micros);
     }
 
-    pub(super) fn add(&mut self, worker: &SharedHistogram) {
-        for (total, part) in self.buckets.iter_mut().zip(&worker.buckets) {
-            *total += part.load(Relaxed);
+    /// Adds what `other` counted.
+    pub(super) fn add(&self, other: &Self) {
+        for (total, part) in self.buckets.iter().zip(&other.buckets) {
+            add(total, part.load(Relaxed));
         }
-        self.sum_micros = self.sum_micros.wrapping_add(worker.sum_micros.load(Relaxed));
+        add(&self.sum_micros, other.sum_micros.load(Relaxed));
     }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-fn bucket(micros: u64) -> usize {
-    BOUNDS_MICROS.partition_point(|&bound| bound < micros)
 }
