@@ -27,7 +27,7 @@ use std::{
 };
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
-    fmt::{MakeWriter, format, time::FormatTime},
+    fmt::{format, time::FormatTime},
     layer::SubscriberExt,
     reload,
 };
@@ -91,13 +91,11 @@ fn start(
 
 impl Log {
     /// A handle for one worker. It writes nothing when `log.access` is off.
-    #[must_use]
     pub fn access(&self) -> AccessLog {
         AccessLog::new(self.access.then(|| Arc::clone(&self.sink)))
     }
 
     /// Counts the lines that were lost to a full queue or a failed write.
-    #[must_use]
     pub fn dropped(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.sink.dropped)
     }
@@ -140,7 +138,7 @@ fn filter(config: &config::LogConfig) -> (EnvFilter, Option<String>) {
 }
 
 fn events_layer(format: LogFormat, color: bool) -> Box<dyn Layer<Registry> + Send + Sync> {
-    let layer = tracing_subscriber::fmt::layer().with_writer(ToCurrent).with_timer(Milliseconds);
+    let layer = tracing_subscriber::fmt::layer().with_writer(|| ToCurrent).with_timer(Milliseconds);
     match format {
         LogFormat::Json => layer.json().flatten_event(true).with_current_span(false).boxed(),
         LogFormat::Text => layer.with_ansi(color).fmt_fields(TextFields).boxed(),
@@ -160,14 +158,6 @@ impl FormatTime for Milliseconds {
 
 /// Hands each event to whatever sink is current.
 struct ToCurrent;
-
-impl<'a> MakeWriter<'a> for ToCurrent {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        Self
-    }
-}
 
 impl io::Write for ToCurrent {
     /// Called once per event, with the whole line.

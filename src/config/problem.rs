@@ -58,14 +58,16 @@ impl Excerpt {
         let last = source[line_start..end].chars().count();
 
         let sensitive = sensitive || belongs_to_a_secret(&source[..line_start], line);
-        let (text, shown_at) = mask(line, sensitive);
-        let caret = shown_at[first.min(shown_at.len() - 1)];
-        let until = shown_at[last.min(shown_at.len() - 1)];
+        let chars: Vec<char> = line.chars().collect();
+        let hidden = hidden(&chars, sensitive);
+        let shown = |until: usize| masked(&chars[..until], &hidden);
+        let caret = shown(first.min(chars.len())).chars().count();
+        let until = shown(last.min(chars.len())).chars().count();
         Self {
             path,
             line: source[..line_start].matches('\n').count() + 1,
             column: first + 1,
-            text,
+            text: shown(chars.len()),
             caret,
             width: until.saturating_sub(caret).max(1),
         }
@@ -93,30 +95,27 @@ pub(crate) fn is_secret_name(name: &str) -> bool {
         || ["atza|", "atzr|", "amzn1.oa2-cs"].iter().any(|prefix| name.contains(prefix))
 }
 
-/// Masks what must not be shown of `line`. Also returns where each character of `line`, and the
-/// end, is found in the result.
-fn mask(line: &str, sensitive: bool) -> (String, Vec<usize>) {
-    let chars: Vec<char> = line.chars().collect();
+/// Which characters of a line must not be shown.
+fn hidden(chars: &[char], sensitive: bool) -> Vec<bool> {
     let mut hidden = vec![false; chars.len()];
     if sensitive {
-        hide_values(&chars, &mut hidden);
+        hide_values(chars, &mut hidden);
     }
-    hide_userinfo(&chars, &mut hidden);
+    hide_userinfo(chars, &mut hidden);
+    hidden
+}
 
-    let (mut text, mut length, mut shown_at) = (String::new(), 0, Vec::new());
+/// Each run of hidden characters is one mask.
+fn masked(chars: &[char], hidden: &[bool]) -> String {
+    let mut text = String::new();
     for (at, &c) in chars.iter().enumerate() {
-        let run_goes_on = hidden[at] && at > 0 && hidden[at - 1];
-        let piece = match (hidden[at], run_goes_on) {
-            (true, true) => String::new(),
-            (true, false) => super::secret_ref::MASK.to_owned(),
-            (false, _) => c.to_string(),
-        };
-        shown_at.push(if run_goes_on { shown_at[at - 1] } else { length });
-        length += piece.chars().count();
-        text.push_str(&piece);
+        match hidden[at] {
+            false => text.push(c),
+            true if at == 0 || !hidden[at - 1] => text.push_str(super::secret_ref::MASK),
+            true => {}
+        }
     }
-    shown_at.push(length);
-    (text, shown_at)
+    text
 }
 
 /// Hides the value of a line; of tables and lists only the strings, and not those that name a

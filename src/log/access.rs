@@ -15,25 +15,19 @@ use std::{cell::RefCell, sync::Arc, time::Duration};
 pub struct AccessLine<'a> {
     /// When the request came, since 1970-01-01 UTC.
     pub wall: Duration,
-    /// The method as sent.
     pub method: &'a str,
     /// The path without its query string.
     pub path: &'a str,
-    /// The status of the response.
     pub status: u16,
     /// The account, once it was known.
     pub account: Option<&'a str>,
     /// The region, once it was known.
     pub region: Option<Region>,
-    /// Our request id.
     pub request_id: &'a str,
-    /// Amazon's request id.
     pub amazon_request_id: Option<&'a str>,
     /// From the request's head to the end of the response.
     pub duration: Duration,
-    /// Bytes of the request body.
     pub bytes_in: u64,
-    /// Bytes of the response body.
     pub bytes_out: u64,
     /// How often the request was sent again.
     pub replays: u32,
@@ -62,7 +56,6 @@ impl AccessLog {
         Self { sink, state: RefCell::new(AccessBuffer { buffer, ..AccessBuffer::default() }) }
     }
 
-    /// Adds a line.
     pub fn write(&self, line: &AccessLine<'_>) {
         let Some(sink) = &self.sink else { return };
         let state = &mut *self.state.borrow_mut();
@@ -127,39 +120,29 @@ impl Stamp {
 }
 
 fn push_json_line(out: &mut Vec<u8>, stamp: &mut Stamp, line: &AccessLine<'_>) {
-    let text = |out: &mut Vec<u8>, key: &str, value: &str| {
-        out.extend_from_slice(key.as_bytes());
-        push_json(out, value);
-        out.push(b'"');
-    };
-    let number = |out: &mut Vec<u8>, key: &str, value: u64| {
-        out.extend_from_slice(key.as_bytes());
-        push_number(out, value);
-    };
     out.extend_from_slice(br#"{"timestamp":""#);
     stamp.push(out, line.wall);
     out.extend_from_slice(br#"","level":"INFO","target":"adsproxy::access","message":"request""#);
-    text(out, r#","http.request.method":""#, line.method);
-    text(out, r#","url.path":""#, line.path);
+    let text = |out: &mut Vec<u8>, key: &str, value: Option<&str>| {
+        if let Some(value) = value {
+            out.extend_from_slice(key.as_bytes());
+            push_json(out, value);
+            out.push(b'"');
+        }
+    };
+    text(out, r#","http.request.method":""#, Some(line.method));
+    text(out, r#","url.path":""#, Some(line.path));
     number(out, r#","http.response.status_code":"#, line.status.into());
-    if let Some(account) = line.account {
-        text(out, r#","account":""#, account);
-    }
-    if let Some(region) = line.region {
-        text(out, r#","region":""#, region.as_str());
-    }
-    text(out, r#","request_id":""#, line.request_id);
-    if let Some(id) = line.amazon_request_id {
-        text(out, r#","amazon_request_id":""#, id);
-    }
+    text(out, r#","account":""#, line.account);
+    text(out, r#","region":""#, line.region.map(Region::as_str));
+    text(out, r#","request_id":""#, Some(line.request_id));
+    text(out, r#","amazon_request_id":""#, line.amazon_request_id);
     out.extend_from_slice(br#","duration_ms":"#);
     push_millis(out, line.duration);
     number(out, r#","http.request.body.size":"#, line.bytes_in);
     number(out, r#","http.response.body.size":"#, line.bytes_out);
     number(out, r#","replays":"#, line.replays.into());
-    if let Some(error) = line.error {
-        text(out, r#","error.type":""#, error);
-    }
+    text(out, r#","error.type":""#, line.error);
     out.extend_from_slice(b"}\n");
 }
 
@@ -173,25 +156,26 @@ fn push_text_line(out: &mut Vec<u8>, stamp: &mut Stamp, line: &AccessLine<'_>) {
     stamp.push(out, line.wall);
     text(out, "  INFO ", Some(line.method));
     text(out, " ", Some(line.path));
-    out.push(b' ');
-    push_number(out, line.status.into());
+    number(out, " ", line.status.into());
     out.push(b' ');
     push_millis(out, line.duration);
     out.extend_from_slice(b"ms");
     text(out, " account=", line.account);
     text(out, " region=", line.region.map(Region::as_str));
-    out.extend_from_slice(b" in=");
-    push_number(out, line.bytes_in);
-    out.extend_from_slice(b" out=");
-    push_number(out, line.bytes_out);
+    number(out, " in=", line.bytes_in);
+    number(out, " out=", line.bytes_out);
     if line.replays > 0 {
-        out.extend_from_slice(b" replays=");
-        push_number(out, line.replays.into());
+        number(out, " replays=", line.replays.into());
     }
     text(out, " error=", line.error);
     text(out, " request_id=", Some(line.request_id));
     text(out, " amazon_request_id=", line.amazon_request_id);
     out.push(b'\n');
+}
+
+fn number(out: &mut Vec<u8>, key: &str, value: u64) {
+    out.extend_from_slice(key.as_bytes());
+    push_number(out, value);
 }
 
 /// Appends a value of the text format: quoted if it could be taken for more than one word.
