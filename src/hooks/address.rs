@@ -72,37 +72,24 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 /// Resolves names for webhooks, and keeps to itself what they may not connect to.
 #[derive(Clone)]
 pub(super) struct Guarded {
-    lookup: Lookup,
-    allow_private: bool,
+    pub(super) lookup: Lookup,
+    pub(super) allow_private: bool,
 }
 
 impl Guarded {
-    pub(super) fn new(lookup: Lookup, allow_private: bool) -> Self {
-        Self { lookup, allow_private }
-    }
-
-    /// Checks a host whose address an egress proxy will look up, as far as this machine knows it.
-    pub(super) async fn check_proxied(&self, host: &str) -> Result<(), PrivateAddress> {
-        let lookup = timeout(PROXIED_LOOKUP_TIMEOUT, (self.lookup)(host.to_owned()));
-        match lookup.await {
-            Ok(Ok(found))
-                if !self.allow_private
-                    && !found.is_empty()
-                    && !found.iter().any(|&address| is_public(address)) =>
-            {
-                Err(PrivateAddress)
+    /// Checks a host that this machine does not resolve: one that is an address already, or whose
+    /// address an egress proxy will look up, as far as this machine knows it.
+    pub(super) async fn check(&self, host: &str, is_proxied: bool) -> Result<(), PrivateAddress> {
+        let found = match host.trim_start_matches('[').trim_end_matches(']').parse() {
+            Ok(address) => vec![address],
+            Err(_) if is_proxied => {
+                let lookup = timeout(PROXIED_LOOKUP_TIMEOUT, (self.lookup)(host.to_owned()));
+                lookup.await.ok().and_then(Result::ok).unwrap_or_default()
             }
-            _ => Ok(()),
-        }
-    }
-
-    /// Checks a host that is an address already: such a one is never resolved.
-    pub(super) fn check_literal(&self, host: &str) -> Result<(), PrivateAddress> {
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        match bare.parse::<IpAddr>() {
-            Ok(address) if !self.allow_private && !is_public(address) => Err(PrivateAddress),
-            _ => Ok(()),
-        }
+            Err(_) => return Ok(()),
+        };
+        let is_allowed = |&address| self.allow_private || is_public(address);
+        if found.is_empty() || found.iter().any(is_allowed) { Ok(()) } else { Err(PrivateAddress) }
     }
 }
 
@@ -216,15 +203,22 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_address_for_a_name_is_checked_too() {
-        let strict = Guarded::new(system(), false);
-        for host in ["127.0.0.1", "[::1]", "[::ffff:10.0.0.1]", "169.254.169.254"] {
-            assert_eq!(strict.check_literal(host), Err(PrivateAddress), "{host}");
-            assert_eq!(Guarded::new(system(), true).check_literal(host), Ok(()), "{host}");
-        }
-        for host in ["1.1.1.1", "[2606:4700::1111]", "example.com"] {
-            assert_eq!(strict.check_literal(host), Ok(()), "{host}");
+    #[tokio::test]
+    async fn an_address_for_a_name_is_checked_too() {
+        let guarded = |allow_private| Guarded { lookup: system(), allow_private };
+        for (host, checked) in [
+            ("127.0.0.1", Err(PrivateAddress)),
+            ("[::1]", Err(PrivateAddress)),
+            ("[::ffff:10.0.0.1]", Err(PrivateAddress)),
+            ("169.254.169.254", Err(PrivateAddress)),
+            ("1.1.1.1", Ok(())),
+            ("[2606:4700::1111]", Ok(())),
+            ("example.com", Ok(())),
+        ] {
+            for is_proxied in [false, host != "example.com"] {
+                assert_eq!(guarded(false).check(host, is_proxied).await, checked, "{host}");
+                assert_eq!(guarded(true).check(host, is_proxied).await, Ok(()), "{host}");
+            }
         }
     }
 
@@ -235,7 +229,7 @@ mod tests {
                 let found = found.map(|text| vec![text.parse().unwrap()]);
                 Box::pin(async move { found.ok_or_else(|| io::ErrorKind::NotFound.into()) })
             });
-            Guarded::new(lookup, allow_private)
+            Guarded { lookup, allow_private }
         };
         for (found, allow_private, expected) in [
             (Some("169.254.169.254"), false, Err(PrivateAddress)),
@@ -244,7 +238,7 @@ mod tests {
             // Only the proxy knows it.
             (None, false, Ok(())),
         ] {
-            let checked = guarded(found, allow_private).check_proxied("receiver.example").await;
+            let checked = guarded(found, allow_private).check("receiver.example", true).await;
             assert_eq!(checked, expected, "{found:?}");
         }
     }
@@ -258,7 +252,7 @@ mod tests {
                 Box::pin(async move { Ok(found) })
             });
             let name = "receiver.example".parse().unwrap();
-            let found = Guarded::new(lookup, allow_private).resolve(name).await;
+            let found = Guarded { lookup, allow_private }.resolve(name).await;
             found.map(|all| all.map(|address| address.ip().to_string()).collect::<Vec<_>>()).ok()
         };
         assert_eq!(addresses(&["10.0.0.1", "1.1.1.1"], false).await.unwrap(), ["1.1.1.1"]);

@@ -76,15 +76,14 @@ async fn talk(
     let status = {
         let talked = async { tokio::join!(write, read(stdout, &mut out), read(stderr, &mut err)) };
         tokio::pin!(talked);
-        let status = tokio::select! {
+        tokio::select! {
             _ = &mut talked => child.wait().await?,
             status = child.wait() => {
                 // What it left running may hold its pipes open for ever: its own end counts.
                 let _ = timeout(LEFT_OVERS_TIMEOUT, talked).await;
                 status?
             }
-        };
-        status
+        }
     };
     out.append(&mut err);
     out.truncate(OUTPUT_MAX_BYTES);

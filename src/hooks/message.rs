@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 const TEST_KIND: &str = "hook.test";
 
 /// One event on its way to one hook. Times are in seconds since 1970.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// The same for every attempt: receivers drop repetitions by it.
     pub id: String,
@@ -71,18 +71,9 @@ impl Message {
             hook: hook.to_owned(),
             kind: kind.to_owned(),
             at: now.unix(),
-            account: None,
-            application: None,
-            generation: None,
-            reason: None,
-            days_left: None,
             order: u64::try_from(now.wall.as_nanos()).unwrap_or(u64::MAX),
             queued_at: now.unix(),
-            attempts: 0,
-            not_before: 0,
-            last_error: None,
-            owner: None,
-            is_dead: false,
+            ..Self::default()
         }
     }
 

@@ -153,7 +153,8 @@ impl Destination {
     fn new(hook: &config::HookConfig, tls: &ClientConfig) -> Result<Self, https::Error> {
         Ok(match &hook.target {
             HookTarget::Webhook(webhook) => {
-                Self::Webhook(WebhookClient::new(webhook, tls)?, hook.timeout)
+                let client = WebhookClient::new(webhook, tls, address::system())?;
+                Self::Webhook(client, hook.timeout)
             }
             HookTarget::Command(line) => Self::Command(line.clone(), hook.timeout),
         })

@@ -52,7 +52,7 @@ pub struct Outbox {
     pub(super) changed: Notify,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct OutboxState {
     /// As many as hooks, in the same order.
     schedules: Vec<Schedule>,
@@ -63,6 +63,12 @@ struct OutboxState {
     /// The newest order that was given out: two messages never have the same.
     last_order: u64,
     warned: Option<Instant>,
+}
+
+impl OutboxState {
+    fn waiting(&self) -> usize {
+        self.schedules.iter().map(|schedule| schedule.waiting.len()).sum()
+    }
 }
 
 /// What a process knows of messages in the store that are not its own.
@@ -79,20 +85,14 @@ impl Outbox {
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let state = OutboxState {
-            schedules: config.hooks.iter().map(|_| Schedule::new(&config.outbox)).collect(),
-            unwritten: BTreeMap::new(),
-            dead: BTreeSet::new(),
-            last_order: 0,
-            warned: None,
-        };
+        let schedules = config.hooks.iter().map(|_| Schedule::new(&config.outbox)).collect();
         Self {
             store,
             hooks: config.hooks.clone(),
             limits: config.outbox.clone(),
             clock,
             metrics,
-            state: Mutex::new(state),
+            state: Mutex::new(OutboxState { schedules, ..OutboxState::default() }),
             writing: tokio::sync::Mutex::default(),
             changed: Notify::new(),
         }
@@ -162,7 +162,7 @@ impl Outbox {
     /// refresh, else the oldest.
     fn insert(&self, state: &mut OutboxState, hook: usize, message: Message) {
         let mut lost = 0;
-        while state.schedules.iter().map(Schedule::len).sum::<usize>() >= self.limits.messages_max {
+        while state.waiting() >= self.limits.messages_max {
             let candidates = state.schedules.iter().enumerate().filter_map(|(hook, schedule)| {
                 Some((schedule.eviction_candidate(Kind::TokenRefreshed.as_str())?, hook))
             });
@@ -276,7 +276,7 @@ impl Outbox {
     fn is_own(&self, name: &str) -> bool {
         let state = self.state.lock();
         state.unwritten.contains_key(name)
-            || state.schedules.iter().any(|schedule| schedule.contains(name))
+            || state.schedules.iter().any(|schedule| schedule.waiting.contains_key(name))
     }
 
     fn queue(&self, mut message: Message) {
@@ -302,7 +302,7 @@ impl Outbox {
     /// Brings the gauges up to date.
     pub(super) fn count(&self) {
         let state = self.state.lock();
-        self.metrics.hooks.waiting(state.schedules.iter().map(Schedule::len).sum());
+        self.metrics.hooks.waiting(state.waiting());
         self.metrics.hooks.dead_letters(state.dead.len());
     }
 }

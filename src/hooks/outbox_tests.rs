@@ -16,13 +16,7 @@ fn store(dir: &Path) -> Store {
 
 /// An outbox with one hook, as a process of its own has it.
 fn outbox(dir: &Path) -> Outbox {
-    let state = OutboxState {
-        schedules: vec![Schedule::new(&limits())],
-        unwritten: BTreeMap::new(),
-        dead: BTreeSet::new(),
-        last_order: 0,
-        warned: None,
-    };
+    let state = OutboxState { schedules: vec![Schedule::new(&limits())], ..OutboxState::default() };
     Outbox {
         store: store(dir),
         hooks: vec![HookConfig {
@@ -54,7 +48,7 @@ fn limits() -> config::OutboxConfig {
 
 async fn taken_over(outbox: &Outbox) -> usize {
     outbox.take_over(&mut Others::default()).await.expect("the store works");
-    outbox.state.lock().schedules[0].len()
+    outbox.state.lock().waiting()
 }
 
 /// The times of the events that wait in the store.

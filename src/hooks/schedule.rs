@@ -30,7 +30,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Schedule {
     limits: config::OutboxConfig,
-    waiting: BTreeMap<String, Waiting>,
+    pub(super) waiting: BTreeMap<String, Waiting>,
     under_way: usize,
     failures: u32,
     pause: Backoff,
@@ -38,7 +38,7 @@ pub(super) struct Schedule {
 }
 
 #[derive(Debug)]
-struct Waiting {
+pub(super) struct Waiting {
     message: Message,
     due: Instant,
     under_way: bool,
@@ -64,14 +64,6 @@ impl Schedule {
             failures: 0,
             paused_until: None,
         }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.waiting.len()
-    }
-
-    pub(super) fn contains(&self, name: &str) -> bool {
-        self.waiting.contains_key(name)
     }
 
     /// Adds a message, new or taken over.

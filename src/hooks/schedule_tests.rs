@@ -82,7 +82,7 @@ fn messages_of_one_account_go_in_order_and_accounts_side_by_side() {
     assert!(bench.start().is_empty());
     assert!(matches!(bench.settle(&first, Ok(())), Some(AttemptEnd::Delivered(_))));
     assert_eq!(bench.start(), [2]);
-    assert_eq!(bench.schedule.len(), 2);
+    assert_eq!(bench.schedule.waiting.len(), 2);
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_failure_is_tried_again_later_and_later_and_then_given_up() {
     assert!(waited > Duration::from_secs(60), "{waited:?}");
     assert_eq!(bench.start(), [1]);
     assert!(matches!(bench.settle(&key, Err(&failed())), Some(AttemptEnd::Dead(_))));
-    assert_eq!(bench.schedule.len(), 0);
+    assert_eq!(bench.schedule.waiting.len(), 0);
 }
 
 #[test]

@@ -6,10 +6,10 @@
 
 use super::{
     DeliveryError,
-    address::{self, Guarded, Lookup, PrivateAddress},
-    sign::Signer,
+    address::{Guarded, Lookup, PrivateAddress},
+    sign::sign,
 };
-use crate::{config, error_chain, https};
+use crate::{config, error_chain, https, secret::Secret};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use reqwest::{Client, Url};
 use rustls::ClientConfig;
@@ -26,29 +26,23 @@ use zeroize::Zeroizing;
 pub(super) struct WebhookClient {
     /// None where the URL has a host that is no host, such as `1.2.3.999`.
     url: Option<Url>,
-    signer: Signer,
+    secrets: Vec<Secret>,
     guard: Guarded,
     client: Client,
     is_proxied: bool,
 }
 
 impl WebhookClient {
-    /// # Errors
-    /// When no client can be made.
-    pub(super) fn new(config: &config::Webhook, tls: &ClientConfig) -> Result<Self, https::Error> {
-        Self::with_lookup(config, tls, address::system())
-    }
-
-    fn with_lookup(
+    pub(super) fn new(
         config: &config::Webhook,
         tls: &ClientConfig,
         lookup: Lookup,
     ) -> Result<Self, https::Error> {
-        let guard = Guarded::new(lookup, config.unsafe_allow_private_addresses);
+        let guard = Guarded { lookup, allow_private: config.unsafe_allow_private_addresses };
         let url = config.url.expose();
         let (client, is_proxied) = https::hook_client(tls, url, Arc::new(guard.clone()))?;
-        let (url, signer) = (url.parse().ok(), Signer::new(&config.secrets));
-        Ok(Self { url, signer, guard, client, is_proxied })
+        let (url, secrets) = (url.parse().ok(), config.secrets.clone());
+        Ok(Self { url, secrets, guard, client, is_proxied })
     }
 
     /// Sends `body` under the message's `id`; `now` is in seconds since 1970.
@@ -63,12 +57,9 @@ impl WebhookClient {
             return Err(DeliveryError::new("its url cannot be used".to_owned()));
         };
         let host = url.host_str().unwrap_or_default();
-        let mut checked = self.guard.check_literal(host);
-        if self.is_proxied && checked.is_ok() {
-            checked = self.guard.check_proxied(host).await;
-        }
+        let checked = self.guard.check(host, self.is_proxied).await;
         checked.map_err(|error| DeliveryError::new(error.to_string()))?;
-        let signature = self.signer.sign(id, now, &body);
+        let signature = sign(&self.secrets, id, now, &body);
         let request = self
             .client
             .post(url.clone())

@@ -1,6 +1,6 @@
 //! Receivers that are slow, hostile, elsewhere, or not where they were a moment ago.
 
-use super::*;
+use super::{super::address, *};
 use crate::secret::Secret;
 use std::{
     net::IpAddr,
@@ -20,7 +20,7 @@ fn webhook(url: &str, allow_private: bool, lookup: Lookup) -> WebhookClient {
         unsafe_allow_private_addresses: allow_private,
     };
     let tls = https::client_config(None, false).expect("TLS");
-    WebhookClient::with_lookup(&config, &tls, lookup).expect("a client")
+    WebhookClient::new(&config, &tls, lookup).expect("a client")
 }
 
 async fn deliver(webhook: &WebhookClient, limit: Duration) -> Result<(), DeliveryError> {
