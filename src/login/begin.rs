@@ -84,12 +84,11 @@ impl Logins {
         account: &AccountId,
         link: &str,
     ) -> Result<StartedLogin, LoginError> {
+        if !is_random_text(link) {
+            return Err(LoginCause::LinkUsed.into());
+        }
         let key = key_of(link);
-        let known = match is_random_text(link) {
-            true => self.get::<LoginLink>((Space::Ticket, &key)).await?,
-            false => None,
-        };
-        let (owner, link) = known.ok_or(LoginCause::LinkUsed)?;
+        let (owner, link) = self.known_link(&key).await?;
         // Each message has a link of its own; the first one that is used ends the others.
         let record = self.engine.store().load(&owner).await?;
         if owner != *account
@@ -101,6 +100,12 @@ impl Logins {
         // However late it is opened, there is the whole time of a login.
         self.extend_link(&key, self.engine.config().login.timeout).await?;
         self.begin(account, &link.request, Some(key)).await
+    }
+
+    /// The link `key` and its account; it opens no login any more once one has succeeded.
+    pub(super) async fn known_link(&self, key: &str) -> Result<(AccountId, LoginLink), LoginError> {
+        let known = self.get::<LoginLink>((Space::Ticket, key)).await?;
+        Ok(known.ok_or(LoginCause::LinkUsed)?)
     }
 
     /// Begins a login; `link` is the one it comes from.

@@ -60,15 +60,15 @@ impl Logins {
             return Err(LoginCause::QuestionGone.into());
         }
         let (this, key) = (self.clone(), key_of(token));
-        let work = self.spawn(async move {
+        self.spawn(async move {
             let taken = this.take::<NewGrant>((Space::Grant, &key)).await?;
             let (account, grant) = taken.ok_or(LoginCause::QuestionGone)?;
             let link = grant.link.clone();
             let done = this.conclude(&account, &key, grant, yes).await;
             this.remember_outcome(&account, link.as_deref(), &done).await;
             done
-        });
-        work.await
+        })
+        .await
     }
 
     async fn conclude(
@@ -78,7 +78,7 @@ impl Logins {
         mut grant: NewGrant,
         yes: bool,
     ) -> Result<LoginOutcome, LoginError> {
-        let entry = self.entry(Action::ReconnectConfirmed, account).about(&grant.origin);
+        let entry = self.entry(Action::ReconnectConfirmed, account).about(&grant.request.origin);
         let entry = if yes { entry } else { entry.failed("declined") };
         let recorded = self.engine.audit().write(entry).await;
         if !yes {

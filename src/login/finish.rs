@@ -5,14 +5,14 @@
 
 use super::{
     Confirmation, GrantProfiles, LoginCause, LoginError, LoginOutcome, Logins, MEMORY,
-    begin::{PendingLogin, settings_hash},
+    begin::{LoginRequest, PendingLogin, settings_hash},
     is_random_text, key_of, parse,
     profiles::{self, is_deceptive},
 };
 use crate::{
     audit::Action,
     error_chain::chain,
-    id::{AccountId, Region},
+    id::AccountId,
     lwa::{self, Application, authorize::random_text},
     provider::ads,
     secret::Secret,
@@ -62,14 +62,13 @@ pub(crate) struct Connected {
 #[derive(Serialize, Deserialize)]
 pub(super) struct NewGrant {
     pub(super) application: String,
-    pub(super) region: Option<Region>,
+    pub(super) request: LoginRequest,
     #[serde(with = "super::exposed")]
     pub(super) refresh_token: Secret,
     /// In seconds since 1970.
     pub(super) consented_at: u64,
     pub(super) profiles: GrantProfiles,
     pub(super) link: Option<String>,
-    pub(super) origin: String,
     pub(super) replaces: Replaces,
 }
 
@@ -92,7 +91,7 @@ impl Logins {
     /// Safe: the work runs in its own task.
     pub(crate) async fn finish(&self, callback: Callback) -> Result<LoginOutcome, LoginError> {
         let this = self.clone();
-        let work = self.spawn(async move {
+        self.spawn(async move {
             let claimed = this.claim(&callback).await;
             let (account, pending) = claimed.inspect_err(|error| {
                 let (code, why) = (error.code(), chain(error));
@@ -106,8 +105,8 @@ impl Logins {
                 this.record_failure(&account, &pending, error.cause).await;
             }
             done
-        });
-        work.await
+        })
+        .await
     }
 
     /// Nothing was changed, so an audit log that fails is no reason to stop.
@@ -122,11 +121,10 @@ impl Logins {
 
     /// The login that a response belongs to, taken: no other request gets it.
     async fn claim(&self, callback: &Callback) -> Result<(AccountId, PendingLogin), LoginError> {
-        for name in ["state", "code", "error"] {
-            if callback.arguments.iter().filter(|(have, _)| have == name).count() > 1 {
-                let detail = format!("the response has {name} more than once");
-                return Err(LoginError::new(LoginCause::ParameterDoubled, detail));
-            }
+        let count = |name| callback.arguments.iter().filter(|(have, _)| have == name).count();
+        if let Some(name) = ["state", "code", "error"].into_iter().find(|name| count(*name) > 1) {
+            let detail = format!("the response has {name} more than once");
+            return Err(LoginError::new(LoginCause::ParameterDoubled, detail));
         }
         let state = callback.get("state").ok_or(LoginCause::StateMissing)?.expose();
         if !is_random_text(state) {
@@ -166,11 +164,9 @@ impl Logins {
         self.claim_code(account, code).await?;
         if let Some(link) = &pending.link {
             // A link is good for one login that succeeds.
-            let known = self.engine.store().entries(Space::Ticket).get(link).await?;
-            known.ok_or(LoginCause::LinkUsed)?;
+            self.known_link(link).await?;
         }
-        let exchanged = self.exchange(account, &application, code, pending).await?;
-        let (mut grant, before) = exchanged;
+        let (mut grant, before) = self.exchange(account, &application, code, pending).await?;
         match self.keep_if_same(account, before, &mut grant).await? {
             Ok(connected) => Ok(LoginOutcome::Connected(connected)),
             // Other profiles, or not known.
@@ -208,12 +204,11 @@ impl Logins {
         let (profiles, (replaces, before)) = tokio::join!(now, before);
         let grant = NewGrant {
             application: pending.application.clone(),
-            region: pending.request.region,
+            request: pending.request.clone(),
             refresh_token,
             consented_at,
             profiles,
             link: pending.link.clone(),
-            origin: pending.request.origin.clone(),
             replaces,
         };
         Ok((grant, before))

@@ -2,7 +2,6 @@
 
 use super::{
     Connected, GrantProfiles, LoginCause, LoginError, LoginOutcome, Logins,
-    begin::LoginLink,
     finish::{NewGrant, Replaces},
     profiles,
 };
@@ -89,10 +88,7 @@ impl Logins {
     async fn write(&self, account: &AccountId, grant: &NewGrant) -> Result<Connected, LoginError> {
         let config = self.engine.config().accounts.get(account);
         let link = match &grant.link {
-            Some(link) => {
-                let known = self.get::<LoginLink>((Space::Ticket, link)).await?;
-                Some(known.ok_or(LoginCause::LinkUsed)?.1)
-            }
+            Some(link) => Some(self.known_link(link).await?.1),
             None => None,
         };
         let mut connected = None;
@@ -104,7 +100,7 @@ impl Logins {
             if link.as_ref().is_some_and(|link| link.is_spent(record)) {
                 return Err(LoginCause::LinkUsed.into());
             }
-            let known = config.map(|config| config.region).or(grant.region);
+            let known = config.map(|config| config.region).or(grant.request.region);
             let known = known.or(record.map(|record| record.region)).or(grant.profiles.home());
             let region = known.unwrap_or(Region::Na);
             connected = Some(Connected {
@@ -127,7 +123,7 @@ impl Logins {
             };
             Ok(Some(consent.replacing(account, record, self.engine.clock().now().unix())))
         };
-        let entry = |_| self.entry(Action::Login, account).about(&grant.origin);
+        let entry = |_| self.entry(Action::Login, account).about(&grant.request.origin);
         let put = self.engine.grants().put(account, &SAVE_PAUSES, entry, decide).await;
         match put {
             Ok(()) => Ok(connected.expect("what was put was decided on")),

@@ -213,3 +213,44 @@ impl TokenState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::{Clock, ManualClock},
+        secret::Secret,
+        token::slot::Life,
+    };
+    use std::{fs::File, os::unix::fs::FileExt, time::Duration};
+
+    /// What is in this process's memory at `address`; nothing if that is no memory any more.
+    fn memory(address: usize, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        let memory = File::open("/proc/self/mem").expect("the memory of this process");
+        let _ = memory.read_at(&mut bytes, address as u64);
+        bytes
+    }
+
+    #[test]
+    fn the_token_of_a_removed_account_is_wiped_with_the_last_request_that_holds_it() {
+        let now = ManualClock::new().now();
+        let application =
+            Arc::new(Application::new("default", &config::ApplicationConfig::default()));
+        let id = "acme".parse().expect("an alias");
+        let state =
+            TokenState::new(&id, Region::Na, application, Authority::Record, Arc::default());
+        let text = format!("Atza|of-the-removed-{}", "y".repeat(300));
+        let life = Life::new(now, Duration::from_secs(3600));
+        let token = AccessToken::new(&Secret::new(text.clone()), 1, life, Duration::ZERO);
+        state.publish(token.expect("a token"));
+        let request = state.good(now).expect("a token");
+        let at = request.expose().as_ptr() as usize;
+        state.wipe(now);
+        assert!(state.good(now).is_none());
+        assert_eq!(memory(at, text.len()), text.as_bytes(), "the request goes on with it");
+        drop(request);
+        let left = memory(at, text.len());
+        assert!(!left.windows(16).any(|window| window == [b'y'; 16]));
+    }
+}
