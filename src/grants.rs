@@ -236,11 +236,11 @@ impl Grants {
     pub(crate) async fn update_and_record(
         &self,
         record: &Credential,
-        began: Began,
+        began: Option<Began>,
         lease: Option<&Lease>,
         entry: Entry,
     ) -> Result<(), store::Error> {
-        let updated = self.update(record, Some(began), lease).await;
+        let updated = self.update(record, began, lease).await;
         let entry = if updated.is_ok() { entry } else { entry.failed("store_failed") };
         self.record(&record.account, entry).await;
         updated

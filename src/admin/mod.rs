@@ -106,6 +106,11 @@ impl Admin {
         Self(self.0.clone(), Some(peer))
     }
 
+    /// Handles a request of this process.
+    pub(crate) async fn respond(self, request: Request<Full<Bytes>>) -> Response<Full<Bytes>> {
+        self.handle(request.map(|body| body.map_err(|never| match never {}).boxed())).await
+    }
+
     async fn handle(self, request: Request<AdminBody>) -> Response<Full<Bytes>> {
         let id = request_id::of(&Fields::of(request.headers()))
             .unwrap_or_else(|| request_id::fresh(self.0.next_id.fetch_add(1, Relaxed)));

@@ -9,14 +9,20 @@ mod grants;
 mod network;
 mod place;
 mod ports;
-mod profiles;
 mod store;
 
-use super::{CommandFailure, Context, print, wire::Server};
-use crate::{config::load::Loaded, id::AccountId};
+use super::{
+    CommandFailure, Context, print,
+    server::{OwnServer, Server},
+};
+use crate::{
+    config::{Config, StoreKind, load::Loaded},
+    id::AccountId,
+};
 use finding::{Finding, errors};
+use grants::GrantChecks;
 use std::{io::IsTerminal, sync::Arc};
-use tokio::task::JoinHandle;
+use tokio::{runtime::Builder, task::JoinHandle};
 
 /// Check configuration, files, network and grants, and say how to fix what is wrong
 #[derive(Debug, clap::Args)]
@@ -35,7 +41,7 @@ pub(super) struct Doctor {
 impl Doctor {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
         let findings = match context.load() {
-            Ok(loaded) => self.examine_loaded(context, loaded)?,
+            Ok(loaded) => self.examine(context, loaded)?,
             Err(error) => {
                 let fix = "correct it, or begin with the lines that `adsproxy key init` prints; \
                            `adsproxy check-config` checks the configuration alone";
@@ -55,52 +61,56 @@ impl Doctor {
         Err(CommandFailure::new(finding::exit_code(&findings), error).into())
     }
 
-    fn examine_loaded(&self, context: &Context, loaded: Loaded) -> anyhow::Result<Vec<Finding>> {
-        let server = Server::find(context, &loaded.config);
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let findings = runtime.block_on(self.examine(context, loaded, server));
-        // A name server or a disk that hangs must not hold the end.
-        runtime.shutdown_background();
-        Ok(findings)
-    }
-
     /// Every check, in the order of the report.
-    async fn examine(
-        &self,
-        context: &Context,
-        loaded: Loaded,
-        server: anyhow::Result<Option<Server>>,
-    ) -> Vec<Finding> {
+    fn examine(&self, context: &Context, loaded: Loaded) -> anyhow::Result<Vec<Finding>> {
         let mut findings = place::config(&loaded);
         let config = Arc::new(loaded.config);
         findings.extend(place::redirects(&config));
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let (ports, (stored, accounts)) =
-            tokio::join!(ports::check(&config), store::check(&config));
+            runtime.block_on(async { tokio::join!(ports::check(&config), store::check(&config)) });
         let is_readable = errors(&stored).next().is_none();
         findings.extend(ports);
         findings.extend(stored);
         if self.offline {
             findings.push(Finding::skipped("network", "not checked, because of --offline"));
-            return findings;
+            return Ok(findings);
         }
-        let (reached, ways) = network::check(&config, &accounts.known, &context.environment).await;
+        let reach = network::check(&config, &accounts.known, &context.environment);
+        let (reached, api) = runtime.block_on(reach);
         findings.extend(reached);
-        findings.extend(match (ways, server) {
-            _ if !is_readable => vec![Finding::skipped("grant", "not checked without a store")],
-            (None, _) => vec![Finding::skipped("grant", "not checked without TLS")],
+        let server = Server::find(context, &config).and_then(|found| match found {
+            Some(server) => Ok(server),
+            None => own(&config),
+        });
+        match (api, &server) {
+            _ if !is_readable => {
+                findings.push(Finding::skipped("grant", "not checked without a store"))
+            }
+            (None, _) => findings.push(Finding::skipped("grant", "not checked without TLS")),
             (_, Err(error)) => {
                 let fix = "run this as the user of the server, or as root";
-                vec![Finding::error("grant", format!("{error:#}"), fix)]
+                findings.push(Finding::error("grant", format!("{error:#}"), fix));
             }
-            (Some(ways), Ok(server)) => {
-                let store = accounts.store;
-                let client = grants::Client::new(config, store, server, ways);
-                grants::check(client, accounts.known, &self.accounts).await
+            (Some(api), Ok(server)) => {
+                let checks = GrantChecks::new(config, accounts.store, server.clone(), api);
+                let checked = checks.run(accounts.known, &self.accounts);
+                findings.extend(runtime.block_on(checked));
             }
-        });
-        findings
+        }
+        // A name server or a disk that hangs must not hold the end.
+        runtime.shutdown_background();
+        Ok(findings)
     }
+}
+
+/// A server in this process, over a store in its memory: what it refreshes is not stored.
+fn own(config: &Config) -> anyhow::Result<Server> {
+    let mut config = config.clone();
+    config.store.kind = StoreKind::Memory;
+    config.audit.path = None;
+    config.hooks.clear();
+    Ok(Server::Own(OwnServer::open(config, "off")?))
 }
 
 /// What checks that run side by side find, in the order of `checks`.

@@ -1,6 +1,12 @@
 //! `adsproxy env`: the lines that point a shell's programs at the running server.
 
-use super::{Context, access::Access, note, print, wire};
+use super::{
+    Context,
+    access::Access,
+    note, print,
+    server::{Server, reachable},
+    wire::AdminRequest,
+};
 use crate::config::{Listen, ProxyAddress, load};
 use anyhow::Context as _;
 use serde_json::Value;
@@ -41,17 +47,16 @@ impl Env {
     /// On standard error, which `eval` does not read.
     fn warn_unless_served(&self, context: &Context, addresses: &Listen) {
         let alias = &self.access.alias;
-        let server = wire::Server::at(context, &addresses.admin);
-        let status = server.and_then(|server| Ok(wire::get(&server, "/status")?));
-        let Ok((_, body)) = status else {
+        let server = Server::at(context, &addresses.admin);
+        let status = server.and_then(|server| Ok(server.send(AdminRequest::get("/status"))?));
+        let Ok(status) = status else {
             let address = &addresses.admin;
             return note(format_args!(
                 "warning: no adsproxy answers at {address} yet; start it with `adsproxy serve`"
             ));
         };
-        let status: Value = serde_json::from_str(&body).unwrap_or_default();
         let is_named = |account: &Value| account["account"] == alias.as_str();
-        if !status["accounts"].as_array().is_some_and(|all| all.iter().any(is_named)) {
+        if !status.said["accounts"].as_array().is_some_and(|all| all.iter().any(is_named)) {
             note(format_args!("warning: the running server has no account {alias}"));
         }
     }
@@ -60,7 +65,7 @@ impl Env {
 /// The first address that a program on this machine can use.
 fn origin(addresses: &Listen) -> anyhow::Result<String> {
     let tcp = addresses.proxy.iter().find_map(|address| match address {
-        ProxyAddress::Tcp(address) if address.port() != 0 => Some(wire::reachable(*address)),
+        ProxyAddress::Tcp(address) if address.port() != 0 => Some(reachable(*address)),
         _ => None,
     });
     let tcp = tcp.context("listen.proxy names no TCP port that a base URL could hold: add one")?;

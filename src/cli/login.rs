@@ -4,25 +4,20 @@ mod paste;
 mod server;
 mod show;
 
-use super::{CommandFailure, Context, note, print, wire::AdminRequest};
-use crate::{
-    audit::Actor,
-    clock::SystemClock,
-    config::Config,
-    engine::Engine,
-    id::{AccountId, Region},
-    metrics::Metrics,
+use super::{
+    Context, note, print,
+    wire::{AdminRequest, failure},
 };
+use crate::id::{AccountId, Region};
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 use server::LoginServer;
 use std::{
     io::{self, BufRead, IsTerminal},
-    sync::{Arc, mpsc},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
-use tokio::runtime::{Builder, Runtime};
 
 /// Between two requests for the outcome of the login.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
@@ -60,7 +55,7 @@ impl Login {
         match outcome["state"].as_str() {
             Some("connected") => print(show::connected(&outcome)),
             Some("discarded") => bail!("account {} was left as it is", self.account),
-            _ => Err(failure(&outcome)),
+            _ => Err(failure(&outcome, "the login failed")),
         }
     }
 
@@ -73,7 +68,7 @@ impl Login {
             "application": self.application,
             "replace": self.yes.to_string(),
         });
-        let begun = server.post("/api/auth/amazon/logins", &body)?;
+        let begun = server.server.json(AdminRequest::post("/api/auth/amazon/logins", &body))?;
         let (url, instructions) = server.instructions(&begun["url"])?;
         note(format_args!("To connect account {}, {instructions}", self.account));
         if !self.no_browser {
@@ -96,11 +91,11 @@ impl Login {
         let mut deadline = Instant::now() + limit;
         let mut answer: Option<mpsc::Receiver<bool>> = None;
         loop {
-            let outcome = match server.send(&AdminRequest::get(&path)) {
-                Ok((outcome, _)) => outcome,
-                Err(error) if Instant::now() >= deadline => return Err(error),
+            let outcome = match server.server.send(AdminRequest::get(&path)) {
+                Ok(response) if response.status < 300 => response.said,
                 // The server has dropped the login, which was too old.
-                Err(error) if error.is::<CommandFailure>() => bail!(UNFINISHED),
+                Ok(_) => bail!(UNFINISHED),
+                Err(error) if Instant::now() >= deadline => return Err(error.into()),
                 // A server that restarts comes back, and knows the login.
                 Err(_) => Value::Null,
             };
@@ -144,25 +139,4 @@ pub(super) fn read_yes() -> bool {
     let mut line = String::new();
     let read = io::stdin().lock().read_line(&mut line);
     read.is_ok() && matches!(line.trim(), "y" | "Y" | "yes")
-}
-
-/// The accounts of the store, for a command without a server.
-pub(super) fn engine(config: Config) -> anyhow::Result<(Runtime, Engine)> {
-    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let metrics = Metrics::new(&config.metrics, Arc::default());
-    let (config, clock) = (Arc::new(config), Arc::new(SystemClock));
-    let engine = Engine::open(config, clock, metrics, Actor::cli(), runtime.handle().clone())?;
-    Ok((runtime, engine))
-}
-
-/// What a failed login or a refusal says, with the exit code that fits.
-fn failure(said: &Value) -> anyhow::Error {
-    let text = |name: &str| said[name].as_str().map(super::table::plain);
-    let what = text("message").or(text("detail")).unwrap_or_else(|| "the login failed".to_owned());
-    let advice = text("advice").map(|advice| format!("\n{advice}")).unwrap_or_default();
-    let code = match said["code"].as_str() {
-        Some("lwa_timeout" | "lwa_unavailable" | "amazon_failed") => 69,
-        _ => 1,
-    };
-    CommandFailure::new(code, what + &advice).into()
 }

@@ -1,14 +1,12 @@
 //! `adsproxy logout`: forgets an account's grant here, and says where Amazon forgets it.
 
 use super::{
-    Context, confirmed, login, note, print,
+    Context, confirmed, note, print,
+    server::{OwnServer, Server},
     table::plain,
-    wire::{AdminRequest, Server},
+    wire::AdminRequest,
 };
-use crate::{
-    audit::Actor, config::StoreKind, id::AccountId, login::Logins,
-    provider::ads::CONSENT_MANAGEMENT_URL,
-};
+use crate::{config::StoreKind, id::AccountId, provider::ads::CONSENT_MANAGEMENT_URL};
 use anyhow::bail;
 use serde_json::json;
 use std::time::Duration;
@@ -32,23 +30,14 @@ impl Logout {
             bail!("nothing was changed");
         }
         let is_memory = config.store.kind == StoreKind::Memory;
-        let server = Server::find(context, &config)?;
-        let server = match server {
-            None if is_memory => Some(Server::at(context, &config.listen.admin)?),
-            found => found,
+        let server = match Server::find(context, &config)? {
+            Some(server) => server,
+            None if is_memory => Server::at(context, &config.listen.admin)?,
+            None => Server::Own(OwnServer::open(config, "error")?),
         };
-        let done = match server {
-            Some(server) => {
-                let body = json!({ "account": self.account.as_str() });
-                let request = AdminRequest::post("/api/auth/amazon/logout", &body);
-                server.json(&request.within(TIMEOUT))?
-            }
-            None => {
-                let (runtime, engine) = login::engine(config)?;
-                let logins = Logins::new(engine, Actor::cli());
-                serde_json::to_value(runtime.block_on(logins.logout(&self.account))?)?
-            }
-        };
+        let body = json!({ "account": self.account.as_str() });
+        let request = AdminRequest::post("/api/auth/amazon/logout", &body);
+        let done = server.json(request.within(TIMEOUT))?;
         let account = &self.account;
         let mut text = format!("account {account} logged out; a running server forgets it, too\n");
         if done["revoked"] == true {

@@ -19,7 +19,7 @@ mod man;
 mod private;
 mod ready;
 mod region;
-mod session;
+mod server;
 mod status;
 mod table;
 mod token;

@@ -3,8 +3,8 @@
 use super::{
     CommandFailure, Context,
     access::PLACEHOLDER,
-    session::{quiet, unknown},
-    wire::{self, AdminRequest, Server},
+    server::{Server, quiet, unknown},
+    wire::{self, AdminRequest},
 };
 use crate::{
     admin::TOKEN_PATH,
@@ -78,7 +78,7 @@ impl PrivateProxy {
         };
         let path = format!("/api/v1/accounts/{account}/disclosures");
         let body = json!({ "action": action.as_str(), "about": about });
-        server.json(&AdminRequest::post(&path, &body)).map(drop)
+        server.json(AdminRequest::post(&path, &body)).map(drop)
     }
 
     /// Where it listens: `127.0.0.1:34567`.
@@ -112,7 +112,7 @@ impl Server {
         let Self::Control(path) = self else { bail!("tokens come over the control socket only") };
         let one = account.map(|account| format!("/api/v1/accounts/{account}"));
         let path_of_list = one.as_deref().unwrap_or("/api/v1/accounts");
-        let said = self.json(&AdminRequest::get(path_of_list))?;
+        let said = self.json(AdminRequest::get(path_of_list))?;
         let accounts = said["accounts"].as_array().cloned().unwrap_or_else(|| vec![said]);
         let configured = std::mem::take(&mut config.accounts);
         for said in &accounts {

@@ -1,13 +1,10 @@
 //! `adsproxy healthcheck` and `adsproxy wait`: is the running server ready?
 
-use super::{
-    CommandFailure, Context, duration,
-    wire::{self, Server},
-};
+use super::{CommandFailure, Context, duration, server::Server, wire::AdminRequest};
 use crate::config::load;
 use anyhow::{Context as _, bail};
 use std::{
-    thread,
+    io, thread,
     time::{Duration, Instant},
 };
 
@@ -25,11 +22,14 @@ pub(super) struct Wait {
 /// Exits with 0 or 1, as probes want it: a server that is not there has no exit code of its own.
 pub(super) fn healthcheck(context: &Context) -> anyhow::Result<()> {
     let server = Server::ready_at(context, &load::addresses(&context.options())?)?;
-    let answered = wire::get(&server, "/readyz");
-    match answered.with_context(|| format!("no adsproxy answers at {server}"))? {
-        (200, _) => Ok(()),
-        (status, _) => bail!("adsproxy at {server} is not ready: it responds with {status}"),
+    match status(&server).with_context(|| format!("no adsproxy answers at {server}"))? {
+        200 => Ok(()),
+        status => bail!("adsproxy at {server} is not ready: it responds with {status}"),
     }
+}
+
+fn status(server: &Server) -> io::Result<u16> {
+    server.send(AdminRequest::get("/readyz")).map(|response| response.status)
 }
 
 impl Wait {
@@ -38,9 +38,9 @@ impl Wait {
         let deadline = Instant::now() + self.max;
         loop {
             let server = Server::ready_at(context, &addresses);
-            let last = match server.as_ref().map(|server| wire::get(server, "/readyz")) {
-                Ok(Ok((200, _))) => return Ok(()),
-                Ok(Ok((status, _))) => format!("it responds with {status}"),
+            let last = match server.as_ref().map(status) {
+                Ok(Ok(200)) => return Ok(()),
+                Ok(Ok(status)) => format!("it responds with {status}"),
                 Ok(Err(error)) => error.to_string(),
                 Err(error) => error.to_string(),
             };

@@ -4,9 +4,9 @@ mod layout;
 
 use super::{
     CommandFailure, Context, account, duration, note, print,
-    session::unknown,
+    server::{Server, unknown},
     table::{escaped, plain},
-    wire::{AdminRequest, Server},
+    wire::AdminRequest,
 };
 use crate::{config::load, id::AccountId};
 use anyhow::bail;
@@ -67,7 +67,7 @@ impl Status {
 
     /// The server's response, with the wanted accounts alone.
     fn ask(&self, server: &Server) -> anyhow::Result<Value> {
-        let mut said = server.json(&AdminRequest::get("/status"))?;
+        let mut said = server.json(AdminRequest::get("/status"))?;
         if let Some(all) = said["accounts"].as_array_mut().filter(|_| !self.accounts.is_empty()) {
             let is = |account: &Value, alias: &AccountId| account["account"] == alias.as_str();
             let is_known = |alias: &&AccountId| all.iter().any(|account| is(account, alias));

@@ -1,15 +1,12 @@
 //! `adsproxy token`: hands out an account's access token, on standard output and nowhere else.
 
-use super::{
-    Context, duration, note, print,
-    session::{self, HandedToken, Wish},
-};
+use super::{Context, duration, note, print, server::Server};
 use crate::{
     clock::{Clock, SystemClock},
     id::AccountId,
 };
 use anyhow::bail;
-use serde_json::json;
+use serde_json::Value;
 use std::{
     io::{self, IsTerminal},
     time::Duration,
@@ -18,9 +15,6 @@ use zeroize::Zeroizing;
 
 /// Of the JSON; it goes up when a field changes its meaning or goes away.
 const VERSION: u32 = 1;
-
-/// What is wished for without `--min-ttl`: enough for a command or two.
-const WISHED: Duration = Duration::from_secs(300);
 
 /// Print an access token of an account; for tools that cannot use the proxy
 #[derive(Debug, clap::Args)]
@@ -43,15 +37,17 @@ pub(super) struct Token {
 
 impl Token {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
-        let least = self.min_ttl.unwrap_or(WISHED);
-        let wish = Wish { least, must: self.min_ttl.is_some(), discloses: !self.check };
-        let token = session::token(context, &self.alias, wish)?;
-        if let Some(least) = self.min_ttl.filter(|least| token.expires_in < *least) {
+        let config = context.load()?.config;
+        // What it has to save, to record and to send is done before the token is printed.
+        let token =
+            Server::find_or_open(context, config)?.token(&self.alias, self.min_ttl, !self.check)?;
+        let left = Duration::from_secs(token["expires_in_secs"].as_u64().unwrap_or(0));
+        if let Some(least) = self.min_ttl.filter(|least| left < *least) {
             bail!(
                 "the access token of {} lives for {} s more, which is less than {} s: Amazon's \
                  live an hour at most, and a refresh brings no longer one",
                 self.alias,
-                token.expires_in.as_secs(),
+                left.as_secs(),
                 least.as_secs()
             );
         }
@@ -61,30 +57,22 @@ impl Token {
         if io::stdout().is_terminal() {
             note("warning: this is a secret, good for acting for the advertiser");
         }
-        print(&*self.show(&token))
+        print(&*self.show(token, left))
     }
 
-    fn show(&self, token: &HandedToken) -> Zeroizing<String> {
-        let bare = token.secret.expose();
+    fn show(&self, mut token: Value, left: Duration) -> Zeroizing<String> {
+        let bare = token["access_token"].as_str().unwrap_or_default();
         if self.header {
             return Zeroizing::new(format!("Authorization: Bearer {bare}\n"));
         }
         if !self.json {
             return Zeroizing::new(format!("{bare}\n"));
         }
-        let expires_at = SystemClock.now().plus(token.expires_in).unix();
-        let expires_at = i64::try_from(expires_at).ok();
+        let expires_at = i64::try_from(SystemClock.now().plus(left).unix()).ok();
         let expires_at = expires_at.and_then(|unix| jiff::Timestamp::from_second(unix).ok());
-        let object = json!({
-            "version": VERSION,
-            "account": self.alias.as_str(),
-            "access_token": bare,
-            "token_type": "bearer",
-            "expires_at": expires_at.map(|time| time.to_string()),
-            "expires_in_secs": token.expires_in.as_secs(),
-            "generation": token.generation,
-            "client_id": token.client_id,
-        });
-        Zeroizing::new(format!("{object:#}\n"))
+        token["version"] = VERSION.into();
+        token["token_type"] = "bearer".into();
+        token["expires_at"] = expires_at.map(|time| time.to_string()).into();
+        Zeroizing::new(format!("{token:#}\n"))
     }
 }

@@ -1,7 +1,11 @@
 //! The advertiser profiles that a grant gives access to, in every region that responds.
 
-use crate::{config::Upstream, forward::headers, https::LwaHttp, id::Region, secret::Secret};
+use crate::{
+    config::Upstream, error_chain::chain, forward::headers, https::LwaHttp, id::Region,
+    secret::Secret,
+};
 use http::{HeaderValue, StatusCode, Uri};
+use http_body_util::{BodyExt, Limited};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{collections::BTreeSet, time::Duration};
@@ -10,8 +14,6 @@ use std::{collections::BTreeSet, time::Duration};
 const TIMEOUT: Duration = Duration::from_secs(8);
 /// 5,000 profiles, Amazon's most, are 2 MB.
 const RESPONSE_MAX_BYTES: usize = 4 << 20;
-/// All profiles that the user may see, not only those it may change.
-const PATH: &str = "/v2/profiles?accessLevel=view";
 
 /// One advertiser profile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +26,21 @@ pub(crate) struct AdvertiserProfile {
     pub(crate) name: String,
     /// `seller`, `vendor` or `agency`.
     pub(crate) kind: String,
+}
+
+/// Why a region lists no profiles; never the response's own words, which may echo what was sent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProfilesError {
+    #[error("status {status}{code}")]
+    Refused { status: u16, code: String },
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<&str> for ProfilesError {
+    fn from(why: &str) -> Self {
+        Self::Failed(why.to_owned())
+    }
 }
 
 type Profiles = Option<Vec<AdvertiserProfile>>;
@@ -89,48 +106,49 @@ pub(super) async fn of_grant(
     bearer: &HeaderValue,
     client_id: &str,
 ) -> GrantProfiles {
-    let Ok(client_id) = HeaderValue::from_str(client_id) else { return GrantProfiles::default() };
-    let [na, eu, fe] = upstream.api().map(|host| ask(http, host, bearer, &client_id));
+    // All profiles that the user may see, not only those it may change.
+    let [na, eu, fe] = upstream.api().map(async |host| {
+        let listed = list(http, host, bearer, client_id, "view").await;
+        let report = |why: &ProfilesError| {
+            tracing::info!(host = host.host(), %why, "a region does not list its profiles");
+        };
+        listed.inspect_err(report).ok()
+    });
     let (na, eu, fe) = tokio::join!(na, eu, fe);
     GrantProfiles { na, eu, fe }
 }
 
 /// The bearer header of an access token that was just issued.
-pub(super) fn bearer(access_token: &Secret) -> Option<HeaderValue> {
+pub(crate) fn bearer(access_token: &Secret) -> Option<HeaderValue> {
     let mut header = HeaderValue::from_str(&format!("Bearer {}", access_token.expose())).ok()?;
     header.set_sensitive(true);
     Some(header)
 }
 
-async fn ask(
+/// The profiles at `host` that `bearer` may at least `view` or `edit`.
+pub(crate) async fn list(
     http: &LwaHttp,
     host: &Uri,
     bearer: &HeaderValue,
-    client_id: &HeaderValue,
-) -> Profiles {
-    let url = format!("{}{PATH}", host.to_string().trim_end_matches('/'));
-    let request = http.client(host).get(url).headers(headers::of_our_own(bearer, client_id));
-    let list = read(request.timeout(TIMEOUT)).await;
-    if let Err(why) = &list {
-        tracing::info!(host = host.host(), why, "a region does not list its profiles");
+    client_id: &str,
+    level: &str,
+) -> Result<Vec<AdvertiserProfile>, ProfilesError> {
+    let client_id = HeaderValue::from_str(client_id).map_err(|_| "the client id is no header")?;
+    let url = format!("{}/v2/profiles?accessLevel={level}", host.to_string().trim_end_matches('/'));
+    let request = http.client(host).get(url).headers(headers::of_our_own(bearer, &client_id));
+    let response = request.timeout(TIMEOUT).send().await;
+    let response = response.map_err(|error| ProfilesError::Failed(chain(&error.without_url())))?;
+    let status = response.status();
+    let body = Limited::new(reqwest::Body::from(response), RESPONSE_MAX_BYTES).collect().await;
+    let body = body.map_err(|_| "its response broke off or is too large")?.to_bytes();
+    if status != StatusCode::OK {
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let code = body["code"].as_str().filter(|code| code.len() < 64);
+        let code = code.map(|code| format!(", {code}")).unwrap_or_default();
+        return Err(ProfilesError::Refused { status: status.as_u16(), code });
     }
-    list.ok()
-}
-
-async fn read(request: reqwest::RequestBuilder) -> Result<Vec<AdvertiserProfile>, &'static str> {
-    let mut response = request.send().await.map_err(|_| "no response")?;
-    if response.status() != StatusCode::OK {
-        return Err("the response is no 200");
-    }
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|_| "the response broke off")? {
-        if body.len() + chunk.len() > RESPONSE_MAX_BYTES {
-            return Err("the response is too long");
-        }
-        body.extend_from_slice(&chunk);
-    }
-    let list: Vec<Value> = serde_json::from_slice(&body).map_err(|_| "the response is no list")?;
-    list.iter().map(profile).collect::<Option<_>>().ok_or("a profile has no id")
+    let list: Vec<Value> = serde_json::from_slice(&body).map_err(|_| "its response is no list")?;
+    Ok(list.iter().map(profile).collect::<Option<_>>().ok_or("a profile has no id")?)
 }
 
 fn profile(said: &Value) -> Option<AdvertiserProfile> {

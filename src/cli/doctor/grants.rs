@@ -1,28 +1,29 @@
 //! Whether each grant still gives a token, how long its consent lasts, and what it gives access to.
 //!
-//! Asks Login with Amazon and the Ads API directly. Nothing is stored, with one exception: a
-//! refresh token that was rotated by the check replaces the one it has made invalid. Beside a running
-//! server, that server gives the token.
+//! The running server gives the token, or a server in this process, over a store in its memory.
+//! Nothing is stored, with one exception: a refresh token that was rotated by the check replaces
+//! the one it has made invalid.
 
-use super::{Finding, joined, network::Ways, profiles::not_approved, store::Known};
+use super::{Finding, joined, store::Known};
 use crate::{
     audit::{Action, Actor, Audit, Entry},
     cli::{
         exit_code, note,
-        session::{Wish, from_server, unknown},
-        wire::Server,
+        server::{Server, unknown},
     },
     clock::{Clock, SystemClock},
     config::Config,
     error_chain::chain,
     grants::Grants,
-    id::AccountId,
-    lwa::{self, Application, GrantedToken, LwaClient, LwaFailure},
-    secret::Secret,
-    store::{self, Credential, Lease, Store, StoredAccessToken, Versioned, fingerprint},
+    https::LwaHttp,
+    id::{AccountId, Region},
+    login::profiles::{self, ProfilesError},
+    store::{self, Credential, Lease, Store, Versioned},
     token::consent::{WARN_DAYS, days_left},
 };
-use std::{sync::Arc, time::Duration};
+use http::HeaderValue;
+use serde_json::Value;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::{
     sync::Semaphore,
     task::spawn_blocking,
@@ -35,240 +36,212 @@ const CONCURRENCY: usize = 8;
 /// For the lease of an account, and longer than Login with Amazon is waited for.
 const LEASE: Duration = Duration::from_secs(15);
 
-/// Checks the `wanted` accounts, or all of them.
-pub(super) async fn check(client: Client, known: Vec<Known>, wanted: &[AccountId]) -> Vec<Finding> {
-    let is_unknown = |id: &&AccountId| known.iter().all(|account| account.id != **id);
-    let mut findings: Vec<Finding> = wanted
-        .iter()
-        .filter(is_unknown)
-        .map(|id| Finding::error("grant", unknown(id), "look for a misspelling"))
-        .collect();
-    if known.is_empty() && findings.is_empty() {
-        let fix = "`adsproxy login ALIAS` or `adsproxy account add ALIAS` makes one";
-        findings.push(Finding::warning("grant", "there are no accounts", fix));
-    }
-    let deadline = Instant::now() + TIMEOUT;
-    let places = Arc::new(Semaphore::new(CONCURRENCY));
-    let chosen = known.into_iter().filter(|one| wanted.is_empty() || wanted.contains(&one.id));
-    let checks = chosen.map(|account| {
-        let (client, places) = (client.clone(), places.clone());
-        tokio::spawn(async move {
-            let examined = async {
-                let _place = places.acquire().await;
-                client.examine(&account).await
-            };
-            timeout_at(deadline, examined).await.unwrap_or_else(|_| {
-                let text = format!("{}: not checked within {TIMEOUT:?}", account.id);
-                let fix = format!("check it alone: `adsproxy doctor {}`", account.id);
-                vec![Finding::warning("grant", text, fix)]
-            })
-        })
-    });
-    findings.extend(joined(checks.collect()).await);
-    findings
-}
-
-/// What checks go through.
+/// What grants are checked with. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Client {
-    pub(super) config: Arc<Config>,
+pub(super) struct GrantChecks {
+    config: Arc<Config>,
+    /// None beside a running server.
     grants: Option<Grants>,
-    server: Option<Server>,
-    pub(super) ways: Ways,
+    server: Server,
+    api: LwaHttp,
 }
 
-impl Client {
+impl GrantChecks {
     pub(super) fn new(
         config: Arc<Config>,
         store: Option<Store>,
-        server: Option<Server>,
-        ways: Ways,
+        server: Server,
+        api: LwaHttp,
     ) -> Self {
+        let store = store.filter(|_| matches!(server, Server::Own(_)));
         let grants = store.map(|store| {
             let audit = Audit::of_store(&store, &config.audit, Arc::new(SystemClock));
             Grants::new(store, audit)
         });
-        Self { config, grants, server, ways }
+        Self { config, grants, server, api }
+    }
+
+    /// Checks the `wanted` accounts, or all of them.
+    pub(super) async fn run(self, known: Vec<Known>, wanted: &[AccountId]) -> Vec<Finding> {
+        let is_unknown = |id: &&AccountId| known.iter().all(|account| account.id != **id);
+        let mut findings: Vec<Finding> = wanted
+            .iter()
+            .filter(is_unknown)
+            .map(|id| Finding::error("grant", unknown(id), "look for a misspelling"))
+            .collect();
+        if known.is_empty() && findings.is_empty() {
+            let fix = "`adsproxy login ALIAS` or `adsproxy account add ALIAS` makes one";
+            findings.push(Finding::warning("grant", "there are no accounts", fix));
+        }
+        let deadline = Instant::now() + TIMEOUT;
+        let places = Arc::new(Semaphore::new(CONCURRENCY));
+        let chosen = known.into_iter().filter(|one| wanted.is_empty() || wanted.contains(&one.id));
+        let checks = chosen.map(|account| {
+            let (this, places) = (self.clone(), places.clone());
+            tokio::spawn(async move {
+                let examined = async {
+                    let _place = places.acquire().await;
+                    this.examine(&account).await.unwrap_or_else(|finding| vec![finding])
+                };
+                timeout_at(deadline, examined).await.unwrap_or_else(|_| {
+                    let text = format!("{}: not checked within {TIMEOUT:?}", account.id);
+                    let fix = format!("check it alone: `adsproxy doctor {}`", account.id);
+                    vec![Finding::warning("grant", text, fix)]
+                })
+            })
+        });
+        findings.extend(joined(checks.collect()).await);
+        findings
     }
 
     /// One grant, and if it is alive, its profiles.
-    async fn examine(&self, account: &Known) -> Vec<Finding> {
+    async fn examine(&self, account: &Known) -> Result<Vec<Finding>, Finding> {
         let id = &account.id;
-        let token = match &self.server {
-            Some(server) => ask_server(server.clone(), id.clone()).await,
-            None => self.refresh(account).await,
+        let token = match &self.grants {
+            Some(grants) => self.refresh(id, grants).await?,
+            None => self.token(id).await?,
         };
-        match token {
-            Ok(token) => {
-                let consented_at = account.record.as_ref().and_then(|record| record.consented_at);
-                let days = consented_at.map(|at| days_left(at, SystemClock.now().unix()));
-                vec![judge_consent(id, days), self.profiles(account, &token).await]
-            }
-            Err(finding) => vec![finding],
-        }
+        let days = account.consented_at.map(|at| days_left(at, SystemClock.now().unix()));
+        let profiles = self.profiles(account, &token).await.unwrap_or_else(|finding| finding);
+        Ok(vec![judge_consent(id, days), profiles])
     }
 
-    async fn refresh(&self, account: &Known) -> Result<Secret, Finding> {
-        let id = &account.id;
-        let (lease, found) = self.lease(id).await.map_err(|error| {
+    async fn token(&self, id: &AccountId) -> Result<Value, Finding> {
+        let (server, alias) = (self.server.clone(), id.clone());
+        let token = spawn_blocking(move || server.token(&alias, None, false)).await;
+        let error = match token.unwrap_or_else(|error| Err(error.into())) {
+            Ok(token) => return Ok(token),
+            Err(error) => error,
+        };
+        let (text, fix) = match exit_code(&error) {
+            77 => (
+                "it is not connected, or its consent is gone: withdrawn, older than a year, or \
+                 given to another application"
+                    .to_owned(),
+                format!("connect it again: `adsproxy login {id}`"),
+            ),
+            69 => (
+                format!("{error:#}"),
+                "repair the connection to login with amazon, then run this again".to_owned(),
+            ),
+            _ => (
+                format!("{error:#}"),
+                "compare client_id and client_secret with the security profile; `adsproxy status` \
+                 shows the account's state"
+                    .to_owned(),
+            ),
+        };
+        Err(Finding::error("grant", format!("{id}: {text}"), fix).code(exit_code(&error)))
+    }
+
+    /// Refreshes the account's grant, leased so that no other process does meanwhile. A record that
+    /// cannot be read is an error: what is saved later must not replace it.
+    async fn refresh(&self, id: &AccountId, grants: &Grants) -> Result<Value, Finding> {
+        let Server::Own(own) = &self.server else { return self.token(id).await };
+        let copies = own.logins.engine.grants();
+        let (lease, found) = copy(id, grants.store(), copies).await.map_err(|error| {
             let text = format!("{id}: not tried: {}", chain(&error));
             Finding::error("grant", text, "`adsproxy account show` has the state")
         })?;
-        match self.ask_lwa(account, found, lease.as_ref()).await {
-            Ok(granted) => Ok(granted.access_token),
-            Err(None) => Err(dead(id, "it is not connected")),
-            Err(Some(error)) => Err(judge_refusal(id, &account.application, &error)),
-        }
-    }
-
-    /// The account's record, leased so that no other process refreshes it meanwhile. A record that
-    /// cannot be read is an error: what is saved later must not replace it.
-    async fn lease(
-        &self,
-        id: &AccountId,
-    ) -> Result<(Option<Lease>, Option<Versioned<Credential>>), store::Error> {
-        let Some(grants) = &self.grants else { return Ok((None, None)) };
-        let lease = match grants.store().lease_grant(id, LEASE, LEASE).await {
-            // There is no record: only the configuration has a refresh token.
-            Err(store::Error::Conflict) => None,
-            lease => Some(lease?),
+        let token = self.token(id).await?;
+        let kept = match copies.store().load(id).await {
+            Ok(Some(record)) => self.keep_rotated(grants, &record, found, lease.as_ref()).await,
+            read => read.map(drop),
         };
-        Ok((lease, grants.store().grant(id).await?))
+        if let Err(error) = kept {
+            let error = chain(&error);
+            note(format_args!("warning: the new refresh token of {id} is not saved: {error}"));
+        }
+        Ok(token)
     }
 
-    /// Refreshes once, and saves only what was rotated. `None`: there is no refresh token.
-    async fn ask_lwa(
-        &self,
-        account: &Known,
-        found: Option<Versioned<Credential>>,
-        lease: Option<&Lease>,
-    ) -> Result<GrantedToken, Option<lwa::Error>> {
-        let configured = self.config.applications.get(&account.application).ok_or(None)?;
-        let application = Application::new(&account.application, configured);
-        let seed = account.seed.as_ref();
-        let is_seeded = |found: &Versioned<Credential>| {
-            seed.is_none_or(|seed| found.value.seed.as_ref() == Some(&fingerprint(seed)))
-        };
-        let found = found.filter(is_seeded);
-        let record = found.as_ref().map(|found| &found.value);
-        if record.is_some_and(|record| record.reauthorization_required) {
-            return Err(Some(lwa::Error::InvalidGrant));
-        }
-        let current = record.map(|record| &record.refresh_token);
-        let current = current.or(seed).filter(|token| !token.is_empty());
-        let previous = record.and_then(|record| record.previous_refresh_token.as_ref());
-        let lwa = LwaClient::new(self.ways.lwa.clone());
-        let mut outcome = Err(None);
-        for token in current.into_iter().chain(previous) {
-            let attempts = self.config.token.lwa_attempts_max;
-            outcome = lwa.refresh(&application, token, attempts).await.map_err(Some);
-            if let (Ok(granted), Some(grants)) = (&outcome, &self.grants)
-                && let Some(rotated) = granted.refresh_token.as_ref().filter(|new| *new != token)
-            {
-                let tokens = (token, rotated, granted);
-                let kept = self.keep_rotated(grants, account, found.as_ref(), lease, tokens).await;
-                if let Err(error) = kept {
-                    let (id, error) = (&account.id, chain(&error));
-                    note(format_args!(
-                        "warning: the new refresh token of {id} is not saved: {error}"
-                    ));
-                }
-            }
-            if !matches!(outcome, Err(Some(lwa::Error::InvalidGrant))) {
-                break;
-            }
-        }
-        outcome
-    }
-
-    /// Saves the refresh token that has replaced `used`.
+    /// Saves `record` if its refresh token is another one than before.
     async fn keep_rotated(
         &self,
         grants: &Grants,
-        account: &Known,
-        found: Option<&Versioned<Credential>>,
+        record: &Credential,
+        found: Option<Versioned<Credential>>,
         lease: Option<&Lease>,
-        (used, rotated, granted): (&Secret, &Secret, &GrantedToken),
     ) -> Result<(), store::Error> {
-        let now = SystemClock.now().unix();
-        let found = match found {
-            Some(found) => found.clone(),
-            None => {
-                let config = self.config.accounts.get(&account.id);
-                let (Some(config), Some(seed)) = (config, &account.seed) else { return Ok(()) };
-                let seeded = grants.seed(&account.id, config, seed, now).await?;
-                seeded.map_err(|unwritten| unwritten.error)?;
-                let Some(found) = grants.store().grant(&account.id).await? else { return Ok(()) };
-                found
-            }
+        let configured = self.config.accounts.get(&record.account);
+        let seed = configured.and_then(|account| account.refresh_token.as_ref());
+        let is_known = |token| {
+            Some(token) == seed
+                || found.as_ref().is_some_and(|found| {
+                    let Credential { refresh_token, previous_refresh_token, .. } = &found.value;
+                    token == refresh_token || Some(token) == previous_refresh_token.as_ref()
+                })
         };
-        let record = Credential {
-            refresh_token: rotated.clone(),
-            previous_refresh_token: Some(used.clone()),
-            access_token: Some(StoredAccessToken {
-                token: granted.access_token.clone(),
-                issued_at: now,
-                expires_at: now + granted.expires_in.as_secs(),
-            }),
-            generation: found.value.generation + 1,
-            updated_at: now,
-            ..found.value.clone()
-        };
-        let entry = Entry::new(Actor::cli(), Action::TokenRefresh).account(&account.id);
+        if is_known(&record.refresh_token) {
+            return Ok(());
+        }
+        let entry = Entry::new(Actor::cli(), Action::TokenRefresh).account(&record.account);
         let entry = entry.generation(record.generation);
-        grants.update_and_record(&record, found.began(), lease, entry).await
+        let began = found.as_ref().map(Versioned::began);
+        grants.update_and_record(record, began, lease, entry).await
     }
-}
 
-/// The token that the running server has, or fetches.
-async fn ask_server(server: Server, id: AccountId) -> Result<Secret, Finding> {
-    let wish = Wish { least: Duration::ZERO, must: false, discloses: false };
-    let alias = id.clone();
-    let asked = spawn_blocking(move || from_server(&server, &alias, wish)).await;
-    let error = match asked.unwrap_or_else(|error| Err(error.into())) {
-        Ok(token) => return Ok(token.secret),
-        Err(error) => error,
-    };
-    let fix = match exit_code(&error) {
-        77 => return Err(dead(&id, "it is not connected, or its consent is gone")),
-        69 => RECONNECT_FIX,
-        _ => {
-            "compare client_id and client_secret with the security profile; `adsproxy status` \
-              shows the account's state"
-        }
-    };
-    Err(Finding::error("grant", format!("{id}: {error:#}"), fix).code(exit_code(&error)))
-}
-
-const RECONNECT_FIX: &str = "repair the connection to login with amazon, then run this again";
-
-fn dead(id: &AccountId, why: &str) -> Finding {
-    let fix = format!("connect it again: `adsproxy login {id}`");
-    Finding::error("grant", format!("{id}: {why}"), fix).code(77)
-}
-
-fn judge_refusal(id: &AccountId, application: &str, error: &lwa::Error) -> Finding {
-    match error {
-        lwa::Error::InvalidGrant => dead(
-            id,
-            "its consent is gone: withdrawn, older than a year, or given to another application",
-        ),
-        lwa::Error::InvalidClient => {
-            let what = "Login with Amazon rejects the client id or secret of application";
-            let fix = "compare client_id and client_secret with the security profile";
-            Finding::error("grant", format!("{id}: {what} {application}"), fix)
-        }
-        lwa::Error::UnauthorizedClient => {
-            not_approved(id, "unauthorized_client of Login with Amazon")
-        }
-        error => {
-            let text = format!("{id}: Login with Amazon gives no token: {}", chain(error));
-            match error.failure() {
-                LwaFailure::Unreachable => Finding::error("grant", text, RECONNECT_FIX).code(69),
-                lasting => Finding::error("grant", text, lasting.advice()),
+    /// What the grant gives access to, found out by at most four requests.
+    async fn profiles(&self, account: &Known, token: &Value) -> Result<Finding, Finding> {
+        let (id, own) = (&account.id, account.region);
+        let here = self.list(id, own, "view", token).await?;
+        let scope = account.scope.as_ref().and_then(|scope| scope.parse::<i64>().ok());
+        let has_it =
+            |list: &BTreeSet<i64>| scope.map_or(!list.is_empty(), |scope| list.contains(&scope));
+        let text = format!("{id}: {own} {}", here.len());
+        if has_it(&here) {
+            let editable = self.list(id, own, "edit", token).await;
+            if editable.is_ok_and(|list| !has_it(&list)) {
+                let fix = "have the advertiser give the Amazon user who consented the editor role; \
+                           until then writes get a 401";
+                let text = format!("{text}, viewer role: they can be read only");
+                return Err(Finding::warning("profiles", text, fix));
             }
+            return Ok(Finding::ok("profiles", text));
         }
+        let mut elsewhere = None;
+        for region in Region::ALL.into_iter().filter(|region| *region != own) {
+            let list = self.list(id, region, "view", token).await.unwrap_or_default();
+            elsewhere = elsewhere.or(has_it(&list).then_some(region));
+        }
+        Err(judge_missing(id, &text, !here.is_empty(), scope, elsewhere))
     }
+
+    /// The ids of the profiles in `region` that the grant may `view` or `edit`.
+    async fn list(
+        &self,
+        id: &AccountId,
+        region: Region,
+        level: &str,
+        token: &Value,
+    ) -> Result<BTreeSet<i64>, Finding> {
+        let text = |name: &str| token[name].as_str().unwrap_or_default();
+        let bearer = profiles::bearer(&text("access_token").into());
+        let bearer = bearer.unwrap_or_else(|| HeaderValue::from_static(""));
+        let host = self.config.upstream.api()[region as usize];
+        let list = profiles::list(&self.api, host, &bearer, text("client_id"), level).await;
+        let list = list.map_err(|error| judge_refusal(id, region, &error))?;
+        Ok(list.iter().map(|profile| profile.id).collect())
+    }
+}
+
+/// Leases the account's record and copies it without its access token, so that a new one is
+/// fetched. No lease: there is no record, only the configuration has a refresh token.
+async fn copy(
+    id: &AccountId,
+    store: &Store,
+    copies: &Grants,
+) -> Result<(Option<Lease>, Option<Versioned<Credential>>), store::Error> {
+    let lease = match store.lease_grant(id, LEASE, LEASE).await {
+        Err(store::Error::Conflict) => None,
+        lease => Some(lease?),
+    };
+    let found = store.grant(id).await?;
+    if let Some(found) = &found {
+        let record = Credential { access_token: None, ..found.value.clone() };
+        copies.update(&record, None, None).await?;
+    }
+    Ok((lease, found))
 }
 
 fn judge_consent(id: &AccountId, days: Option<i64>) -> Finding {
@@ -285,24 +258,84 @@ fn judge_consent(id: &AccountId, days: Option<i64>) -> Finding {
     }
 }
 
+fn judge_refusal(id: &AccountId, region: Region, error: &ProfilesError) -> Finding {
+    let (text, fix) = match error {
+        ProfilesError::Refused { status: 401 | 403, .. } => (
+            format!("the client id is not approved for the Ads API ({region}: {error})"),
+            "apply for access to the Amazon Ads API and have this security profile assigned to it; \
+             the grant itself is good",
+        ),
+        _ => (
+            format!("{region} failed ({error})"),
+            "repair the connection to that region's host, or try again later",
+        ),
+    };
+    Finding::error("profiles", format!("{id}: {text}"), fix)
+}
+
+/// The profile is not here, or there is none at all.
+fn judge_missing(
+    id: &AccountId,
+    text: &str,
+    has_others: bool,
+    scope: Option<i64>,
+    elsewhere: Option<Region>,
+) -> Finding {
+    let set = |region| format!("set region = \"{region}\" for the account");
+    let (what, fix) = match (scope, elsewhere) {
+        (Some(scope), Some(region)) => (format!("and profile {scope} is in {region}"), set(region)),
+        (None, Some(region)) => (format!("its profiles are in {region}"), set(region)),
+        (Some(scope), None) if has_others => (
+            format!("and profile {scope} is none of them"),
+            "take one of `GET /v2/profiles` for Amazon-Advertising-API-Scope".to_owned(),
+        ),
+        (_, None) => (
+            "no profile in any region".to_owned(),
+            format!(
+                "the grant is good, but the Amazon user who consented manages no advertiser: have \
+                 the right user consent with `adsproxy login {id}`"
+            ),
+        ),
+    };
+    Finding::warning("profiles", format!("{text}, {what}"), fix)
+}
+
 #[cfg(test)]
 mod tests {
     use super::{super::finding::Level, *};
 
     #[test]
-    fn refusals_and_consents_are_distinguished() {
+    fn consents_are_distinguished_by_the_days_that_are_left() {
         let id: AccountId = "acme".parse().expect("an alias");
-        let refused = |error| judge_refusal(&id, "x", &error);
-        for (finding, level, words) in [
-            (refused(lwa::Error::InvalidGrant), Level::Error, "consent is gone"),
-            (refused(lwa::Error::UnauthorizedClient), Level::Error, "not approved"),
-            (refused(lwa::Error::InvalidClient), Level::Error, "id or secret"),
-            (refused(lwa::Error::NotLwa { status: 403 }), Level::Error, "status 403"),
-            (judge_consent(&id, Some(31)), Level::Ok, "31 days"),
-            (judge_consent(&id, Some(30)), Level::Warning, "30 days"),
+        for (days, level, words) in [
+            (Some(31), Level::Ok, "31 days"),
+            (Some(30), Level::Warning, "30 days"),
+            (None, Level::Ok, "not dated"),
         ] {
+            let finding = judge_consent(&id, days);
             assert_eq!(finding.level, level, "{finding:?}");
             assert!(finding.text.contains(words), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn look_alikes_are_told_apart() {
+        let id: AccountId = "acme".parse().expect("an alias");
+        let eu = Some(Region::Eu);
+        for (has_others, scope, elsewhere, words) in [
+            (false, None, eu, "profiles are in eu"),
+            (true, Some(7), eu, "7 is in eu"),
+            (true, Some(7), None, "none of them"),
+            (false, Some(7), None, "no profile in any"),
+            (false, None, None, "no profile in any"),
+        ] {
+            let finding = judge_missing(&id, "acme: na", has_others, scope, elsewhere);
+            assert_eq!(finding.level, Level::Warning, "{finding:?}");
+            assert!(finding.text.contains(words), "{finding:?}");
+        }
+        for (status, words) in [(401, "not approved"), (403, "not approved"), (500, "failed")] {
+            let error = ProfilesError::Refused { status, code: String::new() };
+            assert!(judge_refusal(&id, Region::Na, &error).text.contains(words), "{status}");
         }
     }
 }

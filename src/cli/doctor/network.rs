@@ -13,6 +13,7 @@ use rustls::ClientConfig;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    path::Path,
     sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
@@ -29,32 +30,22 @@ const SKEW_MAX: Duration = Duration::from_secs(300);
 /// The variables that name an egress proxy.
 const VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
-/// What Amazon is called with.
-#[derive(Clone)]
-pub(super) struct Ways {
-    api_tls: Arc<ClientConfig>,
-    lwa_tls: Arc<ClientConfig>,
-    pub(super) api: LwaHttp,
-    pub(super) lwa: LwaHttp,
+type Client = (Arc<ClientConfig>, LwaHttp);
+
+/// What the API's hosts or others are called with.
+fn client(config: &Config, roots: Vec<&Path>) -> Result<Client, https::Error> {
+    let tls = https::client_config(roots, true)?;
+    let (connect, total) = (config.token.lwa_connect_timeout, config.token.lwa_timeout);
+    let http = LwaHttp::new(&tls, connect, total)?;
+    Ok((tls, http))
 }
 
-impl Ways {
-    fn new(config: &Config) -> Result<Self, https::Error> {
-        let (connect, total) = (config.token.lwa_connect_timeout, config.token.lwa_timeout);
-        let api_tls = https::client_config(config.upstream_roots(), true)?;
-        let lwa_tls = https::client_config(config.other_roots(), true)?;
-        let api = LwaHttp::new(&api_tls, connect, total)?;
-        let lwa = LwaHttp::new(&lwa_tls, connect, total)?;
-        Ok(Self { api_tls, lwa_tls, api, lwa })
-    }
-}
-
-/// Also returns what Amazon is called with, if that can be set up.
+/// Also returns what the API is called with, if that can be set up.
 pub(super) async fn check(
     config: &Config,
     known: &[Known],
     environment: &Environment,
-) -> (Vec<Finding>, Option<Ways>) {
+) -> (Vec<Finding>, Option<LwaHttp>) {
     let egress = match Egress::from_env() {
         Ok(egress) => egress,
         Err(error) => {
@@ -62,9 +53,11 @@ pub(super) async fn check(
             return (vec![Finding::error("egress", error.to_string(), fix)], None);
         }
     };
-    let ways = match Ways::new(config) {
-        Ok(ways) => ways,
-        Err(error) => {
+    let roots = (config.upstream_roots(), config.other_roots());
+    let ((api_tls, api), (lwa_tls, lwa)) = match (client(config, roots.0), client(config, roots.1))
+    {
+        (Ok(api), Ok(lwa)) => (api, lwa),
+        (Err(error), _) | (_, Err(error)) => {
             let fix = "look at upstream.ca_file and tls.ca_file: PEM files with certificates";
             return (vec![Finding::error("tls", chain(&error), fix)], None);
         }
@@ -73,14 +66,14 @@ pub(super) async fn check(
     let mut findings = judge_egress(hosts.values(), &egress, environment);
     let checks = hosts.into_iter().map(|(host, uri)| {
         let is_api = config.upstream.api().contains(&&uri);
-        let tls = if is_api { &ways.api_tls } else { &ways.lwa_tls };
+        let tls = if is_api { &api_tls } else { &lwa_tls };
         let over_proxy = egress.proxy_for(&uri).is_some();
         tokio::spawn(reach(host, uri, over_proxy, tls.clone()))
     });
-    let (reached, clock) = tokio::join!(joined(checks.collect()), clock(config, &ways.lwa));
+    let (reached, clock) = tokio::join!(joined(checks.collect()), clock(config, &lwa));
     findings.extend(reached);
     findings.push(clock);
-    (findings, Some(ways))
+    (findings, Some(api))
 }
 
 /// Every host that the accounts need, once: not those of other regions, nor the ones that are only

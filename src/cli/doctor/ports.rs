@@ -2,7 +2,10 @@
 
 use super::{Finding, joined, place::writable};
 use crate::{
-    cli::wire::{self, AdminRequest, Server},
+    cli::{
+        server::{Server, reachable},
+        wire::AdminRequest,
+    },
     config::{AdminAddress, Config, ProxyAddress},
     inbound::request_id::REQUEST_ID,
 };
@@ -57,7 +60,7 @@ fn is_ours(address: SocketAddr, path: &str) -> bool {
         true => AdminRequest::post(path, &json!({})),
         false => AdminRequest::get(path),
     };
-    let response = wire::send(&Server::Listener(address), &request);
+    let response = Server::Listener(address).send(request);
     response.is_ok_and(|response| response.headers.contains_key(&REQUEST_ID))
 }
 
@@ -68,7 +71,7 @@ fn port(key: &str, address: SocketAddr, path: Option<&str>) -> Finding {
     if port == 0 {
         return Finding::ok("port", format!("{at}: any free one"));
     }
-    if TcpStream::connect_timeout(&wire::reachable(address), CONNECT_TIMEOUT).is_ok() {
+    if TcpStream::connect_timeout(&reachable(address), CONNECT_TIMEOUT).is_ok() {
         return match path.map(|path| is_ours(address, path)) {
             Some(true) => Finding::ok("port", format!("{at}: adsproxy is running")),
             None => Finding::ok("port", format!("{at}: in use; over TLS it is not known by what")),

@@ -8,7 +8,6 @@ use crate::{
     config::{Config, DEFAULT_APPLICATION, StoreKind},
     error_chain::chain,
     id::{AccountId, Region},
-    secret::Secret,
     store::{Credential, Store},
 };
 use rustix::fs::statvfs;
@@ -35,8 +34,8 @@ pub(super) struct Known {
     pub(super) application: String,
     /// The profile in the configured default header.
     pub(super) scope: Option<String>,
-    pub(super) seed: Option<Secret>,
-    pub(super) record: Option<Credential>,
+    /// Seconds since 1970.
+    pub(super) consented_at: Option<u64>,
 }
 
 /// What the other checks need of the store.
@@ -139,9 +138,9 @@ impl Known {
             let (_, value) = one.headers.iter().find(|(name, _)| is_scope(name.as_str()))?;
             value.to_str().ok().map(str::to_owned)
         });
-        let seed = configured.and_then(|one| one.refresh_token.clone());
         let application = application.unwrap_or_else(|| DEFAULT_APPLICATION.to_owned());
-        Some(Self { id, region, application, scope, seed, record })
+        let consented_at = record.and_then(|record| record.consented_at);
+        Some(Self { id, region, application, scope, consented_at })
     }
 }
 

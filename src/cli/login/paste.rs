@@ -3,6 +3,7 @@
 use super::{FINISH_TIMEOUT, Login, LoginServer, note, read_yes, show};
 use crate::{cli::wire::AdminRequest, lwa::percent_encode};
 use anyhow::{Context as _, bail};
+use http::header::SET_COOKIE;
 use serde_json::Value;
 use std::{
     io::{self, BufRead, IsTerminal, Read},
@@ -27,7 +28,10 @@ impl Login {
             path.push_str("&application=");
             percent_encode(application, &mut path);
         }
-        let (begun, cookie) = server.send(&AdminRequest::get(&path))?;
+        let response = server.server.response(AdminRequest::get(&path))?;
+        let cookie = response.headers.get(SET_COOKIE).and_then(|cookie| cookie.to_str().ok());
+        let cookie = cookie.and_then(|cookie| cookie.split(';').next()).map(str::to_owned);
+        let begun = response.success(&server.server)?;
         let (_, instructions) = server.instructions(&begun["auth_url"])?;
         let state = begun["state"].as_str().context("the server gave no state")?;
         note(format_args!(
@@ -38,8 +42,8 @@ impl Login {
         ));
         let query = read_query(state)?;
         let path = Zeroizing::new(format!("/api/auth/amazon/callback?{}", *query));
-        let request = AdminRequest::get(&path).cookie(cookie.as_deref()).within(FINISH_TIMEOUT);
-        let (outcome, _) = server.send(&request)?;
+        let request = AdminRequest::get(&path).cookie(&cookie.unwrap_or_default());
+        let outcome = server.server.json(request.within(FINISH_TIMEOUT))?;
         if outcome["state"] != "question" {
             return Ok(outcome);
         }

@@ -1,22 +1,21 @@
-//! The server that Amazon's response comes to: the running one, or this very command for a while.
+//! Which server Amazon's response comes to: the running one, or this very command for a while.
 
-use super::{FINISH_TIMEOUT, Login, engine, failure};
+use super::Login;
 use crate::{
-    admin::{Admin, AdminSurface, health::Health},
+    admin::AdminSurface,
     app::reject,
-    audit::Actor,
     cli::{
-        CommandFailure, Context,
+        Context,
+        server::{OwnServer, Server},
         table::{configured, plain},
-        wire::{self, AdminRequest, Server},
+        wire::AdminRequest,
     },
     config::{ApplicationConfig, Config, DEFAULT_APPLICATION, StoreKind},
     inbound::guard::Guard,
     listen::control_plane,
-    login::Logins,
 };
 use anyhow::{Context as _, bail};
-use http::{Uri, header::SET_COOKIE};
+use http::Uri;
 use serde_json::{Value, json};
 use std::{
     io,
@@ -24,36 +23,19 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{net::TcpListener, runtime::Runtime, sync::watch, task::JoinHandle};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 pub(super) struct LoginServer {
-    server: Server,
+    pub(super) server: Server,
     redirect_uri: Uri,
     authorize_url: Uri,
     pub(super) confirm_timeout: Duration,
-    _own: Option<OwnListeners>,
-}
-
-/// The listeners of this command; dropped, they finish the responses under way.
-struct OwnListeners {
-    runtime: Runtime,
-    stop: watch::Sender<bool>,
-    serving: Vec<JoinHandle<()>>,
-}
-
-impl Drop for OwnListeners {
-    fn drop(&mut self) {
-        self.stop.send_replace(true);
-        for serving in self.serving.drain(..) {
-            // Fails only if it panicked.
-            let _ = self.runtime.block_on(serving);
-        }
-    }
+    _listeners: Option<ReturnListeners>,
 }
 
 impl LoginServer {
-    /// The running server if Amazon's response comes to it; else listeners of our own at the return
-    /// address, or at any port if the response is pasted.
+    /// The running server if Amazon's response comes to it; else this command, which listens at the
+    /// return address unless the response is pasted.
     pub(super) fn find(context: &Context, config: Config, login: &Login) -> anyhow::Result<Self> {
         let application = application(&config, login)?;
         let redirect_uri: Uri =
@@ -61,45 +43,48 @@ impl LoginServer {
         let authorize_url = application.authorize_url.clone();
         let confirm_timeout = config.login.confirm_timeout;
         let host = redirect_uri.host().unwrap_or_default();
-        let default = if redirect_uri.scheme_str() == Some("https") { 443 } else { 80 };
-        let port = redirect_uri.port_u16().unwrap_or(default);
+        let port = redirect_uri.port_u16().unwrap_or(80);
         let is_here = matches!(host, "localhost" | "127.0.0.1" | "[::1]")
             && redirect_uri.scheme_str() == Some("http");
-        let admin = config.listen.admin.clone();
+        let admin = &config.listen.admin;
         let is_memory = config.store.kind == StoreKind::Memory;
         let running = match Server::find(context, &config)? {
-            None if is_memory => Server::at(context, &admin).ok().filter(is_adsproxy),
+            None if is_memory => Server::at(context, admin).ok().filter(is_adsproxy),
             found => found,
         };
-        let (server, own) = match running {
-            Some(server)
-                if login.paste
-                    || !is_here
-                    || admin.tcp().is_some_and(|admin| admin.port() == port) =>
-            {
+        let returns_to_it =
+            login.paste || !is_here || admin.tcp().is_some_and(|admin| admin.port() == port);
+        let mut listeners = None;
+        let server = match running.filter(|_| returns_to_it) {
+            Some(server) => {
                 if !login.paste && !is_here && !Guard::new(&config.guard).answers_host(host) {
                     bail!(
                         "lwa.redirect_uri {redirect_uri} does not lead to this server: say --paste, \
                          or add its host to guard.allowed_hosts"
                     );
                 }
-                (server, None)
+                server
             }
-            _ if is_memory => bail!(
+            None if is_memory => bail!(
                 "store.kind = \"memory\" keeps nothing beyond the server, and no server responds \
                  at {admin}: start one, or use another store"
             ),
-            _ if !login.paste && !is_here => bail!(
+            None if !login.paste && !is_here => bail!(
                 "lwa.redirect_uri {redirect_uri} does not lead to this command: start the server \
                  that it leads to, or say --paste"
             ),
-            _ => {
-                let (own, address) =
-                    OwnListeners::start(config, if login.paste { 0 } else { port })?;
-                (Server::Listener(address), Some(own))
+            None => {
+                let own = OwnServer::open(config, "error")?;
+                // Deletes a new grant whose login was not confirmed in time.
+                let logins = own.logins.clone();
+                own.runtime.spawn(async move { logins.run_purge().await });
+                if !login.paste {
+                    listeners = Some(ReturnListeners::open(&own, port)?);
+                }
+                Server::Own(own)
             }
         };
-        Ok(Self { server, redirect_uri, authorize_url, confirm_timeout, _own: own })
+        Ok(Self { server, redirect_uri, authorize_url, confirm_timeout, _listeners: listeners })
     }
 
     /// The address in `url`, to be opened and shown, and what to do where Amazon refuses it.
@@ -133,76 +118,51 @@ impl LoginServer {
         Ok((url.to_string(), instructions))
     }
 
-    pub(super) fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
-        let request = AdminRequest::post(path, body).within(FINISH_TIMEOUT);
-        self.send(&request).map(|(said, _)| said)
-    }
-
     /// Says whether the new grant replaces the old one.
     pub(super) fn confirm(&self, outcome: &Value, yes: bool) -> anyhow::Result<Value> {
         let answer = if yes { "yes" } else { "no" };
         let body = json!({ "token": outcome["token"], "answer": answer });
-        self.post("/api/auth/amazon/confirm", &body)
-    }
-
-    /// The JSON of the response, and the cookie that came with it.
-    ///
-    /// # Errors
-    /// A [`CommandFailure`] if the server refuses; anything else if no response comes.
-    pub(super) fn send(
-        &self,
-        request: &AdminRequest<'_>,
-    ) -> anyhow::Result<(Value, Option<String>)> {
-        let response = wire::send(&self.server, request)
-            .with_context(|| format!("no adsproxy responds at {}", self.server))?;
-        let said = response.json();
-        if response.status >= 300 {
-            return Err(match said {
-                Value::Null => {
-                    let text = format!("{} responds with {}", self.server, response.status);
-                    CommandFailure::new(1, text).into()
-                }
-                said => failure(&said),
-            });
-        }
-        let cookie = response.headers.get(SET_COOKIE).and_then(|cookie| cookie.to_str().ok());
-        let cookie = cookie.and_then(|cookie| cookie.split(';').next());
-        Ok((said, cookie.map(str::to_owned)))
+        let request = AdminRequest::post("/api/auth/amazon/confirm", &body);
+        self.server.json(request.within(super::FINISH_TIMEOUT))
     }
 }
 
-impl OwnListeners {
-    fn start(config: Config, port: u16) -> anyhow::Result<(Self, SocketAddr)> {
-        let guard = Guard::new(&config.guard);
-        let (runtime, engine) = engine(config)?;
-        let health = Arc::new(Health::new(Vec::new()));
-        let logins = Logins::new(engine, Actor::cli());
-        let purging = logins.clone();
-        // Deletes a new grant whose login was not confirmed in time.
-        runtime.spawn(async move { purging.run_purge().await });
-        let service = Admin::new(AdminSurface::Admin, health, guard, logins);
-        let service = move |_: &_| Some(service.clone());
-        let stop = watch::Sender::new(false);
-        let (serving, address) = runtime.block_on(async {
+/// Serve the return address; dropped, they finish the responses under way.
+struct ReturnListeners {
+    own: Arc<OwnServer>,
+    stop: watch::Sender<bool>,
+    serving: Vec<JoinHandle<()>>,
+}
+
+impl ReturnListeners {
+    fn open(own: &Arc<OwnServer>, port: u16) -> anyhow::Result<Self> {
+        let (stop, admin) = (watch::Sender::new(false), own.admin(AdminSurface::Admin));
+        let service = move |_: &_| Some(admin.clone());
+        let serving = own.runtime.block_on(async {
             let v4 = bind((Ipv4Addr::LOCALHOST, port).into()).await?;
-            let address = v4.local_addr()?;
             // A browser may look here first, and would take what listens here for this command; a
             // machine without IPv6 has nothing here.
-            let v6 = match bind((Ipv6Addr::LOCALHOST, address.port()).into()).await {
+            let v6 = match bind((Ipv6Addr::LOCALHOST, port).into()).await {
                 Err(error) if is_in_use(&error) => return Err(error),
                 v6 => v6.ok(),
             };
             let serve = |listener| {
-                tokio::spawn(control_plane::serve(
-                    listener,
-                    service.clone(),
-                    reject,
-                    stop.subscribe(),
-                ))
+                let (service, stop) = (service.clone(), stop.subscribe());
+                tokio::spawn(control_plane::serve(listener, service, reject, stop))
             };
-            anyhow::Ok(([Some(v4), v6].into_iter().flatten().map(serve).collect(), address))
+            anyhow::Ok([Some(v4), v6].into_iter().flatten().map(serve).collect())
         })?;
-        Ok((Self { runtime, stop, serving }, address))
+        Ok(Self { own: own.clone(), stop, serving })
+    }
+}
+
+impl Drop for ReturnListeners {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        for serving in self.serving.drain(..) {
+            // Fails only if it panicked.
+            let _ = self.own.runtime.block_on(serving);
+        }
     }
 }
 
@@ -234,8 +194,8 @@ fn application<'a>(config: &'a Config, login: &Login) -> anyhow::Result<&'a Appl
 }
 
 fn is_adsproxy(server: &Server) -> bool {
-    wire::send(server, &AdminRequest::get("/status")).is_ok_and(|response| {
-        let said = response.json();
+    server.send(AdminRequest::get("/status")).is_ok_and(|response| {
+        let said = &response.said;
         response.status == 200 && said["version"].is_string() && said["accounts"].is_array()
     })
 }
