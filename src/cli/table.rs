@@ -3,6 +3,9 @@
 use crate::login::is_deceptive;
 use serde_json::Value;
 
+/// With less room than this, the last cell of a row goes below it.
+const LAST_WIDTH_MIN: usize = 24;
+
 /// Lays out `rows`, the first of which is the heading.
 pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     aligned(rows, &mut [0; N])
@@ -13,16 +16,48 @@ pub(super) fn aligned<const N: usize>(rows: &[[String; N]], widths: &mut [usize;
     let rows: Vec<[String; N]> =
         rows.iter().map(|row| row.each_ref().map(|cell| plain(cell))).collect();
     for (column, width) in widths.iter_mut().enumerate() {
-        let cells = rows.iter().map(|row| row[column].chars().count());
-        *width = cells.max().unwrap_or(0).max(*width);
+        *width = rows.iter().map(|row| row[column].chars().count()).fold(*width, usize::max);
     }
-    let mut text = String::new();
-    for row in &rows {
-        let cells = row.iter().zip(&*widths).map(|(cell, width)| format!("{cell:width$}"));
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        text.push('\n');
+    rows.iter().map(|row| line(row, widths, usize::MAX)).collect()
+}
+
+/// The `cells` of a row. The last one goes on in further lines where it is longer than the room
+/// that it has in a line of `line_width`.
+pub(super) fn line(cells: &[String], widths: &[usize], line_width: usize) -> String {
+    let Some((last, cells)) = cells.split_last() else { return String::new() };
+    let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}  "));
+    let mut line: String = padded.collect();
+    let start = line.chars().count();
+    let room = line_width.saturating_sub(start);
+    let (indent, room) = match room >= LAST_WIDTH_MIN || last.chars().count() <= room {
+        true => (start, room),
+        false => {
+            line.truncate(line.trim_end().len());
+            line.push_str("\n    ");
+            (4, line_width.saturating_sub(4).max(1))
+        }
+    };
+    line.push_str(&wrap(last, room).join(&format!("\n{:indent$}", "")));
+    line.truncate(line.trim_end().len());
+    line + "\n"
+}
+
+/// Breaks `text` between words, and words that are longer, into lines of at most `width` characters.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let word: Vec<char> = word.chars().collect();
+        for (index, piece) in word.chunks(width).enumerate() {
+            let line = lines.last_mut().expect("one at least");
+            let length = line.chars().count();
+            if index > 0 || (length > 0 && length + 1 + piece.len() > width) {
+                lines.push(piece.iter().collect());
+            } else {
+                line.extend((length > 0).then_some(' ').iter().chain(piece));
+            }
+        }
     }
-    text
+    lines
 }
 
 /// Lays out the members `columns` of `objects`, under their names.

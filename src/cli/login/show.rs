@@ -2,8 +2,10 @@
 
 use crate::{
     cli::table::{plain, table},
-    id::AccountId,
+    id::{AccountId, Region},
+    login::{GrantProfiles, profiles::AdvertiserProfile},
 };
+use serde::Deserialize;
 use serde_json::Value;
 
 /// So many profiles of a region are shown.
@@ -40,29 +42,21 @@ pub(super) fn question(account: &AccountId, outcome: &Value) -> String {
 }
 
 fn profiles(found: &Value) -> String {
+    let found = GrantProfiles::deserialize(found).unwrap_or_default();
+    let regions = found.regions();
     let mut rows = vec![["REGION", "PROFILE", "COUNTRY", "NAME", "TYPE"].map(str::to_owned)];
-    let (mut shown, mut notes) = (Vec::new(), String::new());
-    for region in ["na", "eu", "fe"] {
-        let Some(list) = found[region].as_array() else {
+    let mut notes = String::new();
+    for region in Region::ALL {
+        let Some((_, list)) = regions.iter().find(|(responded, _)| *responded == region) else {
             notes.push_str(&format!("region {region} did not list its profiles\n"));
             continue;
         };
-        // One that two regions list is shown once.
-        let fresh: Vec<_> =
-            list.iter().filter(|profile| !shown.contains(&&profile["id"])).collect();
-        shown.extend(fresh.iter().map(|profile| &profile["id"]));
-        rows.extend(fresh.iter().take(SHOWN_MAX).map(|profile| {
-            let cell = |name: &str| profile[name].as_str().unwrap_or_default().to_owned();
-            [
-                region.to_owned(),
-                profile["id"].to_string(),
-                cell("country"),
-                cell("name"),
-                cell("kind"),
-            ]
+        rows.extend(list.iter().take(SHOWN_MAX).map(|profile| {
+            let AdvertiserProfile { id, country, name, kind } = *profile;
+            [region.to_string(), id.to_string(), country.clone(), name.clone(), kind.clone()]
         }));
-        if fresh.len() > SHOWN_MAX {
-            notes.push_str(&format!("region {region} has {} more\n", fresh.len() - SHOWN_MAX));
+        if list.len() > SHOWN_MAX {
+            notes.push_str(&format!("region {region} has {} more\n", list.len() - SHOWN_MAX));
         }
     }
     if rows.len() == 1 {

@@ -1,6 +1,6 @@
 //! The table of `adsproxy status`: as many columns as the terminal has room for.
 
-use crate::cli::table::{plain, span};
+use crate::cli::table::{cell, line, plain, span};
 use serde_json::Value;
 use std::cmp::Reverse;
 
@@ -27,10 +27,6 @@ const COLUMNS: [(&str, &str, u8); 8] = [
     ("LAST ERROR", "last_error", 0),
 ];
 
-const GAP: usize = 2;
-/// With less room than this an error goes below its row.
-const ERROR_WIDTH_MIN: usize = 24;
-
 /// The whole text for the server's response, the worst account first.
 pub(super) fn text(said: &Value, look: &Look) -> String {
     let mut accounts: Vec<&Value> =
@@ -39,14 +35,20 @@ pub(super) fn text(said: &Value, look: &Look) -> String {
     if accounts.is_empty() {
         return text + "no accounts\n";
     }
-    accounts.sort_by_key(|account| (Reverse(badness(account)), cell(account, "account")));
-    let columns = fitting(&accounts, look);
+    accounts.sort_by_key(|account| (Reverse(badness(account)), cell(&account["account"])));
+    let (rows, widths) = fitting(&accounts, look);
     let mut lines = text.lines().count() + 2;
-    for row in 0..=accounts.len() {
-        let shown = line(&columns, row, look);
+    for (row, cells) in rows.iter().enumerate() {
+        let mut shown = line(cells, &widths, look.width.unwrap_or(usize::MAX));
+        if look.coloured && row > 0 {
+            // No alias has spaces in it: what is first behind two of them is the state.
+            let state = &cells[1];
+            let coloured = format!("  {}{state}\x1b[0m", colour(state));
+            shown = shown.replacen(&format!("  {state}"), &coloured, 1);
+        }
         lines += shown.lines().count();
         if row > 1 && look.height.is_some_and(|height| lines > height) {
-            let more = accounts.len() + 1 - row;
+            let more = rows.len() - row;
             return text + &format!("and {more} more; name an account, or send this to a file\n");
         }
         text.push_str(&shown);
@@ -65,9 +67,9 @@ fn badness(account: &Value) -> usize {
 }
 
 fn heading(said: &Value, accounts: &[&Value]) -> String {
-    let heading = format!("adsproxy {}\n", plain(&cell(said, "version")));
+    let heading = format!("adsproxy {}\n", plain(&cell(&said["version"])));
     let unsaved = accounts.iter().filter(|account| account["unsaved"] == true);
-    let names: Vec<String> = unsaved.map(|account| plain(&cell(account, "account"))).collect();
+    let names: Vec<String> = unsaved.map(|account| plain(&cell(&account["account"]))).collect();
     if names.is_empty() && said["store"] != "degraded" {
         return heading;
     }
@@ -78,79 +80,26 @@ fn heading(said: &Value, accounts: &[&Value]) -> String {
     format!("{heading}the store does not take every record{which}\n")
 }
 
-/// As many columns as there is room for, each with its heading and cells.
-fn fitting(accounts: &[&Value], look: &Look) -> Vec<Vec<String>> {
-    let mut columns: Vec<(u8, Vec<String>)> = COLUMNS
-        .iter()
-        .map(|(heading, field, dispensable)| {
-            let cells = accounts.iter().map(|account| plain(&cell(account, field)));
-            (*dispensable, std::iter::once((*heading).to_owned()).chain(cells).collect())
-        })
-        .collect();
-    while look.width.is_some_and(|width| total(&columns) > width) {
-        let first = columns.iter().map(|(dispensable, _)| *dispensable).max().unwrap_or(0);
-        if first == 0 {
-            break;
+/// A row for the heading and each account, with as many columns as there is room for, and how wide
+/// those are. The last one is wrapped: it needs no more than its heading.
+fn fitting(accounts: &[&Value], look: &Look) -> (Vec<Vec<String>>, Vec<usize>) {
+    let mut columns = COLUMNS.to_vec();
+    loop {
+        let heading = columns.iter().map(|(heading, ..)| (*heading).to_owned()).collect();
+        let cells = accounts.iter().map(|account| {
+            columns.iter().map(|(_, field, _)| plain(&shown(account, field))).collect()
+        });
+        let rows: Vec<Vec<String>> = std::iter::once(heading).chain(cells).collect();
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+        let mut widths: Vec<usize> = (0..columns.len()).filter_map(width).collect();
+        *widths.last_mut().expect("there is a last error") = "LAST ERROR".len();
+        let least = columns.iter().map(|(.., dispensable)| *dispensable).max().unwrap_or(0);
+        let needed = widths.iter().sum::<usize>() + 2 * (widths.len() - 1);
+        if least == 0 || look.width.is_none_or(|width| needed <= width) {
+            return (rows, widths);
         }
-        columns.retain(|(dispensable, _)| *dispensable != first);
+        columns.retain(|(.., dispensable)| *dispensable != least);
     }
-    columns.into_iter().map(|(_, cells)| cells).collect()
-}
-
-/// The last column is wrapped: it needs no more than its heading.
-fn total(columns: &[(u8, Vec<String>)]) -> usize {
-    let Some(((_, last), columns)) = columns.split_last() else { return 0 };
-    last[0].len() + columns.iter().map(|(_, cells)| widest(cells) + GAP).sum::<usize>()
-}
-
-fn widest(cells: &[String]) -> usize {
-    cells.iter().map(|cell| cell.chars().count()).max().unwrap_or(0)
-}
-
-/// One row; its error goes on in further lines where it is longer than the room beside the rest.
-fn line(columns: &[Vec<String>], row: usize, look: &Look) -> String {
-    let mut line = String::new();
-    let mut start = 0;
-    let Some((errors, columns)) = columns.split_last() else { return line };
-    for cells in columns {
-        let width = widest(cells);
-        start += width + GAP;
-        let is_state = look.coloured && row > 0 && cells[0] == "STATE";
-        let (on, off) = if is_state { (colour(&cells[row]), "\x1b[0m") } else { ("", "") };
-        line.push_str(&format!("{on}{:width$}{off}  ", cells[row]));
-    }
-    let width = look.width.unwrap_or(usize::MAX);
-    let room = width.saturating_sub(start);
-    let (indent, room) = match room >= ERROR_WIDTH_MIN || errors[row].chars().count() <= room {
-        true => (start, room),
-        // Below the row, where there is no room beside it.
-        false => {
-            line.truncate(line.trim_end().len());
-            line.push_str("\n    ");
-            (4, width.saturating_sub(4).max(1))
-        }
-    };
-    line.push_str(&wrap(&errors[row], room).join(&format!("\n{:indent$}", "")));
-    line.truncate(line.trim_end().len());
-    line + "\n"
-}
-
-/// Breaks `text` between words, and words that are longer, into lines of at most `width` characters.
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let word: Vec<char> = word.chars().collect();
-        for (index, piece) in word.chunks(width).enumerate() {
-            let line = lines.last_mut().expect("one at least");
-            let length = line.chars().count();
-            if index > 0 || (length > 0 && length + 1 + piece.len() > width) {
-                lines.push(piece.iter().collect());
-            } else {
-                line.extend((length > 0).then_some(' ').iter().chain(piece));
-            }
-        }
-    }
-    lines
 }
 
 fn colour(state: &str) -> &'static str {
@@ -161,14 +110,10 @@ fn colour(state: &str) -> &'static str {
     }
 }
 
-fn cell(value: &Value, field: &str) -> String {
-    match &value[field] {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        Value::Number(secs) if field.ends_with("_secs") => {
-            secs.as_u64().map(span).unwrap_or_default()
-        }
-        other => other.to_string(),
+fn shown(account: &Value, field: &str) -> String {
+    match account[field].as_u64().filter(|_| field.ends_with("_secs")) {
+        Some(seconds) => span(seconds),
+        None => cell(&account[field]),
     }
 }
 
