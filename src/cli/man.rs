@@ -2,7 +2,7 @@
 
 use super::{Cli, print};
 use anyhow::Context as _;
-use clap::{Command, CommandFactory};
+use clap::CommandFactory;
 use std::{fs, path::PathBuf};
 
 /// Print the manual page, or write one for every command: adsproxy man | man -l -
@@ -17,13 +17,13 @@ pub(super) struct Man {
 
 impl Man {
     pub(super) fn run(&self) -> anyhow::Result<()> {
+        if let Some(directory) = &self.dir {
+            let written = fs::create_dir_all(directory)
+                .and_then(|()| clap_mangen::generate_to(Cli::command(), directory));
+            return written.with_context(|| format!("cannot write into {}", directory.display()));
+        }
         let mut program = Cli::command().disable_help_subcommand(true);
         program.build();
-        if let Some(directory) = &self.dir {
-            fs::create_dir_all(directory)
-                .with_context(|| format!("cannot make the directory {}", directory.display()))?;
-            return write_all(&program, "adsproxy", directory);
-        }
         let (mut command, mut name) = (&program, "adsproxy".to_owned());
         for word in &self.command {
             let found = command.get_subcommands().find(|known| known.get_name() == word);
@@ -32,27 +32,8 @@ impl Man {
             })?;
             name = format!("{name} {word}");
         }
-        print(page(command, &name)?)
+        let mut page = Vec::new();
+        clap_mangen::Man::new(command.clone()).render(&mut page)?;
+        print(page)
     }
-}
-
-/// Writes the page of `command` and of all below it; what is hidden has none.
-fn write_all(command: &Command, name: &str, directory: &std::path::Path) -> anyhow::Result<()> {
-    let path = directory.join(format!("{}.1", name.replace(' ', "-")));
-    fs::write(&path, page(command, name)?)
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
-        write_all(below, &format!("{name} {}", below.get_name()), directory)?;
-    }
-    Ok(())
-}
-
-fn page(command: &Command, name: &str) -> anyhow::Result<Vec<u8>> {
-    let mut page = Vec::new();
-    let man = clap_mangen::Man::new(command.clone())
-        .title(name.replace(' ', "-").to_uppercase())
-        .source(concat!("adsproxy ", env!("CARGO_PKG_VERSION")))
-        .manual("adsproxy manual");
-    man.render(&mut page)?;
-    Ok(page)
 }

@@ -1,10 +1,10 @@
 //! `adsproxy healthcheck` and `adsproxy wait`: is the running server ready?
 
 use super::{CommandFailure, Context, duration, server::Server, wire::AdminRequest};
-use crate::config::load;
+use crate::config::load::{self, Addresses};
 use anyhow::{Context as _, bail};
 use std::{
-    io, thread,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -21,38 +21,30 @@ pub(super) struct Wait {
 
 /// Exits with 0 or 1, as probes want it: a server that is not there has no exit code of its own.
 pub(super) fn healthcheck(context: &Context) -> anyhow::Result<()> {
-    let server = Server::ready_at(context, &load::addresses(&context.options())?)?;
-    match status(&server).with_context(|| format!("no adsproxy answers at {server}"))? {
+    ask(context, &load::addresses(&context.options())?)
+}
+
+fn ask(context: &Context, addresses: &Addresses) -> anyhow::Result<()> {
+    let server = Server::ready_at(context, addresses)?;
+    let response = server.send(AdminRequest::get("/readyz"));
+    match response.with_context(|| format!("no adsproxy answers at {server}"))?.status {
         200 => Ok(()),
         status => bail!("adsproxy at {server} is not ready: it responds with {status}"),
     }
-}
-
-fn status(server: &Server) -> io::Result<u16> {
-    server.send(AdminRequest::get("/readyz")).map(|response| response.status)
 }
 
 impl Wait {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
         let addresses = load::addresses(&context.options())?;
         let deadline = Instant::now() + self.max;
-        loop {
-            let server = Server::ready_at(context, &addresses);
-            let last = match server.as_ref().map(status) {
-                Ok(Ok(200)) => return Ok(()),
-                Ok(Ok(status)) => format!("it responds with {status}"),
-                Ok(Err(error)) => error.to_string(),
-                Err(error) => error.to_string(),
-            };
+        while let Err(error) = ask(context, &addresses) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let (waited, admin) = (self.max, &addresses.admin);
-                let at = server.map_or(admin.to_string(), |server| server.to_string());
-                bail!(CommandFailure::unavailable(format!(
-                    "adsproxy at {at} was not ready within {waited:?}: {last}"
-                )));
+                let text = format!("not ready within {:?}: {error:#}", self.max);
+                bail!(CommandFailure::unavailable(text));
             }
             thread::sleep(INTERVAL.min(left));
         }
+        Ok(())
     }
 }
