@@ -80,8 +80,8 @@ pub enum Error {
 /// A data plane for one command alone: no admin and no health listener, and one account.
 #[derive(Debug, Clone)]
 pub struct Private {
-    /// The only account; none for all of them.
-    pub account: Option<AccountId>,
+    /// The only account.
+    pub account: AccountId,
     /// What every request must bring.
     pub key: SessionKey,
     /// The control socket of the running server, which tokens come from.
@@ -133,7 +133,7 @@ impl App {
         config.listen.proxy = vec![ProxyAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))];
         config.listen.tls = None;
         config.proxy.workers = 1;
-        config.proxy.default_account.clone_from(&private.account);
+        config.proxy.default_account = Some(private.account.clone());
         Self::launch(config, Arc::new(SystemClock), Some(private))
     }
 
@@ -333,7 +333,7 @@ fn open_engine(
     handle: Handle,
 ) -> Result<Engine, engine::Error> {
     let socket = private.and_then(|private| private.server.as_deref());
-    let account = private.and_then(|private| private.account.clone());
+    let account = private.map(|private| private.account.clone());
     let (config, metrics) = (config.clone(), metrics.clone());
     let engine = Engine::open_over(socket, config, clock, metrics, Actor::Server, handle)?;
     Ok(engine.only(account))

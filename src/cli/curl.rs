@@ -6,10 +6,10 @@
 
 mod data;
 mod output;
-mod rejected;
+mod unsupported;
 
 use super::{
-    CommandFailure, Context, duration, exit_code, note, print, private::PrivateProxy, region,
+    CommandFailure, Context, duration, exit_code, note, print, private::PrivateProxy, region, write,
 };
 use crate::{
     audit::Action,
@@ -29,11 +29,13 @@ use http::{
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use rejected::RejectedFlag;
 use std::{
-    path::PathBuf,
+    fs::File,
+    io::{self, Write},
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
+use unsupported::Unsupported;
 
 /// A problem document of ours has a few hundred bytes.
 const PROBLEM_MAX_BYTES: usize = 64 * 1024;
@@ -103,7 +105,7 @@ pub(super) struct Curl {
     #[arg(long, value_parser = region::flag)]
     region: Option<Region>,
     #[command(flatten)]
-    rejected: RejectedFlag,
+    unsupported: Unsupported,
 }
 
 impl Curl {
@@ -116,13 +118,11 @@ impl Curl {
     }
 
     fn send(&self, context: &Context) -> anyhow::Result<()> {
-        if let Some(why) = self.rejected.0 {
-            bail!("not taken: {why}");
-        }
+        self.unsupported.refuse()?;
         let body = self.data.read()?;
         let (target, region) = self.target(body.as_deref())?;
         let request = self.request(body.filter(|_| !self.data.get))?;
-        let proxy = PrivateProxy::start(context, Some(&self.alias))?;
+        let proxy = PrivateProxy::start(context, &self.alias)?;
         proxy.record(&self.alias, Action::TokenDisclose, "curl")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let outcome = runtime.block_on(async {
@@ -250,11 +250,11 @@ impl Curl {
             print(output::fill_in(
                 format,
                 &[
-                    ("%{http_code}", status.as_str().to_owned()),
-                    ("%{response_code}", status.as_str().to_owned()),
-                    ("%{content_type}", content_type.unwrap_or_default().to_owned()),
-                    ("%{size_download}", size.to_string()),
-                    ("%{time_total}", time),
+                    ("%{http_code}", status.as_str()),
+                    ("%{response_code}", status.as_str()),
+                    ("%{content_type}", content_type.unwrap_or_default()),
+                    ("%{size_download}", &size.to_string()),
+                    ("%{time_total}", &time),
                 ],
             ))?;
         }
@@ -266,9 +266,15 @@ impl Curl {
 
     /// Writes the response; returns how long its body is, or none if the reader went away.
     async fn write(&self, response: Response<Incoming>) -> anyhow::Result<Option<usize>> {
-        let mut to = output::open(self.output.as_deref())?;
+        let mut to: Box<dyn Write> = match self.output.as_deref() {
+            Some(path) if path != Path::new("-") => {
+                let file = File::create(path);
+                Box::new(file.with_context(|| format!("cannot write {}", path.display()))?)
+            }
+            _ => Box::new(io::stdout().lock()),
+        };
         if self.include || self.head {
-            output::write(&mut to, output::response_head(&response, "").as_bytes())?;
+            write(&mut to, output::response_head(&response, "").as_bytes())?;
         }
         let encoding = response.headers().get(CONTENT_ENCODING);
         if self.compressed && encoding.is_some_and(|encoding| encoding == "gzip") {
@@ -279,7 +285,7 @@ impl Curl {
         while let Some(frame) = body.frame().await {
             if let Ok(data) = frame.context("the response broke off")?.into_data() {
                 size += data.len();
-                if !output::write(&mut to, &data)? {
+                if !write(&mut to, &data).context("cannot write the response")? {
                     return Ok(None);
                 }
             }

@@ -319,12 +319,16 @@ fn note(text: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Writes to standard output. A reader that went away, such as `head`, is no failure.
 fn print(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_ref()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
+    write(&mut io::stdout().lock(), text.as_ref()).map(drop)
+}
+
+/// Writes at once. False if the reader went away, such as `head`, which is no failure.
+fn write(to: &mut dyn Write, bytes: &[u8]) -> anyhow::Result<bool> {
+    match to.write_all(bytes).and_then(|()| to.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

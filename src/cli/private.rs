@@ -41,9 +41,9 @@ pub(super) struct PrivateProxy {
 }
 
 impl PrivateProxy {
-    /// Starts one for `account`, or for all accounts. Beside a running server it takes tokens from
-    /// that, and touches neither store nor audit log.
-    pub(super) fn start(context: &Context, account: Option<&AccountId>) -> anyhow::Result<Self> {
+    /// Starts one for `account`. Beside a running server it takes tokens from that, and touches
+    /// neither store nor audit log.
+    pub(super) fn start(context: &Context, account: &AccountId) -> anyhow::Result<Self> {
         let Loaded { mut config, secret_variables, .. } = context.load()?;
         quiet(&mut config);
         config.proxy.drain_timeout = config.proxy.drain_timeout.min(DRAIN_TIMEOUT);
@@ -54,13 +54,11 @@ impl PrivateProxy {
         };
         let key = SessionKey::generate()?;
         let path = socket.as_ref().map(|socket| socket.path().to_owned());
-        let private = Private { account: account.cloned(), key: key.clone(), server: path };
+        let private = Private { account: account.clone(), key: key.clone(), server: path };
         let app = App::start_private(config, private)?;
-        if let Some(alias) = account {
-            let Some(status) = app.engine.tokens().status(alias) else { bail!(unknown(alias)) };
-            if status.reauthorization_required {
-                return Err(CommandFailure::reauthorization_required(&[alias]).into());
-            }
+        let Some(status) = app.engine.tokens().status(account) else { bail!(unknown(account)) };
+        if status.reauthorization_required {
+            bail!(CommandFailure::reauthorization_required(&[account]));
         }
         Ok(Self { app, key, secret_variables, server, _socket: socket })
     }
@@ -102,33 +100,27 @@ impl PrivateProxy {
 }
 
 impl Server {
-    /// Makes `config` one whose accounts, or the one `account`, are this server's: their tokens
-    /// come over its control socket, whose path is returned.
+    /// Makes `config` one whose only account is `account` of this server: its tokens come over its
+    /// control socket, whose path is returned.
     fn serve_tokens_to(
         &self,
         config: &mut Config,
-        account: Option<&AccountId>,
+        account: &AccountId,
     ) -> anyhow::Result<ShortPath> {
         let Self::Control(path) = self else { bail!("tokens come over the control socket only") };
-        let one = account.map(|account| format!("/api/v1/accounts/{account}"));
-        let path_of_list = one.as_deref().unwrap_or("/api/v1/accounts");
-        let said = self.json(AdminRequest::get(path_of_list))?;
-        let accounts = said["accounts"].as_array().cloned().unwrap_or_else(|| vec![said]);
-        let configured = std::mem::take(&mut config.accounts);
-        for said in &accounts {
-            let text = |name: &str| said[name].as_str().unwrap_or_default();
-            let id: AccountId = text("account").parse()?;
-            if account.is_some() && said["reauthorization_required"] == true {
-                return Err(CommandFailure::reauthorization_required(&[id]).into());
-            }
-            let account = config::AccountConfig {
-                region: text("region").parse()?,
-                application: text("application").to_owned(),
-                refresh_token: Some(Secret::new(format!("Atzr|{id}"))),
-                headers: configured.get(&id).map(|known| known.headers.clone()).unwrap_or_default(),
-            };
-            config.accounts.insert(id, account);
+        let said = self.json(AdminRequest::get(&format!("/api/v1/accounts/{account}")))?;
+        if said["reauthorization_required"] == true {
+            bail!(CommandFailure::reauthorization_required(&[account]));
         }
+        let text = |name: &str| said[name].as_str().unwrap_or_default();
+        let configured = config.accounts.remove(account);
+        let only = config::AccountConfig {
+            region: text("region").parse()?,
+            application: text("application").to_owned(),
+            refresh_token: Some(Secret::new(format!("Atzr|{account}"))),
+            headers: configured.map(|known| known.headers).unwrap_or_default(),
+        };
+        config.accounts = [(account.clone(), only)].into();
         for application in config.applications.values_mut() {
             application.token_url = format!("http://localhost{TOKEN_PATH}").parse()?;
             application.fallback_token_urls.clear();

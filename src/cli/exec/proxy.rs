@@ -97,7 +97,7 @@ impl ExecProxy {
         app::harden();
         // Ctrl-C and the end of the terminal are the command's business.
         let _ = setsid();
-        let proxy = PrivateProxy::start(context, Some(&self.alias))?;
+        let proxy = PrivateProxy::start(context, &self.alias)?;
         proxy.record(&self.alias, Action::Exec, &self.program)?;
         Ok((process, proxy))
     }
