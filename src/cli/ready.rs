@@ -1,7 +1,7 @@
 //! `adsproxy healthcheck` and `adsproxy wait`: is the running server ready?
 
 use super::{CommandFailure, Context, duration, server::Server, wire::AdminRequest};
-use crate::config::load::{self, Addresses};
+use crate::config::{Listen, load};
 use anyhow::{Context as _, bail};
 use std::{
     thread,
@@ -24,7 +24,7 @@ pub(super) fn healthcheck(context: &Context) -> anyhow::Result<()> {
     ask(context, &load::addresses(&context.options())?)
 }
 
-fn ask(context: &Context, addresses: &Addresses) -> anyhow::Result<()> {
+fn ask(context: &Context, addresses: &Listen) -> anyhow::Result<()> {
     let server = Server::ready_at(context, addresses)?;
     let response = server.send(AdminRequest::get("/readyz"));
     match response.with_context(|| format!("no adsproxy answers at {server}"))?.status {
