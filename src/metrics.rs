@@ -10,7 +10,7 @@ mod process;
 mod worker;
 
 pub use hooks::{Dropped, HookMetrics, HookOutcome};
-pub use worker::{Limit, ReplayOutcome, Upstream401, WorkerMetrics};
+pub use worker::{LimitHit, ReplayOutcome, Upstream401, WorkerMetrics};
 
 use crate::{account::AccountView, config, named::named};
 use encode::Exposition;
@@ -147,7 +147,7 @@ impl Metrics {
         let help = "Error responses that quoted an access token.";
         let redacted = sum(&|worker| &worker.redacted);
         page.single("adsproxy_redacted_responses_total", help, redacted);
-        let mut limits = sums(|worker| &worker.limits, &Limit::ALL.map(|it| it.as_str()));
+        let mut limits = sums(|worker| &worker.limits, &LimitHit::ALL.map(|it| it.as_str()));
         limits.push(("lwa_concurrency", self.lwa_waits.load(Relaxed)));
         page.by_label("adsproxy_limit_hits_total", "How often a limit was hit.", "limit", limits);
         let connections = sum(&|worker| &worker.connections);

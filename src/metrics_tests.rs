@@ -118,7 +118,7 @@ fn workers_are_summed() {
     two.in_flight_dec();
     one.upstream_401(Upstream401::Permission);
     two.replay(ReplayOutcome::NotReplayable);
-    two.limit(Limit::HandshakeTimeout);
+    two.limit(LimitHit::HandshakeTimeout);
     one.connection_opened();
     one.connection_opened();
     one.connection_closed();

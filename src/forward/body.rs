@@ -14,7 +14,7 @@ use crate::{
     caller_body::CallerBody,
     config,
     deadline::{Deadlines, TICK, Timer},
-    metrics::{Limit, WorkerMetrics},
+    metrics::{LimitHit, WorkerMetrics},
 };
 use budget::Budget;
 use bytes::Bytes;
@@ -355,7 +355,7 @@ impl Capture {
         let received = self.received.get() + data.len() as u64;
         self.received.set(received);
         if self.context.limits.is_too_large(received) {
-            self.context.metrics.limit(Limit::Body);
+            self.context.metrics.limit(LimitHit::Body);
             return Err(self.fail(BodyError::TooLarge));
         }
         self.keep(state, &data);
@@ -363,7 +363,7 @@ impl Capture {
     }
 
     fn too_slow(&self) -> BodyError {
-        self.context.metrics.limit(Limit::BodyTimeout);
+        self.context.metrics.limit(LimitHit::BodyTimeout);
         self.fail(BodyError::TooSlow)
     }
 

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     config,
     deadline::Deadlines,
-    metrics::{Limit, WorkerMetrics},
+    metrics::{LimitHit, WorkerMetrics},
 };
 use http::{HeaderValue, Uri};
 use hyper_util::rt::TokioIo;
@@ -131,7 +131,7 @@ impl Pool {
         let permit = if self.open.get() < self.max {
             Permit::take(self)
         } else {
-            self.metrics.limit(Limit::UpstreamConnections);
+            self.metrics.limit(LimitHit::UpstreamConnections);
             let (sender, turn) = oneshot::channel();
             self.waiting.borrow_mut().push_back(sender);
             match turn.await.map_err(|_| ConnectError::ShuttingDown)? {

@@ -4,7 +4,7 @@
 //! comes, so a sweep once a second judges all connections by these few cells.
 
 use super::preface::Preface;
-use crate::{caller_body::UnreadBody, config, inbound::peer::Peer, metrics::Limit};
+use crate::{caller_body::UnreadBody, config, inbound::peer::Peer, metrics::LimitHit};
 use hyper::rt::ReadBufCursor;
 use std::{
     cell::{Cell, RefCell},
@@ -291,23 +291,27 @@ impl Connection {
     }
 
     /// Ends it where it is too slow; returns the limit that it hit.
-    pub(super) fn enforce_timeouts(&self, limits: &config::Limits, has_tls: bool) -> Option<Limit> {
+    pub(super) fn enforce_timeouts(
+        &self,
+        limits: &config::Limits,
+        has_tls: bool,
+    ) -> Option<LimitHit> {
         let (begin_timeout, not_begun) = if has_tls && matches!(self.peer, Peer::Tcp(_)) {
-            (limits.handshake_timeout, Limit::HandshakeTimeout)
+            (limits.handshake_timeout, LimitHit::HandshakeTimeout)
         } else {
-            (limits.first_byte_timeout, Limit::FirstByteTimeout)
+            (limits.first_byte_timeout, LimitHit::FirstByteTimeout)
         };
         let not_begun_since = (!self.has_begun.get()).then(|| self.idle_since.get());
         let (discarding_since, discarded_last) = self.discarding.get().unzip();
         let hit = if self.is_over(not_begun_since, begin_timeout) {
             not_begun
         } else if self.is_over(self.head(), limits.header_timeout) {
-            Limit::HeaderTimeout
+            LimitHit::HeaderTimeout
         } else if self.is_over(self.write_blocked(), limits.write_timeout)
             // Asked to end, it has waited since for a caller that does not read the last bytes.
             || self.is_over(self.idle(), limits.idle_timeout + limits.write_timeout)
         {
-            Limit::WriteTimeout
+            LimitHit::WriteTimeout
         } else {
             if self.is_over(self.idle(), limits.idle_timeout) {
                 // The usual end of a kept-alive connection: nothing to count.

@@ -19,7 +19,7 @@ use crate::{
     caller_body::CallerBody,
     config,
     inbound::peer::{Peer, UnixPeer},
-    metrics::{Limit, WorkerMetrics},
+    metrics::{LimitHit, WorkerMetrics},
 };
 use bind::Bound;
 use connection::Close;
@@ -188,7 +188,7 @@ where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         if self.rejections.get() >= REJECTIONS_MAX {
-            return self.metrics.limit(Limit::Connections);
+            return self.metrics.limit(LimitHit::Connections);
         }
         self.rejections.set(self.rejections.get() + 1);
         let this = self.clone();
@@ -198,7 +198,7 @@ where
                 this.rejections.set(this.rejections.get() - 1);
                 return this.serve(stream, entry).await;
             }
-            this.metrics.limit(Limit::Connections);
+            this.metrics.limit(LimitHit::Connections);
             if this.tls.is_none() {
                 let rejection = render(&(this.write_rejection)(ListenRejection::Connections));
                 let written = timeout(LINGERING_CLOSE_TIMEOUT, stream.write_all(&rejection)).await;

@@ -3,7 +3,7 @@
 use super::connection::{Close, Connection, SERVED_RANK};
 use crate::{
     inbound::peer::Peer,
-    metrics::{Limit, WorkerMetrics},
+    metrics::{LimitHit, WorkerMetrics},
 };
 use parking_lot::Mutex;
 use std::{
@@ -134,7 +134,7 @@ impl ConnectionTable {
                 };
                 connection.close(Close::Now);
             }
-            self.metrics.limit(Limit::Connections);
+            self.metrics.limit(LimitHit::Connections);
         }
         let connection = Connection::new(peer, arrival, &self.clock);
         self.connections.borrow_mut().insert(arrival, connection.clone());

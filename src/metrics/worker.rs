@@ -34,7 +34,7 @@ named! {
 
 named! {
     /// A configured limit that was hit.
-    pub enum Limit {
+    pub enum LimitHit {
         Connections = "connections",
         InFlight = "in_flight",
         /// Size or number of header lines.
@@ -110,7 +110,7 @@ pub struct WorkerMetrics {
     pub(super) upstream_connections: AtomicU64,
     pub(super) upstream_401: [AtomicU64; Upstream401::ALL.len()],
     pub(super) replays: [AtomicU64; ReplayOutcome::ALL.len()],
-    pub(super) limits: [AtomicU64; Limit::ALL.len()],
+    pub(super) limits: [AtomicU64; LimitHit::ALL.len()],
     pub(super) redacted: AtomicU64,
 }
 
@@ -146,7 +146,7 @@ impl WorkerMetrics {
         bump(&self.redacted);
     }
 
-    pub fn limit(&self, limit: Limit) {
+    pub fn limit(&self, limit: LimitHit) {
         bump(&self.limits[limit as usize]);
     }
 

@@ -7,7 +7,7 @@ use crate::{
     id::Region,
     inbound::{fields::Fields, request_id},
     log::AccessLine,
-    metrics::Limit,
+    metrics::LimitHit,
     problem::Code,
     sync::Account,
 };
@@ -79,7 +79,7 @@ impl Exchange {
     /// Amazon's body broke off, and with it the caller's.
     pub(super) fn broken(&mut self, how: io::ErrorKind) {
         let code = if how == io::ErrorKind::TimedOut {
-            self.worker.metrics.limit(Limit::ResponseIdleTimeout);
+            self.worker.metrics.limit(LimitHit::ResponseIdleTimeout);
             Code::UpstreamTimeout
         } else {
             Code::UpstreamUnreachable

@@ -34,7 +34,7 @@ use crate::{
         session_key::SessionKey,
     },
     log::AccessLog,
-    metrics::{Limit, ReplayOutcome, Upstream401, WorkerMetrics},
+    metrics::{LimitHit, ReplayOutcome, Upstream401, WorkerMetrics},
     problem::{Code, ErrorOrigin},
     sync::{Directory, Table},
     token::{self, Cause, TokenManager},
@@ -243,14 +243,14 @@ impl Worker {
             return Err(Error::Rejected(Code::HeadersTooLarge));
         }
         if self.in_flight.get() > self.in_flight_max {
-            self.metrics.limit(Limit::InFlight);
+            self.metrics.limit(LimitHit::InFlight);
             return Err(Error::Overloaded(
                 "The proxy has as many requests in flight as it may (limits.in_flight_max). \
                  Try again later.",
             ));
         }
         if body.is_some_and(|body| self.captures.limits.is_too_large(body.size_hint().lower())) {
-            self.metrics.limit(Limit::Body);
+            self.metrics.limit(LimitHit::Body);
             return Err(Error::Rejected(Code::BodyTooLarge));
         }
         if self.shared.draining.load(Ordering::Relaxed) {
@@ -341,12 +341,12 @@ impl Worker {
     /// access line has the code of every error already.
     fn report(&self, error: &Error, request_id: &HeaderValue) {
         let limit = match error {
-            Error::Rejected(Code::HeadersTooLarge) => Some(Limit::Headers),
-            Error::Token(token::Error::TooManyWaiters) => Some(Limit::Waiters),
+            Error::Rejected(Code::HeadersTooLarge) => Some(LimitHit::Headers),
+            Error::Token(token::Error::TooManyWaiters) => Some(LimitHit::Waiters),
             Error::Forward(forward::Error::Connect(ConnectError::Timeout)) => {
-                Some(Limit::ConnectTimeout)
+                Some(LimitHit::ConnectTimeout)
             }
-            Error::Forward(forward::Error::Timeout) => Some(Limit::ResponseHeaderTimeout),
+            Error::Forward(forward::Error::Timeout) => Some(LimitHit::ResponseHeaderTimeout),
             _ => None,
         };
         if let Some(limit) = limit {

@@ -1,7 +1,7 @@
 //! What is kept of a request body for a replay, under the limits.
 
 use super::{Capture, CaptureState, Stage, frames::Frames, spill::Spill};
-use crate::metrics::Limit;
+use crate::metrics::LimitHit;
 use bytes::Bytes;
 use std::{
     io, mem,
@@ -39,11 +39,11 @@ impl Capture {
         let limits = &self.context.limits.replay;
         let kept = state.kept_bytes + data.len() as u64;
         if kept > limits.disk_max_bytes.max(limits.memory_max_bytes) {
-            self.context.metrics.limit(Limit::CaptureDisk);
+            self.context.metrics.limit(LimitHit::CaptureDisk);
             return self.drop_kept(state);
         }
         if !self.charge(state, kept) {
-            self.context.metrics.limit(Limit::CaptureTotal);
+            self.context.metrics.limit(LimitHit::CaptureTotal);
             return self.drop_kept(state);
         }
         state.kept_bytes = kept;
@@ -52,7 +52,7 @@ impl Capture {
                 frames.push(data.clone());
             }
             KeptBody::Memory(frames) => {
-                self.context.metrics.limit(Limit::CaptureMemory);
+                self.context.metrics.limit(LimitHit::CaptureMemory);
                 let mut spill = Spill::new(limits.directory.clone(), mem::take(frames));
                 spill.append(data.clone());
                 state.kept = KeptBody::Disk(spill);
