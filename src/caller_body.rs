@@ -29,7 +29,7 @@ pub struct CallerBody {
 #[derive(Debug, Default)]
 pub struct UnreadBody {
     /// Bytes still to come, [`u64::MAX`] where that is unknown; none once the body has ended.
-    remaining: Cell<Option<u64>>,
+    pub remaining: Cell<Option<u64>>,
     discarded: RefCell<Option<Incoming>>,
     /// The task of the connection.
     waker: RefCell<Option<Waker>>,
@@ -91,11 +91,6 @@ impl Drop for CallerBody {
 }
 
 impl UnreadBody {
-    /// Bytes of the body that are still to come, [`u64::MAX`] where that is unknown.
-    pub fn remaining(&self) -> Option<u64> {
-        self.remaining.get()
-    }
-
     pub fn is_discarding(&self) -> bool {
         self.discarded.borrow().is_some()
     }
@@ -134,7 +129,6 @@ impl UnreadBody {
         }
     }
 
-    /// Wakes the task of the connection.
     pub fn wake(&self) {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();

@@ -5,8 +5,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    future::Future,
-    pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
@@ -36,7 +34,6 @@ struct TimerSlot {
 }
 
 impl Deadlines {
-    /// A table without timers.
     pub fn new() -> Rc<Self> {
         Rc::new(Self { started: Instant::now(), now: Cell::new(0), table: RefCell::default() })
     }
@@ -67,7 +64,6 @@ impl Deadlines {
         due.into_iter().for_each(Waker::wake);
     }
 
-    /// An unarmed timer.
     pub fn timer(self: &Rc<Self>) -> Timer {
         Timer { deadlines: self.clone(), key: None }
     }
@@ -140,15 +136,6 @@ impl Timer {
 impl Drop for Timer {
     fn drop(&mut self) {
         self.disarm();
-    }
-}
-
-impl Future for Timer {
-    type Output = ();
-
-    /// An armed timer can be awaited; an unarmed one never ends.
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.poll_after(Duration::MAX, cx)
     }
 }
 

@@ -20,9 +20,7 @@ pub static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 /// Whose fault an error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorOrigin {
-    /// The calling program's.
     Caller,
-    /// Ours.
     Proxy,
     /// Login with Amazon's, or the grant's.
     Lwa,
@@ -33,15 +31,11 @@ pub enum ErrorOrigin {
 /// One row of the table of codes.
 #[derive(Debug)]
 pub struct Row {
-    /// The stable code.
     pub code: &'static str,
-    /// The usual status.
     pub status: StatusCode,
-    /// Whose fault it is.
     pub origin: ErrorOrigin,
     /// RFC 9209 section 2.3.
     pub proxy_status: &'static str,
-    /// The public text.
     pub text: &'static str,
 }
 
@@ -102,14 +96,11 @@ table! {
 }
 
 impl Code {
-    /// What the code means.
-    #[must_use]
     pub fn row(self) -> &'static Row {
         &TABLE[self as usize]
     }
 
     /// The document with the usual status and text.
-    #[must_use]
     pub fn problem(self) -> Problem<'static> {
         let Row { status, code, text, .. } = *self.row();
         Problem { status, code, detail: text, ..Problem::default() }
@@ -119,7 +110,6 @@ impl Code {
 /// What a response of our own says.
 #[derive(Clone, Debug, Default)]
 pub struct Problem<'a> {
-    /// The status.
     pub status: StatusCode,
     /// The stable code, which need not be in [`TABLE`].
     pub code: &'a str,
@@ -135,7 +125,6 @@ pub struct Problem<'a> {
 
 impl Problem<'_> {
     /// The whole response, marked as ours.
-    #[must_use]
     pub fn respond(mut self, request_id: &HeaderValue) -> Response<Bytes> {
         let title = match self.title {
             "" => self.status.canonical_reason().unwrap_or_default(),

@@ -19,7 +19,6 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use std::{
     cell::Cell,
-    fmt,
     future::poll_fn,
     pin::{Pin, pin},
     rc::Rc,
@@ -97,12 +96,6 @@ pub struct PooledConnection {
     /// nothing but an old connection.
     pub is_reused: bool,
     pub is_reusable: bool,
-}
-
-impl fmt::Debug for PooledConnection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PooledConnection({})", self.pool.uri)
-    }
 }
 
 impl PooledConnection {
@@ -256,9 +249,9 @@ impl PooledConnection {
 impl Drop for PooledConnection {
     /// The caller may have left before the response.
     fn drop(&mut self) {
-        if let Some(awaited) = self.awaited.take() {
+        if self.awaited.is_some() {
             let (channel, pool) = (self.channel.take(), self.pool.clone());
-            let awaited = Some(awaited);
+            let awaited = self.awaited.take();
             Self { channel, pool, awaited, is_reused: true, is_reusable: true }.finish(None);
         }
     }

@@ -10,7 +10,6 @@ use hyper::body::{Bytes, Incoming};
 use parking_lot::Mutex;
 use std::{
     cell::RefCell,
-    fmt,
     pin::Pin,
     rc::Rc,
     sync::{
@@ -44,7 +43,14 @@ impl Future for Task {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.poll_in_task(cx)
+        let driver = &self.0;
+        if !driver.task.borrow().as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            *driver.task.borrow_mut() = Some(cx.waker().clone());
+            if driver.request.borrow().is_none() {
+                *driver.relay.target.lock() = Some(cx.waker().clone());
+            }
+        }
+        driver.run()
     }
 }
 
@@ -83,12 +89,6 @@ impl Wake for Relay {
     }
 }
 
-impl fmt::Debug for Driver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Driver")
-    }
-}
-
 impl Driver {
     pub(super) fn spawn(connection: impl Future<Output = ()> + 'static) -> Rc<Self> {
         let relay = Arc::new(Relay::default());
@@ -101,16 +101,6 @@ impl Driver {
         });
         spawn_local(Task(this.clone()));
         this
-    }
-
-    fn poll_in_task(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.task.borrow().as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
-            *self.task.borrow_mut() = Some(cx.waker().clone());
-            if self.request.borrow().is_none() {
-                *self.relay.target.lock() = Some(cx.waker().clone());
-            }
-        }
-        self.run()
     }
 
     /// Lets `send` give the connection a request without waking its task: what comes back is to be

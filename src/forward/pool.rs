@@ -38,7 +38,8 @@ pub struct Pool {
     pub(super) deadlines: Rc<Deadlines>,
     metrics: Arc<WorkerMetrics>,
     open: Cell<usize>,
-    idle: RefCell<Vec<Idle>>,
+    /// Each with the tick since which it is idle.
+    idle: RefCell<Vec<(Http1, u64)>>,
     http2: RefCell<Vec<Rc<SharedConnection>>>,
     /// Notifies those that open a connection of a shared one that is ready.
     http2_opened: Notify,
@@ -47,18 +48,8 @@ pub struct Pool {
     pub(super) unread: Rc<Unread>,
 }
 
-struct Idle {
-    connection: Http1,
-    since: u64,
-}
-
-/// What a waiting request is given.
-enum Handover {
-    Connection(Http1),
-    Stream(StreamGuard),
-    /// The right to open a connection.
-    Permit(Permit),
-}
+/// What a waiting request is given: a channel, or the right to open a connection.
+type Handover = Result<Channel, Permit>;
 
 /// One open connection under the limit.
 pub(super) struct Permit(pub(super) Rc<Pool>);
@@ -69,7 +60,7 @@ impl Drop for Permit {
         pool.open.set(pool.open.get() - 1);
         if let Some(waiting) = pool.pop_waiting() {
             // Cannot fail: a waiter that left was passed over, and nothing runs in between.
-            let _ = waiting.send(Handover::Permit(Self::take(pool)));
+            let _ = waiting.send(Err(Self::take(pool)));
         }
     }
 }
@@ -135,9 +126,8 @@ impl Pool {
             let (sender, turn) = oneshot::channel();
             self.waiting.borrow_mut().push_back(sender);
             match turn.await.map_err(|_| ConnectError::ShuttingDown)? {
-                Handover::Connection(one) => return Ok(self.pooled(Channel::Http1(one), true)),
-                Handover::Stream(one) => return Ok(self.pooled(Channel::Http2(one), true)),
-                Handover::Permit(permit) => permit,
+                Ok(channel) => return Ok(self.pooled(channel, true)),
+                Err(permit) => permit,
             }
         };
         let mut opening = pin!(self.open(permit));
@@ -181,7 +171,7 @@ impl Pool {
             return Some(Channel::Http2(stream));
         }
         let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { connection, .. }) = idle.pop() {
+        while let Some((connection, _)) = idle.pop() {
             if connection.sender.is_ready() {
                 return Some(Channel::Http1(connection));
             }
@@ -200,7 +190,7 @@ impl Pool {
     pub(super) fn hand_out(self: &Rc<Self>, connection: &Rc<SharedConnection>) {
         while !self.waiting.borrow().is_empty() && connection.has_room() {
             let Some(waiting) = self.pop_waiting() else { return };
-            let _ = waiting.send(Handover::Stream(StreamGuard::take(connection, self)));
+            let _ = waiting.send(Ok(Channel::Http2(StreamGuard::take(connection, self))));
         }
     }
 
@@ -221,8 +211,8 @@ impl Pool {
 
     pub(super) fn give_back(&self, connection: Http1) {
         match self.pop_waiting() {
-            Some(waiting) => drop(waiting.send(Handover::Connection(connection))),
-            None => self.idle.borrow_mut().push(Idle { connection, since: self.now() }),
+            Some(waiting) => drop(waiting.send(Ok(Channel::Http1(connection)))),
+            None => self.idle.borrow_mut().push((connection, self.now())),
         }
     }
 
@@ -230,9 +220,9 @@ impl Pool {
     pub fn close_idle(&self) {
         let oldest = self.now().saturating_sub(Deadlines::ticks(self.idle_timeout));
         let mut idle = self.idle.borrow_mut();
-        let cold = idle.iter().take_while(|idle| idle.since < oldest).count();
-        let closed: Vec<Idle> = idle.drain(..cold).collect();
-        idle.retain(|idle| !idle.connection.sender.is_closed());
+        let cold = idle.iter().take_while(|(_, since)| *since < oldest).count();
+        let closed: Vec<_> = idle.drain(..cold).collect();
+        idle.retain(|(connection, _)| !connection.sender.is_closed());
         drop(idle);
         drop(closed);
         self.http2.borrow_mut().retain(|connection| connection.is_used_since(oldest));

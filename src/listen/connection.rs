@@ -3,7 +3,7 @@
 //! hyper's own header timer costs 5 % of a request and does not see a first byte that never
 //! comes, so a sweep once a second judges all connections by these few cells.
 
-use super::preface::Preface;
+use super::{LINGERING_CLOSE_TIMEOUT, preface::Preface};
 use crate::{caller_body::UnreadBody, config, inbound::peer::Peer, metrics::LimitHit};
 use hyper::rt::ReadBufCursor;
 use std::{
@@ -14,9 +14,7 @@ use std::{
     time::Duration,
 };
 
-/// How long a closing connection may take to read on after its last byte was written.
-const LINGERING_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// The same while the server stops.
+/// [`LINGERING_CLOSE_TIMEOUT`] while the server stops.
 const DRAIN_LINGERING_TIMEOUT: Duration = Duration::from_millis(300);
 /// What a caller may have sent behind a whole request whose response announced the end, bytes.
 const PIPELINED_MAX_BYTES: u64 = 64 * 1024;
@@ -77,7 +75,6 @@ pub(super) struct Connection {
     write_blocked_since: Cell<Option<u32>>,
     /// One for every request in flight, and for as many as there were at once.
     responses: RefCell<Vec<ResponseState>>,
-    has_served: Cell<bool>,
     /// Requests reset before their response, in parts of one served request.
     early_resets: Cell<u32>,
     /// Whether every response begun has been written out.
@@ -105,7 +102,6 @@ impl Connection {
             first_byte: Cell::new(None),
             write_blocked_since: Cell::new(None),
             responses: RefCell::default(),
-            has_served: Cell::new(false),
             early_resets: Cell::new(0),
             is_flushed: Cell::new(true),
             close: Cell::new(Close::Open),
@@ -128,7 +124,7 @@ impl Connection {
         if self.close.get() != Close::Open {
             return None;
         }
-        if !self.has_served.get() {
+        if !self.has_served() {
             return Some(self.arrival);
         }
         let since = self.idle().or(self.head())?;
@@ -200,15 +196,14 @@ impl Connection {
     /// A request begins; it is in flight until the guard is dropped.
     pub(super) fn request(self: &Rc<Self>) -> InFlight {
         self.requests.set(self.requests.get() + 1);
-        self.has_served.set(true);
         self.is_flushed.set(false);
         self.first_byte.set(None);
         let mut responses = self.responses.borrow_mut();
         let free = responses.iter().position(|state| *state == ResponseState::Free);
-        let response = free.unwrap_or(responses.len());
-        if free.is_none() {
-            responses.push(ResponseState::Pending);
-        }
+        let response = free.unwrap_or_else(|| {
+            responses.push(ResponseState::Free);
+            responses.len() - 1
+        });
         responses[response] = ResponseState::Pending;
         InFlight { connection: self.clone(), response, has_response: Cell::new(false) }
     }
@@ -231,6 +226,10 @@ impl Connection {
         }
     }
 
+    fn has_served(&self) -> bool {
+        !self.responses.borrow().is_empty()
+    }
+
     fn is_busy(&self) -> bool {
         self.requests.get() > 0
     }
@@ -244,11 +243,11 @@ impl Connection {
     /// Whether the response to the current request must announce the end of the connection: so
     /// much of the request's body is still to come that its end is not waited for.
     pub(super) fn must_announce_end(&self) -> bool {
-        self.unread.remaining().is_some_and(|remaining| remaining > DISCARD_MAX_BYTES)
+        self.unread.remaining.get().is_some_and(|remaining| remaining > DISCARD_MAX_BYTES)
     }
 
     pub(super) fn announced_end(&self) {
-        let is_unread = self.unread.remaining().is_some();
+        let is_unread = self.unread.remaining.get().is_some();
         self.lingering_bytes.set(if is_unread { u64::MAX } else { PIPELINED_MAX_BYTES });
     }
 
@@ -337,7 +336,7 @@ impl Connection {
     /// Since when a request's header has been arriving.
     fn head(&self) -> Option<u32> {
         // Between requests HTTP/2 sends frames of its own, which are no header.
-        let is_between = self.is_http2.get() && self.has_served.get();
+        let is_between = self.is_http2.get() && self.has_served();
         let is_arriving = !self.is_busy() && !is_between && !self.unread.is_discarding();
         self.first_byte.get().filter(|_| is_arriving)
     }

@@ -8,7 +8,6 @@ use std::{
 };
 
 /// A response body; its request is in flight until the body is dropped.
-#[derive(Debug)]
 pub struct TrackedBody<B> {
     body: B,
     in_flight: InFlight,

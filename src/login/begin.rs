@@ -172,7 +172,7 @@ impl Logins {
             return Err(LoginError::bad_request(format_args!(
                 "a link leads to the host of lwa.redirect_uri, and {} is not this server: use \
                  `adsproxy login --paste`, or another redirect_uri",
-                application.redirect_uri
+                application.config.redirect_uri
             )));
         }
         let secret = random_text();
@@ -229,7 +229,7 @@ impl Logins {
             ))
         })?;
         if let Some(address) = *self.foreign_listener.lock()
-            && returns_to_localhost(&application.redirect_uri, address.port())
+            && returns_to_localhost(&application.config.redirect_uri, address.port())
         {
             return Err(LoginError::new(
                 LoginCause::RedirectPortTaken,
@@ -270,8 +270,8 @@ fn shared_value<T: Display + PartialEq>(
 
 /// Changes with anything of the application that a login depends on.
 pub(super) fn settings_hash(application: &Application) -> String {
-    let (client_id, token_url) = (application.client_id(), application.token_url());
-    key_of(&format!("{client_id} {token_url} {}", application.redirect_uri))
+    let (client_id, token_url) = (application.client_id(), &application.config.token_url);
+    key_of(&format!("{client_id} {token_url} {}", application.config.redirect_uri))
 }
 
 /// The cookie of the login that is kept as `key`: each has its own, so that logins beside each
@@ -287,5 +287,5 @@ pub(crate) fn is_login_cookie(name: &str) -> bool {
 }
 
 fn return_address(application: &Application) -> Uri {
-    application.redirect_uri.parse().unwrap_or_default()
+    application.config.redirect_uri.parse().unwrap_or_default()
 }

@@ -309,12 +309,13 @@ fn consent_error(error: &str, description: &str, application: &Application) -> L
 }
 
 fn redirect_mismatch(application: &Application) -> LoginError {
-    let detail = format!("amazon does not know the return address {}", application.redirect_uri);
+    let detail =
+        format!("amazon does not know the return address {}", application.config.redirect_uri);
     LoginError::new(LoginCause::RedirectUriMismatch, detail)
 }
 
 fn scope_unknown(application: &Application) -> LoginError {
-    let scopes = application.scopes.join(" ");
+    let scopes = application.config.scopes.join(" ");
     let detail = format!("amazon does not know the scope {scopes:?} for this application");
     LoginError::new(LoginCause::ScopeUnknown, detail)
 }
@@ -331,7 +332,7 @@ fn allows_all(application: &Application, granted: &str) -> Result<(), LoginError
         return Ok(());
     }
     let granted: Vec<_> = granted.split([' ', ',']).map(ads::canonical_scope).collect();
-    let wanted = &application.scopes;
+    let wanted = &application.config.scopes;
     match wanted.iter().all(|scope| granted.contains(&ads::canonical_scope(scope))) {
         true => Ok(()),
         false => {

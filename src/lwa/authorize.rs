@@ -30,10 +30,10 @@ pub fn url(
     let mut url = page(application, region);
     let mut separator = if url.contains('?') { '&' } else { '?' };
     for (name, value) in [
-        ("client_id", application.client_id.as_str()),
-        ("scope", &application.scopes.join(" ")),
+        ("client_id", application.client_id()),
+        ("scope", &application.config.scopes.join(" ")),
         ("response_type", "code"),
-        ("redirect_uri", &application.redirect_uri),
+        ("redirect_uri", &application.config.redirect_uri),
         ("state", state.expose()),
         ("code_challenge", &challenge(verifier)),
         ("code_challenge_method", "S256"),
@@ -49,7 +49,7 @@ pub fn url(
 
 /// The region's own page, unless another than the default is configured.
 fn page(application: &Application, region: Option<Region>) -> String {
-    match (application.authorize_url.to_string(), region) {
+    match (application.config.authorize_url.to_string(), region) {
         (configured, Some(region)) if configured == ads::AUTHORIZE_URL => {
             ads::authorize_url(region).to_owned()
         }

@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, Uri};
 use std::{
-    slice,
+    iter,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -38,33 +38,21 @@ const ATTEMPTS_WITHIN: Duration = Duration::from_secs(8);
 #[derive(Debug)]
 pub struct Application {
     name: String,
-    client_id: String,
+    pub(crate) config: config::ApplicationConfig,
     /// Replaced when the configuration is read again.
     secrets: ArcSwap<Vec<Secret>>,
-    token_urls: Vec<Uri>,
     /// The secret that was accepted last is used first.
     working: AtomicUsize,
-    authorize_url: Uri,
-    pub(crate) redirect_uri: String,
-    pub(crate) scopes: Vec<String>,
-    revocation_url: Option<Uri>,
 }
 
 impl Application {
     /// The application `name` as configured.
     pub fn new(name: &str, config: &config::ApplicationConfig) -> Self {
-        let mut token_urls = vec![config.token_url.clone()];
-        token_urls.extend(config.fallback_token_urls.iter().cloned());
         Self {
             name: name.to_owned(),
-            client_id: config.client_id.clone(),
+            config: config.clone(),
             secrets: ArcSwap::from_pointee(config.client_secrets.clone()),
-            token_urls,
             working: AtomicUsize::new(0),
-            authorize_url: config.authorize_url.clone(),
-            redirect_uri: config.redirect_uri.clone(),
-            scopes: config.scopes.clone(),
-            revocation_url: config.revocation_url.clone(),
         }
     }
 
@@ -80,11 +68,12 @@ impl Application {
 
     /// Its public identifier.
     pub fn client_id(&self) -> &str {
-        &self.client_id
+        &self.config.client_id
     }
 
-    pub(crate) fn token_url(&self) -> String {
-        self.token_urls.first().map(Uri::to_string).unwrap_or_default()
+    /// LWA's host, and the region hosts to fall back to.
+    fn token_urls(&self) -> Vec<&Uri> {
+        iter::once(&self.config.token_url).chain(&self.config.fallback_token_urls).collect()
     }
 }
 
@@ -118,8 +107,8 @@ impl LwaClient {
         let started = Instant::now();
         let mut attempt = 1;
         loop {
-            let urls = &application.token_urls;
-            let error = match self.ask(application, urls, &own, wire::granted).await {
+            let urls = application.token_urls();
+            let error = match self.ask(application, &urls, &own, wire::granted).await {
                 Ok(granted) => return Ok(granted),
                 Err(error) => error,
             };
@@ -149,10 +138,10 @@ impl LwaClient {
         let own = [
             ("grant_type", "authorization_code"),
             ("code", code.expose()),
-            ("redirect_uri", &application.redirect_uri),
+            ("redirect_uri", &application.config.redirect_uri),
             ("code_verifier", verifier.expose()),
         ];
-        self.ask(application, &application.token_urls, &own, wire::granted_for_code).await
+        self.ask(application, &application.token_urls(), &own, wire::granted_for_code).await
     }
 
     /// Revokes `token` (RFC 7009) and says whether it did: false if no endpoint is configured.
@@ -161,16 +150,16 @@ impl LwaClient {
     /// # Errors
     /// When the endpoint does not respond with 200: the grant may live on.
     pub async fn revoke(&self, application: &Application, token: &Secret) -> Result<bool, Error> {
-        let Some(url) = &application.revocation_url else { return Ok(false) };
+        let Some(url) = &application.config.revocation_url else { return Ok(false) };
         let own = [("token", token.expose()), ("token_type_hint", "refresh_token")];
-        self.ask(application, slice::from_ref(url), &own, wire::revoked).await.map(|()| true)
+        self.ask(application, &[url], &own, wire::revoked).await.map(|()| true)
     }
 
     /// Posts the form `own` with each live client secret until one is not rejected.
     async fn ask<T>(
         &self,
         application: &Application,
-        urls: &[Uri],
+        urls: &[&Uri],
         own: &[(&str, &str)],
         read: fn(&RawResponse) -> Result<T, Error>,
     ) -> Result<T, Error> {
@@ -178,7 +167,7 @@ impl LwaClient {
         let first = application.working.load(Relaxed);
         for offset in 0..secrets.len() {
             let index = (first + offset) % secrets.len();
-            let form = wire::form(own, &application.client_id, &secrets[index]);
+            let form = wire::form(own, application.client_id(), &secrets[index]);
             match read(&self.post_to_any(urls, &form).await?) {
                 Err(Error::InvalidClient) => {}
                 outcome => {
@@ -191,7 +180,7 @@ impl LwaClient {
     }
 
     /// Tries the region hosts in turn: LWA's tokens and grants are global.
-    async fn post_to_any(&self, urls: &[Uri], form: &Secret) -> Result<RawResponse, Error> {
+    async fn post_to_any(&self, urls: &[&Uri], form: &Secret) -> Result<RawResponse, Error> {
         let (last, others) = urls.split_last().expect("an application has a token endpoint");
         for url in others {
             match self.post(url, form).await {

@@ -12,7 +12,7 @@ use crate::{
     sync::Account,
 };
 use http::{HeaderName, HeaderValue, Method, Uri};
-use std::{fmt, io, rc::Rc, sync::Arc};
+use std::{io, rc::Rc, sync::Arc};
 
 static AMAZON_REQUEST_IDS: [HeaderName; 3] = [
     HeaderName::from_static("x-amzn-requestid"),
@@ -116,11 +116,5 @@ impl Drop for Exchange {
             replays: self.replays,
             error: self.error,
         });
-    }
-}
-
-impl fmt::Debug for Exchange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Exchange").field("status", &self.status).finish_non_exhaustive()
     }
 }

@@ -25,7 +25,6 @@ use std::{
 /// The code that marks a 401 of Amazon's which goes on as a 403.
 const UNAUTHORIZED: &str = "upstream_unauthorized";
 
-#[derive(Debug)]
 pub enum ReplyBody {
     Ours(Bytes),
     Amazon(UpstreamBody),
@@ -79,7 +78,6 @@ pub fn finish(
 }
 
 /// The body of every response, as hyper sends it.
-#[derive(Debug)]
 pub struct ExchangeBody {
     body: ReplyBody,
     exchange: Box<Exchange>,

@@ -5,7 +5,7 @@ use crate::{
     forward::connection::{PooledConnection, Response},
 };
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, header::CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::{
@@ -22,16 +22,15 @@ pub const PEEK_MAX_BYTES: usize = 16 * 1024;
 const PEEK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Amazon's body. It may have been read in part, to be given out first.
-#[derive(Debug)]
 pub struct UpstreamBody {
     pub peeked: Bytes,
-    trailers: Option<Box<HeaderMap>>,
+    /// Trailers behind what was peeked at, or how the body broke off there: the caller is to see
+    /// that, too.
+    behind: Option<Box<io::Result<Frame<Bytes>>>>,
     /// Whether Amazon announced its length.
     has_length: bool,
     /// What is still to be read. The connection is given back when the body has ended.
     rest: Option<(PooledConnection, Incoming)>,
-    /// How the body broke off while it was peeked at; the caller is to see that, too.
-    cut: Option<hyper::Error>,
     /// Ends a body that stalls; none for event streams.
     idle: Option<(Timer, Duration)>,
 }
@@ -50,10 +49,9 @@ impl UpstreamBody {
             .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
         let body = Self {
             peeked: Bytes::new(),
-            trailers: None,
+            behind: None,
             has_length: incoming.size_hint().exact().is_some(),
             rest: Some((connection, incoming)),
-            cut: None,
             idle: (!is_event_stream).then_some(idle),
         };
         http::Response::from_parts(head, body)
@@ -70,9 +68,9 @@ impl UpstreamBody {
                 match poll_fn(|cx| self.poll_rest(cx)).await {
                     Some(Ok(frame)) => match frame.into_data() {
                         Ok(data) => peeked.extend_from_slice(&data),
-                        Err(frame) => self.trailers = frame.into_trailers().ok().map(Box::new),
+                        Err(trailers) => self.behind = Some(Box::new(Ok(trailers))),
                     },
-                    Some(Err(error)) => self.cut = Some(error),
+                    Some(Err(error)) => self.behind = Some(Box::new(Err(io::Error::other(error)))),
                     None => {}
                 }
             }
@@ -83,7 +81,11 @@ impl UpstreamBody {
 
     /// Whether all of it was peeked at.
     pub fn is_peeked_whole(&self) -> bool {
-        self.has_ended() && self.cut.is_none()
+        self.has_ended() && !self.is_cut()
+    }
+
+    fn is_cut(&self) -> bool {
+        matches!(self.behind.as_deref(), Some(Err(_)))
     }
 
     fn has_ended(&self) -> bool {
@@ -115,11 +117,8 @@ impl UpstreamBody {
         if !self.peeked.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.peeked)))));
         }
-        if let Some(trailers) = self.trailers.take() {
-            return Poll::Ready(Some(Ok(Frame::trailers(*trailers))));
-        }
-        if let Some(error) = self.cut.take() {
-            return Poll::Ready(Some(Err(io::Error::other(error))));
+        if let Some(behind) = self.behind.take() {
+            return Poll::Ready(Some(*behind));
         }
         let Poll::Ready(frame) = self.poll_rest(cx) else {
             if let Some((timer, limit)) = &mut self.idle {
@@ -136,11 +135,11 @@ impl UpstreamBody {
     }
 
     pub fn is_end_stream(&self) -> bool {
-        self.peeked.is_empty() && self.trailers.is_none() && self.cut.is_none() && self.has_ended()
+        self.peeked.is_empty() && self.behind.is_none() && self.has_ended()
     }
 
     pub fn size_hint(&self) -> SizeHint {
-        if !self.has_length || self.cut.is_some() {
+        if !self.has_length || self.is_cut() {
             return SizeHint::default();
         }
         let rest = self.rest.as_ref().map_or(0, |(_, incoming)| incoming.size_hint().lower());
