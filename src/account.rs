@@ -1,61 +1,35 @@
 //! What an account is to readers: its one state and its one view, for `/status`, metrics and
 //! commands alike.
 
-use crate::id::{AccountId, Region};
+use crate::{
+    id::{AccountId, Region},
+    named::named,
+};
 use std::time::Duration;
 
-/// The state of an account: one word everywhere, in `/status`, metrics and commands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    Fresh,
-    /// A good token inside the refresh buffer.
-    Due,
-    Expired,
-    /// A refresh is under way and there is no good token.
-    Refreshing,
-    /// A grant, and no token yet.
-    Idle,
-    NotConnected,
-    /// The grant is dead: the account must be connected again.
-    ReauthorizationRequired,
-    ApplicationRejected,
-    /// The record cannot be opened with the configured keys.
-    Sealed,
-    /// The record cannot be read: its permissions or its content are wrong.
-    Unreadable,
+named! {
+    /// The state of an account: one word everywhere, in `/status`, metrics and commands.
+    pub enum State {
+        Fresh = "fresh",
+        /// A good token inside the refresh buffer.
+        Due = "due",
+        Expired = "expired",
+        /// A refresh is under way and there is no good token.
+        Refreshing = "refreshing",
+        /// A grant, and no token yet.
+        Idle = "idle",
+        NotConnected = "not_connected",
+        /// The grant is dead: the account must be connected again.
+        ReauthorizationRequired = "reauthorization_required",
+        ApplicationRejected = "application_rejected",
+        /// The record cannot be opened with the configured keys.
+        Sealed = "sealed",
+        /// The record cannot be read: its permissions or its content are wrong.
+        Unreadable = "unreadable",
+    }
 }
 
 impl State {
-    /// Every state, for metrics that show all of them.
-    pub const ALL: [Self; 10] = [
-        Self::Fresh,
-        Self::Due,
-        Self::Expired,
-        Self::Refreshing,
-        Self::Idle,
-        Self::NotConnected,
-        Self::ReauthorizationRequired,
-        Self::ApplicationRejected,
-        Self::Sealed,
-        Self::Unreadable,
-    ];
-
-    /// The state's name in metrics and JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Fresh => "fresh",
-            Self::Due => "due",
-            Self::Expired => "expired",
-            Self::Refreshing => "refreshing",
-            Self::Idle => "idle",
-            Self::NotConnected => "not_connected",
-            Self::ReauthorizationRequired => "reauthorization_required",
-            Self::ApplicationRejected => "application_rejected",
-            Self::Sealed => "sealed",
-            Self::Unreadable => "unreadable",
-        }
-    }
-
     /// Whether the account must be connected before it has a token again.
     pub fn needs_login(self) -> bool {
         matches!(self, Self::NotConnected | Self::ReauthorizationRequired)

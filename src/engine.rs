@@ -187,18 +187,12 @@ impl Engine {
     }
 
     /// Seeds and loads every account once.
-    ///
-    /// # Errors
-    /// When the store cannot even be listed.
     pub async fn enroll(&self) -> Result<(), store::Error> {
         self.enroller.enroll().await
     }
 
     /// One account, enrolled alone where that has not happened yet. None if there is no such
     /// account, or nothing sensible can be said of it now, which is logged.
-    ///
-    /// # Errors
-    /// When the store cannot be listed.
     pub async fn account(&self, id: &AccountId) -> Result<Option<Arc<Account>>, store::Error> {
         let known = self.directory().load().get(id).cloned();
         if known.is_some() {

@@ -160,6 +160,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "durable_file",
             "error_chain",
             "id",
+            "named",
             "trusted_path",
         ],
     ),
@@ -184,7 +185,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("inbound", &["config", "secret", "id"]),
     ("log", &["config", "clock", "id"]),
     ("metrics", &["account", "config", "named"]),
-    ("account", &["id"]),
+    ("account", &["id", "named"]),
     ("https", &[]),
     ("config", &["provider", "secret", "event", "id", "named", "trusted_path"]),
     // Facts about Amazon; a second provider would be a second file.

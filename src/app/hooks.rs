@@ -14,7 +14,6 @@ use tracing::warn;
 /// How long the exit waits for deliveries to hooks.
 const HOOKS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Gives deliveries under way a while to end.
 pub(crate) async fn finish_hooks(hooks: &mut Hooks) {
     if timeout(HOOKS_TIMEOUT, hooks.finish()).await.is_err() {
         warn!("a delivery to a hook was still under way");

@@ -16,9 +16,6 @@ use tracing::{info, warn};
 /// Runs `serve`: hardens the process, starts, logs the warnings, and blocks until drained. SIGHUP
 /// reads `options` again, with the environment of that moment: no copy of it, which may hold
 /// secrets, is kept meanwhile.
-///
-/// # Errors
-/// When it cannot start, or had to cut requests off at the end.
 pub fn serve(mut loaded: Loaded, mut options: Options) -> anyhow::Result<()> {
     options.environment = Environment::default();
     harden();

@@ -62,7 +62,8 @@ enum Unfinished {
 
 /// Finishes an interrupted rotation; says whether nothing is left to do.
 async fn finish(store: &Store, audit: &Audit) -> Result<bool, Unfinished> {
-    if !store.must_finish_rotation().await? {
+    let to = store.unfinished_rotation().await?;
+    if to.is_none_or(|to| to != store.ring().sealing_key_id()) {
         return Ok(true);
     }
     let rotation = Rotation::prepare(store).await?;

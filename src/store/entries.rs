@@ -9,75 +9,56 @@ use super::{
     credential::expose,
     record::to_json,
 };
-use crate::{id::AccountId, secret::Secret};
+use crate::{id::AccountId, named::named, secret::Secret};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, HashMap},
     time::{Duration, Instant},
 };
 
-/// Defines `Space` with the name of each in a backend and whether the store seals it.
-macro_rules! spaces {
-    ($($(#[$doc:meta])+ $name:ident = $text:literal, $sealed:literal;)+) => {
-        /// A kind of durable thing.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Space { $($(#[$doc])+ $name,)+ }
-
-        impl Space {
-            /// Every kind.
-            pub const ALL: &[Self] = &[$(Self::$name),+];
-
-            /// Its name in a backend.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$name => $text,)+ }
-            }
-
-            /// Whether it is sealed; what must be read without the right keys is not.
-            fn is_sealed(self) -> bool {
-                match self { $(Self::$name => $sealed,)+ }
-            }
-
-            /// The sealed ones but for the grants.
-            pub(super) fn of_entries() -> impl Iterator<Item = Self> {
-                let all = Self::ALL.iter().copied();
-                all.filter(|space| space.is_sealed() && *space != Self::Accounts)
-            }
-
-            /// What a record is called in errors.
-            pub(super) fn name_of(self, key: &str) -> String {
-                format!("{}/{key}", self.as_str())
-            }
-        }
-    };
+named! {
+    /// A kind of durable thing.
+    pub enum Space {
+    /// The grant of an account.
+    Accounts = "accounts",
+    /// A login that waits for Amazon's response.
+    Login = "logins",
+    /// A link that starts a login.
+    Ticket = "tickets",
+    /// How a login went.
+    Outcome = "outcomes",
+    /// A new grant that waits for a person's confirmation.
+    Grant = "pending",
+    /// An authorization code that was used.
+    Code = "codes",
+    /// The profiles that an account had when it was connected.
+    Profiles = "profiles",
+    /// The day on which it was last logged that an account's grant ends soon.
+    Reminder = "reminders",
+    /// Messages to hooks that were not taken yet.
+    Outbox = "outbox",
+    /// The keys of the audit log.
+    AuditKeys = "audit",
+    /// The check value of each key, and how it is made of a passphrase.
+    Keys = "keys",
+    /// Running servers, and which keys each has.
+    Instances = "instances",
+    /// The store's id; a rotation under way.
+    Meta = "meta",
+    }
 }
 
-spaces! {
-    /// The grant of an account.
-    Accounts = "accounts", true;
-    /// A login that waits for Amazon's response.
-    Login = "logins", true;
-    /// A link that starts a login.
-    Ticket = "tickets", true;
-    /// How a login went.
-    Outcome = "outcomes", true;
-    /// A new grant that waits for a person's confirmation.
-    Grant = "pending", true;
-    /// An authorization code that was used.
-    Code = "codes", true;
-    /// The profiles that an account had when it was connected.
-    Profiles = "profiles", true;
-    /// The day on which it was last logged that an account's grant ends soon.
-    Reminder = "reminders", true;
-    /// Messages to hooks that were not taken yet.
-    Outbox = "outbox", true;
-    /// The keys of the audit log.
-    AuditKeys = "audit", true;
-    /// The check value of each key, and how it is made of a passphrase.
-    Keys = "keys", false;
-    /// Running servers, and which keys each has.
-    Instances = "instances", false;
-    /// The store's id; a rotation under way.
-    Meta = "meta", false;
+impl Space {
+    /// The sealed ones but for the grants. What must be read without the right keys is not sealed.
+    pub(super) fn of_entries() -> impl Iterator<Item = Self> {
+        let others = [Self::Accounts, Self::Keys, Self::Instances, Self::Meta];
+        Self::ALL.into_iter().filter(move |space| !others.contains(space))
+    }
+
+    /// What a record is called in errors.
+    pub(super) fn name_of(self, key: &str) -> String {
+        format!("{self}/{key}")
+    }
 }
 
 /// One entry. Serialized to be sealed only.
@@ -92,7 +73,6 @@ pub struct Item {
     pub text: Secret,
 }
 
-/// How many entries of a space there may be.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit {
     pub max: usize,
@@ -100,7 +80,6 @@ pub struct Limit {
     pub now_ms: u64,
 }
 
-/// The entries of one space.
 #[derive(Debug)]
 pub struct Entries<'a> {
     store: &'a Store,
@@ -116,7 +95,6 @@ const COUNT_LIFETIME: Duration = Duration::from_secs(60);
 const FULL_LIFETIME: Duration = Duration::from_secs(1);
 
 impl Store {
-    /// The entries of `space`.
     pub fn entries(&self, space: Space) -> Entries<'_> {
         Entries { store: self, space }
     }
@@ -167,9 +145,6 @@ impl Entries<'_> {
 
     /// Keeps `item` in place of one of the same name, unless there are too many. A name is up to
     /// 64 letters, digits and signs.
-    ///
-    /// # Errors
-    /// `Full` at the limit, after those that have expired were deleted; `Io`.
     pub async fn put(&self, name: &str, item: &Item, limit: Limit) -> Result<(), Error> {
         let item = item.clone();
         self.at(name, move |inner, space, name| {
@@ -184,7 +159,6 @@ impl Entries<'_> {
         Ok(self.read(name).await?.map(|found| found.0))
     }
 
-    /// Reads an entry and its version.
     pub async fn read(&self, name: &str) -> Result<Option<(Item, Version)>, Error> {
         self.at(name, Inner::entry).await
     }
@@ -242,7 +216,6 @@ impl Entries<'_> {
         Ok(changed)
     }
 
-    /// The names of all entries, sorted.
     pub async fn names(&self) -> Result<Vec<String>, Error> {
         let space = self.space;
         self.store.run(move |inner| inner.names(space)).await

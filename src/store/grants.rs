@@ -117,9 +117,6 @@ impl Store {
     }
 
     /// Removes the account's grant, readable or not; false if there was none.
-    ///
-    /// # Errors
-    /// `Conflict` if it is not as expected, `Io`.
     pub async fn remove_grant(
         &self,
         account: &AccountId,

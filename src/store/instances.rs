@@ -3,10 +3,9 @@
 //! A record must not be sealed with a key that another running server lacks: it would take the
 //! account for sealed. So every server registers its keys as long as it lives.
 
-use super::{Error, Expected, Inner, KeyRing, Space, Store};
+use super::{Error, Expected, Inner, Key, KeyRing, Space, Store};
 use serde::{Deserialize, Serialize};
 
-/// A server that runs on the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceInfo {
     /// Its number, in its own namespace.
@@ -22,20 +21,17 @@ struct KeyName {
 }
 
 impl InstanceInfo {
-    /// This process, with the keys of `ring`.
     pub(super) fn of(ring: &KeyRing) -> Self {
-        let name = |(id, check): (&str, &str)| KeyName { id: id.into(), check: check.into() };
-        Self { pid: std::process::id(), keys: ring.checks().map(name).collect() }
+        let name = |key: &Key| KeyName { id: key.id.clone(), check: key.record.check.clone() };
+        Self { pid: std::process::id(), keys: ring.keys().map(name).collect() }
     }
 
-    /// Says whether the key `id` is its first one.
     pub fn seals_with(&self, id: &str) -> bool {
         self.keys.first().is_some_and(|key| key.id == id)
     }
 
-    /// Says whether it has this very key.
-    pub fn has(&self, id: &str, check: &str) -> bool {
-        self.keys.iter().any(|key| key.id == id && key.check == check)
+    pub fn has(&self, key: &Key) -> bool {
+        self.keys.iter().any(|one| one.id == key.id && one.check == key.record.check)
     }
 }
 
@@ -69,7 +65,6 @@ impl Store {
         self.run(|inner| inner.backend.owner()).await
     }
 
-    /// Says whether the process called `owner` may be alive.
     pub async fn is_alive(&self, owner: &str) -> Result<bool, Error> {
         self.at(owner, |inner, owner| inner.backend.is_alive(owner)).await
     }

@@ -38,19 +38,13 @@ pub enum Error {
     NoThread,
 }
 
-/// Fetches the key `id`, base64.
-///
-/// # Errors
-/// See [`Error`]; comes back within [`TIMEOUT`] whatever the keyring does.
+/// Fetches the key `id`, base64. Comes back within [`TIMEOUT`] whatever the keyring does.
 pub fn fetch(id: &str) -> Result<Secret, Error> {
     let id = id.to_owned();
     apart(move || os::fetch(&id))
 }
 
-/// Puts a new key under `id`, and reads it back.
-///
-/// # Errors
-/// See [`Error`]; a key that is there already is left as it is.
+/// Puts a new key under `id`, and reads it back; one that is there already is left as it is.
 pub fn add(id: &str, key: &Secret) -> Result<(), Error> {
     let (id, key) = (id.to_owned(), key.clone());
     apart(move || match os::fetch(&id) {

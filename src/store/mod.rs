@@ -30,7 +30,7 @@ pub use self::{
     instances::{Instance, InstanceInfo},
     record::Versioned,
     ring::{KeyError, KeyRing, generate_key},
-    seal::fingerprint,
+    seal::{Key, fingerprint},
 };
 
 use crate::{
@@ -44,7 +44,6 @@ use serde::{Deserialize, Serialize};
 use std::{collections::HashSet, fmt::Write as _, path::PathBuf, sync::Arc};
 use zeroize::Zeroizing;
 
-/// Keeps every durable thing. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store(Arc<Inner>);
 
@@ -52,9 +51,7 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     backend: Box<dyn Backend>,
     ring: KeyRing,
-    /// The store's id, once it is known.
     id: Mutex<Option<Arc<str>>>,
-    /// Keys that the store is known to know.
     recorded: Mutex<HashSet<String>>,
     counts: Mutex<entries::Counts>,
     /// Of a store that is not kept: the keys of its audit log.
@@ -64,7 +61,6 @@ struct Inner {
 /// Ids and keys for the audit log; the first signs.
 pub type AuditSecrets = Vec<(String, Zeroizing<[u8; 32]>)>;
 
-/// What is kept of the store itself.
 #[derive(Serialize, Deserialize)]
 struct Identity {
     id: String,
@@ -79,8 +75,7 @@ impl Store {
         if !store.kind.seals() {
             // An error is reported where an audit log is wanted.
             let audit_keys = ring::derived_audit_keys(encryption).unwrap_or_default();
-            let backend = Box::new(Memory::default());
-            return Self::with(backend, KeyRing::ephemeral()?, Some(audit_keys));
+            return Self::with(Box::<Memory>::default(), KeyRing::ephemeral()?, Some(audit_keys));
         }
         let backend = Files::open(&store.path)?;
         let ring = KeyRing::fetch(encryption, &backend)?;
@@ -99,14 +94,13 @@ impl Store {
         }
     }
 
-    /// A store in `backend` that seals with `ring`.
     pub fn new(backend: Box<dyn Backend>, ring: KeyRing) -> Result<Self, Error> {
         Self::with(backend, ring, None)
     }
 
     /// A store that ends with the process.
     pub fn memory() -> Result<Self, Error> {
-        Self::new(Box::new(Memory::default()), KeyRing::ephemeral()?)
+        Self::new(Box::<Memory>::default(), KeyRing::ephemeral()?)
     }
 
     fn with(
@@ -128,9 +122,6 @@ impl Store {
 
     /// Makes the store of the configuration ready for key `id` to be made of `passphrase`; false
     /// if it was ready before.
-    ///
-    /// # Errors
-    /// `Untrusted`, `Io`, `Random`, or `Key` if what the store keeps of the key is damaged.
     pub fn prepare_passphrase(
         store: &config::StoreConfig,
         id: &str,
@@ -139,7 +130,6 @@ impl Store {
         passphrase::prepare(&Files::open(&store.path)?, id, passphrase)
     }
 
-    /// Its keys.
     pub fn ring(&self) -> &KeyRing {
         &self.0.ring
     }
@@ -211,9 +201,7 @@ impl Inner {
     /// again with that key, what is not kept is lost.
     fn sealing_ring(&self) -> Result<KeyRing, Error> {
         let ring = match self.instances() {
-            Ok(others) => {
-                self.ring.with_primary(|id, check| others.iter().all(|o| o.has(id, check)))
-            }
+            Ok(others) => self.ring.with_primary(|key| others.iter().all(|other| other.has(key))),
             Err(_) => self.ring.clone(),
         };
         self.record_key(&ring)?;
@@ -222,12 +210,11 @@ impl Inner {
 
     /// Keeps the check value of the key that seals, before it does so for the first time.
     fn record_key(&self, ring: &KeyRing) -> Result<(), Error> {
-        let id = ring.sealing_key_id();
+        let Key { id, record, .. } = ring.first();
         if self.recorded.lock().contains(id) {
             return Ok(());
         }
-        let record = ring.sealing_record();
-        match self.backend.put_clear(Space::Keys, id, &record, Expected::Absent) {
+        match self.backend.put_clear(Space::Keys, id, record, Expected::Absent) {
             Err(Error::Conflict) => {
                 let known = ring::known(&*self.backend, id)?;
                 if known.is_some_and(|known| known.check != record.check) {
@@ -236,7 +223,7 @@ impl Inner {
             }
             kept => kept?,
         }
-        self.recorded.lock().insert(id.to_owned());
+        self.recorded.lock().insert(id.clone());
         Ok(())
     }
 

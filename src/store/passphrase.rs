@@ -64,9 +64,6 @@ impl KdfParameters {
 }
 
 /// The parameters of key `id`: `known` to the store, else those that a sealed record keeps.
-///
-/// # Errors
-/// `Key` if there are none, or they are damaged; `Io`.
 pub(super) fn find(
     backend: &dyn Backend,
     id: &str,
@@ -97,9 +94,6 @@ pub(super) fn find(
 
 /// Makes ready for key `id` to be made of `passphrase`; false if the store has its parameters
 /// already.
-///
-/// # Errors
-/// `Io`, `Random`, or `Key` if there are some that are damaged.
 pub(super) fn prepare(backend: &dyn Backend, id: &str, passphrase: &Secret) -> Result<bool, Error> {
     match find(backend, id, known(backend, id)) {
         Err(Error::Key(KeyError::NoKdf(_))) => {}

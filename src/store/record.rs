@@ -60,7 +60,6 @@ impl Inner {
         entry.map(|entry| parse(space, key, &entry)).transpose()
     }
 
-    /// Reads and opens a record.
     pub(super) fn get<T: DeserializeOwned>(
         &self,
         space: Space,
@@ -106,14 +105,15 @@ impl Inner {
         write: Write<'_>,
     ) -> Result<Version, Error> {
         let (store, ring) = (self.id()?, self.sealing_ring()?);
+        let sealing = ring.first();
         let place = Place { store: &store, space, key, field: field(space) };
         let envelope = Envelope {
             format: FORMAT_VERSION,
             store: store.to_string(),
             account,
-            key_id: ring.sealing_key_id().to_owned(),
-            kdf: ring.kdf().cloned(),
-            sealed: ring.seal(place, write.bytes)?,
+            key_id: sealing.id.clone(),
+            kdf: sealing.record.kdf.clone(),
+            sealed: sealing.seal(place, write.bytes)?,
         };
         let bytes = to_json(&envelope);
         self.backend.put(space.as_str(), key, &Write { bytes: &bytes, ..write })

@@ -27,7 +27,6 @@ pub struct KeyRing(Vec<Arc<Key>>);
 /// What the store keeps of each key, in the clear, from the first time it seals.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct KeyRecord {
-    /// The key's check value.
     pub(super) check: String,
     /// How it is made of a passphrase, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -101,75 +100,45 @@ impl KeyRing {
         Ok(Self(vec![Arc::new(key)]))
     }
 
-    /// The id of the key that seals.
     pub fn sealing_key_id(&self) -> &str {
         &self.first().id
     }
 
-    /// The ids of all keys, in their order.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|key| key.id.as_str())
+        self.keys().map(|key| key.id.as_str())
     }
 
-    /// Says whether it has a key of this id.
     pub fn has(&self, id: &str) -> bool {
         self.ids().any(|known| known == id)
     }
 
-    /// The ids of the keys, each with its check value.
-    pub(super) fn checks(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|key| (key.id.as_str(), key.check.as_str()))
-    }
-
-    /// The id and check of the key that seals.
-    pub fn sealing_check(&self) -> (&str, &str) {
-        let key = self.first();
-        (&key.id, &key.check)
-    }
-
-    /// The ring with the first key that `accepts` (an id and its check) in front; as it is if
-    /// there is none.
-    pub(super) fn with_primary(&self, accepts: impl Fn(&str, &str) -> bool) -> Self {
+    /// The ring with the first key that `accepts` in front; as it is if there is none.
+    pub(super) fn with_primary(&self, accepts: impl Fn(&Key) -> bool) -> Self {
         let mut ring = self.clone();
-        if let Some(found) = ring.0.iter().position(|key| accepts(&key.id, &key.check)) {
+        if let Some(found) = ring.0.iter().position(|key| accepts(key)) {
             let first = ring.0.remove(found);
             ring.0.insert(0, first);
         }
         ring
     }
 
-    /// How the key that seals is made of a passphrase, if it is.
-    pub(super) fn kdf(&self) -> Option<&KdfParameters> {
-        self.first().kdf.as_ref()
+    pub fn first(&self) -> &Key {
+        self.0.first().expect("a ring has a key")
     }
 
-    /// What the store keeps of the key that seals.
-    pub(super) fn sealing_record(&self) -> KeyRecord {
-        let key = self.first();
-        KeyRecord { check: key.check.clone(), kdf: key.kdf.clone() }
-    }
-
-    /// Seals `plaintext` for `place` with the first key: base64 of nonce and ciphertext.
-    pub fn seal(&self, place: Place<'_>, plaintext: &[u8]) -> Result<String, Error> {
-        self.first().seal(place, plaintext)
+    pub(super) fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.0.iter().map(|key| &**key)
     }
 
     /// Opens what `seal` made for the same place with the key `key_id`.
-    ///
-    /// # Errors
-    /// `KeyMissing` if the ring has no such key, `Refused` for anything else.
     pub fn open(
         &self,
         place: Place<'_>,
         key_id: &str,
         sealed: &str,
     ) -> Result<Zeroizing<Vec<u8>>, NotOpened> {
-        let key = self.0.iter().find(|key| key.id == key_id).ok_or(NotOpened::KeyMissing)?;
-        key.open(place, sealed)
-    }
-
-    fn first(&self) -> &Key {
-        self.0.first().expect("a ring has a key")
+        let key = self.keys().find(|key| key.id == key_id);
+        key.ok_or(NotOpened::KeyMissing)?.open(place, sealed)
     }
 }
 
@@ -198,7 +167,6 @@ fn fetch(key: &EncryptionKey, backend: &dyn Backend) -> Result<Key, Error> {
     }
 }
 
-/// What the store keeps of the key `id`.
 pub(super) fn known(backend: &dyn Backend, id: &str) -> Result<Option<KeyRecord>, Error> {
     match backend.read_clear(Space::Keys, id) {
         Err(Error::Damaged { .. }) => Err(KeyError::Damaged(id.to_owned()).into()),
@@ -250,7 +218,6 @@ const TOLERANT: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Says whether `id` can name a key.
 fn is_key_id(id: &str) -> bool {
     (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
 }

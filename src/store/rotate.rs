@@ -71,23 +71,23 @@ pub struct Rotation {
 
 impl Drop for Rotation {
     fn drop(&mut self) {
-        let _ = self.store.0.backend.release(META, super::IDENTITY, self.fence);
+        let _ = self.store.0.backend.release(Space::Meta.as_str(), super::IDENTITY, self.fence);
     }
 }
 
 impl Rotation {
     /// Checks that a rotation may begin; changes nothing yet.
     pub async fn prepare(store: &Store) -> Result<Self, RotationRefused> {
-        let (key, check) = store.ring().sealing_check();
+        let key = store.ring().first();
         let mut instances = store.instances().await?;
-        instances.retain(|instance| !instance.has(key, check));
+        instances.retain(|instance| !instance.has(key));
         if !instances.is_empty() {
-            return Err(RotationRefused::NotKnown { key: key.to_owned(), instances });
+            return Err(RotationRefused::NotKnown { key: key.id.clone(), instances });
         }
         let lease = |inner: &Inner| {
             inner.id()?;
             let now_ms = Inner::now_ms();
-            match inner.backend.lease(META, super::IDENTITY, now_ms, LEASE) {
+            match inner.backend.lease(Space::Meta.as_str(), super::IDENTITY, now_ms, LEASE) {
                 Err(Error::Held { .. }) => Ok(None),
                 granted => Ok(Some(granted?.fence)),
             }
@@ -135,7 +135,9 @@ impl Rotation {
         }
         // What does not open is no work left over: no later start could do it either.
         if report.failed.iter().all(|(_, error)| error.is_lasting()) {
-            store.run(|inner| inner.backend.delete(META, MARKER, Expected::Any)).await?;
+            store
+                .run(|inner| inner.backend.delete(Space::Meta.as_str(), MARKER, Expected::Any))
+                .await?;
         }
         Ok(report)
     }
@@ -145,12 +147,6 @@ impl Store {
     /// The key of a rotation that was begun and not finished.
     pub async fn unfinished_rotation(&self) -> Result<Option<String>, Error> {
         self.run(Inner::unfinished_rotation).await
-    }
-
-    /// Says whether a rotation to this ring's first key was begun and not finished.
-    pub async fn must_finish_rotation(&self) -> Result<bool, Error> {
-        let to = self.unfinished_rotation().await?;
-        Ok(to.is_some_and(|to| to == self.ring().sealing_key_id()))
     }
 
     /// What is sealed with which key.
@@ -221,7 +217,6 @@ impl Inner {
     }
 }
 
-const META: &str = Space::Meta.as_str();
 const MARKER: &str = "rotation";
 /// Longer than any rotation takes; one that was killed ends with its process.
 const LEASE: Duration = Duration::from_secs(3600);

@@ -8,7 +8,7 @@
 use super::{
     Error, Space,
     passphrase::KdfParameters,
-    ring::{MASTER_KEY_BYTES, NotOpened},
+    ring::{KeyRecord, MASTER_KEY_BYTES, NotOpened},
 };
 use crate::secret::Secret;
 use aws_lc_rs::{hkdf, hmac};
@@ -21,12 +21,10 @@ use zeroize::Zeroizing;
 pub(super) const FORMAT_VERSION: u64 = 1;
 
 /// The keys derived from one master key.
-pub(super) struct Key {
-    pub(super) id: String,
-    /// How the master key is made of a passphrase, if it is: kept beside whatever it seals.
-    pub(super) kdf: Option<KdfParameters>,
-    /// The master key's check value.
-    pub(super) check: String,
+pub struct Key {
+    pub id: String,
+    /// What the store keeps of it.
+    pub(super) record: KeyRecord,
     // Wipes its bytes when dropped.
     seal: XChaCha20Poly1305,
 }
@@ -48,7 +46,7 @@ impl Key {
         kdf: Option<KdfParameters>,
     ) -> Self {
         let seal = XChaCha20Poly1305::new((&*subkey(master, b"seal")).into());
-        Self { id, kdf, check: check(master), seal }
+        Self { id, record: KeyRecord { check: check(master), kdf }, seal }
     }
 
     /// Seals `plaintext` for `place`: base64 of nonce and ciphertext.

@@ -74,9 +74,9 @@ pub(super) async fn retire(store: &Store, audit: &Audit, id: &str) -> anyhow::Re
             uses.entries,
         );
     }
-    let (sealing, check) = store.ring().sealing_check();
+    let sealing = store.ring().first();
     for instance in store.instances().await? {
-        if !instance.has(sealing, check) || instance.seals_with(id) {
+        if !instance.has(sealing) || instance.seals_with(id) {
             bail!(
                 "the server with process id {} still seals with key {id}: give it the new list of \
                  keys and restart it, then `adsproxy key rotate`",

@@ -89,24 +89,15 @@ pub trait Backend: Send + Sync + Debug {
     }
 
     /// Reads an entry.
-    ///
-    /// # Errors
-    /// `Unreadable`, `Damaged`, `Io`.
     fn get(&self, space: &str, key: &str) -> Result<Option<RawEntry>, Error>;
 
     /// Writes an entry as a whole, if it is as `write` expects. Durable on `Ok`.
-    ///
-    /// # Errors
-    /// `Conflict` if it is not, `Io`.
     fn put(&self, space: &str, key: &str, write: &Write<'_>) -> Result<Version, Error>;
 
     /// Reads and deletes an entry at once: of all callers, in whatever process, one gets it.
     fn take(&self, space: &str, key: &str) -> Result<Option<RawEntry>, Error>;
 
     /// Deletes an entry, readable or not; false if there was none.
-    ///
-    /// # Errors
-    /// `Conflict` if it is not as expected, `Io`.
     fn delete(&self, space: &str, key: &str, expected: Expected) -> Result<bool, Error>;
 
     /// Lists a space, sorted by key. Cheap enough for every second.
@@ -145,9 +136,6 @@ pub trait Backend: Send + Sync + Debug {
 
 impl dyn Backend + '_ {
     /// Reads what [`Backend::put_clear`] kept.
-    ///
-    /// # Errors
-    /// `Damaged` if it is another thing.
     pub(super) fn read_clear<T: DeserializeOwned>(
         &self,
         space: Space,
