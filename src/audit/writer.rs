@@ -16,6 +16,7 @@ use super::{
 use crate::durable_file;
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD as BASE64};
 use std::{
+    cmp::Ordering,
     fs::{self, File},
     io,
     os::unix::fs::FileExt as _,
@@ -66,15 +67,10 @@ impl AuditLog {
         let bytes = current.read_end()?;
         let complete = complete_bytes(&bytes);
         let torn_bytes = (bytes.len() - complete) as u64;
-        let newest = match complete {
-            0 => match self.last_segment()? {
-                Some(segment) => Newest::of(&segment.read_end()?),
-                None => Newest::None,
-            },
-            _ => Newest::of(&bytes),
-        };
+        let last = if complete == 0 { self.last_segment()? } else { None };
+        let newest = newest(&last.map_or(Ok(bytes), |segment| segment.read_end())?);
         // Before the first entry, the checkpoint is made to last: then it needs no space any more.
-        if found == Checkpoint::Blank && newest == Newest::None {
+        if found == Checkpoint::Blank && newest.is_none() {
             Checkpoint::write(checkpoint, START, keys)
                 .and_then(|()| checkpoint.sync_all())
                 .map_err(Error::io("write", checkpoint_path))?;
@@ -104,24 +100,22 @@ impl AuditLog {
         newest: Newest,
         keys: &AuditKeys,
     ) -> Result<(Tip, DamageCode), Error> {
-        let there = match newest {
-            Newest::Line(last) => Some(last),
-            Newest::None | Newest::Unreadable => None,
-        };
-        Ok(match found {
-            Checkpoint::Valid(tip) => match there {
-                Some(last) if last == tip => (tip, None),
-                Some(last) if last.seq > tip.seq && self.leads_from(tip, keys)? => (last, None),
-                Some(last) if last.seq > tip.seq => (tip, Some("end_forged")),
-                Some(last) if last.seq == tip.seq => (tip, Some("end_replaced")),
-                None if newest == Newest::None && tip == START => (tip, None),
-                None if newest == Newest::Unreadable => (tip, Some("end_unreadable")),
-                Some(_) | None => (tip, Some("end_cut_off")),
+        let there = newest.flatten().unwrap_or(START);
+        Ok(match (found, newest) {
+            (Checkpoint::Blank, None) => (START, None),
+            (Checkpoint::Blank, Some(_)) => (there, Some("head_missing")),
+            (Checkpoint::Invalid, _) => (there, Some("head_invalid")),
+            (Checkpoint::KeyMissing, _) => (there, Some("head_key_missing")),
+            (Checkpoint::Valid(START), None) => (START, None),
+            (Checkpoint::Valid(tip), None) => (tip, Some("end_cut_off")),
+            (Checkpoint::Valid(tip), Some(None)) => (tip, Some("end_unreadable")),
+            (Checkpoint::Valid(tip), Some(Some(last))) => match last.seq.cmp(&tip.seq) {
+                Ordering::Equal if last == tip => (tip, None),
+                Ordering::Equal => (tip, Some("end_replaced")),
+                Ordering::Less => (tip, Some("end_cut_off")),
+                Ordering::Greater if self.leads_from(tip, keys)? => (last, None),
+                Ordering::Greater => (tip, Some("end_forged")),
             },
-            Checkpoint::Blank if newest == Newest::None => (START, None),
-            Checkpoint::Blank => (there.unwrap_or(START), Some("head_missing")),
-            Checkpoint::Invalid => (there.unwrap_or(START), Some("head_invalid")),
-            Checkpoint::KeyMissing => (there.unwrap_or(START), Some("head_key_missing")),
         })
     }
 
@@ -253,23 +247,12 @@ impl AuditLog {
     }
 }
 
-/// The last whole line of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Newest {
-    None,
-    /// It is none of ours.
-    Unreadable,
-    /// What it says of itself: it is not verified.
-    Line(Tip),
-}
+/// What the last whole line of the log says of itself, not verified; the inner one is missing if it
+/// is none of ours.
+type Newest = Option<Option<Tip>>;
 
-impl Newest {
-    fn of(bytes: &[u8]) -> Self {
-        match complete_lines(bytes).last() {
-            None => Self::None,
-            Some(line) => Line::parse(line).map_or(Self::Unreadable, |line| Self::Line(line.tip())),
-        }
-    }
+fn newest(bytes: &[u8]) -> Newest {
+    complete_lines(bytes).last().map(|line| Line::parse(line).map(|line| line.tip()))
 }
 
 #[cfg(test)]

@@ -131,28 +131,26 @@ impl Guard {
             (None, Some(_)) if version < Version::HTTP_2 => {
                 return Err(GuardRejection::MissingHost);
             }
-            (Some(one), Some(two)) if !one.name.is(two.name) || one.port != two.port => {
+            (Some(one), Some(two)) if !one.has_name_of(&two) || one.port != two.port => {
                 return Err(GuardRejection::DuplicateHost);
             }
             (Some(host), _) | (None, Some(host)) => host,
         };
-        if self.accepts(host.name) { Ok(host) } else { Err(GuardRejection::ForeignHost) }
+        if self.accepts(&host) { Ok(host) } else { Err(GuardRejection::ForeignHost) }
     }
 
     /// Says whether a request for `host`, without port, is accepted.
     pub fn answers_host(&self, host: &str) -> bool {
-        parse(host.as_bytes()).is_some_and(|host| self.accepts(host.name))
+        parse(host.as_bytes()).is_some_and(|host| self.accepts(&host))
     }
 
-    fn accepts(&self, name: Name<'_>) -> bool {
-        match name {
-            Name::V6(address) => address.is_loopback() || self.v6.contains(&address),
-            Name::Text(text) => {
-                text.eq_ignore_ascii_case("localhost")
-                    || text.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback())
-                    || self.names.iter().any(|allowed| text.eq_ignore_ascii_case(allowed))
-            }
+    fn accepts(&self, host: &Host<'_>) -> bool {
+        if let Some(address) = host.v6 {
+            return address.is_loopback() || self.v6.contains(&address);
         }
+        host.name.eq_ignore_ascii_case("localhost")
+            || host.name.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback())
+            || self.names.iter().any(|allowed| host.name.eq_ignore_ascii_case(allowed))
     }
 }
 
@@ -197,35 +195,26 @@ pub fn explain(rejection: GuardRejection, uri: &Uri, fields: &Fields<'_>) -> Opt
 /// A host with its port, if it names one.
 #[derive(Debug, Clone, Copy)]
 struct Host<'a> {
-    name: Name<'a>,
+    /// A name or an IPv4 address, without trailing dot; empty for an IPv6 address.
+    name: &'a str,
+    /// What stood in brackets.
+    v6: Option<Ipv6Addr>,
     port: Option<u16>,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Name<'a> {
-    /// A name or an IPv4 address, without trailing dot.
-    Text(&'a str),
-    /// What stood in brackets.
-    V6(Ipv6Addr),
-}
-
-impl Name<'_> {
-    fn is(self, other: Self) -> bool {
-        match (self, other) {
-            (Self::Text(one), Self::Text(two)) => one.eq_ignore_ascii_case(two),
-            (Self::V6(one), Self::V6(two)) => one == two,
-            (Self::Text(_), Self::V6(_)) | (Self::V6(_), Self::Text(_)) => false,
-        }
+impl Host<'_> {
+    fn has_name_of(&self, other: &Self) -> bool {
+        self.v6 == other.v6 && self.name.eq_ignore_ascii_case(other.name)
     }
 }
 
 /// Reads `host`, `host:port` or `[address]:port`.
 fn parse(bytes: &[u8]) -> Option<Host<'_>> {
     let text = str::from_utf8(bytes).ok()?;
-    let (name, rest) = match text.strip_prefix('[') {
+    let (name, v6, rest) = match text.strip_prefix('[') {
         Some(inner) => {
             let (address, rest) = inner.split_once(']')?;
-            (Name::V6(address.parse().ok()?), rest)
+            ("", Some(address.parse().ok()?), rest)
         }
         None => {
             let (name, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
@@ -234,7 +223,7 @@ fn parse(bytes: &[u8]) -> Option<Host<'_>> {
             if name.is_empty() || !name.bytes().all(legal) {
                 return None;
             }
-            (Name::Text(name), rest)
+            (name, None, rest)
         }
     };
     let port = match rest.strip_prefix(':') {
@@ -245,7 +234,7 @@ fn parse(bytes: &[u8]) -> Option<Host<'_>> {
         None if rest.is_empty() => None,
         Some(_) | None => return None,
     };
-    Some(Host { name, port })
+    Some(Host { name, v6, port })
 }
 
 /// Says whether `origin` is an http or https page of `host` itself. `null` is not.
@@ -254,7 +243,7 @@ fn is_same_origin(origin: &[u8], host: &Host<'_>) -> bool {
     let https = || origin.strip_prefix(b"https://").map(|rest| (rest, 443));
     let Some((rest, default_port)) = http.or_else(https) else { return false };
     parse(rest).is_some_and(|page| {
-        page.name.is(host.name)
+        page.has_name_of(host)
             && page.port.unwrap_or(default_port) == host.port.unwrap_or(default_port)
     })
 }

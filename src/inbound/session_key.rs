@@ -6,11 +6,7 @@
 
 use super::{fields::bearer_text, guard::GuardRejection};
 use crate::{id::placeholder_alias, secret::Secret};
-use http::{
-    HeaderMap, Uri,
-    header::AUTHORIZATION,
-    uri::{Parts, PathAndQuery},
-};
+use http::{HeaderMap, Uri, header::AUTHORIZATION, uri::PathAndQuery};
 
 #[derive(Debug, Clone)]
 pub struct SessionKey(Secret);
@@ -47,8 +43,10 @@ impl SessionKey {
                 return Err(GuardRejection::SessionKey);
             }
             let slash = if rest.starts_with('/') { "" } else { "/" };
+            let mut parts = uri.clone().into_parts();
             let rest = format!("{slash}{rest}").parse().map_err(|_| GuardRejection::SessionKey)?;
-            *uri = with_path(uri, rest).ok_or(GuardRejection::SessionKey)?;
+            parts.path_and_query = Some(rest);
+            *uri = Uri::from_parts(parts).map_err(|_| GuardRejection::SessionKey)?;
             return Ok(());
         }
         let mut bearers = headers.get_all(AUTHORIZATION).iter().filter_map(bearer_text);
@@ -60,12 +58,6 @@ impl SessionKey {
     fn is(&self, key: &str) -> bool {
         self.0 == Secret::from(key)
     }
-}
-
-fn with_path(uri: &Uri, path: PathAndQuery) -> Option<Uri> {
-    let mut parts: Parts = uri.clone().into_parts();
-    parts.path_and_query = Some(path);
-    Uri::from_parts(parts).ok()
 }
 
 #[cfg(test)]

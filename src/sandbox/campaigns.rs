@@ -13,50 +13,46 @@ const MEDIA_TYPE: &str = "application/vnd.spCampaign.v3+json";
 /// Campaigns of one profile at most: the emulator is no database.
 const CAMPAIGNS_MAX: usize = 1000;
 
-#[derive(Debug, Default)]
-pub(super) struct Campaigns(Mutex<BTreeMap<i64, Vec<Value>>>);
+/// The campaigns made so far, by profile.
+pub(super) type Campaigns = Mutex<BTreeMap<i64, Vec<Value>>>;
 
-impl Campaigns {
-    /// Looks at the campaigns of `profile`, or changes them; the first look finds one.
-    fn of<T>(&self, profile: i64, look: impl FnOnce(&mut Vec<Value>) -> T) -> T {
-        look(self.0.lock().entry(profile).or_insert_with(|| {
-            vec![json!({
-                "campaignId": campaign_id(profile, 0),
-                "name": "Sandbox campaign",
-                "state": "ENABLED",
-                "targetingType": "AUTO",
-                "startDate": "2026-01-01",
-                "budget": { "budget": 10.0, "budgetType": "DAILY" },
-                "dynamicBidding": { "strategy": "LEGACY_FOR_SALES", "placementBidding": [] },
-            })]
-        }))
-    }
+/// Looks at the campaigns of `profile`, or changes them; the first look finds one.
+fn with<T>(call: &ApiCall<'_>, profile: i64, look: impl FnOnce(&mut Vec<Value>) -> T) -> T {
+    look(call.state().api.campaigns.lock().entry(profile).or_insert_with(|| {
+        vec![json!({
+            "campaignId": campaign_id(profile, 0),
+            "name": "Sandbox campaign",
+            "state": "ENABLED",
+            "targetingType": "AUTO",
+            "startDate": "2026-01-01",
+            "budget": { "budget": 10.0, "budgetType": "DAILY" },
+            "dynamicBidding": { "strategy": "LEGACY_FOR_SALES", "placementBidding": [] },
+        })]
+    }))
+}
 
-    /// Adds a campaign; returns it as stored, or what is wrong with it.
-    fn add(&self, profile: i64, mut campaign: Value) -> Result<Value, Value> {
-        self.of(profile, |list| {
-            let name = campaign["name"].as_str().unwrap_or_default();
-            if name.is_empty() {
-                return Err(fault("missingValueError", "MISSING_VALUE", "name is required"));
-            }
-            if list.iter().any(|have| have["name"] == name) {
-                let text = "Campaign with the specified name already exists";
-                return Err(fault("duplicateValueError", "DUPLICATE_VALUE", text));
-            }
-            if list.len() >= CAMPAIGNS_MAX {
-                return Err(fault("entityQuotaError", "QUOTA_EXCEEDED", "too many campaigns"));
-            }
-            campaign["campaignId"] = campaign_id(profile, list.len()).into();
-            list.push(campaign.clone());
-            Ok(campaign)
-        })
+/// Adds a campaign to those of `profile`; returns it as stored, or what is wrong with it.
+fn add(list: &mut Vec<Value>, profile: i64, mut campaign: Value) -> Result<Value, Value> {
+    let name = campaign["name"].as_str().unwrap_or_default();
+    if name.is_empty() {
+        return Err(fault("missingValueError", "MISSING_VALUE", "name is required"));
     }
+    if list.iter().any(|have| have["name"] == name) {
+        let text = "Campaign with the specified name already exists";
+        return Err(fault("duplicateValueError", "DUPLICATE_VALUE", text));
+    }
+    if list.len() >= CAMPAIGNS_MAX {
+        return Err(fault("entityQuotaError", "QUOTA_EXCEEDED", "too many campaigns"));
+    }
+    campaign["campaignId"] = campaign_id(profile, list.len()).into();
+    list.push(campaign.clone());
+    Ok(campaign)
 }
 
 /// `POST /sp/campaigns/list`
 pub(super) fn list(call: &ApiCall<'_>) -> HandlerResult {
     call.require_type(&[MEDIA_TYPE])?;
-    let campaigns = call.state().api.campaigns.of(call.scope()?, |list| list.clone());
+    let campaigns = with(call, call.scope()?, |list| list.clone());
     let body = json!({ "totalResults": campaigns.len(), "campaigns": campaigns });
     Ok(whole(200, MEDIA_TYPE, body.to_string()))
 }
@@ -71,7 +67,7 @@ pub(super) fn create(call: &ApiCall<'_>) -> HandlerResult {
     let prefer = only(&call.parts.headers, "prefer").unwrap_or_default();
     let (mut success, mut error) = (Vec::new(), Vec::new());
     for (index, campaign) in wanted.iter().enumerate() {
-        match call.state().api.campaigns.add(profile, campaign.clone()) {
+        match with(call, profile, |list| add(list, profile, campaign.clone())) {
             Ok(made) => {
                 let mut item = json!({ "index": index, "campaignId": made["campaignId"] });
                 if prefer.contains("return=representation") {
@@ -101,7 +97,7 @@ pub(super) fn query(call: &ApiCall<'_>) -> EmulatorResponse {
         })
     };
     let look = |list: &mut Vec<Value>| list.iter().map(as_v1).collect::<Value>();
-    let campaigns = call.state().api.campaigns.of(profile, look);
+    let campaigns = with(call, profile, look);
     json(200, json!({ "campaigns": campaigns, "nextToken": null }))
 }
 

@@ -110,8 +110,8 @@ impl Emulator {
     /// Starts an emulator with a state of its own on the current runtime. The address must be one
     /// of loopback.
     pub async fn start(options: EmulatorOptions) -> io::Result<Self> {
-        let state = Arc::new(EmulatorState::new(Arc::clone(&options.clock)));
-        Self::start_with(options, state).await
+        let state = EmulatorState::new(Arc::clone(&options.clock));
+        Self::start_with(options, Arc::new(state)).await
     }
 
     /// Starts an emulator that shares `state` with others, or goes on with that of one before.
