@@ -54,7 +54,6 @@ pub struct Environment(BTreeMap<String, Zeroizing<String>>);
 
 impl Environment {
     /// Takes a snapshot of the process's variables. Those that are not UTF-8 are left out.
-    #[must_use]
     pub fn of_process() -> Self {
         let variables = std::env::vars_os();
         variables
@@ -63,19 +62,16 @@ impl Environment {
     }
 
     /// The value of `name`.
-    #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(|value| value.as_str())
     }
 
     /// The value of `name`, if it is set and not empty.
-    #[must_use]
     pub fn non_empty(&self, name: &str) -> Option<&str> {
         self.get(name).filter(|value| !value.is_empty())
     }
 
     /// `text` as a path, with a leading `~` replaced by `$HOME`; none if that is not set.
-    #[must_use]
     pub fn expand(&self, text: &str) -> Option<PathBuf> {
         match text.strip_prefix('~') {
             Some(rest) if rest.is_empty() || rest.starts_with('/') => {
@@ -87,14 +83,12 @@ impl Environment {
     }
 
     /// adsproxy's directory for configuration: below `$XDG_CONFIG_HOME`, or else `~/.config`.
-    #[must_use]
     pub fn config_directory(&self) -> Option<PathBuf> {
         let base = self.non_empty("XDG_CONFIG_HOME").map(PathBuf::from);
         Some(base.or_else(|| self.expand("~/.config"))?.join("adsproxy"))
     }
 
     /// Says whether any variable is a key of the configuration.
-    #[must_use]
     pub fn is_configuration(&self) -> bool {
         self.0.keys().any(|name| is_key(name))
             || (self.get("AMAZON_CLIENT_ID").is_some()
@@ -124,7 +118,9 @@ impl Environment {
             let place = Provenance::Variable(name.clone());
             let mut keys = path(name, document);
             let twin = format!("{name}_FILE");
-            let value = if holds_secret(&keys, value) {
+            // A list of encryption keys holds references.
+            let is_list = keys[0] == "encryption" && value.trim_start().starts_with('[');
+            let value = if is_secret(&keys) && !is_list {
                 if self.0.contains_key(&twin) {
                     let message = format!("{twin} is set too; a secret has one source");
                     problems.push(ConfigProblem { place: place.clone(), message, help: None });
@@ -170,13 +166,12 @@ impl Environment {
         let known = |name: &str| is_key(name) || KNOWN.contains(&name) || is_of_a_service(name);
         let unknown = self.0.keys().filter(|name| name.starts_with(PREFIX) && !known(name));
         unknown
-            .map(|name| ConfigProblem {
-                place: Provenance::Whole(None),
-                message: format!(
+            .map(|name| {
+                let message = format!(
                     "environment variable {name} is unknown and not used: a key is written \
                      ADSPROXY_SECTION__KEY"
-                ),
-                help: None,
+                );
+                ConfigProblem { place: Provenance::Whole(None), message, help: None }
             })
             .collect()
     }
@@ -192,11 +187,6 @@ fn path(name: &str, document: &Document<'_>) -> KeyPath {
         keys[1] = existing.unwrap_or_else(|| keys[1].clone());
     }
     keys
-}
-
-/// Says whether `value` is the secret at `keys`; a list of encryption keys holds references.
-fn holds_secret(keys: &[String], value: &str) -> bool {
-    is_secret(keys) && !(keys[0] == "encryption" && value.trim_start().starts_with('['))
 }
 
 /// The key whose secret is in the file that `keys` names.

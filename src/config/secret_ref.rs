@@ -24,7 +24,7 @@ pub(crate) const MASK: &str = "***";
 pub(super) const REFERENCE: &str = "a reference such as { env = \"NAME\" } or { file = \"/path\" }";
 
 /// Secrets are short; whatever is longer than this is some other file.
-const FILE_MAX_BYTES: u64 = 64 * 1024;
+const FILE_MAX_BYTES: u64 = 65_536;
 
 /// One place a secret is kept at.
 #[derive(Debug, Clone)]
@@ -52,14 +52,8 @@ pub(crate) enum Error {
     },
     #[error(transparent)]
     Untrusted(#[from] UntrustedPath),
-    #[error("{0} is not a file: a secret is read from a regular one")]
-    NotAFile(PathBuf),
-    #[error("{0} holds more than {FILE_MAX_BYTES} bytes, which no secret does")]
-    TooLong(PathBuf),
-    #[error("{0} is not text")]
-    NotText(PathBuf),
-    #[error("{0} holds a line break or another control character inside the secret")]
-    ControlCharacter(String),
+    #[error("{0} {1}")]
+    NoSecret(String, &'static str),
 }
 
 /// A secret, and what is wrong with the place it was found at.
@@ -148,7 +142,8 @@ impl SecretRef {
             return Err(Error::Empty(place));
         }
         if found.secret.expose().chars().any(char::is_control) {
-            return Err(Error::ControlCharacter(place));
+            let why = "holds a line break or another control character inside the secret";
+            return Err(Error::NoSecret(place, why));
         }
         Ok(found)
     }
@@ -166,17 +161,18 @@ pub(super) fn open(path: &Path) -> io::Result<(File, Metadata)> {
 fn read(path: &Path) -> Result<FoundSecret, Error> {
     trusted_path::verify(path)?;
     let unreadable = |source| Error::Unreadable { path: path.to_owned(), source };
+    let no_secret = |why| Error::NoSecret(path.display().to_string(), why);
     let (file, metadata) = open(path).map_err(unreadable)?;
     if !metadata.is_file() {
-        return Err(Error::NotAFile(path.to_owned()));
+        return Err(no_secret("is not a file: a secret is read from a regular one"));
     }
     // Sized in advance: a vector that grows would leave copies of the secret behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_MAX_BYTES as usize + 1));
     file.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > FILE_MAX_BYTES {
-        return Err(Error::TooLong(path.to_owned()));
+        return Err(no_secret("holds more than 65536 bytes, which no secret does"));
     }
-    let text = std::str::from_utf8(&bytes).map_err(|_| Error::NotText(path.to_owned()))?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| no_secret("is not text"))?;
     let exposed = Exposed::judge(path, &metadata);
     Ok(FoundSecret { secret: Secret::from_source(text), exposed })
 }
