@@ -5,7 +5,7 @@ mod server;
 mod show;
 
 use super::{
-    Context, note, print,
+    Context, ask, note, print,
     wire::{AdminRequest, failure},
 };
 use crate::id::{AccountId, Region};
@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 use server::LoginServer;
 use std::{
-    io::{self, BufRead, IsTerminal},
+    io::{self, IsTerminal},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -124,19 +124,12 @@ impl Login {
         let (sender, receiver) = mpsc::channel();
         note(show::question(&self.account, outcome));
         if io::stdin().is_terminal() {
-            eprint!("Replace account {}? [y/N] ", self.account);
+            let question = format!("Replace account {}?", self.account);
             // The thread ends with the process if the browser's answer comes first.
-            thread::spawn(move || sender.send(read_yes()));
+            thread::spawn(move || sender.send(ask(&question)));
         } else {
             note("Answer in the browser; --yes answers beforehand.");
         }
         receiver
     }
-}
-
-/// A line from standard input: is it a yes?
-pub(super) fn read_yes() -> bool {
-    let mut line = String::new();
-    let read = io::stdin().lock().read_line(&mut line);
-    read.is_ok() && matches!(line.trim(), "y" | "Y" | "yes")
 }

@@ -42,7 +42,7 @@ use clap_complete::Shell;
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
-    io::{self, IsTerminal, Write},
+    io::{self, BufRead, IsTerminal, Write},
     path::PathBuf,
 };
 
@@ -309,8 +309,15 @@ fn confirmed(alias: &AccountId) -> anyhow::Result<bool> {
             "standard input is no terminal: confirm with --yes that account {alias} is forgotten"
         );
     }
-    eprint!("Forget the refresh token of account {alias}? Amazon does not show it again. [y/N] ");
-    Ok(login::read_yes())
+    Ok(ask(&format!("Forget the refresh token of account {alias}? Amazon does not show it again.")))
+}
+
+/// Asks `question` on the terminal: is the answer a yes?
+fn ask(question: &str) -> bool {
+    eprint!("{question} [y/N] ");
+    let mut line = String::new();
+    let read = io::stdin().lock().read_line(&mut line);
+    read.is_ok() && matches!(line.trim(), "y" | "Y" | "yes")
 }
 
 /// Writes a line to standard error. A reader that went away is no failure, and no panic as with

@@ -29,12 +29,9 @@ impl Level {
     }
 }
 
-/// How a check is called.
-type CheckName = &'static str;
-
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Finding {
-    check: CheckName,
+    check: &'static str,
     pub(super) level: Level,
     pub(super) text: String,
     /// Of every warning and error.
@@ -46,23 +43,27 @@ pub(super) struct Finding {
 }
 
 impl Finding {
-    pub(super) fn ok(check: CheckName, text: impl Into<String>) -> Self {
+    pub(super) fn ok(check: &'static str, text: impl Into<String>) -> Self {
         Self { check, level: Level::Ok, text: text.into(), fix: None, code: 1 }
     }
 
-    pub(super) fn skipped(check: CheckName, text: &str) -> Self {
+    pub(super) fn skipped(check: &'static str, text: &str) -> Self {
         Self { level: Level::Skipped, ..Self::ok(check, text) }
     }
 
     pub(super) fn warning(
-        check: CheckName,
+        check: &'static str,
         text: impl Into<String>,
         fix: impl Into<String>,
     ) -> Self {
         Self { level: Level::Warning, fix: Some(fix.into()), ..Self::ok(check, text) }
     }
 
-    pub(super) fn error(check: CheckName, text: impl Into<String>, fix: impl Into<String>) -> Self {
+    pub(super) fn error(
+        check: &'static str,
+        text: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
         Self { level: Level::Error, ..Self::warning(check, text, fix) }
     }
 
@@ -90,7 +91,11 @@ pub(super) fn text(findings: &[Finding], coloured: bool) -> String {
     let width = findings.iter().map(|finding| finding.check.len()).max().unwrap_or(0);
     // A text of several lines is indented as one block.
     let indent = format!("\n{:1$}", "", 7 + 2 + width + 2);
-    let lines = |text: &str| text.lines().map(plain_line).collect::<Vec<_>>().join(&indent);
+    let lines = |text: &str| {
+        let shown =
+            text.lines().map(|line| if line.is_empty() { line.into() } else { plain(line) });
+        shown.collect::<Vec<_>>().join(&indent)
+    };
     let mut text = String::new();
     for Finding { check, level, text: found, fix, .. } in findings {
         let (word, colour) = level.shown();
@@ -102,11 +107,6 @@ pub(super) fn text(findings: &[Finding], coloured: bool) -> String {
         text.push('\n');
     }
     text
-}
-
-/// An empty line stays empty.
-fn plain_line(line: &str) -> String {
-    if line.is_empty() { String::new() } else { plain(line) }
 }
 
 #[cfg(test)]

@@ -113,25 +113,22 @@ impl GrantChecks {
             Ok(token) => return Ok(token),
             Err(error) => error,
         };
-        let (text, fix) = match exit_code(&error) {
-            77 => (
-                "it is not connected, or its consent is gone: withdrawn, older than a year, or \
-                 given to another application"
-                    .to_owned(),
-                format!("connect it again: `adsproxy login {id}`"),
-            ),
-            69 => (
-                format!("{error:#}"),
-                "repair the connection to login with amazon, then run this again".to_owned(),
-            ),
-            _ => (
-                format!("{error:#}"),
+        let (code, mut text) = (exit_code(&error), format!("{error:#}"));
+        let fix = match code {
+            77 => {
+                text =
+                    "it is not connected, or its consent is gone: withdrawn, older than a year, \
+                        or given to another application"
+                        .to_owned();
+                &format!("connect it again: `adsproxy login {id}`")
+            }
+            69 => "repair the connection to login with amazon, then run this again",
+            _ => {
                 "compare client_id and client_secret with the security profile; `adsproxy status` \
                  shows the account's state"
-                    .to_owned(),
-            ),
+            }
         };
-        Err(Finding::error("grant", format!("{id}: {text}"), fix).code(exit_code(&error)))
+        Err(Finding::error("grant", format!("{id}: {text}"), fix).code(code))
     }
 
     /// Refreshes the account's grant, leased so that no other process does meanwhile. A record that

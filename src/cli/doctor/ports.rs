@@ -26,32 +26,28 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
     let path = alias.map(|alias| format!("/a/{alias}/auth/o2/token"));
     let path = path.unwrap_or_else(|| "/.well-known/adsproxy".to_owned());
     let path = config.listen.tls.is_none().then_some(path);
-    let mut findings = Vec::new();
-    let mut listeners = Vec::new();
-    for address in &config.listen.proxy {
-        match address {
-            ProxyAddress::Tcp(address) => listeners.push(("listen.proxy", *address, path.clone())),
-            ProxyAddress::Unix(path) => {
-                let what = format!("listen.proxy unix:{}", path.display());
-                findings.push(writable("port", &what, path.parent().unwrap_or(Path::new("/"))));
-            }
-        }
-    }
-    let livez = || Some("/livez".to_owned());
-    match &config.listen.admin {
-        AdminAddress::Tcp(admin) => listeners.push(("listen.admin", *admin, livez())),
-        AdminAddress::Unix(path) => {
-            let what = format!("listen.admin unix:{}", path.display());
-            findings.push(writable("port", &what, path.parent().unwrap_or(Path::new("/"))));
-        }
-        AdminAddress::Off => {}
-    }
-    listeners.extend(config.listen.health.map(|address| ("listen.health", address, livez())));
-    let checks = listeners.into_iter().map(|(key, address, path)| {
-        spawn_blocking(move || vec![port(key, address, path.as_deref())])
+    let listen = &config.listen;
+    let admin = match &listen.admin {
+        AdminAddress::Tcp(address) => Some(ProxyAddress::Tcp(*address)),
+        AdminAddress::Unix(path) => Some(ProxyAddress::Unix(path.clone())),
+        AdminAddress::Off => None,
+    };
+    let livez = Some("/livez".to_owned());
+    let others = [("listen.admin", admin), ("listen.health", listen.health.map(ProxyAddress::Tcp))];
+    let others = others.into_iter().filter_map(|(key, at)| Some((key, at?, livez.clone())));
+    let proxy = listen.proxy.iter().map(|at| ("listen.proxy", at.clone(), path.clone()));
+    let checks = proxy.chain(others).map(|(key, address, path)| {
+        spawn_blocking(move || {
+            vec![match address {
+                ProxyAddress::Tcp(address) => port(key, address, path.as_deref()),
+                ProxyAddress::Unix(path) => {
+                    let what = format!("{key} unix:{}", path.display());
+                    writable("port", &what, path.parent().unwrap_or(Path::new("/")))
+                }
+            }]
+        })
     });
-    findings.extend(joined(checks.collect()).await);
-    findings
+    joined(checks.collect()).await
 }
 
 /// Whether adsproxy listens at `address`: its responses have a request id.

@@ -1,6 +1,6 @@
 //! `--paste`: the browser is elsewhere, and a person carries Amazon's response over.
 
-use super::{FINISH_TIMEOUT, Login, LoginServer, note, read_yes, show};
+use super::{FINISH_TIMEOUT, Login, LoginServer, ask, note, show};
 use crate::{cli::wire::AdminRequest, lwa::percent_encode};
 use anyhow::{Context as _, bail};
 use http::header::SET_COOKIE;
@@ -55,8 +55,7 @@ impl Login {
             // The new grant is deleted once it is too old.
             bail!("account {} was left as it is; say --yes to replace it", self.account);
         }
-        eprint!("Replace account {}? [y/N] ", self.account);
-        server.confirm(&outcome, read_yes())
+        server.confirm(&outcome, ask(&format!("Replace account {}?", self.account)))
     }
 }
 
