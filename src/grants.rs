@@ -5,6 +5,8 @@
 //! is decided on again. A new consent has a new epoch, so a refresh that began before it writes
 //! nothing; the result of a refresh is an update, so a grant that was removed does not come back.
 
+pub(crate) mod given;
+
 use crate::{
     audit::{self, Action, Actor, Audit, Entry},
     config,

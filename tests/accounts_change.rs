@@ -70,6 +70,12 @@ async fn another_grant_that_was_refreshed_before_the_server_looked_is_used_soon(
     let one = ["account", "add", "shop", "--region", "na", "--consented-at", "2026-10-01"];
     adsproxy(&proxy, &one, "Atzr|one");
     served_soon(&proxy, "one").await;
+    // A server that is stopped while it writes an entry would keep the lock of the audit log.
+    let is_recorded = async || {
+        let entries = adsproxy(&proxy, &["audit", "tail", "--account", "shop", "--json"], "");
+        entries.lines().any(|entry| entry.contains("\"token.refresh\"") && entry.contains("\"ok\""))
+    };
+    soon("the refresh is recorded", is_recorded).await;
     proxy.signal("STOP");
     // As another server does it: this one cannot be asked now.
     let socket = proxy.dir.path().join("store/control.sock");
@@ -304,7 +310,7 @@ async fn soon(what: &str, condition: impl AsyncFn() -> bool) {
 }
 
 /// Runs the command line beside the server, on its configuration.
-fn adsproxy(proxy: &Proxy, arguments: &[&str], input: &str) {
+fn adsproxy(proxy: &Proxy, arguments: &[&str], input: &str) -> String {
     let mut child = Command::new(env!("CARGO_BIN_EXE_adsproxy"))
         .arg("--config")
         .arg(proxy.dir.path().join("proxy.toml"))
@@ -325,7 +331,9 @@ fn adsproxy(proxy: &Proxy, arguments: &[&str], input: &str) {
     let output = child.wait_with_output().expect("it ends");
     let said = [output.stdout, output.stderr].concat();
     assert_no_secret("the output", &said);
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&said));
+    let said = String::from_utf8(said).expect("UTF-8");
+    assert!(output.status.success(), "{arguments:?}: {said}");
+    said
 }
 
 /// Keeps the record of `acme` from being saved, until the directory is removed.

@@ -119,10 +119,19 @@ fn collect(path: &Path, owners: &mut BTreeMap<PathBuf, u32>) {
     }
 }
 
+async fn get_shop(proxy: &Proxy) -> u16 {
+    let request = proxy.request(http::Method::GET, "/v2/profiles").header("X-Ads-Account", "shop");
+    proxy.send(request).await.status.as_u16()
+}
+
 /// Head and body of the response to one request over the socket.
 fn ask(socket: &Path, request: &str) -> String {
+    ask_with_body(socket, request, "")
+}
+
+fn ask_with_body(socket: &Path, request: &str, body: &str) -> String {
     let mut stream = UnixStream::connect(socket).expect("a server");
-    let request = format!("{request}\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let request = format!("{request}\r\nHost: localhost\r\nConnection: close\r\n\r\n{body}");
     stream.write_all(request.as_bytes()).expect("a request");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("a response");
@@ -145,7 +154,8 @@ async fn the_socket_is_private_serves_every_route_and_goes_with_the_server() {
     let answer = bench.proxy.ask_admin("/api/v1/server");
     assert!(answer.contains("not_found"), "{answer}");
     bench.proxy.signal("TERM");
-    assert!(bench.proxy.wait().success());
+    let status = bench.proxy.wait();
+    assert!(status.success(), "{status}: {}", bench.proxy.log());
     assert!(!socket.exists());
 }
 
@@ -225,6 +235,70 @@ async fn logout_goes_through_the_server() {
     let logout = bench.run("logout acme --yes");
     assert_eq!(logout.code, Some(0), "{logout:?}");
     assert_eq!(bench.get().await.status, 403, "at once, not when the store is looked at next");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grants_that_commands_bring_are_put_in_place_by_the_server() {
+    let amazon = amazon().await;
+    let bench = Bench::start(&amazon);
+    let shop = async || get_shop(&bench.proxy).await;
+    fs::write(bench.path("token"), ACME_REFRESH).expect("written");
+    fs::set_permissions(bench.path("token"), fs::Permissions::from_mode(0o600)).expect("a mode");
+    let add = "account add shop --region na --refresh-token-file token";
+    assert_eq!(bench.run(add).code, Some(0));
+    assert_eq!(shop().await, 200, "at once, not when the store is looked at next");
+    let again = bench.run(add);
+    assert_eq!(again.code, Some(1));
+    assert!(again.err.contains("--replace"), "{again:?}");
+    assert_eq!(bench.run("account remove shop --yes").code, Some(0));
+    assert_eq!(shop().await, 404);
+    fs::write(
+        bench.path("table.csv"),
+        format!("account,refresh_token,region\nshop,{ACME_REFRESH},na\n"),
+    )
+    .expect("written");
+    assert_eq!(bench.run("import table.csv").code, Some(0));
+
+    // The entries are the server's, and name the user who asked.
+    let entries = bench.run("audit tail --account shop --json");
+    let entries = entries.out.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+    let entries: Vec<serde_json::Value> = entries.collect();
+    let user = rustix::process::geteuid().as_raw();
+    for action in ["account.add", "account.remove"] {
+        let of_action: Vec<_> = entries.iter().filter(|entry| entry["action"] == action).collect();
+        assert!(of_action.len() >= 2, "{entries:?}");
+        for entry in of_action {
+            assert_eq!((&entry["actor"], &entry["uid"]), (&"cli".into(), &user.into()));
+            assert!(entry["request_id"].is_string(), "{entry}");
+        }
+    }
+
+    let proxy = bench.proxy.restart();
+    assert_eq!(get_shop(&proxy).await, 200, "it is in the store");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_refuses_a_grant_that_is_none() {
+    let amazon = amazon().await;
+    let bench = Bench::start(&amazon);
+    let socket = bench.path("store/control.sock");
+    for (account, body) in [
+        ("shop", "refresh_token=hello%20there&region=na&replace=always"),
+        ("shop", "refresh_token=Atzr%7Cx&region=moon&replace=always"),
+        ("shop", "refresh_token=Atzr%7Cx&replace=always"),
+        ("acme", "refresh_token=Atzr%7Cx&region=fe&replace=always"),
+        ("no%20alias", "refresh_token=Atzr%7Cx&region=na&replace=always"),
+    ] {
+        let head = format!(
+            "POST /api/v1/accounts/{account}/grant HTTP/1.1\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}",
+            body.len()
+        );
+        let said = ask_with_body(&socket, &head, body);
+        assert!(said.starts_with("HTTP/1.1 400 "), "{body}: {said}");
+        assert!(!said.contains("Atzr"), "{said}");
+    }
+    assert_eq!(bench.get().await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

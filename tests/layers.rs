@@ -18,10 +18,23 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "admin",
         &[
-            "inbound", "login", "problem", "proxy", // Which return addresses it can answer.
+            "inbound",
+            "login",
+            "problem",
+            "proxy", // Which return addresses it can answer.
             // What commands are given over the control socket is recorded.
-            "audit", "config", "sync", "account", "engine", "token", "provider", "secret", "id",
             "named",
+            "audit",
+            "config",
+            "sync",
+            "account",
+            "engine",
+            "token",
+            "provider",
+            "secret",
+            "id",
+            // Commands bring grants.
+            "grants::given",
         ],
     ),
     // Stands on what the server, the commands and the library share.

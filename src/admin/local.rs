@@ -1,5 +1,6 @@
 //! What only commands of the server's own user and of root may do, over the control socket: read
-//! which server this is, take access tokens, and have it recorded what they are for.
+//! which server this is, take access tokens and have it recorded what they are for, put and remove
+//! grants.
 
 use super::{
     AdminCall,
@@ -9,6 +10,7 @@ use super::{
 use crate::{
     audit::Action,
     config::StoreKind,
+    grants::given::GivenGrant,
     id::AccountId,
     login::LoginError,
     token::{Cause, Error},
@@ -59,6 +61,21 @@ pub(super) async fn token(call: AdminCall) -> Handled {
         "generation": token.generation(),
         "client_id": account.client_id(),
     })))
+}
+
+/// Puts a grant that a person brings into the store, for `account add` and `import`.
+pub(super) async fn give(call: AdminCall) -> Handled {
+    let (id, form) = (call.id()?, &call.form);
+    let given = GivenGrant::parse(|name| form.one(name).ok().flatten());
+    let given = given.ok_or_else(|| LoginError::bad_request("this is no grant"))?;
+    let about = form.one("about")?;
+    Ok(json(&call.logins.give(&id, &given, about.as_deref()).await?))
+}
+
+/// Forgets what the store has of an account, for `account remove`.
+pub(super) async fn remove(call: AdminCall) -> Handled {
+    call.logins.remove(&call.id()?).await?;
+    Ok(json(&json!({})))
 }
 
 /// Records that a program is given access to an account.

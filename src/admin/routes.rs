@@ -129,6 +129,10 @@ table! {
         "returns an access token, for `adsproxy token`";
     POST "/api/v1/accounts/{id}/disclosures", Local, Site::Own, local::disclosure,
         "records what an access token is used for";
+    POST "/api/v1/accounts/{id}/grant", Local, Site::Own, local::give,
+        "puts a grant that a person brings into the store";
+    POST "/api/v1/accounts/{id}/removal", Local, Site::Own, local::remove,
+        "forgets what the store has of an account";
     POST local::TOKEN_PATH, Local, Site::Own, local::oauth_token,
         "tokens for the private data planes of commands";
 }

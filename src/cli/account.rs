@@ -2,20 +2,21 @@
 
 mod token_input;
 mod verify;
+pub(super) mod writer;
 
 use super::{
     Context, confirmed, day, print, region,
-    table::{cell, configured, span, table, table_of},
+    table::{cell, span, table, table_of},
     wire::block_on,
 };
 use crate::{
-    audit::{Action, Actor, Audit, Entry},
     clock::{Clock, SystemClock},
-    config::{Config, DEFAULT_APPLICATION, StoreKind},
+    config::{Config, StoreKind},
     error_chain::chain,
-    grants::{Consent, Grants, added_or_changed},
+    grants::given::{GivenGrant, GivenOutcome, Replace},
     id::{AccountId, Region, placeholder_alias},
-    store::{Credential, Store},
+    secret::Secret,
+    store::{Store, StoredAccessToken},
     token::{consent::days_left, stored_state},
 };
 use anyhow::{Context as _, bail};
@@ -26,6 +27,7 @@ use std::{
     path::PathBuf,
     sync::Arc,
 };
+use writer::GrantWriter;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum AccountVerb {
@@ -81,15 +83,19 @@ pub(super) struct Add {
 
 impl AccountVerb {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
-        let config = context.load()?.config;
-        block_on(async {
-            match self {
-                Self::List { json } => list(&config, *json).await,
-                Self::Show { alias } => show(&config, alias).await,
-                Self::Add(add) => add.run(context, &config).await,
-                Self::Remove { alias, yes } => remove(&config, alias, *yes).await,
+        let config = Arc::new(context.load()?.config);
+        match self {
+            Self::List { json } => block_on(list(&config, *json))?,
+            Self::Show { alias } => block_on(show(&config, alias))?,
+            Self::Add(add) => {
+                let writer = GrantWriter::open(context, config.clone())?;
+                block_on(add.run(context, &config, &writer))?
             }
-        })?
+            Self::Remove { alias, yes } => {
+                let writer = GrantWriter::open(context, config.clone())?;
+                block_on(remove(&config, &writer, alias, *yes))?
+            }
+        }
     }
 }
 
@@ -195,118 +201,80 @@ async fn show(config: &Config, alias: &AccountId) -> anyhow::Result<()> {
 }
 
 impl Add {
-    async fn run(&self, context: &Context, config: &Config) -> anyhow::Result<()> {
-        let store = store_to_change(config)?;
+    async fn run(
+        &self,
+        context: &Context,
+        config: &Config,
+        writer: &GrantWriter,
+    ) -> anyhow::Result<()> {
+        let existing = writer.store().load(&self.alias).await?;
         // Before a token is typed for nothing.
-        let existing = store.load(&self.alias).await?;
-        self.refuse_existing(existing.as_ref())?;
-        let (_, application) = self.region_and_application(config, existing.as_ref())?;
+        self.refuse_existing(existing.is_some())?;
+        let nothing = self.given(Secret::from(""), None);
+        let now = SystemClock.now().unix();
+        let application = nothing.decide(config, &self.alias, existing.as_ref(), now)?.application;
         let refresh_token = token_input::read(self.refresh_token_file.as_deref(), context)?;
         if let Some(named) = placeholder_alias(refresh_token.expose(), "Atzr")
             && let Ok(named) = named.parse::<AccountId>()
             && (named == self.alias
                 || config.accounts.contains_key(&named)
-                || store.grants().await?.contains(&named))
+                || writer.store().grants().await?.contains(&named))
         {
             bail!(
                 "this is a placeholder of adsproxy's own, which `exec` and `env` set, and no refresh \
                  token: give the one that Amazon issued"
             );
         }
-        let wants_verification = self.verify || (!self.no_verify && io::stderr().is_terminal());
-        let verified = match wants_verification {
-            true => Some(verify::verify(config, &application, &refresh_token).await?),
-            false => None,
+        let is_verified = self.verify || (!self.no_verify && io::stderr().is_terminal());
+        let given = if is_verified {
+            let verified = verify::verify(config, &application, &refresh_token).await?;
+            self.given(verified.refresh_token, Some(verified.access_token))
+        } else {
+            self.given(refresh_token, None)
         };
-        let (refresh_token, access_token) = match verified {
-            Some(verified) => (verified.refresh_token, Some(verified.access_token)),
-            None => (refresh_token, None),
+        let done = match writer.give(&self.alias, &given, None).await?.outcome {
+            GivenOutcome::Added => "added",
+            GivenOutcome::Replaced => "replaced",
+            GivenOutcome::Unchanged | GivenOutcome::Differs => return self.refuse_existing(true),
         };
-        let mut replaced = false;
-        let decide = |existing: Option<&Credential>| {
-            self.refuse_existing(existing)?;
-            let (region, application) = self.region_and_application(config, existing)?;
-            replaced = existing.is_some();
-            let configured = config.accounts.get(&self.alias);
-            let consent = Consent {
-                application,
-                region,
-                refresh_token: refresh_token.clone(),
-                access_token: access_token.clone(),
-                consented_at: self.consented_at,
-                // Without this, the server would seed the record anew from the configuration.
-                seed: configured.and_then(|known| known.refresh_token.clone()),
-                is_copied: false,
-            };
-            let now = SystemClock.now().unix();
-            Ok::<_, anyhow::Error>(Some(consent.replacing(&self.alias, existing, now)))
-        };
-        let entry =
-            |is_change| Entry::new(Actor::cli(), added_or_changed(is_change)).account(&self.alias);
-        grants(&store, config).put(&self.alias, &[], entry, decide).await?;
-        let done = match (replaced, wants_verification) {
-            (true, false) => "replaced",
-            (false, false) => "added",
-            (true, true) => "replaced: Login with Amazon accepts its grant",
-            (false, true) => "added: Login with Amazon accepts its grant",
-        };
-        print(format!("account {} {done}; a running server notices by itself\n", self.alias))
+        let verified = if is_verified { ": Login with Amazon accepts its grant" } else { "" };
+        print(format!("account {} {done}{verified}; a running server uses it\n", self.alias))
     }
 
-    fn refuse_existing(&self, existing: Option<&Credential>) -> anyhow::Result<()> {
-        if existing.is_some() && !self.replace {
+    fn given(&self, refresh_token: Secret, access_token: Option<StoredAccessToken>) -> GivenGrant {
+        GivenGrant {
+            refresh_token,
+            access_token,
+            region: self.region,
+            application: self.application.clone(),
+            consented_at: self.consented_at,
+            replace: if self.replace { Replace::Always } else { Replace::Never },
+        }
+    }
+
+    fn refuse_existing(&self, exists: bool) -> anyhow::Result<()> {
+        if exists && !self.replace {
             bail!("account {} is in the store already; say --replace to replace it", self.alias);
         }
         Ok(())
     }
-
-    /// What the flags say, else the configuration, else the store.
-    fn region_and_application(
-        &self,
-        config: &Config,
-        existing: Option<&Credential>,
-    ) -> anyhow::Result<(Region, String)> {
-        let own = config.accounts.get(&self.alias);
-        let region = self.region.or(own.map(|account| account.region));
-        let Some(region) = region.or(existing.map(|record| record.region)) else {
-            bail!("say which region the account is in: --region na, eu or fe");
-        };
-        let application = self.application.as_ref();
-        let application = application.or(own.map(|account| &account.application));
-        let application = application.or(existing.map(|record| &record.application));
-        let application = application.map_or(DEFAULT_APPLICATION, String::as_str);
-        if !config.applications.contains_key(application) {
-            let known = configured(config.applications.keys());
-            bail!("there is no application {application:?}; {known}");
-        }
-        if own.is_some_and(|known| known.region != region || known.application != application) {
-            bail!(
-                "accounts.{} in the configuration says another region or application, and wins; \
-                 change it there",
-                self.alias,
-            );
-        }
-        Ok((region, application.to_owned()))
-    }
 }
 
-async fn remove(config: &Config, alias: &AccountId, yes: bool) -> anyhow::Result<()> {
-    let store = store_to_change(config)?;
-    if !store.grants().await?.contains(alias) {
+async fn remove(
+    config: &Config,
+    writer: &GrantWriter,
+    alias: &AccountId,
+    yes: bool,
+) -> anyhow::Result<()> {
+    if !writer.store().grants().await?.contains(alias) {
         bail!("account {alias} is not in the store; `adsproxy account list` shows those there are");
     }
     if !yes && !confirmed(alias)? {
         bail!("nothing was removed");
     }
-    let entry = Entry::new(Actor::cli(), Action::AccountRemove).account(alias);
-    let now = SystemClock.now().unix();
-    grants(&store, config).forget::<anyhow::Error>(alias, entry, None, now).await?;
+    writer.remove(alias).await?;
     let again = config.accounts.contains_key(alias).then(|| {
         format!("it is still in the configuration as accounts.{alias}; remove it there too\n")
     });
     print(format!("account {alias} removed\n{}", again.unwrap_or_default()))
-}
-
-fn grants(store: &Store, config: &Config) -> Grants {
-    Grants::new(store.clone(), Audit::of_store(store, &config.audit, Arc::new(SystemClock)))
 }

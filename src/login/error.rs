@@ -3,7 +3,7 @@
 //! No text holds a secret or what Amazon sent; the description of a denial is kept apart, because a
 //! page must escape it.
 
-use crate::{audit, id::AccountId, store};
+use crate::{audit, grants::given::GivenError, id::AccountId, store};
 use std::{borrow::Cow, error::Error as StdError, fmt::Display};
 
 /// Why a login cannot go on.
@@ -197,5 +197,17 @@ impl From<store::Error> for LoginError {
 impl From<audit::Error> for LoginError {
     fn from(error: audit::Error) -> Self {
         Self::of(LoginCause::AuditFailed, error)
+    }
+}
+
+impl From<GivenError> for LoginError {
+    fn from(error: GivenError) -> Self {
+        match error {
+            GivenError::Store(error) => error.into(),
+            GivenError::Audit(error) => error.into(),
+            GivenError::NoRegion
+            | GivenError::UnknownApplication { .. }
+            | GivenError::Contradiction(_) => Self::bad_request(error),
+        }
     }
 }

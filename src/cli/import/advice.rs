@@ -41,7 +41,8 @@ impl Advice {
         for entry in entries().filter(|entry| has_other_secret(config, entry)) {
             other_secrets.entry(application_of(entry)).or_insert(&entry.alias);
         }
-        let unusual = entries().filter(|entry| !entry.refresh_token.expose().starts_with("Atzr|"));
+        let unusual =
+            entries().filter(|entry| !entry.given.refresh_token.expose().starts_with("Atzr|"));
         let unusual: BTreeSet<String> = unusual.map(|entry| entry.alias.to_string()).collect();
         let unused: BTreeSet<&String> = source.raws.iter().flat_map(|raw| &raw.unused).collect();
         let unused = unused.into_iter().map(|name| match looks_secret(name) {
@@ -65,7 +66,7 @@ impl Advice {
 }
 
 fn application_of(entry: &ImportEntry) -> &str {
-    entry.application.as_deref().unwrap_or(DEFAULT_APPLICATION)
+    entry.given.application.as_deref().unwrap_or(DEFAULT_APPLICATION)
 }
 
 /// Whether the client secret beside a client id is none of its application's.
@@ -124,7 +125,7 @@ fn scope(config: &Config, entry: &ImportEntry) -> Option<String> {
         Some(known) if known.headers.iter().any(|(name, _)| *name == SCOPE) => None,
         Some(_) => Some(format!("# Into [accounts.{key}]:\n# {header}")),
         None => {
-            let region = entry.region.map_or("…", Region::as_str);
+            let region = entry.given.region.map_or("…", Region::as_str);
             let application = match application_of(entry) {
                 DEFAULT_APPLICATION => String::new(),
                 name => format!("application = {name:?}\n"),

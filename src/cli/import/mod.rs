@@ -14,12 +14,17 @@ mod report;
 mod source;
 mod tree;
 
-use super::{Cli, Context, account::store_to_change, note, print, region, wire::block_on};
+use super::{
+    Cli, Context,
+    account::{store_to_change, writer::GrantWriter},
+    note, print, region,
+    wire::block_on,
+};
 use crate::{
-    audit::{self, Action, Actor, Audit},
+    audit::{self, Action, Actor},
     clock::{Clock, SystemClock},
     config::Config,
-    grants::Grants,
+    grants::given::Replace,
     id::{AccountId, Region},
     store::Store,
 };
@@ -28,7 +33,7 @@ use anyhow::{Context as _, bail};
 use apply::Importer;
 use clap::CommandFactory;
 use record::RecordReader;
-use report::{ImportOutcome, ImportReport};
+use report::ImportReport;
 pub(super) use source::secret_variables;
 use source::{Source, SourceKind};
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
@@ -85,12 +90,18 @@ impl Import {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
         self.check_usage();
         let config = Arc::new(context.load()?.config);
-        let store = self.open_store(&config)?;
+        let (writer, store) = if self.dry_run {
+            (None, self.store_to_read(&config)?)
+        } else {
+            let writer = GrantWriter::open(context, config.clone())?;
+            let store = writer.store().clone();
+            (Some(writer), store)
+        };
         let source = Source::read(self.from, self.file.as_deref(), &context.environment)?;
         if self.account.is_some() && source.raws.len() > 1 {
             bail!("--account is the name of an only record, and here are {}", source.raws.len());
         }
-        block_on(self.import(context, config, store, source))?
+        block_on(self.import(context, &config, (writer.clone(), store), source))?
     }
 
     /// What clap cannot know: which source needs a file.
@@ -106,8 +117,8 @@ impl Import {
     }
 
     /// A dry run makes no store where there is none.
-    fn open_store(&self, config: &Config) -> anyhow::Result<Store> {
-        if !self.dry_run || !config.store.kind.seals() || config.store.path.exists() {
+    fn store_to_read(&self, config: &Config) -> anyhow::Result<Store> {
+        if !config.store.kind.seals() || config.store.path.exists() {
             return store_to_change(config);
         }
         Store::check(&config.store, &config.encryption).context("cannot open the store")?;
@@ -117,13 +128,13 @@ impl Import {
     async fn import(
         &self,
         context: &Context,
-        config: Arc<Config>,
-        store: Store,
+        config: &Arc<Config>,
+        (writer, store): (Option<GrantWriter>, Store),
         source: Source,
     ) -> anyhow::Result<()> {
         let application = self.application.as_deref();
         if application.is_some_and(|name| !config.applications.contains_key(name)) {
-            bail!("--application: {}", plan::unknown_application(&config));
+            bail!("--application: {}", plan::unknown_application(config));
         }
         let mut known: BTreeSet<AccountId> = config.accounts.keys().cloned().collect();
         known.extend(store.grants().await.context("cannot read the store")?);
@@ -136,26 +147,27 @@ impl Import {
             account: self.account.as_ref(),
             // As python-amazon-ad-api calls the account that its caller does not name.
             unnamed: (source.kind == SourceKind::Env).then_some("default"),
-            config: &config,
+            config,
             region: self.region.or(source.region),
             application,
+            replace: if self.replace { Replace::Differing } else { Replace::Never },
             now,
         };
         let mut records: Vec<_> = source.raws.iter().map(|raw| reader.read(raw)).collect();
         plan::settle_duplicates(&mut records);
-        let advice = Advice::of(&config, &source, &records);
+        let advice = Advice::of(config, &source, &records);
 
-        let audit = Audit::of_store(&store, &config.audit, Arc::new(SystemClock));
-        let (replace, dry_run) = (self.replace, self.dry_run);
-        let grants = Grants::new(store, audit.clone());
-        let importer = Importer { grants, config, replace, dry_run, now };
+        let audit = writer.as_ref().map(GrantWriter::audit);
+        let importer = Importer { writer, store, config: config.clone(), now };
         Arc::new(importer).apply_all(&mut records).await;
+        let dry_run = self.dry_run;
         let report = ImportReport { records, source: source.kind.name(), dry_run, advice };
-        let changes = report.count(ImportOutcome::Added) + report.count(ImportOutcome::Replaced);
+        let [added, replaced, _, _, rejected] = report.counts().map(|(_, count)| count);
+        let changes = (added + replaced) as u64;
         let entry = audit::Entry::new(Actor::cli(), Action::Import).about(&report.source);
-        let recorded = match changes > 0 && !dry_run {
-            true => audit.write(entry.count(changes as u64)).await,
-            false => Ok(()),
+        let recorded = match audit {
+            Some(audit) if changes > 0 => audit.write(entry.count(changes)).await,
+            _ => Ok(()),
         };
         if self.json {
             print(report.json())?;
@@ -164,7 +176,7 @@ impl Import {
             print(report.text())?;
             note(report.remarks() + &report.sum());
         }
-        match report.count(ImportOutcome::Rejected) {
+        match rejected {
             0 => recorded.context("cannot record that the import ended"),
             rejected => bail!("{rejected} of {} records were rejected", report.records.len()),
         }

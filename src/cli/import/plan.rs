@@ -1,12 +1,10 @@
 //! Finds each account's region and application, and that no two records claim one alias.
 
-use super::{
-    record::ImportEntry,
-    report::{ImportOutcome, ImportRecord},
-};
+use super::{record::ImportEntry, report::ImportRecord};
 use crate::{
     cli::table::configured,
     config::Config,
+    grants::given::GivenOutcome,
     id::{AccountId, Region},
     secret::Secret,
 };
@@ -30,7 +28,7 @@ pub(super) fn settle_duplicates(records: &mut [ImportRecord]) {
         };
         if is_same(entry, other) {
             let note = other.line.map(|line| format!("the same as line {line}"));
-            records[index].end(ImportOutcome::Unchanged, note.unwrap_or_default());
+            records[index].end(Some(GivenOutcome::Unchanged), note.unwrap_or_default());
         } else {
             colliding.extend([(first_index, entry.line), (index, other.line)]);
         }
@@ -39,42 +37,34 @@ pub(super) fn settle_duplicates(records: &mut [ImportRecord]) {
         let line = other.map(|line| format!(" (line {line})")).unwrap_or_default();
         let why =
             format!("another record that differs has the same alias{line}: give each its own");
-        records[index].end(ImportOutcome::Rejected, why);
+        records[index].end(None, why);
     }
 }
 
 fn is_same(a: &ImportEntry, b: &ImportEntry) -> bool {
-    a.refresh_token == b.refresh_token
-        && (a.region, a.consented_at) == (b.region, b.consented_at)
-        && (&a.application, &a.client_id) == (&b.application, &b.client_id)
+    let (given, other) = (&a.given, &b.given);
+    given.refresh_token == other.refresh_token
+        && (given.region, given.consented_at) == (other.region, other.consented_at)
+        && (&given.application, &a.client_id) == (&other.application, &b.client_id)
 }
 
-/// Puts into `entry` the region and the application that the record, the flags and the
-/// configuration give it together. None: that of the account in the store, else the default.
+/// Puts into `entry` the region of a flag, and the application of a flag or its client id, where
+/// neither the record nor the configuration has one.
 pub(super) fn resolve(
     entry: &mut ImportEntry,
     config: &Config,
     default_region: Option<Region>,
     default_application: Option<&str>,
 ) -> anyhow::Result<()> {
-    let own = config.accounts.get(&entry.alias);
-    if entry.application.as_ref().is_some_and(|name| !config.applications.contains_key(name)) {
+    let given = &mut entry.given;
+    if given.application.as_ref().is_some_and(|name| !config.applications.contains_key(name)) {
         bail!(unknown_application(config));
     }
-    let contradicts = own.is_some_and(|account| {
-        entry.region.is_some_and(|region| region != account.region)
-            || entry.application.as_ref().is_some_and(|name| *name != account.application)
-    });
-    ensure!(
-        !contradicts,
-        "accounts.{} in the configuration has another region or application, and wins; change it \
-         there",
-        entry.alias
-    );
-    entry.region = own.map(|account| account.region).or(entry.region).or(default_region);
-    let application = own.map(|account| account.application.as_str());
-    let application = application.or(entry.application.as_deref()).or(default_application);
-    entry.application = match &entry.client_id {
+    let own = config.accounts.get(&entry.alias);
+    given.region = given.region.or(default_region.filter(|_| own.is_none()));
+    let default = own.map(|account| account.application.as_str()).or(default_application);
+    let application = given.application.as_deref().or(default);
+    given.application = match &entry.client_id {
         None => application.map(str::to_owned),
         Some(client_id) => Some(of_client(config, application, client_id)?),
     };

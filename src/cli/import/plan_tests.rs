@@ -1,7 +1,10 @@
 //! Which region and application a record gets, and that no two have one alias.
 
 use super::*;
-use crate::config::load::{self, Environment, Options};
+use crate::{
+    config::load::{self, Environment, Options},
+    grants::given::{GivenGrant, Replace},
+};
 
 pub(in crate::cli::import) fn config() -> Config {
     let directory = tempfile::tempdir().expect("a directory");
@@ -23,13 +26,16 @@ fn entry(alias: &str, client_id: Option<&str>) -> ImportEntry {
     ImportEntry {
         line: Some(1),
         alias: alias.parse().expect("an alias"),
-        refresh_token: Secret::from("Atzr|x"),
-        access_token: None,
+        given: GivenGrant {
+            refresh_token: Secret::from("Atzr|x"),
+            access_token: None,
+            region: None,
+            application: None,
+            consented_at: None,
+            replace: Replace::Never,
+        },
         had_access_token: false,
-        region: None,
-        application: None,
         profile_id: None,
-        consented_at: None,
         client_id: client_id.map(Secret::from),
         client_secret: None,
     }
@@ -41,7 +47,7 @@ fn a_grant_goes_to_the_application_of_its_client_id_and_to_no_other() {
     let application = |alias, client_id, flag| {
         let mut entry = entry(alias, client_id);
         match resolve(&mut entry, &config, None, flag) {
-            Ok(()) => entry.application.unwrap_or_else(|| "none said".to_owned()),
+            Ok(()) => entry.given.application.unwrap_or_else(|| "none said".to_owned()),
             Err(why) => why.to_string(),
         }
     };
@@ -57,18 +63,19 @@ fn a_grant_goes_to_the_application_of_its_client_id_and_to_no_other() {
 }
 
 #[test]
-fn the_configuration_wins_over_a_flag_and_refuses_another_record() {
+fn a_flag_gives_a_region_only_where_neither_record_nor_configuration_does() {
     let config = config();
     let region = |mut entry: ImportEntry| {
-        resolve(&mut entry, &config, Some(Region::Na), None).ok().and(entry.region)
+        resolve(&mut entry, &config, Some(Region::Na), None).ok().and(entry.given.region)
     };
     assert_eq!(region(entry("shop", None)), Some(Region::Na));
-    let japan = ImportEntry { region: Some(Region::Fe), ..entry("shop", None) };
-    assert_eq!(region(japan.clone()), Some(Region::Fe));
-    assert_eq!(region(entry("acme", None)), Some(Region::Eu));
-    assert_eq!(region(ImportEntry { alias: "acme".parse().expect("an alias"), ..japan }), None);
-    for (application, is_right) in [("second", true), ("default", false), ("none", false)] {
-        let named = ImportEntry { application: Some(application.into()), ..entry("acme", None) };
+    let mut japan = entry("shop", None);
+    japan.given.region = Some(Region::Fe);
+    assert_eq!(region(japan), Some(Region::Fe));
+    assert_eq!(region(entry("acme", None)), None);
+    for (application, is_right) in [("second", true), ("none", false)] {
+        let mut named = entry("shop", None);
+        named.given.application = Some(application.into());
         assert_eq!(region(named).is_some(), is_right, "{application}");
     }
 }
@@ -76,7 +83,8 @@ fn the_configuration_wins_over_a_flag_and_refuses_another_record() {
 #[test]
 fn of_two_entries_for_one_alias_none_is_taken_unless_they_are_the_same() {
     let (one, again) = (entry("acme", None), ImportEntry { line: Some(2), ..entry("acme", None) });
-    let other = ImportEntry { refresh_token: "Atzr|y".into(), line: Some(3), ..again.clone() };
+    let mut other = ImportEntry { line: Some(3), ..again.clone() };
+    other.given.refresh_token = "Atzr|y".into();
     let settled = |entries: [Option<ImportEntry>; 3]| {
         let mut records = entries.map(|entry| ImportRecord { entry, ..ImportRecord::default() });
         settle_duplicates(&mut records);
@@ -84,7 +92,7 @@ fn of_two_entries_for_one_alias_none_is_taken_unless_they_are_the_same() {
     };
     let [first, none, same] = settled([Some(one.clone()), None, Some(again)]);
     assert!(first.0 && !none.0 && !same.0);
-    assert_eq!((same.1, same.2.as_str()), (ImportOutcome::Unchanged, "the same as line 1"));
+    assert_eq!((same.1, same.2.as_str()), (Some(GivenOutcome::Unchanged), "the same as line 1"));
     let [first, beside, last] = settled([Some(one), Some(entry("shop", None)), Some(other)]);
     assert!(!first.0 && beside.0 && !last.0);
     assert!(first.2.contains("(line 3)") && last.2.contains("(line 1)"), "{first:?} {last:?}");

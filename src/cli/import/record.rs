@@ -8,6 +8,7 @@ use super::{
 use crate::{
     cli::{access::PLACEHOLDER, day},
     config::Config,
+    grants::given::{GivenGrant, Replace},
     id::{AccountId, Region, placeholder_alias},
     provider::ads,
     secret::{RefreshToken, Secret},
@@ -120,14 +121,10 @@ impl Raw {
 pub(super) struct ImportEntry {
     pub(super) line: Option<usize>,
     pub(super) alias: AccountId,
-    pub(super) refresh_token: Secret,
-    /// Present if it has not expired.
-    pub(super) access_token: Option<StoredAccessToken>,
+    /// With the access token only if that has not expired.
+    pub(super) given: GivenGrant,
     pub(super) had_access_token: bool,
-    pub(super) region: Option<Region>,
-    pub(super) application: Option<String>,
     pub(super) profile_id: Option<String>,
-    pub(super) consented_at: Option<u64>,
     pub(super) client_id: Option<Secret>,
     pub(super) client_secret: Option<Secret>,
 }
@@ -146,6 +143,7 @@ pub(super) struct RecordReader<'a> {
     /// For records that name none.
     pub(super) region: Option<Region>,
     pub(super) application: Option<&'a str>,
+    pub(super) replace: Replace,
     /// Seconds since 1970.
     pub(super) now: u64,
 }
@@ -224,13 +222,16 @@ impl RecordReader<'_> {
         Ok(ImportEntry {
             line: raw.line,
             alias,
-            refresh_token,
             had_access_token: access_token.is_some(),
-            access_token: access_token.and_then(|token| self.unexpired(raw, token)),
-            region: region.transpose()?,
-            application: raw.text("application").map(str::to_owned),
+            given: GivenGrant {
+                refresh_token,
+                access_token: access_token.and_then(|token| self.unexpired(raw, token)),
+                region: region.transpose()?,
+                application: raw.text("application").map(str::to_owned),
+                consented_at: consented_at.transpose()?,
+                replace: self.replace,
+            },
             profile_id: raw.text("profile_id").map(profile).transpose()?,
-            consented_at: consented_at.transpose()?,
             client_id: raw.values.get("client_id").cloned(),
             client_secret: raw.values.get("client_secret").cloned(),
         })

@@ -21,6 +21,7 @@ fn read(raw: &Raw, account: Option<&str>) -> ImportRecord {
         config: &config(),
         region: None,
         application: None,
+        replace: Replace::Never,
         now: NOW,
     };
     reader.read(raw)
@@ -103,9 +104,10 @@ fn every_field_is_taken() {
     ])
     .expect("an entry");
     assert_eq!((entry.line, entry.alias.as_str()), (Some(3), "acme"));
-    assert_eq!((entry.region, entry.application), (Some(Region::Eu), Some("second".to_owned())));
+    let given = entry.given;
+    assert_eq!((given.region, given.application), (Some(Region::Eu), Some("second".to_owned())));
     assert_eq!(entry.profile_id.as_deref(), Some("9007199254740993"));
-    assert_eq!(entry.consented_at, Some(NOW - 19 * 86_400));
+    assert_eq!(given.consented_at, Some(NOW - 19 * 86_400));
     assert!(!entry.had_access_token);
 }
 
@@ -141,7 +143,10 @@ fn what_cannot_be_right_is_refused() {
         assert!(error.contains(why), "{text}: {error}");
     }
     for token in ["Atzr|elsewhere", "Atzr|acme|", "acme"] {
-        assert_eq!(acme(&[("refresh_token", token)]).expect(token).refresh_token, token.into());
+        assert_eq!(
+            acme(&[("refresh_token", token)]).expect(token).given.refresh_token,
+            token.into()
+        );
     }
 }
 
@@ -198,7 +203,7 @@ fn an_access_token_is_taken_while_it_lives() {
         let all = [&[("access_token", "Atza|x")], more].concat();
         let entry = acme(&all).expect("an entry");
         assert!(entry.had_access_token);
-        entry.access_token.map(|token| (token.issued_at, token.expires_at))
+        entry.given.access_token.map(|token| (token.issued_at, token.expires_at))
     };
     for (secs, expected) in [
         (NOW, None),

@@ -1,7 +1,7 @@
 //! The report: a row for each record, and a bar while it runs. Shows no secret.
 
 use super::{advice::Advice, record::ImportEntry};
-use crate::cli::table::table;
+use crate::{cli::table::table, grants::given::GivenOutcome};
 use serde::Serialize;
 use serde_json::json;
 use std::{
@@ -15,22 +15,12 @@ const VERSION: u32 = 1;
 const TABLES_MAX: usize = 10;
 const BAR_WIDTH: usize = 40;
 
-/// What became of a record, in the order in which they are counted out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum ImportOutcome {
-    Added,
-    Replaced,
-    Unchanged,
-    /// The store has something else and was left as it is.
-    Differs,
-    /// Also what a record is until something else becomes of it.
-    #[default]
-    Rejected,
-}
-
-/// In the order of [`ImportOutcome`].
+/// What may become of a record: the variants of [`GivenOutcome`] in their order, or nothing.
 const OUTCOMES: [&str; 5] = ["added", "replaced", "unchanged", "differs", "rejected"];
+
+fn outcome_index(outcome: Option<GivenOutcome>) -> usize {
+    outcome.map_or(OUTCOMES.len() - 1, |outcome| outcome as usize)
+}
 
 /// One record on its way, and its row in the report.
 #[derive(Debug, Default, Serialize)]
@@ -38,7 +28,9 @@ pub(super) struct ImportRecord {
     pub(super) line: Option<usize>,
     pub(super) name: Option<String>,
     pub(super) account: Option<String>,
-    pub(super) outcome: ImportOutcome,
+    /// None: it is rejected, or not done yet.
+    #[serde(serialize_with = "outcome_name")]
+    pub(super) outcome: Option<GivenOutcome>,
     pub(super) region: Option<&'static str>,
     pub(super) application: Option<String>,
     pub(super) profile_id: Option<String>,
@@ -49,12 +41,19 @@ pub(super) struct ImportRecord {
     pub(super) entry: Option<ImportEntry>,
 }
 
+fn outcome_name<S: serde::Serializer>(
+    outcome: &Option<GivenOutcome>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    OUTCOMES[outcome_index(*outcome)].serialize(to)
+}
+
 fn some_text<S: serde::Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> {
     Some(text).filter(|text| !text.is_empty()).serialize(to)
 }
 
 impl ImportRecord {
-    pub(super) fn end(&mut self, outcome: ImportOutcome, note: String) {
+    pub(super) fn end(&mut self, outcome: Option<GivenOutcome>, note: String) {
         (self.outcome, self.note, self.entry) = (outcome, note, None);
     }
 
@@ -65,7 +64,7 @@ impl ImportRecord {
             _ => name.to_owned(),
         };
         let line = self.line.map(|line| line.to_string()).unwrap_or_default();
-        let outcome = OUTCOMES[self.outcome as usize].to_owned();
+        let outcome = OUTCOMES[outcome_index(self.outcome)].to_owned();
         [line, account, outcome, self.region.unwrap_or_default().to_owned(), self.note.clone()]
     }
 }
@@ -78,14 +77,10 @@ pub(super) struct ImportReport {
 }
 
 impl ImportReport {
-    /// How many records became `outcome`.
-    pub(super) fn count(&self, outcome: ImportOutcome) -> usize {
-        self.counts()[outcome as usize].1
-    }
-
-    fn counts(&self) -> [(&'static str, usize); 5] {
+    /// How many records became what.
+    pub(super) fn counts(&self) -> [(&'static str, usize); 5] {
         let mut counts = OUTCOMES.map(|name| (name, 0));
-        self.records.iter().for_each(|record| counts[record.outcome as usize].1 += 1);
+        self.records.iter().for_each(|record| counts[outcome_index(record.outcome)].1 += 1);
         counts
     }
 
@@ -135,19 +130,19 @@ impl ImportReport {
 /// How far the work is, on a terminal's standard error. Cleared away when dropped.
 pub(super) struct Progress {
     done: usize,
+    /// 0: it is not shown.
     total: usize,
-    is_shown: bool,
 }
 
 impl Progress {
     pub(super) fn new(total: usize) -> Self {
-        Self { done: 0, total, is_shown: total > 0 && io::stderr().is_terminal() }
+        Self { done: 0, total: if io::stderr().is_terminal() { total } else { 0 } }
     }
 
     pub(super) fn step(&mut self) {
         self.done += 1;
-        if self.is_shown {
-            let Self { done, total, .. } = self;
+        if self.total > 0 {
+            let Self { done, total } = self;
             let bar = "#".repeat(*done * BAR_WIDTH / *total);
             // A terminal that went away is no reason to stop.
             let _ = write!(io::stderr(), "\r[{bar:<BAR_WIDTH$}] {done}/{total}\x1b[K");
@@ -157,7 +152,7 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if self.is_shown {
+        if self.total > 0 {
             let _ = write!(io::stderr(), "\r\x1b[K");
         }
     }
