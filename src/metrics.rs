@@ -133,15 +133,15 @@ impl Metrics {
             each.collect::<Vec<_>>()
         };
         let requests = sums(|worker| &worker.requests, &CODE_CLASSES);
-        page.by_label("adsproxy_requests_total", "Answered requests.", "code_class", requests);
+        page.by_label("adsproxy_requests_total", "Responses.", "code_class", requests);
         let duration = Histogram::default();
         workers.iter().for_each(|worker| duration.add(&worker.duration));
-        let help = "From a request's head to the end of its answer.";
+        let help = "From a request's head to the end of its response.";
         page.histogram("adsproxy_request_duration_seconds", help, &duration);
         let in_flight = sum(&|worker| &worker.in_flight);
         page.single("adsproxy_in_flight_requests", "Requests under way.", in_flight);
         let classes = sums(|worker| &worker.upstream_401, &Upstream401::ALL.map(|it| it.as_str()));
-        page.by_label("adsproxy_upstream_401_total", "Answers 401 from Amazon.", "class", classes);
+        page.by_label("adsproxy_upstream_401_total", "401 responses of Amazon.", "class", classes);
         let replays = sums(|worker| &worker.replays, &ReplayOutcome::ALL.map(|it| it.as_str()));
         page.by_label("adsproxy_replays_total", "Replays after a 401.", "outcome", replays);
         let help = "Error responses that quoted an access token.";

@@ -86,9 +86,9 @@ table! {
     Draining "draining" SERVICE_UNAVAILABLE Proxy "http_request_denied"
         "The proxy is shutting down. Try again.";
     UpstreamUnreachable "upstream_unreachable" BAD_GATEWAY Upstream "connection_terminated"
-        "The Amazon Ads API could not be reached, or broke off before it answered.";
+        "The Amazon Ads API could not be reached, or broke off before it responded.";
     UpstreamTimeout "upstream_timeout" GATEWAY_TIMEOUT Upstream "http_response_timeout"
-        "The Amazon Ads API did not answer in time.";
+        "The Amazon Ads API did not respond in time.";
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE Caller "http_request_error"
         "The request body is larger than allowed (limits.body_max_bytes).";
     HeadersTooLarge "headers_too_large" REQUEST_HEADER_FIELDS_TOO_LARGE Caller "http_request_error"

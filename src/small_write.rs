@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-/// Up to this many bytes are copied together, which is a usual answer with its head.
+/// Up to this many bytes are copied together, which is a usual response with its head.
 const SMALL: usize = 2048;
 
 /// Writes `bufs` to `io` by the cheaper call.

@@ -311,7 +311,7 @@ fn without_a_server_status_exits_with_69_and_healthcheck_with_1() {
     home.write("proxy.toml", &format!("[listen]\nadmin = \"{address}\"\n"), 0o644);
     let status = home.run("status");
     assert_eq!(status.code, Some(69), "{status:?}");
-    assert!(status.err.contains(&format!("no adsproxy answers at {address}")), "{status:?}");
+    assert!(status.err.contains(&format!("no adsproxy responds at {address}")), "{status:?}");
     assert_eq!(home.run("status --json").code, Some(69));
     let health = home.run("healthcheck");
     assert_eq!(health.code, Some(1), "{health:?}");

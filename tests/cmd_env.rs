@@ -48,7 +48,7 @@ async fn without_a_server_it_warns_and_needs_no_secret() {
     let (out, err) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{err}");
-    assert!(err.contains("no adsproxy answers at 127.0.0.1:9"), "{err}");
+    assert!(err.contains("no adsproxy responds at 127.0.0.1:9"), "{err}");
     assert!(out.contains("export ADS_API_BASE_URL='http://127.0.0.1:9/a/acme@eu'\n"), "{out}");
     assert!(out.contains("export AD_API_PROFILE_ID='42'\n"), "{out}");
     let fish = commands.run("env acme --shell fish");

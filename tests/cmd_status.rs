@@ -41,7 +41,7 @@ async fn is_shown_again_and_again_and_outlives_a_server() {
     let mut err = BufReader::new(child.stderr.take().expect("piped"));
     let mut line = String::new();
     err.read_line(&mut line).expect("a line");
-    assert!(line.contains("no adsproxy answers"), "{line}");
+    assert!(line.contains("no adsproxy responds"), "{line}");
     assert!(child.try_wait().expect("a child of ours").is_none(), "it goes on looking");
     child.kill().expect("killed");
     child.wait().expect("it ends");

@@ -213,14 +213,14 @@ async fn bad_receivers_delay_neither_requests_nor_other_receivers() {
     }
     eventually("all of them", || of(&good.taken(), "token.refreshed").len() >= 20).await;
     eventually("every bad one was asked", || bad.iter().all(|one| one.connections() > 0)).await;
-    eventually("its hook is told", || proxy.log().contains("no answer within 1s")).await;
+    eventually("its hook is told", || proxy.log().contains("no response within 1s")).await;
     let grown = proxy.memory().saturating_sub(before);
     assert!(grown < 48 << 20, "{grown} bytes");
     // 64 MiB are no failure: their status says enough, and nobody reads on.
     let log = proxy.log();
     let mut huge = log.lines().filter(|line| line.contains(r#""hook":"bad-2""#)).peekable();
     assert!(huge.peek().is_some() && huge.all(|line| line.contains("hook delivered")), "{log}");
-    assert!(proxy.log().contains("answered 307"));
+    assert!(proxy.log().contains("responded with 307"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

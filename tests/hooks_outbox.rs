@@ -147,7 +147,7 @@ async fn dead_letters_are_listed_and_sent_again_by_command() {
     let messages = listed["messages"].as_array().expect("a list");
     assert_eq!(messages.len(), count);
     assert!(messages.iter().all(|one| one["state"] == "dead" && one["attempts"] == 2));
-    assert_eq!(messages[0]["last_error"], "answered 500");
+    assert_eq!(messages[0]["last_error"], "responded with 500");
     let table = cli(&proxy, "hooks list").out;
     assert!(table.starts_with("ID ") && table.contains("token.refreshed"), "{table}");
 
@@ -235,7 +235,7 @@ async fn a_hook_can_be_tried_by_command() {
     assert_eq!(receiver.kinds(), ["hook.test"]);
     receiver.be(Manner::Status(500));
     let tried = cli(&proxy, "hooks test ops");
-    assert!(tried.code == Some(1) && tried.err.contains("answered 500"), "{}", tried.err);
+    assert!(tried.code == Some(1) && tried.err.contains("responded with 500"), "{}", tried.err);
     let unknown = cli(&proxy, "hooks test nobody");
     assert!(unknown.code == Some(1) && unknown.err.contains("configured: ops"), "{}", unknown.err);
 }

@@ -143,11 +143,11 @@ fn a_keyring_that_never_answers_is_given_up() {
         let started = Instant::now();
         let hung = session(&home, &format!("{UNLOCKED} kill -STOP $daemon; $A account list"));
         assert!(started.elapsed() < PATIENCE);
-        assert!(hung.code == Some(1) && hung.err.contains("no answer within"), "{hung:?}");
+        assert!(hung.code == Some(1) && hung.err.contains("no response within"), "{hung:?}");
     }
     let (silent, took) = bus.join().expect("no panic");
     assert!(took < PATIENCE);
-    assert!(silent.code == Some(1) && silent.err.contains("no answer within"), "{silent:?}");
+    assert!(silent.code == Some(1) && silent.err.contains("no response within"), "{silent:?}");
 }
 
 /// The key is asked for once: a server goes on when the keyring is locked or gone, and saves.

@@ -32,7 +32,7 @@ use tokio::{
 };
 use tracing::warn;
 
-/// How long a login that Amazon has answered may take to its end: to ask for a token and, in three
+/// How long a login that Amazon has responded to may take to its end: to ask for a token and, in three
 /// regions at once, for profiles.
 const LOGINS_TIMEOUT: Duration = Duration::from_secs(20);
 /// Between two attempts to bind an address that another program holds.
@@ -109,7 +109,7 @@ impl AdminListeners {
         Ok(opened)
     }
 
-    /// Waits, for a while, until the logins that Amazon has answered have ended and are reported.
+    /// Waits, for a while, until the logins that Amazon has responded to have ended and are reported.
     pub(super) async fn finish_logins(&mut self) {
         let Some((logins, serving)) = self.logins.take() else { return };
         let finished = async {

@@ -52,7 +52,7 @@ impl Env {
         let Ok(status) = status else {
             let address = &addresses.admin;
             return note(format_args!(
-                "warning: no adsproxy answers at {address} yet; start it with `adsproxy serve`"
+                "warning: no adsproxy responds at {address} yet; start it with `adsproxy serve`"
             ));
         };
         let is_named = |account: &Value| account["account"] == alias.as_str();

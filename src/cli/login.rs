@@ -36,7 +36,7 @@ pub(super) struct Login {
     /// The LWA application to consent to [default: the account's, else default]
     #[arg(long, value_name = "NAME")]
     application: Option<String>,
-    /// Print the address only, and wait for the answer
+    /// Print the address only, and wait for the response
     #[arg(long, conflicts_with = "paste")]
     no_browser: bool,
     /// The browser is elsewhere: read the address it ends at, or its code

@@ -176,7 +176,7 @@ impl CommandFailure {
     /// No server of ours responds at `place`.
     fn no_server(place: impl fmt::Display, error: &io::Error) -> Self {
         Self::unavailable(format!(
-            "no adsproxy answers at {place} (is `adsproxy serve` running? `adsproxy status \
+            "no adsproxy responds at {place} (is `adsproxy serve` running? `adsproxy status \
              --offline` reads the store): {error}"
         ))
     }

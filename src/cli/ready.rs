@@ -27,7 +27,7 @@ pub(super) fn healthcheck(context: &Context) -> anyhow::Result<()> {
 fn ask(context: &Context, addresses: &Listen) -> anyhow::Result<()> {
     let server = Server::ready_at(context, addresses)?;
     let response = server.send(AdminRequest::get("/readyz"));
-    match response.with_context(|| format!("no adsproxy answers at {server}"))?.status {
+    match response.with_context(|| format!("no adsproxy responds at {server}"))?.status {
         200 => Ok(()),
         status => bail!("adsproxy at {server} is not ready: it responds with {status}"),
     }

@@ -161,7 +161,7 @@ impl Server {
         }
     }
 
-    /// The response to a request, which may be a refusal.
+    /// The response to a request, which may be a rejection.
     ///
     /// # Errors
     /// [`CommandFailure::no_server`] if there is none.

@@ -93,7 +93,7 @@ impl AdminResponse {
     }
 }
 
-/// What a failed login or a refusal says, else `otherwise`, with the exit code that fits.
+/// What a failed login or a rejection says, else `otherwise`, with the exit code that fits.
 pub(super) fn failure(said: &Value, otherwise: &str) -> anyhow::Error {
     let text = |name: &str| said[name].as_str().map(plain);
     let what = text("message").or(text("detail")).unwrap_or_else(|| otherwise.to_owned());

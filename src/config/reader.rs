@@ -177,7 +177,7 @@ impl<'a> ConfigReader<'a> {
     }
 
     /// Notes that there is nothing at `key`, unless something was: it was wrong, and is reported.
-    pub(super) fn lacks(&mut self, key: &[&str], message: impl Display, help: Option<&str>) {
+    pub(super) fn missing(&mut self, key: &[&str], message: impl Display, help: Option<&str>) {
         if !self.lost(key) {
             self.fail_with(key, message, help);
         }
@@ -186,7 +186,7 @@ impl<'a> ConfigReader<'a> {
     /// Notes that `key` has no value and no default.
     pub(super) fn require(&mut self, key: &[&str], message: &str, help: Option<&str>) {
         if !self.document.contains(key) {
-            self.lacks(key, message, help);
+            self.missing(key, message, help);
         }
     }
 

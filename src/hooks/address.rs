@@ -17,7 +17,7 @@ use std::{
 };
 use tokio::time::timeout;
 
-/// A machine behind an egress proxy may have no name server that answers.
+/// A machine behind an egress proxy may have no name server that responds.
 const PROXIED_LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Asks for the addresses of a name.

@@ -117,7 +117,7 @@ async fn dead_letters_are_kept_up_to_a_bound_and_can_be_sent_again() {
         outbox.push(&Event::new(Kind::Expiring, at));
         outbox.write().await;
         let (hook, message) = outbox.start().remove(0);
-        let failed = DeliveryError::new("answered 500".to_owned());
+        let failed = DeliveryError::new("responded with 500".to_owned());
         outbox.settle(hook, &message.name(), Err(&failed));
         outbox.write().await;
     }

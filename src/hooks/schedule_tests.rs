@@ -69,7 +69,7 @@ impl Bench {
 }
 
 fn failed() -> DeliveryError {
-    DeliveryError::new("answered 500".to_owned())
+    DeliveryError::new("responded with 500".to_owned())
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_failure_is_tried_again_later_and_later_and_then_given_up() {
             panic!("attempt {attempt}")
         };
         assert_eq!(message.attempts, attempt);
-        assert_eq!(message.last_error.as_deref(), Some("answered 500"));
+        assert_eq!(message.last_error.as_deref(), Some("responded with 500"));
         assert!(bench.start().is_empty(), "not at once");
         while bench.schedule.next_due(bench.now().1).is_some() {
             waited += bench.wait();

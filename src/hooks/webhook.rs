@@ -86,7 +86,7 @@ fn judge(status: StatusCode, headers: &HeaderMap, now: u64) -> Result<(), Delive
     if status.is_success() {
         return Ok(());
     }
-    let mut failed = DeliveryError::new(format!("answered {}", status.as_u16()));
+    let mut failed = DeliveryError::new(format!("responded with {}", status.as_u16()));
     // The specification's way to say that the receiver is gone.
     failed.is_final = status == StatusCode::GONE;
     failed.retry_after = headers.get(header::RETRY_AFTER).and_then(|value| retry_after(value, now));
@@ -113,7 +113,7 @@ fn why(error: reqwest::Error, timeout: Duration) -> DeliveryError {
         source = cause.source();
     }
     if error.is_timeout() {
-        return DeliveryError::new(format!("no answer within {timeout:?}"));
+        return DeliveryError::new(format!("no response within {timeout:?}"));
     }
     DeliveryError::new(error_chain::chain(&error.without_url()))
 }

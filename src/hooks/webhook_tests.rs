@@ -118,7 +118,7 @@ async fn a_redirect_is_a_failure_and_leads_nowhere() {
     let (port, _) = receiver(location.as_bytes(), 1).await;
     let webhook = webhook(&format!("http://127.0.0.1:{port}/"), true, address::system());
     let failed = deliver(&webhook, LIMIT).await.unwrap_err();
-    assert_eq!(failed.why, "answered 307");
+    assert_eq!(failed.why, "responded with 307");
     assert_eq!(connections.load(Ordering::SeqCst), 0);
 }
 
@@ -149,7 +149,7 @@ async fn silence_and_drops_end_at_the_deadline() {
         });
         let webhook = webhook(&format!("http://127.0.0.1:{port}/"), true, address::system());
         let failed = deliver(&webhook, Duration::from_millis(300)).await.unwrap_err();
-        assert!(failed.why.contains("no answer within"), "{}", failed.why);
+        assert!(failed.why.contains("no response within"), "{}", failed.why);
     }
 }
 
@@ -194,5 +194,5 @@ fn what_a_receiver_makes_libraries_say_is_kept_short() {
     let failed = DeliveryError::new(format!("certificate is only valid for {names}"));
     assert!(failed.why.starts_with("certificate is only valid for DnsName"));
     assert!(failed.why.ends_with('…') && failed.why.len() < 1024, "{}", failed.why.len());
-    assert_eq!(DeliveryError::new("answered 500".to_owned()).why, "answered 500");
+    assert_eq!(DeliveryError::new("responded with 500".to_owned()).why, "answered 500");
 }

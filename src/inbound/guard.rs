@@ -74,7 +74,7 @@ impl Guard {
         own(is_own_page && is_own_origin)
     }
 
-    /// As [`Guard::check`], for an address that another site may send a browser to: Amazon's answer
+    /// As [`Guard::check`], for an address that another site may send a browser to: Amazon's response
     /// to a login, or a link in a mail. It must be the person's own way to a page, which a frame, an
     /// image or a script of the other site is not; what is behind it must hold a secret of its own.
     pub fn check_link(

@@ -137,7 +137,7 @@ fn listening(address: SocketAddr, shared: bool) -> io::Result<Socket> {
         socket.set_reuse_port(true)?;
     }
     if address.is_ipv6() {
-        // `[::]` answers IPv4 too, as users of Railway and Fly expect.
+        // `[::]` serves IPv4 too, as users of Railway and Fly expect.
         socket.set_only_v6(false)?;
     }
     socket.set_nonblocking(true)?;

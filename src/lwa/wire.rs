@@ -76,7 +76,7 @@ pub fn percent_encode(text: &str, out: &mut String) {
 pub(super) fn granted(response: &RawResponse) -> Result<GrantedToken, Error> {
     match response.status {
         StatusCode::OK => parse(&response.body).map_err(Error::BadResponse),
-        _ => Err(refusal(response)),
+        _ => Err(rejection(response)),
     }
 }
 
@@ -103,11 +103,11 @@ pub(super) fn granted_for_code(response: &RawResponse) -> Result<GrantedToken, E
 pub(super) fn revoked(response: &RawResponse) -> Result<(), Error> {
     match response.status {
         StatusCode::OK => Ok(()),
-        _ => Err(refusal(response)),
+        _ => Err(rejection(response)),
     }
 }
 
-fn refusal(response: &RawResponse) -> Error {
+fn rejection(response: &RawResponse) -> Error {
     const KNOWN: [&str; 9] = [
         "invalid_grant",
         "invalid_client",

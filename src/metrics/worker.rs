@@ -21,9 +21,9 @@ named! {
 named! {
     /// How the replay of a request ended.
     pub enum ReplayOutcome {
-        /// Amazon answered something else than 401.
+        /// Amazon responded with something else than 401.
         Succeeded = "succeeded",
-        /// Amazon answered 401 again.
+        /// Amazon responded with 401 again.
         StillUnauthorized = "still_unauthorized",
         /// The request was not, or not wholly, captured.
         NotReplayable = "not_replayable",
@@ -52,9 +52,9 @@ named! {
         UpstreamConnections = "upstream_connections",
         /// A connection to Amazon took too long.
         ConnectTimeout = "connect_timeout",
-        /// Amazon did not answer in time.
+        /// Amazon did not respond in time.
         ResponseHeaderTimeout = "response_header_timeout",
-        /// Amazon fell silent in the middle of an answer.
+        /// Amazon paused for too long within a response.
         ResponseIdleTimeout = "response_idle_timeout",
         /// A request's header took too long.
         HeaderTimeout = "header_timeout",
@@ -62,7 +62,7 @@ named! {
         IdleTimeout = "idle_timeout",
         /// A request's body came too slowly.
         BodyTimeout = "body_timeout",
-        /// An answer was not read.
+        /// A response was not read.
         WriteTimeout = "write_timeout",
         /// No byte came on a new connection.
         FirstByteTimeout = "first_byte_timeout",

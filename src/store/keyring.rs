@@ -1,6 +1,6 @@
 //! Keeps master keys in the keyring of the operating system: on Linux the Secret Service.
 //!
-//! A keyring may ask a person to unlock it, or never answer. Each call therefore runs on a thread
+//! A keyring may ask a person to unlock it, or never respond. Each call therefore runs on a thread
 //! of its own that is left behind when time is up: a pool of threads would hold the exit of the
 //! process, and the D-Bus client must not run inside another runtime.
 
@@ -26,7 +26,7 @@ pub enum Error {
     )]
     Absent(String),
     #[error(
-        "no answer within {} seconds: is it waiting to be unlocked, or does it hang?",
+        "no response within {} seconds: is it waiting to be unlocked, or does it hang?",
         .0.as_secs()
     )]
     Timeout(Duration),

@@ -195,15 +195,15 @@ impl TokenManager {
         }
         let renew = |slot: &mut Slot| slot.renew(token.generation, now);
         self.follow(&state, Trigger::Request, Cause::Caller, renew).await?;
-        let refusal = state.lock().slot.refusal(self.0.with.clock.now());
-        refusal.map_or_else(|| self.current(&state), Err)
+        let rejection = state.lock().slot.rejection(self.0.with.clock.now());
+        rejection.map_or_else(|| self.current(&state), Err)
     }
 
     /// Returns what to replay a request with after Amazon's 401 to `rejected`.
     ///
     /// Refreshes only if no refresh has ended meanwhile, and at most once per
     /// `token.forced_refresh_min_interval_secs`; inside that time the same token comes back,
-    /// because Amazon's gateway sometimes answers a spurious 401.
+    /// because Amazon's gateway sometimes sends a spurious 401.
     ///
     /// # Errors
     /// As [`TokenManager::token`]; a transient failure with a token that still lives by the clock
@@ -228,8 +228,8 @@ impl TokenManager {
         {
             return Ok(Replacement { token: token.clone(), failed: None });
         }
-        let refusal = state.lock().slot.refusal(now);
-        let error = followed.err().or(refusal).unwrap_or(Error::LATER);
+        let rejection = state.lock().slot.rejection(now);
+        let error = followed.err().or(rejection).unwrap_or(Error::LATER);
         if error == Error::ReauthorizationRequired {
             state.discard(rejected);
         }
@@ -299,7 +299,7 @@ impl TokenManager {
     /// Looks again after a wait: a good token, or why there is none. Starts nothing.
     fn current(&self, state: &TokenState) -> Result<Arc<AccessToken>, Error> {
         let now = self.0.with.clock.now();
-        let refusal = || state.lock().slot.refusal(now).unwrap_or(Error::LATER);
-        state.good(now).ok_or_else(refusal)
+        let rejection = || state.lock().slot.rejection(now).unwrap_or(Error::LATER);
+        state.good(now).ok_or_else(rejection)
     }
 }

@@ -14,7 +14,7 @@ const APPLICATION_REJECTED_FOR: Duration = Duration::from_secs(60);
 const RECORD_MEMORY: Duration = Duration::from_secs(10);
 /// The longest memory of a transient failure: recovery is noticed within this time.
 const FAILURE_MEMORY_MAX: Duration = Duration::from_secs(8);
-/// How long a permanent refusal is remembered, once it has been repeated.
+/// How long a permanent rejection is remembered, once it has been repeated.
 const REFUSAL_MEMORY: Duration = Duration::from_secs(60);
 /// So many refusals may be a response that was lost or mangled once.
 const REFUSALS_FORGIVEN: u32 = 4;
@@ -155,7 +155,7 @@ impl Slot {
     /// A request wants a token. A valid token always wins over everything else that is known.
     pub fn want(&mut self, now: Now) -> Decision {
         let alive = self.is_alive(now);
-        if alive && (!self.is_due(now) || self.refreshing || self.refusal(now).is_some()) {
+        if alive && (!self.is_due(now) || self.refreshing || self.rejection(now).is_some()) {
             return Decision::Use;
         }
         match self.refresh(now) {
@@ -164,7 +164,7 @@ impl Slot {
         }
     }
 
-    /// Amazon answered 401 to the token of `generation`.
+    /// Amazon responded with 401 to the token of `generation`.
     pub fn rejected(&mut self, generation: u64, now: Now) -> Decision {
         let alive = self.is_alive(now);
         let interval = self.config.forced_refresh_min_interval;
@@ -189,7 +189,7 @@ impl Slot {
         if self.refreshing {
             return Decision::Wait;
         }
-        if let Some(error) = self.refusal(now) {
+        if let Some(error) = self.rejection(now) {
             return Decision::Refuse(error);
         }
         self.refreshing = true;
@@ -259,7 +259,7 @@ impl Slot {
     }
 
     /// Why a refresh must not start now.
-    pub fn refusal(&self, now: Now) -> Option<Error> {
+    pub fn rejection(&self, now: Now) -> Option<Error> {
         let (why, until) = self.block?;
         let retry_after = left(until, now);
         match why {

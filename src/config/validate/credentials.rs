@@ -25,7 +25,7 @@ impl ConfigReader<'_> {
         if config.lwa.is_none() && config.applications.is_empty() {
             let help = "add [lwa] with client_id and client_secret, \
                         or set AMAZON_CLIENT_ID and AMAZON_CLIENT_SECRET";
-            self.lacks(&["lwa"], "there is no LWA application", Some(help));
+            self.missing(&["lwa"], "there is no LWA application", Some(help));
         }
         for (name, application) in &mut config.applications {
             let key = ["applications", name.as_str()];
@@ -47,7 +47,7 @@ impl ConfigReader<'_> {
                     or client_secret = { file = \"/path\" }";
         self.require(&key("client_secret"), "is missing", Some(help));
         if application.scopes.is_empty() {
-            self.lacks(&key("scopes"), "needs at least one scope", None);
+            self.missing(&key("scopes"), "needs at least one scope", None);
         }
         let uri: Uri = application.redirect_uri.parse().unwrap_or_default();
         let is_here = matches!(uri.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
@@ -87,7 +87,7 @@ impl ConfigReader<'_> {
                 "run `adsproxy {init}`, which makes a key and prints the lines to add here"
             );
             let message = "is empty, and the store seals what it keeps";
-            self.lacks(&["encryption", "keys"], message, Some(&help));
+            self.missing(&["encryption", "keys"], message, Some(&help));
         }
         let mut ids = HashSet::new();
         for (index, key) in encryption.keys.iter_mut().enumerate() {
@@ -112,7 +112,7 @@ impl ConfigReader<'_> {
             self.fail(&at("passphrase"), "a key has a secret or a passphrase, not both");
         }
         if !has("secret") && !has("passphrase") && kind != StoreKind::Keyring {
-            self.lacks(&at("secret"), "is missing", None);
+            self.missing(&at("secret"), "is missing", None);
         }
         if let Some(secret) = key.secret.take() {
             match canonical_key(&secret) {

@@ -27,7 +27,7 @@ impl ConfigReader<'_> {
             let index = index.to_string();
             let key = |name| ["hooks", index.as_str(), name];
             if hook.name.is_empty() {
-                self.lacks(&key("name"), "is missing: the log calls the hook by it", None);
+                self.missing(&key("name"), "is missing: the log calls the hook by it", None);
             } else if !AccountId::is_alias(&hook.name) {
                 self.fail(&key("name"), NAME);
             } else if !names.insert(hook.name.clone()) {
@@ -39,7 +39,7 @@ impl ConfigReader<'_> {
             }
             if hook.events.is_empty() {
                 let message = "is empty: leave it out, or remove the hook";
-                self.lacks(&key("events"), message, None);
+                self.missing(&key("events"), message, None);
             }
             for at in
                 (1..hook.events.len()).filter(|&at| hook.events[..at].contains(&hook.events[at]))
@@ -57,7 +57,7 @@ impl ConfigReader<'_> {
                 self.fail(&key("command"), "a hook has a url or a command, not both");
             }
             (false, false) => {
-                self.lacks(&key("url"), "is missing: a hook has a url or a command", None);
+                self.missing(&key("url"), "is missing: a hook has a url or a command", None);
             }
             (true, false) => self.webhook(index, hook),
             (false, true) => {
@@ -88,7 +88,7 @@ impl ConfigReader<'_> {
         if !self.document.contains(&key) {
             let help = "it signs what is sent, so that the receiver knows us. Make one with\n\
                         echo \"whsec_$(openssl rand -base64 32)\"";
-            return self.lacks(&key, "is missing", Some(help));
+            return self.missing(&key, "is missing", Some(help));
         }
         let secrets = std::mem::take(&mut hook.secrets);
         secrets.iter().for_each(|secret| self.signing_key(&key, secret));
@@ -113,7 +113,7 @@ impl ConfigReader<'_> {
 
     fn command(&mut self, key: &[&str], command: &mut [String]) {
         let Some(program) = command.first_mut() else {
-            return self.lacks(key, "is empty", None);
+            return self.missing(key, "is empty", None);
         };
         let mut path = PathBuf::from(&*program);
         self.path(key, &mut path);

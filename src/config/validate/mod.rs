@@ -70,7 +70,7 @@ impl ConfigReader<'_> {
             }
         }
         if listen.proxy.is_empty() {
-            self.lacks(&["listen", "proxy"], "needs at least one address", None);
+            self.missing(&["listen", "proxy"], "needs at least one address", None);
         }
         let admin = listen.admin.tcp();
         if let Some(admin) = admin {
@@ -141,7 +141,7 @@ impl ConfigReader<'_> {
                 true => self.readable(&key, Some(path)),
                 false => {
                     let message = "is missing: TLS needs a certificate and its private key";
-                    self.lacks(&key, message, None);
+                    self.missing(&key, message, None);
                 }
             }
         }
