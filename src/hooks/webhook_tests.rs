@@ -194,5 +194,5 @@ fn what_a_receiver_makes_libraries_say_is_kept_short() {
     let failed = DeliveryError::new(format!("certificate is only valid for {names}"));
     assert!(failed.why.starts_with("certificate is only valid for DnsName"));
     assert!(failed.why.ends_with('…') && failed.why.len() < 1024, "{}", failed.why.len());
-    assert_eq!(DeliveryError::new("responded with 500".to_owned()).why, "answered 500");
+    assert_eq!(DeliveryError::new("responded with 500".to_owned()).why, "responded with 500");
 }

@@ -62,10 +62,15 @@ fn redact_body(response: &mut Response<UpstreamBody>, token: &[u8]) -> Option<()
 fn mask(text: &[u8], token: &[u8]) -> Option<Vec<u8>> {
     let mut clean = Cow::Borrowed(text);
     for needle in needles(token) {
-        let mut from = 0;
-        while let Some(at) = find(&clean[from..], needle) {
-            clean.to_mut().splice(from + at..from + at + needle.len(), MASK.iter().copied());
-            from += at + MASK.len();
+        let (mut masked, mut rest) = (Vec::new(), &*clean);
+        while let Some(at) = find(rest, needle) {
+            masked.extend_from_slice(&rest[..at]);
+            masked.extend_from_slice(MASK);
+            rest = &rest[at + needle.len()..];
+        }
+        if rest.len() < clean.len() {
+            masked.extend_from_slice(rest);
+            clean = Cow::Owned(masked);
         }
     }
     match clean {

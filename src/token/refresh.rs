@@ -8,6 +8,7 @@ use super::{
     AccessToken, Cause, Error, Obstacle, TokenManager, TokenState, slot::Life, state::record_id,
 };
 use crate::{
+    clock::Now,
     error_chain::chain,
     lwa::{self, GrantedToken, LwaFailure},
     metrics::{RefreshOutcome, Trigger},
@@ -100,12 +101,26 @@ impl TokenManager {
     async fn refresh(&self, state: &Arc<TokenState>, trigger: Trigger) {
         let started = self.0.with.clock.now();
         let (this, its) = (self.clone(), state.clone());
-        // A panic in it ends the refresh, too: no caller waits for one that is gone.
-        let fetched = self.0.with.control.spawn(async move { this.fetch(&its).await });
-        let fetched = fetched.await.unwrap_or_else(|_| {
-            let error = Error::unavailable(Obstacle::UNREACHABLE);
-            Err(RefreshError::Other(error, "the refresh ended unexpectedly"))
+        let refreshed = self.0.with.control.spawn(async move {
+            let fetched = this.fetch(&its).await;
+            this.conclude(&its, trigger, started, fetched);
         });
+        if refreshed.await.is_err() {
+            // A panic in it ends the refresh, too: no caller waits for one that is gone.
+            let error = Error::unavailable(Obstacle::UNREACHABLE);
+            let error = RefreshError::Other(error, "the refresh ended unexpectedly");
+            self.conclude(state, trigger, started, Err(error));
+        }
+    }
+
+    /// Publishes and reports how a refresh that began at `started` has ended.
+    fn conclude(
+        &self,
+        state: &Arc<TokenState>,
+        trigger: Trigger,
+        started: Now,
+        fetched: Result<AccessToken, RefreshError>,
+    ) {
         let now = self.0.with.clock.now();
         let outcome = match fetched {
             Ok(token) => {

@@ -74,13 +74,11 @@ impl Reader {
         }
         if let Some((gate, timer)) = &mut self.gate {
             if !gate.is_open(cx) {
+                capture.state.borrow_mut().reader = Some(cx.waker().clone());
                 match capture.stage.get() {
                     Stage::Sending => ready!(timer.poll_after(CONTINUE_WAIT, cx)),
                     // After a final response Amazon does not wait for the body any more.
-                    Stage::Responded => {
-                        capture.state.borrow_mut().reader = Some(cx.waker().clone());
-                        return Poll::Pending;
-                    }
+                    Stage::Responded => return Poll::Pending,
                     Stage::Over => return Poll::Ready(Some(Err(BodyError::Superseded))),
                 }
             }
