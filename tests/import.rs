@@ -183,6 +183,21 @@ fn a_bad_row_is_named_by_its_line_and_costs_no_other() {
 }
 
 #[test]
+fn of_two_records_with_one_alias_none_is_taken_because_the_other_is_of_an_unknown_client() {
+    let scene = Scene::new();
+    let text = format!(
+        "account,refresh_token,region,client_id\nacme,{ONE},na,amzn1.application-oa2-client.other\n\
+         acme,{TWO},na,\nshop,{TWO},na,\n"
+    );
+    scene.write("a.csv", &text);
+    let said = scene.import("a.csv");
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert_eq!(said.out.matches("has the same alias").count(), 2, "{}", said.out);
+    let list = scene.home.run("account list").out;
+    assert!(list.contains("shop") && !list.contains("acme"), "{list}");
+}
+
+#[test]
 fn a_name_that_is_no_alias_becomes_one_and_is_shown_beside_it() {
     let scene = Scene::new();
     let text = format!(

@@ -33,6 +33,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "provider",
             "secret",
             "id",
+            "error_chain",
             // Commands bring grants.
             "grants::given",
         ],

@@ -19,12 +19,13 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Pairs in the order they came in.
 #[derive(Debug, Default)]
-pub(super) struct Arguments(Vec<(String, String)>);
+pub(super) struct Arguments(Vec<(String, Secret)>);
 
 impl Arguments {
     /// Reads a query string or a form.
     pub(super) fn of_form(text: &str) -> Self {
-        Self(form_urlencoded::parse(text.as_bytes()).into_owned().collect())
+        let pairs = form_urlencoded::parse(text.as_bytes()).into_owned();
+        Self(pairs.map(|(name, value)| (name, Secret::new(value))).collect())
     }
 
     /// Reads a body: JSON if it says so, else a form. Texts, booleans and numbers count.
@@ -42,20 +43,20 @@ impl Arguments {
         let object: serde_json::Map<String, Value> =
             serde_json::from_slice(&body).map_err(|_| bad("the body is no JSON object"))?;
         let texts = object.into_iter().filter_map(|(name, value)| match value {
-            Value::String(text) => Some((name, text)),
-            Value::Bool(_) | Value::Number(_) => Some((name, value.to_string())),
+            Value::String(text) => Some((name, Secret::new(text))),
+            Value::Bool(_) | Value::Number(_) => Some((name, Secret::new(value.to_string()))),
             Value::Null | Value::Array(_) | Value::Object(_) => None,
         });
         Ok(Self(texts.collect()))
     }
 
     pub(super) fn into_pairs(self) -> Vec<(String, Secret)> {
-        self.0.into_iter().map(|(name, value)| (name, Secret::new(value))).collect()
+        self.0
     }
 
     pub(super) fn all(&self, name: &str) -> Vec<String> {
         let named = self.0.iter().filter(|(have, _)| have == name);
-        named.map(|(_, value)| value.clone()).collect()
+        named.map(|(_, value)| value.expose().to_owned()).collect()
     }
 
     /// The value of `name`; none if it is absent or empty. Several are refused: which one was

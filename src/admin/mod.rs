@@ -20,6 +20,7 @@ pub use routes::{AdminSurface, ROUTES};
 use crate::{
     audit::{Action, Actor, Entry},
     config::{CALLBACK_PATH, is_callback_path},
+    error_chain::chain,
     id::AccountId,
     inbound::{
         fields::Fields,
@@ -43,7 +44,7 @@ use http::{
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{body::Incoming, service::Service};
 use respond::{Reply, problem};
-use routes::Site;
+use routes::{Audience, Site};
 use std::{
     collections::BTreeSet,
     convert::Infallible,
@@ -162,7 +163,14 @@ impl Admin {
                 AdminCall { admin: self, logins, parts, query, form, segment, html, request_id };
             (route.handler)(call).await
         };
-        handled.await.unwrap_or_else(|error| oauth::refuse(&error, html, id))
+        handled.await.unwrap_or_else(|error| {
+            // The end of a login, which is public, is logged where it ends.
+            if error.source.is_some() && route.audience != Audience::Public {
+                let request_id = id.to_str().unwrap_or_default();
+                tracing::error!(request_id, error = %chain(&error), "an admin request failed");
+            }
+            oauth::refuse(&error, html, id)
+        })
     }
 
     /// Amazon's response to a login and links in mails come from another site; other requests

@@ -68,7 +68,8 @@ impl Login {
             "application": self.application,
             "replace": self.yes.to_string(),
         });
-        let begun = server.server.json(AdminRequest::post("/api/auth/amazon/logins", &body))?;
+        let begun = AdminRequest::post("/api/auth/amazon/logins", &body).within(FINISH_TIMEOUT);
+        let begun = server.server.json(begun)?;
         let (url, instructions) = server.instructions(&begun["url"])?;
         note(format_args!("To connect account {}, {instructions}", self.account));
         if !self.no_browser {

@@ -226,6 +226,7 @@ fn fits(keys: &[String], value: &DeValue<'_>) -> bool {
     document.insert(keys, value.clone(), Provenance::Whole(None));
     let environment = Environment::default();
     let mut reader = ConfigReader::new(&document, &environment);
+    reader.follows_references = false;
     Config::read(&mut reader, &[]);
     reader.problems.is_empty()
 }

@@ -127,6 +127,7 @@ pub fn parse(
 ) -> Result<Loaded, LoadError> {
     let (document, syntax, mut problems) = overlaid(source.clone(), text, environment, overrides);
     let mut reader = ConfigReader::new(&document, environment);
+    reader.follows_references = syntax.is_empty();
     let mut config = Config::read(&mut reader, &[]);
     config.source = source;
     settle(&mut config, &document);
@@ -179,6 +180,13 @@ pub fn addresses(options: &Options) -> Result<Listen, LoadError> {
         return Err(LoadError::Invalid(syntax));
     }
     let mut reader = ConfigReader::new(&document, &options.environment);
+    if !document.contains(&["listen"]) {
+        reader.unknown_keys(&[], Config::KEYS);
+        if reader.lost(&["listen"]) {
+            return Err(LoadError::Invalid(reader.problems));
+        }
+        reader.problems.clear();
+    }
     let mut listen = Listen::default();
     reader.field(&[], "listen", table, &mut listen);
     reader.sockets(&mut listen);

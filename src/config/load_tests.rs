@@ -203,10 +203,12 @@ fn a_secret_in_the_wrong_place_is_not_repeated() {
         "[limits]\nheaders_max = \"Atzr|CANARY\"",
         "[upstream]\nna = \"https://user:CANARY@localhost\"",
         "[applications.x]\nclient_secret = CANARY",
+        "[applications.x]\nclient_secret = 20262026",
         "[applications.x]\nclient_secret = { evn = \"CANARY\" }",
     ] {
         let found = errors(&format!("{MINIMAL}{wrong}"), &[]).join("\n");
         assert!(!found.is_empty() && !found.contains("CANARY"), "{found}");
+        assert!(!found.contains("20262026"), "{found}");
     }
     // The line is shown where nothing hints at a secret, but the message itself never quotes it.
     let found = error("[limits]\nheaders_max = \"many\"");

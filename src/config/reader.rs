@@ -77,6 +77,8 @@ impl<'d> ConfigEntry<'_, 'd> {
 pub(super) struct ConfigReader<'a> {
     pub(super) document: &'a Document<'a>,
     pub(super) environment: &'a Environment,
+    /// Secrets are fetched; else their keys are taken for wrong, without a word.
+    pub(super) follows_references: bool,
     /// Keys already known to be wrong: what they lack is no new error.
     wrong: Vec<KeyPath>,
     pub(super) problems: Vec<ConfigProblem>,
@@ -91,7 +93,17 @@ pub(super) struct ConfigReader<'a> {
 impl<'a> ConfigReader<'a> {
     pub(super) fn new(document: &'a Document<'a>, environment: &'a Environment) -> Self {
         let (wrong, problems, warnings, secrets, secret_variables) = Default::default();
-        Self { document, environment, wrong, problems, warnings, secrets, secret_variables }
+        let follows_references = true;
+        Self {
+            document,
+            environment,
+            follows_references,
+            wrong,
+            problems,
+            warnings,
+            secrets,
+            secret_variables,
+        }
     }
 
     /// Reads the value of `key` in the table `at` into `field`, if there is one.
@@ -144,7 +156,7 @@ impl<'a> ConfigReader<'a> {
         None
     }
 
-    fn is_wrong(&mut self, key: &[&str]) {
+    pub(super) fn is_wrong(&mut self, key: &[&str]) {
         self.wrong.push(key.iter().map(|&key| key.to_owned()).collect());
     }
 

@@ -112,7 +112,7 @@ impl SecretRef {
                 let never = "a secret is never written into the configuration";
                 return Some(Err(format!("{never}; write {REFERENCE}")));
             }
-            _ => return None,
+            _ => return Some(Err(format!("expected {REFERENCE}, or a list of them"))),
         };
         let text = |key| table.get(key)?.get_ref().as_str().map(str::to_owned);
         Some(match (text("env"), text("file")) {
@@ -193,6 +193,10 @@ fn secret(mut entry: ConfigEntry<'_, '_>) -> Option<Secret> {
     let expected = format!("{REFERENCE}, or a list of them");
     let reference = entry.reborrow().take(&expected, SecretRef::parse)?;
     let ConfigEntry { reader, at, .. } = entry;
+    if !reader.follows_references {
+        reader.is_wrong(at);
+        return None;
+    }
     if let SecretRef::Env(name) = &reference {
         reader.secret_variables.insert(name.clone());
     }

@@ -211,7 +211,7 @@ impl GivenGrant {
             access_token: self.access_token.clone(),
             consented_at: self.consented_at,
             seed: Some(seed.unwrap_or(&self.refresh_token).clone()),
-            is_copied: true,
+            is_copied: self.replace != Replace::Always,
         })
     }
 }

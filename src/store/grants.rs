@@ -55,7 +55,11 @@ impl Store {
     /// # Errors
     /// `Sealed`, `Damaged`, `Unreadable` or `Io`; the record is untouched in each case.
     pub async fn grant(&self, account: &AccountId) -> Result<Option<Versioned<Credential>>, Error> {
-        self.at(account.as_str(), |inner, key| inner.get(ACCOUNTS, key)).await
+        let found = self.at(account.as_str(), |inner, key| inner.get(ACCOUNTS, key)).await?;
+        Ok(found.map(|mut found: Versioned<Credential>| {
+            found.value.account = account.clone();
+            found
+        }))
     }
 
     /// As [`Store::grant`], without its version.

@@ -78,6 +78,11 @@ impl GrantWriter {
         match response.status {
             200 => Ok(response.said),
             _ if response.said["code"] == "audit_failed" => bail!(Unrecorded(detail())),
+            // What the file says since then is unknown to it.
+            400 if !matches!(self.server, Server::Own(_)) => bail!(
+                "{}; so says the running server, by the configuration that it started with",
+                detail()
+            ),
             _ => bail!(detail()),
         }
     }

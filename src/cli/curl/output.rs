@@ -30,8 +30,22 @@ fn head(first: &str, headers: &HeaderMap, mark: &str) -> String {
 /// `format` with `variables` and escapes filled in; what is not known stays as it is.
 pub(super) fn fill_in(format: &str, variables: &[(&str, &str)]) -> String {
     const ESCAPES: [(&str, &str); 4] = [("%%", "%"), ("\\n", "\n"), ("\\r", "\r"), ("\\t", "\t")];
-    let known = variables.iter().chain(&ESCAPES);
-    known.fold(format.to_owned(), |text, (name, value)| text.replace(name, value))
+    let (mut text, mut rest) = (String::new(), format);
+    while let Some(next) = rest.chars().next() {
+        let known = variables.iter().chain(&ESCAPES);
+        let mut found = known.filter_map(|(name, value)| Some((rest.strip_prefix(*name)?, *value)));
+        match found.next() {
+            Some((after, value)) => {
+                text.push_str(value);
+                rest = after;
+            }
+            None => {
+                text.push(next);
+                rest = &rest[next.len_utf8()..];
+            }
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -43,5 +57,6 @@ mod tests {
         let variables = [("%{http_code}", "200"), ("%{size_download}", "7")];
         let shown = fill_in("%{http_code}\\t%{size_download}%% %{other}\\n", &variables);
         assert_eq!(shown, "200\t7% %{other}\n");
+        assert_eq!(fill_in("%%{http_code}", &variables), "%{http_code}");
     }
 }

@@ -123,6 +123,9 @@ impl GrantChecks {
                 &format!("connect it again: `adsproxy login {id}`")
             }
             69 => "repair the connection to login with amazon, then run this again",
+            _ if !text.contains("client secret") => {
+                "do what it says; `adsproxy status` shows the account's state"
+            }
             _ => {
                 "compare client_id and client_secret with the security profile; `adsproxy status` \
                  shows the account's state"

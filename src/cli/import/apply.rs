@@ -5,7 +5,10 @@ use super::{
     report::{ImportRecord, Progress},
 };
 use crate::{
-    cli::account::writer::{GrantWriter, Unrecorded},
+    cli::{
+        CommandFailure,
+        account::writer::{GrantWriter, Unrecorded},
+    },
     config::Config,
     grants::given::{GivenOutcome, GivenResult},
     store::Store,
@@ -63,7 +66,13 @@ impl Importer {
                     // Every further one may wait as long for the log.
                     work = Vec::new().into_iter();
                 }
-                Err(error) => record.note = format!("{error:#}"),
+                Err(error) => {
+                    record.note = format!("{error:#}");
+                    if error.is::<CommandFailure>() {
+                        // The server does not respond; every further one would wait as long.
+                        work = Vec::new().into_iter();
+                    }
+                }
             }
         }
     }

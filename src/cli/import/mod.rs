@@ -154,7 +154,10 @@ impl Import {
             now,
         };
         let mut records: Vec<_> = source.raws.iter().map(|raw| reader.read(raw)).collect();
+        // First: of two records with one alias, that one cannot be resolved does not make the other
+        // one right.
         plan::settle_duplicates(&mut records);
+        reader.resolve(&mut records);
         let advice = Advice::of(config, &source, &records);
 
         let audit = writer.as_ref().map(GrantWriter::audit);

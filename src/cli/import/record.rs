@@ -149,24 +149,32 @@ pub(super) struct RecordReader<'a> {
 }
 
 impl RecordReader<'_> {
-    /// Checks and resolves one record; its entry is missing if it is rejected.
+    /// Checks one record; its entry is missing if it is rejected.
     pub(super) fn read(&self, raw: &Raw) -> ImportRecord {
         let flag = self.account.map(AccountId::as_str);
         let name = raw.text("account").or(raw.key.as_deref()).or(flag).or(self.unnamed);
         // A name that is a secret in the wrong column is never shown.
         let shown = name.filter(|name| !is_secret(raw, name)).map(str::to_owned);
         let mut record = ImportRecord { line: raw.line, name: shown, ..ImportRecord::default() };
-        let read = self.entry(raw, name).and_then(|mut entry| {
-            record.account = Some(entry.alias.to_string());
-            record.profile_id.clone_from(&entry.profile_id);
-            resolve(&mut entry, self.config, self.region, self.application)?;
-            Ok(entry)
-        });
-        match read {
-            Ok(entry) => record.entry = Some(entry),
+        match self.entry(raw, name) {
+            Ok(entry) => {
+                record.account = Some(entry.alias.to_string());
+                record.profile_id.clone_from(&entry.profile_id);
+                record.entry = Some(entry);
+            }
             Err(why) => record.note = format!("{why:#}"),
         }
         record
+    }
+
+    /// Resolves every record that has an entry, which those that cannot be resolved lose.
+    pub(super) fn resolve(&self, records: &mut [ImportRecord]) {
+        for record in records {
+            let Some(entry) = &mut record.entry else { continue };
+            if let Err(why) = resolve(entry, self.config, self.region, self.application) {
+                record.end(None, format!("{why:#}"));
+            }
+        }
     }
 
     /// # Errors
