@@ -135,7 +135,7 @@ pub trait Backend: Send + Sync + Debug {
 }
 
 impl dyn Backend + '_ {
-    /// Reads what [`Backend::put_clear`] kept.
+    /// Reads what `put_clear` kept.
     pub(super) fn read_clear<T: DeserializeOwned>(
         &self,
         space: Space,
