@@ -722,14 +722,26 @@ fn addresses_are_read_without_the_secrets() {
     };
     let found = asked(text).unwrap();
     assert_eq!((found.admin.to_string().as_str(), found.health), ("127.0.0.1:9", None));
-    for wrong in
-        ["[listen]\nadmin = \"x\"\n", "[listen]\nadmin = 1\n", "[listen]\nadmni = 1\n", "["]
-    {
+    for wrong in [
+        "[listen]\nadmin = \"x\"\n",
+        "[listen]\nadmin = 1\n",
+        "[listen]\nadmni = 1\n",
+        "[listne]\nadmin = \"127.0.0.1:9\"\n",
+        "[",
+    ] {
         match asked(wrong) {
             Err(LoadError::Invalid(problems)) => assert!(!problems.is_empty(), "{wrong}"),
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[test]
+fn no_secret_is_fetched_beside_a_syntax_error() {
+    let reference = "[accounts.b]\nregion = \"na\"\nrefresh_token = { file = \"/not/there\" }\n";
+    let found = errors(&format!("{MINIMAL}{reference}[limits]\nheaders_max = =\n"), &[]).join("\n");
+    assert!(!found.is_empty() && !found.contains("/not/there"), "{found}");
+    assert!(error(reference).contains("cannot read /not/there"), "the twin");
 }
 
 #[test]

@@ -134,6 +134,11 @@ fn another_grant_replaces_and_keeps_the_old_one_to_fall_back_on() {
     assert_eq!(record.access_token, None);
     assert_eq!((record.generation, record.consented_at), (7, None));
 
+    // Replaced on purpose, it must not come back when the new one dies.
+    let anyway = GivenGrant { replace: Replace::Always, ..other.clone() };
+    let record = decided(&anyway, Some(&existing("one"))).record.expect("a record");
+    assert_eq!(record.previous_refresh_token, None);
+
     let dead = Credential { reauthorization_required: true, ..existing("one") };
     let foreign = Credential { application: "second".to_owned(), ..existing("one") };
     for existing in [dead, foreign] {

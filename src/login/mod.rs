@@ -10,6 +10,7 @@ mod begin;
 mod confirm;
 mod error;
 mod finish;
+mod given;
 mod keep;
 mod logout;
 pub(crate) mod profiles;

@@ -30,7 +30,8 @@ pub(super) struct Importer {
 }
 
 impl Importer {
-    /// Carries out every record that has an entry. Ends at the first change that cannot be recorded.
+    /// Carries out every record that has an entry. Ends at the first change that cannot be recorded, or
+    /// that the server does not respond to.
     pub(super) async fn apply_all(self: &Arc<Self>, records: &mut [ImportRecord]) {
         let mut work = Vec::new();
         for (index, record) in records.iter_mut().enumerate() {
@@ -61,15 +62,15 @@ impl Importer {
                     record.application = Some(given.application);
                     record.note = note;
                 }
-                Err(error) if error.is::<Unrecorded>() => {
-                    record.note = format!("not done, because it cannot be recorded: {error:#}");
-                    // Every further one may wait as long for the log.
-                    work = Vec::new().into_iter();
-                }
                 Err(error) => {
-                    record.note = format!("{error:#}");
-                    if error.is::<CommandFailure>() {
-                        // The server does not respond; every further one would wait as long.
+                    let why = if error.is::<Unrecorded>() {
+                        "not done, because it cannot be recorded: "
+                    } else {
+                        ""
+                    };
+                    record.note = format!("{why}{error:#}");
+                    if error.is::<Unrecorded>() || error.is::<CommandFailure>() {
+                        // Every further one may wait as long, for the log or for the server.
                         work = Vec::new().into_iter();
                     }
                 }

@@ -1,0 +1,39 @@
+//! Puts a grant that a person brings into the store, or takes the store's out, for commands.
+
+use super::{LoginError, Logins};
+use crate::{
+    audit::{Action, Entry},
+    grants::given::{GivenGrant, GivenResult},
+    id::AccountId,
+};
+
+impl Logins {
+    /// Forgets what the store has of `account`: what the configuration says of it stays as it is.
+    pub(crate) async fn remove(&self, account: &AccountId) -> Result<(), LoginError> {
+        if !self.engine.store().grants().await?.contains(account) {
+            return Err(LoginError::unknown_account(account));
+        }
+        let entry = self.entry(Action::AccountRemove, account);
+        let now_unix = self.engine.clock().now().unix();
+        self.engine.grants().forget::<LoginError>(account, entry, None, now_unix).await?;
+        self.engine.follow_now().await;
+        Ok(())
+    }
+
+    /// Puts a grant that a person brings into the store. One of many, `about` what they come from,
+    /// is used as soon as the store is looked at again.
+    pub(crate) async fn give(
+        &self,
+        account: &AccountId,
+        given: &GivenGrant,
+        about: Option<&str>,
+    ) -> Result<GivenResult, LoginError> {
+        let (grants, now_unix) = (self.engine.grants(), self.engine.clock().now().unix());
+        let entry = |action| about.into_iter().fold(self.entry(action, account), Entry::about);
+        let given = grants.give(self.engine.config(), account, given, now_unix, entry).await?;
+        if about.is_none() {
+            self.engine.follow_now().await;
+        }
+        Ok(given)
+    }
+}
