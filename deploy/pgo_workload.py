@@ -121,12 +121,14 @@ SECRETS = {
 
 def start_emulator(program):
     ports = ["--port", "0", "--admin-port", "0", "--emulator-port", "0"]
+    log = tempfile.TemporaryFile("w+", encoding="utf-8")
     child = subprocess.Popen([program, "sandbox", *ports], stdout=subprocess.PIPE,
-                             stderr=subprocess.DEVNULL, text=True)
+                             stderr=log, text=True)
     for line in child.stdout:
         if line.startswith("emulator"):
             return child, int(line.split()[1].rsplit(":", 1)[1])
-    raise SystemExit("the emulator does not start")
+    log.seek(0)
+    raise SystemExit("the emulator does not start:\n" + log.read())
 
 
 def start_proxy(program, path):

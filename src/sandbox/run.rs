@@ -27,6 +27,8 @@ use tokio::runtime::Runtime;
 
 /// The file for `$ADSPROXY_CONFIG`.
 const CONFIG_FILE: &str = "proxy.toml";
+/// How often the sandbox starts where a free port that it found is taken before it is bound.
+const ATTEMPTS: u32 = 10;
 
 /// What `adsproxy sandbox` takes.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
@@ -46,6 +48,12 @@ pub struct RunOptions {
     pub token_lifetime_secs: u64,
 }
 
+impl RunOptions {
+    fn takes_any(&self) -> bool {
+        [self.port, self.admin_port, self.emulator_port].contains(&0)
+    }
+}
+
 #[derive(Debug)]
 pub struct Sandbox {
     // Dropped in this order: the proxy before what it uses.
@@ -59,10 +67,26 @@ impl Sandbox {
     /// Starts the emulator and the proxy in front of it; port 0 takes a free one, and
     /// `overrides` go before the sandbox's own configuration.
     pub fn start(options: &RunOptions, overrides: &[Override]) -> anyhow::Result<Self> {
-        // Known before anything starts: all are in the configuration.
-        let proxy = free(options.port, "--port")?;
-        let admin = free(options.admin_port, "--admin-port")?;
-        let listen = free(options.emulator_port, "--emulator-port")?;
+        let mut attempts = 1;
+        loop {
+            match free_addresses(options).and_then(|free| Self::start_at(free, options, overrides))
+            {
+                // Another program may take a free port before it is bound here.
+                Err(error) if attempts < ATTEMPTS && options.takes_any() && is_taken(&error) => {
+                    attempts += 1;
+                }
+                started => return started,
+            }
+        }
+    }
+
+    /// The addresses of proxy, admin and emulator are known before anything starts: all are in
+    /// the configuration.
+    fn start_at(
+        [proxy, admin, listen]: [SocketAddr; 3],
+        options: &RunOptions,
+        overrides: &[Override],
+    ) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("sandbox")
@@ -95,10 +119,26 @@ pub fn run(options: &RunOptions, overrides: &[Override]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The address of a port that is free now; fails with the name of the flag if it is taken.
-fn free(port: u16, flag: &str) -> anyhow::Result<SocketAddr> {
-    let found = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|one| one.local_addr());
-    found.with_context(|| format!("cannot listen on port {port}: choose another one with {flag}"))
+/// The addresses of ports that are free now; fails with the name of the flag if one is taken.
+fn free_addresses(options: &RunOptions) -> anyhow::Result<[SocketAddr; 3]> {
+    // All are held until each is known: no port is found twice.
+    let bind = |port: u16, flag: &str| {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            .and_then(|socket| Ok((socket.local_addr()?, socket)))
+            .with_context(|| {
+                format!("cannot listen on port {port}: choose another one with {flag}")
+            })
+    };
+    let proxy = bind(options.port, "--port")?;
+    let admin = bind(options.admin_port, "--admin-port")?;
+    let emulator = bind(options.emulator_port, "--emulator-port")?;
+    Ok([proxy.0, admin.0, emulator.0])
+}
+
+/// Whether an address that was to be bound is in use.
+fn is_taken(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|cause| cause.kind() == io::ErrorKind::AddrInUse)
 }
 
 /// Creates the directory, with the key of the store and the secrets of the demo accounts.
@@ -195,6 +235,21 @@ command = ["/usr/bin/tee", "-a", {events}]
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ANY: RunOptions =
+        RunOptions { port: 0, admin_port: 0, emulator_port: 0, token_lifetime_secs: 60 };
+
+    #[test]
+    fn free_ports_differ_and_one_that_is_taken_meanwhile_is_noticed() {
+        let taken = free_addresses(&ANY).expect("free ports");
+        assert!(taken[0] != taken[1] && taken[1] != taken[2] && taken[0] != taken[2]);
+        for at in taken {
+            let _other = TcpListener::bind(at).expect("still free");
+            let error = Sandbox::start_at(taken, &ANY, &[]).expect_err("taken");
+            assert!(is_taken(&error), "{error:#}");
+        }
+        assert!(!is_taken(&anyhow::anyhow!("another error")));
+    }
 
     fn configured(token_lifetime: Duration, overrides: &[Override]) -> Config {
         let addresses = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
