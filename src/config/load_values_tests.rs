@@ -1,0 +1,212 @@
+//! What the keys of listeners, guard, hosts, accounts, store and audit log accept.
+
+use super::*;
+use crate::config::AdminAddress;
+
+#[test]
+fn listeners_beyond_loopback_need_permission() {
+    for (key, value) in [
+        ("admin", "\"0.0.0.0:8788\""),
+        ("proxy", "[\"10.1.2.3:80\"]"),
+        ("proxy", "[\"127.0.0.1:1\", \"[::]:8787\"]"),
+    ] {
+        let text = error(&format!("[listen]\n{key} = {value}\n"));
+        for line in ["[listen]\n", "unsafe_allow_unauthenticated = true\n", "[guard]\n"] {
+            assert!(text.contains(line), "{text}");
+        }
+        let allowed = format!("[listen]\n{key} = {value}\nunsafe_allow_unauthenticated = true\n");
+        assert!(load_with(&format!("{MINIMAL}{allowed}"), &[]).is_ok());
+    }
+}
+
+#[test]
+fn loopback_unix_and_health_listeners_need_none() {
+    let listen = "[listen]\nproxy = [\"127.9.9.9:0\", \"[::1]:0\", \"[::ffff:127.0.0.1]:0\", \"unix:/run/a.sock\"]\n\
+                  admin = \"[::1]:0\"\nhealth = \"0.0.0.0:0\"\n";
+    let config = load_with(&format!("{MINIMAL}{listen}"), &[]).unwrap().config;
+    assert_eq!(config.listen.proxy[3], ProxyAddress::Unix("/run/a.sock".into()));
+}
+
+#[test]
+fn hosts_and_origins_are_compared_whole_so_patterns_are_refused() {
+    for (wrong, part) in [
+        ("allowed_hosts = [\"*.example.com\"]", "no patterns, list every host"),
+        ("allowed_hosts = [\"https://a.example\"]", "without scheme"),
+        ("allowed_origins = [\"https://*.example.com\"]", "a pattern: list every origin"),
+        ("allowed_origins = [\"app.example.com\"]", "no origin such as"),
+        ("allowed_origins = [\"null\"]", "no origin such as"),
+        ("allowed_origins = [\"https://a.example/\"]", "without a path"),
+        ("allowed_origins = [\"https://me@a.example\"]", "without a path"),
+    ] {
+        let text = error(&format!("[guard]\n{wrong}\n"));
+        assert!(text.contains(part), "{text}");
+    }
+    let good =
+        "[guard]\nallowed_origins = [\"https://App.example.com:443\", \"http://[::1]:3000\"]\n";
+    let config = load_with(&format!("{MINIMAL}{good}"), &[]).unwrap().config;
+    assert_eq!(config.guard.allowed_origins, ["https://app.example.com", "http://[::1]:3000"]);
+}
+
+#[test]
+fn localhost_is_both_loopback_addresses() {
+    let tcp = |text: &str| ProxyAddress::Tcp(text.parse().unwrap());
+    let ipv6 = std::net::UdpSocket::bind("[::1]:0").is_ok();
+    let listen = |text: &str| load_with(&format!("{MINIMAL}{text}"), &[]).unwrap().config.listen;
+    let proxy = listen("[listen]\nproxy = [\"localhost:9999\", \"127.0.0.1:1\"]\n").proxy;
+    let second = ipv6.then(|| tcp("[::1]:9999"));
+    let expected = [tcp("127.0.0.1:9999")].into_iter().chain(second).chain([tcp("127.0.0.1:1")]);
+    assert!(proxy.iter().cloned().eq(expected), "{proxy:?}");
+    assert_eq!(listen("").proxy.len(), 1 + usize::from(ipv6), "so is the default");
+    assert_eq!(listen("[listen]\nproxy = [\"localhost:0\"]\n").proxy, [tcp("127.0.0.1:0")]);
+    assert_eq!(listen("[listen]\nadmin = \"localhost:8\"\n").admin.to_string(), "127.0.0.1:8");
+}
+
+#[test]
+fn wrong_listeners_are_named() {
+    for (wrong, part) in [
+        ("proxy = [\"localhost\"]", "is no address such as"),
+        ("proxy = []", "at least one"),
+        ("proxy = [\"unix:a.sock\"]", "must begin with /"),
+        ("proxy = [\"127.0.0.1:1\", \"127.0.0.1:1\"]", "listed twice"),
+        ("admin = \"127.0.0.1:8787\"", "address of listen.proxy too"),
+        ("health = \"127.0.0.1:8788\"", "address of listen.admin too"),
+        ("tls = { cert_file = \"/dev/null\" }", "listen.tls.key_file: is missing"),
+        ("tls = { cert_file = \"/none\", key_file = \"/dev/null\" }", "cannot read /none"),
+    ] {
+        let text = error(&format!("[listen]\n{wrong}\n"));
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn urls_are_https_or_local() {
+    for good in
+        ["https://a.example:8443", "http://localhost:1", "http://127.0.0.2", "http://[::1]:9/"]
+    {
+        assert!(
+            load_with(&format!("{MINIMAL}[upstream]\neu = \"{good}\"\n"), &[]).is_ok(),
+            "{good}"
+        );
+    }
+    for (bad, part) in [
+        ("http://a.example", "https://"),
+        ("http://localhost.evil.example", "https://"),
+        ("ftp://localhost", "https://"),
+        ("advertising-api.amazon.com", "https://"),
+        ("/path", "https://"),
+        ("", "is no URL"),
+        ("https://me@a.example", "user name"),
+        ("https://a.example/path", "must not have a path"),
+        ("https://a.example/?q", "must not have a path"),
+        ("https://a.example/#f", "fragment"),
+    ] {
+        let text = error(&format!("[upstream]\neu = \"{bad}\"\n"));
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn accounts_refer_to_applications_that_exist() {
+    let text = error("[accounts.b]\nregion = \"eu\"\napplication = \"agency\"\n");
+    assert!(text.contains("no application \"agency\"; configured: default"), "{text}");
+    let only_named = MINIMAL
+        .replace("[lwa]", "[applications.agency]")
+        .replace("region = \"na\"", "region = \"na\"\napplication = \"agency\"");
+    assert_eq!(load_with(&only_named, &[]).unwrap().config.accounts["acme"].application, "agency");
+    let found = errors("[store]\nkind = \"memory\"\n", &[]);
+    assert!(found[0].contains("there is no LWA application"), "{found:?}");
+}
+
+#[test]
+fn default_headers_are_checked() {
+    let config = load_with(
+        &MINIMAL.replace("region", "headers = { \"Amazon-Advertising-API-Scope\" = 123 }\nregion"),
+        &[],
+    );
+    let headers = config.unwrap().config.accounts["acme"].headers.clone();
+    assert_eq!(headers[0].0, "amazon-advertising-api-scope");
+    assert_eq!(headers[0].1, "123");
+    for (wrong, part) in [
+        ("\"authorization\" = \"x\"", "adsproxy itself"),
+        ("\"Amazon_Ads_ClientId\" = \"x\"", "adsproxy itself"),
+        ("\"X-Ads-Region\" = \"eu\"", "adsproxy itself"),
+        ("\"a b\" = \"x\"", "no header name"),
+        ("\"a\" = \"\"", "visible ASCII"),
+        ("\"a\" = \"x\\ny\"", "visible ASCII"),
+        ("\"a\" = \"x\", \"A\" = \"y\"", "twice"),
+    ] {
+        let text = error(&format!("[accounts.b]\nregion = \"na\"\nheaders = {{ {wrong} }}\n"));
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn store_kinds_that_do_not_exist_are_refused() {
+    for (kind, part) in
+        [("postgres", "not built yet"), ("redis", "none of \"memory\", \"file\" and \"keyring\"")]
+    {
+        let found = errors(&MINIMAL.replace("memory", kind), &[]);
+        assert!(found[0].contains(part), "{found:?}");
+    }
+}
+
+#[test]
+fn an_audit_log_has_a_place_a_key_and_files_of_some_size() {
+    assert_eq!(load_with(MINIMAL, &[]).unwrap().config.audit.path, None);
+    let key = [("ADSPROXY_ENCRYPTION__KEYS", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")];
+    let stored = MINIMAL.replace("\"memory\"", "\"file\"\npath = \"/s\"");
+    let audit = load_with(&stored, &key).unwrap().config.audit;
+    assert_eq!(audit.path, Some("/s/audit.jsonl".into()));
+    assert_eq!((audit.max_bytes, audit.keep), (16 << 20, 0));
+    let elsewhere = format!("{MINIMAL}[audit]\npath = \"/a/log\"\n");
+    assert_eq!(load_with(&elsewhere, &key).unwrap().config.audit.path, Some("/a/log".into()));
+
+    assert!(error("[audit]\npath = \"/a/log\"\n").contains("encryption.keys, is missing"));
+    assert!(error("[audit]\nmax_bytes = 100\n").contains("neither 0 nor at least 4096"));
+    let with_key = |path: &str| errors(&format!("{MINIMAL}[audit]\npath = {path:?}\n"), &key);
+    assert!(with_key("/a/log.head")[0].contains("must not end in .head"));
+    assert!(with_key("/")[0].contains("does not name a file"));
+    assert!(with_key("")[0].contains("is empty"));
+}
+
+#[test]
+fn a_region_may_be_named_by_a_marketplace() {
+    for (text, region) in [("US", Region::Na), ("DE", Region::Eu), ("jp", Region::Fe)] {
+        let text = MINIMAL.replace("region = \"na\"", &format!("region = {text:?}"));
+        assert_eq!(load_with(&text, &[]).expect("valid").config.accounts["acme"].region, region);
+    }
+}
+
+#[test]
+fn fallback_hosts_belong_to_amazons_endpoint_alone() {
+    let hosts = |lwa: &str| {
+        let text = MINIMAL.replace("[lwa]\n", &format!("[lwa]\n{lwa}\n"));
+        let config = load_with(&text, &[]).unwrap().config;
+        let hosts = config.applications["default"].fallback_token_urls.clone();
+        hosts.iter().map(http::Uri::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(hosts(""), ads::FALLBACK_TOKEN_URLS);
+    assert!(hosts("token_url = 'http://localhost:1/t'").is_empty());
+    assert_eq!(hosts("fallback_token_urls = ['http://[::1]:1/t']"), ["http://[::1]:1/t"]);
+}
+
+#[test]
+fn the_admin_listener_may_be_a_unix_socket_or_off() {
+    let admin = |text: &str| {
+        let text = format!("{MINIMAL}[listen]\nadmin = {text:?}\n");
+        load_with(&text, &[("HOME", "/home/x")]).unwrap().config.listen.admin
+    };
+    assert_eq!(admin("unix:~/admin.sock"), AdminAddress::Unix("/home/x/admin.sock".into()));
+    assert_eq!(admin("off"), AdminAddress::Off);
+    for (wrong, part) in [
+        (
+            "admin = \"on\"",
+            "is no address such as localhost:8787, [::]:8787, unix:/path or \"off\"",
+        ),
+        ("admin = \"unix:a\"", "must begin with /"),
+        ("admin = \"unix:/a\"\nproxy = [\"unix:/a\"]", "address of listen.proxy too"),
+    ] {
+        let text = error(&format!("[listen]\n{wrong}\n"));
+        assert!(text.contains(part), "{text}");
+    }
+}
