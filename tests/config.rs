@@ -37,6 +37,15 @@ fn a_good_file_is_accepted_in_few_words() {
     assert_eq!(said.out, "./proxy.toml: no mistakes found (1 application and 0 accounts)\n");
 }
 
+/// Its twin, a pipe with a name, is refused: nothing says when another program opens it.
+#[test]
+fn a_pipe_on_standard_input_is_read() {
+    let file = format!("{LWA}{MEMORY}").replace("TEST_SECRET", "HOME");
+    let said = Home::new().run_with_input("check-config --config /dev/stdin", &file);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.out.starts_with("/dev/stdin: no mistakes found"), "{said:?}");
+}
+
 #[test]
 fn all_mistakes_are_shown_at_once_with_line_and_column() {
     let error = refused(
