@@ -123,16 +123,27 @@ pub fn run(options: &RunOptions, overrides: &[Override]) -> anyhow::Result<()> {
 fn free_addresses(options: &RunOptions) -> anyhow::Result<[SocketAddr; 3]> {
     // All are held until each is known: no port is found twice.
     let bind = |port: u16, flag: &str| {
-        TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-            .and_then(|socket| Ok((socket.local_addr()?, socket)))
-            .with_context(|| {
-                format!("cannot listen on port {port}: choose another one with {flag}")
-            })
+        bind(port).and_then(|socket| Ok((socket.local_addr()?, socket))).with_context(|| {
+            format!("cannot listen on port {port}: choose another one with {flag}")
+        })
     };
     let proxy = bind(options.port, "--port")?;
     let admin = bind(options.admin_port, "--admin-port")?;
     let emulator = bind(options.emulator_port, "--emulator-port")?;
     Ok([proxy.0, admin.0, emulator.0])
+}
+
+/// Port 0 takes a free one that the system gives to no connection: those are above 32,767.
+fn bind(port: u16) -> io::Result<TcpListener> {
+    let mut attempts = 1;
+    loop {
+        let any = 16_384 + u16::from_ne_bytes(random_bytes()) % 16_384;
+        let chosen = if port == 0 { any } else { port };
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, chosen)) {
+            Err(_) if port == 0 && attempts < ATTEMPTS => attempts += 1,
+            bound => return bound,
+        }
+    }
 }
 
 /// Whether an address that was to be bound is in use.
