@@ -17,7 +17,7 @@ use std::{
 };
 
 /// The doctor's findings, and whether it called all well. Checks that every complaint says how to
-/// mend it and that no secret is told.
+/// fix it and that no secret is shown.
 fn examine(commands: &Commands, more: &str) -> (bool, Vec<Value>) {
     read(&commands.run(&format!("doctor --json {more}")))
 }
@@ -29,7 +29,7 @@ fn read(said: &crate::support::program::Said) -> (bool, Vec<Value>) {
     let findings = report["findings"].as_array().expect("a list").clone();
     for finding in &findings {
         let complains = finding["level"] == "warning" || finding["level"] == "error";
-        assert_eq!(finding["mend"].is_string(), complains, "{finding}");
+        assert_eq!(finding["fix"].is_string(), complains, "{finding}");
     }
     let well = report["ok"] == true;
     // It tells from the exit code what kind of thing is wrong, if that is one.
@@ -133,11 +133,11 @@ async fn files_that_are_too_open_are_told() {
         ("proxy.toml", 0o666, "config", "chmod go-w", 0o600),
         ("store", 0o755, "modes", "chmod 0700", 0o700),
     ];
-    for (name, open, check, mend, closed) in cases {
+    for (name, open, check, fix, closed) in cases {
         chmod(name, open);
         let (well, findings) = examine(&commands, "--offline");
         assert!(!well, "{name}");
-        complains(&findings, check, "error", mend);
+        complains(&findings, check, "error", fix);
         chmod(name, closed);
     }
     let record = fs::read_dir(commands.path("store/accounts")).expect("a store");

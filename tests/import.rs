@@ -10,7 +10,14 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs,
+    io::{Read, Write as _},
+    os::unix::net::UnixListener,
     process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
 };
 
 #[tokio::test]
@@ -229,6 +236,51 @@ fn five_thousand_accounts_are_imported_and_a_second_run_leaves_them() {
     let before = scene.bytes();
     assert_eq!(scene.import("--replace a.csv").err, "5000 unchanged\n");
     assert_eq!(scene.bytes(), before);
+}
+
+#[test]
+fn an_import_ends_at_the_first_record_that_the_server_does_not_respond_to() {
+    let (out, requests) = import_forty_beside(b"");
+    assert!((1..=16).contains(&requests), "as many as are worked on at once: {requests}");
+    assert_eq!(out.matches("no adsproxy responds at").count(), requests, "{out}");
+    assert_eq!(out.matches("it was not done").count(), 40 - requests, "{out}");
+}
+
+#[test]
+fn an_import_goes_on_after_a_record_that_the_server_refuses() {
+    let refusal = b"HTTP/1.1 400 Bad Request\r\n\r\n{\"detail\":\"not this one\"}";
+    let (out, requests) = import_forty_beside(refusal);
+    assert_eq!((requests, out.matches("not this one").count()), (40, 40), "{out}");
+}
+
+/// The table of an import of forty accounts beside a server that responds to each with `response`
+/// and closes the connection, and how many requests that server had.
+fn import_forty_beside(response: &'static [u8]) -> (String, usize) {
+    let scene = Scene::new();
+    scene.write("a.csv", &csv(ONE, TWO));
+    assert_eq!(scene.import("a.csv").code, Some(0), "makes the store");
+    let socket = scene.home.path(".local/state/adsproxy/control.sock");
+    let listener = UnixListener::bind(socket).expect("bound");
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counter = requests.clone();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            // Some connections only find out whether a server listens.
+            if stream.read(&mut [0; 4096]).is_ok_and(|read| read > 0) {
+                counter.fetch_add(1, Ordering::SeqCst);
+                stream.write_all(response).expect("written");
+            }
+        }
+    });
+    let mut text = "account,refresh_token,region\n".to_owned();
+    for number in 0..40 {
+        writeln!(text, "client-{number},{ONE}-{number},na").expect("memory");
+    }
+    scene.write("b.csv", &text);
+    let said = scene.import("b.csv");
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("40 of 40 records were rejected"), "{said:?}");
+    (said.out, requests.load(Ordering::SeqCst))
 }
 
 #[test]

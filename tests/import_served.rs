@@ -47,6 +47,39 @@ async fn a_running_server_serves_what_is_imported_and_what_replaces_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_command_put_in_place_is_served_when_the_command_has_ended() {
+    let amazon = amazon().await;
+    for name in ["one", "two", "three"] {
+        amazon.state().lwa.add_grant(name, CLIENT_ID, &format!("Atzr|{name}"), vec![]);
+    }
+    let proxy = Proxy::with(&amazon, file_store());
+    let add = |grant: &str, arguments: &str| {
+        let said = said_for(&mut command(&proxy, arguments), grant);
+        assert_eq!(said.code, Some(0), "{said:?}");
+    };
+    add("Atzr|one", "account add shop --region na");
+    assert_eq!(served_as(&ask(&proxy, "shop").await), "one");
+    add("Atzr|two", "account add shop --replace");
+    assert_eq!(served_as(&ask(&proxy, "shop").await), "two");
+
+    let table = |grant: &str| {
+        let names = (1..=40).map(|number| format!("stall-{number},Atzr|{grant},eu\n"));
+        format!("account,refresh_token,region\n{}", names.collect::<String>())
+    };
+    assert_eq!(ask(&proxy, "stall-40").await.status, 404, "it is not imported yet");
+    write(&proxy, "a.csv", &table("two"));
+    import(&proxy, "a.csv", &[]);
+    for number in 1..=40 {
+        assert_eq!(served_as(&ask(&proxy, &format!("stall-{number}")).await), "two");
+    }
+    write(&proxy, "a.csv", &table("three"));
+    import(&proxy, "--replace a.csv", &[]);
+    for number in 1..=40 {
+        assert_eq!(served_as(&ask(&proxy, &format!("stall-{number}")).await), "three");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_grant_that_rotated_since_is_unchanged() {
     let amazon = amazon().await;
     let lwa = &amazon.state().lwa;
@@ -170,21 +203,26 @@ fn write(proxy: &Proxy, name: &str, text: &str) {
 
 /// Runs `adsproxy import` beside the server, on its configuration; it must succeed.
 fn import(proxy: &Proxy, arguments: &str, variables: &[(&str, &str)]) -> Said {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_adsproxy"));
-    command
-        .args(["--config", "proxy.toml", "import"])
-        .args(arguments.split(' '))
-        .current_dir(proxy.dir.path())
-        .env("CLIENT_SECRET", CLIENT_SECRET)
-        .env("ACME_REFRESH", ACME_REFRESH)
-        .env("GLOBEX_REFRESH", GLOBEX_REFRESH)
-        .envs(variables.iter().copied());
-    let said = said_for(&mut command, "");
+    let mut command = command(proxy, &format!("import {arguments}"));
+    let said = said_for(command.envs(variables.iter().copied()), "");
     for text in [&said.out, &said.err] {
         assert_no_secret("what import said", text.as_bytes());
     }
     assert_eq!(said.code, Some(0), "{said:?}");
     said
+}
+
+/// The program beside the server, on its configuration.
+fn command(proxy: &Proxy, arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_adsproxy"));
+    command
+        .args(["--config", "proxy.toml"])
+        .args(arguments.split(' '))
+        .current_dir(proxy.dir.path())
+        .env("CLIENT_SECRET", CLIENT_SECRET)
+        .env("ACME_REFRESH", ACME_REFRESH)
+        .env("GLOBEX_REFRESH", GLOBEX_REFRESH);
+    command
 }
 
 /// What `command` says for `input`.

@@ -20,8 +20,8 @@ impl Logins {
         Ok(())
     }
 
-    /// Puts a grant that a person brings into the store. One of many, `about` what they come from,
-    /// is used as soon as the store is looked at again.
+    /// Puts a grant that a person brings, from `about`, into the store. When this returns, a running
+    /// server uses it.
     pub(crate) async fn give(
         &self,
         account: &AccountId,
@@ -31,9 +31,7 @@ impl Logins {
         let (grants, now_unix) = (self.engine.grants(), self.engine.clock().now().unix());
         let entry = |action| about.into_iter().fold(self.entry(action, account), Entry::about);
         let given = grants.give(self.engine.config(), account, given, now_unix, entry).await?;
-        if about.is_none() {
-            self.engine.follow_now().await;
-        }
+        self.engine.follow_now().await;
         Ok(given)
     }
 }

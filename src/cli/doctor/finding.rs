@@ -35,7 +35,6 @@ pub(super) struct Finding {
     pub(super) level: Level,
     pub(super) text: String,
     /// Of every warning and error.
-    #[serde(rename = "mend")]
     pub(super) fix: Option<String>,
     /// What the command exits with if nothing else is wrong.
     #[serde(skip)]
@@ -149,7 +148,7 @@ error    egress  two
     fn json_says_whether_all_is_well() {
         let shown: Value = serde_json::from_str(&json(&findings())).unwrap();
         assert_eq!(shown["ok"], false);
-        assert_eq!(shown["findings"][1]["mend"], "do this");
+        assert_eq!(shown["findings"][1]["fix"], "do this");
         assert_eq!(shown["findings"][1]["level"], "error");
         let fine = json(&[Finding::warning("config", "odd", "look")]);
         assert_eq!(serde_json::from_str::<Value>(&fine).unwrap()["ok"], true);
