@@ -192,6 +192,21 @@ async fn rotating_refresh_tokens_are_followed_also_across_restarts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_refresh_token_is_kept_whatever_the_lifetime_beside_it() {
+    let amazon = amazon().await;
+    let setup = Setup { toml: EVERY_401_REFRESHES.into(), file_store: true, ..Setup::default() };
+    let proxy = Proxy::with(&amazon, setup);
+    let lwa = &amazon.state().lwa;
+    lwa.configure(|settings| settings.rotation = RefreshRotation::OldDies);
+    for (refresh, text) in (1..).zip(["1e999", "{}", "null", "\"soon\""]) {
+        lwa.configure(|settings| settings.expires_in = ExpiresIn::Raw(text.to_owned()));
+        lwa.expire_access_tokens(Some("acme"));
+        assert_eq!(proxy.get("/v2/profiles").await.status, 200, "{text}");
+        assert_eq!(token_calls(&amazon), refresh, "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_absent_refresh_token_never_replaces_the_one_there_is() {
     let amazon = amazon().await;
     let setup = Setup { toml: EVERY_401_REFRESHES.into(), file_store: true, ..Setup::default() };

@@ -5,8 +5,8 @@ use crate::secret::Secret;
 use http::StatusCode;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
-use serde_json::Value;
-use std::time::Duration;
+use serde_json::value::RawValue;
+use std::{collections::HashMap, time::Duration};
 use zeroize::Zeroizing;
 
 /// What LWA's tokens live when its response does not say, or says nonsense.
@@ -33,19 +33,28 @@ pub(super) struct RawResponse {
     pub(super) body: Zeroizing<Vec<u8>>,
 }
 
-#[derive(Deserialize)]
-struct TokenResponse {
-    access_token: Option<String>,
-    refresh_token: Option<String>,
-    expires_in: Option<Value>,
-    scope: Option<String>,
+impl RawResponse {
+    fn text(&self) -> Zeroizing<String> {
+        Zeroizing::new(String::from_utf8_lossy(&self.body).into_owned())
+    }
 }
 
+/// The members of a JSON object. Each is read by itself: one of a wrong type costs no other, above
+/// all not a rotated refresh token. Of a member that comes twice the last counts.
 #[derive(Deserialize)]
-struct ErrorResponse {
-    error: String,
-    #[serde(default)]
-    error_description: String,
+#[serde(transparent)]
+struct Members<'a>(#[serde(borrow)] HashMap<String, &'a RawValue>);
+
+impl<'a> Members<'a> {
+    fn of(json: &'a str) -> Option<Self> {
+        // The parser's messages could quote the response, so they are dropped.
+        serde_json::from_str(json).ok()
+    }
+
+    /// The member `name`, if it is there and of this type.
+    fn get<T: Deserialize<'a>>(&self, name: &str) -> Option<T> {
+        serde_json::from_str(self.0.get(name)?.get()).ok()
+    }
 }
 
 /// A form with the pairs `own` and the client's. `|` in tokens is percent-encoded.
@@ -75,7 +84,7 @@ pub fn percent_encode(text: &str, out: &mut String) {
 /// Reads the response to a refresh.
 pub(super) fn granted(response: &RawResponse) -> Result<GrantedToken, Error> {
     match response.status {
-        StatusCode::OK => parse(&response.body).map_err(Error::BadResponse),
+        StatusCode::OK => parse(&response.text()).map_err(Error::BadResponse),
         _ => Err(rejection(response)),
     }
 }
@@ -84,14 +93,14 @@ pub(super) fn granted(response: &RawResponse) -> Result<GrantedToken, Error> {
 /// nothing of it goes further than here.
 pub(super) fn granted_for_code(response: &RawResponse) -> Result<GrantedToken, Error> {
     if response.status.is_client_error()
-        && let Ok(said) = serde_json::from_slice::<ErrorResponse>(&response.body)
+        && let Some(said) = Members::of(&response.text())
     {
-        let is_about = |what: &str| said.error_description.contains(what);
-        match said.error.as_str() {
-            "invalid_grant" | "invalid_request" if is_about("redirect_uri") => {
+        let description: String = said.get("error_description").unwrap_or_default();
+        match said.get::<String>("error").as_deref() {
+            Some("invalid_grant" | "invalid_request") if description.contains("redirect_uri") => {
                 return Err(Error::RedirectMismatch);
             }
-            "invalid_request" if is_about("invalid parameter : code") => {
+            Some("invalid_request") if description.contains("invalid parameter : code") => {
                 return Err(Error::CodeExpired);
             }
             _ => {}
@@ -121,12 +130,13 @@ fn rejection(response: &RawResponse) -> Error {
     ];
     let (status, retry_after) = (response.status.as_u16(), response.retry_after);
     let refused = |code| Error::Refused { status, code, retry_after };
-    let Ok(said) = serde_json::from_slice::<ErrorResponse>(&response.body) else {
+    let said = Members::of(&response.text()).and_then(|said| said.get::<String>("error"));
+    let Some(said) = said else {
         // A gateway in front of LWA responds with pages of its own when LWA is down.
         let error = refused("unknown");
         return if error.is_transient() { error } else { Error::NotLwa { status } };
     };
-    match KNOWN.into_iter().find(|known| *known == said.error).unwrap_or("unknown") {
+    match KNOWN.into_iter().find(|known| *known == said).unwrap_or("unknown") {
         "invalid_grant" if response.status.is_client_error() => Error::InvalidGrant,
         "invalid_client" if response.status.is_client_error() => Error::InvalidClient,
         "unauthorized_client" if response.status.is_client_error() => Error::UnauthorizedClient,
@@ -134,40 +144,33 @@ fn rejection(response: &RawResponse) -> Error {
     }
 }
 
-fn parse(body: &[u8]) -> Result<GrantedToken, &'static str> {
-    // The parser's message could quote the response, so it is dropped.
-    let said: TokenResponse = serde_json::from_slice(body).map_err(|_| "it is not JSON")?;
-    let access_token = said.access_token.ok_or("it holds no access token")?;
+fn parse(json: &str) -> Result<GrantedToken, &'static str> {
+    let said = Members::of(json).ok_or("it is not a JSON object")?;
+    let access_token: Secret = said.get("access_token").ok_or("it holds no access token")?;
     if !is_token(&access_token) {
         return Err("its access token is not one");
     }
-    let refresh_token = said.refresh_token.filter(|token| !token.is_empty());
-    if refresh_token.as_deref().is_some_and(|token| !is_token(token)) {
-        return Err("its refresh token is not one");
-    }
-    Ok(GrantedToken {
-        access_token: Secret::new(access_token),
-        refresh_token: refresh_token.map(Secret::new),
-        expires_in: lifetime(said.expires_in.as_ref()),
-        scope: said.scope,
-    })
+    let refresh_token = match said.0.get("refresh_token").map(|json| json.get()) {
+        None | Some("null" | "\"\"") => None,
+        Some(_) => {
+            Some(said.get("refresh_token").filter(is_token).ok_or("its refresh token is not one")?)
+        }
+    };
+    let expires_in = lifetime(said.0.get("expires_in").map_or("", |json| json.get()));
+    Ok(GrantedToken { access_token, refresh_token, expires_in, scope: said.get("scope") })
 }
 
 /// Visible ASCII only: anything else could break out of a header line.
-fn is_token(text: &str) -> bool {
+fn is_token(token: &Secret) -> bool {
+    let text = token.expose();
     !text.is_empty() && text.len() <= 8192 && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
-/// Reads `expires_in` however it is spelled. What cannot be a lifetime counts as the usual one:
+/// Reads `expires_in`, a number or a text with one. What cannot be a lifetime counts as the usual one:
 /// a token believed too long costs one 401, a token believed dead costs a refresh per request.
-fn lifetime(value: Option<&Value>) -> Duration {
-    let seconds = match value {
-        Some(Value::Number(number)) => number.as_f64(),
-        Some(Value::String(text)) => text.trim().parse().ok(),
-        _ => None,
-    };
-    match seconds {
-        Some(seconds) if seconds >= 1.0 => {
+fn lifetime(json: &str) -> Duration {
+    match json.trim_matches('"').trim().parse::<f64>() {
+        Ok(seconds) if seconds >= 1.0 => {
             Duration::from_secs_f64(seconds.min(LIFETIME_MAX.as_secs_f64()))
         }
         _ => USUAL_LIFETIME,
@@ -179,8 +182,8 @@ mod tests {
     use super::*;
 
     fn seconds(expires_in: &str) -> f64 {
-        let answer = format!(r#"{{"access_token":"Atza|x","expires_in":{expires_in}}}"#);
-        parse(answer.as_bytes()).expect("a grant").expires_in.as_secs_f64()
+        let response = format!(r#"{{"access_token":"Atza|x","expires_in":{expires_in}}}"#);
+        parse(&response).expect("a grant").expires_in.as_secs_f64()
     }
 
     #[test]
@@ -206,19 +209,68 @@ mod tests {
     #[test]
     fn an_absent_or_empty_refresh_token_is_none() {
         for text in ["", r#","refresh_token":"""#, r#","refresh_token":null"#] {
-            let answer = format!(r#"{{"access_token":"Atza|x"{text}}}"#);
-            assert!(parse(answer.as_bytes()).expect("a grant").refresh_token.is_none());
+            let response = format!(r#"{{"access_token":"Atza|x"{text}}}"#);
+            assert!(parse(&response).expect("a grant").refresh_token.is_none());
+        }
+    }
+
+    #[test]
+    fn no_other_member_costs_a_rotated_refresh_token() {
+        for (others, lifetime, scope) in [
+            ("", 3600, None),
+            (r#""expires_in":1e999"#, 86_400, None),
+            (r#""expires_in":[60],"scope":null"#, 3600, None),
+            (r#""expires_in":" 60","scope":["profile"]"#, 60, None),
+            (
+                r#""expires_in":60,"expires_in":"90","scope":7,"scope":"profile""#,
+                90,
+                Some("profile"),
+            ),
+            (r#""scope":"\ud800","token_type":"bearer","token_type":{}"#, 3600, None),
+            (r#""access_token":"Atza|first","scope":"""#, 3600, Some("")),
+        ] {
+            let own = r#""access_token":"Atza|x","refresh_token":"Atzr|new""#;
+            let separator = if others.is_empty() { "" } else { "," };
+            let granted = parse(&format!("{{{others}{separator}{own}}}")).expect(others);
+            assert_eq!(granted.refresh_token, Some("Atzr|new".into()), "{others}");
+            assert_eq!(granted.access_token, "Atza|x".into(), "{others}");
+            assert_eq!(granted.expires_in.as_secs(), lifetime, "{others}");
+            assert_eq!(granted.scope.as_deref(), scope, "{others}");
+        }
+        let mangled = response(200, "");
+        let body = b"{\"access_token\":\"Atza|x\",\"refresh_token\":\"Atzr|new\",\"x\":\"\xff\"}";
+        let mangled = RawResponse { body: Zeroizing::new(body.to_vec()), ..mangled };
+        let granted = granted(&mangled).expect("a grant");
+        assert_eq!(granted.refresh_token, Some("Atzr|new".into()), "text that is not UTF-8");
+    }
+
+    #[test]
+    fn a_refresh_token_that_is_not_one_is_not_taken_for_an_absent_one() {
+        for token in ["7", "[]", r#""a b""#, r#"" ""#] {
+            let response = format!(r#"{{"access_token":"Atza|x","refresh_token":{token}}}"#);
+            assert_eq!(parse(&response).expect_err(token), "its refresh token is not one");
+        }
+    }
+
+    #[test]
+    fn a_code_is_read_whatever_describes_it() {
+        for others in
+            [r#""error_description":null"#, r#""error_description":"a","error_description":7"#]
+        {
+            let response = response(400, &format!(r#"{{"error":"invalid_grant",{others}}}"#));
+            assert!(matches!(granted(&response), Err(Error::InvalidGrant)), "{others}");
+            assert!(matches!(granted_for_code(&response), Err(Error::InvalidGrant)), "{others}");
         }
     }
 
     #[test]
     fn refuses_tokens_that_could_break_a_header_line() {
         for token in ["a\\r\\nEvil: 1", "", "a b", "a\\u0000", "ü"] {
-            let answer = format!(r#"{{"access_token":"{token}"}}"#);
-            assert!(parse(answer.as_bytes()).is_err(), "{token}");
+            let response = format!(r#"{{"access_token":"{token}"}}"#);
+            assert!(parse(&response).is_err(), "{token}");
         }
-        for answer in ["", "<html>", "{}", "[]", r#"{"access_token":1}"#] {
-            assert!(parse(answer.as_bytes()).is_err(), "{answer}");
+        for response in ["", "<html>", "{}", "[]", r#"{"access_token":1}"#] {
+            assert!(parse(response).is_err(), "{response}");
         }
     }
 
