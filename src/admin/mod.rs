@@ -178,22 +178,20 @@ impl Admin {
     fn check_site(
         &self,
         site: Site,
-        Parts { version, uri, headers, .. }: &Parts,
+        parts: &Parts,
         query: &Arguments,
     ) -> Result<(), GuardRejection> {
         if self.0.surface != AdminSurface::Admin {
             return Ok(());
         }
-        let (guard, version) = (&self.0.guard, *version);
-        let own = || guard.check(version, uri, &Fields::of(headers));
+        let guard = &self.0.guard;
+        let own = || guard.check(parts, &Fields::of(&parts.headers));
         match site {
             Site::Own => own(),
             Site::LinkWith(argument) if query.all(argument).iter().all(String::is_empty) => own(),
             // A request from a page of this listener is one of a program.
-            Site::Link | Site::LinkWith(_) => {
-                own().or_else(|_| guard.check_link(version, uri, headers))
-            }
-            Site::Form => guard.check_form(version, uri, headers),
+            Site::Link | Site::LinkWith(_) => own().or_else(|_| guard.check_link(parts)),
+            Site::Form => guard.check_form(parts),
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use super::fields::{Field, Fields};
 use crate::config;
-use http::{HeaderMap, HeaderValue, Uri, Version};
+use http::{HeaderValue, Uri, Version, request::Parts};
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
     str,
@@ -56,13 +56,8 @@ impl Guard {
         Self { names: names.into(), v6: v6.into(), origins: origins.collect() }
     }
 
-    pub fn check(
-        &self,
-        version: Version,
-        uri: &Uri,
-        fields: &Fields<'_>,
-    ) -> Result<(), GuardRejection> {
-        let host = self.accepted_host(version, uri, fields)?;
+    pub fn check(&self, head: &Parts, fields: &Fields<'_>) -> Result<(), GuardRejection> {
+        let host = self.accepted_host(head, fields)?;
         if let Field::One(origin) = fields.origin
             && self.origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes())
         {
@@ -77,16 +72,11 @@ impl Guard {
     /// As [`Guard::check`], for an address that another site may send a browser to: Amazon's response
     /// to a login, or a link in a mail. It must be the person's own way to a page, which a frame, an
     /// image or a script of the other site is not; what is behind it must hold a secret of its own.
-    pub fn check_link(
-        &self,
-        version: Version,
-        uri: &Uri,
-        headers: &HeaderMap,
-    ) -> Result<(), GuardRejection> {
-        let fields = Fields::of(headers);
-        self.accepted_host(version, uri, &fields)?;
+    pub fn check_link(&self, head: &Parts) -> Result<(), GuardRejection> {
+        let fields = Fields::of(&head.headers);
+        self.accepted_host(head, &fields)?;
         let is = |name: &str, wanted: &[u8]| {
-            let mut values = headers.get_all(name).iter();
+            let mut values = head.headers.get_all(name).iter();
             values.next().is_some_and(|value| value.as_bytes() == wanted) && values.next().is_none()
         };
         // An old browser, or none, names no site.
@@ -99,36 +89,31 @@ impl Guard {
 
     /// As [`Guard::check`], for a form on a page of ours that names no referrer: browsers then call
     /// its origin `null`, which is believed only beside their own word that it is ours.
-    pub fn check_form(
-        &self,
-        version: Version,
-        uri: &Uri,
-        headers: &HeaderMap,
-    ) -> Result<(), GuardRejection> {
-        let mut fields = Fields::of(headers);
+    pub fn check_form(&self, head: &Parts) -> Result<(), GuardRejection> {
+        let mut fields = Fields::of(&head.headers);
         if let (Field::One(origin), Field::One(site)) = (fields.origin, fields.fetch_site)
             && (origin == "null" && site == "same-origin")
         {
             fields.origin = Field::Absent;
         }
-        self.check(version, uri, &fields)
+        self.check(head, &fields)
     }
 
     /// The one host that the request is for, which is accepted.
     fn accepted_host<'a>(
         &self,
-        version: Version,
-        uri: &'a Uri,
+        head: &'a Parts,
         fields: &Fields<'a>,
     ) -> Result<Host<'a>, GuardRejection> {
         let malformed = GuardRejection::MalformedHost;
         let line = fields.host.single(GuardRejection::DuplicateHost)?;
         let line = line.map(|value| parse(value.as_bytes()).ok_or(malformed)).transpose()?;
         // HTTP/2 puts the host into `:authority`; HTTP/1 into an absolute target beside Host.
-        let target = uri.authority().map(|name| parse(name.as_str().as_bytes()).ok_or(malformed));
+        let target = head.uri.authority();
+        let target = target.map(|name| parse(name.as_str().as_bytes()).ok_or(malformed));
         let host = match (line, target.transpose()?) {
             (None, None) => return Err(GuardRejection::MissingHost),
-            (None, Some(_)) if version < Version::HTTP_2 => {
+            (None, Some(_)) if head.version < Version::HTTP_2 => {
                 return Err(GuardRejection::MissingHost);
             }
             (Some(one), Some(two)) if !one.has_name_of(&two) || one.port != two.port => {

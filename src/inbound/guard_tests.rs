@@ -1,7 +1,13 @@
 //! Which hosts, pages and links the guard accepts.
 
 use super::*;
-use http::HeaderName;
+use http::{HeaderMap, HeaderName, Request};
+
+fn head(version: Version, target: &str, headers: HeaderMap) -> Parts {
+    let mut head = Request::new(()).into_parts().0;
+    (head.version, head.uri, head.headers) = (version, target.parse().unwrap(), headers);
+    head
+}
 
 fn check(version: Version, target: &str, lines: &[(&str, &str)]) -> Result<(), GuardRejection> {
     let mut headers = HeaderMap::new();
@@ -13,7 +19,8 @@ fn check(version: Version, target: &str, lines: &[(&str, &str)]) -> Result<(), G
         allowed_hosts: ["ads.internal", "10.0.0.5", "[fd00::1]"].map(String::from).to_vec(),
         allowed_origins: vec!["https://app.example.com".to_owned()],
     };
-    Guard::new(&config).check(version, &target.parse().unwrap(), &Fields::of(&headers))
+    let head = head(version, target, headers);
+    Guard::new(&config).check(&head, &Fields::of(&head.headers))
 }
 
 fn host(host: &str) -> Result<(), GuardRejection> {
@@ -159,11 +166,11 @@ fn entry(lines: &[(&str, &str)]) -> [bool; 3] {
         let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
         headers.append(name, HeaderValue::from_str(value).unwrap());
     }
-    let (guard, uri) = (Guard::default(), Uri::from_static("/"));
+    let (guard, head) = (Guard::default(), head(Version::HTTP_11, "/", headers));
     [
-        guard.check(Version::HTTP_11, &uri, &Fields::of(&headers)).is_ok(),
-        guard.check_link(Version::HTTP_11, &uri, &headers).is_ok(),
-        guard.check_form(Version::HTTP_11, &uri, &headers).is_ok(),
+        guard.check(&head, &Fields::of(&head.headers)).is_ok(),
+        guard.check_link(&head).is_ok(),
+        guard.check_form(&head).is_ok(),
     ]
 }
 
@@ -200,10 +207,10 @@ fn a_form_of_ours_that_names_no_referrer_is_heard_and_no_other() {
     let foreign = Guard::default();
     let mut headers = HeaderMap::new();
     headers.insert("host", HeaderValue::from_static("evil.test"));
-    let uri = Uri::from_static("/");
-    let link = foreign.check_link(Version::HTTP_11, &uri, &headers);
+    let head = head(Version::HTTP_11, "/", headers);
+    let link = foreign.check_link(&head);
     assert_eq!(link, Err(GuardRejection::ForeignHost));
-    let form = foreign.check_form(Version::HTTP_11, &uri, &headers);
+    let form = foreign.check_form(&head);
     assert_eq!(form, Err(GuardRejection::ForeignHost));
 }
 

@@ -6,16 +6,11 @@ use std::net::{IpAddr, SocketAddr};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
     Tcp(SocketAddr),
-    Unix(UnixPeer),
-}
-
-/// A process as it was when it connected to a Unix socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UnixPeer {
-    /// Its id; none where the system does not say, as for a process in another namespace.
-    pub pid: Option<i32>,
-    pub uid: u32,
-    pub gid: u32,
+    /// The user and group of a process as it was when it connected to a Unix socket.
+    Unix {
+        uid: u32,
+        gid: u32,
+    },
 }
 
 /// What counts as one peer where each has a share of something.
@@ -29,7 +24,7 @@ pub enum Origin {
 impl Peer {
     pub fn origin(&self) -> Origin {
         match self {
-            Self::Unix(peer) => Origin::User(peer.uid),
+            Self::Unix { uid, .. } => Origin::User(*uid),
             Self::Tcp(address) => Origin::Address(match address.ip().to_canonical() {
                 IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
                 address @ IpAddr::V4(_) => address,
@@ -41,7 +36,7 @@ impl Peer {
     pub fn uid(&self) -> Option<u32> {
         match self {
             Self::Tcp(_) => None,
-            Self::Unix(peer) => Some(peer.uid),
+            Self::Unix { uid, .. } => Some(*uid),
         }
     }
 }

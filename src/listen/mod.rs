@@ -18,7 +18,7 @@ pub mod tls;
 use crate::{
     caller_body::CallerBody,
     config,
-    inbound::peer::{Peer, UnixPeer},
+    inbound::peer::Peer,
     metrics::{LimitHit, WorkerMetrics},
 };
 use bind::Bound;
@@ -78,8 +78,7 @@ impl Listener for UnixListener {
     async fn accept(&self) -> IoResult<(UnixStream, Peer)> {
         let (stream, _) = Self::accept(self).await?;
         let peer = stream.peer_cred()?;
-        let peer = UnixPeer { pid: peer.pid(), uid: peer.uid(), gid: peer.gid() };
-        Ok((stream, Peer::Unix(peer)))
+        Ok((stream, Peer::Unix { uid: peer.uid(), gid: peer.gid() }))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     problem::Code,
     sync::Account,
 };
-use http::{HeaderName, HeaderValue, Method, Uri};
+use http::{HeaderName, HeaderValue, Method, Response, Uri};
 use std::{io, rc::Rc, sync::Arc};
 
 static AMAZON_REQUEST_IDS: [HeaderName; 3] = [
@@ -65,14 +65,16 @@ impl Exchange {
         })
     }
 
-    pub(super) fn responded(&mut self, head: &http::response::Parts) {
-        self.status = head.status.as_u16();
+    pub(super) fn responded<B>(&mut self, response: &Response<B>) {
+        let status = response.status();
+        self.status = status.as_u16();
         if self.worker.shared.config.log.access {
             let ids = AMAZON_REQUEST_IDS.iter();
-            self.amazon_request_id = ids.filter_map(|name| head.headers.get(name)).next().cloned();
+            self.amazon_request_id =
+                ids.filter_map(|name| response.headers().get(name)).next().cloned();
         }
         if let Some(capture) = &self.capture {
-            capture.responded(head.status.is_client_error() || head.status.is_server_error());
+            capture.responded(status.is_client_error() || status.is_server_error());
         }
     }
 

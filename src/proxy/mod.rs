@@ -8,11 +8,11 @@ mod classify_401;
 mod content;
 mod error;
 mod exchange;
+mod exchange_body;
 mod redact;
 mod respond;
 mod select;
 mod shim;
-mod upstream_body;
 
 use crate::{
     caller_body::CallerBody,
@@ -44,9 +44,10 @@ use bytes::Bytes;
 use classify_401::classify_401;
 pub use error::Error;
 use exchange::Exchange;
+use exchange_body::ExchangeBody;
 use http::{HeaderValue, Request, Response, StatusCode, Version, request::Parts};
 use hyper::body::Body;
-use respond::{ExchangeBody, ReplyBody, unauthorized};
+use respond::unauthorized;
 use select::Selection;
 use std::{
     cell::{Cell, RefCell},
@@ -57,7 +58,6 @@ use std::{
     },
     time::Duration,
 };
-use upstream_body::UpstreamBody;
 
 /// By how much the clocks differ after the machine was suspended.
 const SUSPENDED: Duration = Duration::from_secs(5);
@@ -151,7 +151,7 @@ impl Worker {
         let response = proxied.unwrap_or_else(|error| {
             exchange.error = Some(error.code().row().code);
             self.report(&error, &exchange.request_id);
-            respond::problem(&error, &exchange.request_id).map(ReplyBody::Ours)
+            respond::problem(&error, &exchange.request_id).map(ExchangeBody::ours)
         });
         respond::finish(response, exchange)
     }
@@ -170,7 +170,7 @@ impl Worker {
         fields: &Fields<'_>,
         body: &mut Option<CallerBody>,
         exchange: &mut Exchange,
-    ) -> Result<Response<ReplyBody>, Error> {
+    ) -> Result<Response<ExchangeBody>, Error> {
         self.enforce_limits(head, fields, body.as_ref())?;
         if shim::is_token_request(head) {
             return Box::pin(self.token_endpoint(head, fields, body)).await;
@@ -268,10 +268,10 @@ impl Worker {
         let (Field::One(host), Field::Absent, Field::Absent, None) =
             (fields.host, fields.origin, fields.fetch_site, head.uri.authority())
         else {
-            return self.guard.check(head.version, &head.uri, fields);
+            return self.guard.check(head, fields);
         };
         if self.known_host.borrow().as_deref() != Some(host.as_bytes()) {
-            self.guard.check(head.version, &head.uri, fields)?;
+            self.guard.check(head, fields)?;
             *self.known_host.borrow_mut() = Some(host.as_bytes().into());
         }
         Ok(())
@@ -289,12 +289,12 @@ impl Worker {
         pool: &Rc<Pool>,
         attempt: &Attempt<'_>,
         replays: u32,
-    ) -> Result<Response<UpstreamBody>, Error> {
+    ) -> Result<Response<ExchangeBody>, Error> {
         let sent = self.forward.send(pool, attempt).await;
         let (response, connection) =
             sent.inspect_err(|_| self.count_replay(replays, ReplayOutcome::Failed))?;
         let idle = (self.deadlines.timer(), self.shared.config.upstream.response_idle_timeout);
-        let mut response = UpstreamBody::of(response, connection, idle);
+        let mut response = ExchangeBody::of(response, connection, idle);
         if response.status().is_client_error() {
             Box::pin(response.body_mut().peek(&self.deadlines)).await;
             if redact::redact(&mut response, attempt.inject.bearer) {
@@ -307,15 +307,15 @@ impl Worker {
     /// Amazon's response as the caller gets it.
     fn pass(
         &self,
-        mut response: Response<UpstreamBody>,
+        mut response: Response<ExchangeBody>,
         pool: &Pool,
         selection: &Selection,
-    ) -> Response<ReplyBody> {
+    ) -> Response<ExchangeBody> {
         let key = self.shared.session_key.as_ref();
         let with_key = key.map(|key| key.path_prefix() + &selection.prefix);
         let prefix = with_key.as_deref().unwrap_or(&selection.prefix);
         headers::rewrite_location(response.headers_mut(), &pool.uri, prefix);
-        response.map(ReplyBody::Amazon)
+        response
     }
 
     /// Whether the request may be sent once more, and can be.

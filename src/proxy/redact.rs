@@ -5,7 +5,7 @@
 
 use super::{
     content::decoded,
-    upstream_body::{PEEK_MAX_BYTES, UpstreamBody},
+    exchange_body::{ExchangeBody, PEEK_MAX_BYTES},
 };
 use http::{
     HeaderValue, Response,
@@ -19,7 +19,7 @@ const PART_MIN_BYTES: usize = 16;
 
 /// Replaces what `response` quotes of `authorization`, in its fields and in a body that was peeked
 /// whole. Returns whether there was any; a response without it stays as it came.
-pub fn redact(response: &mut Response<UpstreamBody>, authorization: &HeaderValue) -> bool {
+pub fn redact(response: &mut Response<ExchangeBody>, authorization: &HeaderValue) -> bool {
     let secret = authorization.as_bytes();
     let token = secret.strip_prefix(b"Bearer ").unwrap_or(secret);
     let mut found = false;
@@ -34,7 +34,7 @@ pub fn redact(response: &mut Response<UpstreamBody>, authorization: &HeaderValue
     redact_body(response, token).is_some() || found
 }
 
-fn redact_body(response: &mut Response<UpstreamBody>, token: &[u8]) -> Option<()> {
+fn redact_body(response: &mut Response<ExchangeBody>, token: &[u8]) -> Option<()> {
     let body = response.body();
     if body.peeked.len() > PEEK_MAX_BYTES {
         return None;
@@ -62,15 +62,11 @@ fn redact_body(response: &mut Response<UpstreamBody>, token: &[u8]) -> Option<()
 fn mask(text: &[u8], token: &[u8]) -> Option<Vec<u8>> {
     let mut clean = Cow::Borrowed(text);
     for needle in needles(token) {
-        let (mut masked, mut rest) = (Vec::new(), &*clean);
-        while let Some(at) = find(rest, needle) {
-            masked.extend_from_slice(&rest[..at]);
-            masked.extend_from_slice(MASK);
-            rest = &rest[at + needle.len()..];
-        }
-        if rest.len() < clean.len() {
-            masked.extend_from_slice(rest);
-            clean = Cow::Owned(masked);
+        let mut from = 0;
+        while let Some(at) = find(&clean[from..], needle) {
+            from += at;
+            clean.to_mut().splice(from..from + needle.len(), MASK.iter().copied());
+            from += MASK.len();
         }
     }
     match clean {

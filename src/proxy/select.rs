@@ -30,8 +30,8 @@ pub struct Selection {
 }
 
 /// The `/a/<alias>[@<region>]` in front of a path.
-struct Prefix<'a> {
-    alias: &'a str,
+pub struct Prefix<'a> {
+    pub alias: &'a str,
     region: Option<Region>,
     /// Path and query behind it.
     rest: &'a str,
@@ -58,7 +58,9 @@ pub fn validate(head: &Parts, fields: &Fields<'_>) -> Result<(), Error> {
             "The request target must be a path."
         }));
     }
-    if has_many_connection_names(head, fields) {
+    // A shorter one cannot hold so many.
+    let may_have_many = !fields.connection.allows(|names| names.len() < 32);
+    if may_have_many && has_too_many_connection_names(&head.headers) {
         return Err(Error::BadRequest("The Connection header names more than 16 fields."));
     }
     match (fields.transfer_encoding, fields.content_length) {
@@ -69,15 +71,6 @@ pub fn validate(head: &Parts, fields: &Fields<'_>) -> Result<(), Error> {
             Ok(())
         }
         _ => Err(Error::AmbiguousFraming),
-    }
-}
-
-fn has_many_connection_names(head: &Parts, fields: &Fields<'_>) -> bool {
-    match fields.connection {
-        Field::Absent => false,
-        // Too short to hold that many.
-        Field::One(value) if value.len() < 32 => false,
-        Field::One(_) | Field::Many(_) => has_too_many_connection_names(&head.headers),
     }
 }
 
@@ -140,11 +133,6 @@ fn choose<'a>(
     chosen.or(default.map(AccountId::as_str)).ok_or(Error::Rejected(Code::AccountRequired))
 }
 
-/// The alias named by the path prefix alone, for the LWA shim.
-pub fn prefix_alias(uri: &Uri) -> Result<Option<&str>, Error> {
-    Ok(Prefix::of(uri)?.map(|prefix| prefix.alias))
-}
-
 /// The alias that `X-Ads-Account` names.
 pub fn header_alias<'a>(fields: &Fields<'a>) -> Result<Option<&'a str>, Error> {
     let rejection = || Error::BadRequest("X-Ads-Account must be sent once and hold one alias.");
@@ -170,7 +158,7 @@ fn placeholders<'a>(headers: &'a HeaderMap, fields: &Fields<'a>) -> impl Iterato
 }
 
 impl<'a> Prefix<'a> {
-    fn of(uri: &'a Uri) -> Result<Option<Self>, Error> {
+    pub fn of(uri: &'a Uri) -> Result<Option<Self>, Error> {
         let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         let Some(behind) = whole.strip_prefix("/a/") else { return Ok(None) };
         let rejection =

@@ -6,8 +6,8 @@
 use super::{
     Worker,
     error::Error,
-    respond::ReplyBody,
-    select::{header_alias, prefix_alias},
+    exchange_body::ExchangeBody,
+    select::{Prefix, header_alias},
 };
 use crate::{
     caller_body::CallerBody,
@@ -48,7 +48,7 @@ impl Worker {
         head: &Parts,
         fields: &Fields<'_>,
         body: &mut Option<CallerBody>,
-    ) -> Result<Response<ReplyBody>, Error> {
+    ) -> Result<Response<ExchangeBody>, Error> {
         // Borrowed, so that the rest of a form that is too long can be read to its end elsewhere.
         let Some(body) = body else { return Err(BodyError::Incomplete.into()) };
         let collect = Limited::new(body, FORM_MAX_BYTES).collect();
@@ -60,7 +60,7 @@ impl Worker {
             Some(Err(_)) => return Err(BodyError::Incomplete.into()),
             None => return Err(BodyError::TooSlow.into()),
         };
-        let in_path = prefix_alias(&head.uri)?;
+        let in_path = Prefix::of(&head.uri)?.map(|prefix| prefix.alias);
         let in_header = header_alias(fields)?;
         if in_path.zip(in_header).is_some_and(|(path, header)| path != header) {
             return Err(Error::Rejected(Code::AccountConflict));
@@ -68,7 +68,7 @@ impl Worker {
         let table = self.shared.directory.load();
         let default = self.shared.config.proxy.default_account.as_ref();
         let (status, body) = token_response(&form, in_path.or(in_header), &table, default)?;
-        let mut response = Response::new(ReplyBody::Ours(body.to_string().into()));
+        let mut response = Response::new(ExchangeBody::ours(body.to_string().into()));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json;charset=UTF-8"));

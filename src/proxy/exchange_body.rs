@@ -1,5 +1,6 @@
-//! The body of an upstream response, and the pooled connection it comes on.
+//! The body of a response, and the pooled connection it comes on if it is Amazon's.
 
+use super::exchange::Exchange;
 use crate::{
     deadline::{Deadlines, Timer},
     forward::connection::{PooledConnection, Response},
@@ -11,6 +12,7 @@ use hyper::body::Incoming;
 use std::{
     future::poll_fn,
     io,
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -21,21 +23,28 @@ pub const PEEK_MAX_BYTES: usize = 16 * 1024;
 /// How long that may take.
 const PEEK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Amazon's body. It may have been read in part, to be given out first.
-pub struct UpstreamBody {
+/// Amazon's body, or one of ours.
+pub struct ExchangeBody {
+    /// What was read of Amazon's, to be given out first, or all of ours.
     pub peeked: Bytes,
     /// Trailers behind what was peeked at, or how the body broke off there: the caller is to see
     /// that, too.
     behind: Option<Box<io::Result<Frame<Bytes>>>>,
-    /// Whether Amazon announced its length.
+    /// Whether its length is known from the start.
     has_length: bool,
     /// What is still to be read. The connection is given back when the body has ended.
     rest: Option<(PooledConnection, Incoming)>,
     /// Ends a body that stalls; none for event streams.
     idle: Option<(Timer, Duration)>,
+    /// Ends with the body, and so comes last; none until the response is final.
+    pub exchange: Option<Box<Exchange>>,
 }
 
-impl UpstreamBody {
+impl ExchangeBody {
+    pub fn ours(peeked: Bytes) -> Self {
+        Self { peeked, behind: None, has_length: true, rest: None, idle: None, exchange: None }
+    }
+
     /// `response` with its connection; `idle` is the timeout between two parts of its body.
     pub fn of(
         response: Response,
@@ -53,6 +62,7 @@ impl UpstreamBody {
             has_length: incoming.size_hint().exact().is_some(),
             rest: Some((connection, incoming)),
             idle: (!is_event_stream).then_some(idle),
+            exchange: None,
         };
         http::Response::from_parts(head, body)
     }
@@ -113,7 +123,7 @@ impl UpstreamBody {
         Poll::Ready(frame)
     }
 
-    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if !self.peeked.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.peeked)))));
         }
@@ -133,12 +143,34 @@ impl UpstreamBody {
         }
         Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)))
     }
+}
 
-    pub fn is_end_stream(&self) -> bool {
+impl Body for ExchangeBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let frame = ready!(self.poll_next(cx));
+        if let Some(exchange) = &mut self.exchange {
+            match &frame {
+                Some(Ok(frame)) => {
+                    exchange.bytes_out += frame.data_ref().map_or(0, |data| data.len() as u64);
+                }
+                Some(Err(error)) => exchange.broken(error.kind()),
+                None => {}
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
         self.peeked.is_empty() && self.behind.is_none() && self.has_ended()
     }
 
-    pub fn size_hint(&self) -> SizeHint {
+    fn size_hint(&self) -> SizeHint {
         if !self.has_length || self.is_cut() {
             return SizeHint::default();
         }
@@ -147,7 +179,7 @@ impl UpstreamBody {
     }
 }
 
-impl Drop for UpstreamBody {
+impl Drop for ExchangeBody {
     fn drop(&mut self) {
         // hyper drops a body without asking again once it knows that it has ended.
         if let Some((connection, incoming)) = self.rest.take() {
