@@ -78,13 +78,15 @@ async fn finish(store: &Store, audit: &Audit) -> Result<bool, Unfinished> {
         let account = account.as_str();
         warn!(account, error = %chain(error), "the record was not sealed anew");
     }
-    Ok(report.failed.iter().all(|(_, error)| error.is_lasting()))
+    Ok(report.is_done())
 }
 
 /// `entry` with how a rotation ended.
 pub(crate) fn concluded(entry: Entry, done: &Result<RotationReport, store::Error>) -> Entry {
     match done {
-        Ok(report) if report.failed.is_empty() => entry.count(report.resealed as u64),
+        Ok(report) if report.failed.is_empty() && report.entries_left == 0 => {
+            entry.count(report.resealed as u64)
+        }
         Ok(report) => entry.failed("records_left").count(report.resealed as u64),
         Err(_) => entry.failed("store_failed"),
     }

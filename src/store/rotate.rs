@@ -36,6 +36,16 @@ pub struct RotationReport {
     pub resealed: usize,
     /// Records that are as they were, and why.
     pub failed: Vec<(AccountId, Error)>,
+    /// How many other entries are still sealed with an old key, which a server has put first that
+    /// has just started.
+    pub entries_left: usize,
+}
+
+impl RotationReport {
+    /// Says whether a later rotation could do more: what does not open is no work left over.
+    pub(crate) fn is_done(&self) -> bool {
+        self.entries_left == 0 && self.failed.iter().all(|(_, error)| error.is_lasting())
+    }
 }
 
 /// What is sealed with one key.
@@ -127,14 +137,13 @@ impl Rotation {
                 }
             }
             // A command with an older list of keys may have written meanwhile.
-            let again = report.failed.iter().any(|(_, error)| !error.is_lasting());
-            let entries = store.run(Inner::reseal_entries).await?;
-            if report.resealed == before && entries == 0 && !again {
+            let (entries, left) = store.run(Inner::reseal_entries).await?;
+            report.entries_left = left;
+            if report.resealed == before && entries == 0 && report.is_done() {
                 break;
             }
         }
-        // What does not open is no work left over: no later start could do it either.
-        if report.failed.iter().all(|(_, error)| error.is_lasting()) {
+        if report.is_done() {
             store
                 .run(|inner| inner.backend.delete(Space::Meta.as_str(), MARKER, Expected::Any))
                 .await?;
@@ -187,20 +196,19 @@ impl Inner {
         Ok(found)
     }
 
-    /// Seals the entries anew that open; says how many needed it.
-    fn reseal_entries(&self) -> Result<usize, Error> {
-        let mut count = 0;
+    /// Seals the entries anew that open; says how many needed it, and how many still do.
+    fn reseal_entries(&self) -> Result<(usize, usize), Error> {
+        let (mut count, mut left) = (0, 0);
         for space in Space::of_entries() {
             for name in self.names(space)? {
                 match self.reseal(space, &name) {
                     Err(error) if error.is_unopened() => {}
-                    // Of the grants, it is reported.
-                    Err(Error::OldKey { .. }) => {}
+                    Err(Error::OldKey { .. }) => left += 1,
                     resealed => count += usize::from(resealed?),
                 }
             }
         }
-        Ok(count)
+        Ok((count, left))
     }
 
     fn unfinished_rotation(&self) -> Result<Option<String>, Error> {

@@ -91,6 +91,33 @@ async fn it_does_not_begin_while_a_server_lacks_the_new_key() {
 }
 
 #[tokio::test]
+async fn what_is_sealed_with_the_old_key_meanwhile_is_reported_and_left_to_the_next_rotation() {
+    use crate::store::{Item, Limit};
+    let directory = tempfile::tempdir().expect("a directory");
+    let kept = filled(directory.path(), 2).await;
+    let (old, both) = (open(directory.path(), OLD), open(directory.path(), BOTH));
+    let links = old.entries(Space::Ticket);
+    for name in ["a", "b", "c"] {
+        let item = Item { account: None, expires_at_ms: Some(1), text: name.into() };
+        links.put(name, &item, Limit { max: 9, now_ms: 0 }).await.expect("kept");
+    }
+    let rotation = Rotation::prepare(&both).await.expect("may begin");
+    // A server with the old list of keys starts once it has begun.
+    let instance = old.register().expect("registered");
+    let report = rotation.run(|_, _| ()).await.expect("runs");
+    assert_eq!((report.failed.len(), report.entries_left), (2, 3));
+    drop(rotation);
+    assert_eq!(both.unfinished_rotation().await.expect("looks").as_deref(), Some("new"));
+    assert_eq!(both.key_uses().await.expect("counted").keys["old"].entries, 3);
+    drop(instance);
+    let report = rotate(&both).await;
+    assert_eq!((report.resealed, report.failed.len(), report.entries_left), (2, 0, 0));
+    assert_eq!(both.unfinished_rotation().await.expect("looks"), None);
+    assert!(!both.key_uses().await.expect("counted").keys.contains_key("old"));
+    assert_all(&open(directory.path(), NEW), &kept).await;
+}
+
+#[tokio::test]
 async fn two_do_not_rotate_at_once() {
     let directory = tempfile::tempdir().expect("a directory");
     filled(directory.path(), 1).await;

@@ -46,8 +46,13 @@ pub(super) async fn run(store: &Store, audit: &Audit) -> anyhow::Result<()> {
     for (account, error) in &report.failed {
         note(format_args!("{account}: {}", chain(error)));
     }
-    match report.failed.len() {
-        0 => Ok(()),
-        failed => bail!("{failed} records are as they were"),
+    match (report.failed.len(), report.entries_left) {
+        (0, 0) => Ok(()),
+        (failed, 0) => bail!("{failed} records are as they were"),
+        (failed, left) => bail!(
+            "{failed} records are as they were, and {left} other entries are still sealed with an \
+             old key, because a server lacks the new one that has just started: restart that \
+             server with the new list of keys, then rotate again"
+        ),
     }
 }
