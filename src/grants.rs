@@ -260,6 +260,10 @@ impl Grants {
     ///
     /// Where the configuration has a refresh token, `configured`, a record without any stays: it
     /// says that the configured one was used, so that no start seeds it again.
+    ///
+    /// # Errors
+    /// `OtherStore`, with nothing changed: the grant opens again once the store has its own id back.
+    /// Else that of the audit log or of the store.
     pub(crate) async fn forget<E: From<store::Error> + From<audit::Error>>(
         &self,
         account: &AccountId,
@@ -268,6 +272,9 @@ impl Grants {
         now_unix: u64,
     ) -> Result<Option<Credential>, E> {
         let forget = async {
+            if let Err(error @ store::Error::OtherStore { .. }) = self.store.grant(account).await {
+                return Err(error.into());
+            }
             self.store.delete_entries_of(account).await?;
             loop {
                 let found = match self.store.grant(account).await {

@@ -200,6 +200,32 @@ async fn status_and_retire_know_what_needs_a_key() {
     );
 }
 
+#[tokio::test]
+async fn no_command_deletes_a_grant_that_opens_again_once_the_id_of_its_store_is_back() {
+    let home = home_with_keys();
+    let kept = fill_home(&home, 3).await;
+    let id = home.path("store/meta/store.json");
+    let before = fs::read(&id).expect("an id");
+    let damages = ["{", "{\"version\":1}\n{\"id\":\"ffffffffffffffffffffffffffffffff\"}\n"];
+    for damage in damages.map(Some).into_iter().chain([None]) {
+        match damage {
+            Some(damage) => fs::write(&id, damage).expect("damaged"),
+            None => fs::remove_file(&id).expect("removed"),
+        }
+        for command in ["logout a0 --yes", "account remove a1 --yes"] {
+            let refused = home.run(command);
+            let said = &refused.err;
+            assert_eq!(refused.code, Some(1), "{damage:?}: {refused:?}");
+            assert!(said.contains("meta/store.json") && said.contains("backup"), "{refused:?}");
+        }
+    }
+    fs::write(&id, before).expect("restored");
+    assert_all(&open(&home.path("store"), &[("k1", 1)]), &kept).await;
+    assert_eq!(home.run("logout a0 --yes").code, Some(0));
+    assert_all(&open(&home.path("store"), &[("k1", 1)]), &kept[1..]).await;
+    assert!(!home.path("store/accounts/a0.json").exists());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_a_key_in_use_says_so_keeps_the_records_and_serves_the_others() {
     let amazon = amazon().await;

@@ -38,6 +38,17 @@ pub enum Error {
         #[source]
         cause: Damage,
     },
+    #[error(
+        "the stored record {record} was sealed in a store whose id is {store:?}, unlike this one's, \
+         and was left as it is: restore meta/store.json from a backup of the store; if the record \
+         was copied here from another store, delete its file"
+    )]
+    OtherStore { record: String, store: String },
+    #[error(
+        "meta/store.json in the store, without which no record opens, is damaged: restore it \
+         from a backup of the store"
+    )]
+    Identity(#[source] Damage),
     #[error("{path} cannot be read by this user: `chown` it to the owner of its directory")]
     Unreadable {
         path: PathBuf,
@@ -75,7 +86,7 @@ impl Error {
 
     /// Says whether a record is there that was read and does not open.
     pub(super) fn is_unopened(&self) -> bool {
-        matches!(self, Self::Sealed { .. } | Self::Damaged { .. })
+        matches!(self, Self::Sealed { .. } | Self::Damaged { .. } | Self::OtherStore { .. })
     }
 
     /// Says whether the record itself is at fault, so that to try again brings the same.
@@ -100,8 +111,6 @@ pub enum Damage {
     NoEntry,
     #[error("format version {0} is not known to this version of adsproxy")]
     Version(u64),
-    #[error("it belongs to another store, whose id is {0}")]
-    OtherStore(String),
 }
 
 /// The text of the parser's error may show a secret.

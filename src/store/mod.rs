@@ -176,7 +176,10 @@ impl Inner {
     fn known_id(&self) -> Result<Option<Arc<str>>, Error> {
         let mut id = self.id.lock();
         if id.is_none() {
-            let identity: Option<Identity> = self.backend.read_clear(Space::Meta, IDENTITY)?;
+            let identity = match self.backend.read_clear::<Identity>(Space::Meta, IDENTITY) {
+                Err(Error::Damaged { cause, .. }) => return Err(Error::Identity(cause)),
+                identity => identity?,
+            };
             *id = identity.map(|identity| identity.id.into());
         }
         Ok(id.clone())

@@ -86,7 +86,8 @@ impl Inner {
     fn unseal(&self, space: Space, key: &str, envelope: &Envelope) -> Result<Plain, Error> {
         let store = self.known_id()?.unwrap_or_default();
         if *envelope.store != *store {
-            return Err(damaged(space, key, Damage::OtherStore(envelope.store.clone())));
+            let (record, store) = (space.name_of(key), envelope.store.clone());
+            return Err(Error::OtherStore { record, store });
         }
         let place = Place { store: &store, space, key, field: field(space) };
         self.ring.open(place, &envelope.key_id, &envelope.sealed).map_err(|cause| Error::Sealed {

@@ -236,8 +236,26 @@ async fn a_record_opens_neither_for_another_account_nor_in_another_store() {
     assert!(matches!(error, Error::Sealed { cause: NotOpened::Refused, .. }), "{error}");
     fs::copy(record(&here, "acme"), record(&there, "acme")).expect("copied");
     let error = loaded(&open(there.path(), K1), "acme").await.expect_err("another store's");
-    let is_other = |cause: &Damage| matches!(cause, Damage::OtherStore(_));
-    assert!(matches!(&error, Error::Damaged { cause, .. } if is_other(cause)), "{error}");
+    assert!(matches!(&error, Error::OtherStore { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_store_whose_id_is_damaged_is_not_opened_and_one_without_it_opens_no_record() {
+    let (dir, acme) = (tempfile::tempdir().expect("a directory"), credential("acme"));
+    open(dir.path(), K1).put_grant(&acme, ANY).await.expect("kept");
+    let path = dir.path().join("meta/store.json");
+    let before = fs::read(&path).expect("an id");
+    for damage in ["", "{", "{\"version\":1}\n{}\n"] {
+        fs::write(&path, damage).expect("damaged");
+        let error = try_open(dir.path(), K1).expect_err("damaged");
+        assert!(matches!(error, Error::Identity(_)), "{error}");
+        assert!(error.to_string().contains("restore it from a backup"), "{error}");
+    }
+    fs::remove_file(&path).expect("removed");
+    let error = loaded(&open(dir.path(), K1), "acme").await.expect_err("whose is it");
+    assert!(error.to_string().contains("restore meta/store.json"), "{error}");
+    fs::write(&path, before).expect("restored");
+    assert_eq!(loaded(&open(dir.path(), K1), "acme").await.expect("opens"), Some(acme));
 }
 
 #[tokio::test]
