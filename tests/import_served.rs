@@ -2,6 +2,7 @@
 
 use crate::support::{
     extras,
+    grants::open_store,
     program::Said,
     proxy::{
         ACME_REFRESH, Answer, GLOBEX_REFRESH, Proxy, Setup, amazon, assert_no_secret, write_private,
@@ -9,7 +10,10 @@ use crate::support::{
 };
 use adsproxy::{
     sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator, RefreshRotation},
-    testing::clock::{Clock, SystemClock},
+    testing::{
+        clock::{Clock, SystemClock},
+        id::Region,
+    },
 };
 use http::Method;
 use serde_json::{Value, json};
@@ -98,6 +102,56 @@ async fn a_grant_that_rotated_since_is_unchanged() {
     assert!(said.err.contains("1 unchanged"), "{said:?}");
     lwa.expire_access_tokens(Some("one"));
     assert_eq!(served_as(&ask(&proxy, "shop").await), "one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_moves_while_its_refresh_waits_stays_moved_and_loses_no_token() {
+    let amazon = amazon().await;
+    let lwa = &amazon.state().lwa;
+    lwa.configure(|settings| settings.rotation = RefreshRotation::OldDies);
+    lwa.add_grant("one", CLIENT_ID, "Atzr|one", vec![]);
+    lwa.add_grant("two", CLIENT_ID, "Atzr|two", vec![]);
+    let toml = "[token]\nforced_refresh_min_interval_secs = 0\n".to_owned();
+    let proxy = Proxy::with(&amazon, Setup { toml, ..file_store() });
+    let heading = "account,refresh_token,region\n";
+    write(&proxy, "a.csv", &format!("{heading}shop,Atzr|one,na\n"));
+    import(&proxy, "a.csv", &[]);
+    served_soon(&proxy, "shop", "one").await;
+    let shop = "shop".parse().expect("an alias");
+    let record =
+        async || open_store(&proxy).load(&shop).await.expect("it reads").expect("a record");
+    for (gate, region) in [(&lwa.gate, Region::Eu), (&lwa.responses, Region::Fe)] {
+        write(&proxy, "a.csv", &format!("{heading}shop,Atzr|one,{region}\n"));
+        lwa.expire_access_tokens(Some("one"));
+        let before = record().await;
+        gate.hold();
+        let moved_meanwhile = async {
+            gate.until_waiting(1).await;
+            let said = import(&proxy, "--replace a.csv", &[]);
+            gate.release();
+            said
+        };
+        let (_, said) = tokio::join!(ask(&proxy, "shop"), moved_meanwhile);
+        assert!(said.err.contains("1 replaced"), "{said:?}");
+        served_soon(&proxy, "shop", "one").await;
+        let record = record().await;
+        assert_eq!((record.region, record.epoch), (region, before.epoch));
+        assert_eq!(record.refresh_token.expose(), lwa.grant("one").expect("a grant").current());
+        assert_ne!(record.refresh_token, before.refresh_token, "it has rotated");
+    }
+
+    // The twin: another grant is no move, and what the refresh brings of the old one is void.
+    write(&proxy, "a.csv", &format!("{heading}shop,Atzr|two,na\n"));
+    lwa.expire_access_tokens(Some("one"));
+    lwa.responses.hold();
+    let replaced_meanwhile = async {
+        lwa.responses.until_waiting(1).await;
+        import(&proxy, "--replace a.csv", &[]);
+        lwa.responses.release();
+    };
+    tokio::join!(ask(&proxy, "shop"), replaced_meanwhile);
+    served_soon(&proxy, "shop", "two").await;
+    assert_eq!(record().await.region, Region::Na);
 }
 
 #[tokio::test(flavor = "multi_thread")]

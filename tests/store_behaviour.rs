@@ -4,7 +4,8 @@
 use adsproxy::testing::{
     id::{AccountId, Region},
     store::{
-        Credential, Epoch, Error, Expected, Item, KeyRing, Limit, Space, Store, Version,
+        Credential, Epoch, Error, Expected, Item, KeyRing, Limit, Space, Store, StoredAccessToken,
+        Version,
         backend::{self, Backend, Files, Granted, Listed, Memory, RawEntry, Write},
     },
 };
@@ -176,6 +177,7 @@ on_every_backend! {
     a_grant_that_was_connected_anew_is_not_overwritten_by_a_refresh,
     a_refresh_whose_lease_was_lost_writes_nothing,
     a_write_between_of_the_same_consent_costs_a_refresh_nothing,
+    a_grant_that_is_moved_while_it_is_refreshed_stays_moved_and_keeps_its_new_token,
     writers_that_compare_lose_no_write,
     there_are_no_more_entries_than_allowed,
     what_has_expired_is_purged_and_nothing_else,
@@ -405,6 +407,40 @@ async fn a_write_between_of_the_same_consent_costs_a_refresh_nothing(world: Worl
     assert!(is_superseded(store.update_grant(&rotated, found.began(), None).await));
     store.update_grant(&rotated, found.began(), Some(&lease)).await.expect("no obstacle");
     assert_eq!(token(&store).await.as_deref(), Some("two"));
+}
+
+async fn a_grant_that_is_moved_while_it_is_refreshed_stays_moved_and_keeps_its_new_token(
+    world: World,
+) {
+    let (store, _dir) = store(world);
+    let access = || StoredAccessToken { token: "Atza|x".into(), issued_at: 1, expires_at: 2 };
+    for (region, application) in [(Region::Eu, "default"), (Region::Na, "second")] {
+        store.put_grant(&grant("one"), Expected::Any).await.expect("kept");
+        let lease = store.lease_grant(&id("acme"), TTL, NO_WAIT).await.expect("leased");
+        let found = store.grant(&id("acme")).await.expect("read").expect("there");
+        let (application, consented_at) = (application.to_owned(), Some(5));
+        let moved = Credential { region, application, consented_at, ..found.value.clone() };
+        store.put_grant(&moved, Expected::Version(found.version)).await.expect("moved");
+        let dead = Credential { reauthorization_required: true, ..found.value.clone() };
+        if moved.application != "default" {
+            let refused = store.update_grant(&dead, found.began(), Some(&lease)).await;
+            assert!(is_superseded(refused), "it was dead where it was before");
+        }
+        let rotated = Credential {
+            refresh_token: "two".into(),
+            access_token: Some(access()),
+            generation: 2,
+            ..found.value.clone()
+        };
+        store.update_grant(&rotated, found.began(), Some(&lease)).await.expect("no obstacle");
+        // An access token is good for its application only.
+        let access_token = (moved.application == "default").then(access);
+        let refresh_token = "two".into();
+        let expected = Credential { refresh_token, access_token, generation: 2, ..moved };
+        assert_eq!(store.load(&id("acme")).await.expect("read"), Some(expected));
+        drop(lease);
+        store.remove_grant(&id("acme"), Expected::Any).await.expect("removed");
+    }
 }
 
 async fn writers_that_compare_lose_no_write(world: World) {

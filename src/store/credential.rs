@@ -40,6 +40,27 @@ pub struct Credential {
     pub seed: Option<String>,
 }
 
+impl Credential {
+    /// This result of a refresh, where a command has moved the grant meanwhile: the record `found`
+    /// in the store says its region and application. Another consent stays as it is.
+    ///
+    /// None if the grant was found dead in an application that it has left: nothing to write.
+    pub(crate) fn moved_with(self, found: &Self) -> Option<Self> {
+        if self.epoch != found.epoch {
+            return Some(self);
+        }
+        let is_same_application = self.application == found.application;
+        let is_result = is_same_application || !self.reauthorization_required;
+        is_result.then(|| Self {
+            application: found.application.clone(),
+            region: found.region,
+            consented_at: found.consented_at,
+            access_token: self.access_token.filter(|_| is_same_application),
+            ..self
+        })
+    }
+}
+
 /// Of a record that has been opened and is not yet named by its key.
 fn no_account() -> AccountId {
     "unnamed".parse().expect("it is an id")

@@ -101,8 +101,9 @@ impl Store {
 
     /// Keeps the result of a refresh that `began` with a grant: an update, never an insert.
     ///
-    /// With a lease, a write in between that changed neither consent nor lease, such as that of a
-    /// key rotation, is no obstacle. Without one (a store that takes no leases) any write is.
+    /// With a lease, a write in between that changed neither consent nor lease is no obstacle: that
+    /// of a key rotation, or of a command that moved the grant to another region or application,
+    /// where it stays then. Without one (a store that takes no leases) any write is.
     ///
     /// # Errors
     /// `Conflict` if the grant was removed or replaced, or the lease is another's by now; else as
@@ -117,7 +118,7 @@ impl Store {
         lease: Option<&Lease>,
     ) -> Result<Version, Error> {
         let (credential, fence) = (credential.clone(), lease.map(Lease::fence));
-        self.run(move |inner| inner.update_grant(&credential, began, fence)).await
+        self.run(move |inner| inner.update_grant(credential, began, fence)).await
     }
 
     /// Removes the account's grant, readable or not; false if there was none.
@@ -176,13 +177,13 @@ impl Inner {
 
     fn update_grant(
         &self,
-        credential: &Credential,
+        mut credential: Credential,
         began: Began,
         fence: Option<u64>,
     ) -> Result<Version, Error> {
         let mut version = began.version;
         loop {
-            match self.put_grant(credential, Expected::Version(version), fence) {
+            match self.put_grant(&credential, Expected::Version(version), fence) {
                 Err(Error::Conflict) if fence.is_some() => {}
                 done => return done,
             }
@@ -193,6 +194,7 @@ impl Inner {
                 return Err(Error::Conflict);
             }
             version = found.version;
+            credential = credential.moved_with(&found.value).ok_or(Error::Conflict)?;
         }
     }
 }

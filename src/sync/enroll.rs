@@ -379,7 +379,9 @@ impl Enroller {
     async fn check_record(&self, state: &Arc<TokenState>) -> Result<bool, store::Error> {
         let (id, account) = (&state.id, state.id.as_str());
         let Some(record) = self.grants.store().load(id).await? else { return Ok(false) };
-        if state.has_moved(&record) || state.is_replaced(&record) {
+        let is_unsaved = self.tokens.status(id).is_some_and(|view| view.is_unsaved);
+        // Another state would not have the record that is still to be saved.
+        if (state.has_moved(&record) && !is_unsaved) || state.is_replaced(&record) {
             match record.refresh_token.is_empty() {
                 true => info!(account, "account was logged out"),
                 false => info!(account, "the account was connected anew by another process"),

@@ -243,9 +243,13 @@ impl TokenManager {
         };
         let mut asked = lwa.refresh(&state.application, &record.refresh_token, attempts).await;
         if matches!(asked, Err(lwa::Error::InvalidGrant)) {
-            // A person may have connected the account anew while LWA was asked.
+            // A person may have connected the account anew, or moved it, while LWA was asked.
             let again = self.0.with.grants.store().grant(&state.id).await?;
-            if state.lock().stored != again.map(|again| record_id(&again.value)) {
+            let has_left = again.as_ref().is_some_and(|again| {
+                let again = &again.value;
+                again.epoch == record.epoch && again.application != record.application
+            });
+            if has_left || state.lock().stored != again.map(|again| record_id(&again.value)) {
                 return Err(store::Error::Conflict.into());
             }
             if let Some(previous) = record.previous_refresh_token.clone() {

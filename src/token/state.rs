@@ -154,7 +154,11 @@ impl TokenState {
             }
         };
         locked.unsaved.take_if(|(unsaved, _)| !goes_on(unsaved));
-        locked.unsaved.as_ref().map(|(unsaved, _)| unsaved.clone())
+        let unsaved = locked.unsaved.as_ref().map(|(unsaved, _)| unsaved.clone());
+        match stored {
+            Some(stored) => unsaved?.moved_with(stored),
+            None => unsaved,
+        }
     }
 
     /// Puts `token` into use and wakes those that wait for one.
