@@ -12,7 +12,7 @@ mod serve;
 mod worker;
 
 use crate::{
-    admin::health::{Health, HealthCheck, Readiness},
+    admin::health::{Health, Readiness},
     audit::{Action, Actor, Entry},
     clock::{Clock, SystemClock},
     config::{Config, ProxyAddress, StoreConfig},
@@ -153,9 +153,7 @@ impl App {
         let engine = open_engine(&config, clock, &metrics, private.as_ref(), handle.clone())?;
         let tls = config.listen.tls.as_ref().map(ServerTls::load).transpose()?;
         let shared = share(&engine, private.as_ref())?;
-        let tokens = shared.tokens.clone();
-        let is_saved: HealthCheck = Box::new(move || tokens.unsaved() == 0);
-        let readiness = Arc::new(Health::new(vec![("store", is_saved)]));
+        let readiness = Arc::<Health>::default();
         let (drain, stop) = (watch::Sender::new(false), watch::Sender::new(false));
         let listeners = match &private {
             None => control.block_on(AdminListeners::open(&engine, &readiness, &stop))?,

@@ -13,47 +13,37 @@ use parking_lot::Mutex;
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Where the process is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Readiness {
     /// Not listening yet.
+    #[default]
     Starting,
     Ready,
     /// Finishing what is under way.
     Draining,
 }
 
-/// What an operator should know and requests need not care about; it must return at once.
-pub type HealthCheck = Box<dyn Fn() -> bool + Send + Sync>;
-
-pub struct Health {
-    readiness: Mutex<Readiness>,
-    checks: Vec<(&'static str, HealthCheck)>,
-}
+/// The readiness of a process, starting at first.
+#[derive(Default)]
+pub struct Health(Mutex<Readiness>);
 
 impl Health {
-    pub fn new(checks: Vec<(&'static str, HealthCheck)>) -> Self {
-        Self { readiness: Mutex::new(Readiness::Starting), checks }
-    }
-
     /// Moves on. Nothing goes back to [`Readiness::Starting`], and draining is the end.
     pub fn set(&self, readiness: Readiness) {
-        let mut now = self.readiness.lock();
+        let mut now = self.0.lock();
         *now = readiness.max(*now);
     }
 
-    /// A line for each check. Reasons stay in the log: any program may ask.
-    fn report(&self) -> String {
-        let mut report = match *self.readiness.lock() {
-            Readiness::Starting => "[-] serving (starting) failed\n",
-            Readiness::Ready => "[+] serving ok\n",
-            Readiness::Draining => "[-] serving (draining) failed\n",
-        }
-        .to_owned();
-        for (name, holds) in &self.checks {
-            let (mark, word) = if holds() { ("+", "ok") } else { ("!", "degraded") };
-            report.push_str(&format!("[{mark}] {name} {word}\n"));
-        }
-        report
+    /// A line for each check. Reasons stay in the log: any program may ask. A store that does not
+    /// take every record fails no request.
+    fn report(&self, is_saved: bool) -> String {
+        let serving = match *self.0.lock() {
+            Readiness::Starting => "[-] serving (starting) failed",
+            Readiness::Ready => "[+] serving ok",
+            Readiness::Draining => "[-] serving (draining) failed",
+        };
+        let store = if is_saved { "[+] store ok" } else { "[!] store degraded" };
+        format!("{serving}\n{store}\n")
     }
 }
 
@@ -62,14 +52,15 @@ pub(super) async fn live(_: AdminCall) -> Handled {
 }
 
 pub(super) async fn started(call: AdminCall) -> Handled {
-    Ok(state(*call.admin.0.health.readiness.lock() != Readiness::Starting))
+    Ok(state(*call.admin.0.health.0.lock() != Readiness::Starting))
 }
 
 pub(super) async fn ready(call: AdminCall) -> Handled {
     let health = &call.admin.0.health;
-    let mut response = state(*health.readiness.lock() == Readiness::Ready);
+    let mut response = state(*health.0.lock() == Readiness::Ready);
     if !call.query.all("verbose").is_empty() {
-        *response.body_mut() = health.report().into();
+        let is_saved = call.logins.engine.tokens().unsaved() == 0;
+        *response.body_mut() = health.report(is_saved).into();
     }
     Ok(response)
 }
@@ -92,12 +83,13 @@ mod tests {
 
     #[test]
     fn a_failed_check_is_reported_and_a_draining_process_does_not_become_ready_again() {
-        let health = Health::new(vec![("store", Box::new(|| false))]);
-        assert!(health.report().starts_with("[-] serving (starting) failed\n"));
+        let health = Health::default();
+        assert!(health.report(true).starts_with("[-] serving (starting) failed\n"));
         health.set(Readiness::Ready);
-        assert_eq!(health.report(), "[+] serving ok\n[!] store degraded\n");
+        assert_eq!(health.report(true), "[+] serving ok\n[+] store ok\n");
+        assert_eq!(health.report(false), "[+] serving ok\n[!] store degraded\n");
         health.set(Readiness::Draining);
         health.set(Readiness::Ready);
-        assert_eq!(*health.readiness.lock(), Readiness::Draining);
+        assert_eq!(*health.0.lock(), Readiness::Draining);
     }
 }

@@ -25,7 +25,10 @@ pub(super) fn healthcheck(context: &Context) -> anyhow::Result<()> {
 }
 
 fn ask(context: &Context, addresses: &Listen) -> anyhow::Result<()> {
-    let server = Server::ready_at(context, addresses)?;
+    let server = match addresses.health {
+        Some(health) => Server::Listener(health),
+        None => Server::at(context, &addresses.admin)?,
+    };
     let response = server.send(AdminRequest::get("/readyz"));
     match response.with_context(|| format!("no adsproxy responds at {server}"))?.status {
         200 => Ok(()),

@@ -10,11 +10,11 @@ use super::{
     wire::{AdminRequest, AdminResponse, block_on, exchange},
 };
 use crate::{
-    admin::{Admin, AdminSurface, health::Health},
+    admin::{Admin, AdminSurface},
     app::{self, control},
     audit::Actor,
     clock::SystemClock,
-    config::{AdminAddress, Config, Listen, LogFormat, StoreKind},
+    config::{AdminAddress, Config, LogFormat, StoreKind},
     engine::Engine,
     hooks::Hooks,
     id::AccountId,
@@ -75,8 +75,17 @@ impl Server {
     pub(super) fn find(context: &Context, config: &Config) -> anyhow::Result<Option<Self>> {
         let runtime = context.environment.get("XDG_RUNTIME_DIR").map(Path::new);
         for place in control::places(config, runtime) {
+            let shown = place.path.display();
+            match block_on(control::connect(&place.path))? {
+                Ok(None) => continue,
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => bail!(
+                    "a server runs, and {shown} does not let this user in ({error}): run the \
+                     command as the server's user or as root"
+                ),
+                connected => drop(connected.with_context(|| format!("cannot connect to {shown}"))?),
+            }
             let server = Self::Control(place.path);
-            if server.is_listening()? && (place.is_of_store || server.is_of(config)) {
+            if place.is_of_store || server.is_of(config) {
                 return Ok(Some(server));
             }
         }
@@ -99,27 +108,6 @@ impl Server {
             AdminAddress::Off => Self::find(context, &context.load()?.config)?.context(
                 "listen.admin is \"off\", and no server has the control socket: start one",
             ),
-        }
-    }
-
-    /// The server where it is asked whether it is ready.
-    pub(super) fn ready_at(context: &Context, addresses: &Listen) -> anyhow::Result<Self> {
-        match addresses.health {
-            Some(health) => Ok(Self::Listener(health)),
-            None => Self::at(context, &addresses.admin),
-        }
-    }
-
-    fn is_listening(&self) -> anyhow::Result<bool> {
-        let Self::Control(path) = self else { return Ok(true) };
-        let connected = block_on(async { control::connect(path).await })?;
-        match connected {
-            Ok(stream) => Ok(stream.is_some()),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => bail!(
-                "a server runs, and {self} does not let this user in ({error}): run the command as \
-                 the server's user or as root"
-            ),
-            Err(error) => Err(error).with_context(|| format!("cannot connect to {self}")),
         }
     }
 
@@ -244,7 +232,7 @@ impl OwnServer {
 
     pub(super) fn admin(&self, surface: AdminSurface) -> Admin {
         let guard = Guard::new(&self.logins.engine.config().guard);
-        Admin::new(surface, Arc::new(Health::new(Vec::new())), guard, self.logins.clone())
+        Admin::new(surface, Arc::default(), guard, self.logins.clone())
     }
 }
 
