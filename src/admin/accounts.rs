@@ -8,6 +8,7 @@ use crate::{
     account::AccountView,
     audit::Action,
     engine::Engine,
+    hooks::rfc3339,
     problem::Problem,
     proxy,
     sync::Account,
@@ -113,14 +114,10 @@ pub(super) fn describe(engine: &Engine, account: &Account) -> Value {
 
 fn details(engine: &Engine, account: &AccountView) -> Value {
     let left = account.expires_in.filter(|left| !left.is_zero());
-    let expires_at = left.and_then(|left| {
-        let at = engine.clock().now().wall + left;
-        Some(jiff::Timestamp::from_second(i64::try_from(at.as_secs()).ok()?).ok()?.to_string())
-    });
     let mut body = overview_of(account);
     body["token_type"] = "bearer".into();
     body["valid"] = left.is_some().into();
-    body["expires_at"] = expires_at.into();
+    body["expires_at"] = left.map(|left| rfc3339(engine.clock().now().plus(left).unix())).into();
     body["expires_in"] = left.map(|left| left.as_secs()).into();
     body["needs_refresh"] =
         left.is_none_or(|left| left <= engine.config().token.refresh_buffer).into();

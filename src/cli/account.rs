@@ -14,13 +14,14 @@ use crate::{
     config::{Config, StoreKind},
     error_chain::chain,
     grants::given::{GivenGrant, GivenOutcome, Replace},
+    hooks::rfc3339,
     id::{AccountId, Region, placeholder_alias},
     secret::Secret,
     store::{Store, StoredAccessToken},
     token::{consent::days_left, stored_state},
 };
 use anyhow::{Context as _, bail};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::{
     collections::BTreeSet,
     io::{self, IsTerminal},
@@ -115,8 +116,12 @@ pub(super) fn store_to_change(config: &Config) -> anyhow::Result<Store> {
     )
 }
 
-/// What the configuration and the store say about one account.
-async fn describe(config: &Config, store: Option<&Store>, alias: &AccountId) -> Option<Value> {
+/// What the configuration and the store say about one account, in the order in which it is shown.
+async fn describe(
+    config: &Config,
+    store: Option<&Store>,
+    alias: &AccountId,
+) -> Option<[(&'static str, Value); 12]> {
     let configured = config.accounts.get(alias);
     let loaded = match store {
         Some(store) => store.load(alias).await,
@@ -135,24 +140,21 @@ async fn describe(config: &Config, store: Option<&Store>, alias: &AccountId) -> 
     let place = place.or(record.map(|record| (record.region, &record.application)));
     let token = record.and_then(|record| record.access_token.as_ref());
     let consented_at = record.and_then(|record| record.consented_at);
-    Some(json!({
-        "account": alias.as_str(),
-        "state": state.as_str(),
-        "region": place.map(|(region, _)| region.as_str()),
-        "application": place.map(|(_, application)| application),
-        "in_config": configured.is_some(),
-        "in_store": in_store,
-        "access_token_expires_in_secs": token.map(|t| t.expires_at.saturating_sub(now.unix())),
-        "generation": record.map(|record| record.generation),
-        "consent_days_left": consented_at.map(|at| days_left(at, now.unix())),
-        "consented": consented_at.and_then(date),
-        "updated": record.and_then(|record| date(record.updated_at)),
-        "error": found.err().map(|error| chain(error)),
-    }))
-}
-
-fn date(unix: u64) -> Option<String> {
-    Some(jiff::Timestamp::from_second(i64::try_from(unix).ok()?).ok()?.to_string())
+    let expires_in = token.map(|token| token.expires_at.saturating_sub(now.unix()));
+    Some([
+        ("account", alias.as_str().into()),
+        ("state", state.as_str().into()),
+        ("region", place.map(|(region, _)| region.as_str()).into()),
+        ("application", place.map(|(_, application)| application.as_str()).into()),
+        ("in_config", configured.is_some().into()),
+        ("in_store", in_store.into()),
+        ("generation", record.map(|record| record.generation).into()),
+        ("consented", consented_at.map(rfc3339).into()),
+        ("consent_days_left", consented_at.map(|at| days_left(at, now.unix())).into()),
+        ("updated", record.map(|record| rfc3339(record.updated_at)).into()),
+        ("error", found.err().map(|error| chain(error)).into()),
+        ("access_token_expires_in_secs", expires_in.into()),
+    ])
 }
 
 async fn list(config: &Config, as_json: bool) -> anyhow::Result<()> {
@@ -163,7 +165,8 @@ async fn list(config: &Config, as_json: bool) -> anyhow::Result<()> {
     }
     let mut accounts = Vec::new();
     for alias in &aliases {
-        accounts.extend(describe(config, store.as_ref(), alias).await);
+        let account = describe(config, store.as_ref(), alias).await;
+        accounts.extend(account.map(Value::from_iter));
     }
     if as_json {
         return print(format!("{:#}\n", Value::Array(accounts)));
@@ -181,23 +184,12 @@ async fn show(config: &Config, alias: &AccountId) -> anyhow::Result<()> {
     let Some(account) = describe(config, store.as_ref(), alias).await else {
         bail!("there is no account {alias}; `adsproxy account list` shows those there are");
     };
-    let keys = [
-        "account",
-        "state",
-        "region",
-        "application",
-        "in_config",
-        "in_store",
-        "generation",
-        "consented",
-        "consent_days_left",
-        "updated",
-        "error",
-    ];
-    let mut rows = Vec::from(keys.map(|key| [key.replace('_', " "), cell(&account[key])]));
-    let expires = account["access_token_expires_in_secs"].as_u64();
-    rows.push(["access token for".to_owned(), expires.map(span).unwrap_or_default()]);
-    print(table(&rows))
+    print(table(&account.map(|(name, value)| match name {
+        "access_token_expires_in_secs" => {
+            ["access token for".to_owned(), value.as_u64().map(span).unwrap_or_default()]
+        }
+        _ => [name.replace('_', " "), cell(&value)],
+    })))
 }
 
 impl Add {

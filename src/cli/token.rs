@@ -3,6 +3,7 @@
 use super::{Context, duration, note, print, server::Server};
 use crate::{
     clock::{Clock, SystemClock},
+    hooks::rfc3339,
     id::AccountId,
 };
 use anyhow::bail;
@@ -68,11 +69,9 @@ impl Token {
         if !self.json {
             return Zeroizing::new(format!("{bare}\n"));
         }
-        let expires_at = i64::try_from(SystemClock.now().plus(left).unix()).ok();
-        let expires_at = expires_at.and_then(|unix| jiff::Timestamp::from_second(unix).ok());
         token["version"] = VERSION.into();
         token["token_type"] = "bearer".into();
-        token["expires_at"] = expires_at.map(|time| time.to_string()).into();
+        token["expires_at"] = rfc3339(SystemClock.now().plus(left).unix()).into();
         Zeroizing::new(format!("{token:#}\n"))
     }
 }
