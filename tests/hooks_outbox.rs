@@ -59,12 +59,17 @@ fn written(proxy: &Proxy) -> Vec<u64> {
 
 /// `adsproxy` with the configuration of `proxy`.
 fn cli(proxy: &Proxy, arguments: &str) -> Said {
+    said(&mut command(proxy, arguments))
+}
+
+fn command(proxy: &Proxy, arguments: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_adsproxy"));
     command.env("ADSPROXY_CONFIG", proxy.dir.path().join("proxy.toml"));
     command.args(arguments.split(' ')).env("HOOK_SECRET", SECRET);
     // The very ones of the server: another refresh token would be taken for a new grant.
     command.env("ACME_REFRESH", ACME_REFRESH).env("GLOBEX_REFRESH", GLOBEX_REFRESH);
-    said(command.env("CLIENT_SECRET", CLIENT_SECRET))
+    command.env("CLIENT_SECRET", CLIENT_SECRET);
+    command
 }
 
 fn waiting(proxy: &Proxy) -> f64 {
@@ -196,6 +201,91 @@ async fn the_memory_store_delivers_too_and_its_commands_say_what_it_cannot() {
     let listed = cli(&proxy, "hooks list");
     assert_eq!(listed.code, Some(1));
     assert!(listed.err.contains("store.kind = \"memory\""), "{}", listed.err);
+}
+
+/// Makes the proxy report a refresh, until the message is a dead letter.
+async fn refresh_in_vain(amazon: &Emulator, proxy: &Proxy) {
+    refresh(amazon, proxy).await;
+    let dead = || proxy.metric("adsproxy_hook_dead_letters");
+    eventually("it is given up", || dead() >= 1.0 && waiting(proxy) == 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_server_shows_and_resends_what_its_memory_has() {
+    let (amazon, receiver) = (amazon().await, Receiver::start().await);
+    receiver.be(Manner::Status(500));
+    let runtime = tempfile::tempdir().expect("a directory");
+    let name = "XDG_RUNTIME_DIR";
+    let mut setup = Setup { file_store: false, ..setup(&receiver, "attempts_max = 1\n") };
+    setup.env.push((name.to_owned(), runtime.path().display().to_string()));
+    let mut proxy = Proxy::with(&amazon, setup);
+    let run =
+        |proxy: &Proxy, arguments: &str| said(command(proxy, arguments).env(name, runtime.path()));
+    refresh_in_vain(&amazon, &proxy).await;
+    let listed = run(&proxy, "hooks list --dead --json");
+    assert_eq!(listed.code, Some(0), "{}", listed.err);
+    let listed: Value = serde_json::from_str(&listed.out).expect("JSON");
+    assert_eq!(listed["version"], 1);
+    assert_eq!(listed["messages"][0]["type"], "token.refreshed");
+    assert_eq!(listed["messages"][0]["last_error"], "responded with 500");
+    receiver.be(Manner::Status(204));
+    let resent = run(&proxy, "hooks resend --all");
+    assert!(resent.code == Some(0) && resent.out.contains("queued"), "{}", resent.err);
+    eventually("it arrives", || !receiver.taken().is_empty()).await;
+    eventually("none is left", || run(&proxy, "hooks list").out == "no messages\n").await;
+    assert_eq!(run(&proxy, "hooks resend --all").out, "nothing was given up\n");
+    proxy.kill();
+    for arguments in ["hooks list", "hooks resend --all"] {
+        let alone = run(&proxy, arguments);
+        assert_eq!(alone.code, Some(1), "{}", alone.out);
+        assert!(alone.err.contains("wait in the server's memory"), "{}", alone.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_server_a_resent_message_waits_for_the_next_one() {
+    let (amazon, receiver) = (amazon().await, Receiver::start().await);
+    receiver.be(Manner::Status(500));
+    let mut proxy = Proxy::with(&amazon, setup(&receiver, "attempts_max = 1\n"));
+    refresh_in_vain(&amazon, &proxy).await;
+    proxy.kill();
+    receiver.be(Manner::Status(204));
+    assert!(cli(&proxy, "hooks list --dead").out.contains("responded with 500"));
+    let resent = cli(&proxy, "hooks resend --all");
+    assert!(resent.code == Some(0) && resent.out.contains("queued"), "{}", resent.err);
+    let listed = cli(&proxy, "hooks list").out;
+    assert!(listed.contains("waiting") && !listed.contains("dead"), "{listed}");
+    assert_eq!(receiver.taken().len(), 0, "a command that lists or resends delivers nothing");
+    let _proxy = proxy.restart();
+    eventually("the next server delivers it", || !receiver.taken().is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_resends_only_what_it_can_record_with_the_name_of_the_user() {
+    let (amazon, receiver) = (amazon().await, Receiver::start().await);
+    receiver.be(Manner::Status(500));
+    let proxy = Proxy::with(&amazon, setup(&receiver, "attempts_max = 1\n"));
+    refresh_in_vain(&amazon, &proxy).await;
+    let log = proxy.dir.path().join("store/audit.jsonl");
+    let kept = proxy.dir.path().join("kept");
+    fs::rename(&log, &kept).expect("moved");
+    fs::create_dir(&log).expect("made");
+    let refused = cli(&proxy, "hooks resend --all");
+    assert!(refused.code == Some(1) && refused.err.contains("audit log"), "{}", refused.err);
+    assert!(cli(&proxy, "hooks list").out.contains("dead"), "as it was");
+    fs::remove_dir(&log).expect("removed");
+    fs::rename(&kept, &log).expect("moved back");
+    assert_eq!(cli(&proxy, "hooks resend --all").code, Some(0));
+    let text = fs::read_to_string(&log).expect("a log");
+    let entries = text.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+    let resent: Vec<Value> = entries.filter(|one: &Value| one["action"] == "hook.resend").collect();
+    assert_eq!(resent.len(), 1, "{text}");
+    let user = rustix::process::geteuid().as_raw();
+    assert_eq!((&resent[0]["actor"], &resent[0]["uid"]), (&"cli".into(), &user.into()));
+    assert!(resent[0]["request_id"].is_string(), "the server's: {text}");
+    // An empty id names no message, and not all of them.
+    let empty = said(command(&proxy, "hooks resend").arg(""));
+    assert_eq!(empty.code, Some(1), "{}", empty.out);
 }
 
 #[tokio::test(flavor = "multi_thread")]

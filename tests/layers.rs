@@ -34,8 +34,9 @@ const MODULES: &[(&str, &[&str])] = &[
             "secret",
             "id",
             "error_chain",
-            // Commands bring grants.
+            // Commands bring grants, and look at what waits for hooks.
             "grants::given",
+            "hooks",
         ],
     ),
     // Stands on what the server, the commands and the library share.

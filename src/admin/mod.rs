@@ -9,6 +9,7 @@ mod arguments;
 pub mod health;
 mod local;
 mod oauth;
+mod outbox;
 mod page;
 mod respond;
 mod routes;

@@ -1,7 +1,7 @@
 //! The one table of routes: dispatch, 404 and 405, the front page and the documentation come from it.
 
 use super::{
-    AdminCall, accounts, health, local, oauth, page,
+    AdminCall, accounts, health, local, oauth, outbox, page,
     respond::{Handled, text},
 };
 use crate::{config::CALLBACK_PATH, login::LOGIN_PATH, named::named};
@@ -133,6 +133,10 @@ table! {
         "puts a grant that a person brings into the store";
     POST "/api/v1/accounts/{id}/removal", Local, Site::Own, local::remove,
         "forgets what the store has of an account";
+    GET "/api/v1/outbox", Local, Site::Own, outbox::list,
+        "messages that wait for hooks, and those that were given up";
+    POST "/api/v1/outbox/resend", Local, Site::Own, outbox::resend,
+        "queues messages that were given up again, for `{\"id\": …}` or `{\"all\": true}`";
     POST local::TOKEN_PATH, Local, Site::Own, local::oauth_token,
         "tokens for the private data planes of commands";
 }

@@ -2,19 +2,23 @@
 
 use super::{
     Context, note, print,
+    server::{OwnServer, Server},
     table::{configured, plain, table_of},
+    wire::AdminRequest,
 };
 use crate::{
-    audit::{Action, Actor, Audit, Entry},
     clock::{Clock, SystemClock},
     config::{Config, HookTarget},
-    hooks::{self, Message, outbox},
+    hooks::{self, Message, rfc3339},
     https,
-    store::Store,
 };
 use anyhow::{Context as _, bail};
-use serde_json::{Value, json};
-use std::sync::Arc;
+use serde_json::json;
+use std::time::Duration;
+use tokio::runtime::Builder;
+
+/// The store may have thousands of messages.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum HookVerb {
@@ -46,80 +50,63 @@ pub(super) enum HookVerb {
 impl HookVerb {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
         let config = context.load()?.config;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let result = runtime.block_on(async {
-            match self {
-                Self::List { dead, json } => list(&store_of(&config)?, *dead, *json).await,
-                Self::Resend { id, .. } => resend(&config, id.as_deref()).await,
-                Self::Test { name } => test(&config, name).await,
+        match self {
+            Self::List { dead, json } => list(&outbox(context, config)?, *dead, *json),
+            Self::Resend { id, .. } => resend(&outbox(context, config)?, id.as_deref()),
+            Self::Test { name } => {
+                let runtime = Builder::new_current_thread().enable_all().build()?;
+                let result = runtime.block_on(test(&config, name));
+                // A name server that hangs must not hold the exit.
+                runtime.shutdown_background();
+                result
             }
-        });
-        // A name server that hangs must not hold the exit.
-        runtime.shutdown_background();
-        result
+        }
     }
 }
 
-fn store_of(config: &Config) -> anyhow::Result<Store> {
+/// The running server, else the store, opened in this process, which delivers nothing itself.
+fn outbox(context: &Context, mut config: Config) -> anyhow::Result<Server> {
+    if let Some(server) = Server::find(context, &config)? {
+        return Ok(server);
+    }
     if !config.store.kind.seals() {
         bail!(
             "with store.kind = \"memory\" messages wait in the server's memory, where no command \
              sees them; adsproxy_hook_outbox_messages and adsproxy_hook_dropped_total count them"
         );
     }
-    Store::open(&config.store, &config.encryption).context("cannot open the store")
+    config.hooks.clear();
+    Ok(Server::Own(OwnServer::open(config, "error")?))
 }
 
-async fn list(store: &Store, dead_only: bool, as_json: bool) -> anyhow::Result<()> {
-    let mut messages = outbox::list(store).await?;
-    messages.retain(|message| message.is_dead || !dead_only);
-    messages.sort_by_key(|message| message.is_dead);
-    let entries: Vec<Value> = messages.iter().map(entry).collect();
+fn list(server: &Server, dead_only: bool, as_json: bool) -> anyhow::Result<()> {
+    let mut said = server.json(AdminRequest::get("/api/v1/outbox").within(TIMEOUT))?;
+    let mut messages = Vec::new();
+    if let Some(all) = said["messages"].as_array_mut() {
+        all.retain(|message| message["state"] == "dead" || !dead_only);
+        messages.append(all);
+    }
     if as_json {
-        return print(format!("{:#}\n", json!({ "version": 1, "messages": entries })));
+        let document = json!({ "version": 1, "messages": messages });
+        return print(format!("{document:#}\n"));
     }
     if messages.is_empty() {
         return print("no messages\n");
     }
-    let columns = ["id", "hook", "event", "account", "since", "state", "attempts", "last_error"];
-    let shown = messages.iter().zip(entries).map(|(message, mut entry)| {
-        entry["event"] = message.kind.as_str().into();
-        entry["since"] = hooks::rfc3339(message.at).into();
-        entry
-    });
-    print(table_of(columns, &shown.collect::<Vec<_>>()))
-}
-
-/// No part of it is a secret: links for reconnecting are made when a message is sent.
-fn entry(message: &Message) -> Value {
-    json!({
-        "id": message.id,
-        "hook": message.hook,
-        "type": message.kind,
-        "account": message.account,
-        "at": message.at,
-        "queued_at": message.queued_at,
-        "state": if message.is_dead { "dead" } else { "waiting" },
-        "attempts": message.attempts,
-        "last_error": message.last_error,
-    })
-}
-
-async fn resend(config: &Config, id: Option<&str>) -> anyhow::Result<()> {
-    let store = store_of(config)?;
-    let mut dead = outbox::list(&store).await?;
-    dead.retain(|message| message.is_dead && id.is_none_or(|id| message.id == id));
-    if dead.is_empty() {
-        let Some(id) = id else { return print("nothing was given up\n") };
-        bail!("no message that was given up has the id {id:?}; see `adsproxy hooks list --dead`");
+    for message in &mut messages {
+        message["event"] = message["type"].take();
+        message["since"] = message["at"].as_u64().map(rfc3339).into();
     }
-    let entry = Entry::new(Actor::cli(), Action::HookResend).count(dead.len() as u64);
-    let entry = id.into_iter().fold(entry, Entry::about);
-    let audit = Audit::of_store(&store, &config.audit, Arc::new(SystemClock));
-    audit.record(&entry).context("nothing was queued")?;
-    let (mut count, now) = (0, SystemClock.now().unix());
-    for message in &dead {
-        count += usize::from(outbox::resend(&store, message, now).await?);
+    let columns = ["id", "hook", "event", "account", "since", "state", "attempts", "last_error"];
+    print(table_of(columns, &messages))
+}
+
+fn resend(server: &Server, id: Option<&str>) -> anyhow::Result<()> {
+    let body = json!({ "id": id, "all": id.is_none() });
+    let request = AdminRequest::post("/api/v1/outbox/resend", &body).within(TIMEOUT);
+    let count = server.json(request)?["queued"].as_u64().unwrap_or(0);
+    if count == 0 && id.is_none() {
+        return print("nothing was given up\n");
     }
     let s = if count == 1 { "" } else { "s" };
     print(format!("{count} message{s} queued; a running server delivers within seconds\n"))
