@@ -15,7 +15,7 @@ use crate::{
     admin::health::{Health, Readiness},
     audit::{Action, Actor, Entry},
     clock::{Clock, SystemClock},
-    config::{Config, ProxyAddress, StoreConfig},
+    config::{Config, ListenAddress, StoreConfig, admin_text},
     engine::{self, Engine, KeepFresh},
     forward::body::CaptureLimits,
     hooks::Hooks,
@@ -130,7 +130,7 @@ impl App {
 
     /// Starts a data plane on a free port of loopback that accepts only requests with the key.
     pub fn start_private(mut config: Config, private: Private) -> Result<Self, Error> {
-        config.listen.proxy = vec![ProxyAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))];
+        config.listen.proxy = vec![ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))];
         config.listen.tls = None;
         config.proxy.workers = 1;
         config.proxy.default_account = Some(private.account.clone());
@@ -202,8 +202,8 @@ impl App {
     /// Logs where it listens; a server is in the audit log, too.
     fn report_start(&self) {
         let AdminListeners { admin, health, .. } = &self.listeners;
-        let health = health.map(tracing::field::display);
-        info!(proxy = self.addresses.join(", "), %admin, health, "listening");
+        let (admin, health) = (admin_text(admin), health.map(tracing::field::display));
+        info!(proxy = self.addresses.join(", "), admin, health, "listening");
         if self.is_private {
             return;
         }
@@ -222,7 +222,7 @@ impl App {
     /// The admin listener's TCP address as bound.
     #[cfg(feature = "sandbox")]
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.listeners.admin.tcp()
+        self.listeners.admin.as_ref()?.tcp()
     }
 
     /// Serves until SIGTERM or SIGINT, then drains and says whether all could finish. A second

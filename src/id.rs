@@ -109,7 +109,7 @@ impl FromStr for Region {
     type Err = InvalidRegion;
 
     fn from_str(text: &str) -> Result<Self, InvalidRegion> {
-        Self::ALL.into_iter().find(|region| region.as_str() == text).ok_or(InvalidRegion)
+        Self::from_name(text).ok_or(InvalidRegion)
     }
 }
 

@@ -8,7 +8,7 @@ macro_rules! named {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         $visibility enum $name { $($(#[$variant_doc])* $variant,)+ }
 
-        #[allow(dead_code, reason = "not every enum is listed or shown")]
+        #[allow(dead_code, reason = "not every enum is listed, shown or read")]
         impl $name {
             /// Every variant, in the order of their use as an index.
             pub const ALL: [Self; [$($text),+].len()] = [$(Self::$variant),+];
@@ -16,6 +16,11 @@ macro_rules! named {
             /// The name of the variant.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
+            }
+
+            /// The variant whose name is `text`.
+            pub fn from_name(text: &str) -> Option<Self> {
+                Self::ALL.into_iter().find(|variant| variant.as_str() == text)
             }
         }
 

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     audit::Action,
-    config::StoreKind,
+    config::{StoreKind, admin_text},
     grants::given::GivenGrant,
     id::AccountId,
     login::LoginError,
@@ -30,7 +30,7 @@ pub(super) async fn server(call: AdminCall) -> Handled {
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
         "store": path,
-        "admin": config.listen.admin.to_string(),
+        "admin": admin_text(&config.listen.admin),
     })))
 }
 

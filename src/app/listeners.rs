@@ -4,7 +4,7 @@ use super::{control, worker};
 use crate::{
     admin::{Admin, AdminSurface, health::Health},
     audit::Actor,
-    config::{AdminAddress, Config},
+    config::{Config, ListenAddress},
     engine::Engine,
     inbound::{guard::Guard, peer::Peer, request_id},
     listen::{
@@ -41,7 +41,7 @@ const REBIND_INTERVAL: Duration = Duration::from_secs(1);
 /// The admin and health listeners.
 pub(super) struct AdminListeners {
     /// The admin listener's address as bound.
-    pub(super) admin: AdminAddress,
+    pub(super) admin: Option<ListenAddress>,
     /// The health listener's address as bound.
     pub(super) health: Option<SocketAddr>,
     /// The logins of the admin listener and the control socket, and these listeners.
@@ -53,7 +53,7 @@ pub(super) struct AdminListeners {
 impl AdminListeners {
     /// No listener at all.
     pub(super) fn none() -> Self {
-        Self { admin: AdminAddress::Off, health: None, logins: None, files: Vec::new() }
+        Self { admin: None, health: None, logins: None, files: Vec::new() }
     }
 
     /// Opens the configured listeners, which serve until `stop` is true.
@@ -74,10 +74,10 @@ impl AdminListeners {
         let mut opened = Self { admin: config.listen.admin.clone(), ..Self::none() };
         let mut serving = Vec::new();
         match &config.listen.admin {
-            AdminAddress::Tcp(address) => {
+            Some(ListenAddress::Tcp(address)) => {
                 let listener = listener(*address).await?;
                 let bound = listener.local_addr()?;
-                opened.admin = AdminAddress::Tcp(bound);
+                opened.admin = Some(ListenAddress::Tcp(bound));
                 serving.push(spawn(listener, service.clone(), stop));
                 if let Some(other) = other_loopback(config, bound) {
                     let first = TcpListener::bind(other).await;
@@ -85,14 +85,13 @@ impl AdminListeners {
                     serving.push(tokio::spawn(serve_other(first, other, service, logins, stop)));
                 }
             }
-            AdminAddress::Unix(path) => {
+            Some(shown @ ListenAddress::Unix(path)) => {
                 let bound = unix_listener(path, Mode::from_raw_mode(0o660));
-                let (listener, file) =
-                    bound.map_err(|error| BindError::new(&config.listen.admin, error))?;
+                let (listener, file) = bound.map_err(|error| BindError::new(shown, error))?;
                 serving.push(spawn(UnixListener::from_std(listener)?, service, stop));
                 opened.files.push(file);
             }
-            AdminAddress::Off => {}
+            None => {}
         }
         if let Some(address) = config.listen.health {
             let listener = listener(address).await?;

@@ -7,7 +7,7 @@ use super::{
     server::{Server, reachable},
     wire::AdminRequest,
 };
-use crate::config::{Listen, ProxyAddress, load};
+use crate::config::{Listen, ListenAddress, admin_text, load};
 use anyhow::Context as _;
 use serde_json::Value;
 use std::path::Path;
@@ -50,7 +50,7 @@ impl Env {
         let server = Server::at(context, &addresses.admin);
         let status = server.and_then(|server| Ok(server.send(AdminRequest::get("/status"))?));
         let Ok(status) = status else {
-            let address = &addresses.admin;
+            let address = admin_text(&addresses.admin);
             return note(format_args!(
                 "warning: no adsproxy responds at {address} yet; start it with `adsproxy serve`"
             ));
@@ -65,7 +65,7 @@ impl Env {
 /// The first address that a program on this machine can use.
 fn origin(addresses: &Listen) -> anyhow::Result<String> {
     let tcp = addresses.proxy.iter().find_map(|address| match address {
-        ProxyAddress::Tcp(address) if address.port() != 0 => Some(reachable(*address)),
+        ListenAddress::Tcp(address) if address.port() != 0 => Some(reachable(*address)),
         _ => None,
     });
     let tcp = tcp.context("listen.proxy names no TCP port that a base URL could hold: add one")?;
@@ -129,8 +129,8 @@ mod tests {
     fn the_base_url_is_that_of_a_tcp_port() {
         let addresses = |proxy: &[&str], tls: bool| {
             let proxy = proxy.iter().map(|text| match text.strip_prefix("unix:") {
-                Some(path) => ProxyAddress::Unix(path.into()),
-                None => ProxyAddress::Tcp(text.parse().expect("an address")),
+                Some(path) => ListenAddress::Unix(path.into()),
+                None => ListenAddress::Tcp(text.parse().expect("an address")),
             });
             let tls = tls.then(ListenTls::default);
             Listen { proxy: proxy.collect(), tls, ..Listen::default() }

@@ -14,7 +14,7 @@ use crate::{
     app::{self, control},
     audit::Actor,
     clock::SystemClock,
-    config::{AdminAddress, Config, LogFormat, StoreKind},
+    config::{Config, ListenAddress, LogFormat, StoreKind, admin_text},
     engine::Engine,
     hooks::Hooks,
     id::AccountId,
@@ -101,11 +101,11 @@ impl Server {
     }
 
     /// The server whose admin listener is at `address`; without one, that of the control socket.
-    pub(super) fn at(context: &Context, address: &AdminAddress) -> anyhow::Result<Self> {
+    pub(super) fn at(context: &Context, address: &Option<ListenAddress>) -> anyhow::Result<Self> {
         match address {
-            AdminAddress::Tcp(address) => Ok(Self::Listener(*address)),
-            AdminAddress::Unix(path) => Ok(Self::Control(path.clone())),
-            AdminAddress::Off => Self::find(context, &context.load()?.config)?.context(
+            Some(ListenAddress::Tcp(address)) => Ok(Self::Listener(*address)),
+            Some(ListenAddress::Unix(path)) => Ok(Self::Control(path.clone())),
+            None => Self::find(context, &context.load()?.config)?.context(
                 "listen.admin is \"off\", and no server has the control socket: start one",
             ),
         }
@@ -117,7 +117,7 @@ impl Server {
         let has_store = config.store.kind != StoreKind::Memory;
         let store = has_store.then(|| config.store.path.to_string_lossy());
         response.said["store"].as_str() == store.as_deref()
-            && response.said["admin"] == config.listen.admin.to_string()
+            && response.said["admin"] == admin_text(&config.listen.admin)
     }
 
     /// Sends a request and returns the response, whole and within its time.

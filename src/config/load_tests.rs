@@ -11,7 +11,7 @@ mod variables;
 
 use super::*;
 use crate::{
-    config::{ProxyAddress, StoreKind},
+    config::{ListenAddress, StoreKind, admin_text},
     id::Region,
 };
 use std::fs;
@@ -69,8 +69,8 @@ fn error(more: &str) -> String {
 fn minimal_file_is_enough_and_the_rest_is_default() {
     let loaded = load_with(MINIMAL, &[]).unwrap();
     let config = loaded.config;
-    assert_eq!(config.listen.proxy[0], ProxyAddress::Tcp("127.0.0.1:8787".parse().unwrap()));
-    assert_eq!(config.listen.admin.to_string(), "127.0.0.1:8788");
+    assert_eq!(config.listen.proxy[0], ListenAddress::Tcp("127.0.0.1:8787".parse().unwrap()));
+    assert_eq!(admin_text(&config.listen.admin), "127.0.0.1:8788");
     assert!(config.proxy.workers >= 1);
     assert_eq!(config.store.kind, StoreKind::Memory);
     let lwa = &config.applications["default"];
@@ -142,7 +142,7 @@ fn addresses_are_read_without_the_secrets() {
         addresses(&Options { path: Some(path.clone()), ..Options::default() })
     };
     let found = asked(text).unwrap();
-    assert_eq!((found.admin.to_string().as_str(), found.health), ("127.0.0.1:9", None));
+    assert_eq!((admin_text(&found.admin).as_str(), found.health), ("127.0.0.1:9", None));
     for wrong in [
         "[listen]\nadmin = \"x\"\n",
         "[listen]\nadmin = 1\n",
@@ -160,7 +160,7 @@ fn addresses_are_read_without_the_secrets() {
 #[test]
 fn addresses_without_any_configuration_are_the_defaults() {
     let found = addresses(&Options::default()).unwrap();
-    assert_eq!((found.admin.to_string().as_str(), found.health), ("127.0.0.1:8788", None));
+    assert_eq!((admin_text(&found.admin).as_str(), found.health), ("127.0.0.1:8788", None));
 }
 
 #[test]

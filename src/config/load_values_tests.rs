@@ -1,7 +1,6 @@
 //! What the keys of listeners, guard, hosts, accounts, store and audit log accept.
 
 use super::*;
-use crate::config::AdminAddress;
 
 #[test]
 fn listeners_beyond_loopback_need_permission() {
@@ -24,7 +23,7 @@ fn loopback_unix_and_health_listeners_need_none() {
     let listen = "[listen]\nproxy = [\"127.9.9.9:0\", \"[::1]:0\", \"[::ffff:127.0.0.1]:0\", \"unix:/run/a.sock\"]\n\
                   admin = \"[::1]:0\"\nhealth = \"0.0.0.0:0\"\n";
     let config = load_with(&format!("{MINIMAL}{listen}"), &[]).unwrap().config;
-    assert_eq!(config.listen.proxy[3], ProxyAddress::Unix("/run/a.sock".into()));
+    assert_eq!(config.listen.proxy[3], ListenAddress::Unix("/run/a.sock".into()));
 }
 
 #[test]
@@ -49,7 +48,7 @@ fn hosts_and_origins_are_compared_whole_so_patterns_are_refused() {
 
 #[test]
 fn localhost_is_both_loopback_addresses() {
-    let tcp = |text: &str| ProxyAddress::Tcp(text.parse().unwrap());
+    let tcp = |text: &str| ListenAddress::Tcp(text.parse().unwrap());
     let ipv6 = std::net::UdpSocket::bind("[::1]:0").is_ok();
     let listen = |text: &str| load_with(&format!("{MINIMAL}{text}"), &[]).unwrap().config.listen;
     let proxy = listen("[listen]\nproxy = [\"localhost:9999\", \"127.0.0.1:1\"]\n").proxy;
@@ -58,7 +57,7 @@ fn localhost_is_both_loopback_addresses() {
     assert!(proxy.iter().cloned().eq(expected), "{proxy:?}");
     assert_eq!(listen("").proxy.len(), 1 + usize::from(ipv6), "so is the default");
     assert_eq!(listen("[listen]\nproxy = [\"localhost:0\"]\n").proxy, [tcp("127.0.0.1:0")]);
-    assert_eq!(listen("[listen]\nadmin = \"localhost:8\"\n").admin.to_string(), "127.0.0.1:8");
+    assert_eq!(admin_text(&listen("[listen]\nadmin = \"localhost:8\"\n").admin), "127.0.0.1:8");
 }
 
 #[test]
@@ -196,8 +195,8 @@ fn the_admin_listener_may_be_a_unix_socket_or_off() {
         let text = format!("{MINIMAL}[listen]\nadmin = {text:?}\n");
         load_with(&text, &[("HOME", "/home/x")]).unwrap().config.listen.admin
     };
-    assert_eq!(admin("unix:~/admin.sock"), AdminAddress::Unix("/home/x/admin.sock".into()));
-    assert_eq!(admin("off"), AdminAddress::Off);
+    assert_eq!(admin("unix:~/admin.sock"), Some(ListenAddress::Unix("/home/x/admin.sock".into())));
+    assert_eq!(admin("off"), None);
     for (wrong, part) in [
         (
             "admin = \"on\"",

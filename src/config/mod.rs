@@ -42,50 +42,34 @@ pub fn is_callback_path(path: &str) -> bool {
     path == CALLBACK_PATH || !(PAGES.contains(&path) || path.starts_with("/api/"))
 }
 
-/// One address of the data plane.
+/// Where something listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ProxyAddress {
+pub enum ListenAddress {
     /// A TCP address; port 0 takes a free one.
     Tcp(SocketAddr),
     /// A Unix socket, made with mode 0660.
     Unix(PathBuf),
 }
 
-impl fmt::Display for ProxyAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-/// Where the admin listener is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AdminAddress {
-    /// A TCP address; port 0 takes a free one.
-    Tcp(SocketAddr),
-    /// A Unix socket, made with mode 0660.
-    Unix(PathBuf),
-    /// There is none: commands use the control socket.
-    Off,
-}
-
-impl AdminAddress {
-    /// Its TCP address, if it has one.
+impl ListenAddress {
+    /// The TCP address, if it is one.
     pub fn tcp(&self) -> Option<SocketAddr> {
         if let Self::Tcp(address) = self { Some(*address) } else { None }
     }
 }
 
-impl fmt::Display for AdminAddress {
+impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Off => f.write_str("off"),
         }
     }
+}
+
+/// `listen.admin` as it is written: without an address it is `off`.
+pub(crate) fn admin_text(address: &Option<ListenAddress>) -> String {
+    address.as_ref().map_or_else(|| "off".to_owned(), ListenAddress::to_string)
 }
 
 named! {

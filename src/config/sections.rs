@@ -2,7 +2,7 @@
 //! `proxy.example.toml` explains every key.
 
 use super::{
-    AdminAddress, HookTarget, LogFormat, Material, ProxyAddress, StoreKind,
+    HookTarget, ListenAddress, LogFormat, Material, StoreKind,
     reader::{ConfigReader, Section},
     secret_ref::{one_secret, refresh_token, secrets},
     text::*,
@@ -110,9 +110,10 @@ sections! {
     /// `[listen]`
     Listen {
         /// The data plane's addresses; at least one. `localhost` is both loopback addresses.
-        proxy: Vec<ProxyAddress> = parse_proxy("localhost:8787").unwrap_or_default(), addresses;
-        /// Health, metrics, and the admin API.
-        admin: AdminAddress = AdminAddress::Tcp(([127, 0, 0, 1], 8788).into()), text(parse_admin);
+        proxy: Vec<ListenAddress> = parse_proxy("localhost:8787").unwrap_or_default(), addresses;
+        /// Health, metrics, and the admin API. None: commands use the control socket.
+        admin: Option<ListenAddress> = Some(ListenAddress::Tcp(([127, 0, 0, 1], 8788).into())),
+            text(parse_admin) => shown_admin;
         /// Health and metrics only, read-only; may be any address.
         health: Option<SocketAddr> = None, opt(text(parse_tcp));
         unsafe_allow_unauthenticated: bool = false, flag;
@@ -337,6 +338,13 @@ impl Config {
     /// The files of extra roots for Login with Amazon and for hooks.
     pub fn other_roots(&self) -> Vec<&Path> {
         self.tls.ca_file.iter().map(PathBuf::as_path).collect()
+    }
+}
+
+impl Listen {
+    /// The TCP address of the admin listener, if it has one.
+    pub fn admin_tcp(&self) -> Option<SocketAddr> {
+        self.admin.as_ref()?.tcp()
     }
 }
 

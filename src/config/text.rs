@@ -1,6 +1,6 @@
 //! The texts that a value may be: addresses, URLs, host names, names of headers.
 
-use super::{AdminAddress, LogFormat, ProxyAddress, StoreKind, log_filter, secret_ref::MASK};
+use super::{ListenAddress, LogFormat, StoreKind, log_filter, secret_ref::MASK};
 use crate::{
     event::Kind,
     id::{AccountId, InvalidAccountId, Region},
@@ -22,25 +22,26 @@ pub(super) fn parse_name(text: &str) -> Result<String, String> {
 }
 
 /// `localhost` means both loopback addresses.
-pub(super) fn parse_proxy(text: &str) -> Result<Vec<ProxyAddress>, String> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        return Ok(vec![ProxyAddress::Unix(path.into())]);
-    }
-    let first = parse_tcp(text).map_err(|message| message + " or unix:/path")?;
-    let mut all = vec![ProxyAddress::Tcp(first)];
-    if text.starts_with("localhost:") && first.port() != 0 && has_ipv6_loopback() {
-        all.push(ProxyAddress::Tcp((Ipv6Addr::LOCALHOST, first.port()).into()));
-    }
-    Ok(all)
+pub(super) fn parse_proxy(text: &str) -> Result<Vec<ListenAddress>, String> {
+    let first = parse_listen(text, " or unix:/path")?;
+    let port = first.tcp().map_or(0, |address| address.port());
+    let is_both = text.starts_with("localhost:") && port != 0 && has_ipv6_loopback();
+    let second = is_both.then(|| ListenAddress::Tcp((Ipv6Addr::LOCALHOST, port).into()));
+    Ok([first].into_iter().chain(second).collect())
 }
 
-pub(super) fn parse_admin(text: &str) -> Result<AdminAddress, String> {
-    match (text, text.strip_prefix("unix:")) {
-        ("off", _) => Ok(AdminAddress::Off),
-        (_, Some(path)) => Ok(AdminAddress::Unix(path.into())),
-        _ => parse_tcp(text)
-            .map(AdminAddress::Tcp)
-            .map_err(|message| message + ", unix:/path or \"off\""),
+pub(super) fn parse_admin(text: &str) -> Result<Option<ListenAddress>, String> {
+    match text {
+        "off" => Ok(None),
+        _ => parse_listen(text, ", unix:/path or \"off\"").map(Some),
+    }
+}
+
+/// An address; `others` says what else there is than those of TCP.
+fn parse_listen(text: &str, others: &str) -> Result<ListenAddress, String> {
+    match text.strip_prefix("unix:") {
+        Some(path) => Ok(ListenAddress::Unix(path.into())),
+        None => parse_tcp(text).map(ListenAddress::Tcp).map_err(|message| message + others),
     }
 }
 
@@ -162,14 +163,13 @@ pub(super) fn parse_store_kind(text: &str) -> Result<StoreKind, String> {
         "postgres" => Err("\"postgres\" is not built yet; \
                            there are \"memory\", \"file\" and \"keyring\""
             .into()),
-        text => one_of(StoreKind::ALL, StoreKind::as_str, text)
+        text => StoreKind::from_name(text)
             .ok_or_else(|| format!("{text:?} is none of \"memory\", \"file\" and \"keyring\"")),
     }
 }
 
 pub(super) fn parse_format(text: &str) -> Result<LogFormat, String> {
-    one_of(LogFormat::ALL, LogFormat::as_str, text)
-        .ok_or_else(|| format!("{text:?} is neither \"text\" nor \"json\""))
+    LogFormat::from_name(text).ok_or_else(|| format!("{text:?} is neither \"text\" nor \"json\""))
 }
 
 pub(super) fn parse_filter(text: &str) -> Result<String, String> {
@@ -178,15 +178,7 @@ pub(super) fn parse_filter(text: &str) -> Result<String, String> {
 
 pub(super) fn parse_event(text: &str) -> Result<Kind, String> {
     let known = || format!("is no event\nknown: {}", Kind::ALL.map(Kind::as_str).join(", "));
-    one_of(Kind::ALL, Kind::as_str, text).ok_or_else(known)
-}
-
-fn one_of<T: Copy, const N: usize>(
-    all: [T; N],
-    name: fn(T) -> &'static str,
-    text: &str,
-) -> Option<T> {
-    all.into_iter().find(|&one| name(one) == text)
+    Kind::from_name(text).ok_or_else(known)
 }
 
 /// Headers an account must not set: adsproxy writes or removes them itself, as all of `X-Ads-*`.

@@ -1,7 +1,7 @@
 //! How the values of keys are read, by kind, and shown, by type.
 
 use super::{
-    AdminAddress, LogFormat, ProxyAddress, StoreKind,
+    ListenAddress, LogFormat, StoreKind, admin_text,
     reader::{ConfigEntry, Section},
     secret_ref::MASK,
     text::{default_header, parse_proxy, without_path},
@@ -107,7 +107,7 @@ pub(super) fn list<T>(parse: Parse<T>) -> impl Fn(Entry<'_, '_>) -> Option<Vec<T
 }
 
 /// Addresses of the data plane, of which one text may name two.
-pub(super) fn addresses(entry: Entry<'_, '_>) -> Option<Vec<ProxyAddress>> {
+pub(super) fn addresses(entry: Entry<'_, '_>) -> Option<Vec<ListenAddress>> {
     list(parse_proxy)(entry).map(|addresses| addresses.concat())
 }
 
@@ -168,65 +168,31 @@ pub(super) trait Displayed {
     fn shown(&self) -> Option<Value>;
 }
 
-macro_rules! shown_by_display {
-    ($($type:ty),+) => {
-        $(impl Displayed for $type {
+macro_rules! shown {
+    ($($($type:ty)+, |$value:ident| $shown:expr;)+) => {
+        $($(impl Displayed for $type {
             fn shown(&self) -> Option<Value> {
-                Some(self.to_string().into())
+                let $value = self;
+                $shown
             }
-        })+
+        })+)+
     };
 }
-shown_by_display!(
-    String,
-    Uri,
-    SocketAddr,
-    ProxyAddress,
-    AdminAddress,
-    AccountId,
-    Region,
-    StoreKind,
-    LogFormat,
-    Kind
-);
 
-macro_rules! shown_as_number {
-    ($($type:ty),+) => {
-        $(impl Displayed for $type {
-            fn shown(&self) -> Option<Value> {
-                i64::try_from(*self).ok().map(Value::Integer)
-            }
-        })+
+shown! {
+    Uri SocketAddr ListenAddress AccountId Region StoreKind LogFormat Kind,
+        |value| Some(value.to_string().into());
+    String, |text| Some(text.as_str().into());
+    PathBuf, |path| Some(path.to_string_lossy().as_ref().into());
+    Secret, |_secret| Some(MASK.into());
+    bool, |flag| Some((*flag).into());
+    u32, |number| Some(i64::from(*number).into());
+    u64 usize, |number| i64::try_from(*number).ok().map(Value::Integer);
+    // In seconds, without a decimal point if they are whole.
+    Duration, |time| match time.subsec_nanos() {
+        0 => time.as_secs().shown(),
+        _ => Some(time.as_secs_f64().into()),
     };
-}
-shown_as_number!(u32, u64, usize);
-
-impl Displayed for bool {
-    fn shown(&self) -> Option<Value> {
-        Some((*self).into())
-    }
-}
-
-/// In seconds, without a decimal point if they are whole.
-impl Displayed for Duration {
-    fn shown(&self) -> Option<Value> {
-        match self.subsec_nanos() {
-            0 => self.as_secs().shown(),
-            _ => Some(self.as_secs_f64().into()),
-        }
-    }
-}
-
-impl Displayed for PathBuf {
-    fn shown(&self) -> Option<Value> {
-        Some(self.to_string_lossy().as_ref().into())
-    }
-}
-
-impl Displayed for Secret {
-    fn shown(&self) -> Option<Value> {
-        Some(MASK.into())
-    }
 }
 
 impl<T: Displayed> Displayed for Option<T> {
@@ -246,6 +212,10 @@ impl<K: Display, T: Displayed> Displayed for BTreeMap<K, T> {
         let entries = self.iter().map(|(key, value)| Some((key.to_string(), value.shown()?)));
         Some(Value::Table(entries.flatten().collect::<Table>()))
     }
+}
+
+pub(super) fn shown_admin(address: &Option<ListenAddress>) -> Option<Value> {
+    Some(admin_text(address).into())
 }
 
 pub(super) fn shown_days(time: &Duration) -> Option<Value> {

@@ -1,6 +1,6 @@
 //! Binds the data plane's addresses, once per worker.
 
-use crate::config::ProxyAddress;
+use crate::config::ListenAddress;
 use rustix::{
     fs::{FileType, FlockOperation, Mode, OFlags},
     io::Errno,
@@ -91,7 +91,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((found.dev(), found.ino()))
 }
 
-pub fn bind(addresses: &[ProxyAddress], workers: usize) -> Result<Sockets, BindError> {
+pub fn bind(addresses: &[ListenAddress], workers: usize) -> Result<Sockets, BindError> {
     let mut sockets = Sockets {
         workers: (0..workers).map(|_| Vec::new()).collect(),
         addresses: Vec::new(),
@@ -99,11 +99,11 @@ pub fn bind(addresses: &[ProxyAddress], workers: usize) -> Result<Sockets, BindE
     };
     for address in addresses {
         match address {
-            ProxyAddress::Tcp(address) => {
+            ListenAddress::Tcp(address) => {
                 let bound = tcp(*address, &mut sockets).map_err(|e| BindError::new(address, e))?;
                 sockets.addresses.push(bound.to_string());
             }
-            ProxyAddress::Unix(path) => {
+            ListenAddress::Unix(path) => {
                 let shown = format!("unix:{}", path.display());
                 unix(path, &mut sockets).map_err(|e| BindError::new(&shown, e))?;
                 sockets.addresses.push(shown);

@@ -55,12 +55,9 @@ pub(super) fn writable(check: &'static str, what: &str, directory: &Path) -> Fin
 
 /// The address that consent returns to must be one that the admin listener serves.
 pub(super) fn redirects(config: &Config) -> Vec<Finding> {
+    let admin = config.listen.admin_tcp();
     let judge = |(name, application): (&String, &crate::config::ApplicationConfig)| {
-        judge_redirect(
-            name,
-            &application.redirect_uri,
-            config.listen.admin.tcp().map_or(0, |admin| admin.port()),
-        )
+        judge_redirect(name, &application.redirect_uri, admin.map_or(0, |admin| admin.port()))
     };
     config.applications.iter().map(judge).collect()
 }

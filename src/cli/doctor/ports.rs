@@ -6,7 +6,7 @@ use crate::{
         server::{Server, reachable},
         wire::AdminRequest,
     },
-    config::{AdminAddress, Config, ProxyAddress},
+    config::{Config, ListenAddress},
     inbound::request_id::REQUEST_ID,
 };
 use serde_json::json;
@@ -27,20 +27,16 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
     let path = path.unwrap_or_else(|| "/.well-known/adsproxy".to_owned());
     let path = config.listen.tls.is_none().then_some(path);
     let listen = &config.listen;
-    let admin = match &listen.admin {
-        AdminAddress::Tcp(address) => Some(ProxyAddress::Tcp(*address)),
-        AdminAddress::Unix(path) => Some(ProxyAddress::Unix(path.clone())),
-        AdminAddress::Off => None,
-    };
     let livez = Some("/livez".to_owned());
-    let others = [("listen.admin", admin), ("listen.health", listen.health.map(ProxyAddress::Tcp))];
+    let health = listen.health.map(ListenAddress::Tcp);
+    let others = [("listen.admin", listen.admin.clone()), ("listen.health", health)];
     let others = others.into_iter().filter_map(|(key, at)| Some((key, at?, livez.clone())));
     let proxy = listen.proxy.iter().map(|at| ("listen.proxy", at.clone(), path.clone()));
     let checks = proxy.chain(others).map(|(key, address, path)| {
         spawn_blocking(move || {
             vec![match address {
-                ProxyAddress::Tcp(address) => port(key, address, path.as_deref()),
-                ProxyAddress::Unix(path) => {
+                ListenAddress::Tcp(address) => port(key, address, path.as_deref()),
+                ListenAddress::Unix(path) => {
                     let what = format!("{key} unix:{}", path.display());
                     writable("port", &what, path.parent().unwrap_or(Path::new("/")))
                 }

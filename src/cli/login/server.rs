@@ -10,7 +10,7 @@ use crate::{
         table::{configured, plain},
         wire::AdminRequest,
     },
-    config::{ApplicationConfig, Config, DEFAULT_APPLICATION, StoreKind},
+    config::{ApplicationConfig, Config, DEFAULT_APPLICATION, StoreKind, admin_text},
     inbound::guard::Guard,
     listen::control_plane,
 };
@@ -52,8 +52,8 @@ impl LoginServer {
             None if is_memory => Server::at(context, admin).ok().filter(is_adsproxy),
             found => found,
         };
-        let returns_to_it =
-            login.paste || !is_here || admin.tcp().is_some_and(|admin| admin.port() == port);
+        let leads_to_it = config.listen.admin_tcp().is_some_and(|admin| admin.port() == port);
+        let returns_to_it = login.paste || !is_here || leads_to_it;
         let mut listeners = None;
         let server = match running.filter(|_| returns_to_it) {
             Some(server) => {
@@ -67,7 +67,8 @@ impl LoginServer {
             }
             None if is_memory => bail!(
                 "store.kind = \"memory\" keeps nothing beyond the server, and no server responds \
-                 at {admin}: start one, or use another store"
+                 at {}: start one, or use another store",
+                admin_text(admin)
             ),
             None if !login.paste && !is_here => bail!(
                 "lwa.redirect_uri {redirect_uri} does not lead to this command: start the server \

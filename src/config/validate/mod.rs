@@ -6,11 +6,11 @@ mod credentials;
 mod hooks;
 
 use super::{
-    AdminAddress, AuditConfig, Config, Listen, ListenTls, ProxyAddress, StoreKind,
-    reader::ConfigReader, secret_ref::Exposed,
+    AuditConfig, Config, Listen, ListenAddress, ListenTls, StoreKind, reader::ConfigReader,
+    secret_ref::Exposed,
 };
 use crate::trusted_path;
-use std::{net::SocketAddr, num::NonZeroUsize, thread};
+use std::{num::NonZeroUsize, thread};
 
 /// The kernel's own limit for the path of a Unix socket.
 const SOCKET_PATH_MAX: usize = 107;
@@ -61,32 +61,26 @@ impl ConfigReader<'_> {
         self.sockets(listen);
         let allowed = listen.unsafe_allow_unauthenticated;
         for (index, address) in listen.proxy.iter().enumerate() {
-            let any = matches!(address, ProxyAddress::Tcp(address) if address.port() == 0);
-            if listen.proxy[..index].contains(address) && !any {
+            if listen.proxy[..index].contains(address) && !is_any_port(address) {
                 self.fail(&["listen", "proxy"], format_args!("{address} is listed twice"));
             }
-            if let ProxyAddress::Tcp(address) = address {
-                self.stay_private(&["listen", "proxy"], *address, allowed);
-            }
+            self.stay_private(&["listen", "proxy"], address, allowed);
         }
         if listen.proxy.is_empty() {
             self.missing(&["listen", "proxy"], "needs at least one address", None);
         }
-        let admin = listen.admin.tcp();
-        if let Some(admin) = admin {
+        let health = listen.health.map(ListenAddress::Tcp);
+        if let Some(admin) = &listen.admin {
             self.stay_private(&["listen", "admin"], admin, allowed);
         }
-        let is_taken = |address: SocketAddr| {
-            address.port() != 0 && listen.proxy.contains(&ProxyAddress::Tcp(address))
-        };
-        let is_same = |address: &ProxyAddress| address.to_string() == listen.admin.to_string();
-        if admin.is_none_or(is_taken) && listen.proxy.iter().any(is_same) {
-            self.fail(&["listen", "admin"], "is an address of listen.proxy too");
+        let proxy: Vec<String> = listen.proxy.iter().map(ListenAddress::to_string).collect();
+        for (name, address) in [("admin", &listen.admin), ("health", &health)] {
+            let address = address.as_ref().filter(|address| !is_any_port(address));
+            if address.is_some_and(|address| proxy.contains(&address.to_string())) {
+                self.fail(&["listen", name], "is an address of listen.proxy too");
+            }
         }
-        if listen.health.is_some_and(is_taken) {
-            self.fail(&["listen", "health"], "is an address of listen.proxy too");
-        }
-        if admin.is_some_and(|admin| admin.port() != 0) && listen.health == admin {
+        if health.is_some() && health == listen.admin && !health.as_ref().is_some_and(is_any_port) {
             self.fail(&["listen", "health"], "is the address of listen.admin too");
         }
         if let Some(tls) = &mut listen.tls {
@@ -96,15 +90,10 @@ impl ConfigReader<'_> {
 
     /// Completes the paths of Unix sockets.
     pub(super) fn sockets(&mut self, listen: &mut Listen) {
-        let proxy = listen.proxy.iter_mut().filter_map(|address| match address {
-            ProxyAddress::Unix(path) => Some((["listen", "proxy"], path)),
-            ProxyAddress::Tcp(_) => None,
-        });
-        let admin = match &mut listen.admin {
-            AdminAddress::Unix(path) => Some((["listen", "admin"], path)),
-            AdminAddress::Tcp(_) | AdminAddress::Off => None,
-        };
-        for (key, path) in proxy.chain(admin) {
+        let proxy = listen.proxy.iter_mut().map(|address| (["listen", "proxy"], address));
+        let admin = listen.admin.iter_mut().map(|address| (["listen", "admin"], address));
+        for (key, address) in proxy.chain(admin) {
+            let ListenAddress::Unix(path) = address else { continue };
             self.path(&key, path);
             if path.is_relative() {
                 self.fail(&key, "the path of a Unix socket must begin with / or ~");
@@ -116,8 +105,8 @@ impl ConfigReader<'_> {
     }
 
     /// A caller that reaches these listeners uses the advertisers' grants.
-    fn stay_private(&mut self, key: &[&str], address: SocketAddr, allowed: bool) {
-        if address.ip().to_canonical().is_loopback() {
+    fn stay_private(&mut self, key: &[&str], address: &ListenAddress, allowed: bool) {
+        if address.tcp().is_none_or(|address| address.ip().to_canonical().is_loopback()) {
             return;
         }
         let message = format!(
@@ -176,4 +165,9 @@ impl ConfigReader<'_> {
             self.fail_with(&key, message, Some(help));
         }
     }
+}
+
+/// Says whether two of `address` are two ports.
+fn is_any_port(address: &ListenAddress) -> bool {
+    address.tcp().is_some_and(|address| address.port() == 0)
 }
