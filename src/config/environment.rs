@@ -6,12 +6,9 @@ use super::{
     problem::{ConfigProblem, Provenance, is_secret_name},
     reader::{ConfigReader, Section as _},
 };
-use std::{borrow::Cow, collections::BTreeMap, fmt, path::PathBuf};
-use toml::{
-    Spanned,
-    de::{DeArray, DeTable, DeValue},
-};
-use zeroize::Zeroizing;
+use crate::secret::Secret;
+use std::{borrow::Cow, collections::BTreeMap, path::PathBuf};
+use toml::{Spanned, de::DeValue};
 
 const PREFIX: &str = "ADSPROXY_";
 const SEPARATOR: &str = "__";
@@ -49,8 +46,8 @@ const KEY_ID: &str = "default";
 
 /// Variables by name, as they were at one moment. Their values, which may be secrets, are wiped on
 /// drop: none outlives the reading of the configuration.
-#[derive(Clone, Default)]
-pub struct Environment(BTreeMap<String, Zeroizing<String>>);
+#[derive(Clone, Debug, Default)]
+pub struct Environment(BTreeMap<String, Secret>);
 
 impl Environment {
     /// Takes a snapshot of the process's variables. Those that are not UTF-8 are left out.
@@ -63,7 +60,7 @@ impl Environment {
 
     /// The value of `name`.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(|value| value.as_str())
+        self.0.get(name).map(Secret::expose)
     }
 
     /// The value of `name`, if it is set and not empty.
@@ -98,11 +95,8 @@ impl Environment {
     /// The variables, in use or not, that this program reads as secrets under their own name.
     pub(super) fn secret_names(&self) -> impl Iterator<Item = String> {
         let is_secret_key = |name: &str| {
-            is_key(name)
-                && name.split("__").last().is_some_and(|key| {
-                    let key = key.to_ascii_lowercase();
-                    is_secret_name(&key) || key.starts_with("keys")
-                })
+            let key = name.rsplit(SEPARATOR).next().unwrap_or_default().to_ascii_lowercase();
+            is_key(name) && (is_secret_name(&key) || key.starts_with("keys"))
         };
         let names = self.0.keys();
         names.filter(move |name| SECRETS.contains(&name.as_str()) || is_secret_key(name)).cloned()
@@ -115,6 +109,7 @@ impl Environment {
             document.insert(&["log", "filter"], text(filter), Provenance::Variable(LOG.to_owned()));
         }
         for (name, value) in self.0.iter().filter(|(name, _)| is_key(name)) {
+            let value = value.expose();
             let place = Provenance::Variable(name.clone());
             let mut keys = path(name, document);
             let twin = format!("{name}_FILE");
@@ -204,9 +199,8 @@ fn secret<'i>(keys: &[String], kind: &'static str, place: &'i str) -> DeValue<'i
 
 /// A list of one key, whose `name` is found at `reference`.
 fn one_key<'i>(name: &'static str, reference: DeValue<'i>) -> DeValue<'i> {
-    let mut keys = DeArray::new();
-    keys.push(Spanned::new(0..0, table([("id", text(KEY_ID)), (name, reference)])));
-    DeValue::Array(keys)
+    let key = Spanned::new(0..0, table([("id", text(KEY_ID)), (name, reference)]));
+    DeValue::Array([key].into_iter().collect())
 }
 
 /// `value` as TOML if it is TOML of the right kind, else as a string, unless only that TOML can be
@@ -269,22 +263,12 @@ fn text(value: &str) -> DeValue<'_> {
 }
 
 fn table<'i, const N: usize>(entries: [(&'static str, DeValue<'i>); N]) -> DeValue<'i> {
-    let mut table = DeTable::new();
-    for (key, value) in entries {
-        table.insert(Spanned::new(0..0, Cow::Borrowed(key)), Spanned::new(0..0, value));
-    }
-    DeValue::Table(table)
+    let entry = |(key, value)| (Spanned::new(0..0, Cow::Borrowed(key)), Spanned::new(0..0, value));
+    DeValue::Table(entries.into_iter().map(entry).collect())
 }
 
 impl FromIterator<(String, String)> for Environment {
     fn from_iter<I: IntoIterator<Item = (String, String)>>(variables: I) -> Self {
-        Self(variables.into_iter().map(|(name, value)| (name, value.into())).collect())
-    }
-}
-
-/// Names only: any value may be a secret.
-impl fmt::Debug for Environment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        Self(variables.into_iter().map(|(name, value)| (name, Secret::new(value))).collect())
     }
 }

@@ -136,7 +136,7 @@ pub fn parse(
     reader.follows_references = syntax.is_empty();
     let mut config = Config::read(&mut reader, &[]);
     config.source = source;
-    settle(&mut config, &document);
+    clear_fallbacks(&mut config, &document);
     let effective = toml::to_string(&config.shown())
         .expect("a table of texts, numbers and tables is valid TOML");
     // What is missing may be in a part that could not be read.
@@ -156,9 +156,9 @@ pub fn parse(
     Err(LoadError::Invalid(problems))
 }
 
-/// Fills in the one default that depends on another key: other LWA hosts are a fallback for
-/// Amazon's endpoint, never for a configured endpoint.
-fn settle(config: &mut Config, document: &Document<'_>) {
+/// Clears the one default that depends on another key: other LWA hosts are a fallback for Amazon's
+/// endpoint, never for a configured endpoint.
+fn clear_fallbacks(config: &mut Config, document: &Document<'_>) {
     let lwa = config.lwa.iter_mut().map(|lwa| (vec!["lwa"], lwa));
     let named = config.applications.iter_mut();
     let named = named.map(|(name, application)| (vec!["applications", name.as_str()], application));
@@ -217,11 +217,8 @@ fn overlaid<'i>(
 
 /// What is left of a line with a syntax error often has a second error that is none.
 fn on_a_line_of(syntax: &[ConfigProblem], misfit: &ConfigProblem) -> bool {
-    let line = |problem: &ConfigProblem| match &problem.place {
-        Provenance::Line(at) => Some(at.line),
-        Provenance::Variable(_) | Provenance::Flag(_) | Provenance::Whole(_) => None,
-    };
-    line(misfit).is_some() && syntax.iter().any(|error| line(error) == line(misfit))
+    let Provenance::Line(at) = &misfit.place else { return false };
+    syntax.iter().any(|error| matches!(&error.place, Provenance::Line(it) if it.line == at.line))
 }
 
 /// The file, if there is one, and its text; none at all is fine if the environment says enough.

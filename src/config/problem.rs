@@ -1,5 +1,6 @@
 //! One thing wrong with the configuration, shown with its line and without secrets.
 
+use super::secret_ref::MASK;
 use std::{fmt, path::PathBuf};
 
 /// One thing wrong with the configuration.
@@ -57,12 +58,13 @@ impl Excerpt {
         let first = source[line_start..start].chars().count();
         let last = source[line_start..end].chars().count();
 
-        let sensitive = sensitive || belongs_to_a_secret(&source[..line_start], line);
-        let chars: Vec<char> = line.chars().collect();
-        let hidden = hidden(&chars, sensitive);
-        let shown = |until: usize| masked(&chars[..until], &hidden);
-        let caret = shown(first.min(chars.len())).chars().count();
-        let until = shown(last.min(chars.len())).chars().count();
+        let mut chars: Vec<char> = line.chars().collect();
+        if sensitive || belongs_to_a_secret(&source[..line_start], line) {
+            hide_values(&mut chars);
+        }
+        hide_userinfo(&mut chars);
+        let shown = |until: usize| masked(&chars[..until.min(chars.len())]);
+        let (caret, until) = (shown(first).chars().count(), shown(last).chars().count());
         Self {
             path,
             line: source[..line_start].matches('\n').count() + 1,
@@ -89,69 +91,49 @@ fn belongs_to_a_secret(above: &str, line: &str) -> bool {
 /// Says whether `name` sounds like something that holds a secret.
 pub(crate) fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase().replace("token_url", "");
-    ["secret", "token", "password", "passphrase", "credential", "bearer"]
-        .iter()
-        .any(|word| name.contains(word))
-        || ["atza|", "atzr|", "amzn1.oa2-cs"].iter().any(|prefix| name.contains(prefix))
+    let words = ["secret", "token", "password", "passphrase", "credential", "bearer"];
+    words.iter().chain(&["atza|", "atzr|", "amzn1.oa2-cs"]).any(|word| name.contains(word))
 }
 
-/// Which characters of a line must not be shown.
-fn hidden(chars: &[char], sensitive: bool) -> Vec<bool> {
-    let mut hidden = vec![false; chars.len()];
-    if sensitive {
-        hide_values(chars, &mut hidden);
-    }
-    hide_userinfo(chars, &mut hidden);
-    hidden
-}
+/// Stands for a character that must not be shown.
+const HIDDEN: char = char::MAX;
 
 /// Each run of hidden characters is one mask.
-fn masked(chars: &[char], hidden: &[bool]) -> String {
-    let mut text = String::new();
-    for (at, &c) in chars.iter().enumerate() {
-        match hidden[at] {
-            false => text.push(c),
-            true if at == 0 || !hidden[at - 1] => text.push_str(super::secret_ref::MASK),
-            true => {}
-        }
-    }
-    text
+fn masked(chars: &[char]) -> String {
+    let runs = chars.chunk_by(|a, b| (*a == HIDDEN) == (*b == HIDDEN));
+    runs.map(|run| if run[0] == HIDDEN { MASK.to_owned() } else { run.iter().collect() }).collect()
 }
 
 /// Hides the value of a line; of tables and lists only the strings, and not those that name a
 /// variable or a file.
-fn hide_values(chars: &[char], hidden: &mut [bool]) {
+fn hide_values(chars: &mut [char]) {
     let value = chars.iter().position(|&c| c == '=').map_or(0, |at| at + 1);
     let Some(first) = (value..chars.len()).find(|&at| !chars[at].is_whitespace()) else { return };
     let has_strings = chars[first..].iter().any(|c| matches!(c, '"' | '\''));
     if !matches!(chars[first], '{' | '[') || !has_strings {
-        hidden[first..].fill(true);
+        chars[first..].fill(HIDDEN);
         return;
     }
-    let mut at = first;
-    while at < chars.len() {
-        let quote = chars[at];
-        if !matches!(quote, '"' | '\'') {
-            at += 1;
-            continue;
-        }
-        let end = (at + 1..chars.len()).find(|&end| chars[end] == quote).unwrap_or(chars.len());
+    let mut next = first;
+    while let Some(at) = (next..chars.len()).find(|&at| matches!(chars[at], '"' | '\'')) {
+        let is_end = |&end: &usize| chars[end] == chars[at];
+        let end = (at + 1..chars.len()).find(is_end).unwrap_or(chars.len());
         let before: String = chars[..at].iter().filter(|c| !c.is_whitespace()).collect();
         if !["env=", "file=", "id="].iter().any(|name| before.ends_with(name)) {
-            hidden[at + 1..end].fill(true);
+            chars[at + 1..end].fill(HIDDEN);
         }
-        at = end + 1;
+        next = end + 1;
     }
 }
 
 /// Hides the user name and password of a URL.
-fn hide_userinfo(chars: &[char], hidden: &mut [bool]) {
+fn hide_userinfo(chars: &mut [char]) {
     for at in 0..chars.len().saturating_sub(2) {
         if chars[at..at + 3] == [':', '/', '/'] {
             let start = at + 3;
             let authority = chars[start..].iter().take_while(|c| !"/\"' ".contains(**c)).count();
             let host = chars[start..start + authority].iter().rposition(|&c| c == '@');
-            hidden[start..start + host.unwrap_or(0)].fill(true);
+            chars[start..start + host.unwrap_or(0)].fill(HIDDEN);
         }
     }
 }

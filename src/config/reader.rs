@@ -92,17 +92,15 @@ pub(super) struct ConfigReader<'a> {
 
 impl<'a> ConfigReader<'a> {
     pub(super) fn new(document: &'a Document<'a>, environment: &'a Environment) -> Self {
-        let (wrong, problems, warnings, secrets, secret_variables) = Default::default();
-        let follows_references = true;
         Self {
             document,
             environment,
-            follows_references,
-            wrong,
-            problems,
-            warnings,
-            secrets,
-            secret_variables,
+            follows_references: true,
+            wrong: Vec::new(),
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            secrets: BTreeMap::new(),
+            secret_variables: BTreeSet::new(),
         }
     }
 

@@ -8,7 +8,6 @@ use crate::{
 };
 use rustix::fs::OFlags;
 use std::{
-    fmt,
     fs::{File, Metadata, OpenOptions},
     io::{self, Read},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt},
@@ -60,45 +59,26 @@ pub(crate) enum Error {
 #[derive(Debug)]
 pub(crate) struct FoundSecret {
     pub(crate) secret: Secret,
-    /// Present if the file is open to every user.
-    pub(crate) exposed: Option<Exposed>,
+    /// What to say of a file that is open to every user.
+    pub(crate) exposed: Option<String>,
 }
 
-/// A file that every user of this machine may read.
-#[derive(Debug)]
-pub(crate) struct Exposed {
-    path: PathBuf,
-    mode: u32,
-}
-
-impl Exposed {
-    /// Judges the file at `path`. Devices and pipes are not checked: they keep no data.
-    pub(crate) fn judge(path: &Path, metadata: &Metadata) -> Option<Self> {
-        let mode = metadata.permissions().mode() & 0o7777;
-        let exposed = metadata.is_file() && mode & 0o004 != 0;
-        exposed.then(|| Self { path: path.to_owned(), mode })
-    }
-}
-
-impl fmt::Display for Exposed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (path, mode) = (self.path.display(), self.mode);
-        write!(
-            f,
-            "{path} is open to every user of this machine (mode {mode:04o}): {}",
-            Platform::here().advice_for_exposed(&self.path)
-        )
-    }
+/// What to say of the file at `path` if every user of this machine may read it. Devices and pipes
+/// are not checked: they keep no data.
+pub(crate) fn exposed(path: &Path, metadata: &Metadata) -> Option<String> {
+    let mode = metadata.permissions().mode() & 0o7777;
+    (metadata.is_file() && mode & 0o004 != 0).then(|| {
+        let (shown, advice) = (path.display(), Platform::here().advice_for_exposed(path));
+        format!("{shown} is open to every user of this machine (mode {mode:04o}): {advice}")
+    })
 }
 
 impl Error {
     /// Says whether the secret was never put there.
     pub(crate) fn is_absence(&self) -> bool {
-        match self {
-            Self::Unset(_) | Self::Empty(_) => true,
-            Self::Unreadable { source, .. } => source.kind() == io::ErrorKind::NotFound,
-            _ => false,
-        }
+        let is_missing = |source: &io::Error| source.kind() == io::ErrorKind::NotFound;
+        matches!(self, Self::Unset(_) | Self::Empty(_))
+            || matches!(self, Self::Unreadable { source, .. } if is_missing(source))
     }
 }
 
@@ -173,8 +153,7 @@ fn read(path: &Path) -> Result<FoundSecret, Error> {
         return Err(no_secret("holds more than 65536 bytes, which no secret does"));
     }
     let text = std::str::from_utf8(&bytes).map_err(|_| no_secret("is not text"))?;
-    let exposed = Exposed::judge(path, &metadata);
-    Ok(FoundSecret { secret: Secret::from_source(text), exposed })
+    Ok(FoundSecret { secret: Secret::from_source(text), exposed: exposed(path, &metadata) })
 }
 
 /// One secret, or a list of them in order of use: references, which are followed at once.
@@ -319,7 +298,7 @@ mod tests {
         for mode in [0o644, 0o604] {
             let (_directory, reference) = file(b"CANARY", mode);
             let found = reference.resolve(&environment()).unwrap();
-            let text = found.exposed.as_ref().unwrap().to_string();
+            let text = found.exposed.clone().unwrap();
             assert!(text.contains("chmod 600"), "{text}");
             assert!(!format!("{text}{found:?}").contains("CANARY"));
         }

@@ -9,7 +9,7 @@ use crate::{
     cli::note,
     config::{
         environment::Environment,
-        secret_ref::{Exposed, SecretRef},
+        secret_ref::{SecretRef, exposed},
     },
     id::Region,
     provider::ads,
@@ -237,7 +237,7 @@ fn read(path: &Path) -> anyhow::Result<Zeroizing<String>> {
         return read_text(io::stdin().lock()).context("cannot read standard input");
     }
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    if let Some(exposed) = Exposed::judge(path, &file.metadata()?) {
+    if let Some(exposed) = exposed(path, &file.metadata()?) {
         note(format_args!("warning: {exposed}"));
     }
     read_text(file).with_context(|| format!("cannot read {}", path.display()))

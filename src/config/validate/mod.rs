@@ -7,7 +7,7 @@ mod hooks;
 
 use super::{
     AuditConfig, Config, Listen, ListenAddress, ListenTls, StoreKind, reader::ConfigReader,
-    secret_ref::Exposed,
+    secret_ref::exposed,
 };
 use crate::trusted_path;
 use std::{num::NonZeroUsize, thread};
@@ -135,7 +135,7 @@ impl ConfigReader<'_> {
             }
         }
         let metadata = std::fs::metadata(&tls.key_file).ok();
-        let exposed = metadata.and_then(|metadata| Exposed::judge(&tls.key_file, &metadata));
+        let exposed = metadata.and_then(|metadata| exposed(&tls.key_file, &metadata));
         if let Some(exposed) = exposed {
             self.warn(&["listen", "tls", "key_file"], exposed);
         }
