@@ -364,7 +364,7 @@ fn share(engine: &Engine, private: Option<&Private>) -> Result<Arc<DataPlane>, E
     let config = engine.config();
     Ok(Arc::new(DataPlane {
         config: config.clone(),
-        directory: engine.directory().clone(),
+        directory: engine.enroller.directory.clone(),
         tokens: engine.tokens().clone(),
         clock: engine.clock().clone(),
         captures: CaptureLimits::new(&config.replay, &config.limits),

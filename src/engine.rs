@@ -12,16 +12,16 @@ use crate::{
     grants::Grants,
     https::{self, LwaHttp},
     id::AccountId,
-    lwa::{Application, LwaClient},
+    lwa::LwaClient,
     metrics::Metrics,
     reports::Reports,
     store::{self, Instance, Store},
-    sync::{Account, Directory, enroll::Enroller},
+    sync::{Account, enroll::Enroller},
     token::{self, AccessToken, Dependencies, TokenManager},
 };
 use parking_lot::Mutex;
 use std::{path::Path, sync::Arc};
-use tokio::{runtime::Handle, task::JoinHandle};
+use tokio::{runtime::Handle, task::JoinSet};
 
 /// Why an engine cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -52,16 +52,12 @@ pub enum TokenError {
 #[derive(Clone, Debug)]
 pub struct Engine {
     config: Arc<Config>,
-    clock: Arc<dyn Clock>,
-    grants: Grants,
-    http: LwaHttp,
-    lwa: LwaClient,
-    metrics: Arc<Metrics>,
+    pub(crate) with: Dependencies,
+    /// The HTTP client for calls of our own to Amazon: no redirects, no retries.
+    pub(crate) http: LwaHttp,
     audit: Audit,
-    reports: Reports,
     tokens: TokenManager,
-    enroller: Enroller,
-    control: Handle,
+    pub(crate) enroller: Enroller,
     /// Registers the keys of this process, as long as there is a clone of the engine.
     instance: Arc<Mutex<Option<Instance>>>,
 }
@@ -102,40 +98,18 @@ impl Engine {
             Some(path) => LwaHttp::over_socket(&tls, path, token.lwa_timeout)?,
             None => LwaHttp::new(&tls, token.lwa_connect_timeout, token.lwa_timeout)?,
         };
-        let lwa = LwaClient::new(http.clone());
         let audit = Audit::of_store(&store, &config.audit, clock.clone()).counted(metrics.clone());
-        let grants = Grants::new(store, audit.clone());
-        let reports = Reports::new(audit.clone(), actor, control.clone());
         let with = Dependencies {
-            clock: clock.clone(),
-            lwa: lwa.clone(),
-            grants: grants.clone(),
-            metrics: metrics.clone(),
-            reports: reports.clone(),
-            control: control.clone(),
-        };
-        let tokens = TokenManager::new(token, with);
-        let enroller = Enroller::new(
-            config.clone(),
-            grants.clone(),
-            tokens.clone(),
-            clock.clone(),
-            reports.clone(),
-        );
-        Ok(Self {
-            config,
             clock,
-            grants,
-            http,
-            lwa,
+            lwa: LwaClient::new(http.clone()),
+            grants: Grants::new(store, audit.clone()),
             metrics,
-            audit,
-            reports,
-            tokens,
-            enroller,
+            reports: Reports::new(audit.clone(), actor, control.clone()),
             control,
-            instance,
-        })
+        };
+        let tokens = TokenManager::new(token, with.clone());
+        let enroller = Enroller::new(config.clone(), with.clone(), tokens.clone());
+        Ok(Self { config, with, http, audit, tokens, enroller, instance })
     }
 
     /// Opens within a program: with the machine's clock, counters of its own, and refreshes on the
@@ -157,16 +131,6 @@ impl Engine {
         )
     }
 
-    pub(crate) fn application(&self, name: &str) -> Option<Arc<Application>> {
-        self.enroller.application(name)
-    }
-
-    /// Uses the client secrets of `config` from the next call to LWA on; says of which
-    /// applications.
-    pub(crate) fn set_client_secrets(&self, config: &Config) -> Vec<&str> {
-        self.enroller.set_client_secrets(config)
-    }
-
     /// Returns a token of `account` that has not expired: see [`TokenManager::token`].
     ///
     /// # Errors
@@ -182,7 +146,7 @@ impl Engine {
 
     /// The same for one account alone, if one is named: others are neither enrolled nor kept fresh.
     pub(crate) fn only(mut self, account: Option<AccountId>) -> Self {
-        self.enroller = self.enroller.only(account);
+        self.enroller.only = account;
         self
     }
 
@@ -194,7 +158,7 @@ impl Engine {
     /// One account, enrolled alone where that has not happened yet. None if there is no such
     /// account, or nothing sensible can be said of it now, which is logged.
     pub async fn account(&self, id: &AccountId) -> Result<Option<Arc<Account>>, store::Error> {
-        let known = self.directory().load().get(id).cloned();
+        let known = self.enroller.directory.load().get(id).cloned();
         if known.is_some() {
             return Ok(known);
         }
@@ -206,15 +170,12 @@ impl Engine {
     #[must_use = "the work stops when the guard is dropped"]
     pub fn keep_fresh(&self) -> KeepFresh {
         let (enroller, tokens) = (self.enroller.clone(), self.tokens.clone());
-        KeepFresh([
-            self.control.spawn(keys::look_after(
-                self.store().clone(),
-                self.audit.clone(),
-                self.instance.clone(),
-            )),
-            self.control.spawn(async move { enroller.follow().await }),
-            self.control.spawn(async move { tokens.run_background().await }),
-        ])
+        let (store, audit) = (self.store().clone(), self.audit.clone());
+        let (mut tasks, control) = (JoinSet::new(), &self.with.control);
+        tasks.spawn_on(keys::look_after(store, audit, self.instance.clone()), control);
+        tasks.spawn_on(async move { enroller.follow().await }, control);
+        tasks.spawn_on(async move { tokens.run_background().await }, control);
+        KeepFresh(tasks)
     }
 
     pub(crate) fn config(&self) -> &Arc<Config> {
@@ -222,49 +183,22 @@ impl Engine {
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
-        &self.clock
+        &self.with.clock
     }
 
     /// The store.
     pub fn store(&self) -> &Store {
-        self.grants.store()
-    }
-
-    /// The only way to change a grant.
-    pub(crate) fn grants(&self) -> &Grants {
-        &self.grants
-    }
-
-    /// Looks at the store now instead of at the next time: something was changed there.
-    pub(crate) async fn follow_now(&self) {
-        self.enroller.follow_now().await;
-    }
-
-    /// The HTTP client for calls of our own to Amazon: no redirects, no retries.
-    pub(crate) fn http(&self) -> &LwaHttp {
-        &self.http
-    }
-
-    pub(crate) fn lwa(&self) -> &LwaClient {
-        &self.lwa
-    }
-
-    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
-        &self.metrics
+        self.with.grants.store()
     }
 
     /// Where to hear what happens to grants and tokens.
     pub fn events(&self) -> &Events {
-        &self.reports.events
+        &self.with.reports.events
     }
 
     /// The audit log. What happens to tokens and grants is written to it already.
     pub fn audit(&self) -> &Audit {
         &self.audit
-    }
-
-    pub(crate) fn reports(&self) -> &Reports {
-        &self.reports
     }
 
     /// The token manager.
@@ -276,21 +210,8 @@ impl Engine {
     pub fn accounts(&self) -> Vec<AccountView> {
         self.tokens.states().keys().filter_map(|id| self.tokens.status(id)).collect()
     }
-
-    /// The accounts that are enrolled.
-    pub(crate) fn directory(&self) -> &Directory {
-        &self.enroller.directory
-    }
 }
 
 /// Background work; dropping it stops the work. A refresh under way is not cut off.
 #[derive(Debug)]
-pub struct KeepFresh([JoinHandle<()>; 3]);
-
-impl Drop for KeepFresh {
-    fn drop(&mut self) {
-        for task in &self.0 {
-            task.abort();
-        }
-    }
-}
+pub struct KeepFresh(#[allow(dead_code, reason = "stops the tasks when dropped")] JoinSet<()>);

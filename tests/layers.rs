@@ -99,19 +99,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
     (
         "sync",
-        &[
-            "token",
-            "reports",
-            "grants",
-            "store",
-            "lwa",
-            "config",
-            "secret",
-            "clock",
-            "error_chain",
-            "event",
-            "id",
-        ],
+        &["token", "reports", "store", "lwa", "config", "secret", "error_chain", "event", "id"],
     ),
     (
         "token",

@@ -67,7 +67,7 @@ pub(super) async fn ready(call: AdminCall) -> Handled {
 
 pub(super) async fn metrics(call: AdminCall) -> Handled {
     let engine = &call.logins.engine;
-    Ok(reply(StatusCode::OK, PROMETHEUS, engine.metrics().render(&engine.accounts())))
+    Ok(reply(StatusCode::OK, PROMETHEUS, engine.with.metrics.render(&engine.accounts())))
 }
 
 fn state(good: bool) -> Reply {

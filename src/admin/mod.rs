@@ -203,7 +203,7 @@ impl AdminCall {
     }
 
     fn account(&self, id: &AccountId) -> Result<Arc<Account>, LoginError> {
-        let known = self.logins.engine.directory().load().get(id).cloned();
+        let known = self.logins.engine.enroller.directory.load().get(id).cloned();
         known.ok_or_else(|| LoginError::unknown_account(id))
     }
 }

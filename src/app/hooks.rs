@@ -32,14 +32,14 @@ pub(crate) fn start_hooks(engine: &Engine, control: Handle) -> Result<Option<Hoo
     });
     let with = HookContext {
         clock: engine.clock().clone(),
-        metrics: engine.metrics().clone(),
+        metrics: engine.with.metrics.clone(),
         store: engine.store().clone(),
         reconnect: Some(reconnect),
         control,
     };
     let hooks = Hooks::start(engine.config(), with)?;
     if let Some(hooks) = &hooks {
-        engine.reports().to_hooks(hooks.outbox.clone());
+        engine.with.reports.to_hooks(hooks.outbox.clone());
     }
     Ok(hooks)
 }

@@ -41,10 +41,11 @@ fn reload(engine: &Engine, loaded: &mut Loaded, options: &Options) {
         }
     };
     log::set_filter(&newer.config.log);
-    let replaced = engine.set_client_secrets(&newer.config).into_iter().map(|name| match name {
-        DEFAULT_APPLICATION => "lwa.client_secret".to_owned(),
-        name => format!("applications.{name}.client_secret"),
-    });
+    let replaced =
+        engine.enroller.set_client_secrets(&newer.config).into_iter().map(|name| match name {
+            DEFAULT_APPLICATION => "lwa.client_secret".to_owned(),
+            name => format!("applications.{name}.client_secret"),
+        });
     let replaced: Vec<_> = replaced.collect();
     let (applied, left): (Vec<_>, Vec<_>) =
         changed.into_iter().partition(|key| key == "log.filter" || replaced.contains(key));

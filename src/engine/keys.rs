@@ -2,15 +2,15 @@
 //! missing keys, and finishes a rotation that was interrupted.
 
 use crate::{
-    audit::{self, Action, Actor, Audit, Entry},
+    audit::{Action, Actor, Audit, Entry},
     error_chain::chain,
     store::{
         self, Instance, Store,
-        rotate::{Rotation, RotationRefused, RotationReport},
+        rotate::{Rotation, RotationReport},
     },
 };
 use parking_lot::Mutex;
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 use tracing::{error, info, warn};
 
 /// Between two attempts to register, or to finish a rotation.
@@ -41,7 +41,7 @@ pub(super) async fn look_after(store: Store, audit: Audit, instance: Arc<Mutex<O
             Ok(true) => return,
             Ok(false) => {}
             Err(error) => {
-                let error = chain(&error);
+                let error = chain(&*error);
                 warn!(error, "an interrupted rotation of keys cannot be finished yet");
             }
         }
@@ -49,19 +49,8 @@ pub(super) async fn look_after(store: Store, audit: Audit, instance: Arc<Mutex<O
     }
 }
 
-/// Why an interrupted rotation cannot be finished now.
-#[derive(Debug, thiserror::Error)]
-enum Unfinished {
-    #[error(transparent)]
-    Refused(#[from] RotationRefused),
-    #[error(transparent)]
-    Store(#[from] store::Error),
-    #[error(transparent)]
-    Audit(#[from] audit::Error),
-}
-
 /// Finishes an interrupted rotation; says whether nothing is left to do.
-async fn finish(store: &Store, audit: &Audit) -> Result<bool, Unfinished> {
+async fn finish(store: &Store, audit: &Audit) -> Result<bool, Box<dyn Error + Send + Sync>> {
     let to = store.unfinished_rotation().await?;
     if to.is_none_or(|to| to != store.ring().sealing_key_id()) {
         return Ok(true);

@@ -221,7 +221,7 @@ impl Logins {
             (None, Some(only)) if config.applications.len() == 1 => only,
             (None, _) => DEFAULT_APPLICATION,
         };
-        let application = self.engine.application(name).ok_or_else(|| {
+        let application = self.engine.enroller.application(name).ok_or_else(|| {
             let known: Vec<_> = config.applications.keys().map(String::as_str).collect();
             let known = known.join(", ");
             LoginError::bad_request(format_args!(

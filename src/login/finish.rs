@@ -156,7 +156,7 @@ impl Logins {
         pending: &PendingLogin,
         callback: Callback,
     ) -> Result<LoginOutcome, LoginError> {
-        let application = self.engine.application(&pending.application);
+        let application = self.engine.enroller.application(&pending.application);
         let application = application
             .filter(|application| settings_hash(application) == pending.settings_hash)
             .ok_or(LoginCause::ConfigurationChanged)?;
@@ -183,7 +183,7 @@ impl Logins {
         pending: &PendingLogin,
     ) -> Result<(NewGrant, Option<GrantProfiles>), LoginError> {
         let consented_at = self.engine.clock().now().unix();
-        let granted = self.engine.lwa().exchange(application, code, &pending.verifier).await;
+        let granted = self.engine.with.lwa.exchange(application, code, &pending.verifier).await;
         let waited = Duration::from_millis(self.now_ms().saturating_sub(pending.begun_at_ms));
         let granted = granted.map_err(|error| lwa_error(error, waited, application))?;
         allows_all(application, granted.scope.as_deref().unwrap_or_default())?;
@@ -194,7 +194,7 @@ impl Logins {
         let bearer = profiles::bearer(&granted.access_token)
             .ok_or_else(|| incomplete("its access token is not one"))?;
         let (client_id, upstream) = (application.client_id(), &self.engine.config().upstream);
-        let now = profiles::of_grant(self.engine.http(), upstream, &bearer, client_id);
+        let now = profiles::of_grant(&self.engine.http, upstream, &bearer, client_id);
         let before = async {
             match pending.request.replace {
                 true => (Replaces::Anything, None),

@@ -15,8 +15,8 @@ impl Logins {
         }
         let entry = self.entry(Action::AccountRemove, account);
         let now_unix = self.engine.clock().now().unix();
-        self.engine.grants().forget::<LoginError>(account, entry, None, now_unix).await?;
-        self.engine.follow_now().await;
+        self.engine.with.grants.forget::<LoginError>(account, entry, None, now_unix).await?;
+        self.engine.enroller.follow_now().await;
         Ok(())
     }
 
@@ -28,10 +28,10 @@ impl Logins {
         given: &GivenGrant,
         about: Option<&str>,
     ) -> Result<GivenResult, LoginError> {
-        let (grants, now_unix) = (self.engine.grants(), self.engine.clock().now().unix());
+        let (grants, now_unix) = (&self.engine.with.grants, self.engine.clock().now().unix());
         let entry = |action| about.into_iter().fold(self.entry(action, account), Entry::about);
         let given = grants.give(self.engine.config(), account, given, now_unix, entry).await?;
-        self.engine.follow_now().await;
+        self.engine.enroller.follow_now().await;
         Ok(given)
     }
 }

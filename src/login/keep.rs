@@ -73,7 +73,7 @@ impl Logins {
                 warn!(account = account.as_str(), error = %chain(&error), "cannot remove a used link");
             }
         }
-        self.engine.follow_now().await;
+        self.engine.enroller.follow_now().await;
         info!(account = account.as_str(), region = connected.region, "account connected");
         let key = (Space::Profiles, account.as_str());
         let profiles = grant.profiles.clone();
@@ -124,7 +124,7 @@ impl Logins {
             Ok(Some(consent.replacing(account, record, self.engine.clock().now().unix())))
         };
         let entry = |_| self.entry(Action::Login, account).about(&grant.request.origin);
-        let put = self.engine.grants().put(account, &SAVE_PAUSES, entry, decide).await;
+        let put = self.engine.with.grants.put(account, &SAVE_PAUSES, entry, decide).await;
         match put {
             Ok(()) => Ok(connected.expect("what was put was decided on")),
             Err(LoginError { cause: LoginCause::StoreFailed, source, .. })
@@ -165,7 +165,7 @@ impl Logins {
         let token = self.engine.tokens().token(account).await.ok()?;
         let client_id = known.client_id();
         let upstream = &self.engine.config().upstream;
-        let http = self.engine.http();
+        let http = &self.engine.http;
         let found = profiles::of_grant(http, upstream, token.header(), client_id).await;
         (found != GrantProfiles::default()).then_some(found)
     }

@@ -28,9 +28,9 @@ impl Logins {
         let entry = self.entry(Action::Logout, account).about("logout");
         let now_unix = self.engine.clock().now().unix();
         let forget =
-            self.engine.grants().forget::<LoginError>(account, entry, configured, now_unix);
+            self.engine.with.grants.forget::<LoginError>(account, entry, configured, now_unix);
         let revocation = self.revoke(forget.await?.as_ref()).await;
-        self.engine.follow_now().await;
+        self.engine.enroller.follow_now().await;
         tracing::info!(account = account.as_str(), "account logged out");
         Ok(LoggedOut {
             account: account.to_string(),
@@ -42,9 +42,10 @@ impl Logins {
 
     async fn revoke(&self, record: Option<&Credential>) -> Result<bool, String> {
         let record = record.filter(|record| !record.refresh_token.is_empty());
-        let application = record.and_then(|record| self.engine.application(&record.application));
+        let application =
+            record.and_then(|record| self.engine.enroller.application(&record.application));
         let (Some(record), Some(application)) = (record, application) else { return Ok(false) };
-        let revoked = self.engine.lwa().revoke(&application, &record.refresh_token).await;
+        let revoked = self.engine.with.lwa.revoke(&application, &record.refresh_token).await;
         revoked.map_err(|error| chain(&error))
     }
 }

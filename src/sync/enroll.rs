@@ -6,15 +6,12 @@
 
 use super::{Account, Directory, Table, consent::Reminders};
 use crate::{
-    clock::Clock,
     config::{self, Config},
     error_chain::chain,
-    grants::Grants,
     id::{AccountId, Region},
     lwa::Application,
-    reports::Reports,
-    store::{self, Version},
-    token::{Authority, KnownGrant, StateTable, TokenManager, TokenState},
+    store::{self, Store, Version},
+    token::{Authority, Dependencies, KnownGrant, StateTable, TokenManager, TokenState},
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -52,12 +49,11 @@ struct SeenRecords {
 #[derive(Clone, Debug)]
 pub struct Enroller {
     config: Arc<Config>,
-    grants: Grants,
+    with: Dependencies,
     tokens: TokenManager,
-    clock: Arc<dyn Clock>,
-    reports: Reports,
     pub directory: Directory,
-    only: Option<AccountId>,
+    /// The one account that is enrolled and followed; none: all of them.
+    pub only: Option<AccountId>,
     applications: Arc<BTreeMap<String, Arc<Application>>>,
     reminders: Arc<Reminders>,
     /// Held while the accounts are replaced: two changes at once would lose one.
@@ -71,23 +67,15 @@ pub struct Enroller {
 impl Enroller {
     /// An enroller for the accounts of `config` and `store`; it knows none until
     /// [`Enroller::enroll`].
-    pub fn new(
-        config: Arc<Config>,
-        grants: Grants,
-        tokens: TokenManager,
-        clock: Arc<dyn Clock>,
-        reports: Reports,
-    ) -> Self {
+    pub fn new(config: Arc<Config>, with: Dependencies, tokens: TokenManager) -> Self {
         let applications = config.applications.iter().map(|(name, application)| {
             (name.clone(), Arc::new(Application::new(name, application)))
         });
         Self {
             applications: Arc::new(applications.collect()),
             config,
-            grants,
+            with,
             tokens,
-            clock,
-            reports,
             directory: Directory::default(),
             only: None,
             reminders: Arc::default(),
@@ -95,11 +83,6 @@ impl Enroller {
             seen: Arc::default(),
             requested: Arc::default(),
         }
-    }
-
-    /// The same for one account alone, if one is named: others are neither enrolled nor followed.
-    pub fn only(self, account: Option<AccountId>) -> Self {
-        Self { only: account, ..self }
     }
 
     /// The application `name` as configured; its client secrets may change.
@@ -132,15 +115,15 @@ impl Enroller {
     /// When the store cannot even be listed. An account whose record cannot be read is enrolled
     /// all the same, and says so when it is used.
     pub async fn enroll(&self) -> Result<(), store::Error> {
-        self.reconcile(&self.grants.store().versions().await?, &HashSet::new()).await;
+        self.reconcile(&self.store().versions().await?, &HashSet::new()).await;
         Ok(())
     }
 
     /// Seeds and loads one account alone. None if neither the configuration nor the store knows
     /// it, or neither says enough now, which is logged.
     pub async fn enroll_one(&self, id: &AccountId) -> Result<Option<Arc<Account>>, store::Error> {
-        let known = self.config.accounts.contains_key(id)
-            || self.grants.store().grants().await?.contains(id);
+        let known =
+            self.config.accounts.contains_key(id) || self.store().grants().await?.contains(id);
         let _changing = self.changing.lock().await;
         let Some((account, state)) = (if known { self.load(id).await } else { None }) else {
             return Ok(None);
@@ -184,8 +167,8 @@ impl Enroller {
         let remind = async {
             loop {
                 sleep(FOLLOW_INTERVAL).await;
-                let (now, store) = (self.clock.now().unix(), self.grants.store());
-                let (tokens, reports) = (&self.tokens, &self.reports);
+                let (now, store) = (self.with.clock.now().unix(), self.store());
+                let (tokens, reports) = (&self.tokens, &self.with.reports);
                 self.reminders.warn_of_expiring(tokens, reports, store, now).await;
             }
         };
@@ -193,7 +176,7 @@ impl Enroller {
     }
 
     async fn check_store(&self, seen: &mut SeenRecords) {
-        match self.grants.store().versions().await {
+        match self.store().versions().await {
             Ok(versions) => {
                 seen.is_unlistable = false;
                 let replaced = self.recover(&versions, seen).await;
@@ -313,14 +296,14 @@ impl Enroller {
         let seed = config.and_then(|config| Some((config, config.refresh_token.as_ref()?)));
         let stored = match seed {
             Some(_) if !is_known => None,
-            _ => self.grants.store().load(id).await?,
+            _ => self.store().load(id).await?,
         };
         Ok(match (stored, seed) {
             (Some(record), _) => KnownGrant::Record(record),
             (None, None) => KnownGrant::Absent,
             (None, Some((config, seed))) => {
-                let now = self.clock.now().unix();
-                match self.grants.seed(id, config, seed, now).await? {
+                let now = self.with.clock.now().unix();
+                match self.with.grants.seed(id, config, seed, now).await? {
                     Ok(record) => KnownGrant::Record(record),
                     Err(unwritten) => KnownGrant::Unwritten(unwritten),
                 }
@@ -370,6 +353,10 @@ impl Enroller {
         replaced
     }
 
+    fn store(&self) -> &Store {
+        self.with.grants.store()
+    }
+
     /// Whether the configuration has a refresh token for the account.
     fn is_seeded(&self, id: &AccountId) -> bool {
         self.config.accounts.get(id).is_some_and(|config| config.refresh_token.is_some())
@@ -378,7 +365,7 @@ impl Enroller {
     /// Reads `state`'s record and says whether the account must be loaded anew because of it.
     async fn check_record(&self, state: &Arc<TokenState>) -> Result<bool, store::Error> {
         let (id, account) = (&state.id, state.id.as_str());
-        let Some(record) = self.grants.store().load(id).await? else { return Ok(false) };
+        let Some(record) = self.store().load(id).await? else { return Ok(false) };
         let is_unsaved = self.tokens.status(id).is_some_and(|view| view.is_unsaved);
         // Another state would not have the record that is still to be saved.
         if (state.has_moved(&record) && !is_unsaved) || state.is_replaced(&record) {

@@ -138,7 +138,7 @@ impl GrantChecks {
     /// cannot be read is an error: what is saved later must not replace it.
     async fn refresh(&self, id: &AccountId, grants: &Grants) -> Result<Value, Finding> {
         let Server::Own(own) = &self.server else { return self.token(id).await };
-        let copies = own.logins.engine.grants();
+        let copies = &own.logins.engine.with.grants;
         let (lease, found) = copy(id, grants.store(), copies).await.map_err(|error| {
             let text = format!("{id}: not tried: {}", chain(&error));
             Finding::error("grant", text, "`adsproxy account show` has the state")
