@@ -5,10 +5,7 @@ use crate::{
     secret::Secret,
 };
 use serde::{Deserialize, Serialize, Serializer};
-use std::{
-    fmt,
-    hash::{BuildHasher as _, Hasher as _, RandomState},
-};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
 /// One account's grant and the newest access token made from it. Serialized to be sealed only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,19 +75,13 @@ pub struct StoredAccessToken {
 
 /// Identifies one consent of an account: new with each login, import or configured token,
 /// kept by a refresh.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Epoch(u64);
 
 impl Epoch {
     /// A new one. Unique, not secret.
     pub fn random() -> Self {
         Self(RandomState::new().build_hasher().finish())
-    }
-}
-
-impl fmt::Debug for Epoch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
     }
 }
 

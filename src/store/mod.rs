@@ -139,7 +139,29 @@ impl Store {
     /// # Errors
     /// `Io`, `Random`; `Key` for a store that keeps nothing, if no encryption key is configured.
     pub fn audit_keys(&self, make: bool) -> Result<AuditSecrets, Error> {
-        self.0.audit_keys(make)
+        match &self.0.audit_keys {
+            Some(keys) if keys.is_empty() => return Err(KeyError::None.into()),
+            Some(keys) => return Ok(keys.clone()),
+            None => {}
+        }
+        // Newest first.
+        let mut names: Vec<u64> =
+            self.0.names(Space::AuditKeys)?.iter().filter_map(|name| name.parse().ok()).collect();
+        names.sort_unstable_by(|one, other| other.cmp(one));
+        let mut keys = Vec::new();
+        for name in names.iter().map(u64::to_string) {
+            let found = self.0.entry(Space::AuditKeys, &name)?;
+            let bytes = found.and_then(|(item, _)| parse_hex(item.text.expose()));
+            keys.extend(bytes.map(|bytes| (name, bytes)));
+        }
+        if keys.is_empty() && make {
+            let name = names.first().map_or(1, |newest| newest + 1).to_string();
+            let text = Secret::new(random_hex()? + &random_hex()?);
+            let item = Item { account: None, expires_at_ms: None, text };
+            self.0.put_entry(Space::AuditKeys, &name, &item, Expected::Absent)?;
+            return self.audit_keys(false);
+        }
+        Ok(keys)
     }
 
     /// Runs blocking `work` off the async threads. Once begun it runs to its end, also if its
@@ -228,32 +250,6 @@ impl Inner {
         }
         self.recorded.lock().insert(id.clone());
         Ok(())
-    }
-
-    fn audit_keys(&self, make: bool) -> Result<AuditSecrets, Error> {
-        match &self.audit_keys {
-            Some(keys) if keys.is_empty() => return Err(KeyError::None.into()),
-            Some(keys) => return Ok(keys.clone()),
-            None => {}
-        }
-        // Newest first.
-        let mut names: Vec<u64> =
-            self.names(Space::AuditKeys)?.iter().filter_map(|name| name.parse().ok()).collect();
-        names.sort_unstable_by(|one, other| other.cmp(one));
-        let mut keys = Vec::new();
-        for name in names.iter().map(u64::to_string) {
-            let found = self.entry(Space::AuditKeys, &name)?;
-            let bytes = found.and_then(|(item, _)| parse_hex(item.text.expose()));
-            keys.extend(bytes.map(|bytes| (name, bytes)));
-        }
-        if keys.is_empty() && make {
-            let name = names.first().map_or(1, |newest| newest + 1).to_string();
-            let text = Secret::new(random_hex()? + &random_hex()?);
-            let item = Item { account: None, expires_at_ms: None, text };
-            self.put_entry(Space::AuditKeys, &name, &item, Expected::Absent)?;
-            return self.audit_keys(false);
-        }
-        Ok(keys)
     }
 }
 

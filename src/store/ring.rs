@@ -146,24 +146,28 @@ impl KeyRing {
 fn fetch(key: &EncryptionKey, backend: &dyn Backend) -> Result<Key, Error> {
     let id = &key.id;
     let known = known(backend, id);
-    let (master, kdf) = match &key.material {
-        Material::Secret(secret) => (decode(id, secret)?, None),
-        Material::Keyring => (decode(id, &from_keyring(id)?)?, None),
-        Material::Passphrase(passphrase) => {
-            let record = passphrase::find(backend, id, known)?;
-            let kdf = record.kdf.expect("it was found");
-            let master = kdf.derive(passphrase);
-            if seal::check(&master) != record.check {
-                return Err(KeyError::WrongPassphrase(id.clone()).into());
-            }
-            return Ok(Key::derive(id.clone(), &master, Some(kdf)));
+    if let Material::Passphrase(passphrase) = &key.material {
+        let record = passphrase::find(backend, id, known)?;
+        let kdf = record.kdf.expect("it was found");
+        let key = Key::derive(id.clone(), &kdf.derive(passphrase), Some(kdf));
+        let is_right = key.record.check == record.check;
+        return is_right.then_some(key).ok_or(KeyError::WrongPassphrase(id.clone()).into());
+    }
+    let (key, known) = (Key::derive(id.clone(), &*master(key)?, None), known?);
+    let is_right = known.is_none_or(|known| known.check == key.record.check);
+    is_right.then_some(key).ok_or(KeyError::Wrong(id.clone()).into())
+}
+
+/// The configured master key; a passphrase is none before it has a salt, which only a store keeps.
+fn master(key: &EncryptionKey) -> Result<Zeroizing<[u8; MASTER_KEY_BYTES]>, Error> {
+    let id = &key.id;
+    match &key.material {
+        Material::Secret(secret) => decode(id, secret),
+        Material::Keyring => {
+            let fetched = keyring::fetch(id);
+            decode(id, &fetched.map_err(|error| KeyError::Keyring(id.clone(), error))?)
         }
-    };
-    match known? {
-        Some(known) if known.check != seal::check(&master) => {
-            Err(KeyError::Wrong(id.clone()).into())
-        }
-        _ => Ok(Key::derive(id.clone(), &master, kdf)),
+        Material::Passphrase(_) => Err(KeyError::NoKdf(id.clone()).into()),
     }
 }
 
@@ -179,20 +183,8 @@ pub(super) fn known(backend: &dyn Backend, id: &str) -> Result<Option<KeyRecord>
 pub(super) fn derived_audit_keys(
     encryption: &config::Encryption,
 ) -> Result<super::AuditSecrets, Error> {
-    let keys = encryption.keys.iter().map(|key| {
-        let master = match &key.material {
-            Material::Secret(secret) => decode(&key.id, secret)?,
-            Material::Keyring => decode(&key.id, &from_keyring(&key.id)?)?,
-            // A passphrase needs a salt, which only a store keeps.
-            Material::Passphrase(_) => return Err(KeyError::NoKdf(key.id.clone()).into()),
-        };
-        Ok((key.id.clone(), seal::subkey(&master, b"audit")))
-    });
-    keys.collect()
-}
-
-fn from_keyring(id: &str) -> Result<Secret, Error> {
-    Ok(keyring::fetch(id).map_err(|error| KeyError::Keyring(id.to_owned(), error))?)
+    let keys = encryption.keys.iter();
+    keys.map(|key| Ok((key.id.clone(), seal::subkey(&*master(key)?, b"audit")))).collect()
 }
 
 /// Makes a new master key: 32 random bytes, base64.
