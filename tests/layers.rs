@@ -44,6 +44,8 @@ const MODULES: &[(&str, &[&str])] = &[
         "login",
         &[
             "engine",
+            // Its errors are rows of the one table.
+            "problem",
             "forward::headers",
             "grants",
             "lwa",

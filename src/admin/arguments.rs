@@ -1,11 +1,7 @@
 //! What a request says: arguments of the address or of a small body, cookies.
 
 use super::AdminBody;
-use crate::{
-    id::AccountId,
-    login::{LoginCause, LoginError},
-    secret::Secret,
-};
+use crate::{id::AccountId, login::LoginError, problem::Code, secret::Secret};
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
@@ -70,7 +66,8 @@ impl Arguments {
     }
 
     pub(super) fn account(&self) -> Result<AccountId, LoginError> {
-        let alias = self.one("account")?.ok_or(LoginCause::AccountRequired)?;
+        let missing = || LoginError::new(Code::AccountRequired, "the request names no account");
+        let alias = self.one("account")?.ok_or_else(missing)?;
         alias.parse().map_err(LoginError::bad_request)
     }
 }

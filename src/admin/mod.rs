@@ -30,7 +30,7 @@ use crate::{
         request_id::{self, REQUEST_ID},
     },
     login::{LoginError, Logins},
-    problem::Code,
+    problem::{Code, Problem},
     proxy,
     sync::Account,
 };
@@ -38,13 +38,13 @@ use arguments::Arguments;
 use bytes::Bytes;
 use health::Health;
 use http::{
-    HeaderValue, Method, Request, Response, StatusCode, Uri,
+    HeaderValue, Method, Request, Response, Uri,
     header::{ALLOW, CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS},
     request::Parts,
 };
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{body::Incoming, service::Service};
-use respond::{Reply, problem};
+use respond::Reply;
 use routes::{Audience, Site};
 use std::{
     collections::BTreeSet,
@@ -136,7 +136,7 @@ impl Admin {
         if let Err(rejection) = self.check_site(site, &parts, &query) {
             let rejection = proxy::Error::Guard(rejection, None);
             let detail = rejection.public_text();
-            return problem(StatusCode::FORBIDDEN, "caller_rejected", detail).respond(id);
+            return Problem { detail, ..Code::CallerRejected.problem() }.respond(id);
         }
         let (route, segment) = match found {
             Ok((route, segment)) => (route, segment.to_owned()),
@@ -220,21 +220,18 @@ impl Service<Request<Incoming>> for Admin {
 }
 
 fn too_many(after: Duration, id: &HeaderValue) -> Reply {
-    let detail = "This address has changed things too often. Try again later, or use the commands \
-                  of adsproxy, which have no such limit.";
-    let mut problem = problem(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail);
-    problem.retry_after_secs = Some(after.as_secs_f64().ceil() as u64);
-    problem.respond(id)
+    let retry_after_secs = Some(after.as_secs_f64().ceil() as u64);
+    Problem { retry_after_secs, ..Code::TooManyRequests.problem() }.respond(id)
 }
 
 /// Nothing is at the path, or other `methods` are.
 fn no_route(methods: &str, id: &HeaderValue) -> Reply {
     if methods.is_empty() {
         let detail = "There is nothing at this path. GET / lists the paths.";
-        return problem(StatusCode::NOT_FOUND, Code::NotFound.row().code, detail).respond(id);
+        return Problem { detail, ..Code::NotFound.problem() }.respond(id);
     }
     let detail = format!("This path takes {methods}. GET / lists the paths.");
-    let problem = problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &detail);
+    let problem = Problem { detail: &detail, ..Code::MethodNotAllowed.problem() };
     let mut response = problem.respond(id);
     if let Ok(methods) = HeaderValue::try_from(methods) {
         response.headers_mut().insert(ALLOW, methods);

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     id::AccountId,
-    login::{Callback, LoginCause, LoginError, LoginOutcome, LoginRequest, is_login_cookie},
-    problem::Problem,
+    login::{Callback, LoginError, LoginOutcome, LoginRequest, is_login_cookie},
+    problem::{Code, Problem},
 };
 use http::{
     HeaderMap, HeaderValue, StatusCode, Uri,
@@ -110,7 +110,7 @@ pub(super) async fn start(call: AdminCall) -> Handled {
 
 pub(super) async fn outcome(call: AdminCall) -> Handled {
     let outcome = call.logins.outcome(&call.segment).await?;
-    Ok(json(&outcome.ok_or(LoginCause::LinkUsed)?))
+    Ok(json(&outcome.ok_or(Code::LinkUsed)?))
 }
 
 pub(super) async fn logout(call: AdminCall) -> Handled {
@@ -143,7 +143,7 @@ fn set_cookie(
     let cookie = format!(
         "{name}={value}; Path={path}; Max-Age={max_age_secs}; HttpOnly; SameSite=Lax{secure}"
     );
-    let mut cookie = HeaderValue::try_from(cookie).map_err(|_| LoginCause::Internal)?;
+    let mut cookie = HeaderValue::try_from(cookie).map_err(|_| Code::Internal)?;
     cookie.set_sensitive(true);
     Ok(cookie)
 }
@@ -164,14 +164,13 @@ pub(super) fn wants_html(headers: &HeaderMap) -> bool {
 }
 
 pub(super) fn refuse(error: &LoginError, html: bool, request_id: &HeaderValue) -> Reply {
-    let row = error.cause.row();
+    let row = error.code.row();
     let problem = Problem {
-        status: StatusCode::from_u16(row.status).unwrap_or(StatusCode::BAD_REQUEST),
-        code: row.code,
         title: row.title,
         detail: &error.to_string(),
-        retry_after_secs: (row.status == 503).then_some(60),
+        retry_after_secs: (row.status == StatusCode::SERVICE_UNAVAILABLE).then_some(60),
         more: Some(json!({ "advice": row.advice })),
+        ..error.code.problem()
     };
     let (status, mut response) = (problem.status, problem.respond(request_id));
     if html {

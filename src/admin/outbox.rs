@@ -2,14 +2,14 @@
 
 use super::{
     AdminCall,
-    respond::{Handled, json, problem},
+    respond::{Handled, json},
 };
 use crate::{
     audit::{Action, Entry},
     hooks::outbox,
     login::LoginError,
+    problem::{Code, Problem},
 };
-use http::StatusCode;
 use serde_json::{Value, json};
 
 /// Every message in the store, the dead letters last. No part of one is a secret: links for
@@ -46,7 +46,8 @@ pub(super) async fn resend(call: AdminCall) -> Handled {
         let detail = format!(
             "no message that was given up has the id {id:?}; see `adsproxy hooks list --dead`"
         );
-        return Ok(problem(StatusCode::NOT_FOUND, "not_found", &detail).respond(&call.request_id));
+        let problem = Problem { detail: &detail, ..Code::NotFound.problem() };
+        return Ok(problem.respond(&call.request_id));
     }
     let mut queued = 0;
     if !dead.is_empty() {

@@ -91,7 +91,7 @@ fn discarded() -> Reply {
 
 /// The page of a login that cannot go on.
 pub(super) fn error(error: &LoginError, status: StatusCode) -> Reply {
-    let (row, message) = (error.cause.row(), error.to_string());
+    let (row, message) = (error.code.row(), error.to_string());
     let (first, rest) = message.split_at(message.chars().next().map_or(0, char::len_utf8));
     let quotation = error.quotation.as_ref().map_or_else(String::new, |quotation| {
         format!("<p>Amazon said:</p>{}", element("blockquote", quotation))
@@ -185,7 +185,7 @@ impl Display for Escaped<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::login::{LoginCause, profiles::AdvertiserProfile};
+    use crate::{login::profiles::AdvertiserProfile, problem::Code};
 
     fn text(response: &Reply) -> &str {
         std::str::from_utf8(response.body()).expect("text")
@@ -217,7 +217,7 @@ mod tests {
             now: found,
         });
         let problem_page = error(
-            &LoginError { quotation: Some(EVIL.into()), ..LoginCause::Denied.into() },
+            &LoginError { quotation: Some(EVIL.into()), ..Code::AccessDenied.into() },
             StatusCode::FORBIDDEN,
         );
         let other = error(&LoginError::bad_request(EVIL), StatusCode::FORBIDDEN);

@@ -1,6 +1,6 @@
 //! The responses of the admin and health listeners that are no problem documents.
 
-use crate::{login::LoginError, problem::Problem};
+use crate::login::LoginError;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use serde::Serialize;
@@ -26,9 +26,4 @@ pub(super) fn json(body: &impl Serialize) -> Reply {
 pub(super) fn json_with(status: StatusCode, body: &impl Serialize) -> Reply {
     let body = serde_json::to_string(body).expect("it is plain JSON");
     reply(status, "application/json", body)
-}
-
-/// A problem of this listener alone, which the table of codes does not have.
-pub(super) fn problem<'a>(status: StatusCode, code: &'a str, detail: &'a str) -> Problem<'a> {
-    Problem { status, code, detail, ..Problem::default() }
 }

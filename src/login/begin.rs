@@ -1,6 +1,6 @@
 //! The start of a login: its account and application, where the browser is sent, what is remembered.
 
-use super::{LOGIN_PATH, LoginCause, LoginError, Logins, is_random_text, key_of, milliseconds};
+use super::{LOGIN_PATH, LoginError, Logins, is_random_text, key_of, milliseconds};
 use crate::{
     audit::Action,
     config::DEFAULT_APPLICATION,
@@ -9,6 +9,7 @@ use crate::{
         Application,
         authorize::{self, random_text},
     },
+    problem::Code,
     provider::ads,
     secret::Secret,
     store::{Credential, Space},
@@ -85,7 +86,7 @@ impl Logins {
         link: &str,
     ) -> Result<StartedLogin, LoginError> {
         if !is_random_text(link) {
-            return Err(LoginCause::LinkUsed.into());
+            return Err(Code::LinkUsed.into());
         }
         let key = key_of(link);
         let (owner, link) = self.known_link(&key).await?;
@@ -95,7 +96,7 @@ impl Logins {
             || link.is_spent(record.as_ref())
             || link.opens_until_ms <= self.now_ms()
         {
-            return Err(LoginCause::LinkUsed.into());
+            return Err(Code::LinkUsed.into());
         }
         // However late it is opened, there is the whole time of a login.
         self.extend_link(&key, self.engine.config().login.timeout).await?;
@@ -105,7 +106,7 @@ impl Logins {
     /// The link `key` and its account; it opens no login any more once one has succeeded.
     pub(super) async fn known_link(&self, key: &str) -> Result<(AccountId, LoginLink), LoginError> {
         let known = self.get::<LoginLink>((Space::Ticket, key)).await?;
-        Ok(known.ok_or(LoginCause::LinkUsed)?)
+        Ok(known.ok_or(Code::LinkUsed)?)
     }
 
     /// Begins a login; `link` is the one it comes from.
@@ -232,7 +233,7 @@ impl Logins {
             && returns_to_localhost(&application.config.redirect_uri, address.port())
         {
             return Err(LoginError::new(
-                LoginCause::RedirectPortTaken,
+                Code::RedirectPortTaken,
                 format!("another program listens at {address} and may get Amazon's response"),
             ));
         }

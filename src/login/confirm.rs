@@ -1,10 +1,9 @@
 //! The confirmation of a grant with other profiles, and how a login went, for a program that waits.
 
 use super::{
-    Connected, GrantProfiles, LoginCause, LoginError, Logins, MEMORY, finish::NewGrant,
-    is_random_text, key_of,
+    Connected, GrantProfiles, LoginError, Logins, MEMORY, finish::NewGrant, is_random_text, key_of,
 };
-use crate::{audit::Action, id::AccountId, secret::Secret, store::Space};
+use crate::{audit::Action, id::AccountId, problem::Code, secret::Secret, store::Space};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -41,7 +40,7 @@ pub(crate) struct Confirmation {
 
 impl From<&LoginError> for LoginOutcome {
     fn from(error: &LoginError) -> Self {
-        let row = error.cause.row();
+        let row = error.code.row();
         Self::Failed {
             code: row.code.to_owned(),
             message: error.to_string(),
@@ -57,12 +56,12 @@ impl Logins {
     /// Safe: the work runs in its own task.
     pub(crate) async fn answer(&self, token: &str, yes: bool) -> Result<LoginOutcome, LoginError> {
         if !is_random_text(token) {
-            return Err(LoginCause::QuestionGone.into());
+            return Err(Code::QuestionGone.into());
         }
         let (this, key) = (self.clone(), key_of(token));
         self.spawn(async move {
             let taken = this.take::<NewGrant>((Space::Grant, &key)).await?;
-            let (account, grant) = taken.ok_or(LoginCause::QuestionGone)?;
+            let (account, grant) = taken.ok_or(Code::QuestionGone)?;
             let link = grant.link.clone();
             let done = this.conclude(&account, &key, grant, yes).await;
             this.remember_outcome(&account, link.as_deref(), &done).await;
@@ -89,7 +88,7 @@ impl Logins {
         match self.keep_if_same(account, None, &mut grant).await {
             Ok(Ok(connected)) => Ok(LoginOutcome::Connected(connected)),
             // It became another user's since the question.
-            Ok(Err(_)) => Err(LoginCause::AccountChanged.into()),
+            Ok(Err(_)) => Err(Code::AccountChanged.into()),
             Err(error) => {
                 // The same confirmation may be given again once that is fixed.
                 let lifetime = self.engine.config().login.confirm_timeout;

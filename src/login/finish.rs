@@ -4,7 +4,7 @@
 //! one state, a login under way, its cookie, in time, not used; only then is the login taken.
 
 use super::{
-    Confirmation, GrantProfiles, LoginCause, LoginError, LoginOutcome, Logins, MEMORY,
+    Confirmation, GrantProfiles, LoginError, LoginOutcome, Logins, MEMORY,
     begin::{LoginRequest, PendingLogin, settings_hash},
     is_random_text, key_of, parse,
     profiles::{self, is_deceptive},
@@ -14,6 +14,7 @@ use crate::{
     error_chain::chain,
     id::AccountId,
     lwa::{self, Application, authorize::random_text},
+    problem::Code,
     provider::ads,
     secret::Secret,
     store::Space,
@@ -102,7 +103,7 @@ impl Logins {
             if let Err(error) = &done {
                 let (account_id, code) = (account.as_str(), error.code());
                 tracing::warn!(account = account_id, code, why = chain(error), "login failed");
-                this.record_failure(&account, &pending, error.cause).await;
+                this.record_failure(&account, &pending, error.code).await;
             }
             done
         })
@@ -110,13 +111,13 @@ impl Logins {
     }
 
     /// Nothing was changed, so an audit log that fails is no reason to stop.
-    async fn record_failure(&self, account: &AccountId, pending: &PendingLogin, cause: LoginCause) {
+    async fn record_failure(&self, account: &AccountId, pending: &PendingLogin, code: Code) {
         // These are on record already, or cannot be.
-        if matches!(cause, LoginCause::NotSaved | LoginCause::AuditFailed) {
+        if matches!(code, Code::NotSaved | Code::AuditFailed) {
             return;
         }
         let entry = self.entry(Action::Login, account).about(&pending.request.origin);
-        let _ = self.engine.audit().write(entry.failed(cause.row().code)).await;
+        let _ = self.engine.audit().write(entry.failed(code.row().code)).await;
     }
 
     /// The login that a response belongs to, taken: no other request gets it.
@@ -124,28 +125,28 @@ impl Logins {
         let count = |name| callback.arguments.iter().filter(|(have, _)| have == name).count();
         if let Some(name) = ["state", "code", "error"].into_iter().find(|name| count(*name) > 1) {
             let detail = format!("the response has {name} more than once");
-            return Err(LoginError::new(LoginCause::ParameterDoubled, detail));
+            return Err(LoginError::new(Code::ParameterDoubled, detail));
         }
-        let state = callback.get("state").ok_or(LoginCause::StateMissing)?.expose();
+        let state = callback.get("state").ok_or(Code::StateMissing)?.expose();
         if !is_random_text(state) {
-            return Err(LoginCause::StateUnknown.into());
+            return Err(Code::StateUnknown.into());
         }
         let key = key_of(state);
         let logins = self.engine.store().entries(Space::Login);
         let known = logins.get(&key).await?.and_then(parse::<PendingLogin>);
-        let (account, pending) = known.ok_or(LoginCause::StateUnknown)?;
+        let (account, pending) = known.ok_or(Code::StateUnknown)?;
         // Before it is taken: a program that has seen the state alone must not end the login.
         if !is_bound(callback, &pending) {
             // A person may have been made to finish another person's login.
-            self.record_failure(&account, &pending, LoginCause::OtherBrowser).await;
-            return Err(LoginCause::OtherBrowser.into());
+            self.record_failure(&account, &pending, Code::OtherBrowser).await;
+            return Err(Code::OtherBrowser.into());
         }
-        let taken = logins.take(&key).await?.ok_or(LoginCause::StateUnknown)?;
+        let taken = logins.take(&key).await?.ok_or(Code::StateUnknown)?;
         // A clock that was set back must not keep a login alive.
         let is_from_future = pending.begun_at_ms > self.now_ms().saturating_add(60_000);
         if self.is_expired(&taken) || is_from_future {
-            self.record_failure(&account, &pending, LoginCause::StateExpired).await;
-            return Err(LoginCause::StateExpired.into());
+            self.record_failure(&account, &pending, Code::StateExpired).await;
+            return Err(Code::StateExpired.into());
         }
         Ok((account, pending))
     }
@@ -159,7 +160,7 @@ impl Logins {
         let application = self.engine.enroller.application(&pending.application);
         let application = application
             .filter(|application| settings_hash(application) == pending.settings_hash)
-            .ok_or(LoginCause::ConfigurationChanged)?;
+            .ok_or(Code::ConfigurationChanged)?;
         let code = code(&callback, &application)?;
         self.claim_code(account, code).await?;
         if let Some(link) = &pending.link {
@@ -188,7 +189,7 @@ impl Logins {
         let granted = granted.map_err(|error| lwa_error(error, waited, application))?;
         allows_all(application, granted.scope.as_deref().unwrap_or_default())?;
         let incomplete =
-            |what| LoginError::of(LoginCause::LwaInvalidResponse, lwa::Error::BadResponse(what));
+            |what| LoginError::of(Code::LwaInvalidResponse, lwa::Error::BadResponse(what));
         let refresh_token =
             granted.refresh_token.ok_or_else(|| incomplete("it holds no refresh token"))?;
         let bearer = profiles::bearer(&granted.access_token)
@@ -229,13 +230,13 @@ impl Logins {
             }
             match self.keep(account, grant).await {
                 // Another login was faster: its grant is what to compare with.
-                Err(error) if error.cause == LoginCause::AccountChanged => {
+                Err(error) if error.code == Code::AccountChanged => {
                     (grant.replaces, before) = self.known(account).await;
                 }
                 done => return done.map(Ok),
             }
         }
-        Err(LoginCause::AccountChanged.into())
+        Err(Code::AccountChanged.into())
     }
 
     /// Keeps the new grant aside until a person confirms it. The old one stays in place.
@@ -261,7 +262,7 @@ impl Logins {
     async fn claim_code(&self, account: &AccountId, code: &Secret) -> Result<(), LoginError> {
         let key = key_of(code.expose());
         if self.get::<()>((Space::Code, &key)).await?.is_some() {
-            return Err(LoginCause::CodeReused.into());
+            return Err(Code::UsedAlready.into());
         }
         self.put((Space::Code, &key), account, &(), MEMORY).await
     }
@@ -281,7 +282,7 @@ fn code<'a>(callback: &'a Callback, application: &Application) -> Result<&'a Sec
     if let Some(error) = callback.get("error") {
         return Err(consent_error(error.expose(), text("error_description"), application));
     }
-    let code = callback.get("code").ok_or(LoginCause::CodeMissing)?;
+    let code = callback.get("code").ok_or(Code::NothingCameBack)?;
     allows_all(application, text("scope"))?;
     Ok(code)
 }
@@ -290,10 +291,10 @@ fn consent_error(error: &str, description: &str, application: &Application) -> L
     match error {
         "access_denied" => {
             let quotation = quotation(description);
-            LoginError { quotation, ..LoginCause::Denied.into() }
+            LoginError { quotation, ..Code::AccessDenied.into() }
         }
-        "unauthorized_client" => LoginCause::NotApproved.into(),
-        "invalid_client" => LoginCause::ApplicationRejected.into(),
+        "unauthorized_client" => Code::NotApproved.into(),
+        "invalid_client" => application_rejected(),
         "redirect_uri_mismatch" => redirect_mismatch(application),
         "invalid_request" if description.contains("redirect") => redirect_mismatch(application),
         "invalid_scope" => scope_unknown(application),
@@ -303,7 +304,7 @@ fn consent_error(error: &str, description: &str, application: &Application) -> L
             let error = known.into_iter().find(|known| *known == error);
             let error = error.unwrap_or("an error it does not document");
             let detail = format!("amazon could not finish the consent: {error}");
-            LoginError::new(LoginCause::AmazonFailed, detail)
+            LoginError::new(Code::AmazonFailed, detail)
         }
     }
 }
@@ -311,13 +312,18 @@ fn consent_error(error: &str, description: &str, application: &Application) -> L
 fn redirect_mismatch(application: &Application) -> LoginError {
     let detail =
         format!("amazon does not know the return address {}", application.config.redirect_uri);
-    LoginError::new(LoginCause::RedirectUriMismatch, detail)
+    LoginError::new(Code::RedirectUriMismatch, detail)
+}
+
+fn application_rejected() -> LoginError {
+    let detail = "amazon rejects the application's client id or secret";
+    LoginError::new(Code::ApplicationRejected, detail)
 }
 
 fn scope_unknown(application: &Application) -> LoginError {
     let scopes = application.config.scopes.join(" ");
     let detail = format!("amazon does not know the scope {scopes:?} for this application");
-    LoginError::new(LoginCause::ScopeUnknown, detail)
+    LoginError::new(Code::ScopeUnknown, detail)
 }
 
 /// What may be shown of a description: one line, not long.
@@ -337,7 +343,7 @@ fn allows_all(application: &Application, granted: &str) -> Result<(), LoginError
         true => Ok(()),
         false => {
             let detail = format!("less was consented to than {:?}", wanted.join(" "));
-            Err(LoginError::new(LoginCause::ScopeMissing, detail))
+            Err(LoginError::new(Code::ScopeMissing, detail))
         }
     }
 }
@@ -347,19 +353,19 @@ fn allows_all(application: &Application, granted: &str) -> Result<(), LoginError
 fn lwa_error(error: lwa::Error, waited: Duration, application: &Application) -> LoginError {
     use lwa::Error;
     match error {
-        Error::CodeExpired => LoginCause::CodeLate.into(),
-        Error::InvalidGrant if waited >= CODE_LIFETIME => LoginCause::CodeLate.into(),
-        Error::InvalidGrant => LoginCause::CodeReused.into(),
-        Error::UnauthorizedClient => LoginCause::NotApproved.into(),
-        Error::InvalidClient => LoginCause::ApplicationRejected.into(),
+        Error::CodeExpired => Code::TooLate.into(),
+        Error::InvalidGrant if waited >= CODE_LIFETIME => Code::TooLate.into(),
+        Error::InvalidGrant => Code::UsedAlready.into(),
+        Error::UnauthorizedClient => Code::NotApproved.into(),
+        Error::InvalidClient => application_rejected(),
         Error::RedirectMismatch => redirect_mismatch(application),
         Error::Refused { code: "invalid_scope", .. } => scope_unknown(application),
-        Error::Transport(cause) if cause.is_timeout() => LoginCause::LwaTimeout.into(),
+        Error::Transport(cause) if cause.is_timeout() => Code::LwaTimeout.into(),
         Error::Refused { status: 429 | 500.., .. } | Error::Transport(_) => {
-            LoginError::of(LoginCause::LwaUnavailable, error)
+            LoginError::of(Code::LwaUnavailable, error)
         }
         Error::Refused { .. } | Error::BadResponse(_) | Error::NotLwa { .. } => {
-            LoginError::of(LoginCause::LwaInvalidResponse, error)
+            LoginError::of(Code::LwaInvalidResponse, error)
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Puts a new grant in the place of the old one, and remembers its profiles.
 
 use super::{
-    Connected, GrantProfiles, LoginCause, LoginError, LoginOutcome, Logins,
+    Connected, GrantProfiles, LoginError, LoginOutcome, Logins,
     finish::{NewGrant, Replaces},
     profiles,
 };
@@ -10,6 +10,7 @@ use crate::{
     error_chain::chain,
     grants::Consent,
     id::{AccountId, Region},
+    problem::Code,
     store::{self, Credential, Space},
 };
 use serde::{Deserialize, Serialize};
@@ -94,11 +95,11 @@ impl Logins {
         let mut connected = None;
         let decide = |record: Option<&Credential>| {
             if !grant.replaces.fits(record) {
-                return Err(LoginCause::AccountChanged.into());
+                return Err(Code::AccountChanged.into());
             }
             // The date of a consent shows that the link has brought it.
             if link.as_ref().is_some_and(|link| link.is_spent(record)) {
-                return Err(LoginCause::LinkUsed.into());
+                return Err(Code::LinkUsed.into());
             }
             let known = config.map(|config| config.region).or(grant.request.region);
             let known = known.or(record.map(|record| record.region)).or(grant.profiles.home());
@@ -127,10 +128,8 @@ impl Logins {
         let put = self.engine.with.grants.put(account, &SAVE_PAUSES, entry, decide).await;
         match put {
             Ok(()) => Ok(connected.expect("what was put was decided on")),
-            Err(LoginError { cause: LoginCause::StoreFailed, source, .. })
-                if connected.is_some() =>
-            {
-                Err(LoginError { source, ..LoginCause::NotSaved.into() })
+            Err(LoginError { code: Code::StoreFailed, source, .. }) if connected.is_some() => {
+                Err(LoginError { source, ..Code::NotSaved.into() })
             }
             Err(error) => Err(error),
         }

@@ -19,7 +19,6 @@ pub use self::error::LoginError;
 pub(crate) use self::{
     begin::{LoginRequest, is_login_cookie, returns_to_localhost},
     confirm::{Confirmation, LoginOutcome},
-    error::LoginCause,
     finish::{Callback, Connected},
     profiles::{GrantProfiles, is_deceptive},
 };
@@ -29,6 +28,7 @@ use crate::{
     engine::Engine,
     error_chain::chain,
     id::AccountId,
+    problem::Code,
     secret::Secret,
     store::{Item, Limit, Space},
 };
@@ -92,7 +92,7 @@ impl Logins {
             drop(under_way);
             done
         });
-        task.await.unwrap_or(Err(LoginCause::Internal.into()))
+        task.await.unwrap_or(Err(Code::Internal.into()))
     }
 
     /// An entry for the audit log.
