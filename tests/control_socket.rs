@@ -6,7 +6,7 @@ use crate::support::{
     program::{Said, said},
     proxy::{ACME_REFRESH, Answer, GLOBEX_REFRESH, Proxy, Setup, amazon, eventually, write_config},
 };
-use adsproxy::sandbox::{CLIENT_SECRET, Emulator};
+use adsproxy::sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator, RefreshRotation};
 use std::{
     collections::BTreeMap,
     fs,
@@ -235,6 +235,61 @@ async fn logout_goes_through_the_server() {
     let logout = bench.run("logout acme --yes");
     assert_eq!(logout.code, Some(0), "{logout:?}");
     assert_eq!(bench.get().await.status, 403, "at once, not when the store is looked at next");
+}
+
+/// A grant that Amazon knows, in a file, and that each refresh replaces.
+fn rotated_grant(amazon: &Emulator, bench: &Bench) {
+    let lwa = &amazon.state().lwa;
+    lwa.add_grant("shop", CLIENT_ID, "Atzr|shop-grant", vec![]);
+    lwa.configure(|settings| settings.rotation = RefreshRotation::OldDies);
+    fs::write(bench.path("token"), "Atzr|shop-grant").expect("written");
+    fs::set_permissions(bench.path("token"), fs::Permissions::from_mode(0o600)).expect("a mode");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_the_server_would_not_take_is_not_verified_and_so_not_lost() {
+    let amazon = amazon().await;
+    let bench = Bench::start(&amazon);
+    rotated_grant(&amazon, &bench);
+    // The server started with another region.
+    let text = fs::read_to_string(bench.path("proxy.toml")).expect("a configuration");
+    let (before, acme) = text.split_once("[accounts.acme]").expect("an account");
+    let changed = acme.replacen("region = \"na\"", "region = \"eu\"", 1);
+    assert_ne!(changed, acme);
+    let changed = format!("{before}[accounts.acme]{changed}");
+    fs::write(bench.path("proxy.toml"), changed).expect("written");
+    let calls = amazon.state().record.counts().token_calls;
+    let add = "--refresh-token-file token --verify";
+    let refused = bench.run(&format!("account add acme --region eu --replace {add}"));
+    assert!(refused.code == Some(1) && refused.err.contains("started with"), "{refused:?}");
+    assert_eq!(amazon.state().record.counts().token_calls, calls, "nothing was asked");
+    // So it is still good.
+    let added = bench.run(&format!("account add shop --region na {add}"));
+    assert_eq!(added.code, Some(0), "{added:?}");
+    assert_eq!(get_shop(&bench.proxy).await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_was_replaced_and_not_stored_is_reported_and_not_printed() {
+    let amazon = amazon().await;
+    let bench = Bench::start(&amazon);
+    rotated_grant(&amazon, &bench);
+    let log = bench.path("store/audit.jsonl");
+    if log.exists() {
+        fs::rename(&log, bench.path("aside")).expect("renamed");
+    }
+    fs::create_dir(&log).expect("made");
+    let add = "account add shop --region na --refresh-token-file token";
+    let failed = bench.run(&format!("{add} --verify"));
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    for part in ["replaced the refresh token", "`adsproxy login shop`", "audit log"] {
+        assert!(failed.err.contains(part), "{failed:?}");
+    }
+    assert!(!format!("{failed:?}").contains("Atzr|"), "{failed:?}");
+    // A token that was not tried is as it was.
+    let failed = bench.run(&format!("{add} --no-verify"));
+    assert!(failed.code == Some(1) && !failed.err.contains("replaced"), "{failed:?}");
+    assert!(failed.err.contains("audit log"), "{failed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -63,11 +63,15 @@ pub(super) async fn token(call: AdminCall) -> Handled {
     })))
 }
 
-/// Puts a grant that a person brings into the store, for `account add` and `import`.
+/// Puts a grant that a person brings into the store, for `account add` and `import`; only says what
+/// would become of it where it is to `check` it.
 pub(super) async fn give(call: AdminCall) -> Handled {
     let (id, form) = (call.id()?, &call.form);
     let given = GivenGrant::parse(|name| form.one(name).ok().flatten());
     let given = given.ok_or_else(|| LoginError::bad_request("this is no grant"))?;
+    if form.one("check")?.is_some() {
+        return Ok(json(&call.logins.check(&id, &given).await?));
+    }
     let about = form.one("about")?;
     Ok(json(&call.logins.give(&id, &given, about.as_deref()).await?))
 }

@@ -13,7 +13,7 @@ use crate::{
     clock::{Clock, SystemClock},
     config::{Config, StoreKind},
     error_chain::chain,
-    grants::given::{GivenGrant, GivenOutcome, Replace},
+    grants::given::{GivenGrant, GivenOutcome, GivenResult, Replace},
     hooks::rfc3339,
     id::{AccountId, Region, placeholder_alias},
     secret::Secret,
@@ -218,17 +218,19 @@ impl Add {
             );
         }
         let is_verified = self.verify || (!self.no_verify && io::stderr().is_terminal());
-        let given = if is_verified {
-            let verified = verify::verify(config, &application, &refresh_token).await?;
-            self.given(verified.refresh_token, Some(verified.access_token))
-        } else {
-            self.given(refresh_token, None)
-        };
-        let done = match writer.give(&self.alias, &given, None).await?.outcome {
-            GivenOutcome::Added => "added",
-            GivenOutcome::Replaced => "replaced",
-            GivenOutcome::Unchanged | GivenOutcome::Differs => return self.refuse_existing(true),
-        };
+        let mut given = self.given(refresh_token, None);
+        let mut is_rotated = false;
+        if is_verified {
+            // Login with Amazon may replace the token: then it is too late for a no.
+            let checked = writer.check(&self.alias, &given).await?;
+            self.outcome(&checked)?;
+            let verified = verify::verify(config, &application, &given.refresh_token).await?;
+            is_rotated = verified.refresh_token != given.refresh_token;
+            given = self.given(verified.refresh_token, Some(verified.access_token));
+        }
+        let put = writer.give(&self.alias, &given, None).await;
+        let done = put.and_then(|put| self.outcome(&put));
+        let done = if is_rotated { done.with_context(|| self.rotated())? } else { done? };
         let verified = if is_verified { ": Login with Amazon accepts its grant" } else { "" };
         print(format!("account {} {done}{verified}; a running server uses it\n", self.alias))
     }
@@ -242,6 +244,26 @@ impl Add {
             consented_at: self.consented_at,
             replace: if self.replace { Replace::Always } else { Replace::Never },
         }
+    }
+
+    fn outcome(&self, result: &GivenResult) -> anyhow::Result<&'static str> {
+        match result.outcome {
+            GivenOutcome::Added => Ok("added"),
+            GivenOutcome::Replaced => Ok("replaced"),
+            GivenOutcome::Unchanged | GivenOutcome::Differs => {
+                self.refuse_existing(true).map(|()| "unchanged")
+            }
+        }
+    }
+
+    /// The new token is in the memory of this process alone, and is not printed.
+    fn rotated(&self) -> String {
+        format!(
+            "login with Amazon replaced the refresh token when it verified it, and the new one could \
+             not be stored; the one that you gave may not work any more. Once the store or the \
+             audit log works, run this again, or connect the account: `adsproxy login {}`",
+            self.alias
+        )
     }
 
     fn refuse_existing(&self, exists: bool) -> anyhow::Result<()> {

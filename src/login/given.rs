@@ -34,4 +34,15 @@ impl Logins {
         self.engine.enroller.follow_now().await;
         Ok(given)
     }
+
+    /// Says what would become of such a grant, and writes nothing.
+    pub(crate) async fn check(
+        &self,
+        account: &AccountId,
+        given: &GivenGrant,
+    ) -> Result<GivenResult, LoginError> {
+        let existing = self.engine.store().load(account).await?;
+        let now_unix = self.engine.clock().now().unix();
+        Ok(given.decide(self.engine.config(), account, existing.as_ref(), now_unix)?)
+    }
 }

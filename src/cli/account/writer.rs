@@ -64,6 +64,17 @@ impl GrantWriter {
         Ok(serde_json::from_value(self.ask(account, "grant", body).await?)?)
     }
 
+    /// Says what would become of a grant.
+    pub(in crate::cli) async fn check(
+        &self,
+        account: &AccountId,
+        given: &GivenGrant,
+    ) -> anyhow::Result<GivenResult> {
+        let mut body = given.to_json();
+        body["check"] = "true".into();
+        Ok(serde_json::from_value(self.ask(account, "grant", body).await?)?)
+    }
+
     /// Forgets what the store has of `account`.
     pub(in crate::cli) async fn remove(&self, account: &AccountId) -> anyhow::Result<()> {
         self.ask(account, "removal", json!({})).await.map(drop)
