@@ -61,7 +61,7 @@ async fn every_event_passes_at_once() {
                     let event = format!("event: message\ndata: {n}\n\n");
                     sent.send(Instant::now()).expect("a reader");
                     wire.send(format!("{:x}\r\n{event}\r\n", event.len())).await;
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    tokio::time::sleep(Duration::from_millis(40)).await;
                 }
                 wire.send("0\r\n\r\n").await;
             }
@@ -82,16 +82,18 @@ async fn every_event_passes_at_once() {
             assert_eq!(event, format!("event: message\ndata: {n}\n\n").into_bytes());
         }
         assert!(caller.chunk().await.is_empty());
-        let most = delays.iter().max().expect("delays");
-        println!("{path}: first event after {:?}, the slowest after {most:?}", delays[0]);
-        assert!(*most < Duration::from_millis(100), "{delays:?}");
+        // All of them together take 800 ms; on a busy machine a single one may be late.
+        println!("{path}: first event after {:?}", delays[0]);
+        delays.sort();
+        assert!(delays[10] < Duration::from_millis(100), "{delays:?}");
+        assert!(delays[19] < Duration::from_millis(400), "{delays:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_mcp_call_streams_its_progress() {
     let amazon = amazon().await;
-    amazon.state().api.configure(|api| api.mcp_interval = Duration::from_millis(400));
+    amazon.state().api.configure(|api| api.mcp_interval = Duration::from_secs(1));
     let proxy = ready(&amazon).await;
     for path in ["/mcp", "/a/acme/mcp/lite"] {
         let request = proxy.request(Method::POST, path).bearer_auth("Atza|acme");
@@ -102,7 +104,7 @@ async fn an_mcp_call_streams_its_progress() {
         let first = answer.chunk().await.expect("a body").expect("an event");
         assert!(first.starts_with(b"event: message"), "{first:?}");
         // The second one is not even made yet.
-        assert!(started.elapsed() < Duration::from_millis(400), "{:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
         let mut rest = Vec::new();
         while let Some(chunk) = answer.chunk().await.expect("a body") {
             rest.extend(chunk);
@@ -185,7 +187,7 @@ async fn the_caller_hears_100_when_amazon_says_it_and_not_before() {
         say_it.notify_one();
         let started = Instant::now();
         assert_eq!(caller.head().await, "HTTP/1.1 100 Continue");
-        assert!(started.elapsed() < Duration::from_millis(200), "{:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
         caller.send(body).await;
         assert!(caller.head().await.starts_with("HTTP/1.1 200 "));
         assert_eq!(caller.exactly(5).await, body.as_bytes());

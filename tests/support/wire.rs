@@ -14,7 +14,7 @@ use tokio::{
 };
 
 /// Longer than anything here takes, short enough for a test that hangs.
-const PATIENCE: Duration = Duration::from_secs(15);
+const IO_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One connection, spoken to in bytes.
 pub struct Wire {
@@ -38,7 +38,7 @@ impl Wire {
 
     /// As `send`, for a peer that may have left.
     pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await.expect("written in time")
+        timeout(IO_TIMEOUT, self.stream.write_all(bytes.as_ref())).await.expect("written in time")
     }
 
     /// Everything up to an empty line, without it.
@@ -118,7 +118,7 @@ impl Wire {
     /// Reads on; false at the end, also at a rude one.
     async fn fill(&mut self) -> bool {
         let mut part = vec![0; 64 * 1024];
-        let read = timeout(PATIENCE, self.stream.read(&mut part)).await.expect("bytes in time");
+        let read = timeout(IO_TIMEOUT, self.stream.read(&mut part)).await.expect("bytes in time");
         let size = read.unwrap_or(0);
         self.buffer.extend_from_slice(&part[..size]);
         size > 0
