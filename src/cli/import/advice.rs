@@ -17,52 +17,48 @@ use std::collections::{BTreeMap, BTreeSet};
 const NAMES_MAX: usize = 20;
 const SCOPE: &str = "Amazon-Advertising-API-Scope";
 
-pub(super) struct Advice {
-    /// Whole sentences without a full stop.
-    pub(super) notes: Vec<String>,
-    /// Tables for the configuration, one for each thing.
-    pub(super) tables: Vec<String>,
-}
-
-impl Advice {
-    pub(super) fn of(config: &Config, source: &Source, records: &[ImportRecord]) -> Self {
-        let mut by_client: BTreeMap<_, Vec<&ImportRecord>> = BTreeMap::new();
-        for (raw, record) in source.raws.iter().zip(records) {
-            if record.note == UNKNOWN_CLIENT {
-                by_client.entry(raw.text("client_id")).or_default().push(record);
-            }
+/// The notes and the tables of the report.
+pub(super) fn advice(
+    config: &Config,
+    source: &Source,
+    records: &[ImportRecord],
+) -> (Vec<String>, Vec<String>) {
+    let mut by_client: BTreeMap<_, Vec<&ImportRecord>> = BTreeMap::new();
+    for (raw, record) in source.raws.iter().zip(records) {
+        if record.note == UNKNOWN_CLIENT {
+            by_client.entry(raw.text("client_id")).or_default().push(record);
         }
-        let entries = || records.iter().filter_map(|record| record.entry.as_ref());
-        let applications = by_client.values().map(|records| application(source.prefix, records));
-        let scopes = entries().filter_map(|entry| scope(config, entry));
-        let tables = applications.chain(scopes).collect();
-
-        let mut other_secrets = BTreeMap::new();
-        for entry in entries().filter(|entry| has_other_secret(config, entry)) {
-            other_secrets.entry(application_of(entry)).or_insert(&entry.alias);
-        }
-        let unusual =
-            entries().filter(|entry| !entry.given.refresh_token.expose().starts_with("Atzr|"));
-        let unusual: BTreeSet<String> = unusual.map(|entry| entry.alias.to_string()).collect();
-        let unused: BTreeSet<&String> = source.raws.iter().flat_map(|raw| &raw.unused).collect();
-        let unused = unused.into_iter().map(|name| match looks_secret(name) {
-            true => "a name that looks like a secret".to_owned(),
-            false => format!("{name:?}"),
-        });
-        let notes = other_secrets.iter().map(|(name, alias)| {
-            format!(
-                "the client secret beside account {alias} is none of those configured for \
-                 application {name:?}: if it is a newer one, add it to the list in client_secret"
-            )
-        });
-        let notes = notes
-            .chain(listed(
-                "the refresh token does not begin with Atzr|, as Amazon's do, of",
-                unusual.into_iter(),
-            ))
-            .chain(listed("not used", unused));
-        Self { notes: notes.collect(), tables }
     }
+    let entries = || records.iter().filter_map(|record| record.entry.as_ref());
+    let applications = by_client.values().map(|records| application(source.prefix, records));
+    let scopes = entries().filter_map(|entry| scope(config, entry));
+    let tables = applications.chain(scopes).collect();
+
+    let mut other_secrets = BTreeMap::new();
+    for entry in entries().filter(|entry| has_other_secret(config, entry)) {
+        other_secrets.entry(application_of(entry)).or_insert(&entry.alias);
+    }
+    let unusual =
+        entries().filter(|entry| !entry.given.refresh_token.expose().starts_with("Atzr|"));
+    let unusual: BTreeSet<String> = unusual.map(|entry| entry.alias.to_string()).collect();
+    let unused: BTreeSet<&String> = source.raws.iter().flat_map(|raw| &raw.unused).collect();
+    let unused = unused.into_iter().map(|name| match looks_secret(name) {
+        true => "a name that looks like a secret".to_owned(),
+        false => format!("{name:?}"),
+    });
+    let notes = other_secrets.iter().map(|(name, alias)| {
+        format!(
+            "the client secret beside account {alias} is none of those configured for \
+                 application {name:?}: if it is a newer one, add it to the list in client_secret"
+        )
+    });
+    let notes = notes
+        .chain(listed(
+            "the refresh token does not begin with Atzr|, as Amazon's do, of",
+            unusual.into_iter(),
+        ))
+        .chain(listed("not used", unused));
+    (notes.collect(), tables)
 }
 
 fn application_of(entry: &ImportEntry) -> &str {

@@ -2,7 +2,7 @@
 
 use super::{
     record::ImportEntry,
-    report::{ImportRecord, Progress},
+    report::{ImportRecord, OUTCOMES, overwrite, show_progress},
 };
 use crate::{
     cli::{
@@ -40,7 +40,7 @@ impl Importer {
                 work.push((index, entry));
             }
         }
-        let mut progress = Progress::new(work.len());
+        let (mut finished, total) = (0, work.len());
         let mut tasks = JoinSet::new();
         let mut work = work.into_iter();
         loop {
@@ -50,14 +50,15 @@ impl Importer {
                 let importer = Arc::clone(self);
                 tasks.spawn(async move { (index, importer.apply(&entry).await) });
             }
-            let Some(done) = tasks.join_next().await else { return };
-            progress.step();
+            let Some(done) = tasks.join_next().await else { break };
+            finished += 1;
+            show_progress(finished, total);
             // The record of a task that panicked says that it was not done.
             let Ok((index, applied)) = done else { continue };
             let record = &mut records[index];
             match applied {
                 Ok((given, note)) => {
-                    record.outcome = Some(given.outcome);
+                    record.outcome = OUTCOMES[given.outcome as usize];
                     record.region = Some(given.region.as_str());
                     record.application = Some(given.application);
                     record.note = note;
@@ -75,6 +76,9 @@ impl Importer {
                     }
                 }
             }
+        }
+        if finished > 0 {
+            overwrite("");
         }
     }
 

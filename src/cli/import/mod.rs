@@ -28,7 +28,7 @@ use crate::{
     id::{AccountId, Region},
     store::Store,
 };
-use advice::Advice;
+use advice::advice;
 use anyhow::{Context as _, bail};
 use apply::Importer;
 use clap::CommandFactory;
@@ -157,14 +157,14 @@ impl Import {
         // First: of two records with one alias, that one cannot be resolved does not make the other
         // one right.
         plan::settle_duplicates(&mut records);
-        reader.resolve(&mut records);
-        let advice = Advice::of(config, &source, &records);
+        reader.resolve_all(&mut records);
+        let (notes, tables) = advice(config, &source, &records);
 
         let audit = writer.as_ref().map(GrantWriter::audit);
         let importer = Importer { writer, store, config: config.clone(), now };
         Arc::new(importer).apply_all(&mut records).await;
-        let dry_run = self.dry_run;
-        let report = ImportReport { records, source: source.kind.name(), dry_run, advice };
+        let (source, dry_run) = (source.kind.name(), self.dry_run);
+        let report = ImportReport { records, source, dry_run, notes, tables };
         let [added, replaced, _, _, rejected] = report.counts().map(|(_, count)| count);
         let changes = (added + replaced) as u64;
         let entry = audit::Entry::new(Actor::cli(), Action::Import).about(&report.source);

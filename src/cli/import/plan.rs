@@ -1,13 +1,10 @@
 //! Finds each account's region and application, and that no two records claim one alias.
 
-use super::{record::ImportEntry, report::ImportRecord};
-use crate::{
-    cli::table::configured,
-    config::Config,
-    grants::given::GivenOutcome,
-    id::{AccountId, Region},
-    secret::Secret,
+use super::{
+    record::{ImportEntry, RecordReader},
+    report::{ImportRecord, REJECTED},
 };
+use crate::{cli::table::configured, config::Config, id::AccountId, secret::Secret};
 use anyhow::{bail, ensure};
 use std::collections::HashMap;
 
@@ -22,22 +19,25 @@ pub(super) fn settle_duplicates(records: &mut [ImportRecord]) {
     for index in 0..records.len() {
         let Some(entry) = &records[index].entry else { continue };
         let first_index = *first.entry(entry.alias.clone()).or_insert(index);
-        let Some(other) = records[first_index].entry.as_ref().filter(|_| first_index < index)
+        let ImportRecord { line: first_line, entry: Some(other), .. } = &records[first_index]
         else {
             continue;
         };
+        if first_index == index {
+            continue;
+        }
         if is_same(entry, other) {
-            let note = other.line.map(|line| format!("the same as line {line}"));
-            records[index].end(Some(GivenOutcome::Unchanged), note.unwrap_or_default());
+            let note = first_line.map(|line| format!("the same as line {line}"));
+            records[index].end("unchanged", note.unwrap_or_default());
         } else {
-            colliding.extend([(first_index, entry.line), (index, other.line)]);
+            colliding.extend([(first_index, records[index].line), (index, *first_line)]);
         }
     }
     for (index, other) in colliding {
         let line = other.map(|line| format!(" (line {line})")).unwrap_or_default();
         let why =
             format!("another record that differs has the same alias{line}: give each its own");
-        records[index].end(None, why);
+        records[index].end(REJECTED, why);
     }
 }
 
@@ -48,27 +48,33 @@ fn is_same(a: &ImportEntry, b: &ImportEntry) -> bool {
         && (&given.application, &a.client_id) == (&other.application, &b.client_id)
 }
 
-/// Puts into `entry` the region of a flag, and the application of a flag or its client id, where
-/// neither the record nor the configuration has one.
-pub(super) fn resolve(
-    entry: &mut ImportEntry,
-    config: &Config,
-    default_region: Option<Region>,
-    default_application: Option<&str>,
-) -> anyhow::Result<()> {
-    let given = &mut entry.given;
-    if given.application.as_ref().is_some_and(|name| !config.applications.contains_key(name)) {
-        bail!(unknown_application(config));
+impl RecordReader<'_> {
+    /// Resolves every record that has an entry, which those that cannot be resolved lose.
+    pub(super) fn resolve_all(&self, records: &mut [ImportRecord]) {
+        for record in records {
+            if let Some(Err(why)) = record.entry.as_mut().map(|entry| self.resolve(entry)) {
+                record.end(REJECTED, format!("{why:#}"));
+            }
+        }
     }
-    let own = config.accounts.get(&entry.alias);
-    given.region = given.region.or(default_region.filter(|_| own.is_none()));
-    let default = own.map(|account| account.application.as_str()).or(default_application);
-    let application = given.application.as_deref().or(default);
-    given.application = match &entry.client_id {
-        None => application.map(str::to_owned),
-        Some(client_id) => Some(of_client(config, application, client_id)?),
-    };
-    Ok(())
+
+    /// Puts into `entry` the region of a flag, and the application of a flag or its client id, where
+    /// neither the record nor the configuration has one.
+    fn resolve(&self, entry: &mut ImportEntry) -> anyhow::Result<()> {
+        let (config, given) = (self.config, &mut entry.given);
+        if given.application.as_ref().is_some_and(|name| !config.applications.contains_key(name)) {
+            bail!(unknown_application(config));
+        }
+        let own = config.accounts.get(&entry.alias);
+        given.region = given.region.or(self.region.filter(|_| own.is_none()));
+        let default = own.map(|account| account.application.as_str()).or(self.application);
+        let application = given.application.as_deref().or(default);
+        given.application = match &entry.client_id {
+            None => application.map(str::to_owned),
+            Some(client_id) => Some(of_client(config, application, client_id)?),
+        };
+        Ok(())
+    }
 }
 
 /// The application that a grant of `client_id` belongs to: a grant of one must never be shown to

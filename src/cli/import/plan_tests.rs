@@ -4,7 +4,9 @@ use super::*;
 use crate::{
     config::load::{self, Environment, Options},
     grants::given::{GivenGrant, Replace},
+    id::Region,
 };
+use std::collections::BTreeSet;
 
 pub(in crate::cli::import) fn config() -> Config {
     let directory = tempfile::tempdir().expect("a directory");
@@ -22,9 +24,26 @@ pub(in crate::cli::import) fn config() -> Config {
     load::load(&options).expect("it is right").config
 }
 
+fn reader<'a>(
+    config: &'a Config,
+    region: Option<Region>,
+    application: Option<&'a str>,
+) -> RecordReader<'a> {
+    RecordReader {
+        keys: None,
+        known: BTreeSet::new(),
+        account: None,
+        unnamed: None,
+        config,
+        region,
+        application,
+        replace: Replace::Never,
+        now: 0,
+    }
+}
+
 fn entry(alias: &str, client_id: Option<&str>) -> ImportEntry {
     ImportEntry {
-        line: Some(1),
         alias: alias.parse().expect("an alias"),
         given: GivenGrant {
             refresh_token: Secret::from("Atzr|x"),
@@ -46,7 +65,7 @@ fn a_grant_goes_to_the_application_of_its_client_id_and_to_no_other() {
     let config = config();
     let application = |alias, client_id, flag| {
         let mut entry = entry(alias, client_id);
-        match resolve(&mut entry, &config, None, flag) {
+        match reader(&config, None, flag).resolve(&mut entry) {
             Ok(()) => entry.given.application.unwrap_or_else(|| "none said".to_owned()),
             Err(why) => why.to_string(),
         }
@@ -66,7 +85,7 @@ fn a_grant_goes_to_the_application_of_its_client_id_and_to_no_other() {
 fn a_flag_gives_a_region_only_where_neither_record_nor_configuration_does() {
     let config = config();
     let region = |mut entry: ImportEntry| {
-        resolve(&mut entry, &config, Some(Region::Na), None).ok().and(entry.given.region)
+        reader(&config, Some(Region::Na), None).resolve(&mut entry).ok().and(entry.given.region)
     };
     assert_eq!(region(entry("shop", None)), Some(Region::Na));
     let mut japan = entry("shop", None);
@@ -82,17 +101,21 @@ fn a_flag_gives_a_region_only_where_neither_record_nor_configuration_does() {
 
 #[test]
 fn of_two_entries_for_one_alias_none_is_taken_unless_they_are_the_same() {
-    let (one, again) = (entry("acme", None), ImportEntry { line: Some(2), ..entry("acme", None) });
-    let mut other = ImportEntry { line: Some(3), ..again.clone() };
+    let (one, again, mut other) = (entry("acme", None), entry("acme", None), entry("acme", None));
     other.given.refresh_token = "Atzr|y".into();
     let settled = |entries: [Option<ImportEntry>; 3]| {
-        let mut records = entries.map(|entry| ImportRecord { entry, ..ImportRecord::default() });
+        let mut lines = 1..;
+        let mut records = entries.map(|entry| ImportRecord {
+            line: lines.next(),
+            entry,
+            ..ImportRecord::default()
+        });
         settle_duplicates(&mut records);
         records.map(|record| (record.entry.is_some(), record.outcome, record.note))
     };
     let [first, none, same] = settled([Some(one.clone()), None, Some(again)]);
     assert!(first.0 && !none.0 && !same.0);
-    assert_eq!((same.1, same.2.as_str()), (Some(GivenOutcome::Unchanged), "the same as line 1"));
+    assert_eq!((same.1, same.2.as_str()), ("unchanged", "the same as line 1"));
     let [first, beside, last] = settled([Some(one), Some(entry("shop", None)), Some(other)]);
     assert!(!first.0 && beside.0 && !last.0);
     assert!(first.2.contains("(line 3)") && last.2.contains("(line 1)"), "{first:?} {last:?}");

@@ -2,8 +2,7 @@
 
 use super::{
     fernet::{self, FernetKeys},
-    plan::resolve,
-    report::ImportRecord,
+    report::{ImportRecord, REJECTED},
 };
 use crate::{
     cli::{access::PLACEHOLDER, day},
@@ -119,7 +118,6 @@ impl Raw {
 /// One account, every value checked.
 #[derive(Debug, Clone)]
 pub(super) struct ImportEntry {
-    pub(super) line: Option<usize>,
     pub(super) alias: AccountId,
     /// With the access token only if that has not expired.
     pub(super) given: GivenGrant,
@@ -155,7 +153,8 @@ impl RecordReader<'_> {
         let name = raw.text("account").or(raw.key.as_deref()).or(flag).or(self.unnamed);
         // A name that is a secret in the wrong column is never shown.
         let shown = name.filter(|name| !is_secret(raw, name)).map(str::to_owned);
-        let mut record = ImportRecord { line: raw.line, name: shown, ..ImportRecord::default() };
+        let (line, outcome) = (raw.line, REJECTED);
+        let mut record = ImportRecord { line, name: shown, outcome, ..ImportRecord::default() };
         match self.entry(raw, name) {
             Ok(entry) => {
                 record.account = Some(entry.alias.to_string());
@@ -165,16 +164,6 @@ impl RecordReader<'_> {
             Err(why) => record.note = format!("{why:#}"),
         }
         record
-    }
-
-    /// Resolves every record that has an entry, which those that cannot be resolved lose.
-    pub(super) fn resolve(&self, records: &mut [ImportRecord]) {
-        for record in records {
-            let Some(entry) = &mut record.entry else { continue };
-            if let Err(why) = resolve(entry, self.config, self.region, self.application) {
-                record.end(None, format!("{why:#}"));
-            }
-        }
     }
 
     /// # Errors
@@ -228,7 +217,6 @@ impl RecordReader<'_> {
             )
         });
         Ok(ImportEntry {
-            line: raw.line,
             alias,
             had_access_token: access_token.is_some(),
             given: GivenGrant {

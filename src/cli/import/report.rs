@@ -1,7 +1,7 @@
 //! The report: a row for each record, and a bar while it runs. Shows no secret.
 
-use super::{advice::Advice, record::ImportEntry};
-use crate::{cli::table::table, grants::given::GivenOutcome};
+use super::record::ImportEntry;
+use crate::cli::table::table;
 use serde::Serialize;
 use serde_json::json;
 use std::{
@@ -15,12 +15,11 @@ const VERSION: u32 = 1;
 const TABLES_MAX: usize = 10;
 const BAR_WIDTH: usize = 40;
 
-/// What may become of a record: the variants of [`GivenOutcome`] in their order, or nothing.
-const OUTCOMES: [&str; 5] = ["added", "replaced", "unchanged", "differs", "rejected"];
-
-fn outcome_index(outcome: Option<GivenOutcome>) -> usize {
-    outcome.map_or(OUTCOMES.len() - 1, |outcome| outcome as usize)
-}
+/// What may become of a record: the variants of [`crate::grants::given::GivenOutcome`] in their
+/// order, or nothing.
+pub(super) const OUTCOMES: [&str; 5] = ["added", "replaced", "unchanged", "differs", REJECTED];
+/// Also of a record that is not done yet.
+pub(super) const REJECTED: &str = "rejected";
 
 /// One record on its way, and its row in the report.
 #[derive(Debug, Default, Serialize)]
@@ -28,9 +27,8 @@ pub(super) struct ImportRecord {
     pub(super) line: Option<usize>,
     pub(super) name: Option<String>,
     pub(super) account: Option<String>,
-    /// None: it is rejected, or not done yet.
-    #[serde(serialize_with = "outcome_name")]
-    pub(super) outcome: Option<GivenOutcome>,
+    /// One of [`OUTCOMES`].
+    pub(super) outcome: &'static str,
     pub(super) region: Option<&'static str>,
     pub(super) application: Option<String>,
     pub(super) profile_id: Option<String>,
@@ -41,19 +39,12 @@ pub(super) struct ImportRecord {
     pub(super) entry: Option<ImportEntry>,
 }
 
-fn outcome_name<S: serde::Serializer>(
-    outcome: &Option<GivenOutcome>,
-    to: S,
-) -> Result<S::Ok, S::Error> {
-    OUTCOMES[outcome_index(*outcome)].serialize(to)
-}
-
 fn some_text<S: serde::Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> {
     Some(text).filter(|text| !text.is_empty()).serialize(to)
 }
 
 impl ImportRecord {
-    pub(super) fn end(&mut self, outcome: Option<GivenOutcome>, note: String) {
+    pub(super) fn end(&mut self, outcome: &'static str, note: String) {
         (self.outcome, self.note, self.entry) = (outcome, note, None);
     }
 
@@ -64,8 +55,8 @@ impl ImportRecord {
             _ => name.to_owned(),
         };
         let line = self.line.map(|line| line.to_string()).unwrap_or_default();
-        let outcome = OUTCOMES[outcome_index(self.outcome)].to_owned();
-        [line, account, outcome, self.region.unwrap_or_default().to_owned(), self.note.clone()]
+        let region = self.region.unwrap_or_default().to_owned();
+        [line, account, self.outcome.to_owned(), region, self.note.clone()]
     }
 }
 
@@ -73,15 +64,16 @@ pub(super) struct ImportReport {
     pub(super) records: Vec<ImportRecord>,
     pub(super) source: String,
     pub(super) dry_run: bool,
-    pub(super) advice: Advice,
+    /// What is left to do by hand: whole sentences without a full stop.
+    pub(super) notes: Vec<String>,
+    /// Tables for the configuration, one for each thing.
+    pub(super) tables: Vec<String>,
 }
 
 impl ImportReport {
     /// How many records became what.
     pub(super) fn counts(&self) -> [(&'static str, usize); 5] {
-        let mut counts = OUTCOMES.map(|name| (name, 0));
-        self.records.iter().for_each(|record| counts[outcome_index(record.outcome)].1 += 1);
-        counts
+        OUTCOMES.map(|name| (name, self.records.iter().filter(|one| one.outcome == name).count()))
     }
 
     pub(super) fn text(&self) -> String {
@@ -92,7 +84,7 @@ impl ImportReport {
 
     /// What goes to standard error beside the table.
     pub(super) fn remarks(&self) -> String {
-        let Advice { notes, tables } = &self.advice;
+        let Self { notes, tables, .. } = self;
         let mut text: String = notes.iter().map(|note| format!("note: {note}\n")).collect();
         if !tables.is_empty() {
             let shown = tables[..tables.len().min(TABLES_MAX)].join("\n");
@@ -120,40 +112,23 @@ impl ImportReport {
             "dry_run": self.dry_run,
             "summary": BTreeMap::from(self.counts()),
             "records": self.records,
-            "notes": self.advice.notes,
-            "configuration": self.advice.tables.join("\n"),
+            "notes": self.notes,
+            "configuration": self.tables.join("\n"),
         });
         format!("{document:#}\n")
     }
 }
 
-/// How far the work is, on a terminal's standard error. Cleared away when dropped.
-pub(super) struct Progress {
-    done: usize,
-    /// 0: it is not shown.
-    total: usize,
+/// Shows on a terminal's standard error how far the work is.
+pub(super) fn show_progress(done: usize, total: usize) {
+    let bar = "#".repeat(done * BAR_WIDTH / total);
+    overwrite(&format!("[{bar:<BAR_WIDTH$}] {done}/{total}"));
 }
 
-impl Progress {
-    pub(super) fn new(total: usize) -> Self {
-        Self { done: 0, total: if io::stderr().is_terminal() { total } else { 0 } }
-    }
-
-    pub(super) fn step(&mut self) {
-        self.done += 1;
-        if self.total > 0 {
-            let Self { done, total } = self;
-            let bar = "#".repeat(*done * BAR_WIDTH / *total);
-            // A terminal that went away is no reason to stop.
-            let _ = write!(io::stderr(), "\r[{bar:<BAR_WIDTH$}] {done}/{total}\x1b[K");
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if self.total > 0 {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
+/// Replaces the line that the cursor is in.
+pub(super) fn overwrite(line: &str) {
+    if io::stderr().is_terminal() {
+        // A terminal that went away is no reason to stop.
+        let _ = write!(io::stderr(), "\r{line}\x1b[K");
     }
 }
