@@ -9,7 +9,8 @@ mod output;
 mod unsupported;
 
 use super::{
-    CommandFailure, Context, duration, exit_code, note, print, private::PrivateProxy, region, write,
+    CommandFailure, Context, duration, exit_code, note, print, private::PrivateProxy, region,
+    wire::block_on, write,
 };
 use crate::{
     audit::Action,
@@ -35,6 +36,7 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
+use tokio::time::timeout;
 use unsupported::Unsupported;
 
 /// A problem document of ours has a few hundred bytes.
@@ -124,20 +126,15 @@ impl Curl {
         let request = self.request(body.filter(|_| !self.data.get))?;
         let proxy = PrivateProxy::start(context, &self.alias)?;
         proxy.record(&self.alias, Action::TokenDisclose, "curl")?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let outcome = runtime.block_on(async {
+        let limit = self.max_time.unwrap_or(Duration::MAX);
+        let outcome = block_on(async {
             let exchange = self.exchange(&proxy, request, &target, region);
-            match self.max_time {
-                None => exchange.await,
-                Some(time) => tokio::time::timeout(time, exchange).await.unwrap_or_else(|_| {
-                    bail!(CommandFailure::unavailable(format!(
-                        "the response was not complete within {time:?}"
-                    )))
-                }),
-            }
-        });
-        // The connection goes with it; the drain would wait for its next request.
-        drop(runtime);
+            timeout(limit, exchange).await.unwrap_or_else(|_| {
+                let text = format!("the response was not complete within {limit:?}");
+                bail!(CommandFailure::unavailable(text))
+            })
+        })?;
+        // The connection is gone with its runtime: the drain would wait for its next request.
         // A token that was fetched for this is kept for the next.
         let _ = proxy.app.drain();
         outcome

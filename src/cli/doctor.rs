@@ -67,7 +67,7 @@ impl Doctor {
         let config = Arc::new(loaded.config);
         findings.extend(place::redirects(&config));
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let (ports, (stored, accounts)) =
+        let (ports, (stored, store, known)) =
             runtime.block_on(async { tokio::join!(ports::check(&config), store::check(&config)) });
         let is_readable = errors(&stored).next().is_none();
         findings.extend(ports);
@@ -76,13 +76,11 @@ impl Doctor {
             findings.push(Finding::skipped("network", "not checked, because of --offline"));
             return Ok(findings);
         }
-        let reach = network::check(&config, &accounts.known, &context.environment);
+        let reach = network::check(&config, &known, &context.environment);
         let (reached, api) = runtime.block_on(reach);
         findings.extend(reached);
-        let server = Server::find(context, &config).and_then(|found| match found {
-            Some(server) => Ok(server),
-            None => own(&config),
-        });
+        let server = Server::find(context, &config);
+        let server = server.and_then(|found| found.map_or_else(|| own(&config), Ok));
         match (api, &server) {
             _ if !is_readable => {
                 findings.push(Finding::skipped("grant", "not checked without a store"))
@@ -93,8 +91,8 @@ impl Doctor {
                 findings.push(Finding::error("grant", format!("{error:#}"), fix));
             }
             (Some(api), Ok(server)) => {
-                let checks = GrantChecks::new(config, accounts.store, server.clone(), api);
-                let checked = checks.run(accounts.known, &self.accounts);
+                let checks = GrantChecks::new(config, store, server.clone(), api);
+                let checked = checks.run(known, &self.accounts);
                 findings.extend(runtime.block_on(checked));
             }
         }

@@ -6,21 +6,25 @@
 //! however that ends. It is started over an intermediate one, so that the command has no child that
 //! it knows nothing of.
 
-mod proxy;
-
-pub(super) use proxy::ExecProxy;
-
-use super::{CommandFailure, Context, access::Access, import};
+use super::{CommandFailure, Context, access::Access, exit_code, import, private::PrivateProxy};
+use crate::{app, audit::Action, id::AccountId};
 use anyhow::{Context as _, anyhow, bail};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    process::{Pid, PidfdFlags, pidfd_open, setsid},
+    stdio::dup2_stderr,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeSet,
     ffi::{OsStr, OsString},
-    io::{self, BufRead, BufReader},
-    os::unix::process::CommandExt,
+    fs::File,
+    io::{self, BufRead, BufReader, Write},
+    os::{fd::OwnedFd, unix::process::CommandExt},
     path::Path,
     process::{Command, Stdio},
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Run a command with a private proxy for one account, gone when the command ends
 #[derive(Debug, clap::Args)]
@@ -38,8 +42,23 @@ pub(super) struct Exec {
     command: Vec<OsString>,
 }
 
-/// What the proxy's process reports once it serves, or when it cannot: one line of JSON on a pipe that only
-/// the two of them hold.
+/// Serve the private proxy of a process (internal)
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct ExecProxy {
+    alias: AccountId,
+    /// The process that becomes the command.
+    #[arg(long)]
+    process: u32,
+    /// What it will be, for the audit log.
+    #[arg(long)]
+    program: String,
+    /// Start the one that serves, and end.
+    #[arg(long)]
+    detach: bool,
+}
+
+/// What the proxy's process reports once it serves, or when it cannot: one line of JSON on a pipe
+/// that only the two of them hold.
 type Report = Result<PrivateAccess, CommandFailure>;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -70,7 +89,12 @@ impl Exec {
     /// Starts the proxy's process and waits until it serves.
     fn start_proxy(&self, context: &Context, program: &OsStr) -> anyhow::Result<Report> {
         let name = Path::new(program).file_name().unwrap_or(program);
-        let proxy = ExecProxy::new(&self.access.alias, name.to_string_lossy().into_owned());
+        let proxy = ExecProxy {
+            alias: self.access.alias.clone(),
+            process: std::process::id(),
+            program: name.to_string_lossy().into_owned(),
+            detach: true,
+        };
         let mut starter = proxy.command(context);
         starter.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut starter = starter.spawn().context("cannot start the private proxy")?;
@@ -83,4 +107,82 @@ impl Exec {
         serde_json::from_str(&line)
             .map_err(|_| anyhow!("the private proxy ended before it was ready"))
     }
+}
+
+impl ExecProxy {
+    /// This program as that process.
+    fn command(&self, context: &Context) -> Command {
+        // The very program that runs, also when another was installed meanwhile.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("exec-proxy").arg(self.alias.as_str());
+        command.args(["--process", &self.process.to_string()]);
+        command.arg(format!("--program={}", self.program));
+        command.args(self.detach.then_some("--detach"));
+        if let Some(path) = &context.global.config {
+            command.arg("--config").arg(path);
+        }
+        if let Some(format) = context.global.log_format {
+            command.args(["--log-format", format.as_str()]);
+        }
+        command
+    }
+
+    pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
+        if self.detach {
+            // It is not waited for: it belongs to init when this process has ended.
+            let server = Self { detach: false, ..self.clone() };
+            server.command(context).spawn().context("cannot start the private proxy")?;
+            return Ok(());
+        }
+        let serving = self.serve(context);
+        let report: Report = match &serving {
+            Ok((_, proxy)) => Ok(PrivateAccess {
+                origin: proxy.origin(),
+                bearer: proxy.key.bearer(),
+                secret_variables: proxy.secret_variables.clone(),
+            }),
+            Err(error) => Err(CommandFailure::new(exit_code(error), format!("{error:#}"))),
+        };
+        writeln!(io::stdout(), "{}", serde_json::to_string(&report)?)?;
+        io::stdout().flush()?;
+        let Ok((process, proxy)) = serving else { return Ok(()) };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(end_of(process))?;
+        runtime.shutdown_background();
+        // It is the command's: a program that captures it waits until it is closed.
+        if let Ok(null) = File::options().write(true).open("/dev/null") {
+            let _ = dup2_stderr(&null);
+        }
+        let _ = proxy.app.drain();
+        Ok(())
+    }
+
+    fn serve(&self, context: &Context) -> anyhow::Result<(OwnedFd, PrivateProxy)> {
+        // The process exists: it waits for the report.
+        let process = i32::try_from(self.process).ok().and_then(Pid::from_raw);
+        let process = process.context("there is no such process")?;
+        let process = pidfd_open(process, PidfdFlags::empty())
+            .context("cannot watch the command (this needs Linux 5.3)")?;
+        app::harden();
+        // Ctrl-C and the end of the terminal are the command's business.
+        let _ = setsid();
+        let proxy = PrivateProxy::start(context, &self.alias)?;
+        proxy.record(&self.alias, Action::Exec, &self.program)?;
+        Ok((process, proxy))
+    }
+}
+
+/// Returns when the process has ended, or on SIGTERM.
+async fn end_of(process: OwnedFd) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    // The descriptor of a process can be read when the process has ended.
+    let ended = tokio::task::spawn_blocking(move || {
+        let mut events = [PollFd::new(&process, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut events, None))
+    });
+    tokio::select! {
+        ended = ended => drop(ended??),
+        _ = terminate.recv() => {}
+    }
+    Ok(())
 }

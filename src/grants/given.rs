@@ -230,7 +230,7 @@ fn moved(existing: &Credential, consent: Consent, now_unix: u64) -> Credential {
 }
 
 /// Whether `token` is the account's grant, or one that it has come from.
-fn is_same_grant(existing: &Credential, token: &Secret) -> bool {
+pub(crate) fn is_same_grant(existing: &Credential, token: &Secret) -> bool {
     existing.refresh_token == *token
         || existing.previous_refresh_token.as_ref() == Some(token)
         || existing.seed.as_ref().is_some_and(|seed| *seed == fingerprint(token))

@@ -31,31 +31,27 @@ impl Unsupported {
     /// Says why the first given flag that must not be obeyed is not.
     pub(super) fn refuse(&self) -> anyhow::Result<()> {
         let given = |values: &[String]| !values.is_empty();
-        let reasons = [
-            (
-                self.insecure,
+        let why = match self {
+            Self { insecure: true, .. } => {
                 "--insecure: certificates are always verified, because the account's token goes \
-                 along; put a private authority into the configuration",
-            ),
-            (
-                given(&self.user),
+                 along; put a private authority into the configuration"
+            }
+            Self { user, .. } if given(user) => {
                 "--user and --oauth2-bearer: adsproxy puts in the account's own token; leave them \
-                 out",
-            ),
-            (given(&self.proxy), "--proxy: set HTTPS_PROXY in the environment"),
-            (
-                given(&self.cookie),
-                "--cookie and --cookie-jar: cookies are not passed on to Amazon; leave them out",
-            ),
-            (
-                given(&self.form),
-                "--form: Amazon's API takes no forms of files; send JSON with --data",
-            ),
-            (given(&self.upload_file), "--upload-file: say --request PUT --data-binary @FILE"),
-        ];
-        match reasons.iter().find(|(is_given, _)| *is_given) {
-            Some((_, why)) => bail!("not taken: {why}"),
-            None => Ok(()),
-        }
+                 out"
+            }
+            Self { proxy, .. } if given(proxy) => "--proxy: set HTTPS_PROXY in the environment",
+            Self { cookie, .. } if given(cookie) => {
+                "--cookie and --cookie-jar: cookies are not passed on to Amazon; leave them out"
+            }
+            Self { form, .. } if given(form) => {
+                "--form: Amazon's API takes no forms of files; send JSON with --data"
+            }
+            Self { upload_file, .. } if given(upload_file) => {
+                "--upload-file: say --request PUT --data-binary @FILE"
+            }
+            _ => return Ok(()),
+        };
+        bail!("not taken: {why}")
     }
 }

@@ -9,12 +9,12 @@ use crate::{
     audit::{Action, Actor, Audit, Entry},
     cli::{
         exit_code, note,
-        server::{Server, unknown},
+        server::{OwnServer, Server, unknown},
     },
     clock::{Clock, SystemClock},
     config::Config,
     error_chain::chain,
-    grants::Grants,
+    grants::{Grants, given::is_same_grant},
     https::LwaHttp,
     id::{AccountId, Region},
     login::profiles::{self, ProfilesError},
@@ -40,7 +40,7 @@ const LEASE: Duration = Duration::from_secs(15);
 #[derive(Clone)]
 pub(super) struct GrantChecks {
     config: Arc<Config>,
-    /// None beside a running server.
+    /// None without a store.
     grants: Option<Grants>,
     server: Server,
     api: LwaHttp,
@@ -53,7 +53,6 @@ impl GrantChecks {
         server: Server,
         api: LwaHttp,
     ) -> Self {
-        let store = store.filter(|_| matches!(server, Server::Own(_)));
         let grants = store.map(|store| {
             let audit = Audit::of_store(&store, &config.audit, Arc::new(SystemClock));
             Grants::new(store, audit)
@@ -97,9 +96,9 @@ impl GrantChecks {
     /// One grant, and if it is alive, its profiles.
     async fn examine(&self, account: &Known) -> Result<Vec<Finding>, Finding> {
         let id = &account.id;
-        let token = match &self.grants {
-            Some(grants) => self.refresh(id, grants).await?,
-            None => self.token(id).await?,
+        let token = match (&self.server, &self.grants) {
+            (Server::Own(own), Some(grants)) => self.refresh(id, own, grants).await?,
+            _ => self.token(id).await?,
         };
         let days = account.consented_at.map(|at| days_left(at, SystemClock.now().unix()));
         let profiles = self.profiles(account, &token).await.unwrap_or_else(|finding| finding);
@@ -136,8 +135,12 @@ impl GrantChecks {
 
     /// Refreshes the account's grant, leased so that no other process does meanwhile. A record that
     /// cannot be read is an error: what is saved later must not replace it.
-    async fn refresh(&self, id: &AccountId, grants: &Grants) -> Result<Value, Finding> {
-        let Server::Own(own) = &self.server else { return self.token(id).await };
+    async fn refresh(
+        &self,
+        id: &AccountId,
+        own: &OwnServer,
+        grants: &Grants,
+    ) -> Result<Value, Finding> {
         let copies = &own.logins.engine.with.grants;
         let (lease, found) = copy(id, grants.store(), copies).await.map_err(|error| {
             let text = format!("{id}: not tried: {}", chain(&error));
@@ -165,14 +168,9 @@ impl GrantChecks {
     ) -> Result<(), store::Error> {
         let configured = self.config.accounts.get(&record.account);
         let seed = configured.and_then(|account| account.refresh_token.as_ref());
-        let is_known = |token| {
-            Some(token) == seed
-                || found.as_ref().is_some_and(|found| {
-                    let Credential { refresh_token, previous_refresh_token, .. } = &found.value;
-                    token == refresh_token || Some(token) == previous_refresh_token.as_ref()
-                })
-        };
-        if is_known(&record.refresh_token) {
+        let token = &record.refresh_token;
+        if Some(token) == seed || found.as_ref().is_some_and(|one| is_same_grant(&one.value, token))
+        {
             return Ok(());
         }
         let entry = Entry::new(Actor::cli(), Action::TokenRefresh).account(&record.account);

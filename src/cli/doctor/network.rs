@@ -13,7 +13,6 @@ use rustls::ClientConfig;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    path::Path,
     sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
@@ -30,16 +29,6 @@ const SKEW_MAX: Duration = Duration::from_secs(300);
 /// The variables that name an egress proxy.
 const VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
-type Client = (Arc<ClientConfig>, LwaHttp);
-
-/// What the API's hosts or others are called with.
-fn client(config: &Config, roots: Vec<&Path>) -> Result<Client, https::Error> {
-    let tls = https::client_config(roots, true)?;
-    let (connect, total) = (config.token.lwa_connect_timeout, config.token.lwa_timeout);
-    let http = LwaHttp::new(&tls, connect, total)?;
-    Ok((tls, http))
-}
-
 /// Also returns what the API is called with, if that can be set up.
 pub(super) async fn check(
     config: &Config,
@@ -53,11 +42,16 @@ pub(super) async fn check(
             return (vec![Finding::error("egress", error.to_string(), fix)], None);
         }
     };
-    let roots = (config.upstream_roots(), config.other_roots());
-    let ((api_tls, api), (lwa_tls, lwa)) = match (client(config, roots.0), client(config, roots.1))
-    {
-        (Ok(api), Ok(lwa)) => (api, lwa),
-        (Err(error), _) | (_, Err(error)) => {
+    let client = |roots| {
+        let tls = https::client_config(roots, true)?;
+        let (connect, total) = (config.token.lwa_connect_timeout, config.token.lwa_timeout);
+        LwaHttp::new(&tls, connect, total).map(|http| (tls, http))
+    };
+    let api = client(config.upstream_roots());
+    let clients = api.and_then(|api| Ok((api, client(config.other_roots())?)));
+    let ((api_tls, api), (lwa_tls, lwa)) = match clients {
+        Ok(clients) => clients,
+        Err(error) => {
             let fix = "look at upstream.ca_file and tls.ca_file: PEM files with certificates";
             return (vec![Finding::error("tls", chain(&error), fix)], None);
         }
@@ -144,11 +138,10 @@ async fn reach(host: String, uri: Uri, over_proxy: bool, tls: Arc<ClientConfig>)
 }
 
 async fn resolve(name: &str) -> Finding {
-    let why = match timeout(DNS_TIMEOUT, lookup_host((name, 0))).await {
-        Ok(Ok(addresses)) => match addresses.count() {
-            0 => "it has no address".to_owned(),
-            count => return Finding::ok("dns", format!("{name}: {count} addresses")),
-        },
+    let found = timeout(DNS_TIMEOUT, lookup_host((name, 0))).await;
+    let why = match found.map(|found| found.map(Iterator::count)) {
+        Ok(Ok(0)) => "it has no address".to_owned(),
+        Ok(Ok(count)) => return Finding::ok("dns", format!("{name}: {count} addresses")),
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("no response within {DNS_TIMEOUT:?}"),
     };

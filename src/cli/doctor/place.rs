@@ -55,11 +55,9 @@ pub(super) fn writable(check: &'static str, what: &str, directory: &Path) -> Fin
 
 /// The address that consent returns to must be one that the admin listener serves.
 pub(super) fn redirects(config: &Config) -> Vec<Finding> {
-    let admin = config.listen.admin_tcp();
-    let judge = |(name, application): (&String, &crate::config::ApplicationConfig)| {
-        judge_redirect(name, &application.redirect_uri, admin.map_or(0, |admin| admin.port()))
-    };
-    config.applications.iter().map(judge).collect()
+    let admin = config.listen.admin_tcp().map_or(0, |admin| admin.port());
+    let all = config.applications.iter();
+    all.map(|(name, one)| judge_redirect(name, &one.redirect_uri, admin)).collect()
 }
 
 fn judge_redirect(application: &str, redirect_uri: &str, admin: u16) -> Finding {

@@ -5,7 +5,7 @@ use super::{
     place::{exposed, writable},
 };
 use crate::{
-    config::{Config, DEFAULT_APPLICATION, StoreKind},
+    config::{Config, StoreKind},
     error_chain::chain,
     id::{AccountId, Region},
     store::{Credential, Store},
@@ -38,19 +38,11 @@ pub(super) struct Known {
     pub(super) consented_at: Option<u64>,
 }
 
-/// What the other checks need of the store.
-#[derive(Default)]
-pub(super) struct Accounts {
-    /// None if it keeps nothing, is not there yet, or cannot be opened.
-    pub(super) store: Option<Store>,
-    /// All but those whose records cannot be read.
-    pub(super) known: Vec<Known>,
-}
-
-pub(super) async fn check(config: &Config) -> (Vec<Finding>, Accounts) {
-    let mut accounts = Accounts::default();
+/// Also returns the store, unless it keeps nothing, is not there yet, or cannot be opened; and all
+/// accounts but those whose records cannot be read.
+pub(super) async fn check(config: &Config) -> (Vec<Finding>, Option<Store>, Vec<Known>) {
     let path = config.store.path.as_path();
-    let mut findings = Vec::new();
+    let (mut findings, mut store) = (Vec::new(), None);
     if config.store.kind == StoreKind::Memory {
         let text = "store.kind = \"memory\": refresh tokens come from the configuration, and no \
                     key is needed";
@@ -64,24 +56,20 @@ pub(super) async fn check(config: &Config) -> (Vec<Finding>, Accounts) {
         findings.push(writable("store", "store.path", path));
         findings.extend(space(path));
         match Store::open(&config.store, &config.encryption) {
-            Ok(store) => accounts.store = Some(store),
+            Ok(opened) => store = Some(opened),
             Err(error) => {
                 let fix = "look at [encryption] and [store]; `adsproxy key init` makes a key";
                 findings.push(Finding::error("key", chain(&error), fix));
             }
         }
     }
-    match timeout(STORE_TIMEOUT, read(config, accounts.store.as_ref())).await {
-        Ok((read, known)) => {
-            findings.extend(read);
-            accounts.known = known;
-        }
-        Err(_) => {
-            let text = format!("not all records were read within {STORE_TIMEOUT:?}");
-            findings.push(Finding::error("key", text, "look at the disk, or run it again"));
-        }
-    }
-    (findings, accounts)
+    let read = timeout(STORE_TIMEOUT, read(config, store.as_ref())).await;
+    let (read, known) = read.unwrap_or_else(|_| {
+        let text = format!("not all records were read within {STORE_TIMEOUT:?}");
+        (vec![Finding::error("key", text, "look at the disk, or run it again")], Vec::new())
+    });
+    findings.extend(read);
+    (findings, store, known)
 }
 
 /// Opens every record.
@@ -129,16 +117,13 @@ async fn read(config: &Config, store: Option<&Store>) -> (Vec<Finding>, Vec<Know
 
 impl Known {
     fn of(config: &Config, id: AccountId, record: Option<Credential>) -> Option<Self> {
-        let configured = config.accounts.get(&id);
-        let region = configured.map(|one| one.region).or(record.as_ref().map(|one| one.region))?;
-        let application = configured.map(|one| one.application.clone());
-        let application = application.or(record.as_ref().map(|one| one.application.clone()));
-        let scope = configured.and_then(|one| {
-            let is_scope = |name: &str| name.eq_ignore_ascii_case("Amazon-Advertising-API-Scope");
-            let (_, value) = one.headers.iter().find(|(name, _)| is_scope(name.as_str()))?;
-            value.to_str().ok().map(str::to_owned)
-        });
-        let application = application.unwrap_or_else(|| DEFAULT_APPLICATION.to_owned());
+        let (region, application, headers) = match (config.accounts.get(&id), &record) {
+            (Some(one), _) => (one.region, one.application.clone(), &one.headers[..]),
+            (None, Some(record)) => (record.region, record.application.clone(), &[][..]),
+            (None, None) => return None,
+        };
+        let scope = headers.iter().find(|(name, _)| *name == "Amazon-Advertising-API-Scope");
+        let scope = scope.and_then(|(_, value)| value.to_str().ok()).map(str::to_owned);
         let consented_at = record.and_then(|record| record.consented_at);
         Some(Self { id, region, application, scope, consented_at })
     }

@@ -6,13 +6,18 @@ use super::{
 };
 use crate::{
     cli::{
-        CommandFailure,
-        account::writer::{GrantWriter, Unrecorded},
+        CommandFailure, Context,
+        account::{
+            store_to_change,
+            writer::{GrantWriter, Unrecorded},
+        },
     },
+    clock::{Clock, SystemClock},
     config::Config,
     grants::given::{GivenOutcome, GivenResult},
     store::Store,
 };
+use anyhow::Context as _;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
@@ -30,8 +35,27 @@ pub(super) struct Importer {
 }
 
 impl Importer {
-    /// Carries out every record that has an entry. Ends at the first change that cannot be recorded, or
-    /// that the server does not respond to.
+    /// One that changes nothing in a dry run; that makes no store where there is none, either.
+    pub(super) fn open(
+        context: &Context,
+        config: Arc<Config>,
+        dry_run: bool,
+    ) -> anyhow::Result<Self> {
+        let (writer, store) = if !dry_run {
+            let writer = GrantWriter::open(context, config.clone())?;
+            let store = writer.store().clone();
+            (Some(writer), store)
+        } else if !config.store.kind.seals() || config.store.path.exists() {
+            (None, store_to_change(&config)?)
+        } else {
+            Store::check(&config.store, &config.encryption).context("cannot open the store")?;
+            (None, Store::memory()?)
+        };
+        Ok(Self { writer, store, config, now: SystemClock.now().unix() })
+    }
+
+    /// Carries out every record that has an entry. Ends at the first change that cannot be
+    /// recorded, or that the server does not respond to.
     pub(super) async fn apply_all(self: &Arc<Self>, records: &mut [ImportRecord]) {
         let mut work = Vec::new();
         for (index, record) in records.iter_mut().enumerate() {

@@ -33,18 +33,17 @@ impl Lines {
 
 /// The rows of a table with a heading; the heading is never quoted: without one, it is data.
 pub(super) fn table(text: &str) -> anyhow::Result<Vec<Raw>> {
-    let mut readers = DELIMITERS.map(|delimiter| {
-        let mut builder = ReaderBuilder::new();
-        builder.delimiter(delimiter).flexible(true).trim(Trim::All).from_reader(text.as_bytes())
-    });
     let is_heading = |names: &StringRecord| {
         names.iter().any(|name| field(unquoted(name)) == Some("refresh_token"))
     };
-    let found = readers.iter_mut().find_map(|reader| {
+    let found = DELIMITERS.into_iter().find_map(|delimiter| {
+        let mut builder = ReaderBuilder::new();
+        builder.delimiter(delimiter).flexible(true).trim(Trim::All);
+        let mut reader = builder.from_reader(text.as_bytes());
         let names = reader.headers().ok().filter(|names| is_heading(names))?.clone();
         Some((reader, names))
     });
-    let (reader, names) = found.context(
+    let (mut reader, names) = found.context(
         "the first line names no column refresh_token: it must be a heading such as \
          account,refresh_token,region",
     )?;

@@ -14,19 +14,11 @@ mod report;
 mod source;
 mod tree;
 
-use super::{
-    Cli, Context,
-    account::{store_to_change, writer::GrantWriter},
-    note, print, region,
-    wire::block_on,
-};
+use super::{Cli, Context, account::writer::GrantWriter, note, print, region, wire::block_on};
 use crate::{
     audit::{self, Action, Actor},
-    clock::{Clock, SystemClock},
-    config::Config,
     grants::given::Replace,
     id::{AccountId, Region},
-    store::Store,
 };
 use advice::advice;
 use anyhow::{Context as _, bail};
@@ -89,19 +81,12 @@ Exit code 1 if any record is rejected; the others are imported all the same.";
 impl Import {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
         self.check_usage();
-        let config = Arc::new(context.load()?.config);
-        let (writer, store) = if self.dry_run {
-            (None, self.store_to_read(&config)?)
-        } else {
-            let writer = GrantWriter::open(context, config.clone())?;
-            let store = writer.store().clone();
-            (Some(writer), store)
-        };
+        let importer = Importer::open(context, context.load()?.config.into(), self.dry_run)?;
         let source = Source::read(self.from, self.file.as_deref(), &context.environment)?;
         if self.account.is_some() && source.raws.len() > 1 {
             bail!("--account is the name of an only record, and here are {}", source.raws.len());
         }
-        block_on(self.import(context, &config, (writer.clone(), store), source))?
+        block_on(self.import(context, &Arc::new(importer), source))?
     }
 
     /// What clap cannot know: which source needs a file.
@@ -116,31 +101,20 @@ impl Import {
         Cli::command().error(clap::error::ErrorKind::MissingRequiredArgument, message).exit()
     }
 
-    /// A dry run makes no store where there is none.
-    fn store_to_read(&self, config: &Config) -> anyhow::Result<Store> {
-        if !config.store.kind.seals() || config.store.path.exists() {
-            return store_to_change(config);
-        }
-        Store::check(&config.store, &config.encryption).context("cannot open the store")?;
-        Ok(Store::memory()?)
-    }
-
     async fn import(
         &self,
         context: &Context,
-        config: &Arc<Config>,
-        (writer, store): (Option<GrantWriter>, Store),
+        importer: &Arc<Importer>,
         source: Source,
     ) -> anyhow::Result<()> {
-        let application = self.application.as_deref();
+        let (config, application) = (&importer.config, self.application.as_deref());
         if application.is_some_and(|name| !config.applications.contains_key(name)) {
             bail!("--application: {}", plan::unknown_application(config));
         }
         let mut known: BTreeSet<AccountId> = config.accounts.keys().cloned().collect();
-        known.extend(store.grants().await.context("cannot read the store")?);
+        known.extend(importer.store.grants().await.context("cannot read the store")?);
         let keys = (source.kind == SourceKind::Legacy)
             .then(|| source::fernet_keys(self.fernet_key_file.as_deref(), &context.environment));
-        let now = SystemClock.now().unix();
         let reader = RecordReader {
             keys: keys.transpose()?,
             known,
@@ -151,7 +125,7 @@ impl Import {
             region: self.region.or(source.region),
             application,
             replace: if self.replace { Replace::Differing } else { Replace::Never },
-            now,
+            now: importer.now,
         };
         let mut records: Vec<_> = source.raws.iter().map(|raw| reader.read(raw)).collect();
         // First: of two records with one alias, that one cannot be resolved does not make the other
@@ -160,15 +134,13 @@ impl Import {
         reader.resolve_all(&mut records);
         let (notes, tables) = advice(config, &source, &records);
 
-        let audit = writer.as_ref().map(GrantWriter::audit);
-        let importer = Importer { writer, store, config: config.clone(), now };
-        Arc::new(importer).apply_all(&mut records).await;
+        importer.apply_all(&mut records).await;
         let (source, dry_run) = (source.kind.name(), self.dry_run);
         let report = ImportReport { records, source, dry_run, notes, tables };
         let [added, replaced, _, _, rejected] = report.counts().map(|(_, count)| count);
         let changes = (added + replaced) as u64;
         let entry = audit::Entry::new(Actor::cli(), Action::Import).about(&report.source);
-        let recorded = match audit {
+        let recorded = match importer.writer.as_ref().map(GrantWriter::audit) {
             Some(audit) if changes > 0 => audit.write(entry.count(changes)).await,
             _ => Ok(()),
         };

@@ -1,7 +1,7 @@
 //! The report: a row for each record, and a bar while it runs. Shows no secret.
 
 use super::record::ImportEntry;
-use crate::cli::table::table;
+use crate::cli::table::table_of;
 use serde::Serialize;
 use serde_json::json;
 use std::{
@@ -48,15 +48,13 @@ impl ImportRecord {
         (self.outcome, self.note, self.entry) = (outcome, note, None);
     }
 
-    fn cells(&self) -> [String; 5] {
+    /// The name, or the account that is made of it, for a table.
+    fn title(&self) -> String {
         let name = self.name.as_deref().unwrap_or_default();
-        let account = match &self.account {
+        match &self.account {
             Some(account) if account != name => format!("{account} ({name:?})"),
             _ => name.to_owned(),
-        };
-        let line = self.line.map(|line| line.to_string()).unwrap_or_default();
-        let region = self.region.unwrap_or_default().to_owned();
-        [line, account, self.outcome.to_owned(), region, self.note.clone()]
+        }
     }
 }
 
@@ -77,9 +75,12 @@ impl ImportReport {
     }
 
     pub(super) fn text(&self) -> String {
-        let mut cells = vec![["LINE", "ACCOUNT", "OUTCOME", "REGION", "NOTE"].map(str::to_owned)];
-        cells.extend(self.records.iter().map(ImportRecord::cells));
-        table(&cells)
+        let rows = self.records.iter().map(|record| {
+            let mut row = json!(record);
+            row["account"] = record.title().into();
+            row
+        });
+        table_of(["line", "account", "outcome", "region", "note"], &rows.collect::<Vec<_>>())
     }
 
     /// What goes to standard error beside the table.

@@ -20,14 +20,11 @@ const NOTHING_PASTED: &str = "nothing was pasted: give the address or the code o
 
 impl Login {
     pub(super) fn paste(&self, server: &LoginServer) -> anyhow::Result<Value> {
-        let mut path = format!("/api/auth/amazon/login?account={}", self.account);
-        if let Some(region) = self.region {
-            path.push_str(&format!("&region={region}"));
-        }
-        if let Some(application) = &self.application {
-            path.push_str("&application=");
-            percent_encode(application, &mut path);
-        }
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("account", self.account.as_str());
+        query.extend_pairs(self.region.map(|region| ("region", region.as_str())));
+        query.extend_pairs(self.application.iter().map(|name| ("application", name)));
+        let path = format!("/api/auth/amazon/login?{}", query.finish());
         let response = server.server.response(AdminRequest::get(&path))?;
         let cookie = response.headers.get(SET_COOKIE).and_then(|cookie| cookie.to_str().ok());
         let cookie = cookie.and_then(|cookie| cookie.split(';').next()).map(str::to_owned);
