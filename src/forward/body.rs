@@ -18,6 +18,7 @@ use crate::{
 };
 use budget::Budget;
 use bytes::Bytes;
+use frames::Frames;
 use http_body::{Body, SizeHint};
 use kept::KeptBody;
 pub use reader::{CapturedBody, ContinueGate};
@@ -86,7 +87,7 @@ pub struct Capture {
     context: Rc<CaptureContext>,
     /// Its account's place in the budget.
     share: usize,
-    size: SizeHint,
+    pub(super) size: SizeHint,
     state: RefCell<CaptureState>,
     /// The number of the attempt that may read.
     attempt: Cell<u32>,
@@ -146,7 +147,7 @@ impl Capture {
             state: RefCell::new(CaptureState {
                 source: BodySource::Caller(source),
                 reader: None,
-                kept: KeptBody::default(),
+                kept: KeptBody::Memory(Frames::default()),
                 kept_bytes: 0,
                 charged: 0,
                 slow: context.deadlines.timer(),
@@ -256,11 +257,6 @@ impl Capture {
         self.attempt.set(self.attempt.get() + 1);
     }
 
-    /// Whether the size was not announced, so that HTTP/1.1 needs chunks.
-    pub fn is_of_unknown_size(&self) -> bool {
-        self.size.exact().is_none()
-    }
-
     /// Drops what was captured: the response is final. A replay that still reads it reads on to
     /// its end. After an `error` the upload goes no further.
     pub fn responded(&self, error: bool) {
@@ -275,7 +271,10 @@ impl Capture {
     pub fn over(&self) {
         self.stage.set(Stage::Over);
         self.abandon();
-        self.wake_reader();
+        let reader = self.state.borrow_mut().reader.take();
+        if let Some(reader) = reader {
+            reader.wake();
+        }
     }
 
     /// Gives what the caller still sends back to its connection.
@@ -283,13 +282,6 @@ impl Capture {
         let source = &mut self.state.borrow_mut().source;
         if matches!(source, BodySource::Caller(body) if !body.is_end_stream()) {
             *source = BodySource::Abandoned;
-        }
-    }
-
-    fn wake_reader(&self) {
-        let reader = self.state.borrow_mut().reader.take();
-        if let Some(reader) = reader {
-            reader.wake();
         }
     }
 

@@ -31,9 +31,6 @@ pub enum ConnectError {
     /// `upstream.connect_timeout_secs` is over.
     #[error("no connection in time")]
     Timeout,
-    /// The worker ends.
-    #[error("shutting down")]
-    ShuttingDown,
 }
 
 /// A stream to an upstream or, by TLS if its URL says so, to an egress proxy.

@@ -4,7 +4,6 @@ use super::{
     body::CapturedBody,
     connect::ConnectError,
     driver::Driver,
-    headers::Reuse,
     http2::StreamGuard,
     pool::{Permit, Pool},
     upstream_io::UpstreamIo,
@@ -144,7 +143,10 @@ impl PooledConnection {
                 })
                 .await
             }
-            Channel::Http2(stream) => stream.send(request).await.inspect(|_| stream.heard()),
+            Channel::Http2(stream) => {
+                let heard = &stream.connection.heard;
+                stream.send(request).await.inspect(|_| heard.set(self.pool.now()))
+            }
         }
     }
 
@@ -154,7 +156,7 @@ impl PooledConnection {
         self.awaited = None;
         let before = self.pool.now().saturating_sub(Deadlines::ticks(timeout));
         if let Some(Channel::Http2(stream)) = &self.channel
-            && !stream.connection.is_heard_after(before)
+            && stream.connection.heard.get() <= before
         {
             self.pool.retire(&stream.connection);
         }
@@ -179,15 +181,14 @@ impl PooledConnection {
         if !self.is_http1() || Handle::try_current().is_err() {
             return;
         }
-        let deadlines = self.pool.deadlines.clone();
+        let deadlines = self.pool.context.deadlines.clone();
         spawn_local(async move {
             let finished = async {
                 let body = match (body, awaited) {
                     (Some(body), _) => body,
                     (None, Some(awaited)) => {
                         let mut response = awaited.await.ok()?;
-                        let reuse = super::clean(&mut response).ok()?;
-                        (reuse == Reuse::Allowed).then(|| response.into_body())?
+                        super::clean(&mut response).ok()?.then(|| response.into_body())?
                     }
                     (None, None) => return None,
                 };
@@ -235,7 +236,7 @@ impl PooledConnection {
             self.pool.give_back(connection);
         } else if !connection.sender.is_closed() {
             // The connection has not seen the end yet, or still sends the request's body.
-            let (pool, deadlines) = (self.pool.clone(), self.pool.deadlines.clone());
+            let (pool, deadlines) = (self.pool.clone(), self.pool.context.deadlines.clone());
             spawn_local(async move {
                 let ready = deadlines.within(READY_TIMEOUT, connection.sender.ready()).await;
                 if matches!(ready, Some(Ok(()))) {

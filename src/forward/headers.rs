@@ -3,6 +3,7 @@
 //! The order is the defence: first everything a caller could use to speak for us is removed, then
 //! our own fields are set, so that nothing of the caller's can take them away again.
 
+use super::Malformed;
 use crate::provider::ads::{ADS_CLIENT_ID, CLIENT_ID};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Uri,
@@ -107,7 +108,7 @@ fn is_removed_from_response(name: &str) -> bool {
 
 /// The most names that the `Connection` lines of one message may hold together: each is compared
 /// with every field.
-const CONNECTION_NAMES_MAX: usize = 16;
+pub(super) const CONNECTION_NAMES_MAX: usize = 16;
 /// The most elements, empty ones included.
 const CONNECTION_ELEMENTS_MAX: usize = 64;
 
@@ -153,22 +154,15 @@ impl<'a> ConnectionNamed<'a> {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reuse {
-    /// Nothing speaks against another request on it.
-    Allowed,
-    /// The end of the response can be read in two ways: RFC 9112 section 6.3.
-    Forbidden,
-}
-
 /// Removes from a response what belongs to the connection it came on, and what only adsproxy or
-/// the caller's own server may say.
-pub fn clean_response(headers: &mut HeaderMap) -> Result<Reuse, TooManyConnectionNames> {
+/// the caller's own server may say. Says whether that connection may serve another request: not
+/// where the end of the response can be read in two ways (RFC 9112 section 6.3).
+pub fn clean_response(headers: &mut HeaderMap) -> Result<bool, Malformed> {
     if !headers.keys().any(|name| is_removed_from_response(name.as_str())) {
-        return Ok(Reuse::Allowed);
+        return Ok(true);
     }
     if has_too_many_connection_names(headers) {
-        return Err(TooManyConnectionNames);
+        return Err(Malformed::ConnectionNames);
     }
     let named = ConnectionNamed::of(headers);
     let is_removed =
@@ -179,13 +173,8 @@ pub fn clean_response(headers: &mut HeaderMap) -> Result<Reuse, TooManyConnectio
     for name in removed {
         headers.remove(name);
     }
-    Ok(if is_ambiguous { Reuse::Forbidden } else { Reuse::Allowed })
+    Ok(!is_ambiguous)
 }
-
-/// The `Connection` lines of a response name more than 16 fields.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the response names more than {CONNECTION_NAMES_MAX} fields in Connection")]
-pub struct TooManyConnectionNames;
 
 /// Rewrites a `Location` that points back at the same upstream host, so that a caller that
 /// follows it comes to adsproxy again. Any other one passes as it is.

@@ -54,14 +54,6 @@ impl Unread {
         };
         self.0.get() + u64::from(window) <= max
     }
-
-    fn promise(&self, window: u32) {
-        self.0.set(self.0.get() + u64::from(window));
-    }
-
-    fn release(&self, window: u32) {
-        self.0.set(self.0.get() - u64::from(window));
-    }
 }
 
 /// A connection that requests share. It closes when the last request drops it.
@@ -70,11 +62,11 @@ pub(super) struct SharedConnection {
     streams: Cell<usize>,
     streams_max: Cell<usize>,
     window: u32,
-    unread: Rc<Unread>,
     /// When its last stream ended, and when it last brought a response.
     released: Cell<u64>,
-    heard: Cell<u64>,
-    retired: Cell<bool>,
+    pub(super) heard: Cell<u64>,
+    /// Gets no more requests; those that it serves go on.
+    pub(super) retired: Cell<bool>,
 }
 
 impl SharedConnection {
@@ -83,8 +75,7 @@ impl SharedConnection {
     where
         T: Read + Write + Unpin + 'static,
     {
-        let unread = permit.0.unread.clone();
-        let window = unread.window();
+        let window = permit.0.context.unread.window();
         let (sender, connection) = http2::Builder::new(LocalExecutor)
             .timer(hyper_util::rt::TokioTimer::new())
             .keep_alive_interval(Duration::from_secs(30))
@@ -102,7 +93,6 @@ impl SharedConnection {
             streams: Cell::new(0),
             streams_max: Cell::new(STREAMS_DEFAULT),
             window,
-            unread,
             released: Cell::new(now),
             heard: Cell::new(now),
             retired: Cell::new(false),
@@ -128,17 +118,17 @@ impl SharedConnection {
         Ok(shared)
     }
 
-    pub(super) fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self, unread: &Unread) -> bool {
         self.streams.get() < self.streams_max.get()
             && !self.retired.get()
-            && self.unread.has_room(self.window)
-            && !self.is_outdated()
-            && !self.sender.borrow().is_closed()
+            && unread.has_room(self.window)
+            && !self.is_outdated(unread)
+            && !self.is_dead()
     }
 
     /// Whether it was opened while room was scarce, is free, and a new one would be better.
-    fn is_outdated(&self) -> bool {
-        self.window < WINDOWS[0] && self.streams.get() == 0 && self.window < self.unread.window()
+    fn is_outdated(&self, unread: &Unread) -> bool {
+        self.window < WINDOWS[0] && self.streams.get() == 0 && self.window < unread.window()
     }
 
     pub(super) fn is_dead(&self) -> bool {
@@ -148,16 +138,6 @@ impl SharedConnection {
     /// Whether it serves a request, or did since `tick`.
     pub(super) fn is_used_since(&self, tick: u64) -> bool {
         self.streams.get() > 0 || self.released.get() >= tick
-    }
-
-    /// Whether it has brought a response after `tick`.
-    pub(super) fn is_heard_after(&self, tick: u64) -> bool {
-        self.heard.get() > tick
-    }
-
-    /// Gives it no more requests; those that it serves go on.
-    pub(super) fn retire(&self) {
-        self.retired.set(true);
     }
 }
 
@@ -169,8 +149,8 @@ pub(super) struct StreamGuard {
 
 impl StreamGuard {
     pub(super) fn take(connection: &Rc<SharedConnection>, pool: &Rc<Pool>) -> Self {
-        connection.streams.set(connection.streams.get() + 1);
-        connection.unread.promise(connection.window);
+        connection.streams.update(|streams| streams + 1);
+        pool.context.unread.0.update(|bytes| bytes + u64::from(connection.window));
         Self { connection: connection.clone(), pool: pool.clone() }
     }
 
@@ -182,16 +162,13 @@ impl StreamGuard {
     ) -> impl Future<Output = Result<Response, TrySendError<Request>>> {
         self.connection.sender.borrow_mut().try_send_request(request)
     }
-
-    pub(super) fn heard(&self) {
-        self.connection.heard.set(self.pool.now());
-    }
 }
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
-        self.connection.streams.set(self.connection.streams.get() - 1);
-        self.connection.unread.release(self.connection.window);
+        self.connection.streams.update(|streams| streams - 1);
+        let window = u64::from(self.connection.window);
+        self.pool.context.unread.0.update(|bytes| bytes - window);
         self.connection.released.set(self.pool.now());
         self.pool.hand_out(&self.connection);
     }

@@ -18,9 +18,10 @@ use crate::{
 use body::{BodyError, Capture, CapturedBody, ContinueGate};
 use connect::{ConnectError, Connector};
 use connection::{PooledConnection, Request, Response};
-use headers::{Injection, Reuse};
+use headers::Injection;
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header::EXPECT};
-use pool::Pool;
+use http2::Unread;
+use pool::{Pool, PoolContext};
 use std::{future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
 
 /// Why an attempt brought no response.
@@ -49,8 +50,8 @@ pub enum Error {
 pub enum Malformed {
     #[error("101 Switching Protocols was not asked for")]
     SwitchingProtocols,
-    #[error(transparent)]
-    Connection(#[from] headers::TooManyConnectionNames),
+    #[error("the response names more than {} fields in Connection", headers::CONNECTION_NAMES_MAX)]
+    ConnectionNames,
 }
 
 /// One attempt's parts that stay the same in a replay.
@@ -74,9 +75,9 @@ impl Attempt<'_> {
     }
 
     fn request(&self, pool: &Pool, is_http1: bool) -> Option<Request> {
-        let is_chunked = is_http1 && self.capture.is_some_and(|body| body.is_of_unknown_size());
+        let is_chunked = is_http1 && self.capture.is_some_and(|body| body.size.exact().is_none());
         let expects_continue = self.capture.is_some() && expects_continue(self.headers);
-        let gate = expects_continue.then(|| Arc::new(ContinueGate::default()));
+        let gate = expects_continue.then(ContinueGate::new);
         let mut request = http::Request::new(match self.capture {
             None => CapturedBody::default(),
             Some(capture) => capture.attempt(gate.clone())?,
@@ -112,8 +113,8 @@ fn expects_continue(headers: &HeaderMap) -> bool {
 
 /// The connections of one worker to Amazon.
 pub struct Forward {
-    api: [Rc<Pool>; 3],
-    mcp: [Rc<Pool>; 3],
+    /// By service and region.
+    pools: [[Rc<Pool>; 3]; 2],
     deadlines: Rc<Deadlines>,
     header_timeout: Duration,
 }
@@ -127,35 +128,31 @@ impl Forward {
         deadlines: &Rc<Deadlines>,
         metrics: &Arc<WorkerMetrics>,
     ) -> Self {
-        let connector = Rc::new(Connector::new(tls, config.connect_timeout));
-        let unread = Rc::<http2::Unread>::default();
-        let pool = |uri: &Uri| {
-            let (connector, deadlines) = (connector.clone(), deadlines.clone());
-            Pool::new(uri, config, workers, connector, deadlines, metrics.clone(), unread.clone())
-        };
-        Self {
-            api: config.api().map(pool),
-            mcp: config.mcp().map(pool),
+        let context = Rc::new(PoolContext {
+            connector: Connector::new(tls, config.connect_timeout),
+            connections_max: config.connections_max.div_ceil(workers).max(1),
+            idle_timeout: config.idle_timeout,
             deadlines: deadlines.clone(),
-            header_timeout: config.response_header_timeout,
-        }
+            metrics: metrics.clone(),
+            unread: Unread::default(),
+        });
+        let pools =
+            [config.api(), config.mcp()].map(|uris| uris.map(|uri| Pool::new(uri, &context)));
+        Self { pools, deadlines: deadlines.clone(), header_timeout: config.response_header_timeout }
     }
 
     pub fn pool(&self, service: Service, region: Region) -> &Rc<Pool> {
-        match service {
-            Service::Api => &self.api[region as usize],
-            Service::Mcp => &self.mcp[region as usize],
-        }
+        &self.pools[service as usize][region as usize]
     }
 
     /// Housekeeping, about once a second.
     pub fn close_idle(&self) {
-        self.api.iter().chain(&self.mcp).for_each(|pool| pool.close_idle());
+        self.pools.iter().flatten().for_each(|pool| pool.close_idle());
     }
 
     /// Gives no connection of now any more requests.
     pub fn retire_all(&self) {
-        self.api.iter().chain(&self.mcp).for_each(|pool| pool.retire_all());
+        self.pools.iter().flatten().for_each(|pool| pool.retire_all());
     }
 
     /// Sends one attempt and waits for the head of the response.
@@ -186,9 +183,7 @@ impl Forward {
                     return Err(Error::Timeout);
                 }
                 Some(Ok(mut response)) => {
-                    if clean(&mut response)? == Reuse::Forbidden {
-                        connection.is_reusable = false;
-                    }
+                    connection.is_reusable = clean(&mut response)?;
                     return Ok((response, connection));
                 }
                 Some(Err(failed)) => {
@@ -240,9 +235,10 @@ impl Forward {
     }
 }
 
-fn clean(response: &mut Response) -> Result<Reuse, Malformed> {
+/// Says whether the response's connection may serve another request.
+fn clean(response: &mut Response) -> Result<bool, Malformed> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Malformed::SwitchingProtocols);
     }
-    Ok(headers::clean_response(response.headers_mut())?)
+    headers::clean_response(response.headers_mut())
 }

@@ -10,7 +10,6 @@ use super::{
     http2::{SharedConnection, StreamGuard, Unread},
 };
 use crate::{
-    config,
     deadline::Deadlines,
     metrics::{LimitHit, WorkerMetrics},
 };
@@ -32,11 +31,7 @@ pub struct Pool {
     pub uri: Uri,
     /// The value of `Host`.
     pub authority: HeaderValue,
-    connector: Rc<Connector>,
-    max: usize,
-    idle_timeout: Duration,
-    pub(super) deadlines: Rc<Deadlines>,
-    metrics: Arc<WorkerMetrics>,
+    pub(super) context: Rc<PoolContext>,
     open: Cell<usize>,
     /// Each with the tick since which it is idle.
     idle: RefCell<Vec<(Http1, u64)>>,
@@ -44,8 +39,18 @@ pub struct Pool {
     /// Notifies those that open a connection of a shared one that is ready.
     http2_opened: Notify,
     waiting: RefCell<VecDeque<oneshot::Sender<Handover>>>,
-    /// What this worker's responses may leave unread.
-    pub(super) unread: Rc<Unread>,
+}
+
+/// What the pools of one worker share.
+pub(super) struct PoolContext {
+    pub(super) connector: Connector,
+    /// Of each pool.
+    pub(super) connections_max: usize,
+    pub(super) idle_timeout: Duration,
+    pub(super) deadlines: Rc<Deadlines>,
+    pub(super) metrics: Arc<WorkerMetrics>,
+    /// What the worker's responses may leave unread.
+    pub(super) unread: Unread,
 }
 
 /// What a waiting request is given: a channel, or the right to open a connection.
@@ -57,7 +62,7 @@ pub(super) struct Permit(pub(super) Rc<Pool>);
 impl Drop for Permit {
     fn drop(&mut self) {
         let pool = &self.0;
-        pool.open.set(pool.open.get() - 1);
+        pool.open.update(|open| open - 1);
         if let Some(waiting) = pool.pop_waiting() {
             // Cannot fail: a waiter that left was passed over, and nothing runs in between.
             let _ = waiting.send(Err(Self::take(pool)));
@@ -67,38 +72,25 @@ impl Drop for Permit {
 
 impl Permit {
     fn take(pool: &Rc<Pool>) -> Self {
-        pool.open.set(pool.open.get() + 1);
+        pool.open.update(|open| open + 1);
         Self(pool.clone())
     }
 }
 
 impl Pool {
-    /// The pool of the host at `uri`; `workers` share the connection limit.
-    pub fn new(
-        uri: &Uri,
-        config: &config::Upstream,
-        workers: usize,
-        connector: Rc<Connector>,
-        deadlines: Rc<Deadlines>,
-        metrics: Arc<WorkerMetrics>,
-        unread: Rc<Unread>,
-    ) -> Rc<Self> {
+    /// The pool of the host at `uri`.
+    pub(super) fn new(uri: &Uri, context: &Rc<PoolContext>) -> Rc<Self> {
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         Rc::new(Self {
             uri: uri.clone(),
             authority: HeaderValue::from_str(authority)
                 .expect("an authority of a parsed URI is a header value"),
-            connector,
-            max: config.connections_max.div_ceil(workers).max(1),
-            idle_timeout: config.idle_timeout,
-            deadlines,
-            metrics,
+            context: context.clone(),
             open: Cell::new(0),
             idle: RefCell::default(),
             http2: RefCell::default(),
             http2_opened: Notify::new(),
             waiting: RefCell::default(),
-            unread,
         })
     }
 
@@ -112,21 +104,21 @@ impl Pool {
         fresh: bool,
     ) -> Result<PooledConnection, ConnectError> {
         if !fresh && let Some(channel) = self.ready() {
-            return Ok(self.pooled(channel, true));
+            return Ok(PooledConnection::new(channel, self, true));
         }
         Box::pin(self.new_connection()).await
     }
 
     /// Opens a connection, or waits for one where there may be no more.
     async fn new_connection(self: &Rc<Self>) -> Result<PooledConnection, ConnectError> {
-        let permit = if self.open.get() < self.max {
+        let permit = if self.open.get() < self.context.connections_max {
             Permit::take(self)
         } else {
-            self.metrics.limit(LimitHit::UpstreamConnections);
+            self.context.metrics.limit(LimitHit::UpstreamConnections);
             let (sender, turn) = oneshot::channel();
             self.waiting.borrow_mut().push_back(sender);
-            match turn.await.map_err(|_| ConnectError::ShuttingDown)? {
-                Ok(channel) => return Ok(self.pooled(channel, true)),
+            match turn.await.expect("the pool lives as long as those that wait in it") {
+                Ok(channel) => return Ok(PooledConnection::new(channel, self, true)),
                 Err(permit) => permit,
             }
         };
@@ -135,10 +127,10 @@ impl Pool {
             // A burst finds out together that the host speaks HTTP/2: then one connection will do.
             tokio::select! {
                 biased;
-                channel = &mut opening => return Ok(self.pooled(channel?, false)),
+                channel = &mut opening => return Ok(PooledConnection::new(channel?, self, false)),
                 () = self.http2_opened.notified() => {
                     if let Some(stream) = self.stream() {
-                        return Ok(self.pooled(Channel::Http2(stream), true));
+                        return Ok(PooledConnection::new(Channel::Http2(stream), self, true));
                     }
                 }
             }
@@ -146,8 +138,8 @@ impl Pool {
     }
 
     async fn open(self: &Rc<Self>, permit: Permit) -> Result<Channel, ConnectError> {
-        let io = self.connector.open(&self.uri).await?;
-        self.metrics.upstream_connection_opened();
+        let io = self.context.connector.open(&self.uri).await?;
+        self.context.metrics.upstream_connection_opened();
         match io {
             Io::Plain(io) => Http1::open(io, permit).await,
             Io::Tls(io) => Http1::open(io, permit).await,
@@ -160,10 +152,6 @@ impl Pool {
                 Ok(Channel::Http2(stream))
             }
         }
-    }
-
-    fn pooled(self: &Rc<Self>, channel: Channel, is_reused: bool) -> PooledConnection {
-        PooledConnection::new(channel, self, is_reused)
     }
 
     fn ready(self: &Rc<Self>) -> Option<Channel> {
@@ -182,25 +170,26 @@ impl Pool {
     /// A part of the first shared connection with room, so that the others can go cold.
     fn stream(self: &Rc<Self>) -> Option<StreamGuard> {
         let http2 = self.http2.borrow();
-        let connection = http2.iter().find(|connection| connection.has_room())?;
+        let connection =
+            http2.iter().find(|connection| connection.has_room(&self.context.unread))?;
         Some(StreamGuard::take(connection, self))
     }
 
     /// Gives the room on `connection` to those that wait.
     pub(super) fn hand_out(self: &Rc<Self>, connection: &Rc<SharedConnection>) {
-        while !self.waiting.borrow().is_empty() && connection.has_room() {
+        while !self.waiting.borrow().is_empty() && connection.has_room(&self.context.unread) {
             let Some(waiting) = self.pop_waiting() else { return };
             let _ = waiting.send(Ok(Channel::Http2(StreamGuard::take(connection, self))));
         }
     }
 
     pub(super) fn retire(&self, connection: &Rc<SharedConnection>) {
-        connection.retire();
+        connection.retired.set(true);
         self.http2.borrow_mut().retain(|other| !Rc::ptr_eq(other, connection));
     }
 
     pub(super) fn now(&self) -> u64 {
-        self.deadlines.now()
+        self.context.deadlines.now()
     }
 
     /// The request that waits longest, passing over those that have left.
@@ -218,7 +207,7 @@ impl Pool {
 
     /// Closes connections that were idle for the idle timeout. The stack's bottom is the coldest.
     pub fn close_idle(&self) {
-        let oldest = self.now().saturating_sub(Deadlines::ticks(self.idle_timeout));
+        let oldest = self.now().saturating_sub(Deadlines::ticks(self.context.idle_timeout));
         let mut idle = self.idle.borrow_mut();
         let cold = idle.iter().take_while(|(_, since)| *since < oldest).count();
         let closed: Vec<_> = idle.drain(..cold).collect();
@@ -231,6 +220,6 @@ impl Pool {
     /// Gives no connection of now any more requests.
     pub fn retire_all(&self) {
         drop(self.idle.take());
-        self.http2.take().iter().for_each(|connection| connection.retire());
+        self.http2.take().iter().for_each(|connection| connection.retired.set(true));
     }
 }

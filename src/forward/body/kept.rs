@@ -14,12 +14,6 @@ pub(super) enum KeptBody {
     Nothing,
 }
 
-impl Default for KeptBody {
-    fn default() -> Self {
-        Self::Memory(Frames::default())
-    }
-}
-
 impl Capture {
     pub(super) fn is_replayable(&self) -> bool {
         !matches!(self.state.borrow().kept, KeptBody::Nothing)
@@ -54,10 +48,10 @@ impl Capture {
             KeptBody::Memory(frames) => {
                 self.context.metrics.limit(LimitHit::CaptureMemory);
                 let mut spill = Spill::new(limits.directory.clone(), mem::take(frames));
-                spill.append(data.clone());
+                spill.queued.push(data.clone());
                 state.kept = KeptBody::Disk(spill);
             }
-            KeptBody::Disk(spill) => spill.append(data.clone()),
+            KeptBody::Disk(spill) => spill.queued.push(data.clone()),
             KeptBody::Nothing => {}
         }
     }

@@ -19,32 +19,26 @@ const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
 /// Holds a body back until Amazon says `100 Continue`. Shared with hyper's callback, which must be
 /// `Send` although it runs on the same thread.
-#[derive(Debug, Default)]
-pub struct ContinueGate(Mutex<GateState>);
-
-#[derive(Debug, Default)]
-struct GateState {
-    is_open: bool,
-    waker: Option<Waker>,
-}
+///
+/// Has what to wake when it opens; none once it is open.
+#[derive(Debug)]
+pub struct ContinueGate(Mutex<Option<Waker>>);
 
 impl ContinueGate {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Some(Waker::noop().clone()))))
+    }
+
     pub fn open(&self) {
-        let mut gate = self.0.lock();
-        gate.is_open = true;
-        let waker = gate.waker.take();
-        drop(gate);
+        let waker = self.0.lock().take();
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
     fn is_open(&self, cx: &Context<'_>) -> bool {
-        let mut gate = self.0.lock();
-        if !gate.is_open {
-            gate.waker = Some(cx.waker().clone());
-        }
-        gate.is_open
+        let mut closed = self.0.lock();
+        closed.as_mut().map(|waker| waker.clone_from(cx.waker())).is_none()
     }
 }
 

@@ -24,7 +24,8 @@ type Written = io::Result<(Arc<File>, u64)>;
 pub(super) struct Spill {
     directory: Option<PathBuf>,
     file: Option<Arc<File>>,
-    queued: Frames,
+    /// Written once there is a block of it, or for a read.
+    pub(super) queued: Frames,
     written: u64,
     writing: Option<JoinHandle<Written>>,
     /// A read under way, and where it began.
@@ -35,11 +36,6 @@ impl Spill {
     /// A spill of `queued`, whose file is made in `directory` (or the system's) at the first write.
     pub(super) fn new(directory: Option<PathBuf>, queued: Frames) -> Self {
         Self { directory, file: None, queued, written: 0, writing: None, reading: None }
-    }
-
-    /// Takes `data` over; written once there is a block of it, or for a read.
-    pub(super) fn append(&mut self, data: Bytes) {
-        self.queued.push(data);
     }
 
     /// Ready when more may be appended, which bounds what waits in memory.
