@@ -3,6 +3,7 @@
 //! Nearly every timer of the data plane is disarmed unfired, so arming must cost nothing worth
 //! mentioning: a slot in a table and a waker, no timer wheel, no system call.
 
+use slab::Slab;
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
@@ -18,13 +19,7 @@ pub const TICK: Duration = Duration::from_millis(250);
 pub struct Deadlines {
     started: Instant,
     now: Cell<u64>,
-    table: RefCell<TimerTable>,
-}
-
-#[derive(Debug, Default)]
-struct TimerTable {
-    slots: Vec<TimerSlot>,
-    free: Vec<usize>,
+    slots: RefCell<Slab<TimerSlot>>,
 }
 
 #[derive(Debug)]
@@ -35,7 +30,7 @@ struct TimerSlot {
 
 impl Deadlines {
     pub fn new() -> Rc<Self> {
-        Rc::new(Self { started: Instant::now(), now: Cell::new(0), table: RefCell::default() })
+        Rc::new(Self { started: Instant::now(), now: Cell::new(0), slots: RefCell::default() })
     }
 
     /// Ticks since the worker began.
@@ -55,7 +50,7 @@ impl Deadlines {
         let now = u64::try_from(elapsed).unwrap_or(u64::MAX);
         self.now.set(now);
         let mut due = Vec::new();
-        for slot in &mut self.table.borrow_mut().slots {
+        for (_, slot) in &mut *self.slots.borrow_mut() {
             if slot.due <= now {
                 due.extend(slot.waker.take());
             }
@@ -97,9 +92,9 @@ pub struct Timer {
 impl Timer {
     /// Ready once `after` has passed since the first call that armed it.
     pub fn poll_after(&mut self, after: Duration, cx: &mut Context<'_>) -> Poll<()> {
-        let mut table = self.deadlines.table.borrow_mut();
+        let mut slots = self.deadlines.slots.borrow_mut();
         if let Some(key) = self.key {
-            let slot = &mut table.slots[key];
+            let slot = &mut slots[key];
             if slot.due <= self.deadlines.now.get() {
                 return Poll::Ready(());
             }
@@ -109,26 +104,14 @@ impl Timer {
             return Poll::Pending;
         }
         let due = self.deadlines.now.get().saturating_add(Deadlines::ticks(after));
-        let slot = TimerSlot { due, waker: Some(cx.waker().clone()) };
-        self.key = Some(match table.free.pop() {
-            Some(key) => {
-                table.slots[key] = slot;
-                key
-            }
-            None => {
-                table.slots.push(slot);
-                table.slots.len() - 1
-            }
-        });
+        self.key = Some(slots.insert(TimerSlot { due, waker: Some(cx.waker().clone()) }));
         Poll::Pending
     }
 
     /// Disarms: the next [`Timer::poll_after`] starts anew.
     pub fn disarm(&mut self) {
         if let Some(key) = self.key.take() {
-            let mut table = self.deadlines.table.borrow_mut();
-            table.slots[key] = TimerSlot { due: u64::MAX, waker: None };
-            table.free.push(key);
+            self.deadlines.slots.borrow_mut().remove(key);
         }
     }
 }
@@ -150,19 +133,20 @@ mod tests {
         let mut cx = Context::from_waker(Waker::noop());
         let mut run = std::pin::pin!(deadlines.within(Duration::from_secs(1), async { 7 }));
         assert_eq!(run.as_mut().poll(&mut cx), Poll::Ready(Some(7)));
-        assert_eq!(deadlines.table.borrow().slots.len(), 0);
+        assert_eq!(deadlines.slots.borrow().len(), 0);
     }
 
     #[test]
-    fn a_future_that_never_ends_is_cut_and_its_slot_reused() {
+    fn a_future_that_never_ends_is_cut_and_its_slot_freed() {
         let deadlines = Deadlines::new();
         let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..3 {
             let mut run = Box::pin(deadlines.within(Duration::from_secs(1), pending::<()>()));
             assert_eq!(run.as_mut().poll(&mut cx), Poll::Pending);
             deadlines.now.set(deadlines.now.get() + Deadlines::ticks(Duration::from_secs(1)));
+            assert_eq!(deadlines.slots.borrow().len(), 1);
             assert_eq!(run.as_mut().poll(&mut cx), Poll::Ready(None));
         }
-        assert_eq!(deadlines.table.borrow().slots.len(), 1);
+        assert_eq!(deadlines.slots.borrow().len(), 0);
     }
 }
