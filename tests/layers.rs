@@ -169,7 +169,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "trusted_path",
         ],
     ),
-    ("lwa", &["https", "provider", "config", "secret", "backoff", "id"]),
+    ("lwa", &["https", "provider", "config", "secret", "backoff", "id", "named"]),
     (
         "forward",
         &[

@@ -1,6 +1,7 @@
 //! Why Login with Amazon gave no token, and what to do about each reason: the one table for
 //! requests, commands and `doctor`.
 
+use crate::named::named;
 use std::time::Duration;
 
 /// What one call came to.
@@ -68,33 +69,22 @@ impl Error {
     }
 }
 
-/// What an error means for what happens next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LwaFailure {
-    InvalidGrant,
-    InvalidClient,
-    UnauthorizedClient,
-    /// LWA refuses the request for good: the same request would be refused again.
-    Refused,
-    /// What responds at the token endpoint is not LWA.
-    NotLwa,
-    /// LWA cannot be reached, is busy, or did not respond in time. Only this passes by itself.
-    Unreachable,
+named! {
+    /// What an error means for what happens next, by its stable code in events.
+    pub enum LwaFailure {
+        InvalidGrant = "invalid_grant",
+        InvalidClient = "invalid_client",
+        UnauthorizedClient = "unauthorized_client",
+        /// LWA refuses the request for good: the same request would be refused again.
+        Refused = "lwa_refused",
+        /// What responds at the token endpoint is not LWA.
+        NotLwa = "lwa_bad_response",
+        /// LWA cannot be reached, is busy, or did not respond in time. Only this passes by itself.
+        Unreachable = "lwa_unavailable",
+    }
 }
 
 impl LwaFailure {
-    /// The stable code in events.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::InvalidGrant => "invalid_grant",
-            Self::InvalidClient => "invalid_client",
-            Self::UnauthorizedClient => "unauthorized_client",
-            Self::Refused => "lwa_refused",
-            Self::NotLwa => "lwa_bad_response",
-            Self::Unreachable => "lwa_unavailable",
-        }
-    }
-
     /// What is wrong and what to do.
     pub fn advice(self) -> &'static str {
         match self {

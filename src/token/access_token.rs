@@ -4,10 +4,11 @@ use super::slot::{self, Life};
 use crate::{clock::Now, secret::Secret};
 use bytes::Bytes;
 use http::HeaderValue;
-use std::{fmt, time::Duration};
+use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// A bearer token as it goes on the wire, built once per refresh.
+/// A bearer token as it goes on the wire, built once per refresh. Its header masks itself.
+#[derive(Debug)]
 pub struct AccessToken {
     header: HeaderValue,
     pub(super) generation: u64,
@@ -58,11 +59,5 @@ impl AccessToken {
 
     pub(super) fn is_fresh(&self, now: Now) -> bool {
         !slot::passed(self.due, now) && !self.life.is_expired(now)
-    }
-}
-
-impl fmt::Debug for AccessToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AccessToken(generation {}, [redacted])", self.generation)
     }
 }

@@ -31,7 +31,7 @@ impl Error {
         match self {
             Self::NotConnected => "not_connected",
             Self::ReauthorizationRequired => "invalid_grant",
-            Self::ApplicationRejected { why, .. } => why.code(),
+            Self::ApplicationRejected { why, .. } => why.as_str(),
             Self::Unavailable { reason, .. } => reason.code(),
             Self::TooManyWaiters => "too_many_waiters",
         }
@@ -65,7 +65,7 @@ impl Obstacle {
 
     fn code(self) -> &'static str {
         match self {
-            Self::Lwa(failure) => failure.code(),
+            Self::Lwa(failure) => failure.as_str(),
             Self::Sealed => "sealed",
             Self::Unreadable => "unreadable",
             Self::Store => "store_unavailable",

@@ -74,10 +74,6 @@ impl RefreshError {
             _ => RefreshOutcome::Transient,
         }
     }
-
-    fn is_superseded(&self) -> bool {
-        matches!(self, Self::Store(store::Error::Conflict))
-    }
 }
 
 impl TokenManager {
@@ -94,23 +90,20 @@ impl TokenManager {
             Cause::Caller | Cause::Background => None,
         };
         let (this, state) = (self.clone(), state.clone());
-        self.0.with.control.spawn(async move { this.refresh(&state, trigger).await })
-    }
-
-    /// Refreshes `state`'s token; the slot must have handed this refresh out.
-    async fn refresh(&self, state: &Arc<TokenState>, trigger: Trigger) {
-        let started = self.0.with.clock.now();
-        let (this, its) = (self.clone(), state.clone());
-        let refreshed = self.0.with.control.spawn(async move {
-            let fetched = this.fetch(&its).await;
-            this.conclude(&its, trigger, started, fetched);
-        });
-        if refreshed.await.is_err() {
-            // A panic in it ends the refresh, too: no caller waits for one that is gone.
-            let error = Error::unavailable(Obstacle::UNREACHABLE);
-            let error = RefreshError::Other(error, "the refresh ended unexpectedly");
-            self.conclude(state, trigger, started, Err(error));
-        }
+        self.0.with.control.spawn(async move {
+            let started = this.0.with.clock.now();
+            let (its_manager, its_state) = (this.clone(), state.clone());
+            let refresh = this.0.with.control.spawn(async move {
+                let fetched = its_manager.fetch(&its_state).await;
+                its_manager.conclude(&its_state, trigger, started, fetched);
+            });
+            if refresh.await.is_err() {
+                // A panic in it ends the refresh, too: no caller waits for one that is gone.
+                let error = Error::unavailable(Obstacle::UNREACHABLE);
+                let error = RefreshError::Other(error, "the refresh ended unexpectedly");
+                this.conclude(&state, trigger, started, Err(error));
+            }
+        })
     }
 
     /// Publishes and reports how a refresh that began at `started` has ended.
@@ -150,13 +143,13 @@ impl TokenManager {
             let why = "the account could not be seeded or read yet";
             return Err(RefreshError::Other(Error::unavailable(Obstacle::Store), why));
         }
-        for _ in 1..TRIES {
+        let mut tries = 1;
+        loop {
             match self.fetch_once(state).await {
-                Err(error) if error.is_superseded() => {}
+                Err(RefreshError::Store(store::Error::Conflict)) if tries < TRIES => tries += 1,
                 done => return done,
             }
         }
-        self.fetch_once(state).await
     }
 
     /// Lease, record, LWA, save: the token is used only after its record is durable.
@@ -181,7 +174,7 @@ impl TokenManager {
             return Ok(token);
         }
         if record.reauthorization_required {
-            self.known_dead(&state.id);
+            self.0.reported.lock().dead.insert(state.id.clone());
             let why = "the record says that the grant is dead";
             return Err(RefreshError::Other(Error::ReauthorizationRequired, why));
         }
@@ -333,27 +326,26 @@ impl TokenManager {
         record: Credential,
         tries: u32,
     ) -> Result<(), store::Error> {
-        let mut tried = 1;
-        loop {
-            let saved = match began {
-                Ok(began) => self.try_save(state, &record, *began, lease.as_ref()).await,
-                Err(error) => {
-                    self.put_off(state, record, error);
-                    return Ok(());
-                }
-            };
-            match saved {
-                Ok(()) | Err(store::Error::Conflict) => return saved,
-                Err(_) if tried < tries => {
+        let began = match began {
+            Ok(began) => *began,
+            Err(error) => {
+                self.put_off(state, record, error);
+                return Ok(());
+            }
+        };
+        for tried in 1.. {
+            match self.try_save(state, &record, began, lease.as_ref()).await {
+                Err(error) if !matches!(error, store::Error::Conflict) => {
+                    if tried == tries {
+                        self.put_off(state, record, &error);
+                        break;
+                    }
                     tokio::time::sleep(Duration::from_millis(100) * tried).await;
                 }
-                Err(error) => {
-                    self.put_off(state, record, &error);
-                    return Ok(());
-                }
+                saved => return saved,
             }
-            tried += 1;
         }
+        Ok(())
     }
 
     async fn try_save(

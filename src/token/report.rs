@@ -19,17 +19,12 @@ use tracing::{error, info, warn};
 /// What was reported and is not reported again while it lasts.
 #[derive(Default)]
 pub(super) struct Reported {
-    dead: HashSet<AccountId>,
+    pub(super) dead: HashSet<AccountId>,
     /// Applications by their names.
     rejected: HashSet<String>,
 }
 
 impl TokenManager {
-    /// The record of `account` says that its grant is dead, which was reported then.
-    pub(super) fn known_dead(&self, account: &AccountId) {
-        self.0.reported.lock().dead.insert(account.clone());
-    }
-
     /// `state`'s account has a good token, wherever it comes from.
     pub(super) fn report_usable(&self, state: &TokenState, token: &AccessToken, at: u64) {
         let was_dead = self.0.reported.lock().dead.remove(&state.id);

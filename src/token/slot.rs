@@ -97,7 +97,7 @@ pub enum Decision {
 }
 
 /// One account's machine.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Slot {
     config: Arc<config::Token>,
     /// Of the newest token there ever was, 0 before the first: it outlives a discarded token.
@@ -117,16 +117,7 @@ pub struct Slot {
 impl Slot {
     /// An account without a token, and with a live grant as far as is known.
     pub fn new(config: Arc<config::Token>) -> Self {
-        Self {
-            config,
-            generation: 0,
-            life: None,
-            refreshing: false,
-            block: None,
-            failures: 0,
-            last_forced: None,
-            plan: 0,
-        }
+        Self { config, ..Self::default() }
     }
 
     fn is_alive(&self, now: Now) -> bool {

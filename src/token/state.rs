@@ -43,6 +43,7 @@ pub struct TokenState {
 pub type StateTable = BTreeMap<AccountId, Arc<TokenState>>;
 
 /// What is read and written under the lock.
+#[derive(Default)]
 pub(super) struct Locked {
     pub slot: Slot,
     pub last_error: Option<String>,
@@ -87,15 +88,7 @@ impl TokenState {
             current: ArcSwapOption::empty(),
             finished: watch::Sender::new(()),
             waiters: Semaphore::new(config.waiters_max),
-            locked: Mutex::new(Locked {
-                slot: Slot::new(config),
-                last_error: None,
-                unsaved: None,
-                stored: None,
-                dead: None,
-                consented_at: None,
-                request_id: None,
-            }),
+            locked: Mutex::new(Locked { slot: Slot::new(config), ..Locked::default() }),
         }
     }
 

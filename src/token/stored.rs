@@ -68,7 +68,8 @@ impl TokenManager {
         state.lock().stored = Some(record_id(record));
         state.remember_consent(record);
         if record.reauthorization_required {
-            self.known_dead(&state.id);
+            // It was reported then.
+            self.0.reported.lock().dead.insert(state.id.clone());
         }
         if let Some(failure) = failure(record) {
             let why = match failure {
