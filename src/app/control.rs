@@ -87,7 +87,7 @@ fn may_connect(uid: u32) -> bool {
 /// write in the directory.
 pub(crate) async fn connect(path: &Path) -> io::Result<Option<UnixStream>> {
     let stream = match ShortPath::of(path) {
-        Ok(short) => UnixStream::connect(short.path()).await,
+        Ok(short) => UnixStream::connect(&short.path).await,
         Err(error) => Err(error),
     };
     let stream = match stream {

@@ -53,7 +53,7 @@ impl PrivateProxy {
             None => None,
         };
         let key = SessionKey::generate()?;
-        let path = socket.as_ref().map(|socket| socket.path().to_owned());
+        let path = socket.as_ref().map(|socket| socket.path.clone());
         let private = Private { account: account.clone(), key: key.clone(), server: path };
         let app = App::start_private(config, private)?;
         let Some(status) = app.engine.tokens().status(account) else { bail!(unknown(account)) };

@@ -71,12 +71,6 @@ pub struct SocketFile {
     identity: (u64, u64),
 }
 
-impl SocketFile {
-    fn new(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), identity: identity(path)? })
-    }
-}
-
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if identity(&self.path).is_ok_and(|found| found == self.identity) {
@@ -98,17 +92,12 @@ pub fn bind(addresses: &[ListenAddress], workers: usize) -> Result<Sockets, Bind
         files: Vec::new(),
     };
     for address in addresses {
-        match address {
-            ListenAddress::Tcp(address) => {
-                let bound = tcp(*address, &mut sockets).map_err(|e| BindError::new(address, e))?;
-                sockets.addresses.push(bound.to_string());
-            }
-            ListenAddress::Unix(path) => {
-                let shown = format!("unix:{}", path.display());
-                unix(path, &mut sockets).map_err(|e| BindError::new(&shown, e))?;
-                sockets.addresses.push(shown);
-            }
-        }
+        let bound = match address {
+            ListenAddress::Tcp(address) => tcp(*address, &mut sockets).map(ListenAddress::Tcp),
+            ListenAddress::Unix(path) => unix(path, &mut sockets).map(|()| address.clone()),
+        };
+        let bound = bound.map_err(|error| BindError::new(address, error))?;
+        sockets.addresses.push(bound.to_string());
     }
     Ok(sockets)
 }
@@ -167,9 +156,9 @@ pub fn unix_listener(path: &Path, mode: Mode) -> io::Result<(UnixListener, Socke
     // The file gets the mode of the socket, less the umask, which other threads share: so it is
     // the owner's alone until its mode is set, and takes no connection before it listens.
     rustix::fs::fchmod(&socket, Mode::from_raw_mode(0o600))?;
-    socket.bind(&SockAddr::unix(short.path())?)?;
-    let file = SocketFile::new(path)?;
-    rustix::fs::chmod(short.path(), mode)?;
+    socket.bind(&SockAddr::unix(&short.path)?)?;
+    let file = SocketFile { path: path.to_owned(), identity: identity(path)? };
+    rustix::fs::chmod(&short.path, mode)?;
     socket.set_nonblocking(true)?;
     socket.listen(BACKLOG)?;
     Ok((socket.into(), file))
@@ -190,7 +179,8 @@ fn lock(directory: &OwnedFd) -> io::Result<()> {
 /// The path of a socket, however long: an address has room for 107 bytes only.
 #[derive(Debug)]
 pub struct ShortPath {
-    path: PathBuf,
+    /// Valid as long as this value.
+    pub path: PathBuf,
     /// Keeps the path valid.
     _directory: Option<OwnedFd>,
 }
@@ -206,11 +196,6 @@ impl ShortPath {
         let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
         Ok(Self { path: short, _directory: Some(directory) })
     }
-
-    /// The path, valid as long as this value.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
 fn open_directory(path: &Path) -> io::Result<OwnedFd> {
@@ -225,7 +210,7 @@ fn remove_stale(path: &Path, short: &ShortPath) -> io::Result<()> {
     if FileType::from_raw_mode(found.st_mode) != FileType::Socket {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file at this path"));
     }
-    match UnixStream::connect(short.path()) {
+    match UnixStream::connect(&short.path) {
         Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path)

@@ -61,7 +61,7 @@ pub(super) struct Connection {
     pub(super) is_http2: Cell<bool>,
     pub(super) peer: Peer,
     /// How many connections of all workers came before.
-    arrival: u64,
+    pub(super) arrival: u64,
     pub(super) unread: Rc<UnreadBody>,
     /// Since when a rest of a request body is discarded, and when something of it came last.
     discarding: Cell<Option<(u32, u32)>>,

@@ -5,7 +5,7 @@
 //! where there is no room the connection goes that has waited longest for a request.
 
 use super::{
-    Listener, close_in_stages, pause,
+    ByteStream, Listener, close_in_stages, pause,
     rejection::{ListenRejection, Substitute},
 };
 use crate::inbound::peer::{Origin, Peer};
@@ -55,20 +55,16 @@ const BUSY: u64 = u64::MAX;
 
 struct OpenConnection {
     origin: Origin,
-    turn: Arc<Turn>,
+    turn: Arc<AtomicU64>,
     task: AbortHandle,
 }
 
-/// The order in which connections began to wait for a request.
-struct Turn {
-    own: AtomicU64,
-    last: Arc<AtomicU64>,
-}
+/// Numbers the waits for a request in the order in which they began.
+static WAITS: AtomicU64 = AtomicU64::new(0);
 
-impl Turn {
-    fn wait(&self) {
-        self.own.store(self.last.fetch_add(1, Relaxed), Relaxed);
-    }
+/// The turn of a connection that begins to wait for a request.
+fn next_turn() -> u64 {
+    WAITS.fetch_add(1, Relaxed)
 }
 
 /// Makes room for one more connection of `origin`: whether there is some.
@@ -81,7 +77,7 @@ fn make_room(open: &mut Vec<OpenConnection>, origin: Origin) -> bool {
     }
     let candidates = open.iter().enumerate();
     let candidates = candidates.filter(|(_, one)| !is_over_share || one.origin == origin);
-    let turns = candidates.map(|(at, one)| (one.turn.own.load(Relaxed), at));
+    let turns = candidates.map(|(at, one)| (one.turn.load(Relaxed), at));
     let Some((_, at)) = turns.min().filter(|(turn, _)| *turn != BUSY) else { return false };
     open.swap_remove(at).task.abort();
     true
@@ -106,7 +102,7 @@ pub async fn serve<L, S>(
         + 'static,
     S::Future: Send + 'static,
 {
-    let (mut open, last) = (Vec::new(), Arc::<AtomicU64>::default());
+    let mut open = Vec::new();
     let mut tasks = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -120,8 +116,7 @@ pub async fn serve<L, S>(
                 if !make_room(&mut open, peer.origin()) {
                     continue;
                 }
-                let turn = Arc::new(Turn { own: AtomicU64::new(BUSY), last: last.clone() });
-                turn.wait();
+                let turn = Arc::new(AtomicU64::new(next_turn()));
                 let io = TokioIo::new(stream);
                 let io = RejectingIo { io, reject, substitute: Substitute::default() };
                 let served = serve_connection(io, service, turn.clone(), stop.clone());
@@ -141,29 +136,26 @@ pub async fn serve<L, S>(
 async fn serve_connection<T, S>(
     io: RejectingIo<T>,
     service: S,
-    turn: Arc<Turn>,
+    turn: Arc<AtomicU64>,
     mut stop: watch::Receiver<bool>,
 ) where
-    T: AsyncRead + AsyncWrite + Unpin,
+    T: ByteStream,
     S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>,
 {
     let service = service_fn(|request| {
-        turn.own.store(BUSY, Relaxed);
+        turn.store(BUSY, Relaxed);
         let response = service.call(request);
-        Box::pin(async { response.await.inspect(|_| turn.wait()) })
+        Box::pin(async { response.await.inspect(|_| turn.store(next_turn(), Relaxed)) })
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .serve_connection(io, service);
-    let mut is_stopping = false;
-    let ended = loop {
-        tokio::select! {
-            ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => break ended,
-            () = stopped(&mut stop), if !is_stopping => {
-                is_stopping = true;
-                Pin::new(&mut connection).graceful_shutdown();
-            }
+    let ended = tokio::select! {
+        ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
+        () = stopped(&mut stop) => {
+            Pin::new(&mut connection).graceful_shutdown();
+            poll_fn(|cx| connection.poll_without_shutdown(cx)).await
         }
     };
     match ended {

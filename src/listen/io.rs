@@ -5,11 +5,13 @@
 //! whole response in that place.
 
 use super::{
+    ByteStream,
     connection::Connection,
     rejection::{Substitute, WriteRejection},
 };
 use crate::small_write;
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
 use std::{
     io,
     mem::MaybeUninit,
@@ -19,24 +21,21 @@ use std::{
 };
 
 pub(super) struct ConnectionIo<T> {
-    io: T,
+    io: TokioIo<T>,
     connection: Rc<Connection>,
     write_rejection: WriteRejection,
     rejection: Substitute,
 }
 
 impl<T> ConnectionIo<T> {
-    pub(super) fn new(
-        io: T,
-        connection: &Rc<Connection>,
-        write_rejection: &WriteRejection,
-    ) -> Self {
-        let (connection, write_rejection) = (connection.clone(), write_rejection.clone());
-        Self { io, connection, write_rejection, rejection: Substitute::default() }
+    pub(super) fn new(stream: T, connection: &Rc<Connection>, reject: &WriteRejection) -> Self {
+        let (connection, write_rejection) = (connection.clone(), reject.clone());
+        let (io, rejection) = (TokioIo::new(stream), Substitute::default());
+        Self { io, connection, write_rejection, rejection }
     }
 }
 
-impl<T: Read + Unpin> Read for ConnectionIo<T> {
+impl<T: ByteStream> Read for ConnectionIo<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -54,7 +53,7 @@ impl<T: Read + Unpin> Read for ConnectionIo<T> {
     }
 }
 
-impl<T: Read + Write + Unpin> ConnectionIo<T> {
+impl<T: ByteStream> ConnectionIo<T> {
     fn note<R>(&self, polled: Poll<R>) -> Poll<R> {
         self.connection.wrote(polled.is_pending());
         polled
@@ -76,7 +75,7 @@ impl<T: Read + Write + Unpin> ConnectionIo<T> {
     }
 }
 
-impl<T: Read + Write + Unpin> Write for ConnectionIo<T> {
+impl<T: ByteStream> Write for ConnectionIo<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -54,9 +54,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a caller may still send once the last response is written.
 const LINGERING_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// What bytes of a connection come and go on.
+pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + 'static> ByteStream for T {}
+
 /// A listening socket that knows its peers.
 pub trait Listener: Send + 'static {
-    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+    type Stream: ByteStream + Send;
 
     fn accept(&self) -> impl Future<Output = IoResult<(Self::Stream, Peer)>> + Send;
 }
@@ -84,7 +89,7 @@ impl Listener for UnixListener {
 
 /// Closes in stages: what the caller may still send would reset the connection, and the response
 /// could be lost. Source: RFC 9112 section 9.6.
-async fn close_in_stages<T: AsyncRead + AsyncWrite + Unpin>(mut stream: T) {
+async fn close_in_stages(mut stream: impl ByteStream) {
     let closed = async {
         stream.shutdown().await?;
         while stream.read(&mut [0; 1024]).await? > 0 {}
@@ -110,9 +115,7 @@ impl<S, F, B> Acceptor<S>
 where
     S: Fn(Request<CallerBody>, &Peer) -> F + 'static,
     F: Future<Output = Response<B>> + 'static,
-    B: Body + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    B: Body<Data: Send, Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin + 'static,
 {
     /// An acceptor for `service` and, for requests that do not reach it, `write_rejection`.
     pub fn new(
@@ -182,10 +185,7 @@ where
 
     /// Serves a connection beyond the limit once another worker has evicted one, else writes to the
     /// caller why it is not served, without reading its request.
-    fn wait_for_room<T>(self: &Rc<Self>, mut stream: T, peer: Peer, arrival: u64)
-    where
-        T: AsyncRead + AsyncWrite + Unpin + 'static,
-    {
+    fn wait_for_room(self: &Rc<Self>, mut stream: impl ByteStream, peer: Peer, arrival: u64) {
         if self.rejections.get() >= REJECTIONS_MAX {
             return self.metrics.limit(LimitHit::Connections);
         }

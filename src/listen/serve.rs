@@ -1,7 +1,7 @@
 //! Serves one connection: TLS, the protocol, and the requests on it.
 
 use super::{
-    Acceptor,
+    Acceptor, ByteStream,
     connection::{Close, Connection},
     io::ConnectionIo,
     preface::Preface,
@@ -16,14 +16,10 @@ use http::{
 };
 use hyper::{
     body::{Body, Incoming},
-    rt::{Read, Write},
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulConnection,
-};
+use hyper_util::{rt::TokioTimer, server::graceful::GracefulConnection};
 use std::{
     convert::Infallible,
     error::Error as StdError,
@@ -32,7 +28,6 @@ use std::{
     task::Poll,
     time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWrite};
 
 /// How many header lines hyper takes by default.
 const HYPERS_HEADERS_MAX: usize = 100;
@@ -41,14 +36,13 @@ impl<S, F, B> Acceptor<S>
 where
     S: Fn(Request<CallerBody>, &Peer) -> F + 'static,
     F: Future<Output = Response<B>> + 'static,
-    B: Body + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    B: Body<Data: Send, Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin + 'static,
 {
-    pub(super) async fn serve<T>(self: Rc<Self>, mut stream: T, entry: ConnectionEntry)
-    where
-        T: AsyncRead + AsyncWrite + Unpin + 'static,
-    {
+    pub(super) async fn serve<T: ByteStream>(
+        self: Rc<Self>,
+        mut stream: T,
+        entry: ConnectionEntry,
+    ) {
         let connection = &entry.connection;
         if let (Some(tls), Peer::Tcp(_)) = (&self.tls, connection.peer) {
             // Boxed: a handshake is larger than all that a plain connection needs.
@@ -61,10 +55,12 @@ where
         }
     }
 
-    async fn serve_tls<T>(self: &Rc<Self>, stream: T, connection: &Rc<Connection>, tls: &ServerTls)
-    where
-        T: AsyncRead + AsyncWrite + Unpin + 'static,
-    {
+    async fn serve_tls<T: ByteStream>(
+        self: &Rc<Self>,
+        stream: T,
+        connection: &Rc<Connection>,
+        tls: &ServerTls,
+    ) {
         let handshake = tokio_rustls::TlsAcceptor::from(tls.current()).accept(stream);
         match unless_closed(connection, handshake).await {
             Some(Ok(stream)) => {
@@ -77,14 +73,11 @@ where
         }
     }
 
-    async fn serve_requests<T>(self: &Rc<Self>, stream: T, connection: &Rc<Connection>)
-    where
-        T: AsyncRead + AsyncWrite + Unpin + 'static,
-    {
+    async fn serve_requests(self: &Rc<Self>, stream: impl ByteStream, connection: &Rc<Connection>) {
         if self.draining.get() && connection.is_http2.get() {
             connection.close(Close::Gracefully);
         }
-        let io = ConnectionIo::new(TokioIo::new(stream), connection, &self.write_rejection);
+        let io = ConnectionIo::new(stream, connection, &self.write_rejection);
         if connection.is_http2.get() {
             self.serve_http2(io, connection).await;
         } else {
@@ -92,10 +85,7 @@ where
         }
     }
 
-    async fn serve_http1<T>(&self, io: T, connection: &Rc<Connection>)
-    where
-        T: Read + Write + Unpin + 'static,
-    {
+    async fn serve_http1<T: ByteStream>(&self, io: ConnectionIo<T>, connection: &Rc<Connection>) {
         let service = service_fn(|request| self.call(connection, request));
         let mut builder = http1::Builder::new();
         builder
@@ -110,10 +100,11 @@ where
         drive(connection, served.as_mut()).await;
     }
 
-    async fn serve_http2<T>(self: &Rc<Self>, io: T, connection: &Rc<Connection>)
-    where
-        T: Read + Write + Unpin + 'static,
-    {
+    async fn serve_http2(
+        self: &Rc<Self>,
+        io: ConnectionIo<impl ByteStream>,
+        connection: &Rc<Connection>,
+    ) {
         let (this, tracked) = (self.clone(), connection.clone());
         let service = service_fn(move |request| {
             let (this, tracked) = (this.clone(), tracked.clone());

@@ -58,12 +58,6 @@ impl ConnectionLimit {
         Arc::new(Self { max, open, arrivals, workers: Mutex::default() })
     }
 
-    fn join(&self) -> Arc<Evictions> {
-        let evictions = Arc::<Evictions>::default();
-        self.workers.lock().push(evictions.clone());
-        evictions
-    }
-
     /// Asks the worker with the lowest rank, if that is below `own`, to evict one connection for
     /// the one that has arrived as `arrival`.
     fn evict_elsewhere(&self, worker: &Arc<Evictions>, own: u64, arrival: u64) -> bool {
@@ -104,14 +98,15 @@ pub(super) struct ConnectionTable {
 /// One connection in the table; leaves it when dropped.
 pub(super) struct ConnectionEntry {
     table: Rc<ConnectionTable>,
-    arrival: u64,
     pub(super) connection: Rc<Connection>,
 }
 
 impl ConnectionTable {
     pub(super) fn new(limit: Arc<ConnectionLimit>, metrics: Arc<WorkerMetrics>) -> Rc<Self> {
+        let evictions = Arc::<Evictions>::default();
+        limit.workers.lock().push(evictions.clone());
         Rc::new(Self {
-            evictions: limit.join(),
+            evictions,
             limit,
             metrics,
             clock: Rc::default(),
@@ -139,7 +134,7 @@ impl ConnectionTable {
         let connection = Connection::new(peer, arrival, &self.clock);
         self.connections.borrow_mut().insert(arrival, connection.clone());
         self.metrics.connection_opened();
-        Some(ConnectionEntry { table: self.clone(), arrival, connection })
+        Some(ConnectionEntry { table: self.clone(), connection })
     }
 
     /// The number of a connection that comes now.
@@ -229,7 +224,7 @@ impl ConnectionTable {
 impl Drop for ConnectionEntry {
     fn drop(&mut self) {
         let table = &self.table;
-        table.connections.borrow_mut().remove(&self.arrival);
+        table.connections.borrow_mut().remove(&self.connection.arrival);
         table.limit.open.fetch_sub(1, SeqCst);
         table.metrics.connection_closed();
     }

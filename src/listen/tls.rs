@@ -16,7 +16,6 @@ use rustls::{
     },
 };
 use std::{
-    fmt,
     fs::{self, File},
     io::{self, Read},
     os::unix::fs::PermissionsExt,
@@ -58,12 +57,6 @@ struct Seen {
     loaded: Digest,
     /// The content, or failure to read it, that was complained about.
     rejected: Option<Digest>,
-}
-
-impl fmt::Debug for ServerTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerTls").field("files", &self.files).finish_non_exhaustive()
-    }
 }
 
 impl ServerTls {

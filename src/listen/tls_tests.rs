@@ -33,7 +33,6 @@ fn write_file(path: &Path, text: &str, mode: u32) {
 fn loads_a_pair_and_offers_http_2_first() {
     let tls = ServerTls::load(&files().tls).unwrap();
     assert_eq!(tls.current().alpn_protocols, [&b"h2"[..], b"http/1.1"]);
-    assert!(!format!("{tls:?}").contains("PRIVATE"));
 }
 
 #[test]

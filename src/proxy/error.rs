@@ -57,19 +57,13 @@ impl Error {
         match self {
             Self::Rejected(code) => (*code, None),
             Self::BadRequest(text) => (Code::BadRequest, Some(text)),
-            Self::AmbiguousFraming => (
-                Code::BadRequest,
-                Some(
-                    "The length of the request body must be announced in one way, by \
-                     Content-Length or by Transfer-Encoding: chunked.",
-                ),
+            Self::AmbiguousFraming => bad_request(
+                "The length of the request body must be announced in one way, by Content-Length or \
+                 by Transfer-Encoding: chunked.",
             ),
-            Self::MethodRejected => (
-                Code::BadRequest,
-                Some(
-                    "The method is not forwarded. Use GET, HEAD, POST, PUT, PATCH, DELETE or \
-                     OPTIONS, in capital letters.",
-                ),
+            Self::MethodRejected => bad_request(
+                "The method is not forwarded. Use GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS, \
+                 in capital letters.",
             ),
             Self::Guard(rejection, shown) => {
                 let (code, text) = describe_guard(*rejection);
@@ -113,6 +107,10 @@ impl Error {
 
 type Described = (Code, Option<&'static str>);
 
+fn bad_request(text: &'static str) -> Described {
+    (Code::BadRequest, Some(text))
+}
+
 fn describe_guard(rejection: GuardRejection) -> Described {
     match rejection {
         GuardRejection::ForeignHost | GuardRejection::ForeignOrigin => (Code::CallerRejected, None),
@@ -120,11 +118,9 @@ fn describe_guard(rejection: GuardRejection) -> Described {
             Code::CallerRejected,
             Some("This listener is private to one command: use the base URL that it was given."),
         ),
-        GuardRejection::MissingHost => (Code::BadRequest, Some("The Host header is missing.")),
-        GuardRejection::DuplicateHost => {
-            (Code::BadRequest, Some("The Host header was sent twice."))
-        }
-        GuardRejection::MalformedHost => (Code::BadRequest, Some("The Host header is malformed.")),
+        GuardRejection::MissingHost => bad_request("The Host header is missing."),
+        GuardRejection::DuplicateHost => bad_request("The Host header was sent twice."),
+        GuardRejection::MalformedHost => bad_request("The Host header is malformed."),
     }
 }
 
@@ -156,12 +152,11 @@ fn describe_forward(error: &forward::Error) -> Described {
         ),
         Forward::Body(BodyError::TooLarge) => (Code::BodyTooLarge, None),
         Forward::Body(BodyError::Incomplete) => {
-            (Code::BadRequest, Some("The request body ended before its announced length."))
+            bad_request("The request body ended before its announced length.")
         }
-        Forward::Body(BodyError::TooSlow) => (
-            Code::BadRequest,
-            Some("The request body came too slowly (limits.body_min_bytes_per_sec)."),
-        ),
+        Forward::Body(BodyError::TooSlow) => {
+            bad_request("The request body came too slowly (limits.body_min_bytes_per_sec).")
+        }
         Forward::Timeout | Forward::Connect(ConnectError::Timeout) => (Code::UpstreamTimeout, None),
         Forward::Malformed(_) => {
             (Code::UpstreamUnreachable, Some("The response of the Amazon Ads API is malformed."))

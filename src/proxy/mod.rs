@@ -35,7 +35,7 @@ use crate::{
     },
     log::AccessLog,
     metrics::{LimitHit, ReplayOutcome, Upstream401, WorkerMetrics},
-    problem::{Code, ErrorOrigin},
+    problem::{Code, ErrorOrigin, Row},
     sync::{Directory, Table},
     token::{self, Cause, TokenManager},
 };
@@ -353,14 +353,11 @@ impl Worker {
             self.metrics.limit(limit);
         }
         let request_id = request_id.to_str().unwrap_or_default();
-        let code = error.code().row().code;
-        match error.code().row().origin {
-            ErrorOrigin::Upstream => {
-                tracing::warn!(request_id, code, error = %chain(error), "request failed");
-            }
-            ErrorOrigin::Caller | ErrorOrigin::Proxy | ErrorOrigin::Lwa => {
-                tracing::debug!(request_id, code, error = %chain(error), "request rejected");
-            }
+        let Row { code, origin, .. } = error.code().row();
+        if *origin == ErrorOrigin::Upstream {
+            tracing::warn!(request_id, code, error = %chain(error), "request failed");
+        } else {
+            tracing::debug!(request_id, code, error = %chain(error), "request rejected");
         }
     }
 
