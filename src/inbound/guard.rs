@@ -112,14 +112,12 @@ impl Guard {
         let target = head.uri.authority();
         let target = target.map(|name| parse(name.as_str().as_bytes()).ok_or(malformed));
         let host = match (line, target.transpose()?) {
-            (None, None) => return Err(GuardRejection::MissingHost),
-            (None, Some(_)) if head.version < Version::HTTP_2 => {
-                return Err(GuardRejection::MissingHost);
-            }
             (Some(one), Some(two)) if !one.has_name_of(&two) || one.port != two.port => {
                 return Err(GuardRejection::DuplicateHost);
             }
-            (Some(host), _) | (None, Some(host)) => host,
+            (Some(host), _) => host,
+            (None, Some(host)) if head.version >= Version::HTTP_2 => host,
+            (None, _) => return Err(GuardRejection::MissingHost),
         };
         if self.accepts(&host) { Ok(host) } else { Err(GuardRejection::ForeignHost) }
     }

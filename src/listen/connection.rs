@@ -3,7 +3,7 @@
 //! hyper's own header timer costs 5 % of a request and does not see a first byte that never
 //! comes, so a sweep once a second judges all connections by these few cells.
 
-use super::{LINGERING_CLOSE_TIMEOUT, preface::Preface};
+use super::{listener::LINGERING_CLOSE_TIMEOUT, preface::Preface};
 use crate::{caller_body::UnreadBody, config, inbound::peer::Peer, metrics::LimitHit};
 use hyper::rt::ReadBufCursor;
 use std::{
@@ -66,7 +66,7 @@ pub(super) struct Connection {
     /// Since when a rest of a request body is discarded, and when something of it came last.
     discarding: Cell<Option<(u32, u32)>>,
     /// How many bytes may still be read once the writing side is shut.
-    lingering_bytes: Cell<u64>,
+    pub(super) lingering_bytes: Cell<u64>,
     lingering_since: Cell<Option<u32>>,
     requests: Cell<u32>,
     idle_since: Cell<u32>,
@@ -169,11 +169,6 @@ impl Connection {
     pub(super) fn wrote(&self, is_blocked: bool) {
         let since = self.write_blocked_since.get().unwrap_or_else(|| self.clock.get());
         self.write_blocked_since.set(is_blocked.then_some(since));
-    }
-
-    /// What is behind a head that cannot be read is unknown.
-    pub(super) fn cannot_parse(&self) {
-        self.lingering_bytes.set(u64::MAX);
     }
 
     /// Whether the caller may send on now that the writing side is shut.

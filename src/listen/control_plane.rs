@@ -5,7 +5,7 @@
 //! where there is no room the connection goes that has waited longest for a request.
 
 use super::{
-    ByteStream, Listener, close_in_stages, pause,
+    listener::{ByteStream, Listener, close_in_stages, pause},
     rejection::{ListenRejection, Substitute},
 };
 use crate::inbound::peer::{Origin, Peer};

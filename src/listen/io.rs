@@ -5,8 +5,8 @@
 //! whole response in that place.
 
 use super::{
-    ByteStream,
     connection::Connection,
+    listener::ByteStream,
     rejection::{Substitute, WriteRejection},
 };
 use crate::small_write;
@@ -85,7 +85,8 @@ impl<T: ByteStream> Write for ConnectionIo<T> {
         let Self { io, connection, write_rejection, rejection } = this;
         // What is written before the last response is flushed belongs to that response.
         let reject = connection.is_flushed.get().then_some(|how| {
-            connection.cannot_parse();
+            // What is behind a head that cannot be read is unknown.
+            connection.lingering_bytes.set(u64::MAX);
             write_rejection(how)
         });
         let polled = rejection.poll_write(io, cx, buf, reject);

@@ -27,7 +27,7 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_millis(50);
 const PUBLISH_PAUSE: Duration = Duration::from_millis(5);
 
 /// The limit of connections, and what each worker could evict for another's.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ConnectionLimit {
     max: usize,
     open: AtomicUsize,
@@ -54,8 +54,7 @@ struct KnownEvictions {
 
 impl ConnectionLimit {
     pub fn new(max: usize) -> Arc<Self> {
-        let (open, arrivals) = Default::default();
-        Arc::new(Self { max, open, arrivals, workers: Mutex::default() })
+        Arc::new(Self { max, ..Self::default() })
     }
 
     /// Asks the worker with the lowest rank, if that is below `own`, to evict one connection for

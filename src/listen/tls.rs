@@ -160,17 +160,14 @@ impl Pair {
     }
 
     fn server_config(&self, files: &ListenTls) -> Result<Arc<ServerConfig>, Error> {
-        let broken = |path: &Path| {
-            let path = path.to_owned();
-            |source| Error::Pem { path, source }
-        };
-        let chain = CertificateDer::pem_slice_iter(&self.cert)
-            .collect::<Result<Vec<_>, _>>()
-            .and_then(
-                |chain| if chain.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(chain) },
-            )
-            .map_err(broken(&files.cert_file))?;
-        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(broken(&files.key_file))?;
+        let broken = |path: &Path, source| Error::Pem { path: path.to_owned(), source };
+        let chain = CertificateDer::pem_slice_iter(&self.cert).collect::<Result<Vec<_>, _>>();
+        let chain = chain.map_err(|error| broken(&files.cert_file, error))?;
+        if chain.is_empty() {
+            return Err(broken(&files.cert_file, pem::Error::NoItemsFound));
+        }
+        let key = PrivateKeyDer::from_pem_slice(&self.key);
+        let key = key.map_err(|error| broken(&files.key_file, error))?;
         let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()

@@ -1,17 +1,20 @@
 //! One request from its first byte to the end of its response: id, clocks, counters, access line.
 
-use super::Worker;
+use super::{Worker, respond::ExchangeBody};
 use crate::{
     clock::Now,
     forward::body::Capture,
     id::Region,
-    inbound::{fields::Fields, request_id},
+    inbound::{
+        fields::Fields,
+        request_id::{self, REQUEST_ID},
+    },
     log::AccessLine,
     metrics::LimitHit,
     problem::Code,
     sync::Account,
 };
-use http::{HeaderName, HeaderValue, Method, Response, Uri};
+use http::{HeaderName, HeaderValue, Method, Response, Uri, Version, request::Parts};
 use std::{io, rc::Rc, sync::Arc};
 
 static AMAZON_REQUEST_IDS: [HeaderName; 3] = [
@@ -40,19 +43,14 @@ pub struct Exchange {
 
 impl Exchange {
     /// Begins an exchange; it counts as in flight until dropped.
-    pub(super) fn begin(
-        worker: &Rc<Worker>,
-        method: &Method,
-        uri: &Uri,
-        fields: &Fields<'_>,
-    ) -> Box<Self> {
+    pub(super) fn begin(worker: &Rc<Worker>, head: &Parts, fields: &Fields<'_>) -> Box<Self> {
         worker.in_flight.set(worker.in_flight.get() + 1);
         worker.metrics.in_flight_inc();
         // On the heap: it travels with the response through many hands.
         Box::new(Self {
             began: worker.shared.clock.now(),
-            method: method.clone(),
-            uri: uri.clone(),
+            method: head.method.clone(),
+            uri: head.uri.clone(),
             request_id: request_id::of(fields).unwrap_or_else(|| worker.fresh_request_id()),
             status: CALLER_LEFT,
             account: None,
@@ -65,7 +63,11 @@ impl Exchange {
         })
     }
 
-    pub(super) fn responded<B>(&mut self, response: &Response<B>) {
+    /// Binds `response` to this exchange, which ends when the body does.
+    pub(super) fn finish(
+        mut self: Box<Self>,
+        mut response: Response<ExchangeBody>,
+    ) -> Response<ExchangeBody> {
         let status = response.status();
         self.status = status.as_u16();
         if self.worker.shared.config.log.access {
@@ -76,6 +78,10 @@ impl Exchange {
         if let Some(capture) = &self.capture {
             capture.responded(status.is_client_error() || status.is_server_error());
         }
+        *response.version_mut() = Version::HTTP_11;
+        response.headers_mut().insert(REQUEST_ID.clone(), self.request_id.clone());
+        response.body_mut().exchange = Some(self);
+        response
     }
 
     /// Amazon's body broke off, and with it the caller's.

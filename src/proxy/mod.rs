@@ -8,7 +8,6 @@ mod classify_401;
 mod content;
 mod error;
 mod exchange;
-mod exchange_body;
 mod redact;
 mod respond;
 mod select;
@@ -44,10 +43,9 @@ use bytes::Bytes;
 use classify_401::classify_401;
 pub use error::Error;
 use exchange::Exchange;
-use exchange_body::ExchangeBody;
 use http::{HeaderValue, Request, Response, StatusCode, Version, request::Parts};
 use hyper::body::Body;
-use respond::unauthorized;
+use respond::{ExchangeBody, unauthorized};
 use select::Selection;
 use std::{
     cell::{Cell, RefCell},
@@ -140,7 +138,7 @@ impl Worker {
         let key = self.shared.session_key.as_ref();
         let authenticated = key.map_or(Ok(()), |key| key.remove_from(&mut head.uri, &head.headers));
         let fields = Fields::of(&head.headers);
-        let mut exchange = Exchange::begin(&self, &head.method, &head.uri, &fields);
+        let mut exchange = Exchange::begin(&self, &head, &fields);
         let mut body = Some(body);
         let proxied = match authenticated {
             Ok(()) => self.proxy(&head, &fields, &mut body, &mut exchange).await,
@@ -153,7 +151,7 @@ impl Worker {
             self.report(&error, &exchange.request_id);
             respond::problem(&error, &exchange.request_id).map(ExchangeBody::ours)
         });
-        respond::finish(response, exchange)
+        exchange.finish(response)
     }
 
     /// The response to what never became a request.

@@ -5,7 +5,7 @@
 
 use super::{
     content::decoded,
-    exchange_body::{ExchangeBody, PEEK_MAX_BYTES},
+    respond::{ExchangeBody, PEEK_MAX_BYTES},
 };
 use http::{
     HeaderValue, Response,

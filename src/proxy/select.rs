@@ -162,18 +162,15 @@ impl<'a> Prefix<'a> {
         let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         let Some(behind) = whole.strip_prefix("/a/") else { return Ok(None) };
         let rejection =
-            Error::BadRequest("The path prefix must be /a/<alias>/ or /a/<alias>@<region>/.");
+            || Error::BadRequest("The path prefix must be /a/<alias>/ or /a/<alias>@<region>/.");
         let end = behind.find(['/', '?']).unwrap_or(behind.len());
         let (name, rest) = behind.split_at(end);
         let (alias, region) = match name.split_once('@') {
             None => (name, None),
-            Some((alias, region)) => match region.parse() {
-                Ok(region) => (alias, Some(region)),
-                Err(_) => return Err(rejection),
-            },
+            Some((alias, region)) => (alias, Some(region.parse().map_err(|_| rejection())?)),
         };
         if !AccountId::is_alias(alias) {
-            return Err(rejection);
+            return Err(rejection());
         }
         Ok(Some(Self { alias, region, rest, text: &whole[..whole.len() - rest.len()] }))
     }

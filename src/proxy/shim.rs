@@ -6,7 +6,7 @@
 use super::{
     Worker,
     error::Error,
-    exchange_body::ExchangeBody,
+    respond::ExchangeBody,
     select::{Prefix, header_alias},
 };
 use crate::{
