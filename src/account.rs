@@ -5,10 +5,13 @@ use crate::{
     id::{AccountId, Region},
     named::named,
 };
+use serde::{Serialize, Serializer};
 use std::time::Duration;
 
 named! {
     /// The state of an account: one word everywhere, in `/status`, metrics and commands.
+    #[derive(Serialize)]
+    #[serde(rename_all = "snake_case")]
     pub enum State {
         Fresh = "fresh",
         /// A good token inside the refresh buffer.
@@ -42,7 +45,7 @@ impl State {
 }
 
 /// What `/status`, commands and the per-account gauges show of an account.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct AccountView {
     pub account: AccountId,
     pub state: State,
@@ -50,6 +53,7 @@ pub struct AccountView {
     pub region: Region,
     pub application: String,
     /// Until the access token expires; zero once it has, none if there is no token.
+    #[serde(rename = "expires_in_secs", serialize_with = "whole_seconds")]
     pub expires_in: Option<Duration>,
     pub generation: u64,
     /// Why the last refresh failed; never LWA's own words.
@@ -59,7 +63,12 @@ pub struct AccountView {
     /// Days until the grant ends, the current one included; none if its consent is not dated.
     pub consent_days_left: Option<i64>,
     /// The store does not take its newest record, which is in memory only.
+    #[serde(rename = "unsaved")]
     pub is_unsaved: bool,
+}
+
+fn whole_seconds<S: Serializer>(time: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| time.as_secs()).serialize(to)
 }
 
 #[cfg(test)]
@@ -72,5 +81,8 @@ mod tests {
         words.sort_unstable();
         words.dedup();
         assert_eq!(words.len(), State::ALL.len());
+        for state in State::ALL {
+            assert_eq!(serde_json::to_value(state).expect("a text"), state.as_str());
+        }
     }
 }

@@ -24,23 +24,8 @@ pub(super) async fn overview(call: AdminCall) -> Handled {
     Ok(json(&json!({
         "version": env!("CARGO_PKG_VERSION"),
         "store": if is_degraded { "degraded" } else { "ok" },
-        "accounts": accounts.iter().map(overview_of).collect::<Vec<_>>(),
+        "accounts": accounts,
     })))
-}
-
-pub(super) fn overview_of(account: &AccountView) -> Value {
-    json!({
-        "account": account.account.as_str(),
-        "state": account.state.as_str(),
-        "region": account.region,
-        "application": account.application,
-        "expires_in_secs": account.expires_in.map(|left| left.as_secs()),
-        "generation": account.generation,
-        "last_error": account.last_error,
-        "reauthorization_required": account.reauthorization_required,
-        "consent_days_left": account.consent_days_left,
-        "unsaved": account.is_unsaved,
-    })
 }
 
 pub(super) async fn list(call: AdminCall) -> Handled {
@@ -114,7 +99,7 @@ pub(super) fn describe(engine: &Engine, account: &Account) -> Value {
 
 fn details(engine: &Engine, account: &AccountView) -> Value {
     let left = account.expires_in.filter(|left| !left.is_zero());
-    let mut body = overview_of(account);
+    let mut body = json!(account);
     body["token_type"] = "bearer".into();
     body["valid"] = left.is_some().into();
     body["expires_at"] = left.map(|left| rfc3339(engine.clock().now().plus(left).unix())).into();

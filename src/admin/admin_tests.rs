@@ -101,7 +101,7 @@ fn status_shows_what_an_account_is() {
         "last_error": "invalid_grant", "reauthorization_required": true,
         "consent_days_left": 12, "unsaved": false,
     });
-    assert_eq!(accounts::overview_of(&view), expected);
+    assert_eq!(json!(view), expected);
 }
 
 #[tokio::test]
