@@ -199,7 +199,7 @@ impl Add {
         config: &Config,
         writer: &GrantWriter,
     ) -> anyhow::Result<()> {
-        let existing = writer.store().load(&self.alias).await?;
+        let existing = writer.store.load(&self.alias).await?;
         // Before a token is typed for nothing.
         self.refuse_existing(existing.is_some())?;
         let nothing = self.given(Secret::from(""), None);
@@ -210,7 +210,7 @@ impl Add {
             && let Ok(named) = named.parse::<AccountId>()
             && (named == self.alias
                 || config.accounts.contains_key(&named)
-                || writer.store().grants().await?.contains(&named))
+                || writer.store.grants().await?.contains(&named))
         {
             bail!(
                 "this is a placeholder of adsproxy's own, which `exec` and `env` set, and no refresh \
@@ -280,7 +280,7 @@ async fn remove(
     alias: &AccountId,
     yes: bool,
 ) -> anyhow::Result<()> {
-    if !writer.store().grants().await?.contains(alias) {
+    if !writer.store.grants().await?.contains(alias) {
         bail!("account {alias} is not in the store; `adsproxy account list` shows those there are");
     }
     if !yes && !confirmed(alias)? {

@@ -123,22 +123,18 @@ fn row(entry: &Shown) -> [String; 6] {
         second => format!("{}:{second}", text(first)),
     };
     let user = if text("user").is_empty() { "uid" } else { "user" };
-    let details = [
-        ("generation", "generation"),
-        ("about", "about"),
-        ("count", "count"),
-        ("request_id", "request"),
-    ];
-    let details = details.map(|(name, label)| (text(name), label)).into_iter();
-    let details = details.filter(|(value, _)| !value.is_empty());
-    let details = details.map(|(value, label)| format!("{label}={value}")).collect::<Vec<_>>();
+    let details = ["generation", "about", "count", "request_id"].map(|name| (name, text(name)));
+    let details = details.iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| {
+        let label = if *name == "request_id" { "request" } else { name };
+        format!("{label}={value}")
+    });
     [
         text("time"),
         joined("actor", user),
         text("action"),
         text("account"),
         joined("outcome", "reason"),
-        details.join("  "),
+        details.collect::<Vec<_>>().join("  "),
     ]
 }
 
@@ -153,10 +149,7 @@ fn verify(config: &Config, path: Option<&Path>, json: bool) -> anyhow::Result<()
 
 fn check(config: &Config, path: Option<&Path>) -> anyhow::Result<AuditReport> {
     let own = config.audit.path.as_deref();
-    let path = match path {
-        Some(path) => path,
-        None => configured(config)?,
-    };
+    let path = path.map_or_else(|| configured(config), Ok)?;
     // A log has its head beside it. One of its files alone has not, and is checked as far as it
     // goes; the configured log is never taken for such a file.
     if !own.is_some_and(|own| is_same(own, path)) && !path.with_extension("head").exists() {

@@ -13,7 +13,7 @@ use crate::{
     https,
 };
 use anyhow::{Context as _, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::runtime::Builder;
 
@@ -81,11 +81,8 @@ fn outbox(context: &Context, mut config: Config) -> anyhow::Result<Server> {
 
 fn list(server: &Server, dead_only: bool, as_json: bool) -> anyhow::Result<()> {
     let mut said = server.json(AdminRequest::get("/api/v1/outbox").within(TIMEOUT))?;
-    let mut messages = Vec::new();
-    if let Some(all) = said["messages"].as_array_mut() {
-        all.retain(|message| message["state"] == "dead" || !dead_only);
-        messages.append(all);
-    }
+    let mut messages: Vec<Value> = serde_json::from_value(said["messages"].take())?;
+    messages.retain(|message| message["state"] == "dead" || !dead_only);
     if as_json {
         let document = json!({ "version": 1, "messages": messages });
         return print(format!("{document:#}\n"));

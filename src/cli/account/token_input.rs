@@ -6,9 +6,9 @@ use crate::{
     secret::{RefreshToken, Secret},
 };
 use anyhow::{Context as _, bail};
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use std::{
-    io::{self, BufRead, IsTerminal, Read, Stdin},
+    io::{self, BufRead, IsTerminal, Read},
     path::Path,
 };
 use zeroize::Zeroizing;
@@ -52,35 +52,17 @@ fn from_stdin() -> io::Result<Secret> {
     let mut text = Zeroizing::new(String::with_capacity(INPUT_MAX_BYTES));
     if stdin.is_terminal() {
         eprint!("Refresh token (not shown): ");
-        let echo = EchoOff::new(&stdin)?;
-        stdin.lock().read_line(&mut text)?;
-        drop(echo);
+        let before = tcgetattr(&stdin)?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&stdin, OptionalActions::Flush, &silent)?;
+        let read = stdin.lock().read_line(&mut text);
+        // A terminal that is gone needs no echo.
+        let _ = tcsetattr(&stdin, OptionalActions::Flush, &before);
+        read?;
         note("");
     } else {
         stdin.lock().take(INPUT_MAX_BYTES as u64).read_to_string(&mut text)?;
     }
     Ok(Secret::from(text.as_str()))
-}
-
-/// A terminal that does not show what is typed, until dropped.
-struct EchoOff<'a> {
-    terminal: &'a Stdin,
-    before: Termios,
-}
-
-impl<'a> EchoOff<'a> {
-    fn new(terminal: &'a Stdin) -> io::Result<Self> {
-        let before = tcgetattr(terminal)?;
-        let mut silent = before.clone();
-        silent.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(terminal, OptionalActions::Flush, &silent)?;
-        Ok(Self { terminal, before })
-    }
-}
-
-impl Drop for EchoOff<'_> {
-    fn drop(&mut self) {
-        // A terminal that is gone needs no echo.
-        let _ = tcsetattr(self.terminal, OptionalActions::Flush, &self.before);
-    }
 }

@@ -26,7 +26,7 @@ pub(in crate::cli) struct Unrecorded(String);
 pub(in crate::cli) struct GrantWriter {
     config: Arc<Config>,
     server: Server,
-    store: Store,
+    pub(in crate::cli) store: Store,
 }
 
 impl GrantWriter {
@@ -36,10 +36,6 @@ impl GrantWriter {
         let store = super::store_to_change(&config)?;
         let server = Server::find_or_open(context, (*config).clone())?;
         Ok(Self { config, server, store })
-    }
-
-    pub(in crate::cli) fn store(&self) -> &Store {
-        &self.store
     }
 
     pub(in crate::cli) fn audit(&self) -> Audit {

@@ -43,7 +43,7 @@ impl Importer {
     ) -> anyhow::Result<Self> {
         let (writer, store) = if !dry_run {
             let writer = GrantWriter::open(context, config.clone())?;
-            let store = writer.store().clone();
+            let store = writer.store.clone();
             (Some(writer), store)
         } else if !config.store.kind.seals() || config.store.path.exists() {
             (None, store_to_change(&config)?)

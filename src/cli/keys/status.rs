@@ -3,7 +3,6 @@
 use super::{print, table};
 use crate::{
     audit::{Action, Actor, Audit, Entry},
-    id::AccountId,
     store::Store,
 };
 use anyhow::{Context as _, bail};
@@ -14,7 +13,7 @@ pub(super) async fn run(store: &Store, as_json: bool) -> anyhow::Result<()> {
     let found = store.key_uses().await?;
     let ring = store.ring();
     let missing = found.keys.keys().map(String::as_str).filter(|id| !ring.has(id));
-    let rows = ring.ids().chain(missing).map(|id| {
+    let keys = ring.ids().chain(missing).map(|id| {
         let uses = found.keys.get(id);
         let state = match ring.has(id) {
             false => "not_configured",
@@ -25,13 +24,12 @@ pub(super) async fn run(store: &Store, as_json: bool) -> anyhow::Result<()> {
         (id, state, uses.cloned().unwrap_or_default())
     });
     if as_json {
-        let keys = rows.map(|(id, state, uses)| {
-            let records: Vec<&str> = uses.accounts.iter().map(AccountId::as_str).collect();
-            json!({ "id": id, "state": state, "records": records, "others": uses.entries })
+        let keys = keys.map(|(id, state, uses)| {
+            json!({ "id": id, "state": state, "records": uses.accounts, "others": uses.entries })
         });
         let unreadable = found.unreadable.iter();
-        let unreadable = unreadable
-            .map(|(account, error)| json!({ "account": account.as_str(), "error": error }));
+        let unreadable =
+            unreadable.map(|(account, error)| json!({ "account": account, "error": error }));
         let document = json!({
             "version": 1,
             "keys": keys.collect::<Value>(),
@@ -41,7 +39,7 @@ pub(super) async fn run(store: &Store, as_json: bool) -> anyhow::Result<()> {
         return print(format!("{document:#}\n"));
     }
     let mut cells = vec![["KEY", "STATE", "RECORDS", "OTHER USES"].map(str::to_owned)];
-    cells.extend(rows.map(|(id, state, uses)| {
+    cells.extend(keys.map(|(id, state, uses)| {
         let (records, entries) = (uses.accounts.len().to_string(), uses.entries.to_string());
         [id.to_owned(), state.replace('_', " "), records, entries]
     }));
