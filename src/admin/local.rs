@@ -105,7 +105,7 @@ pub(super) async fn oauth_token(call: AdminCall) -> Handled {
     let engine = &call.logins.engine;
     let account = alias.parse().ok().and_then(|id: AccountId| call.account(&id).ok());
     let Some(account) = account else {
-        return Ok(refused(StatusCode::BAD_REQUEST, "invalid_grant"));
+        return Ok(lwa_error(StatusCode::BAD_REQUEST, "invalid_grant"));
     };
     let cause = Cause::Request(call.logins.request_id.as_bytes());
     Ok(match exchange(engine, &account, rejected, cause).await {
@@ -116,10 +116,10 @@ pub(super) async fn oauth_token(call: AdminCall) -> Handled {
             "expires_in": token.expires_in(engine.clock().now()).as_secs(),
         })),
         Err(Error::NotConnected | Error::ReauthorizationRequired) => {
-            refused(StatusCode::BAD_REQUEST, "invalid_grant")
+            lwa_error(StatusCode::BAD_REQUEST, "invalid_grant")
         }
         Err(Error::ApplicationRejected { .. }) => {
-            refused(StatusCode::UNAUTHORIZED, "invalid_client")
+            lwa_error(StatusCode::UNAUTHORIZED, "invalid_client")
         }
         Err(error @ (Error::Unavailable { .. } | Error::TooManyWaiters)) => {
             failed(error, json!({ "error": "temporarily_unavailable" }), &call.request_id)
@@ -136,7 +136,7 @@ fn parse(refresh_token: &str) -> (&str, Option<u64>) {
 }
 
 /// An error as Login with Amazon words it.
-fn refused(status: StatusCode, error: &str) -> Reply {
+fn lwa_error(status: StatusCode, error: &str) -> Reply {
     json_with(status, &json!({ "error": error }))
 }
 

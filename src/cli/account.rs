@@ -100,33 +100,32 @@ impl AccountVerb {
     }
 }
 
-/// The store that outlives this process, if there is one.
-fn lasting_store(config: &Config) -> anyhow::Result<Option<Store>> {
+/// The store; an empty one where none outlives its process.
+fn open_store(config: &Config) -> anyhow::Result<Store> {
     if config.store.kind == StoreKind::Memory {
-        return Ok(None);
+        return Ok(Store::memory()?);
     }
-    let store = Store::open(&config.store, &config.encryption);
-    Ok(Some(store.context("cannot open the store")?))
+    Store::open(&config.store, &config.encryption).context("cannot open the store")
 }
 
 pub(super) fn store_to_change(config: &Config) -> anyhow::Result<Store> {
-    lasting_store(config)?.context(
-        "store.kind = \"memory\" keeps nothing between processes: put the account into the \
-         configuration, with accounts.<alias>.refresh_token",
-    )
+    if config.store.kind == StoreKind::Memory {
+        bail!(
+            "store.kind = \"memory\" keeps nothing between processes: put the account into the \
+             configuration, with accounts.<alias>.refresh_token"
+        );
+    }
+    open_store(config)
 }
 
 /// What the configuration and the store say about one account, in the order in which it is shown.
 async fn describe(
     config: &Config,
-    store: Option<&Store>,
+    store: &Store,
     alias: &AccountId,
 ) -> Option<[(&'static str, Value); 12]> {
     let configured = config.accounts.get(alias);
-    let loaded = match store {
-        Some(store) => store.load(alias).await,
-        None => Ok(None),
-    };
+    let loaded = store.load(alias).await;
     let found = loaded.as_ref().map(Option::as_ref);
     let record = found.ok().flatten();
     let in_store = record.is_some() || found.is_err();
@@ -158,14 +157,12 @@ async fn describe(
 }
 
 async fn list(config: &Config, as_json: bool) -> anyhow::Result<()> {
-    let store = lasting_store(config)?;
+    let store = open_store(config)?;
     let mut aliases: BTreeSet<AccountId> = config.accounts.keys().cloned().collect();
-    if let Some(store) = &store {
-        aliases.extend(store.grants().await?);
-    }
+    aliases.extend(store.grants().await?);
     let mut accounts = Vec::new();
     for alias in &aliases {
-        let account = describe(config, store.as_ref(), alias).await;
+        let account = describe(config, &store, alias).await;
         accounts.extend(account.map(Value::from_iter));
     }
     if as_json {
@@ -180,8 +177,8 @@ async fn list(config: &Config, as_json: bool) -> anyhow::Result<()> {
 }
 
 async fn show(config: &Config, alias: &AccountId) -> anyhow::Result<()> {
-    let store = lasting_store(config)?;
-    let Some(account) = describe(config, store.as_ref(), alias).await else {
+    let store = open_store(config)?;
+    let Some(account) = describe(config, &store, alias).await else {
         bail!("there is no account {alias}; `adsproxy account list` shows those there are");
     };
     print(table(&account.map(|(name, value)| match name {
