@@ -89,12 +89,12 @@ impl AccountVerb {
             Self::List { json } => block_on(list(&config, *json))?,
             Self::Show { alias } => block_on(show(&config, alias))?,
             Self::Add(add) => {
-                let writer = GrantWriter::open(context, config.clone())?;
-                block_on(add.run(context, &config, &writer))?
+                let writer = GrantWriter::open(context, config)?;
+                block_on(add.run(context, &writer))?
             }
             Self::Remove { alias, yes } => {
-                let writer = GrantWriter::open(context, config.clone())?;
-                block_on(remove(&config, &writer, alias, *yes))?
+                let writer = GrantWriter::open(context, config)?;
+                block_on(remove(&writer, alias, *yes))?
             }
         }
     }
@@ -190,12 +190,8 @@ async fn show(config: &Config, alias: &AccountId) -> anyhow::Result<()> {
 }
 
 impl Add {
-    async fn run(
-        &self,
-        context: &Context,
-        config: &Config,
-        writer: &GrantWriter,
-    ) -> anyhow::Result<()> {
+    async fn run(&self, context: &Context, writer: &GrantWriter) -> anyhow::Result<()> {
+        let config = &writer.config;
         let existing = writer.store.load(&self.alias).await?;
         // Before a token is typed for nothing.
         self.refuse_existing(existing.is_some())?;
@@ -271,12 +267,7 @@ impl Add {
     }
 }
 
-async fn remove(
-    config: &Config,
-    writer: &GrantWriter,
-    alias: &AccountId,
-    yes: bool,
-) -> anyhow::Result<()> {
+async fn remove(writer: &GrantWriter, alias: &AccountId, yes: bool) -> anyhow::Result<()> {
     if !writer.store.grants().await?.contains(alias) {
         bail!("account {alias} is not in the store; `adsproxy account list` shows those there are");
     }
@@ -284,7 +275,7 @@ async fn remove(
         bail!("nothing was removed");
     }
     writer.remove(alias).await?;
-    let again = config.accounts.contains_key(alias).then(|| {
+    let again = writer.config.accounts.contains_key(alias).then(|| {
         format!("it is still in the configuration as accounts.{alias}; remove it there too\n")
     });
     print(format!("account {alias} removed\n{}", again.unwrap_or_default()))

@@ -24,7 +24,7 @@ pub(in crate::cli) struct Unrecorded(String);
 /// Changes grants, and reads the store. Not to be dropped on an async thread.
 #[derive(Clone)]
 pub(in crate::cli) struct GrantWriter {
-    config: Arc<Config>,
+    pub(in crate::cli) config: Arc<Config>,
     server: Server,
     pub(in crate::cli) store: Store,
 }

@@ -34,11 +34,9 @@ pub(in crate::cli) struct Init {
     id: Option<String>,
 }
 
-fn key_id(text: &str) -> Result<String, String> {
-    match crate::id::AccountId::is_alias(text) {
-        true => Ok(text.to_owned()),
-        false => Err("must be 1 to 64 letters, digits, '.', '_' or '-'".to_owned()),
-    }
+fn key_id(text: &str) -> Result<String, &'static str> {
+    let is_id = crate::id::AccountId::is_alias(text);
+    is_id.then(|| text.to_owned()).ok_or("must be 1 to 64 letters, digits, '.', '_' or '-'")
 }
 
 impl Init {
