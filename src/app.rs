@@ -333,7 +333,7 @@ fn open_engine(
     let socket = private.and_then(|private| private.server.as_deref());
     let account = private.map(|private| private.account.clone());
     let (config, metrics) = (config.clone(), metrics.clone());
-    let engine = Engine::open_over(socket, config, clock, metrics, Actor::Server, handle)?;
+    let engine = Engine::open(socket, config, clock, metrics, Actor::Server, handle)?;
     Ok(engine.only(account))
 }
 

@@ -66,22 +66,11 @@ impl Engine {
     /// Opens the configured store; knows no account until [`Engine::enroll`] or [`Engine::account`].
     ///
     /// `control` runs the refreshes and must live as long as they take; the audit log names
-    /// `actor` for them.
+    /// `actor` for them. With a `socket`, tokens come over that control socket of a running server.
     ///
     /// # Errors
     /// See [`Error`].
     pub fn open(
-        config: Arc<Config>,
-        clock: Arc<dyn Clock>,
-        metrics: Arc<Metrics>,
-        actor: Actor,
-        control: Handle,
-    ) -> Result<Self, Error> {
-        Self::open_over(None, config, clock, metrics, actor, control)
-    }
-
-    /// As [`Engine::open`]; tokens come over the control socket `socket` of a running server.
-    pub(crate) fn open_over(
         socket: Option<&Path>,
         config: Arc<Config>,
         clock: Arc<dyn Clock>,
@@ -122,13 +111,8 @@ impl Engine {
     /// Outside a tokio runtime.
     pub fn embed(config: Config) -> Result<Self, Error> {
         let metrics = Metrics::new(&config.metrics, Arc::default());
-        Self::open(
-            Arc::new(config),
-            Arc::new(SystemClock),
-            metrics,
-            Actor::Server,
-            Handle::current(),
-        )
+        let (config, clock) = (Arc::new(config), Arc::new(SystemClock));
+        Self::open(None, config, clock, metrics, Actor::Server, Handle::current())
     }
 
     /// Returns a token of `account` that has not expired: see [`TokenManager::token`].
@@ -172,7 +156,7 @@ impl Engine {
         let (enroller, tokens) = (self.enroller.clone(), self.tokens.clone());
         let (store, audit) = (self.store().clone(), self.audit.clone());
         let (mut tasks, control) = (JoinSet::new(), &self.with.control);
-        tasks.spawn_on(keys::look_after(store, audit, self.instance.clone()), control);
+        tasks.spawn_on(keys::maintain(store, audit, self.instance.clone()), control);
         tasks.spawn_on(async move { enroller.follow().await }, control);
         tasks.spawn_on(async move { tokens.run_background().await }, control);
         KeepFresh(tasks)

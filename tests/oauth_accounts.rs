@@ -320,6 +320,7 @@ fn beside(proxy: &Proxy) -> Logins {
     let config: Config = load::load(&options).expect("valid").config;
     let metrics = Metrics::new(&config.metrics, Arc::default());
     let engine = Engine::open(
+        None,
         Arc::new(config),
         Arc::new(SystemClock),
         metrics,

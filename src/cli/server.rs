@@ -224,7 +224,8 @@ impl OwnServer {
         let metrics = Metrics::new(&config.metrics, log.dropped());
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let (clock, control) = (Arc::new(SystemClock), runtime.handle().clone());
-        let engine = Engine::open(config.into(), clock, metrics, Actor::cli(), control.clone())?;
+        let (config, actor) = (config.into(), Actor::cli());
+        let engine = Engine::open(None, config, clock, metrics, actor, control.clone())?;
         let hooks = app::start_hooks(&engine, control)?;
         let logins = Logins::new(engine, Actor::cli());
         Ok(Arc::new(Self { runtime, logins, hooks, _log: Mutex::new(log) }))

@@ -29,7 +29,7 @@ pub(super) fn register(store: &Store) -> Option<Instance> {
 }
 
 /// Logs which keys are missing, and finishes an interrupted rotation.
-pub(super) async fn look_after(store: Store, audit: Audit, instance: Arc<Mutex<Option<Instance>>>) {
+pub(super) async fn maintain(store: Store, audit: Audit, instance: Arc<Mutex<Option<Instance>>>) {
     log_missing(&store).await;
     // A rotation must not overlook this process because the disk was full when it began.
     while instance.lock().is_none() {

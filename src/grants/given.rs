@@ -187,10 +187,9 @@ impl GivenGrant {
         let configured = config.accounts.get(account);
         let region = self.region.or(configured.map(|known| known.region));
         let region = region.or(existing.map(|record| record.region)).ok_or(GivenError::NoRegion)?;
-        let application = self.application.as_ref();
-        let application = application.or(configured.map(|known| &known.application));
-        let application = application.or(existing.map(|record| &record.application));
-        let application = application.map_or(DEFAULT_APPLICATION, String::as_str);
+        let named = self.application.as_ref().or(configured.map(|known| &known.application));
+        let named = named.or(existing.map(|record| &record.application));
+        let application = named.map_or(DEFAULT_APPLICATION, String::as_str);
         if !config.applications.contains_key(application) {
             let known: Vec<_> = config.applications.keys().map(String::as_str).collect();
             let (name, known) = (application.to_owned(), known.join(", "));

@@ -21,8 +21,14 @@ pub(crate) fn logins() -> (Logins, Arc<ManualClock>) {
     let config = load::parse(Some("t".into()), text, &secrets, &[]).expect("valid").config;
     let clock = Arc::new(ManualClock::new());
     let metrics = Metrics::new(&config.metrics, Arc::default());
-    let engine =
-        Engine::open(Arc::new(config), clock.clone(), metrics, Actor::Server, Handle::current());
+    let engine = Engine::open(
+        None,
+        Arc::new(config),
+        clock.clone(),
+        metrics,
+        Actor::Server,
+        Handle::current(),
+    );
     (Logins::new(engine.expect("an engine"), Actor::Server), clock)
 }
 

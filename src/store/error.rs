@@ -95,7 +95,7 @@ impl Error {
     }
 
     /// Says whether the disk is full, or was remounted read-only, as ext4 is after an error.
-    pub(crate) fn takes_nothing(&self) -> bool {
+    pub(crate) fn is_unwritable(&self) -> bool {
         use ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
         let kinds = [QuotaExceeded, ReadOnlyFilesystem, StorageFull];
         matches!(self, Self::Io { source, .. } if kinds.contains(&source.kind()))

@@ -221,21 +221,18 @@ impl Inner {
         Ok(self.known_id()?.expect("it was made"))
     }
 
-    /// The ring that seals: the first key in front that every running instance has. Without one,
-    /// or if that cannot be said, the first: what is sealed with a key that others lack can be had
-    /// again with that key, what is not kept is lost.
-    fn sealing_ring(&self) -> Result<KeyRing, Error> {
-        let ring = match self.instances() {
-            Ok(others) => self.ring.with_primary(|key| others.iter().all(|other| other.has(key))),
-            Err(_) => self.ring.clone(),
-        };
-        self.record_key(&ring)?;
-        Ok(ring)
+    /// The key that seals: the first that every running instance has. Without one, or if that
+    /// cannot be said, the first of all: what is sealed with a key that others lack can be had again
+    /// with that key, what is not kept is lost.
+    fn sealing_key(&self) -> Result<&Key, Error> {
+        let others = self.instances().unwrap_or_default();
+        let key = self.ring.first_that(|key| others.iter().all(|other| other.has(key)));
+        self.record_key(key)?;
+        Ok(key)
     }
 
-    /// Keeps the check value of the key that seals, before it does so for the first time.
-    fn record_key(&self, ring: &KeyRing) -> Result<(), Error> {
-        let Key { id, record, .. } = ring.first();
+    /// Keeps the check value of a key, before it seals for the first time.
+    fn record_key(&self, Key { id, record, .. }: &Key) -> Result<(), Error> {
         if self.recorded.lock().contains(id) {
             return Ok(());
         }
@@ -253,11 +250,15 @@ impl Inner {
     }
 }
 
+fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, Error> {
+    let mut bytes = Zeroizing::new([0; N]);
+    aws_lc_rs::rand::fill(&mut *bytes).map_err(|_| Error::Random)?;
+    Ok(bytes)
+}
+
 /// 16 random bytes, hexadecimal.
 fn random_hex() -> Result<String, Error> {
-    let mut bytes = Zeroizing::new([0_u8; 16]);
-    aws_lc_rs::rand::fill(&mut *bytes).map_err(|_| Error::Random)?;
-    Ok(bytes.iter().fold(String::with_capacity(32), |mut hex, byte| {
+    Ok(random::<16>()?.iter().fold(String::with_capacity(32), |mut hex, byte| {
         write!(hex, "{byte:02x}").expect("writing to a String cannot fail");
         hex
     }))

@@ -6,6 +6,7 @@
 use super::{
     Error, Space,
     backend::{Backend, Expected},
+    random,
     record::Envelope,
     ring::{KeyError, KeyRecord, MASTER_KEY_BYTES, known},
     seal,
@@ -32,9 +33,7 @@ pub(super) struct KdfParameters {
 impl KdfParameters {
     /// Parameters with a new salt, for `passphrase`.
     fn new(passphrase: &Secret) -> Result<Self, Error> {
-        let mut salt = [0; SALT_BYTES];
-        aws_lc_rs::rand::fill(&mut salt).map_err(|_| Error::Random)?;
-        let salt = STANDARD.encode(salt);
+        let salt = STANDARD.encode(*random::<SALT_BYTES>()?);
         let (memory_kib, passes, lanes) = (MEMORY_KIB, PASSES, LANES);
         let mut made = Self { memory_kib, passes, lanes, salt, check: String::new() };
         made.check = seal::check(&made.derive(passphrase));

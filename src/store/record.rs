@@ -7,7 +7,7 @@ use super::{
     Damage, Error, Expected, Inner, Space, Version,
     backend::{RawEntry, Write},
     passphrase::KdfParameters,
-    seal::{FORMAT_VERSION, Place},
+    seal::{FORMAT_VERSION, SealContext},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
@@ -89,8 +89,8 @@ impl Inner {
             let (record, store) = (space.name_of(key), envelope.store.clone());
             return Err(Error::OtherStore { record, store });
         }
-        let place = Place { store: &store, space, key, field: field(space) };
-        self.ring.open(place, &envelope.key_id, &envelope.sealed).map_err(|cause| Error::Sealed {
+        let context = SealContext { store: &store, space, key, field: field(space) };
+        self.ring.open(context, &envelope.key_id, &envelope.sealed).map_err(|cause| Error::Sealed {
             record: space.name_of(key),
             key_id: envelope.key_id.clone(),
             cause,
@@ -105,16 +105,15 @@ impl Inner {
         account: Option<String>,
         write: Write<'_>,
     ) -> Result<Version, Error> {
-        let (store, ring) = (self.id()?, self.sealing_ring()?);
-        let sealing = ring.first();
-        let place = Place { store: &store, space, key, field: field(space) };
+        let (store, sealing) = (self.id()?, self.sealing_key()?);
+        let context = SealContext { store: &store, space, key, field: field(space) };
         let envelope = Envelope {
             format: FORMAT_VERSION,
             store: store.to_string(),
             account,
             key_id: sealing.id.clone(),
             kdf: sealing.record.kdf.clone(),
-            sealed: sealing.seal(place, write.bytes)?,
+            sealed: sealing.seal(context, write.bytes)?,
         };
         let bytes = to_json(&envelope);
         self.backend.put(space.as_str(), key, &Write { bytes: &bytes, ..write })
@@ -148,7 +147,7 @@ fn parse(space: Space, key: &str, entry: &RawEntry) -> Result<Envelope, Error> {
     Envelope::parse(&entry.bytes).map_err(|cause| damaged(space, key, cause))
 }
 
-fn damaged(space: Space, key: &str, cause: Damage) -> Error {
+pub(super) fn damaged(space: Space, key: &str, cause: Damage) -> Error {
     Error::Damaged { record: space.name_of(key), cause }
 }
 

@@ -6,7 +6,8 @@ use super::{
     backend::Backend,
     keyring,
     passphrase::{self, KdfParameters},
-    seal::{self, Key, Place},
+    random,
+    seal::{self, Key, SealContext},
 };
 use crate::{
     config::{self, EncryptionKey, Material},
@@ -17,12 +18,12 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD},
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 use zeroize::Zeroizing;
 
-/// The master keys in their configured order: the first seals, all open. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct KeyRing(Vec<Arc<Key>>);
+/// The master keys in their configured order: the first seals, all open.
+#[derive(Debug)]
+pub struct KeyRing(Vec<Key>);
 
 /// What the store keeps of each key, in the clear, from the first time it seals.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -39,7 +40,7 @@ pub enum NotOpened {
     #[error("no configured key has this id")]
     KeyMissing,
     #[error("the key of this id does not open it: the record was altered or moved here")]
-    Refused,
+    Altered,
 }
 
 /// Why a key ring cannot be used.
@@ -90,14 +91,14 @@ impl KeyRing {
         if encryption.keys.is_empty() {
             return Err(KeyError::None.into());
         }
-        let keys = encryption.keys.iter().map(|key| fetch(key, backend).map(Arc::new));
+        let keys = encryption.keys.iter().map(|key| fetch(key, backend));
         keys.collect::<Result<_, _>>().map(Self)
     }
 
     /// A ring of one new key that is kept nowhere.
     pub fn ephemeral() -> Result<Self, Error> {
         let key = Key::derive("ephemeral".to_owned(), &*random()?, None);
-        Ok(Self(vec![Arc::new(key)]))
+        Ok(Self(vec![key]))
     }
 
     pub fn sealing_key_id(&self) -> &str {
@@ -112,14 +113,9 @@ impl KeyRing {
         self.ids().any(|known| known == id)
     }
 
-    /// The ring with the first key that `accepts` in front; as it is if there is none.
-    pub(super) fn with_primary(&self, accepts: impl Fn(&Key) -> bool) -> Self {
-        let mut ring = self.clone();
-        if let Some(found) = ring.0.iter().position(|key| accepts(key)) {
-            let first = ring.0.remove(found);
-            ring.0.insert(0, first);
-        }
-        ring
+    /// The first key that `accepts`; the first of all if there is none.
+    pub(super) fn first_that(&self, accepts: impl Fn(&Key) -> bool) -> &Key {
+        self.keys().find(|key| accepts(key)).unwrap_or(self.first())
     }
 
     pub fn first(&self) -> &Key {
@@ -127,18 +123,18 @@ impl KeyRing {
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = &Key> {
-        self.0.iter().map(|key| &**key)
+        self.0.iter()
     }
 
-    /// Opens what `seal` made for the same place with the key `key_id`.
+    /// Opens what `seal` made for the same context with the key `key_id`.
     pub fn open(
         &self,
-        place: Place<'_>,
+        context: SealContext<'_>,
         key_id: &str,
         sealed: &str,
     ) -> Result<Zeroizing<Vec<u8>>, NotOpened> {
         let key = self.keys().find(|key| key.id == key_id);
-        key.ok_or(NotOpened::KeyMissing)?.open(place, sealed)
+        key.ok_or(NotOpened::KeyMissing)?.open(context, sealed)
     }
 }
 
@@ -189,13 +185,7 @@ pub(super) fn derived_audit_keys(
 
 /// Makes a new master key: 32 random bytes, base64.
 pub fn generate_key() -> Result<Secret, Error> {
-    Ok(Secret::new(STANDARD.encode(*random()?)))
-}
-
-fn random() -> Result<Zeroizing<[u8; MASTER_KEY_BYTES]>, Error> {
-    let mut bytes = Zeroizing::new([0; MASTER_KEY_BYTES]);
-    aws_lc_rs::rand::fill(&mut *bytes).map_err(|_| Error::Random)?;
-    Ok(bytes)
+    Ok(Secret::new(STANDARD.encode(*random::<MASTER_KEY_BYTES>()?)))
 }
 
 /// Reads 32 bytes of base64, with or without padding and the newline that ends a file.

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 /// Why a rotation does not begin.
 #[derive(Debug, thiserror::Error)]
-pub enum RotationRefused {
+pub enum RotationError {
     #[error(
         "key {key:?} is not known to running server(s) {}: give every server on this store the new \
          list of keys and restart it, then rotate; nothing was changed",
@@ -87,12 +87,12 @@ impl Drop for Rotation {
 
 impl Rotation {
     /// Checks that a rotation may begin; changes nothing yet.
-    pub async fn prepare(store: &Store) -> Result<Self, RotationRefused> {
+    pub async fn prepare(store: &Store) -> Result<Self, RotationError> {
         let key = store.ring().first();
         let mut instances = store.instances().await?;
         instances.retain(|instance| !instance.has(key));
         if !instances.is_empty() {
-            return Err(RotationRefused::NotKnown { key: key.id.clone(), instances });
+            return Err(RotationError::NotKnown { key: key.id.clone(), instances });
         }
         let lease = |inner: &Inner| {
             inner.id()?;
@@ -102,7 +102,7 @@ impl Rotation {
                 granted => Ok(Some(granted?.fence)),
             }
         };
-        let fence = store.run(lease).await?.ok_or(RotationRefused::Busy)?;
+        let fence = store.run(lease).await?.ok_or(RotationError::Busy)?;
         Ok(Self { store: store.clone(), fence })
     }
 

@@ -78,7 +78,7 @@ async fn it_does_not_begin_while_a_server_lacks_the_new_key() {
     let (old, both) = (open(directory.path(), OLD), open(directory.path(), BOTH));
     let instance = old.register().expect("registered");
     match Rotation::prepare(&both).await.expect_err("refused") {
-        RotationRefused::NotKnown { key, instances } => {
+        RotationError::NotKnown { key, instances } => {
             assert_eq!((key.as_str(), instances.len()), ("new", 1));
         }
         other => panic!("{other}"),
@@ -123,7 +123,7 @@ async fn two_do_not_rotate_at_once() {
     filled(directory.path(), 1).await;
     let (one, two) = (open(directory.path(), BOTH), open(directory.path(), BOTH));
     let rotation = Rotation::prepare(&one).await.expect("may begin");
-    assert!(matches!(Rotation::prepare(&two).await, Err(RotationRefused::Busy)));
+    assert!(matches!(Rotation::prepare(&two).await, Err(RotationError::Busy)));
     drop(rotation);
     assert_eq!(rotate(&two).await.resealed, 1);
 }

@@ -1,13 +1,14 @@
 //! Seals texts so that they open only in the place they were sealed for.
 //!
 //! XChaCha20-Poly1305 with a random nonce per text. A 24-byte nonce may be random: no counter has
-//! to survive a crash or be shared between processes. The associated data names the place, so a
+//! to survive a crash or be shared between processes. The associated data names the context, so a
 //! text moved to another store, account, field or key does not open. The sealing key and the check
 //! value are derived apart from each master key, which is itself not kept.
 
 use super::{
     Error, Space,
     passphrase::KdfParameters,
+    random,
     ring::{KeyRecord, MASTER_KEY_BYTES, NotOpened},
 };
 use crate::secret::Secret;
@@ -29,9 +30,9 @@ pub struct Key {
     seal: XChaCha20Poly1305,
 }
 
-/// The one place where a sealed text opens.
+/// What a sealed text is bound to: it opens nowhere else. It becomes the associated data.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
+pub struct SealContext<'a> {
     pub store: &'a str,
     pub space: Space,
     /// Its key: of a grant the account id with its tenant.
@@ -49,34 +50,31 @@ impl Key {
         Self { id, record: KeyRecord { check: check(master), kdf }, seal }
     }
 
-    /// Seals `plaintext` for `place`: base64 of nonce and ciphertext.
-    pub(super) fn seal(&self, place: Place<'_>, plaintext: &[u8]) -> Result<String, Error> {
-        let mut sealed = vec![0; NONCE_BYTES];
-        aws_lc_rs::rand::fill(&mut sealed).map_err(|_| Error::Random)?;
-        let nonce = XNonce::try_from(&sealed[..]).expect("a nonce is 24 bytes");
+    /// Seals `plaintext` for `context`: base64 of nonce and ciphertext.
+    pub(super) fn seal(&self, context: SealContext<'_>, plaintext: &[u8]) -> Result<String, Error> {
+        let nonce = XNonce::from(*random::<NONCE_BYTES>()?);
         // Room for the tag, too: the buffer never moves and leaves no plaintext behind.
         let mut body = Vec::with_capacity(plaintext.len() + TAG_BYTES);
         body.extend_from_slice(plaintext);
         self.seal
-            .encrypt_in_place(&nonce, &place.associated_data(&self.id), &mut body)
+            .encrypt_in_place(&nonce, &context.associated_data(&self.id), &mut body)
             .expect("a record is far shorter than the cipher's limit of 256 GiB");
-        sealed.extend_from_slice(&body);
-        Ok(STANDARD.encode(sealed))
+        Ok(STANDARD.encode([&nonce[..], &body].concat()))
     }
 
-    /// Opens what `seal` made for the same place.
+    /// Opens what `seal` made for the same context.
     pub(super) fn open(
         &self,
-        place: Place<'_>,
+        context: SealContext<'_>,
         sealed: &str,
     ) -> Result<Zeroizing<Vec<u8>>, NotOpened> {
-        let bytes = STANDARD.decode(sealed).map_err(|_| NotOpened::Refused)?;
-        let (nonce, body) = bytes.split_at_checked(NONCE_BYTES).ok_or(NotOpened::Refused)?;
+        let bytes = STANDARD.decode(sealed).map_err(|_| NotOpened::Altered)?;
+        let (nonce, body) = bytes.split_at_checked(NONCE_BYTES).ok_or(NotOpened::Altered)?;
         let nonce = XNonce::try_from(nonce).expect("a nonce is 24 bytes");
         let mut body = Zeroizing::new(body.to_vec());
         self.seal
-            .decrypt_in_place(&nonce, &place.associated_data(&self.id), &mut *body)
-            .map_err(|_| NotOpened::Refused)?;
+            .decrypt_in_place(&nonce, &context.associated_data(&self.id), &mut *body)
+            .map_err(|_| NotOpened::Altered)?;
         Ok(body)
     }
 }
@@ -87,8 +85,8 @@ impl fmt::Debug for Key {
     }
 }
 
-impl Place<'_> {
-    /// Each part with its length before it, so that no two places read the same.
+impl SealContext<'_> {
+    /// Each part with its length before it, so that no two contexts read the same.
     fn associated_data(&self, key_id: &str) -> Vec<u8> {
         let version = FORMAT_VERSION.to_be_bytes();
         let parts: [&[u8]; 6] = [

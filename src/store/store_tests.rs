@@ -233,7 +233,7 @@ async fn a_record_opens_neither_for_another_account_nor_in_another_store() {
         |dir: &tempfile::TempDir, alias: &str| dir.path().join(format!("accounts/{alias}.json"));
     fs::copy(record(&here, "acme"), record(&here, "globex")).expect("copied");
     let error = loaded(&open(here.path(), K1), "globex").await.expect_err("another account's");
-    assert!(matches!(error, Error::Sealed { cause: NotOpened::Refused, .. }), "{error}");
+    assert!(matches!(error, Error::Sealed { cause: NotOpened::Altered, .. }), "{error}");
     fs::copy(record(&here, "acme"), record(&there, "acme")).expect("copied");
     let error = loaded(&open(there.path(), K1), "acme").await.expect_err("another store's");
     assert!(matches!(&error, Error::OtherStore { .. }), "{error}");
@@ -348,7 +348,7 @@ async fn the_store_knows_its_keys_only_once_they_have_sealed() {
 async fn the_key_seals_that_every_instance_has() {
     let dir = tempfile::tempdir().expect("a directory");
     let new = open(dir.path(), &[("new", 2), ("old", 1)]);
-    let sealing = || new.0.sealing_ring().expect("a ring").sealing_key_id().to_owned();
+    let sealing = || new.0.sealing_key().expect("a key").id.clone();
     assert_eq!(sealing(), "new", "alone");
     let _this = new.register().expect("registered");
     let old = open(dir.path(), &[("old", 1)]);

@@ -194,7 +194,7 @@ impl TokenManager {
         match self.0.with.grants.store().lease_grant(&state.id, LEASE, wait).await {
             Ok(lease) => Ok(Some(lease)),
             Err(store::Error::Conflict) => Ok(None),
-            Err(error) if error.takes_nothing() => Ok(None),
+            Err(error) if error.is_unwritable() => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -10,7 +10,10 @@ pub use self::{files::Files, memory::Memory};
 
 pub use super::Error;
 
-use super::{Space, record::to_json};
+use super::{
+    Space, random,
+    record::{damaged, to_json},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
@@ -143,11 +146,7 @@ impl dyn Backend + '_ {
     ) -> Result<Option<T>, Error> {
         let Some(entry) = self.get(space.as_str(), key)? else { return Ok(None) };
         let value = serde_json::from_slice(&entry.bytes);
-        let damaged = |error: serde_json::Error| Error::Damaged {
-            record: space.name_of(key),
-            cause: error.into(),
-        };
-        value.map(Some).map_err(damaged)
+        value.map(Some).map_err(|error| damaged(space, key, error.into()))
     }
 
     /// Keeps `value` unsealed.

@@ -46,13 +46,13 @@ impl Files {
         ttl: Duration,
     ) -> Result<Granted, Error> {
         let path = self.path(space, key);
-        let owner = self.live_owner()?;
+        let owner = self.register_owner()?;
         let file = self.lease_file(space, key, true)?.expect("it was made");
         let failed = || io("write the lease of", &path);
         let held = read_lease(&file).map_err(failed())?;
         // A deadline far ahead was written under another clock.
         let in_force = held.until_ms > now_ms && held.until_ms - now_ms <= LEASE_MAX_MS;
-        if in_force && (held.owner == owner || self.owner_lives(&held.owner)?) {
+        if in_force && (held.owner == owner || self.is_owner_alive(&held.owner)?) {
             return Err(Error::Held { until_ms: held.until_ms });
         }
         let ttl = u64::try_from(ttl.as_millis()).unwrap_or(LEASE_MAX_MS).min(LEASE_MAX_MS);
@@ -73,14 +73,14 @@ impl Files {
         Ok(())
     }
 
-    pub(super) fn live_owner(&self) -> Result<String, Error> {
+    pub(super) fn register_owner(&self) -> Result<String, Error> {
         let mut owner = self.owner.lock();
         if let Some(owner) = &*owner {
             return Ok(owner.name.clone());
         }
         let directory = self.directory.join("owners");
         self.make(&directory)?;
-        let name = format!("{:016x}", random()?);
+        let name = format!("{:016x}", u64::from_ne_bytes(*random()?));
         // A process that sees the name sees a file that is locked.
         let (hidden, path) = (directory.join(format!(".{name}")), directory.join(&name));
         let file = durable_file::create_private(&hidden).map_err(io("create", &hidden))?;
@@ -90,7 +90,7 @@ impl Files {
         Ok(name)
     }
 
-    pub(super) fn owner_lives(&self, owner: &str) -> Result<bool, Error> {
+    pub(super) fn is_owner_alive(&self, owner: &str) -> Result<bool, Error> {
         if self.owner.lock().as_ref().is_some_and(|ours| ours.name == owner) {
             return Ok(true);
         }

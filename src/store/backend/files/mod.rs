@@ -1,17 +1,18 @@
 //! Keeps entries in a directory of this machine: `<space>/<key>.json`, one file each.
 //!
-//! A file is a line of JSON (version, expiry) and the bytes. It is replaced as a whole: written
-//! beside, synced, renamed, and the directory synced, so that after a crash at any point it is the
-//! old entry or the new one. The file beside, `.<key>.tmp`, is locked while an entry is compared
-//! and written, and gone afterwards. The owner of a lease is in `leases/<space>/<key>`, overwritten in
-//! place, which a full disk allows; an owner holds a lock on `owners/<owner>` as long as it lives.
+//! A file is a line of JSON (version, expiry) and the bytes. It is replaced as a whole: the temporary
+//! file `.<key>.tmp` is written, synced, renamed, and the directory synced, so that after a crash at
+//! any point it is the old entry or the new one. The temporary file is locked while an entry is
+//! compared and written, and gone afterwards. The owner of a lease is in `leases/<space>/<key>`,
+//! overwritten in place, which a full disk allows; an owner holds a lock on `owners/<owner>` as long
+//! as it lives.
 
 mod header;
 mod leases;
 mod name;
 mod trust;
 
-use super::{Backend, Error, Expected, Granted, Listed, RawEntry, Version, Write};
+use super::{Backend, Error, Expected, Granted, Listed, RawEntry, Version, Write, random};
 use crate::{backoff::Backoff, durable_file};
 use header::{Header, Stat, entry, header, listed_header, unreadable_version};
 use leases::Owner;
@@ -43,12 +44,12 @@ pub struct Files {
 type Headers = BTreeMap<String, (Stat, Header)>;
 
 /// A file beside an entry, locked: as long as it is there, no other process changes the entry.
-struct Beside {
+struct TempFile {
     path: PathBuf,
     file: File,
 }
 
-impl Drop for Beside {
+impl Drop for TempFile {
     fn drop(&mut self) {
         // Gone already if it has become the entry. If this fails, the next write clears it away.
         if durable_file::is_at(&self.file, &self.path).unwrap_or(false) {
@@ -108,24 +109,24 @@ impl Files {
         expected.is_met_by(found.map(Version)).then_some(()).ok_or(Error::Conflict)
     }
 
-    /// Makes the file beside the entry at `path`, empty and locked.
+    /// Makes the temporary file beside the entry at `path`, empty and locked.
     ///
     /// Its name is fixed, so a file left by a crash is found and cleared away without a search.
-    fn beside(&self, path: &Path) -> Result<Beside, Error> {
+    fn temp_file(&self, path: &Path) -> Result<TempFile, Error> {
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         // An entry's name never begins with a dot.
         let path = path.with_file_name(format!(".{name}.tmp"));
         self.wait(&path, || match durable_file::create_private(&path) {
             // Between the two calls another process may have taken ours for abandoned.
             Ok(file) => match try_lock(&file)? && durable_file::is_at(&file, &path)? {
-                true => Ok(Some(Beside { path: path.clone(), file })),
+                true => Ok(Some(TempFile { path: path.clone(), file })),
                 false => Ok(None),
             },
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 let file = durable_file::open_private(&path)?;
                 // Left by a crash: no process locks it. Removed when dropped, and made anew.
                 if try_lock(&file)? {
-                    drop(Beside { path: path.clone(), file });
+                    drop(TempFile { path: path.clone(), file });
                 }
                 Ok(None)
             }
@@ -152,24 +153,23 @@ impl Files {
         }
     }
 
-    /// Replaces the entry at `path` by `beside`.
-    fn replace(beside: &mut Beside, path: &Path, write: &Write<'_>) -> Result<Version, Error> {
-        let version = random()?;
+    /// Replaces the entry at `path` by `temp`.
+    fn replace(temp: &mut TempFile, path: &Path, write: &Write<'_>) -> Result<Version, Error> {
+        let version = u64::from_ne_bytes(*random()?);
         let header = Header { version, expires_at_ms: write.expires_at_ms };
         let mut text = serde_json::to_vec(&header).expect("numbers are JSON");
         text.push(b'\n');
         text.extend_from_slice(write.bytes);
         // A sync that failed is not tried again: the kernel may have dropped the pages and would
         // report success. The whole file is given up instead.
-        beside
-            .file
+        temp.file
             .write_all(&text)
             .and_then(|()| match write.expires_at_ms {
-                None => durable_file::sync_whole(&beside.file, text.len()),
+                None => durable_file::sync_whole(&temp.file, text.len()),
                 Some(_) => Ok(()),
             })
-            .map_err(io("write", &beside.path))?;
-        fs::rename(&beside.path, path).map_err(io("replace", path))?;
+            .map_err(io("write", &temp.path))?;
+        fs::rename(&temp.path, path).map_err(io("replace", path))?;
         Ok(Version(version))
     }
 }
@@ -197,12 +197,12 @@ impl Backend for Files {
         } else if !self.has_space(space)? {
             return Err(Error::Conflict);
         }
-        let mut beside = self.beside(&path)?;
+        let mut temp = self.temp_file(&path)?;
         self.expect(space, key, write.expected)?;
         // Held until the entry is replaced: no other process can take the lease meanwhile.
         let lease = write.fence.map(|fence| self.check_fence(space, key, fence)).transpose()?;
-        let version = Self::replace(&mut beside, &path, write)?;
-        drop((lease, beside));
+        let version = Self::replace(&mut temp, &path, write)?;
+        drop((lease, temp));
         if write.expires_at_ms.is_none() {
             durable_file::sync_directory(above).map_err(io("sync", above))?;
         }
@@ -214,7 +214,7 @@ impl Backend for Files {
         if !self.has_space(space)? || !path.exists() {
             return Ok(None);
         }
-        let _beside = self.beside(&path)?;
+        let _temp = self.temp_file(&path)?;
         let entry = entry(&path)?;
         if entry.is_some() {
             fs::remove_file(&path).map_err(io("remove", &path))?;
@@ -227,7 +227,7 @@ impl Backend for Files {
         if !self.has_space(space)? || !path.exists() {
             return if expected.is_met_by(None) { Ok(false) } else { Err(Error::Conflict) };
         }
-        let _beside = self.beside(&path)?;
+        let _temp = self.temp_file(&path)?;
         self.expect(space, key, expected)?;
         match fs::remove_file(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
@@ -276,11 +276,11 @@ impl Backend for Files {
     }
 
     fn owner(&self) -> Result<String, Error> {
-        self.live_owner()
+        self.register_owner()
     }
 
     fn is_alive(&self, owner: &str) -> Result<bool, Error> {
-        self.owner_lives(owner)
+        self.is_owner_alive(owner)
     }
 }
 
@@ -290,13 +290,6 @@ fn try_lock(file: &File) -> io::Result<bool> {
         Err(TryLockError::WouldBlock) => Ok(false),
         Err(TryLockError::Error(source)) => Err(source),
     }
-}
-
-fn random() -> Result<u64, Error> {
-    let mut bytes = [0; 8];
-    let filled = aws_lc_rs::rand::fill(&mut bytes).map_err(io::Error::other);
-    filled.map_err(io("read", Path::new("/dev/random")))?;
-    Ok(u64::from_ne_bytes(bytes))
 }
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
