@@ -124,72 +124,32 @@ pub use crate::{
 /// The parts that the behaviour tests drive directly; not for other programs.
 #[doc(hidden)]
 pub mod testing {
-    pub mod admin {
-        pub use crate::admin::ROUTES;
-    }
-    pub mod app {
-        pub use crate::app::App;
-    }
-    pub mod audit {
-        pub use crate::audit::{Actor, Audit};
-    }
-    pub mod clock {
-        pub use crate::clock::{Clock, ManualClock, SystemClock};
-    }
-    pub mod config {
-        pub use crate::config::{
+    pub use crate::{
+        admin::ROUTES,
+        app::App,
+        audit::{Actor, Audit},
+        clock::{Clock, ManualClock, SystemClock},
+        config::{
             ApplicationConfig, Config, DEFAULT_APPLICATION, Encryption, EncryptionKey,
             MetricsConfig, StoreConfig, StoreKind, Token, load,
-        };
-    }
-    pub mod engine {
-        pub use crate::engine::Engine;
-    }
-    pub mod event {
-        pub use crate::event::{Event, Kind};
-    }
-    pub mod grants {
-        pub use crate::grants::Grants;
-    }
-    pub mod hooks {
-        pub use crate::hooks::outbox::list;
-    }
-    pub mod https {
-        pub use crate::https::{LwaHttp, client_config};
-    }
-    pub mod id {
-        pub use crate::id::{AccountId, Region};
-    }
-    pub mod listen {
-        pub use crate::listen::IDLE_GRACE;
-    }
-    pub mod login {
-        pub use crate::login::Logins;
-    }
-    pub mod lwa {
-        pub use crate::lwa::{Application, LwaClient};
-    }
-    pub mod metrics {
-        pub use crate::metrics::Metrics;
-    }
-    pub mod problem {
-        pub use crate::problem::TABLE;
-    }
-    pub mod reports {
-        pub use crate::reports::Reports;
-    }
-    pub mod secret {
-        pub use crate::secret::Secret;
-    }
-    pub mod store {
-        pub use crate::store::{
+        },
+        engine::Engine,
+        event::{Event, Kind},
+        grants::Grants,
+        hooks::outbox::list as list_outbox,
+        https::{LwaHttp, client_config},
+        id::{AccountId, Region},
+        listen::IDLE_GRACE,
+        login::Logins,
+        lwa::{Application, LwaClient},
+        metrics::Metrics,
+        problem::TABLE,
+        reports::Reports,
+        secret::Secret,
+        store::{
             Credential, Epoch, Error, Expected, Item, KeyRing, Lease, Limit, Space, Store,
             StoredAccessToken, Version, backend,
-        };
-    }
-    pub mod token {
-        pub use crate::token::{
-            AccessToken, Authority, Cause, Dependencies, KnownGrant, TokenManager,
-        };
-    }
+        },
+        token::{AccessToken, Authority, Cause, Dependencies, KnownGrant, TokenManager},
+    };
 }

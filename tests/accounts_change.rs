@@ -8,11 +8,7 @@ use crate::support::{
 };
 use adsproxy::{
     sandbox::{CLIENT_ID, CLIENT_SECRET, LwaFault, RefreshRotation, Times},
-    testing::{
-        id::AccountId,
-        secret::Secret,
-        store::{Credential, Epoch, Expected, Item, Lease, Limit, Space},
-    },
+    testing::{AccountId, Credential, Epoch, Expected, Item, Lease, Limit, Secret, Space},
 };
 use http::Method;
 use std::{

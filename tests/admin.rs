@@ -73,7 +73,7 @@ async fn the_front_page_lists_every_route_and_each_of_them_is_served() {
     let amazon = amazon().await;
     let (proxy, _) = with_health(&amazon, "");
     let index = get(proxy.admin, "/", LOCAL).1;
-    let routes = adsproxy::testing::admin::ROUTES;
+    let routes = adsproxy::testing::ROUTES;
     assert!(routes.len() > 15, "{routes:?}");
     for route in routes.iter().filter(|route| route.audience.as_str() != "local") {
         let line = index.lines().find(|line| {

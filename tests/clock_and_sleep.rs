@@ -4,17 +4,10 @@ use crate::support::proxy::ACME_REFRESH;
 use adsproxy::{
     sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator, EmulatorOptions},
     testing::{
-        audit::{Actor, Audit},
-        clock::{Clock, ManualClock},
-        config,
-        grants::Grants,
-        https::{self, LwaHttp},
-        id::{AccountId, Region},
-        lwa::{Application, LwaClient},
-        metrics::Metrics,
-        reports::Reports,
-        store::{Credential, Expected, Store},
-        token::{AccessToken, Authority, Cause, Dependencies, KnownGrant, TokenManager},
+        AccessToken, AccountId, Actor, Application, ApplicationConfig, Audit, Authority, Cause,
+        Clock, Credential, DEFAULT_APPLICATION, Dependencies, Expected, Grants, KnownGrant,
+        LwaClient, LwaHttp, ManualClock, Metrics, MetricsConfig, Region, Reports, Store, Token,
+        TokenManager, client_config,
     },
 };
 use std::{sync::Arc, time::Duration};
@@ -209,8 +202,8 @@ fn boot(
     store: &Store,
     record: Credential,
 ) -> TokenManager {
-    let metrics = Metrics::new(&config::MetricsConfig { account_labels_max: 10 }, Arc::default());
-    let tls = https::client_config(None, false).expect("TLS");
+    let metrics = Metrics::new(&MetricsConfig { account_labels_max: 10 }, Arc::default());
+    let tls = client_config(None, false).expect("TLS");
     let patience = Duration::from_secs(10);
     let http = LwaHttp::new(&tls, patience, patience).expect("a client");
     let with = Dependencies {
@@ -238,9 +231,9 @@ fn client() -> reqwest::Client {
 
 fn grant() -> Credential {
     Credential {
-        epoch: adsproxy::testing::store::Epoch::random(),
+        epoch: adsproxy::testing::Epoch::random(),
         account: "acme".parse().expect("an alias"),
-        application: config::DEFAULT_APPLICATION.to_owned(),
+        application: DEFAULT_APPLICATION.to_owned(),
         region: Region::Na,
         refresh_token: ACME_REFRESH.into(),
         previous_refresh_token: None,
@@ -254,8 +247,8 @@ fn grant() -> Credential {
 }
 
 /// The defaults of `[token]`.
-fn token_config() -> config::Token {
-    config::Token {
+fn token_config() -> Token {
+    Token {
         refresh_buffer: Duration::from_secs(300),
         background_lead: Duration::from_secs(900),
         background_concurrency: 8,
@@ -269,9 +262,9 @@ fn token_config() -> config::Token {
     }
 }
 
-fn application(amazon: &Emulator) -> config::ApplicationConfig {
+fn application(amazon: &Emulator) -> ApplicationConfig {
     let url = |path| format!("http://{}{path}", amazon.addr()).parse().expect("a URL");
-    config::ApplicationConfig {
+    ApplicationConfig {
         client_id: CLIENT_ID.to_owned(),
         client_secrets: vec![CLIENT_SECRET.into()],
         token_url: url("/auth/o2/token"),
@@ -279,6 +272,6 @@ fn application(amazon: &Emulator) -> config::ApplicationConfig {
         authorize_url: url("/ap/oa"),
         redirect_uri: String::new(),
         scopes: Vec::new(),
-        ..config::ApplicationConfig::default()
+        ..ApplicationConfig::default()
     }
 }

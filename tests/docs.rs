@@ -115,7 +115,7 @@ fn the_table_of_errors_is_that_of_the_code() {
     let rows = sections.map(|section| rows("docs/errors.md", section)).concat();
     let listed: BTreeSet<_> =
         rows.iter().map(|row| (row[0].clone(), row[1].trim_matches('`').to_owned())).collect();
-    let table = adsproxy::testing::problem::TABLE.iter();
+    let table = adsproxy::testing::TABLE.iter();
     let table = table.map(|entry| (entry.status.as_str().to_owned(), entry.code.to_owned()));
     assert_eq!(listed, table.collect());
     assert_eq!(listed.len(), rows.len(), "a code is listed twice");
@@ -135,7 +135,7 @@ fn the_exit_codes_are_those_of_the_help() {
 
 #[test]
 fn the_table_of_routes_is_that_of_the_code() {
-    let routes = adsproxy::testing::admin::ROUTES.iter().map(|route| {
+    let routes = adsproxy::testing::ROUTES.iter().map(|route| {
         [
             route.method.to_string(),
             format!("`{}`", route.path),
@@ -153,7 +153,7 @@ fn the_events_of_hooks_are_those_of_the_code() {
         .iter()
         .map(|row| row[0].trim_matches('`').to_owned())
         .collect();
-    let kinds = adsproxy::testing::event::Kind::ALL.map(|kind| kind.as_str().to_owned());
+    let kinds = adsproxy::testing::Kind::ALL.map(|kind| kind.as_str().to_owned());
     assert_eq!(listed, kinds);
 }
 
@@ -183,7 +183,7 @@ const AUDIT_NAMES: [&str; 5] =
 #[test]
 fn every_configuration_key_that_a_page_names_exists() {
     let (keys, sections) = config_keys();
-    let events = adsproxy::testing::event::Kind::ALL.map(adsproxy::testing::event::Kind::as_str);
+    let events = adsproxy::testing::Kind::ALL.map(adsproxy::testing::Kind::as_str);
     let mut checked = 0;
     for (path, page) in pages() {
         for span in code_spans(&prose(&page)) {

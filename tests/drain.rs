@@ -199,7 +199,7 @@ async fn a_request_that_comes_late_is_told_that_the_server_stops() {
     let request = parked(&proxy, &amazon.state().api.gate).await;
     proxy.signal("TERM");
     until_draining(&proxy).await;
-    thread::sleep(adsproxy::testing::listen::IDLE_GRACE + Duration::from_millis(500));
+    thread::sleep(adsproxy::testing::IDLE_GRACE + Duration::from_millis(500));
     let reply = late.get("/_bytes/1").expect("an answer");
     assert_eq!(reply.status, 503);
     for line in ["x-ads-proxy-error: draining", "retry-after: 1", "connection: close"] {

@@ -8,10 +8,7 @@ use crate::support::{
 };
 use adsproxy::{
     sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator},
-    testing::{
-        secret::Secret,
-        store::{Credential, Expected},
-    },
+    testing::{Credential, Expected, Secret},
 };
 use std::time::Duration;
 

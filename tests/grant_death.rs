@@ -7,7 +7,7 @@ use crate::support::{
 };
 use adsproxy::{
     sandbox::{Emulator, LwaFault, Times},
-    testing::secret::Secret,
+    testing::Secret,
 };
 use http::Method;
 use std::{

@@ -9,7 +9,7 @@ use crate::support::{
 };
 use adsproxy::{
     sandbox::{CLIENT_SECRET, Emulator, LwaFault, Times},
-    testing::{hooks, secret::Secret},
+    testing::{Secret, list_outbox},
 };
 use http::Method;
 use std::{
@@ -287,7 +287,7 @@ async fn no_secret_is_in_what_hooks_get_or_in_what_is_kept_for_them() {
     canaries.assert_none_in("the log", proxy.log().as_bytes());
     canaries.assert_none_in("the metrics", proxy.metrics().as_bytes());
     // Opened with the server's key: what is sealed shows no canary anyway.
-    let messages = hooks::list(&open_store(&proxy)).await.expect("an outbox");
+    let messages = list_outbox(&open_store(&proxy)).await.expect("an outbox");
     assert!(!messages.is_empty());
     canaries.assert_none_in("the outbox", format!("{messages:?}").as_bytes());
 }

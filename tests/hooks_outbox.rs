@@ -8,7 +8,7 @@ use crate::support::{
 };
 use adsproxy::{
     sandbox::{CLIENT_SECRET, Emulator},
-    testing::hooks,
+    testing::list_outbox,
 };
 use serde_json::Value;
 use std::{collections::BTreeSet, fs, process::Command, time::Duration};
@@ -51,7 +51,7 @@ fn told(receiver: &Receiver) -> Vec<u64> {
 /// The generations of `acme`'s tokens in the outbox on disk.
 fn written(proxy: &Proxy) -> Vec<u64> {
     let store = open_store(proxy);
-    let list = || tokio::runtime::Handle::current().block_on(hooks::list(&store));
+    let list = || tokio::runtime::Handle::current().block_on(list_outbox(&store));
     let waiting = tokio::task::block_in_place(list).expect("it reads");
     let acme = waiting.iter().filter(|message| message.account.as_deref() == Some("acme"));
     acme.filter_map(|message| message.generation).collect()

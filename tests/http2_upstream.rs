@@ -10,10 +10,7 @@ use crate::support::{
 use adsproxy::{
     load,
     sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator},
-    testing::{
-        app::App,
-        clock::{Clock, ManualClock},
-    },
+    testing::{App, Clock, ManualClock},
 };
 use bytes::Bytes;
 use http::{Request, Response};

@@ -10,10 +10,7 @@ use crate::support::{
 };
 use adsproxy::{
     sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator, RefreshRotation},
-    testing::{
-        clock::{Clock, SystemClock},
-        id::Region,
-    },
+    testing::{Clock, Region, SystemClock},
 };
 use http::Method;
 use serde_json::{Value, json};

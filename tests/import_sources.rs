@@ -4,7 +4,7 @@ use crate::support::{
     extras,
     importing::{ACCESS, CLIENT_SECRET, ONE, OTHER_ID, OTHER_SECRET, Scene, TWO, csv},
 };
-use adsproxy::testing::clock::{Clock, SystemClock};
+use adsproxy::testing::{Clock, SystemClock};
 use serde_json::{Value, json};
 use std::{
     fs,

@@ -11,10 +11,8 @@ use crate::support::{
 use adsproxy::{
     sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator, RefreshRotation},
     testing::{
-        config::{Encryption, EncryptionKey},
-        id::Region,
-        secret::Secret,
-        store::{Credential, Expected, Item, Limit, Space, Store, StoredAccessToken},
+        Credential, Encryption, EncryptionKey, Expected, Item, Limit, Region, Secret, Space, Store,
+        StoredAccessToken,
     },
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -469,8 +467,8 @@ async fn fill_home(home: &Home, accounts: usize) -> Vec<Credential> {
 fn open(directory: &Path, keys: &[(&str, u8)]) -> Store {
     let secret = |byte| Secret::new(STANDARD.encode([byte; 32]));
     let keys = keys.iter().map(|&(id, byte)| EncryptionKey::new(id, secret(byte))).collect();
-    let store = adsproxy::testing::config::StoreConfig {
-        kind: adsproxy::testing::config::StoreKind::File,
+    let store = adsproxy::testing::StoreConfig {
+        kind: adsproxy::testing::StoreKind::File,
         path: directory.to_owned(),
     };
     Store::open(&store, &Encryption { keys }).expect("opens")
@@ -482,13 +480,13 @@ async fn assert_all(store: &Store, kept: &[Credential]) {
     }
 }
 
-fn id(alias: &str) -> adsproxy::testing::id::AccountId {
+fn id(alias: &str) -> adsproxy::testing::AccountId {
     alias.parse().expect("an alias")
 }
 
 fn credential(alias: &str) -> Credential {
     Credential {
-        epoch: adsproxy::testing::store::Epoch::random(),
+        epoch: adsproxy::testing::Epoch::random(),
         account: id(alias),
         application: "default".to_owned(),
         region: Region::Eu,

@@ -5,11 +5,8 @@ use adsproxy::{
     Engine,
     sandbox::{ACCOUNTS, CLIENT_ID, CLIENT_SECRET, Emulator, LwaFault, Times},
     testing::{
-        config::load::{self, Options},
-        event::{Event, Kind},
-        id::AccountId,
-        store::{Credential, Expected},
-        token::Cause,
+        AccountId, Cause, Credential, Event, Expected, Kind,
+        load::{self, Options},
     },
 };
 use std::{

@@ -2,11 +2,8 @@
 
 use crate::support::proxy::{Proxy, Setup, amazon, eventually};
 use adsproxy::testing::{
-    clock::{Clock, SystemClock},
-    config::{Encryption, EncryptionKey},
-    id::Region,
-    secret::Secret,
-    store::{Credential, Expected, Store, StoredAccessToken},
+    Clock, Credential, Encryption, EncryptionKey, Expected, Region, Secret, Store,
+    StoredAccessToken, SystemClock,
 };
 use std::{
     fs::{self, File},
@@ -28,7 +25,7 @@ async fn a_removed_account_leaves_no_refresh_token_in_memory() {
     let access = format!("Atza|of-the-shop-{}", "y".repeat(300));
     let (store, now) = (open_store(&proxy), SystemClock.now().unix());
     let shop = Credential {
-        epoch: adsproxy::testing::store::Epoch::random(),
+        epoch: adsproxy::testing::Epoch::random(),
         account: "shop".parse().expect("an alias"),
         application: "default".to_owned(),
         region: Region::Na,
@@ -79,8 +76,8 @@ fn open_store(proxy: &Proxy) -> Store {
     let key = fs::read_to_string(proxy.dir.path().join("key")).expect("the key");
     let keys = vec![EncryptionKey::new("k1", Secret::new(key))];
     let directory = proxy.dir.path().join("store");
-    let store = adsproxy::testing::config::StoreConfig {
-        kind: adsproxy::testing::config::StoreKind::File,
+    let store = adsproxy::testing::StoreConfig {
+        kind: adsproxy::testing::StoreKind::File,
         path: directory.to_owned(),
     };
     Store::open(&store, &Encryption { keys }).expect("opens")

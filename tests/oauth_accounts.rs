@@ -9,14 +9,7 @@ use crate::support::{
 };
 use adsproxy::{
     sandbox::{Emulator, Surface},
-    testing::{
-        audit::Actor,
-        clock::SystemClock,
-        config::{Config, load},
-        engine::Engine,
-        login::Logins,
-        metrics::Metrics,
-    },
+    testing::{Actor, Config, Engine, Logins, Metrics, SystemClock, load},
 };
 use http::Method;
 use serde_json::{Value, json};

@@ -10,7 +10,7 @@ use crate::support::{
 };
 use adsproxy::{
     sandbox::{Emulator, EmulatorOptions, LwaFault, Scripted, Times},
-    testing::clock::ManualClock,
+    testing::ManualClock,
 };
 use http::{Method, StatusCode};
 use std::{sync::Arc, time::Duration};

@@ -10,10 +10,7 @@ use crate::support::{
 };
 use adsproxy::{
     sandbox::{ApiFault, Emulator, LwaFault, Times},
-    testing::{
-        secret::Secret,
-        store::{Credential, Expected, Space, Store},
-    },
+    testing::{Credential, Expected, Secret, Space, Store},
 };
 use http::Method;
 use serde_json::Value;
@@ -183,12 +180,12 @@ fn open_store(proxy: &Proxy) -> Store {
 
 /// The proxy's store with the key `id` of 43 characters, or of one that is repeated.
 fn sealed_with(proxy: &Proxy, id: &str, key: &str) -> Store {
-    use adsproxy::testing::config::{Encryption, EncryptionKey};
+    use adsproxy::testing::{Encryption, EncryptionKey};
     let key = if key.len() == 1 { key.repeat(42) + "E=" } else { key.to_owned() };
     let keys = vec![EncryptionKey::new(id, Secret::new(key))];
     let directory = proxy.dir.path().join("store");
-    let store = adsproxy::testing::config::StoreConfig {
-        kind: adsproxy::testing::config::StoreKind::File,
+    let store = adsproxy::testing::StoreConfig {
+        kind: adsproxy::testing::StoreKind::File,
         path: directory.to_owned(),
     };
     Store::open(&store, &Encryption { keys }).expect("opens")

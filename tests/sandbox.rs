@@ -5,7 +5,7 @@ use adsproxy::{
         ACCOUNTS, ApiFault, CLIENT_ID, CLIENT_SECRET, Emulator, EmulatorOptions, ExpiresIn,
         LwaFault, Permission, RefreshRotation, Scripted, Surface, Times,
     },
-    testing::clock::{Clock, ManualClock},
+    testing::{Clock, ManualClock},
 };
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, request::Builder};

@@ -11,16 +11,10 @@ use adsproxy::{
         Scripted, Surface, Times,
     },
     testing::{
-        audit::{Actor, Audit},
-        clock::{Clock, SystemClock},
-        config::load::{self, Options as LoadOptions},
-        grants::Grants,
-        https,
-        lwa::{Application, LwaClient},
-        metrics::Metrics,
-        reports::Reports,
-        store::{Credential, Store, StoredAccessToken},
-        token::{Authority, Dependencies, KnownGrant, TokenManager},
+        Actor, Application, Audit, Authority, Clock, Credential, Dependencies, Grants, KnownGrant,
+        LwaClient, LwaHttp, Metrics, Reports, Store, StoredAccessToken, SystemClock, TokenManager,
+        client_config,
+        load::{self, Options as LoadOptions},
     },
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -411,10 +405,10 @@ async fn debug_shows_no_secret_of_any_type_that_holds_one() {
     let clock = Arc::new(SystemClock);
     let now = clock.now().unix();
     let record = Credential {
-        epoch: adsproxy::testing::store::Epoch::random(),
+        epoch: adsproxy::testing::Epoch::random(),
         account: "acme".parse().expect("an alias"),
         application: "default".into(),
-        region: adsproxy::testing::id::Region::Na,
+        region: adsproxy::testing::Region::Na,
         refresh_token: ACME_REFRESH.into(),
         previous_refresh_token: Some(GLOBEX_REFRESH.into()),
         access_token: Some(StoredAccessToken {
@@ -429,9 +423,9 @@ async fn debug_shows_no_secret_of_any_type_that_holds_one() {
         seed: None,
     };
     let store = Store::open(&config.store, &config.encryption).expect("a store");
-    let tls = https::client_config(None, false).expect("TLS");
+    let tls = client_config(None, false).expect("TLS");
     let second = Duration::from_secs(1);
-    let lwa = LwaClient::new(https::LwaHttp::new(&tls, second, second).expect("a client"));
+    let lwa = LwaClient::new(LwaHttp::new(&tls, second, second).expect("a client"));
     let metrics = Metrics::new(&config.metrics, Arc::default());
     let control = tokio::runtime::Handle::current();
     let reports = Reports::new(Audit::off(), Actor::Server, control.clone());

@@ -2,12 +2,9 @@
 //! a table that is written here.
 
 use adsproxy::testing::{
-    id::{AccountId, Region},
-    store::{
-        Credential, Epoch, Error, Expected, Item, KeyRing, Limit, Space, Store, StoredAccessToken,
-        Version,
-        backend::{self, Backend, Files, Granted, Listed, Memory, RawEntry, Write},
-    },
+    AccountId, Credential, Epoch, Error, Expected, Item, KeyRing, Limit, Region, Space, Store,
+    StoredAccessToken, Version,
+    backend::{self, Backend, Files, Granted, Listed, Memory, RawEntry, Write},
 };
 use parking_lot::Mutex;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

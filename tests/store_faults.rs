@@ -10,9 +10,8 @@ use adsproxy::{
     Engine,
     sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator, RefreshRotation},
     testing::{
-        config::load::{self, Options},
-        event::Kind,
-        token::Cause,
+        Cause, Kind,
+        load::{self, Options},
     },
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};

@@ -11,8 +11,7 @@ use crate::support::{
     strace::{Call, Strace, calls},
 };
 use adsproxy::testing::{
-    config,
-    store::{Credential, Expected, Store},
+    Credential, Encryption, EncryptionKey, Expected, Store, StoreConfig, StoreKind,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use std::{fs, path::Path};
@@ -187,7 +186,7 @@ async fn generation(files: &[(&str, Vec<u8>)], identity: &[u8]) -> Option<u64> {
 /// With the key that `Proxy` configures.
 fn open(directory: &Path) -> Store {
     let secret = STANDARD.encode([7; 32]).as_str().into();
-    let keys = vec![config::EncryptionKey::new("k1", secret)];
-    let store = config::StoreConfig { kind: config::StoreKind::File, path: directory.to_owned() };
-    Store::open(&store, &config::Encryption { keys }).expect("opens")
+    let keys = vec![EncryptionKey::new("k1", secret)];
+    let store = StoreConfig { kind: StoreKind::File, path: directory.to_owned() };
+    Store::open(&store, &Encryption { keys }).expect("opens")
 }

@@ -2,9 +2,7 @@
 
 use crate::support::proxy::Proxy;
 use adsproxy::testing::{
-    config::{Encryption, EncryptionKey, StoreConfig, StoreKind},
-    secret::Secret,
-    store::{Credential, Epoch, Expected, Store},
+    Credential, Encryption, EncryptionKey, Epoch, Expected, Secret, Store, StoreConfig, StoreKind,
 };
 use std::fs;
 

@@ -5,9 +5,7 @@ use super::{
     program::{Home, Said, said},
 };
 use adsproxy::testing::{
-    config::{Encryption, EncryptionKey, StoreConfig, StoreKind},
-    secret::Secret,
-    store::{Credential, Store},
+    Credential, Encryption, EncryptionKey, Secret, Store, StoreConfig, StoreKind,
 };
 use serde_json::Value;
 use std::{collections::BTreeMap, fs, path::Path};
