@@ -2,23 +2,16 @@
 
 use super::fault::Scripted;
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
-use http_body::{Body, Frame};
-use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-use std::{
-    future::Future,
-    io,
-    pin::Pin,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
-use tokio::time::{Sleep, sleep};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use std::{io, time::Duration};
+use tokio::time::sleep;
 
 pub(super) type EmulatorBody = UnsyncBoxBody<Bytes, io::Error>;
 pub(super) type EmulatorResponse = Response<EmulatorBody>;
 pub(super) type HandlerResult = Result<EmulatorResponse, Stop>;
-
-type FrameResult = io::Result<Frame<Bytes>>;
 
 /// Why a handler ends before its last line.
 pub(super) enum Stop {
@@ -51,10 +44,16 @@ pub(super) fn json(status: u16, value: serde_json::Value) -> EmulatorResponse {
 pub(super) fn stream<I>(content_type: &str, frames: I) -> EmulatorResponse
 where
     I: IntoIterator<Item = PacedFrame>,
-    I::IntoIter: Unpin + Send + 'static,
+    I::IntoIter: Send + 'static,
 {
-    let body = PacedBody { frames: frames.into_iter(), next: None };
-    with_type(200, content_type, body.boxed_unsync())
+    let frames = futures_util::stream::iter(frames).then(|(pause, frame)| async move {
+        // A sleep of no time waits for the next tick.
+        if !pause.is_zero() {
+            sleep(pause).await;
+        }
+        frame
+    });
+    with_type(200, content_type, StreamBody::new(frames).boxed_unsync())
 }
 
 fn with_type(status: u16, content_type: &str, body: EmulatorBody) -> EmulatorResponse {
@@ -90,7 +89,7 @@ pub(super) fn retry_after(reply: EmulatorResponse, secs: Option<u64>) -> Emulato
 }
 
 /// The pause before a frame, and the frame.
-pub(super) type PacedFrame = (Duration, FrameResult);
+pub(super) type PacedFrame = (Duration, io::Result<Frame<Bytes>>);
 
 pub(super) fn after(pause: Duration, data: impl Into<Bytes>) -> PacedFrame {
     (pause, Ok(Frame::data(data.into())))
@@ -103,28 +102,4 @@ pub(super) fn repeated(fill: u8, size: usize) -> impl Iterator<Item = PacedFrame
     (0..size)
         .step_by(CHUNK_BYTES)
         .map(move |sent| after(Duration::ZERO, chunk.slice(..CHUNK_BYTES.min(size - sent))))
-}
-
-struct PacedBody<I> {
-    frames: I,
-    next: Option<(Pin<Box<Sleep>>, FrameResult)>,
-}
-
-impl<I: Iterator<Item = PacedFrame> + Unpin> Body for PacedBody<I> {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<FrameResult>> {
-        if self.next.is_none() {
-            let Some((pause, frame)) = self.frames.next() else { return Poll::Ready(None) };
-            if pause.is_zero() {
-                return Poll::Ready(Some(frame));
-            }
-            self.next = Some((Box::pin(sleep(pause)), frame));
-        }
-        if let Some((pause, _)) = &mut self.next {
-            ready!(pause.as_mut().poll(cx));
-        }
-        Poll::Ready(self.next.take().map(|(_, frame)| frame))
-    }
 }
