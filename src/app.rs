@@ -79,7 +79,7 @@ pub enum Error {
 
 /// A data plane for one command alone: no admin and no health listener, and one account.
 #[derive(Debug, Clone)]
-pub struct Private {
+pub struct CommandProxy {
     /// The only account.
     pub account: AccountId,
     /// What every request must bring.
@@ -105,7 +105,8 @@ pub struct App {
     /// Unlinked at the end.
     socket_files: Vec<SocketFile>,
     control: Option<Runtime>,
-    log: Option<Log>,
+    /// Last: what ends before it can still be logged.
+    _log: Log,
 }
 
 impl fmt::Debug for App {
@@ -129,7 +130,7 @@ impl App {
     }
 
     /// Starts a data plane on a free port of loopback that accepts only requests with the key.
-    pub fn start_private(mut config: Config, private: Private) -> Result<Self, Error> {
+    pub fn start_private(mut config: Config, private: CommandProxy) -> Result<Self, Error> {
         config.listen.proxy = vec![ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))];
         config.listen.tls = None;
         config.proxy.workers = 1;
@@ -140,7 +141,7 @@ impl App {
     fn launch(
         config: Config,
         clock: Arc<dyn Clock>,
-        private: Option<Private>,
+        private: Option<CommandProxy>,
     ) -> Result<Self, Error> {
         let config = Arc::new(config);
         let log = log::init(&config.log)?;
@@ -193,7 +194,7 @@ impl App {
             workers,
             socket_files: sockets.files,
             control: Some(control),
-            log: Some(log),
+            _log: log,
         };
         app.report_start();
         Ok(app)
@@ -302,9 +303,6 @@ impl Drop for App {
             // For writes to the disk: other tasks just end.
             control.shutdown_timeout(Duration::from_secs(5));
         }
-        if let Some(log) = self.log.take() {
-            log.shutdown();
-        }
     }
 }
 
@@ -327,7 +325,7 @@ fn open_engine(
     config: &Arc<Config>,
     clock: Arc<dyn Clock>,
     metrics: &Arc<Metrics>,
-    private: Option<&Private>,
+    private: Option<&CommandProxy>,
     handle: Handle,
 ) -> Result<Engine, engine::Error> {
     let socket = private.and_then(|private| private.server.as_deref());
@@ -360,7 +358,7 @@ fn log_start(config: &Config) {
     info!(version, config = source, store = kind.as_str(), path, "adsproxy starts");
 }
 
-fn share(engine: &Engine, private: Option<&Private>) -> Result<Arc<DataPlane>, Error> {
+fn share(engine: &Engine, private: Option<&CommandProxy>) -> Result<Arc<DataPlane>, Error> {
     let config = engine.config();
     Ok(Arc::new(DataPlane {
         config: config.clone(),

@@ -46,7 +46,8 @@ static CURRENT: ArcSwapOption<Sink> = ArcSwapOption::const_empty();
 /// The filter of the installed subscriber.
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
-/// Keeps the writer thread running; flushes and ends it when dropped.
+/// Keeps the writer thread running. Dropped, it writes what is queued and ends the thread; it gives
+/// up on a stuck output after 2 s.
 #[derive(Debug)]
 pub struct Log {
     sink: Arc<Sink>,
@@ -99,9 +100,6 @@ impl Log {
     pub fn dropped(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.sink.dropped)
     }
-
-    /// Writes what is queued and ends the writer thread; gives up on a stuck output after 2 s.
-    pub fn shutdown(self) {}
 }
 
 impl Drop for Log {

@@ -71,7 +71,7 @@ fn access_output(format: LogFormat, lines: &[AccessLine<'_>]) -> String {
     let access = log.access();
     lines.iter().for_each(|line| access.write(line));
     drop(access);
-    log.shutdown();
+    drop(log);
     output.text()
 }
 
@@ -124,7 +124,7 @@ fn events_of_both_formats_are_escaped_and_follow_the_latest_init() {
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(account = %"a\u{1b}[31m\nb\u{9b}", "said \u{1b}]0;x\u{7}");
         });
-        log.shutdown();
+        drop(log);
         let text = output.text();
         assert!(text.contains("account"), "{text}");
         assert_eq!(text.lines().count(), 1, "{text}");
@@ -141,7 +141,7 @@ fn a_field_looks_the_same_however_it_is_passed() {
         let (acme, path) = ("acme", std::path::Path::new("/a b"));
         tracing::info!(account = acme, again = %acme, path = %path.display(), n = 3, "said");
     });
-    log.shutdown();
+    drop(log);
     let text = output.text();
     assert!(text.ends_with("said account=acme again=acme path=\"/a b\" n=3\n"), "{text}");
 }
@@ -154,7 +154,7 @@ fn events_and_access_lines_have_times_of_one_precision() {
         let subscriber = Registry::default().with(events_layer(format, false));
         tracing::subscriber::with_default(subscriber, || tracing::info!("said"));
         log.access().write(&LINE);
-        log.shutdown();
+        drop(log);
         for line in output.text().lines() {
             let from = line.find("20").expect("a year");
             let time = &line[from..=from + line[from..].find('Z').expect("UTC")];
@@ -170,9 +170,9 @@ fn a_second_init_takes_over_and_an_ended_one_is_silent() {
     let (second, second_output) = log(LogFormat::Json, true);
     let subscriber = || Registry::default().with(events_layer(LogFormat::Json, false));
     tracing::subscriber::with_default(subscriber(), || tracing::info!("for the second"));
-    first.shutdown();
+    drop(first);
     tracing::subscriber::with_default(subscriber(), || tracing::info!("still the second"));
-    second.shutdown();
+    drop(second);
     tracing::subscriber::with_default(subscriber(), || tracing::info!("for nobody"));
     assert_eq!(first_output.text(), "");
     let text = second_output.text();
@@ -195,7 +195,7 @@ fn a_stuck_output_drops_and_counts_but_never_blocks() {
     access.flush();
     output.hold(false);
     drop(access);
-    log.shutdown();
+    drop(log);
     let arrived = output.text().lines().count() as u64;
     assert_eq!(arrived + dropped.load(Ordering::Relaxed), written);
 }
@@ -211,7 +211,7 @@ fn lines_wait_for_a_flush_and_nothing_is_lost_between_two_blocks() {
     access.flush();
     access.flush();
     drop(access);
-    log.shutdown();
+    drop(log);
     assert_eq!(output.text().lines().count(), 1000);
 }
 
@@ -220,6 +220,6 @@ fn no_access_line_is_written_when_they_are_off() {
     let _turn = TURN.lock();
     let (log, output) = log(LogFormat::Json, false);
     log.access().write(&LINE);
-    log.shutdown();
+    drop(log);
     assert_eq!(output.text(), "");
 }

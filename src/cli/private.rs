@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     admin::TOKEN_PATH,
-    app::{App, Private},
+    app::{App, CommandProxy},
     audit::{Action, Actor, Entry},
     config::{self, Config, StoreKind, load::Loaded},
     id::AccountId,
@@ -54,7 +54,7 @@ impl PrivateProxy {
         };
         let key = SessionKey::generate()?;
         let path = socket.as_ref().map(|socket| socket.path.clone());
-        let private = Private { account: account.clone(), key: key.clone(), server: path };
+        let private = CommandProxy { account: account.clone(), key: key.clone(), server: path };
         let app = App::start_private(config, private)?;
         let Some(status) = app.engine.tokens().status(account) else { bail!(unknown(account)) };
         if status.reauthorization_required {
