@@ -34,7 +34,7 @@ pub(crate) fn start_hooks(engine: &Engine, control: Handle) -> Result<Option<Hoo
         clock: engine.clock().clone(),
         metrics: engine.with.metrics.clone(),
         store: engine.store().clone(),
-        reconnect: Some(reconnect),
+        reconnect,
         control,
     };
     let hooks = Hooks::start(engine.config(), with)?;

@@ -13,7 +13,7 @@ pub struct Entry {
     #[serde(flatten)]
     pub(super) actor: Actor,
     pub(super) action: Action,
-    #[serde(serialize_with = "account", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) account: Option<AccountId>,
     #[serde(flatten)]
     pub(super) outcome: EntryOutcome,
@@ -90,10 +90,6 @@ impl Entry {
     }
 }
 
-fn account<S: Serializer>(account: &Option<AccountId>, to: S) -> Result<S::Ok, S::Error> {
-    account.as_ref().map(AccountId::as_str).serialize(to)
-}
-
 /// Who did it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "actor", rename_all = "lowercase")]
@@ -119,7 +115,7 @@ pub enum Actor {
 }
 
 impl Actor {
-    /// The user who runs this process.
+    /// The user of this process.
     pub fn cli() -> Self {
         Self::cli_user(rustix::process::getuid().as_raw())
     }

@@ -17,6 +17,7 @@ mod writer;
 pub use chain::AuditKeys;
 pub use entry::{Action, Actor, Entry};
 pub use report::AuditReport;
+pub use verify::verify_part;
 
 use crate::{
     clock::Clock,
@@ -176,12 +177,6 @@ impl Audit {
     /// What is wrong with the log is no error but in the report.
     pub fn verify(&self) -> Result<AuditReport, Error> {
         self.0.as_ref().map_or(Ok(AuditReport::default()), |log| log.verify())
-    }
-
-    /// Checks one file of a log on its own, such as an older one that lies elsewhere.
-    pub fn verify_part(path: &Path, keys: &AuditKeys) -> Result<AuditReport, Error> {
-        let missing = || Error::io("open", path)(io::ErrorKind::NotFound.into());
-        verify::verify_part(&LogFiles::new(path).open(None)?.ok_or_else(missing)?, keys)
     }
 }
 

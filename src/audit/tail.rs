@@ -22,8 +22,6 @@ pub struct Filter {
 pub struct Tail {
     files: LogFiles,
     filter: Filter,
-    /// The time as it is written in the log, which sorts like time.
-    since: Option<String>,
     /// The number of the last entry that was read.
     last: u64,
     /// The inode of the file that grows, and how much of it was read.
@@ -42,8 +40,7 @@ pub struct Shown {
 impl Tail {
     /// A reader of the entries of the log at `path` that `filter` accepts.
     pub fn new(path: &Path, filter: Filter) -> Self {
-        let since = filter.since.map(rfc3339);
-        Self { files: LogFiles::new(path), filter, since, last: 0, read: (0, 0) }
+        Self { files: LogFiles::new(path), filter, last: 0, read: (0, 0) }
     }
 
     /// The last `count` entries, oldest first.
@@ -65,7 +62,7 @@ impl Tail {
             return Ok(shown);
         }
         let bytes = current.read(read)?;
-        self.note(&current, read, &bytes);
+        self.remember(&current, read, &bytes);
         Ok(self.shown(&bytes))
     }
 
@@ -78,7 +75,7 @@ impl Tail {
             let Some(segment) = self.files.open(number)? else { continue };
             let bytes = segment.read(0)?;
             if number.is_none() {
-                self.note(&segment, 0, &bytes);
+                self.remember(&segment, 0, &bytes);
             }
             shown = [self.shown(&bytes), shown].concat();
             let first = complete_lines(&bytes).find_map(Line::parse);
@@ -89,22 +86,23 @@ impl Tail {
         Ok(shown)
     }
 
-    /// Notes how far the file that grows was read: `bytes` from byte `from` on.
-    fn note(&mut self, current: &Segment, from: u64, bytes: &[u8]) {
+    /// Remembers how far the file that grows was read: `bytes` from byte `from` on.
+    fn remember(&mut self, current: &Segment, from: u64, bytes: &[u8]) {
         self.read = (current.inode, from + complete_bytes(bytes) as u64);
         let newest = complete_lines(bytes).rev().find_map(Line::parse);
         self.last = newest.map_or(self.last, |line| line.seq);
     }
 
     fn accepts(&self, line: &Line<'_>) -> bool {
-        let Filter { account, action, .. } = &self.filter;
+        let Filter { account, action, since } = &self.filter;
         let is_of = |action: &String| {
             let rest = line.action.strip_prefix(action.as_str());
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
         account.as_ref().is_none_or(|it| line.account.as_deref() == Some(it.as_str()))
             && action.as_ref().is_none_or(is_of)
-            && self.since.as_ref().is_none_or(|since| line.time >= *since)
+            // As it is written in the log, a time sorts like time.
+            && since.is_none_or(|since| line.time >= rfc3339(since))
     }
 
     /// The entries in `bytes` that are asked for. What is no entry is left to `verify`.

@@ -47,10 +47,11 @@ impl AuditLog {
     }
 }
 
-/// Checks one file of a log on its own.
-pub(super) fn verify_part(segment: &Segment, keys: &AuditKeys) -> Result<AuditReport, Error> {
+/// Checks one file of a log on its own, such as an older one that lies elsewhere.
+pub fn verify_part(path: &Path, keys: &AuditKeys) -> Result<AuditReport, Error> {
+    let file = File::open(path).map_err(Error::io("open", path))?;
     let mut check = LogCheck { is_part: true, ..LogCheck::new(keys, None) };
-    check.segment(segment)?;
+    check.segment(&Segment::new(None, path.to_owned(), file)?)?;
     let text = "checked on its own: whether its end or other files are missing cannot be said";
     check.at.1 = 0;
     check.report.notes.push(check.finding(("on_its_own", text)));
@@ -164,10 +165,10 @@ impl<'a> LogCheck<'a> {
             return true;
         };
         let verified = line.verify(self.keys, before);
-        if verified == Err(Unverified::Refused) {
+        if verified == Err(Unverified::Mismatch) {
             self.number = segment.number.unwrap_or(self.number + 1);
             self.count(line);
-            self.refused(line);
+            self.reject(line);
             return true;
         }
         if !self.is_part && !self.joins(segment, number, before) {
@@ -211,13 +212,15 @@ impl<'a> LogCheck<'a> {
     fn line(&mut self, line: &Line<'_>) {
         self.count(line);
         let verified = match line.verify(self.keys, self.good) {
-            Err(Unverified::Refused) if self.seen != self.good => line.verify(self.keys, self.seen),
+            Err(Unverified::Mismatch) if self.seen != self.good => {
+                line.verify(self.keys, self.seen)
+            }
             verified => verified,
         };
         self.judge(line, verified);
     }
 
-    /// Notes what is so whatever the line is worth.
+    /// Counts a line, whether it is valid or not.
     fn count(&mut self, line: &Line<'_>) {
         self.report.entries += 1;
         if !self.report.keys.contains(&line.key) {
@@ -229,7 +232,7 @@ impl<'a> LogCheck<'a> {
     fn judge(&mut self, line: &Line<'_>, verified: Result<(), Unverified>) {
         match verified {
             Ok(()) => self.accept(line),
-            Err(Unverified::Refused) => self.refused(line),
+            Err(Unverified::Mismatch) => self.reject(line),
             Err(Unverified::KeyMissing) => {
                 let key = &line.key;
                 if self.keys_missing.insert(key.clone()) {
@@ -265,7 +268,7 @@ impl<'a> LogCheck<'a> {
     }
 
     /// The line does not follow from those before it.
-    fn refused(&mut self, line: &Line<'_>) {
+    fn reject(&mut self, line: &Line<'_>) {
         let newest = self.good.seq.max(self.seen.seq);
         if line.seq <= newest {
             return self.is_displaced(line.seq);

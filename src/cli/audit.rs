@@ -8,6 +8,7 @@ use crate::{
     audit::{
         Audit, AuditKeys, AuditReport,
         tail::{Filter, Shown, Tail},
+        verify_part,
     },
     clock::{Clock as _, SystemClock},
     config::Config,
@@ -155,7 +156,7 @@ fn check(config: &Config, path: Option<&Path>) -> anyhow::Result<AuditReport> {
     if !own.is_some_and(|own| is_same(own, path)) && !path.with_extension("head").exists() {
         let store = Store::open(&config.store, &config.encryption);
         let keys = store.context("cannot open the store")?.audit_keys(false)?;
-        return Ok(Audit::verify_part(path, &AuditKeys::new(&keys))?);
+        return Ok(verify_part(path, &AuditKeys::new(&keys))?);
     }
     let mut config = config.clone();
     config.audit.path = Some(path.to_owned());

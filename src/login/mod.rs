@@ -35,7 +35,7 @@ use crate::{
 use aws_lc_rs::digest::{SHA256, digest};
 use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
-use std::{fmt::Write as _, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::RwLock;
 
 /// Where a login begins.
@@ -156,17 +156,11 @@ impl Logins {
         &self,
         (space, key): (Space, &str),
     ) -> Result<Option<(AccountId, T)>, LoginError> {
-        let item = self.engine.store().entries(space).get(key).await?;
-        Ok(item.filter(|item| !self.is_expired(item)).and_then(parse))
+        Ok(self.parse_valid(self.engine.store().entries(space).get(key).await?))
     }
 
-    /// Reads and deletes an entry that is still good: of all callers, one gets it.
-    async fn take<T: DeserializeOwned>(
-        &self,
-        (space, key): (Space, &str),
-    ) -> Result<Option<(AccountId, T)>, LoginError> {
-        let item = self.engine.store().entries(space).take(key).await?;
-        Ok(item.filter(|item| !self.is_expired(item)).and_then(parse))
+    fn parse_valid<T: DeserializeOwned>(&self, item: Option<Item>) -> Option<(AccountId, T)> {
+        item.filter(|item| !self.is_expired(item)).and_then(parse)
     }
 
     fn is_expired(&self, item: &Item) -> bool {
@@ -185,10 +179,7 @@ fn milliseconds(time: Duration) -> u64 {
 /// The key of the entry that belongs to `secret`, which does not reveal it.
 fn key_of(secret: &str) -> String {
     let hash = digest(&SHA256, secret.as_bytes());
-    hash.as_ref().iter().fold(String::with_capacity(64), |mut hex, byte| {
-        write!(hex, "{byte:02x}").expect("writing to a String cannot fail");
-        hex
-    })
+    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether `text` is spelled like the random texts of this program.
