@@ -72,8 +72,8 @@ pub(super) async fn give(call: AdminCall) -> Handled {
     if form.one("check")?.is_some() {
         return Ok(json(&call.logins.check(&id, &given).await?));
     }
-    let about = form.one("about")?;
-    Ok(json(&call.logins.give(&id, &given, about.as_deref()).await?))
+    let (about, more) = (form.one("about")?, form.one("more")?.is_some());
+    Ok(json(&call.logins.give(&id, &given, about.as_deref(), more).await?))
 }
 
 /// Forgets what the store has of an account, for `account remove`.

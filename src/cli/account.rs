@@ -221,7 +221,7 @@ impl Add {
             is_rotated = verified.refresh_token != given.refresh_token;
             given = self.given(verified.refresh_token, Some(verified.access_token));
         }
-        let put = writer.give(&self.alias, &given, None).await;
+        let put = writer.give(&self.alias, &given, None, false).await;
         let done = put.and_then(|put| self.outcome(&put));
         let done = if is_rotated { done.with_context(|| self.rotated())? } else { done? };
         let verified = if is_verified { ": Login with Amazon accepts its grant" } else { "" };

@@ -15,10 +15,7 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 use tokio::{sync::Mutex, task::JoinSet, time::sleep};
@@ -41,8 +38,6 @@ struct SeenRecords {
     unreadable: HashSet<AccountId>,
     /// The store could not be listed, which was logged.
     is_unlistable: bool,
-    /// How many of the requests for a look came before it began.
-    served: u64,
 }
 
 /// Keeps the directory in step with the configuration and the store. Cheap to clone.
@@ -60,8 +55,6 @@ pub struct Enroller {
     changing: Arc<Mutex<()>>,
     /// Present once the store is followed.
     seen: Arc<Mutex<Option<SeenRecords>>>,
-    /// How often a look at the store was requested.
-    requested: Arc<AtomicU64>,
 }
 
 impl Enroller {
@@ -81,7 +74,6 @@ impl Enroller {
             reminders: Arc::default(),
             changing: Arc::default(),
             seen: Arc::default(),
-            requested: Arc::default(),
         }
     }
 
@@ -138,19 +130,10 @@ impl Enroller {
         Ok(Some(account))
     }
 
-    /// Looks at the store now, if it is followed: this very process has changed it. Callers that
-    /// wait while another look is under way share the next one: a look reads the whole store.
-    ///
-    /// # Cancel safety
-    /// Safe: only a look that was finished counts for other callers.
+    /// Looks at the store now, if it is followed: this very process has changed it.
     pub async fn follow_now(&self) {
-        let request = self.requested.fetch_add(1, Ordering::SeqCst);
-        if let Some(seen) = &mut *self.seen.lock().await
-            && seen.served <= request
-        {
-            let served = self.requested.load(Ordering::SeqCst);
+        if let Some(seen) = &mut *self.seen.lock().await {
             self.check_store(seen).await;
-            seen.served = served;
         }
     }
 

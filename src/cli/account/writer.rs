@@ -45,7 +45,8 @@ impl GrantWriter {
         }
     }
 
-    /// Puts a grant in place if that is called for; `about` is what it comes from.
+    /// Puts a grant in place if that is called for; `about` is what it comes from. A running server
+    /// uses it when this returns, or, if `more` follow, once it has the last one.
     ///
     /// # Errors
     /// [`Unrecorded`] if it cannot be recorded.
@@ -54,9 +55,11 @@ impl GrantWriter {
         account: &AccountId,
         given: &GivenGrant,
         about: Option<&'static str>,
+        more: bool,
     ) -> anyhow::Result<GivenResult> {
         let mut body = given.to_json();
         body["about"] = about.into();
+        body["more"] = more.then_some("true").into();
         Ok(serde_json::from_value(self.ask(account, "grant", body).await?)?)
     }
 

@@ -68,11 +68,13 @@ impl Importer {
         let mut tasks = JoinSet::new();
         let mut work = work.into_iter();
         loop {
+            // The last one waits for the others: a running server uses all when it is in place.
             while tasks.len() < CONCURRENCY
+                && (work.len() > 1 || tasks.is_empty())
                 && let Some((index, entry)) = work.next()
             {
-                let importer = Arc::clone(self);
-                tasks.spawn(async move { (index, importer.apply(&entry).await) });
+                let (importer, more) = (Arc::clone(self), work.len() > 0);
+                tasks.spawn(async move { (index, importer.apply(&entry, more).await) });
             }
             let Some(done) = tasks.join_next().await else { break };
             finished += 1;
@@ -107,10 +109,14 @@ impl Importer {
     }
 
     /// Has the account's grant put in place, or only decides on it; returns a note for the report, too.
-    async fn apply(&self, entry: &ImportEntry) -> anyhow::Result<(GivenResult, String)> {
+    async fn apply(
+        &self,
+        entry: &ImportEntry,
+        more: bool,
+    ) -> anyhow::Result<(GivenResult, String)> {
         let given = &entry.given;
         let done = match &self.writer {
-            Some(writer) => writer.give(&entry.alias, given, Some("import")).await?,
+            Some(writer) => writer.give(&entry.alias, given, Some("import"), more).await?,
             None => {
                 let existing = self.store.load(&entry.alias).await?;
                 given.decide(&self.config, &entry.alias, existing.as_ref(), self.now)?
