@@ -57,7 +57,7 @@ async fn replays_after_a_401_like_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sends_methods_headers_and_data_as_told() {
+async fn sends_methods_headers_and_data_as_its_flags_say() {
     let amazon = amazon().await;
     let commands = Commands::new(&amazon, &Setup::default());
     fs::write(commands.path("body"), "{\n\"a\":1}\n").expect("a file");
@@ -102,7 +102,7 @@ async fn shows_the_head_when_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn exit_codes_tell_amazons_errors_from_ours() {
+async fn exit_codes_distinguish_amazons_errors_from_ours() {
     let amazon = amazon().await;
     let commands = Commands::with_store(&amazon);
     let faults = &amazon.state().api.faults;

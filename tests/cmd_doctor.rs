@@ -32,7 +32,7 @@ fn read(said: &crate::support::program::Said) -> (bool, Vec<Value>) {
         assert_eq!(finding["fix"].is_string(), complains, "{finding}");
     }
     let well = report["ok"] == true;
-    // It tells from the exit code what kind of thing is wrong, if that is one.
+    // The exit code says what kind of thing is wrong, if all errors are of one kind.
     let wrong = |check| findings.iter().all(|f| f["level"] != "error" || f["check"] == check);
     match well {
         true => assert_eq!(said.code, Some(0), "{said:?}"),
@@ -107,7 +107,7 @@ async fn all_is_well_where_all_is_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_configuration_is_the_first_thing_told() {
+async fn a_broken_configuration_is_the_first_thing_reported() {
     let amazon = amazon().await;
     let commands = healthy(&amazon);
     commands.edit("[lwa]\n", "[lwa]\nclient_idd = \"x\"\n");
@@ -120,7 +120,7 @@ async fn a_broken_configuration_is_the_first_thing_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_that_are_too_open_are_told() {
+async fn files_that_are_too_open_are_reported() {
     let amazon = amazon().await;
     let commands = healthy(&amazon);
     assert_eq!(commands.run("token acme").code, Some(0), "makes the store");
@@ -151,7 +151,7 @@ async fn files_that_are_too_open_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_key_and_a_damaged_record_are_told() {
+async fn a_wrong_key_and_a_damaged_record_are_reported() {
     let amazon = amazon().await;
     let commands = healthy(&amazon);
     assert_eq!(commands.run("token acme").code, Some(0), "makes the store");
@@ -167,7 +167,7 @@ async fn a_wrong_key_and_a_damaged_record_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ports_are_told_free_ours_or_taken() {
+async fn ports_are_reported_as_free_ours_or_taken() {
     let amazon = amazon().await;
     let commands = healthy(&amazon);
     let proxy = Proxy::start(&amazon);
@@ -199,7 +199,7 @@ async fn ports_are_told_free_ours_or_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redirect_that_leads_elsewhere_is_told() {
+async fn a_redirect_that_leads_elsewhere_is_reported() {
     let amazon = amazon().await;
     let commands = Commands::with_store(&amazon);
     redirect(&commands, "http://localhost:1/api/auth/amazon/callback");
@@ -226,7 +226,7 @@ fn clock_at(date: &'static str) -> SocketAddr {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_is_wrong_is_told() {
+async fn a_clock_that_is_wrong_is_reported() {
     let amazon = amazon().await;
     let with = |date| {
         let token_url = Some(format!("http://{}/auth/o2/token", clock_at(date)));
@@ -241,7 +241,7 @@ async fn a_clock_that_is_wrong_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hosts_that_cannot_be_reached_are_told() {
+async fn hosts_that_cannot_be_reached_are_reported() {
     let amazon = amazon().await;
     let nobody = format!("http://127.0.0.1:{}", free_port());
     let toml = upstream(&nobody, "connect_timeout_secs = 2");
@@ -296,7 +296,7 @@ async fn certificates_and_the_egress_proxy_are_looked_at() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn grants_that_bring_no_token_are_told_apart() {
+async fn grants_that_bring_no_token_are_distinguished() {
     let amazon = amazon().await;
     let commands = healthy(&amazon);
     amazon.state().lwa.revoke("globex");
@@ -315,7 +315,7 @@ async fn grants_that_bring_no_token_are_told_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_old_consent_is_told() {
+async fn an_old_consent_is_reported() {
     let amazon = amazon().await;
     let commands = healthy(&amazon);
     let long_ago = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(24 * 350);
@@ -411,7 +411,7 @@ fn base_of(amazon: &Emulator) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn look_alikes_are_told_apart() {
+async fn look_alikes_are_distinguished() {
     let amazon = amazon().await;
     let commands = healthy(&amazon);
     let answer = |status: u16, body: &str| {

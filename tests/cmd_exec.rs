@@ -1,4 +1,4 @@
-//! `adsproxy exec`: a command with a private proxy, which nobody else can use and which goes with it.
+//! `adsproxy exec`: a command with a private proxy, which no other program can use and which ends with it.
 
 use crate::support::{
     commands::Commands,
@@ -31,7 +31,7 @@ fn parts(base: &str) -> (SocketAddr, String) {
     (address.parse().expect("an address"), format!("/{path}"))
 }
 
-/// Starts a command that tells its base URL and then waits for a line.
+/// Starts a command that prints its base URL and then waits for a line.
 fn waiting(commands: &Commands) -> (Child, SocketAddr, String) {
     let script = "echo $ADS_API_BASE_URL; read line; exit 7";
     let mut child = shell(commands, script)
@@ -61,7 +61,7 @@ fn kill(signal: &str, child: &Child) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_proxy_serves_the_one_account_to_who_has_the_key_and_goes_with_the_command() {
+async fn the_proxy_serves_the_one_account_to_holders_of_the_key_and_ends_with_the_command() {
     let amazon = amazon().await;
     let commands = Commands::with_store(&amazon);
     let (mut child, address, base) = waiting(&commands);

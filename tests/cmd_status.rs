@@ -48,7 +48,7 @@ async fn is_shown_again_and_again_and_outlives_a_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_table_is_plain_where_nobody_looks_and_the_store_is_read_offline() {
+async fn the_table_is_plain_without_a_terminal_and_the_store_is_read_offline() {
     let amazon = amazon().await;
     let proxy = Proxy::start(&amazon);
     let commands = Commands::with_store(&amazon);

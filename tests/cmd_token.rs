@@ -149,7 +149,7 @@ async fn each_refusal_has_its_own_advice_and_none_is_an_outage_with_a_server_or_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unknown_accounts_and_nonsense_are_told_apart() {
+async fn unknown_accounts_and_nonsense_are_distinguished() {
     let amazon = amazon().await;
     let commands = Commands::with_store(&amazon);
     let unknown = commands.run("token nobody");
@@ -196,9 +196,9 @@ async fn every_disclosure_is_in_the_audit_log_before_it_happens() {
     for arguments in ["token acme", "curl acme /v2/profiles", "exec acme -- true"] {
         assert_eq!(commands.run(arguments).code, Some(0), "{arguments}");
     }
-    let told = actions(&commands);
+    let recorded = actions(&commands);
     for action in ["token.disclose token", "token.disclose curl", "exec true"] {
-        assert!(told.iter().any(|told| told == action), "{action} in {told:?}");
+        assert!(recorded.iter().any(|one| one == action), "{action} in {recorded:?}");
     }
     let text = fs::read(commands.path("store/audit.jsonl")).expect("a log");
     crate::support::proxy::assert_no_secret("the audit log", &text);

@@ -1,4 +1,4 @@
-//! Accounts come over once and whole: what is added, left, replaced, refused, recorded and told.
+//! Accounts come over once and whole: what is added, left, replaced, refused, recorded and reported.
 
 use crate::support::{
     extras,
@@ -116,7 +116,7 @@ fn every_change_is_in_the_audit_log_and_none_is_made_without() {
     let text = fs::read_to_string(&log).expect("a log");
     scene.canaries.assert_none_in("the audit log", text.as_bytes());
     let entries = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-    let mut told: Vec<String> = entries
+    let mut recorded: Vec<String> = entries
         .filter(|entry| entry["action"] != "audit.begin")
         .map(|entry| {
             let texts =
@@ -125,7 +125,7 @@ fn every_change_is_in_the_audit_log_and_none_is_made_without() {
         })
         .collect();
     // Several accounts are worked on at once.
-    told[..4].sort();
+    recorded[..4].sort();
     let expected = [
         "account.add acme attempt",
         "account.add acme ok",
@@ -136,7 +136,7 @@ fn every_change_is_in_the_audit_log_and_none_is_made_without() {
         "account.change shop ok",
         "import - ok",
     ];
-    assert_eq!(told, expected);
+    assert_eq!(recorded, expected);
     assert_eq!(scene.home.run("audit verify").code, Some(0));
 }
 

@@ -34,7 +34,7 @@ async fn a_running_server_serves_what_is_imported_and_what_replaces_it() {
     let proxy = Proxy::with(&amazon, file_store());
     let heading = "account,refresh_token,region\n";
     write(&proxy, "a.csv", &format!("{heading}shop,Atzr|one,na\nstall,Atzr|two,eu\n"));
-    assert_eq!(ask(&proxy, "shop").await.status, 404, "nobody has imported it yet");
+    assert_eq!(ask(&proxy, "shop").await.status, 404, "it is not imported yet");
     import(&proxy, "a.csv", &[]);
     served_soon(&proxy, "shop", "one").await;
     served_soon(&proxy, "stall", "two").await;
@@ -42,7 +42,7 @@ async fn a_running_server_serves_what_is_imported_and_what_replaces_it() {
     write(&proxy, "a.csv", &format!("{heading}shop,Atzr|three,na\n"));
     import(&proxy, "a.csv", &[]);
     tokio::time::sleep(SOON).await;
-    assert_eq!(served_as(&ask(&proxy, "shop").await), "one", "it was not told to replace");
+    assert_eq!(served_as(&ask(&proxy, "shop").await), "one", "without --replace");
     import(&proxy, "--replace a.csv", &[]);
     served_soon(&proxy, "shop", "three").await;
 }

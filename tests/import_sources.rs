@@ -52,7 +52,7 @@ fn an_environment_without_one_certain_account_is_refused() {
 }
 
 #[test]
-fn another_application_is_told_and_never_stored_or_shown() {
+fn another_application_is_named_and_never_stored_or_shown() {
     let scene = Scene::new();
     let text = json!([
         { "account": "acme", "refresh_token": ONE, "client_id": OTHER_ID, "client_secret": OTHER_SECRET },

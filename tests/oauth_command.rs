@@ -180,7 +180,7 @@ async fn served(proxy: &Proxy, account: &str, profile: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn login_tells_a_denial_and_a_failing_amazon() {
+async fn login_reports_a_denial_and_a_failing_amazon() {
     let alone = Alone::new().await;
     for (choice, code, words) in [
         ("deny=1", 1, "access was denied on Amazon's page"),
@@ -319,7 +319,7 @@ async fn login_in_the_browser_waits_for_the_browsers_yes_where_there_is_no_termi
     let page = browse(alone.admin, &url, INITECH).await;
     let token =
         page.split("name=\"token\" value=\"").nth(1).and_then(|rest| rest.split('"').next());
-    eventually("it tells where to answer", || running.said().contains("--yes")).await;
+    eventually("it says where to answer", || running.said().contains("--yes")).await;
     let body = format!("token={}&answer=yes", token.expect("a token"));
     let path = "/api/auth/amazon/confirm";
     let answered =

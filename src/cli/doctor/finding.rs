@@ -134,7 +134,7 @@ error    egress  two
     }
 
     #[test]
-    fn the_exit_code_tells_what_is_wrong_if_it_is_one_kind_of_thing() {
+    fn the_exit_code_is_that_of_all_errors_if_they_share_one() {
         let dead = || Finding::error("grant", "dead", "login").code(77);
         let full = || Finding::error("store", "full", "make room");
         let (fine, odd) = (Finding::ok("config", "fine"), Finding::warning("port", "odd", "look"));

@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn look_alikes_are_told_apart() {
+    fn look_alikes_are_distinguished() {
         let id: AccountId = "acme".parse().expect("an alias");
         let eu = Some(Region::Eu);
         for (has_others, scope, elsewhere, words) in [

@@ -68,10 +68,8 @@ fn application_of(entry: &ImportEntry) -> &str {
 /// Whether the client secret beside a client id is none of its application's.
 fn has_other_secret(config: &Config, entry: &ImportEntry) -> bool {
     let known = config.applications.get(application_of(entry));
-    entry.client_id.is_some()
-        && known
-            .zip(entry.client_secret.as_ref())
-            .is_some_and(|(known, secret)| !known.client_secrets.contains(secret))
+    let both = known.zip(entry.client_secret.as_ref()).filter(|_| entry.client_id.is_some());
+    both.is_some_and(|(known, secret)| !known.client_secrets.contains(secret))
 }
 
 /// The table of an application that is not configured, with the records that name it.

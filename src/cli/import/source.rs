@@ -90,7 +90,7 @@ impl Source {
         };
         let (raws, region) = read.with_context(|| match kind {
             Some(kind) => format!("cannot read {} as {}", path.display(), kind.name()),
-            None => format!("cannot tell what {} is: say --from", path.display()),
+            None => format!("the format of {} is not known: say --from", path.display()),
         })?;
         if raws.is_empty() {
             bail!("there is no account in {}", path.display());
