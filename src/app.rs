@@ -158,7 +158,7 @@ impl App {
         let (drain, stop) = (watch::Sender::new(false), watch::Sender::new(false));
         let listeners = match &private {
             None => control.block_on(AdminListeners::open(&engine, &readiness, &stop))?,
-            Some(_) => AdminListeners::none(),
+            Some(_) => AdminListeners::default(),
         };
 
         // Before anything happens that they report.

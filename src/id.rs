@@ -20,12 +20,6 @@ impl AccountId {
         &self.0
     }
 
-    /// Says whether `text` is spelled like an id.
-    pub fn is_valid(text: &str) -> bool {
-        let (tenant, alias) = text.split_once('~').map_or((None, text), |(t, a)| (Some(t), a));
-        Self::is_alias(alias) && tenant.is_none_or(Self::is_alias)
-    }
-
     /// Says whether `text` is spelled like an alias, or a tenant: like one part of an id.
     pub fn is_alias(text: &str) -> bool {
         let bytes = text.as_bytes();
@@ -50,7 +44,9 @@ impl FromStr for AccountId {
     type Err = InvalidAccountId;
 
     fn from_str(text: &str) -> Result<Self, InvalidAccountId> {
-        if Self::is_valid(text) { Ok(Self(text.into())) } else { Err(InvalidAccountId) }
+        let (tenant, alias) = text.split_once('~').map_or((None, text), |(t, a)| (Some(t), a));
+        let is_valid = Self::is_alias(alias) && tenant.is_none_or(Self::is_alias);
+        if is_valid { Ok(Self(text.into())) } else { Err(InvalidAccountId) }
     }
 }
 

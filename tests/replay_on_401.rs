@@ -262,7 +262,7 @@ async fn a_token_that_is_newer_already_is_used_without_asking_lwa() {
     let script = async {
         state.api.gate.until_waiting(2).await;
         state.lwa.expire_access_tokens(None);
-        state.api.gate.admit(1);
+        state.api.gate.let_through(1);
         // One was rejected, refreshed, and waits here again with the new token.
         eventually("the first replay", || counts(&amazon).api_calls == 3).await;
         state.api.gate.until_waiting(2).await;

@@ -314,7 +314,7 @@ async fn a_held_gate_parks_token_requests_until_it_is_released() {
         .collect();
     gate.until_waiting(3).await;
     assert_eq!(amazon.emulator.state().record.counts().tokens_issued, 0);
-    gate.admit(1);
+    gate.let_through(1);
     gate.release();
     for call in calls {
         assert_eq!(call.await.unwrap(), 200);

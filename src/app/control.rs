@@ -39,15 +39,11 @@ pub(crate) fn places(config: &Config, runtime: Option<&Path>) -> Vec<ControlSock
     store.into_iter().chain(runtime.map(|directory| place(directory, false))).collect()
 }
 
-/// `$XDG_RUNTIME_DIR` of this process.
-pub(crate) fn runtime_directory() -> Option<PathBuf> {
-    std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)
-}
-
 /// Binds the first place that can be. Without one the server serves all the same: commands then
 /// work beside it.
 pub(super) fn bind(config: &Config) -> Option<(StdListener, SocketFile)> {
-    for ControlSocket { path, .. } in places(config, runtime_directory().as_deref()) {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    for ControlSocket { path, .. } in places(config, runtime.as_deref()) {
         let shown = path.display();
         match unix_listener(&path, Mode::from_raw_mode(0o600)) {
             Ok(bound) => {

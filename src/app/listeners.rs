@@ -38,7 +38,8 @@ const LOGINS_TIMEOUT: Duration = Duration::from_secs(20);
 /// Between two attempts to bind an address that another program holds.
 const REBIND_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The admin and health listeners.
+/// The admin and health listeners; by default none.
+#[derive(Default)]
 pub(super) struct AdminListeners {
     /// The admin listener's address as bound.
     pub(super) admin: Option<ListenAddress>,
@@ -51,11 +52,6 @@ pub(super) struct AdminListeners {
 }
 
 impl AdminListeners {
-    /// No listener at all.
-    pub(super) fn none() -> Self {
-        Self { admin: None, health: None, logins: None, files: Vec::new() }
-    }
-
     /// Opens the configured listeners, which serve until `stop` is true.
     pub(super) async fn open(
         engine: &Engine,
@@ -71,7 +67,7 @@ impl AdminListeners {
         let admin = service_of(AdminSurface::Admin, Guard::new(&config.guard));
         let service = move |peer: &Peer| Some(admin.of_peer(*peer));
 
-        let mut opened = Self { admin: config.listen.admin.clone(), ..Self::none() };
+        let mut opened = Self { admin: config.listen.admin.clone(), ..Self::default() };
         let mut serving = Vec::new();
         match &config.listen.admin {
             Some(ListenAddress::Tcp(address)) => {

@@ -154,6 +154,7 @@ impl fmt::Display for ConfigProblem {
             let number = at.line.to_string();
             let gutter = " ".repeat(number.len());
             // Tabs are kept, so that the caret is below the value on a terminal.
+            let keep_tab = |c| if c == '\t' { c } else { ' ' };
             let indent: String = at.text.chars().take(at.caret).map(keep_tab).collect();
             write!(f, "\n{gutter} |\n{number} | {}", at.text)?;
             write!(f, "\n{gutter} | {indent}{}", "^".repeat(at.width))?;
@@ -163,10 +164,6 @@ impl fmt::Display for ConfigProblem {
         }
         Ok(())
     }
-}
-
-fn keep_tab(c: char) -> char {
-    if c == '\t' { c } else { ' ' }
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ pub(super) async fn authenticate(
         let has = |name| only(&parts.headers, name) == Some(&grant.client_id);
         has("amazon-advertising-api-clientid") && (!needs_v1 || has("amazon-ads-clientid"))
     };
-    Ok(owner.filter(is_client).ok_or_else(|| unauthorized("Authentication failed"))?)
+    Ok(owner.filter(is_client).ok_or_else(|| classic(401, "Authentication failed"))?)
 }
 
 pub(super) async fn respond(call: &ApiCall<'_>) -> HandlerResult {
@@ -147,10 +147,6 @@ pub(super) fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     values.next().is_none().then_some(value)
 }
 
-fn unauthorized(details: &str) -> EmulatorResponse {
-    classic(401, details)
-}
-
 /// An error in the classic shape.
 pub(super) fn classic(status: u16, details: &str) -> EmulatorResponse {
     let (code, id) = (status.to_string(), random_text::<15>());
@@ -169,14 +165,14 @@ impl ApiCall<'_> {
     /// The profile that the scope names, or Amazon's rejection.
     pub(super) fn scope(&self) -> Result<i64, Stop> {
         let scope = only(&self.parts.headers, "amazon-advertising-api-scope");
-        let scope = scope.ok_or_else(|| unauthorized("Scope header is missing"))?;
+        let scope = scope.ok_or_else(|| classic(401, "Scope header is missing"))?;
         let has = |grant: &AdvertiserGrant, id| grant.profiles.iter().any(|p| p.id == id);
         match scope.parse::<i64>() {
             Ok(id) if has(&self.grant, id) => Ok(id),
             Ok(id) if self.state().lwa.grants().values().any(|grant| has(grant, id)) => {
-                Err(unauthorized(&format!("Not authorized to access scope {id}")).into())
+                Err(classic(401, &format!("Not authorized to access scope {id}")).into())
             }
-            _ => Err(unauthorized("No matching advertiser found for scope").into()),
+            _ => Err(classic(401, "No matching advertiser found for scope").into()),
         }
     }
 
@@ -232,8 +228,8 @@ fn wrong_path(parts: &Parts) -> EmulatorResponse {
 
 fn instead(fault: &ApiFault) -> EmulatorResponse {
     match fault {
-        ApiFault::AuthenticationFailed => unauthorized("Authentication failed"),
-        ApiFault::Permission(permission) => unauthorized(permission.as_str()),
+        ApiFault::AuthenticationFailed => classic(401, "Authentication failed"),
+        ApiFault::Permission(permission) => classic(401, permission.as_str()),
         ApiFault::Throttled { retry_after: secs } => {
             let reply = json(429, json!({ "message": "Too Many Requests" }));
             retry_after(reply.with("amazon-advertising-api-throttled", "true"), *secs)

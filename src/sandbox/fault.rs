@@ -211,7 +211,7 @@ pub struct RequestGate(watch::Sender<Passage>);
 #[derive(Debug, Default)]
 struct Passage {
     held: bool,
-    admitted: usize,
+    let_through: usize,
     waiting: usize,
 }
 
@@ -223,12 +223,12 @@ impl RequestGate {
 
     /// Lets everything through that waits or will come.
     pub fn release(&self) {
-        self.0.send_modify(|passage| (passage.held, passage.admitted) = (false, 0));
+        self.0.send_modify(|passage| (passage.held, passage.let_through) = (false, 0));
     }
 
     /// Lets `count` requests through and goes on holding the others.
-    pub fn admit(&self, count: usize) {
-        self.0.send_modify(|passage| passage.admitted += count);
+    pub fn let_through(&self, count: usize) {
+        self.0.send_modify(|passage| passage.let_through += count);
     }
 
     pub fn waiting(&self) -> usize {
@@ -255,9 +255,9 @@ impl RequestGate {
 
     fn is_let_through(&self) -> bool {
         let used_one = self.0.send_if_modified(|passage| {
-            let is_admitted = passage.held && passage.admitted > 0;
-            passage.admitted -= usize::from(is_admitted);
-            is_admitted
+            let may_pass = passage.held && passage.let_through > 0;
+            passage.let_through -= usize::from(may_pass);
+            may_pass
         });
         used_one || !self.0.borrow().held
     }
