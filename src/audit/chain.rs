@@ -42,7 +42,7 @@ pub struct AuditKeys(Arc<[(String, hmac::Key)]>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unverified {
     KeyMissing,
-    Mismatch,
+    Invalid,
 }
 
 impl AuditKeys {
@@ -60,7 +60,7 @@ impl AuditKeys {
     fn verify(&self, id: &str, text: &[u8], mac: &Mac) -> Result<(), Unverified> {
         let found = self.0.iter().find(|(known, _)| known == id);
         let (_, key) = found.ok_or(Unverified::KeyMissing)?;
-        hmac::verify(key, text, mac).map_err(|_| Unverified::Mismatch)
+        hmac::verify(key, text, mac).map_err(|_| Unverified::Invalid)
     }
 }
 
@@ -107,7 +107,7 @@ impl<'a> Line<'a> {
     /// Checks it with the key it names, as the line after `before`.
     pub(super) fn verify(&self, keys: &AuditKeys, before: Tip) -> Result<(), Unverified> {
         if self.seq != before.seq.wrapping_add(1) {
-            return Err(Unverified::Mismatch);
+            return Err(Unverified::Invalid);
         }
         keys.verify(&self.key, &[LINE, &before.mac, self.text].concat(), &self.mac)
     }
@@ -195,7 +195,7 @@ impl Checkpoint {
         match keys.verify(&said.key, &[CHECKPOINT, &START.mac, text].concat(), &mac) {
             Ok(()) => Some(Self::Valid(Tip { seq: said.seq, mac: last })),
             Err(Unverified::KeyMissing) => Some(Self::KeyMissing),
-            Err(Unverified::Mismatch) => None,
+            Err(Unverified::Invalid) => None,
         }
     }
 
@@ -291,7 +291,7 @@ mod tests {
         let (bytes, _) = line(&entry(), before(1));
         let line = Line::parse(&bytes).expect("a line");
         assert_eq!(line.verify(&keys(&["k0", "k1"]), before(1)), Ok(()));
-        assert_eq!(line.verify(&keys(&["k1"]), before(2)), Err(Unverified::Mismatch));
+        assert_eq!(line.verify(&keys(&["k1"]), before(2)), Err(Unverified::Invalid));
         assert_eq!(line.verify(&keys(&["k0"]), before(1)), Err(Unverified::KeyMissing));
     }
 

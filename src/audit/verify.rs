@@ -165,7 +165,7 @@ impl<'a> LogCheck<'a> {
             return true;
         };
         let verified = line.verify(self.keys, before);
-        if verified == Err(Unverified::Mismatch) {
+        if verified == Err(Unverified::Invalid) {
             self.number = segment.number.unwrap_or(self.number + 1);
             self.count(line);
             self.reject(line);
@@ -212,9 +212,7 @@ impl<'a> LogCheck<'a> {
     fn line(&mut self, line: &Line<'_>) {
         self.count(line);
         let verified = match line.verify(self.keys, self.good) {
-            Err(Unverified::Mismatch) if self.seen != self.good => {
-                line.verify(self.keys, self.seen)
-            }
+            Err(Unverified::Invalid) if self.seen != self.good => line.verify(self.keys, self.seen),
             verified => verified,
         };
         self.judge(line, verified);
@@ -232,7 +230,7 @@ impl<'a> LogCheck<'a> {
     fn judge(&mut self, line: &Line<'_>, verified: Result<(), Unverified>) {
         match verified {
             Ok(()) => self.accept(line),
-            Err(Unverified::Mismatch) => self.reject(line),
+            Err(Unverified::Invalid) => self.reject(line),
             Err(Unverified::KeyMissing) => {
                 let key = &line.key;
                 if self.keys_missing.insert(key.clone()) {

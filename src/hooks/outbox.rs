@@ -187,15 +187,10 @@ impl Outbox {
     }
 
     /// Records how an attempt ended.
-    pub(super) fn record_attempt(
-        &self,
-        hook: usize,
-        name: &str,
-        result: Result<(), &DeliveryError>,
-    ) {
+    pub(super) fn record(&self, hook: usize, name: &str, result: Result<(), &DeliveryError>) {
         let now = self.clock.now();
         let state = &mut *self.state.lock();
-        match state.schedules[hook].record_attempt(name, result, now, Instant::now()) {
+        match state.schedules[hook].record(name, result, now, Instant::now()) {
             None => {}
             Some(AttemptEnd::Delivered(message)) => {
                 self.metrics.hooks.delivery(HookOutcome::Delivered);

@@ -75,7 +75,7 @@ async fn what_a_process_left_is_taken_over_once_and_in_order() {
     assert_eq!(taken_over(&third).await, 0, "it has a new owner");
     let sent = second.start();
     assert_eq!(sent[0].1.at, 1);
-    second.record_attempt(0, &sent[0].1.name(), Ok(()));
+    second.record(0, &sent[0].1.name(), Ok(()));
     second.write().await;
     drop(second);
     assert_eq!(taken_over(&third).await, 1);
@@ -118,7 +118,7 @@ async fn dead_letters_are_kept_up_to_a_bound_and_can_be_sent_again() {
         outbox.write().await;
         let (hook, message) = outbox.start().remove(0);
         let failed = DeliveryError::new("responded with 500".to_owned());
-        outbox.record_attempt(hook, &message.name(), Err(&failed));
+        outbox.record(hook, &message.name(), Err(&failed));
         outbox.write().await;
     }
     let letters = list(&outbox.store).await.expect("listed");

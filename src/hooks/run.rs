@@ -41,7 +41,7 @@ impl Runner {
             tokio::select! {
                 () = outbox.changed.notified() => {}
                 Some(Ok((hook, name, result))) = self.deliveries.join_next() => {
-                    outbox.record_attempt(hook, &name, result.as_ref().copied());
+                    outbox.record(hook, &name, result.as_ref().copied());
                 }
                 () = at(outbox.next_due()) => {}
                 _ = take_over.tick() => {
@@ -57,7 +57,7 @@ impl Runner {
             self.start();
         }
         while let Some(Ok((hook, name, result))) = self.deliveries.join_next().await {
-            outbox.record_attempt(hook, &name, result.as_ref().copied());
+            outbox.record(hook, &name, result.as_ref().copied());
         }
         outbox.write().await;
     }

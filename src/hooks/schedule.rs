@@ -122,7 +122,7 @@ impl Schedule {
     }
 
     /// Records how an attempt ended. None if the message is not known any more.
-    pub(super) fn record_attempt(
+    pub(super) fn record(
         &mut self,
         name: &str,
         result: Result<(), &DeliveryError>,

@@ -54,13 +54,9 @@ impl Bench {
         self.schedule.start(instant, |_| false).iter().map(|message| message.order).collect()
     }
 
-    fn record_attempt(
-        &mut self,
-        key: &str,
-        result: Result<(), &DeliveryError>,
-    ) -> Option<AttemptEnd> {
+    fn record(&mut self, key: &str, result: Result<(), &DeliveryError>) -> Option<AttemptEnd> {
         let (now, instant) = self.now();
-        self.schedule.record_attempt(key, result, now, instant)
+        self.schedule.record(key, result, now, instant)
     }
 
     /// Moves on to when something is to be done.
@@ -84,7 +80,7 @@ fn messages_of_one_account_go_in_order_and_accounts_side_by_side() {
     bench.insert("globex", "a");
     assert_eq!(bench.start(), [1, 3]);
     assert!(bench.start().is_empty());
-    assert!(matches!(bench.record_attempt(&first, Ok(())), Some(AttemptEnd::Delivered(_))));
+    assert!(matches!(bench.record(&first, Ok(())), Some(AttemptEnd::Delivered(_))));
     assert_eq!(bench.start(), [2]);
     assert_eq!(bench.schedule.waiting.len(), 2);
 }
@@ -94,7 +90,7 @@ fn so_many_and_no_more_are_under_way_at_once() {
     let mut bench = Bench::new();
     let keys: Vec<String> = (0..9).map(|n| bench.insert(&format!("a{n}"), "a")).collect();
     assert_eq!(bench.start().len(), CONCURRENCY);
-    bench.record_attempt(&keys[0], Ok(()));
+    bench.record(&keys[0], Ok(()));
     assert_eq!(bench.start(), [5]);
 }
 
@@ -105,7 +101,7 @@ fn a_failure_is_tried_again_later_and_later_and_then_given_up() {
     let mut waited = Duration::ZERO;
     for attempt in 1..limits().attempts_max {
         assert_eq!(bench.start(), [1], "attempt {attempt}");
-        let Some(AttemptEnd::Again(message)) = bench.record_attempt(&key, Err(&failed())) else {
+        let Some(AttemptEnd::Again(message)) = bench.record(&key, Err(&failed())) else {
             panic!("attempt {attempt}")
         };
         assert_eq!(message.attempts, attempt);
@@ -117,7 +113,7 @@ fn a_failure_is_tried_again_later_and_later_and_then_given_up() {
     }
     assert!(waited > Duration::from_secs(60), "{waited:?}");
     assert_eq!(bench.start(), [1]);
-    assert!(matches!(bench.record_attempt(&key, Err(&failed())), Some(AttemptEnd::Dead(_))));
+    assert!(matches!(bench.record(&key, Err(&failed())), Some(AttemptEnd::Dead(_))));
     assert_eq!(bench.schedule.waiting.len(), 0);
 }
 
@@ -127,12 +123,12 @@ fn what_is_gone_is_given_up_at_once_and_so_is_what_is_too_old() {
     let key = bench.insert("acme", "a");
     bench.start();
     let gone = DeliveryError { is_final: true, ..failed() };
-    assert!(matches!(bench.record_attempt(&key, Err(&gone)), Some(AttemptEnd::Dead(_))));
+    assert!(matches!(bench.record(&key, Err(&gone)), Some(AttemptEnd::Dead(_))));
 
     let key = bench.insert("acme", "b");
     bench.start();
     bench.clock.advance(limits().give_up);
-    assert!(matches!(bench.record_attempt(&key, Err(&failed())), Some(AttemptEnd::Dead(_))));
+    assert!(matches!(bench.record(&key, Err(&failed())), Some(AttemptEnd::Dead(_))));
 }
 
 #[test]
@@ -142,7 +138,7 @@ fn the_receiver_may_ask_for_more_time_but_not_for_ever() {
         let key = bench.insert("acme", "a");
         bench.start();
         let retry_after = Some(Duration::from_secs(asked));
-        bench.record_attempt(&key, Err(&DeliveryError { retry_after, ..failed() }));
+        bench.record(&key, Err(&DeliveryError { retry_after, ..failed() }));
         let wait = bench.wait().as_secs();
         assert!((least..=most).contains(&wait), "{asked}: {wait}");
     }
@@ -155,7 +151,7 @@ fn a_message_that_keeps_failing_is_overtaken_at_last() {
     bench.insert("acme", "b");
     for attempt in 1..=ORDERED_ATTEMPTS + 1 {
         assert_eq!(bench.start(), [1]);
-        bench.record_attempt(&poison, Err(&failed()));
+        bench.record(&poison, Err(&failed()));
         // Others are taken meanwhile, so the receiver is not in trouble.
         (bench.schedule.failures, bench.schedule.paused_until) = (0, None);
         if attempt <= ORDERED_ATTEMPTS {
@@ -172,7 +168,7 @@ fn a_receiver_in_trouble_is_left_alone_and_asked_with_one_message() {
     let keys: Vec<String> = (0..9).map(|n| bench.insert(&format!("a{n}"), "a")).collect();
     assert_eq!(bench.start().len(), CONCURRENCY);
     for key in &keys[..CONCURRENCY] {
-        bench.record_attempt(key, Err(&failed()));
+        bench.record(key, Err(&failed()));
     }
     assert!(bench.start().is_empty());
     bench.wait();
@@ -182,7 +178,7 @@ fn a_receiver_in_trouble_is_left_alone_and_asked_with_one_message() {
         .iter()
         .find(|key| key.starts_with(&format!("{:020}-", probe[0])))
         .expect("one of them");
-    bench.record_attempt(key, Ok(()));
+    bench.record(key, Ok(()));
     assert_eq!(bench.start().len(), CONCURRENCY, "and is trusted again");
 }
 
@@ -194,7 +190,7 @@ fn what_waited_too_long_for_a_receiver_in_trouble_is_given_up_untried() {
     bench.clock.advance(limits().give_up);
     assert!(bench.schedule.expired(bench.now().0).is_empty(), "no trouble yet");
     for key in &keys[..CONCURRENCY] {
-        bench.record_attempt(key, Err(&failed()));
+        bench.record(key, Err(&failed()));
     }
     assert_eq!(bench.schedule.expired(bench.now().0).len(), 9 - CONCURRENCY);
 }
@@ -221,5 +217,5 @@ fn the_least_message_goes_first_when_there_are_too_many() {
     assert_eq!(bench.schedule.eviction_candidate("token.refreshed"), Some((false, third)));
     assert_eq!(bench.schedule.eviction_candidate("none"), Some((true, second)));
     assert!(bench.schedule.remove(&oldest).is_some());
-    assert_eq!(bench.record_attempt(&oldest, Ok(())), None);
+    assert_eq!(bench.record(&oldest, Ok(())), None);
 }
