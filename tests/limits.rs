@@ -25,7 +25,7 @@ fn hits(proxy: &Proxy, limit: &str) -> f64 {
     proxy.metric(&format!("adsproxy_limit_hits_total{{limit=\"{limit}\"}}"))
 }
 
-fn told(answer: &Answer) -> (u16, &str) {
+fn status_and_code(answer: &Answer) -> (u16, &str) {
     (answer.status.as_u16(), answer.error().unwrap_or("none"))
 }
 
@@ -51,7 +51,7 @@ fn ask(proxy: &Proxy, request: String) -> thread::JoinHandle<Answer> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_beyond_the_limit_are_told_so_and_places_come_free() {
+async fn connections_beyond_the_limit_get_a_503_until_others_end() {
     let amazon = amazon().await;
     let proxy = limited(&amazon, "[limits]\nconnections_max = 4");
     let mut held: Vec<_> = (0..4).map(|_| Wire::open(proxy.addr)).collect();
@@ -59,12 +59,12 @@ async fn connections_beyond_the_limit_are_told_so_and_places_come_free() {
         wire.ask_honestly(&number.to_string());
     }
     for _ in 0..3 {
-        // Told without a request, and with one.
+        // Without a request, and with one.
         let answer = Wire::open(proxy.addr).answer();
-        assert_eq!(told(&answer), (503, "overloaded"));
+        assert_eq!(status_and_code(&answer), (503, "overloaded"));
         let mut wire = Wire::open(proxy.addr);
         let answer = wire.send(honest("beyond")).answer();
-        assert_eq!(told(&answer), (503, "overloaded"));
+        assert_eq!(status_and_code(&answer), (503, "overloaded"));
         assert_eq!(answer.headers["retry-after"], "1");
         assert!(answer.text().contains("limits.connections_max"));
         assert!(wire.is_closed());
@@ -88,7 +88,7 @@ async fn requests_beyond_the_limit_in_flight_are_refused_at_once() {
     let mut wire = Wire::open(proxy.addr);
     for _ in 0..3 {
         let answer = wire.send(honest("3")).answer();
-        assert_eq!(told(&answer), (503, "overloaded"));
+        assert_eq!(status_and_code(&answer), (503, "overloaded"));
         assert_eq!(answer.headers["retry-after"], "1");
         assert!(answer.text().contains("limits.in_flight_max"));
     }
@@ -111,14 +111,14 @@ async fn the_caps_on_headers_are_the_configured_ones() {
     let long = |size: usize| head(&format!("X-Long: {}\r\n", "x".repeat(size)));
     assert_eq!(wire.send(long(8000)).answer().status, 200);
     let answer = wire.send(long(8200)).answer();
-    assert_eq!(told(&answer), (431, "headers_too_large"));
+    assert_eq!(status_and_code(&answer), (431, "headers_too_large"));
     assert!(answer.text().contains("limits.header_max_bytes"));
     // The request was read whole, so its connection serves on.
     wire.ask_honestly("after");
     let many =
         |count: usize| head(&(0..count).map(|n| format!("X-{n}: 1\r\n")).collect::<String>());
     assert_eq!(wire.send(many(8)).answer().status, 200);
-    assert_eq!(told(&wire.send(many(9)).answer()), (431, "headers_too_large"));
+    assert_eq!(status_and_code(&wire.send(many(9)).answer()), (431, "headers_too_large"));
     assert_eq!(hits(&proxy, "headers"), 2.0);
     Wire::open(proxy.addr).ask_honestly("new");
 }
@@ -137,12 +137,12 @@ async fn bodies_over_the_cap_are_refused_whether_announced_or_not() {
     assert_eq!(wire.send(whole).answer().json()["length"], 100_000);
     amazon.state().record.clear();
     let answer = wire.send(post("/_sink", "Content-Length: 100001")).answer();
-    assert_eq!(told(&answer), (413, "body_too_large"));
+    assert_eq!(status_and_code(&answer), (413, "body_too_large"));
     assert!(answer.text().contains("limits.body_max_bytes"));
     assert!(amazon.state().record.requests().is_empty(), "refused before Amazon is asked");
     let whole = post("/_sink", chunked) + &chunk(60_000) + &chunk(40_001) + "0\r\n\r\n";
     let answer = Wire::open(proxy.addr).send(whole).answer();
-    assert_eq!(told(&answer), (413, "body_too_large"));
+    assert_eq!(status_and_code(&answer), (413, "body_too_large"));
     let seen = amazon.state().record.requests_for(Surface::Api);
     assert!(seen.iter().all(|seen| !seen.body_complete), "half a body was taken for whole");
     assert_eq!(hits(&proxy, "body"), 2.0);
@@ -235,7 +235,7 @@ async fn a_burst_at_the_start_of_a_body_earns_no_rest_for_later() {
         }
     });
     let answer = wire.answer();
-    assert_eq!(told(&answer), (400, "bad_request"));
+    assert_eq!(status_and_code(&answer), (400, "bad_request"));
     assert!(started.elapsed() < 30 * SECOND, "{:?}", started.elapsed());
     drop(wire);
     drip.join().expect("the connection ends");
@@ -264,7 +264,7 @@ async fn a_body_that_stalls_or_drips_is_refused_and_a_slow_honest_one_is_not() {
     let (stalled, dripping, honest) = (upload(10, 1), upload(1, 100), upload(400, 100));
     for slow in [stalled, dripping] {
         let answer = slow.join().expect("answered");
-        assert_eq!(told(&answer), (400, "bad_request"));
+        assert_eq!(status_and_code(&answer), (400, "bad_request"));
         assert!(answer.text().contains("limits.body_min_bytes_per_sec"));
     }
     assert_eq!(honest.join().expect("answered").json()["length"], 40_000);
@@ -319,7 +319,7 @@ async fn requests_beyond_the_waiters_of_a_token_are_refused() {
         answers.iter().partition(|answer| answer.status == 200);
     assert_eq!((served.len(), refused.len()), (3, 5));
     for answer in refused {
-        assert_eq!(told(answer), (503, "overloaded"));
+        assert_eq!(status_and_code(answer), (503, "overloaded"));
         assert!(answer.text().contains("token.waiters_max"));
         assert!(answer.headers.contains_key("retry-after"));
     }
@@ -345,7 +345,7 @@ async fn requests_wait_for_an_upstream_connection_but_not_for_ever() {
     let busy = ask(&proxy, get("/_slow?ms=1500&body_ms=4000"));
     eventually("it is under way", || proxy.metric("adsproxy_in_flight_requests") == 1.0).await;
     let answer = Wire::open(proxy.addr).send(honest("third")).answer();
-    assert_eq!(told(&answer), (503, "overloaded"));
+    assert_eq!(status_and_code(&answer), (503, "overloaded"));
     assert!(answer.text().contains("upstream.connections_max"));
     assert_eq!(busy.join().expect("answered").status, 200);
     Wire::open(proxy.addr).ask_honestly("after");
@@ -360,7 +360,7 @@ async fn an_upstream_that_does_not_answer_in_time_is_a_504() {
     let mut wire = Wire::open(proxy.addr);
     for request in [honest("x"), post("/_sink", "Content-Length: 2") + "ab"] {
         let started = Instant::now();
-        assert_eq!(told(&wire.send(request).answer()), (504, "upstream_timeout"));
+        assert_eq!(status_and_code(&wire.send(request).answer()), (504, "upstream_timeout"));
         assert!((SECOND..4 * SECOND).contains(&started.elapsed()), "{:?}", started.elapsed());
     }
     wire.ask_honestly("after");
@@ -381,22 +381,22 @@ async fn an_upstream_that_cannot_be_reached_is_a_502_and_may_come_back() {
     drop(nobody);
     let proxy = Proxy::with(&amazon, Setup { upstream: Some(url), ..Setup::default() });
     let mut wire = Wire::open(proxy.addr);
-    assert_eq!(told(&wire.send(honest("x")).answer()), (502, "upstream_unreachable"));
+    assert_eq!(status_and_code(&wire.send(honest("x")).answer()), (502, "upstream_unreachable"));
     let answer = wire.send(post("/_sink", "Content-Length: 5") + "12345").answer();
-    assert_eq!(told(&answer), (502, "upstream_unreachable"));
+    assert_eq!(status_and_code(&answer), (502, "upstream_unreachable"));
     // An upstream that hangs up instead of answering is not asked a second time.
     let hanging_up = Upstream::start(|_| Act::SayAndClose(Vec::new()));
     let setup = Setup { upstream: Some(hanging_up.url()), ..Setup::default() };
     let proxy = Proxy::with(&amazon, setup);
     let answer = Wire::open(proxy.addr).send(honest("x")).answer();
-    assert_eq!(told(&answer), (502, "upstream_unreachable"));
+    assert_eq!(status_and_code(&answer), (502, "upstream_unreachable"));
     assert_eq!(hanging_up.requests(), 1);
     // One that accepts and says nothing is given up after the connect and header timeouts.
     let silent = Upstream::start(|_| Act::Nothing);
     let toml = upstream(&silent.url(), "response_header_timeout_secs = 1");
     let proxy = limited(&amazon, &toml);
     let answer = Wire::open(proxy.addr).send(honest("x")).answer();
-    assert_eq!(told(&answer), (504, "upstream_timeout"));
+    assert_eq!(status_and_code(&answer), (504, "upstream_timeout"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

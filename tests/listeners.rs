@@ -302,7 +302,7 @@ async fn a_swapped_certificate_is_used_within_seconds_and_a_broken_one_never() {
     assert_eq!(answer.status, 200);
 
     mount.swap("..three", "-----BEGIN CERTIFICATE-----\nnonsense", &new.key);
-    let refusal = "new certificate or key refused, the old one stays";
+    let refusal = "new certificate or key rejected, the old one stays in use";
     eventually("the broken one is refused", || proxy.log().contains(refusal)).await;
     assert_eq!(served(&secure(proxy.addr, &config)), &new.der);
     assert_eq!(proxy.log().matches(refusal).count(), 1);

@@ -59,11 +59,11 @@ pub struct Sockets {
     pub workers: Vec<Vec<Bound>>,
     /// `127.0.0.1:8787` or `unix:/path`, in the order of the configuration.
     pub addresses: Vec<String>,
-    /// The Unix sockets' places in the file system.
+    /// The files of the Unix sockets.
     pub files: Vec<SocketFile>,
 }
 
-/// A Unix socket's place in the file system; given up when dropped.
+/// The file of a Unix socket; removed when dropped.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,

@@ -55,7 +55,7 @@ pub struct ServerTls {
 /// What the last look found; digests, so that no second copy of the key is kept.
 struct Seen {
     loaded: Digest,
-    /// The content, or failure to read it, that was complained about.
+    /// The content, or failure to read it, that was reported.
     rejected: Option<Digest>,
 }
 
@@ -126,7 +126,7 @@ pub async fn watch(tls: Arc<ServerTls>, interval: Duration) {
             Ok(false) => {}
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "new certificate or key refused, the old one stays");
+                tracing::warn!(error, "new certificate or key rejected, the old one stays in use");
             }
         }
     }

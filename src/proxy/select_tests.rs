@@ -123,7 +123,7 @@ fn the_rest_of_a_prefixed_path_stays_as_it_came() {
     }
 }
 
-fn vetted(request: http::request::Builder) -> Result<(), u16> {
+fn validated(request: http::request::Builder) -> Result<(), u16> {
     let (head, ()) = request.body(()).expect("a request").into_parts();
     validate(&head, &Fields::of(&head.headers)).map_err(|error| error.status().as_u16())
 }
@@ -131,33 +131,33 @@ fn vetted(request: http::request::Builder) -> Result<(), u16> {
 #[test]
 fn only_paths_of_honest_methods_pass() {
     let uri = |uri: &str| Request::builder().uri(uri.parse::<Uri>().expect("a uri"));
-    assert_eq!(vetted(uri("/x")), Ok(()));
-    assert_eq!(vetted(uri("http://169.254.169.254/latest")), Err(400));
-    assert_eq!(vetted(uri("*").method("OPTIONS")), Err(400));
-    assert_eq!(vetted(uri("evil.test:443").method("CONNECT")), Err(405));
-    assert_eq!(vetted(uri("/x").method("TRACE")), Err(405));
+    assert_eq!(validated(uri("/x")), Ok(()));
+    assert_eq!(validated(uri("http://169.254.169.254/latest")), Err(400));
+    assert_eq!(validated(uri("*").method("OPTIONS")), Err(400));
+    assert_eq!(validated(uri("evil.test:443").method("CONNECT")), Err(405));
+    assert_eq!(validated(uri("/x").method("TRACE")), Err(405));
     let http2 = uri("http://localhost/x").version(http::Version::HTTP_2);
-    assert_eq!(vetted(http2), Ok(()));
+    assert_eq!(validated(http2), Ok(()));
 }
 
 #[test]
 fn a_body_is_framed_once() {
     let post = || Request::builder().method("POST").uri("/x");
-    assert_eq!(vetted(post().header("content-length", "3")), Ok(()));
-    assert_eq!(vetted(post().header("transfer-encoding", "Chunked")), Ok(()));
+    assert_eq!(validated(post().header("content-length", "3")), Ok(()));
+    assert_eq!(validated(post().header("transfer-encoding", "Chunked")), Ok(()));
     for (name, value) in [
         ("transfer-encoding", "gzip, chunked"),
         ("transfer-encoding", "chunked, chunked"),
         ("transfer-encoding", "identity"),
         ("transfer-encoding", ""),
     ] {
-        assert_eq!(vetted(post().header(name, value)), Err(400), "{value}");
+        assert_eq!(validated(post().header(name, value)), Err(400), "{value}");
     }
     let twice =
         post().header("transfer-encoding", "chunked").header("transfer-encoding", "chunked");
-    assert_eq!(vetted(twice), Err(400));
+    assert_eq!(validated(twice), Err(400));
     let both = post().header("transfer-encoding", "chunked").header("content-length", "3");
-    assert_eq!(vetted(both), Err(400));
+    assert_eq!(validated(both), Err(400));
     let twice = post().header("content-length", "3").header("content-length", "3");
-    assert_eq!(vetted(twice), Err(400));
+    assert_eq!(validated(twice), Err(400));
 }
