@@ -115,13 +115,16 @@ impl ConnectionTable {
     }
 
     /// Enters a connection, where necessary in the place of the one, on any worker, that waits
-    /// longest for a request. None if every other one serves a request. Until another worker has
-    /// evicted its connection there may be more than the limit.
+    /// longest for a request. None if every other one serves a request. Another worker may find
+    /// that what it was to evict serves a request by now: so there may be more than the limit, but
+    /// never more than twice as many.
     pub(super) fn enter(self: &Rc<Self>, peer: Peer, arrival: u64) -> Option<ConnectionEntry> {
-        if self.limit.open.fetch_add(1, SeqCst) >= self.limit.max {
+        let open = self.limit.open.fetch_add(1, SeqCst);
+        if open >= self.limit.max {
             let own = self.candidate().filter(|(rank, _)| may_evict(*rank, arrival));
             let rank = own.as_ref().map_or(u64::MAX, |(rank, _)| *rank);
-            if !self.limit.evict_elsewhere(&self.evictions, rank, arrival) {
+            let may_exceed = open < 2 * self.limit.max;
+            if !(may_exceed && self.limit.evict_elsewhere(&self.evictions, rank, arrival)) {
                 let Some((_, connection)) = own else {
                     self.limit.open.fetch_sub(1, SeqCst);
                     return None;
@@ -293,5 +296,28 @@ mod tests {
         drop(oldest);
         let newer = enter(&two).expect("one of its own makes room: the other worker has none");
         assert!(is_closing(&own) && !is_closing(&newer));
+    }
+    #[test]
+    fn another_worker_that_cannot_evict_after_all_lets_the_limit_be_exceeded_twofold_only() {
+        let limit = ConnectionLimit::new(2);
+        let [one, two] = [(); 2].map(|()| table(&limit));
+        let held = [(); 2].map(|()| enter(&one).expect("room"));
+        held.iter().for_each(|entry| entry.connection.begin(false, Default::default()));
+        let mut requests = held.each_ref().map(|entry| entry.connection.request());
+        let mut exceeding = Vec::new();
+        for second in [10, 20, 30] {
+            drop(requests);
+            one.set_clock(second - 5);
+            // Both are idle for long, and published as such, but busy when they are to go.
+            one.set_clock(second);
+            requests = held.each_ref().map(|entry| entry.connection.request());
+            for _ in 0..2 {
+                let entered = enter(&two);
+                exceeding.extend(entered.map(|entry| (entry.connection.request(), entry)));
+            }
+            one.evict_requested();
+            assert!(held.iter().all(|entry| !is_closing(entry)));
+            assert_eq!(limit.open.load(SeqCst), 4, "{second}");
+        }
     }
 }
