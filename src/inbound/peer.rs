@@ -34,10 +34,7 @@ impl Peer {
 
     /// The user of a Unix socket's peer. The address of a TCP connection is no credential.
     pub fn uid(&self) -> Option<u32> {
-        match self {
-            Self::Tcp(_) => None,
-            Self::Unix { uid, .. } => Some(*uid),
-        }
+        if let Self::Unix { uid, .. } = self { Some(*uid) } else { None }
     }
 }
 

@@ -133,13 +133,12 @@ pub async fn serve<L, S>(
     let _cut = finished.await;
 }
 
-async fn serve_connection<T, S>(
-    io: RejectingIo<T>,
+async fn serve_connection<S>(
+    io: RejectingIo<impl ByteStream>,
     service: S,
     turn: Arc<AtomicU64>,
     mut stop: watch::Receiver<bool>,
 ) where
-    T: ByteStream,
     S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>,
 {
     let service = service_fn(|request| {

@@ -143,13 +143,11 @@ fn describe_token(error: &token::Error) -> Described {
 fn describe_forward(error: &forward::Error) -> Described {
     use forward::Error as Forward;
     match error {
-        Forward::Busy => (
-            Code::Overloaded,
-            Some(
-                "No connection to Amazon came free in time (upstream.connections_max). \
-                 Try again later.",
-            ),
-        ),
+        Forward::Busy => {
+            let text = "No connection to Amazon came free in time (upstream.connections_max). Try \
+                        again later.";
+            (Code::Overloaded, Some(text))
+        }
         Forward::Body(BodyError::TooLarge) => (Code::BodyTooLarge, None),
         Forward::Body(BodyError::Incomplete) => {
             bad_request("The request body ended before its announced length.")

@@ -69,10 +69,7 @@ fn mask(text: &[u8], token: &[u8]) -> Option<Vec<u8>> {
             from += MASK.len();
         }
     }
-    match clean {
-        Cow::Borrowed(_) => None,
-        Cow::Owned(clean) => Some(clean),
-    }
+    matches!(clean, Cow::Owned(_)).then(|| clean.into_owned())
 }
 
 /// As `mask`, without a change of the length. A token that the end cuts off is masked as well.

@@ -97,10 +97,8 @@ impl ExchangeBody {
         idle: (Timer, Duration),
     ) -> Response<Self> {
         let (head, incoming) = response.into_parts();
-        let is_event_stream = head
-            .headers
-            .get(CONTENT_TYPE)
-            .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+        let kind = head.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        let is_event_stream = kind.starts_with(b"text/event-stream");
         let body = Self {
             peeked: Bytes::new(),
             behind: None,
