@@ -40,7 +40,7 @@ async fn another_grant_another_region_and_another_application_are_used_soon() {
     let env = vec![("SECOND_SECRET".to_owned(), SECOND_SECRET.to_owned())];
     let proxy = Proxy::with(&amazon, Setup { toml, env, ..file_store() });
 
-    assert_eq!(ask(&proxy).await.status, 404, "nobody has added it yet");
+    assert_eq!(ask(&proxy).await.status, 404, "it is not added yet");
     adsproxy(&proxy, &["account", "add", "shop", "--region", "na"], "Atzr|one");
     served_soon(&proxy, "one").await;
     adsproxy(&proxy, &["account", "add", "shop", "--replace", "--region", "eu"], "Atzr|two");
@@ -56,7 +56,7 @@ async fn another_grant_another_region_and_another_application_are_used_soon() {
     assert_eq!(proxy.restart_and_ask().await, "three");
 }
 
-/// Its access token is there before the server has looked, and tells nothing of a person.
+/// Its access token is there before the server has looked, and says nothing of a person.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_grant_that_was_refreshed_before_the_server_looked_is_used_soon() {
     let amazon = amazon().await;
@@ -138,7 +138,7 @@ async fn a_removed_account_is_gone_soon_and_served_again_once_added() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_refresh_token_again_heals_a_grant_wrongly_called_dead() {
+async fn the_same_refresh_token_again_revives_a_grant_wrongly_called_dead() {
     let amazon = amazon().await;
     let lwa = &amazon.state().lwa;
     lwa.add_grant("one", CLIENT_ID, "Atzr|one", vec![]);
@@ -151,7 +151,7 @@ async fn the_same_refresh_token_again_heals_a_grant_wrongly_called_dead() {
     let calls = amazon.state().record.counts().token_calls;
     tokio::time::sleep(SOON).await;
     assert!(dead().await, "nothing has changed");
-    assert_eq!(amazon.state().record.counts().token_calls, calls, "and nobody is asked");
+    assert_eq!(amazon.state().record.counts().token_calls, calls, "and LWA is not asked");
     adsproxy(&proxy, &["account", "add", "shop", "--replace"], "Atzr|one");
     served_soon(&proxy, "one").await;
 }

@@ -324,7 +324,7 @@ async fn has_grant(amazon: &Emulator, proxy: &Proxy) -> bool {
     answer.status == 200 && generation() > before
 }
 
-/// A request nobody reads the answer to.
+/// A request whose response is not read.
 fn ask(proxy: &Proxy) -> TcpStream {
     let mut caller = TcpStream::connect(proxy.addr).expect("a connection");
     let request = b"GET /v2/profiles HTTP/1.1\r\nHost: localhost\r\nX-Ads-Account: acme\r\n\r\n";

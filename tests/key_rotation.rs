@@ -49,7 +49,7 @@ async fn a_rotation_under_load_fails_no_request_of_two_servers_and_loses_no_gran
         change_config(proxy, |toml| toml.replace("keys = [", &format!("keys = [{}, ", k2(&key2))));
     }
     let one = one.restart();
-    // Not before the last of them knows the key; and until then nobody seals with it.
+    // Not before the last of them knows the key; and until then no server seals with it.
     let refused = run(&one, &["key", "rotate"]);
     assert_eq!(refused.code, Some(1));
     assert!(refused.err.contains(&two.pid().to_string()), "{refused:?}");
@@ -328,7 +328,7 @@ async fn served_by_all(proxies: &[&Proxy]) {
     }
 }
 
-/// One whose refresh tokens are good for one refresh: whoever loses one loses the grant.
+/// One whose refresh tokens are good for one refresh: a process that loses one loses the grant.
 async fn busy_amazon() -> Emulator {
     let amazon = amazon().await;
     amazon.state().lwa.configure(|settings| {

@@ -27,7 +27,7 @@ const CALLERS: usize = 8;
 async fn forty_kills_under_load_lose_no_rotating_grant() {
     let amazon = amazon().await;
     let lwa = &amazon.state().lwa;
-    // Whoever uses a token that is not yet durable loses the grant when killed then.
+    // A process that uses a token before it is durable loses the grant when killed then.
     lwa.configure(|settings| settings.rotation = RefreshRotation::OldDiesOnceUsed);
     let mut proxy = Proxy::with(&amazon, every_401_refreshes());
     for kill in 0..KILLS {
@@ -207,7 +207,7 @@ async fn a_wrong_key_is_refused_at_start_and_by_every_command_and_nothing_is_wri
             .output()
             .expect("it runs");
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-        // Without a server, `status` has nobody to ask and opens no store.
+        // Without a server, `status` has no server to ask and opens no store.
         let expected = if command == "status" { 69 } else { 78 };
         assert_eq!(refused.status.code(), Some(expected), "{command}: {said}");
         assert!(command == "status" || said.contains("under this id"), "{command}: {said}");

@@ -1,4 +1,4 @@
-//! A disk that is full or broken: requests go on from memory, everybody can see it, and it heals
+//! A disk that is full or broken: requests go on from memory, the state shows it, and it recovers
 //! by itself when the disk does.
 
 use crate::support::{
@@ -47,7 +47,7 @@ const FAULTS: [(&str, &str, &str); 13] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_go_on_whatever_write_fails_and_the_store_heals() {
+async fn requests_go_on_whatever_write_fails_and_the_store_recovers() {
     if !extras::required("strace") || !extras::root() {
         return;
     }
@@ -64,7 +64,7 @@ async fn requests_go_on_whatever_write_fails_and_the_store_heals() {
             assert!(fs::read(&record).expect("a record") == before, "{name}: the old record");
         }
         strace.detach();
-        heals(&proxy, &name).await;
+        recovers(&proxy, &name).await;
         assert!(fs::read(&record).expect("a record") != before, "{name}");
         assert!(!record.with_file_name(".acme.tmp").exists(), "{name}");
         proxy = proxy.restart();
@@ -120,10 +120,10 @@ async fn a_full_disk_is_gone_on_without_and_used_again_when_there_is_space() {
         let after = fs::read(disk.store().join("accounts/acme.json")).expect("a record");
         assert!(after == before, "{round}: the old record");
         disk.free();
-        heals(&proxy, "full").await;
+        recovers(&proxy, "full").await;
     }
-    let told = proxy.log().matches(DEGRADED).count();
-    assert_eq!(told, 2, "once each time:\n{}", proxy.log());
+    let reported = proxy.log().matches(DEGRADED).count();
+    assert_eq!(reported, 2, "once each time:\n{}", proxy.log());
     let proxy = proxy.restart();
     assert_eq!(refreshed(&amazon, &proxy).await, 200);
     drop(proxy);
@@ -142,7 +142,7 @@ async fn a_first_start_on_a_full_disk_serves_and_saves_later() {
     goes_on_degraded(&amazon, &proxy, "seed").await;
     assert!(!disk.store().join("accounts/acme.json").exists());
     disk.free();
-    heals(&proxy, "seed").await;
+    recovers(&proxy, "seed").await;
     // By now only the rotated token works.
     let proxy = proxy.restart();
     assert_eq!(refreshed(&amazon, &proxy).await, 200);
@@ -150,7 +150,7 @@ async fn a_first_start_on_a_full_disk_serves_and_saves_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_degraded_store_is_told_once_until_it_heals() {
+async fn a_degraded_store_is_reported_once_until_it_recovers() {
     let amazon = rotating().await;
     let home = tempfile::tempdir().expect("a temporary directory");
     let engine = embedded(&amazon, home.path()).await;
@@ -159,7 +159,7 @@ async fn a_degraded_store_is_told_once_until_it_heals() {
     let notes = heard.clone();
     engine.events().subscribe(move |event| {
         if event.kind == Kind::StoreDegraded {
-            notes.lock().expect("nobody panics").push(event.clone());
+            notes.lock().expect("no panic").push(event.clone());
         }
     });
     let acme = &"acme".parse().expect("an alias");
@@ -172,19 +172,22 @@ async fn a_degraded_store_is_told_once_until_it_heals() {
         engine.tokens().replace(acme, &token, Cause::Caller).await.expect("a token");
     };
     refresh().await;
-    assert_eq!(heard.lock().expect("nobody panics").len(), 0, "nothing is wrong");
+    assert_eq!(heard.lock().expect("no panic").len(), 0, "nothing is wrong");
     for outage in 1..=2 {
         fs::create_dir(&obstacle).expect("a directory");
         for _ in 0..3 {
             refresh().await;
         }
         assert_eq!(engine.tokens().unsaved(), 1);
-        assert_eq!(heard.lock().expect("nobody panics").len(), outage);
+        assert_eq!(heard.lock().expect("no panic").len(), outage);
         fs::remove_dir(&obstacle).expect("removed");
         eventually("it is saved", || engine.tokens().unsaved() == 0).await;
     }
-    let told = heard.lock().expect("nobody panics")[0].clone();
-    assert_eq!((told.account, told.reason), (Some(acme.clone()), Some("store_unavailable")));
+    let reported = heard.lock().expect("no panic")[0].clone();
+    assert_eq!(
+        (reported.account, reported.reason),
+        (Some(acme.clone()), Some("store_unavailable"))
+    );
 }
 
 /// The accounts of a program that has embedded adsproxy, on a store in `home`.
@@ -216,7 +219,7 @@ async fn embedded(amazon: &Emulator, home: &Path) -> Engine {
 
 /// Three refreshes that cannot be saved.
 async fn goes_on_degraded(amazon: &Emulator, proxy: &Proxy, name: &str) {
-    let told = proxy.log().matches(DEGRADED).count();
+    let reported = proxy.log().matches(DEGRADED).count();
     let failed = proxy.metric(FAILED);
     for _ in 0..3 {
         assert_eq!(refreshed(amazon, proxy).await, 200, "{name}\n{}", proxy.log());
@@ -231,10 +234,10 @@ async fn goes_on_degraded(amazon: &Emulator, proxy: &Proxy, name: &str) {
     assert_eq!(status["accounts"][0]["unsaved"], true, "{name}");
     assert!(proxy.metric(UNSAVED) >= 1.0 && proxy.metric(FAILED) > failed, "{name}");
     let said = proxy.log().matches(DEGRADED).count();
-    assert!(said - told <= 1 && said >= 1, "{name}: told once\n{}", proxy.log());
+    assert!(said - reported <= 1 && said >= 1, "{name}: reported once\n{}", proxy.log());
 }
 
-async fn heals(proxy: &Proxy, name: &str) {
+async fn recovers(proxy: &Proxy, name: &str) {
     eventually(name, || proxy.metric(UNSAVED) < 0.5).await;
     let ready = proxy.ask_admin("/readyz?verbose");
     assert!(ready.contains("[+] store ok\n"), "{name}: {ready}");

@@ -76,7 +76,7 @@ mod os {
     //! The keyring of this system.
 
     use super::{Error, Secret};
-    use ::keyring::{Entry, Error as Refusal};
+    use ::keyring::{Entry, Error as OsError};
     use zeroize::Zeroizing;
 
     /// Under which its entries are filed.
@@ -99,11 +99,11 @@ mod os {
         Entry::new(SERVICE, id).map_err(|why| explain(&why))
     }
 
-    fn explain(why: &Refusal) -> Error {
+    fn explain(why: &OsError) -> Error {
         match why {
-            Refusal::NoEntry => Error::None,
-            Refusal::NoStorageAccess(_) => Error::Locked,
-            Refusal::BadEncoding(_) | Refusal::BadDataFormat(..) => Error::NoKey,
+            OsError::NoEntry => Error::None,
+            OsError::NoStorageAccess(_) => Error::Locked,
+            OsError::BadEncoding(_) | OsError::BadDataFormat(..) => Error::NoKey,
             other => Error::Absent(innermost(other)),
         }
     }
@@ -139,7 +139,7 @@ mod tests {
     use std::time::Instant;
 
     #[test]
-    fn work_that_panics_is_no_answer_and_waits_for_none() {
+    fn work_that_panics_gives_no_result_and_is_not_waited_for() {
         let started = Instant::now();
         let nothing: Result<(), Error> = apart(|| panic!("no keyring"));
         assert_eq!(nothing, Err(Error::Timeout(TIMEOUT)));

@@ -22,7 +22,7 @@ fn ring(keys: &[config::EncryptionKey]) -> KeyRing {
     opened(keys.to_vec()).expect("a key ring")
 }
 
-fn refusal(keys: Vec<config::EncryptionKey>) -> KeyError {
+fn rejection(keys: Vec<config::EncryptionKey>) -> KeyError {
     match opened(keys) {
         Err(Error::Key(error)) => error,
         other => panic!("{other:?}"),
@@ -122,11 +122,12 @@ fn a_million_nonces_are_distinct() {
 
 #[test]
 fn key_rings_that_cannot_be_used_are_refused_with_the_reason() {
-    let with_secret = |secret: &str| refusal(vec![config::EncryptionKey::new("k", secret.into())]);
-    assert_eq!(refusal(vec![]), KeyError::None);
-    assert_eq!(refusal(vec![key("k", 1), key("k", 2)]), KeyError::Duplicate("k".to_owned()));
+    let with_secret =
+        |secret: &str| rejection(vec![config::EncryptionKey::new("k", secret.into())]);
+    assert_eq!(rejection(vec![]), KeyError::None);
+    assert_eq!(rejection(vec![key("k", 1), key("k", 2)]), KeyError::Duplicate("k".to_owned()));
     for id in ["", "a b", "a\n", "\u{e4}", &"k".repeat(65)] {
-        assert_eq!(refusal(vec![key(id, 1)]), KeyError::Id(id.to_owned()));
+        assert_eq!(rejection(vec![key(id, 1)]), KeyError::Id(id.to_owned()));
     }
     let wrong = [String::new(), "CANARY".to_owned(), "!".repeat(44)];
     for secret in wrong.into_iter().chain([31, 33, 64].map(|n| STANDARD.encode(vec![1; n]))) {

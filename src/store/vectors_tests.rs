@@ -1,4 +1,4 @@
-//! The primitives under the vault against Wycheproof's vectors: right answers, and forged ones.
+//! The primitives under the vault against Wycheproof's vectors: right results, and forged ones.
 
 use aws_lc_rs::hkdf;
 use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce, aead::AeadInOut as _};
@@ -22,14 +22,14 @@ fn xchacha20_poly1305_answers_as_wycheproof_says() {
     assert!(tests.len() > 300, "{}", tests.len());
     let mut forged = 0;
     for test in &tests {
-        let answer = sealed(test);
+        let result = sealed(test);
         if test.result == TestResult::Invalid {
-            assert_eq!(answer, None, "{}: {}", test.tc_id, test.comment);
+            assert_eq!(result, None, "{}: {}", test.tc_id, test.comment);
             forged += 1;
             continue;
         }
         let expected = ([&test.ct[..], &test.tag[..]].concat(), test.pt.to_vec());
-        assert_eq!(answer, Some(expected), "{}: {}", test.tc_id, test.comment);
+        assert_eq!(result, Some(expected), "{}: {}", test.tc_id, test.comment);
     }
     assert!(forged > 30, "{forged}");
 }

@@ -12,13 +12,13 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use tracing::warn;
 
-/// How long the store remembers a day that was spoken of: until the next has come for sure.
+/// How long the store remembers a day that was reported: until the next has come for sure.
 const REMEMBERED_SECS: u64 = 2 * 86_400;
 
 /// More accounts than a store is made for.
 const REMEMBERED_MAX: usize = 100_000;
 
-/// Remembers which day of which account was spoken of by this process.
+/// Remembers which day of which account this process has reported.
 #[derive(Debug, Default)]
 pub(super) struct Reminders(Mutex<HashMap<AccountId, i64>>);
 
@@ -106,13 +106,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_another_process_told_today_is_not_told_again() {
+    async fn what_another_process_reported_today_is_not_reported_again() {
         let store = crate::store::Store::memory().expect("a store");
         let id: AccountId = "acme".parse().unwrap();
         let now = 1_795_132_800;
         assert!(!is_remembered(&store, &id, 30).await);
         remember(&store, &id, 30, now).await;
         assert!(is_remembered(&store, &id, 30).await);
-        assert!(!is_remembered(&store, &id, 29).await, "the next day is news");
+        assert!(!is_remembered(&store, &id, 29).await, "the next day is reported anew");
     }
 }

@@ -116,7 +116,7 @@ pub trait Backend: Send + Sync + Debug {
     /// Ends a lease, if it is still the one with this fence.
     fn release(&self, space: &str, key: &str, fence: u64) -> Result<(), Error>;
 
-    /// Who leases: a name of this backend's alone, which [`Backend::is_alive`] knows in every
+    /// The owner of leases: a name of this backend alone, which [`Backend::is_alive`] knows in every
     /// process as long as the backend is open.
     fn owner(&self) -> Result<String, Error>;
 
