@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn does_not_trust_an_authority_that_nobody_named() {
+    async fn does_not_trust_an_authority_that_was_not_named() {
         let (_, server) = authority();
         let (other, _) = authority();
         for ca_file in [None, Some(other.path())] {
@@ -221,33 +221,33 @@ mod tests {
     }
 
     #[test]
-    fn a_ca_file_without_certificates_is_an_error_not_silence() {
+    fn a_ca_file_without_certificates_is_an_error() {
         let empty = NamedTempFile::new().unwrap();
         for path in [empty.path(), Path::new("/nonexistent/ca.pem")] {
             assert!(matches!(client_config([path], true), Err(Error::CaFile { .. })));
         }
     }
 
-    /// Answers one request over TLS with `answer`; gives back what was asked.
+    /// Sends `response` to one request over TLS; returns the head of the request.
     async fn serve_once(
         server: TlsAcceptor,
-        answer: &str,
+        response: &str,
     ) -> (SocketAddr, impl Future<Output = String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let answer = answer.to_owned();
-        let asked = async move {
+        let response = response.to_owned();
+        let requested = async move {
             let mut stream: TlsStream<_> =
                 server.accept(listener.accept().await.unwrap().0).await.unwrap();
             let mut head = Vec::new();
             while !head.ends_with(b"\r\n\r\n") {
                 head.push(stream.read_u8().await.unwrap());
             }
-            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.write_all(response.as_bytes()).await.unwrap();
             stream.shutdown().await.unwrap();
             String::from_utf8(head).unwrap()
         };
-        (address, asked)
+        (address, requested)
     }
 
     #[tokio::test]
@@ -255,13 +255,13 @@ mod tests {
         let (ca, server) = authority();
         let config = client_config([ca.path()], false).unwrap();
         let http = LwaHttp::new(&config, SECONDS, SECONDS).unwrap();
-        let answer =
+        let response =
             "HTTP/1.1 307 x\r\nlocation: https://localhost:1/\r\ncontent-length: 0\r\n\r\n";
-        let (address, asked) = serve_once(server, answer).await;
+        let (address, requested) = serve_once(server, response).await;
         let url = format!("https://localhost:{}/auth/o2/token", address.port());
         let client = http.client(&url.parse().unwrap());
-        let (response, head) = tokio::join!(client.post(url).send(), asked);
-        assert_eq!(response.unwrap().status(), 307);
+        let (received, head) = tokio::join!(client.post(url).send(), requested);
+        assert_eq!(received.unwrap().status(), 307);
         assert!(head.contains(&format!("user-agent: {USER_AGENT}\r\n")), "{head}");
         assert!(!head.contains("referer"), "{head}");
     }

@@ -39,7 +39,7 @@ mod tests {
     use super::*;
     use std::task::Waker;
 
-    /// Notes which call was made with how many bytes.
+    /// Records which call was made with how many bytes.
     #[derive(Default)]
     struct Calls(Vec<(&'static str, Vec<u8>)>);
 

@@ -85,7 +85,7 @@ pub struct CaptureContext {
 /// One request's body: handed out once to send, and again to replay.
 pub struct Capture {
     context: Rc<CaptureContext>,
-    /// Its account's place in the budget.
+    /// Its account's share of the budget.
     share: usize,
     pub(super) size: SizeHint,
     state: RefCell<CaptureState>,
@@ -185,7 +185,7 @@ impl Capture {
         }
         let most = GATHER_MAX_BYTES.min(self.context.limits.replay.memory_max_bytes);
         let small = self.size.exact().filter(|size| *size <= most);
-        // Without a place under the budget nothing may be taken: it could not be kept.
+        // Without room in the budget nothing may be taken: it could not be kept.
         if !small.is_some_and(|size| self.charge(&mut self.state.borrow_mut(), size)) {
             return Ok(());
         }
@@ -333,7 +333,7 @@ impl Capture {
                 Some(Err(_)) => {
                     return Poll::Ready(Some(Err(self.fail(BodyError::Incomplete))));
                 }
-                // Trailers are not forwarded: who knows what they smuggle.
+                // Trailers are not forwarded: they could smuggle fields past the header rules.
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         return Poll::Ready(Some(self.accept(state, data)));

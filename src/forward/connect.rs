@@ -1,7 +1,7 @@
 //! Opens one connection to an upstream: name lookup, egress proxy, TCP, TLS.
 
 use crate::https::{Egress, EgressError};
-use http::Uri;
+use http::{Uri, uri::InvalidUri};
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::{
     client::legacy::connect::{HttpConnector, proxy::Tunnel},
@@ -111,12 +111,8 @@ impl Connector {
 }
 
 /// `CONNECT` names a port always.
-fn with_port(uri: &Uri) -> Result<Uri, http::Error> {
+fn with_port(uri: &Uri) -> Result<Uri, InvalidUri> {
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let port = if uri.port().is_some() { "" } else { ":443" };
-    Uri::builder()
-        .scheme("https")
-        .authority(format!("{authority}{port}"))
-        .path_and_query("/")
-        .build()
+    format!("https://{authority}{port}/").parse()
 }

@@ -1,4 +1,4 @@
-//! Who runs a connection, who is woken for it, and what happens when either leaves.
+//! Which task runs a connection, which is woken for it, and what happens when either leaves.
 
 use super::*;
 use std::{
@@ -16,12 +16,12 @@ use tokio::{
 impl Driver {
     /// As a request does it.
     async fn bring<F: Future>(&self, send: impl FnOnce() -> F) -> F::Output {
-        let mut answer = std::pin::pin!(self.give(send));
-        poll_fn(|cx| self.poll_with(cx, |cx| answer.as_mut().poll(cx))).await
+        let mut response = std::pin::pin!(self.give(send));
+        poll_fn(|cx| self.poll_with(cx, |cx| response.as_mut().poll(cx))).await
     }
 }
 
-/// A request to the connection of these tests; it answers with the id of the task that runs it.
+/// A request to the connection of these tests; the response is the id of the task that runs it.
 type Job = oneshot::Sender<task::Id>;
 
 /// A place under a limit.
@@ -40,7 +40,7 @@ struct Connection {
 }
 
 impl Connection {
-    /// One that answers at once, until its sender is gone.
+    /// One that responds at once, until its sender is gone.
     fn open() -> Self {
         let (jobs, mut coming) = mpsc::unbounded_channel::<Job>();
         let is_open = Rc::new(Cell::new(true));
@@ -55,16 +55,16 @@ impl Connection {
     }
 
     fn ask(&self) -> oneshot::Receiver<task::Id> {
-        let (job, answer) = oneshot::channel();
+        let (job, response) = oneshot::channel();
         self.jobs.send(job).expect("the connection lives");
-        answer
+        response
     }
 }
 
 fn in_runtime<T>(test: impl Future<Output = T>) -> T {
     let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let patience = Duration::from_secs(30);
-    let test = async { tokio::time::timeout(patience, test).await.expect("no wake-up was lost") };
+    let limit = Duration::from_secs(30);
+    let test = async { tokio::time::timeout(limit, test).await.expect("no wake-up was lost") };
     LocalSet::new().block_on(&runtime, test)
 }
 
@@ -96,15 +96,15 @@ async fn until(condition: impl Fn() -> bool) {
 fn a_request_runs_the_connection_until_it_hands_it_back() {
     in_runtime(as_a_task(async {
         let connection = Connection::open();
-        let own = connection.ask().await.expect("an answer");
+        let own = connection.ask().await.expect("a response");
         assert_ne!(own, task::id());
         for finish in [true, false] {
             for _ in 0..3 {
                 let brought = connection.driver.bring(|| connection.ask()).await;
-                assert_eq!(brought.expect("an answer"), task::id());
+                assert_eq!(brought.expect("a response"), task::id());
             }
             connection.driver.hand_back(finish);
-            assert_eq!(connection.ask().await.expect("an answer"), own);
+            assert_eq!(connection.ask().await.expect("a response"), own);
         }
     }));
 }
@@ -115,7 +115,7 @@ fn a_request_may_be_faster_than_the_task() {
         let connection = Connection::open();
         assert_eq!(connection.driver.bring(|| connection.ask()).await.expect("ran"), task::id());
         connection.driver.hand_back(true);
-        assert_ne!(connection.ask().await.expect("an answer"), task::id());
+        assert_ne!(connection.ask().await.expect("a response"), task::id());
     }));
 }
 
@@ -124,7 +124,7 @@ fn what_a_request_leaves_unread_wakes_the_task() {
     in_runtime(as_a_task(async {
         for finish in [true, false] {
             let connection = Connection::open();
-            connection.driver.bring(|| connection.ask()).await.expect("an answer");
+            connection.driver.bring(|| connection.ask()).await.expect("a response");
             // The request goes on although the connection was given more to do.
             let mut second = None;
             let send = || {
@@ -133,7 +133,7 @@ fn what_a_request_leaves_unread_wakes_the_task() {
             };
             connection.driver.bring(send).await;
             connection.driver.hand_back(finish);
-            second.expect("asked").await.expect("an answer");
+            second.expect("asked").await.expect("a response");
         }
     }));
 }
@@ -141,20 +141,20 @@ fn what_a_request_leaves_unread_wakes_the_task() {
 #[test]
 fn a_request_that_leaves_takes_no_wake_up_with_it() {
     in_runtime(async {
-        let (told, telling) = oneshot::channel::<()>();
+        let (release, released) = oneshot::channel::<()>();
         let is_over = Rc::new(Cell::new(false));
         let over = is_over.clone();
         let driver = Driver::spawn(async move {
-            telling.await.expect("told");
+            released.await.expect("released");
             over.set(true);
         });
         let leaving = driver.clone();
         let request = spawn_local(async move { leaving.bring(std::future::pending::<()>).await });
         until(|| driver.request.borrow().is_some()).await;
         request.abort();
-        assert!(request.await.expect_err("no answer").is_cancelled());
+        assert!(request.await.expect_err("no response").is_cancelled());
         driver.hand_back(false);
-        told.send(()).expect("the connection lives");
+        release.send(()).expect("the connection lives");
         until(|| is_over.get()).await;
     });
 }
@@ -182,8 +182,11 @@ fn wake_ups_of_other_threads_reach_the_request_whenever_they_come() {
         });
         for turn in 0..TURNS {
             asked.send(turn).expect("the thread lives");
-            let (job, answer) = oneshot::channel();
-            driver.bring(|| jobs.send(job).map(|()| answer).expect("it lives")).await.expect("it");
+            let (job, response) = oneshot::channel();
+            driver
+                .bring(|| jobs.send(job).map(|()| response).expect("it lives"))
+                .await
+                .expect("it");
             if turn % 3 == 0 {
                 driver.hand_back(turn % 2 == 0);
             }
@@ -221,7 +224,7 @@ fn a_connection_that_always_wants_to_go_on_lets_others_have_their_turn() {
 fn a_connection_that_ends_frees_its_place_at_once_and_its_task_with_it() {
     in_runtime(as_a_task(async {
         let connection = Connection::open();
-        connection.driver.bring(|| connection.ask()).await.expect("an answer");
+        connection.driver.bring(|| connection.ask()).await.expect("a response");
         assert!(connection.is_open.get());
         let Connection { driver, jobs, is_open } = connection;
         // It ends while the request runs it, and not before.
@@ -244,7 +247,7 @@ fn a_connection_does_not_outlive_its_worker() {
     let connection = worker.block_on(&runtime, async {
         as_a_task(async {
             let connection = Connection::open();
-            connection.driver.bring(|| connection.ask()).await.expect("an answer");
+            connection.driver.bring(|| connection.ask()).await.expect("a response");
             connection
         })
         .await

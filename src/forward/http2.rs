@@ -59,11 +59,11 @@ impl Unread {
 /// A connection that requests share. It closes when the last request drops it.
 pub(super) struct SharedConnection {
     sender: RefCell<http2::SendRequest<CapturedBody>>,
-    streams: Cell<usize>,
+    pub(super) streams: Cell<usize>,
     streams_max: Cell<usize>,
     window: u32,
     /// When its last stream ended, and when it last brought a response.
-    released: Cell<u64>,
+    pub(super) released: Cell<u64>,
     pub(super) heard: Cell<u64>,
     /// Gets no more requests; those that it serves go on.
     pub(super) retired: Cell<bool>,
@@ -133,11 +133,6 @@ impl SharedConnection {
 
     pub(super) fn is_dead(&self) -> bool {
         self.sender.borrow().is_closed()
-    }
-
-    /// Whether it serves a request, or did since `tick`.
-    pub(super) fn is_used_since(&self, tick: u64) -> bool {
-        self.streams.get() > 0 || self.released.get() >= tick
     }
 }
 

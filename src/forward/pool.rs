@@ -214,7 +214,9 @@ impl Pool {
         idle.retain(|(connection, _)| !connection.sender.is_closed());
         drop(idle);
         drop(closed);
-        self.http2.borrow_mut().retain(|connection| connection.is_used_since(oldest));
+        self.http2
+            .borrow_mut()
+            .retain(|shared| shared.streams.get() > 0 || shared.released.get() >= oldest);
     }
 
     /// Gives no connection of now any more requests.

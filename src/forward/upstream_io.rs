@@ -28,7 +28,7 @@ impl<T> UpstreamIo<T> {
         Self { io, is_broken: false, heard }
     }
 
-    fn note<R>(&mut self, polled: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+    fn without_hangup<R>(&mut self, polled: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
         match polled {
             Poll::Ready(Err(error)) if is_hangup(&error) => {
                 self.is_broken = true;
@@ -69,7 +69,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for UpstreamIo<T> {
             return Poll::Pending;
         }
         let polled = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.note(polled)
+        self.without_hangup(polled)
     }
 
     fn poll_write_vectored(
@@ -81,7 +81,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for UpstreamIo<T> {
             return Poll::Pending;
         }
         let polled = small_write::poll_write(&mut TokioIo::new(&mut self.io), cx, bufs);
-        self.note(polled)
+        self.without_hangup(polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -93,7 +93,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for UpstreamIo<T> {
             return Poll::Pending;
         }
         let polled = Pin::new(&mut self.io).poll_flush(cx);
-        self.note(polled)
+        self.without_hangup(polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

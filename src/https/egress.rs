@@ -31,8 +31,8 @@ pub enum EgressError {
 /// The way out of this machine.
 #[derive(Default)]
 pub struct Egress {
-    proxy: Option<(String, Matcher)>,
-    exceptions: String,
+    /// The proxy's URL, the exceptions, and what both of them select.
+    proxy: Option<(String, String, Matcher)>,
 }
 
 impl Egress {
@@ -57,12 +57,12 @@ impl Egress {
         let exceptions = first(["NO_PROXY", "no_proxy"]).map(|(_, value)| value);
         let exceptions = exceptions.unwrap_or_default();
         let matcher = Matcher::builder().https(url.clone()).no(exceptions.clone()).build();
-        Ok(Self { proxy: Some((url, matcher)), exceptions })
+        Ok(Self { proxy: Some((url, exceptions, matcher)) })
     }
 
     /// The proxy on the way to `uri`, if there is one.
     pub fn proxy_for(&self, uri: &Uri) -> Option<Intercept> {
-        self.proxy.as_ref().and_then(|(_, matcher)| matcher.intercept(uri))
+        self.proxy.as_ref().and_then(|(_, _, matcher)| matcher.intercept(uri))
     }
 
     /// The same for an HTTP client, which else would ask the environment by itself.
@@ -73,8 +73,8 @@ impl Egress {
         &self,
         builder: reqwest::ClientBuilder,
     ) -> Result<reqwest::ClientBuilder, reqwest::Error> {
-        let Some((url, _)) = &self.proxy else { return Ok(builder.no_proxy()) };
-        let exceptions = reqwest::NoProxy::from_string(&self.exceptions);
+        let Some((url, exceptions, _)) = &self.proxy else { return Ok(builder.no_proxy()) };
+        let exceptions = reqwest::NoProxy::from_string(exceptions);
         Ok(builder.proxy(reqwest::Proxy::https(url)?.no_proxy(exceptions)))
     }
 }

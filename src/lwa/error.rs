@@ -36,7 +36,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// How long LWA asked to be left alone.
+    /// How long LWA asked not to be called again.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,

@@ -241,7 +241,7 @@ impl TokenManager {
         }
     }
 
-    /// Notes a 401 that comes too late for its own request: a refresh starts, no caller waits.
+    /// Records a 401 that comes too late for its own request: a refresh starts, no caller waits.
     pub(crate) fn reject(&self, account: &AccountId, rejected: &AccessToken, cause: Cause<'_>) {
         let now = self.0.with.clock.now();
         let Some(state) = self.state(account) else { return };

@@ -27,8 +27,7 @@ pub(super) struct Reported {
 impl TokenManager {
     /// `state`'s account has a good token, wherever it comes from.
     pub(super) fn report_usable(&self, state: &TokenState, token: &AccessToken, at: u64) {
-        let was_dead = self.0.reported.lock().dead.remove(&state.id);
-        if was_dead {
+        if self.0.reported.lock().dead.remove(&state.id) {
             self.0.with.reports.note(&event(Kind::Recovered, state, token.generation, at));
         }
     }
@@ -79,12 +78,10 @@ impl TokenManager {
         if failures.is_power_of_two() {
             report(Kind::TokenRefreshFailed);
         }
-        if matches!(failure, Error::ApplicationRejected { .. }) {
-            let is_new =
-                self.0.reported.lock().rejected.insert(state.application.name().to_owned());
-            if is_new {
-                report(Kind::ApplicationRejected);
-            }
+        if matches!(failure, Error::ApplicationRejected { .. })
+            && self.0.reported.lock().rejected.insert(state.application.name().to_owned())
+        {
+            report(Kind::ApplicationRejected);
         }
     }
 

@@ -8,16 +8,16 @@ use super::{Error, Obstacle};
 use crate::{account::State, clock::Now, config, lwa::RETRY_AFTER_MAX};
 use std::{sync::Arc, time::Duration};
 
-/// How long a rejected application is left alone.
+/// How long a rejected application is not tried again.
 const APPLICATION_REJECTED_FOR: Duration = Duration::from_secs(60);
-/// How long a record that cannot be read is left alone.
+/// How long a record that cannot be read is not read again.
 const RECORD_MEMORY: Duration = Duration::from_secs(10);
 /// The longest memory of a transient failure: recovery is noticed within this time.
 const FAILURE_MEMORY_MAX: Duration = Duration::from_secs(8);
 /// How long a permanent rejection is remembered, once it has been repeated.
-const REFUSAL_MEMORY: Duration = Duration::from_secs(60);
-/// So many refusals may be a response that was lost or mangled once.
-const REFUSALS_FORGIVEN: u32 = 4;
+const REJECTION_MEMORY: Duration = Duration::from_secs(60);
+/// So many rejections may be a response that was lost or mangled once.
+const REJECTIONS_FORGIVEN: u32 = 4;
 /// No record makes a token live longer than LWA does.
 const LIFETIME_MAX: Duration = Duration::from_secs(86_400);
 
@@ -274,7 +274,7 @@ impl Slot {
                 doubled.min(FAILURE_MEMORY_MAX)
             }
             // The same request gets the same response.
-            _ if self.failures > REFUSALS_FORGIVEN => REFUSAL_MEMORY,
+            _ if self.failures > REJECTIONS_FORGIVEN => REJECTION_MEMORY,
             _ => FAILURE_MEMORY_MAX,
         }
     }

@@ -86,8 +86,8 @@ fn failures_are_remembered_longer_as_they_repeat_up_to_a_bound() {
     for expected in [1, 2, 4, 8, 8, 8] {
         assert_eq!(slot.want(now), Decision::Refresh);
         slot.failed(TRANSIENT, now);
-        let refusal = unavailable(expected);
-        assert_eq!(slot.want(now), Decision::Refuse(refusal));
+        let rejection = unavailable(expected);
+        assert_eq!(slot.want(now), Decision::Refuse(rejection));
         now = now.plus(secs(expected));
     }
 }
@@ -99,8 +99,8 @@ fn retry_after_of_lwa_is_honoured_within_reason() {
         let mut slot = idle();
         slot.want(now);
         slot.failed(unavailable(asked), now);
-        let refusal = unavailable(expected);
-        assert_eq!(slot.want(now), Decision::Refuse(refusal));
+        let rejection = unavailable(expected);
+        assert_eq!(slot.want(now), Decision::Refuse(rejection));
     }
 }
 
@@ -124,8 +124,8 @@ fn a_rejected_application_is_asked_again_after_a_minute() {
     let mut slot = idle();
     slot.want(now);
     slot.failed(rejected(LwaFailure::InvalidClient, 0), now);
-    let refusal = rejected(LwaFailure::InvalidClient, 59);
-    assert_eq!(slot.want(now.plus(secs(1))), Decision::Refuse(refusal));
+    let rejection = rejected(LwaFailure::InvalidClient, 59);
+    assert_eq!(slot.want(now.plus(secs(1))), Decision::Refuse(rejection));
     assert_eq!(slot.state(now.plus(secs(1))), State::ApplicationRejected);
     assert_eq!(slot.want(now.plus(secs(60))), Decision::Refresh);
 }
@@ -148,8 +148,8 @@ fn a_401_during_an_outage_is_refused_when_the_failure_is_fresh() {
     let (mut slot, now) = fresh();
     assert_eq!(slot.rejected(1, now), Decision::Refresh);
     slot.failed(TRANSIENT, now);
-    let refusal = unavailable(1);
-    assert_eq!(slot.rejected(1, now), Decision::Refuse(refusal));
+    let rejection = unavailable(1);
+    assert_eq!(slot.rejected(1, now), Decision::Refuse(rejection));
     let later = now.plus(secs(1));
     assert_eq!(
         slot.rejected(1, later),
@@ -157,9 +157,9 @@ fn a_401_during_an_outage_is_refused_when_the_failure_is_fresh() {
         "a failure does not use up the interval"
     );
     slot.failed(Error::ReauthorizationRequired, later);
-    let refusal = Error::ReauthorizationRequired;
-    assert_eq!(slot.rejected(1, later), Decision::Refuse(refusal));
-    assert_eq!(slot.rejected(1, later.plus(secs(31))), Decision::Refuse(refusal));
+    let rejection = Error::ReauthorizationRequired;
+    assert_eq!(slot.rejected(1, later), Decision::Refuse(rejection));
+    assert_eq!(slot.rejected(1, later.plus(secs(31))), Decision::Refuse(rejection));
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn the_background_refresher_acts_ahead_of_the_buffer_and_never_without_end() {
 }
 
 #[test]
-fn a_permanent_refusal_is_not_asked_for_again_every_second() {
+fn a_permanent_rejection_is_not_asked_for_again_every_second() {
     for reason in [LwaFailure::Refused, LwaFailure::NotLwa].map(Obstacle::Lwa) {
         let mut now = ManualClock::new().now();
         let mut slot = idle();

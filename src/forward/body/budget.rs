@@ -14,7 +14,7 @@ const SMALL_MAX_BYTES: u64 = 64 * 1024;
 const RESERVE: u64 = 8;
 /// How long an account counts as asking, ticks.
 const ASKS_TICKS: u64 = 60;
-/// Accounts share these places by the hash of their ids. Two on one place share its half.
+/// Accounts are spread over these shares by the hash of their ids. Two on one share have its half.
 const SHARES: usize = 64;
 
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl Budget {
         Self { max, held: AtomicU64::new(0), shares }
     }
 
-    /// The place of an account (FNV-1a).
+    /// The share of an account (FNV-1a).
     pub(super) fn share_of(account: &str) -> usize {
         let hash = account.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

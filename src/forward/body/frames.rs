@@ -1,6 +1,6 @@
 //! Frames kept in memory, at little more than their bytes.
 //!
-//! To keep a frame costs its place in a list, and the buffer it was read into for as long as it is
+//! To keep a frame costs its entry in a list, and the buffer it was read into for as long as it is
 //! kept. Callers may send a byte a frame, so tiny frames in a row are copied together.
 
 use bytes::{Bytes, BytesMut};
@@ -12,7 +12,7 @@ const JOINED_BYTES: usize = 16 * 1024;
 
 #[derive(Default)]
 pub(super) struct Frames {
-    /// Each with the place of its first byte.
+    /// Each with the offset of its first byte.
     whole: Vec<(u64, Bytes)>,
     /// Tiny frames behind them, joined.
     joined: BytesMut,

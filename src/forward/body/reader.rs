@@ -83,7 +83,7 @@ impl Reader {
             None => ready!(capture.poll_source(cx)),
         };
         match &data {
-            Some(Ok(data)) => capture.gave(data),
+            Some(Ok(data)) => capture.given.update(|given| given + data.len() as u64),
             Some(Err(_)) => {}
             None => capture.is_finished.set(true),
         }
@@ -92,10 +92,6 @@ impl Reader {
 }
 
 impl Capture {
-    fn gave(&self, data: &Bytes) {
-        self.given.set(self.given.get() + data.len() as u64);
-    }
-
     /// What an earlier attempt has taken from the caller already.
     fn poll_captured(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         let mut state = self.state.borrow_mut();
@@ -113,7 +109,7 @@ impl Capture {
             KeptBody::Nothing => None,
         };
         if let Some(Ok(data)) = &captured {
-            self.gave(data);
+            self.given.set(given + data.len() as u64);
             self.forget_what_is_read(state);
         }
         Poll::Ready(captured)

@@ -75,7 +75,7 @@ impl Spill {
         let Some(file) = &self.file else {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         };
-        // An attempt that a 401 ended may have left a read of another place behind.
+        // An attempt that a 401 ended may have left a read at another offset behind.
         self.reading.take_if(|(at, _)| *at != offset);
         let (_, reading) = self.reading.get_or_insert_with(|| {
             let file = file.clone();
