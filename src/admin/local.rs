@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     audit::Action,
-    config::{StoreKind, admin_text},
+    config::admin_text,
     grants::given::GivenGrant,
     id::AccountId,
     login::LoginError,
@@ -25,7 +25,7 @@ pub const TOKEN_PATH: &str = "/auth/o2/token";
 /// Names the store and the admin listener: by these a command knows its own server.
 pub(super) async fn server(call: AdminCall) -> Handled {
     let config = call.logins.engine.config();
-    let path = (config.store.kind != StoreKind::Memory).then_some(&config.store.path);
+    let path = config.store.kind.seals().then_some(&config.store.path);
     Ok(json(&json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, SystemClock},
-    config::{Config, StoreKind},
+    config::Config,
     error_chain::chain,
     grants::given::{GivenGrant, GivenOutcome, GivenResult, Replace},
     hooks::rfc3339,
@@ -102,14 +102,14 @@ impl AccountVerb {
 
 /// The store; an empty one where none outlives its process.
 fn open_store(config: &Config) -> anyhow::Result<Store> {
-    if config.store.kind == StoreKind::Memory {
+    if !config.store.kind.seals() {
         return Ok(Store::memory()?);
     }
     Store::open(&config.store, &config.encryption).context("cannot open the store")
 }
 
 pub(super) fn store_to_change(config: &Config) -> anyhow::Result<Store> {
-    if config.store.kind == StoreKind::Memory {
+    if !config.store.kind.seals() {
         bail!(
             "store.kind = \"memory\" keeps nothing between processes: put the account into the \
              configuration, with accounts.<alias>.refresh_token"

@@ -6,7 +6,7 @@ use super::{
     table::plain,
     wire::AdminRequest,
 };
-use crate::{config::StoreKind, id::AccountId, provider::ads::CONSENT_MANAGEMENT_URL};
+use crate::{id::AccountId, provider::ads::CONSENT_MANAGEMENT_URL};
 use anyhow::bail;
 use serde_json::json;
 use std::time::Duration;
@@ -29,7 +29,7 @@ impl Logout {
         if !self.yes && !confirmed(&self.account)? {
             bail!("nothing was changed");
         }
-        let is_memory = config.store.kind == StoreKind::Memory;
+        let is_memory = !config.store.kind.seals();
         let server = match Server::find(context, &config)? {
             Some(server) => server,
             None if is_memory => Server::at(context, &config.listen.admin)?,

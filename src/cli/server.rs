@@ -14,7 +14,7 @@ use crate::{
     app::{self, control},
     audit::Actor,
     clock::SystemClock,
-    config::{Config, ListenAddress, LogFormat, StoreKind, admin_text},
+    config::{Config, ListenAddress, LogFormat, admin_text},
     engine::Engine,
     hooks::Hooks,
     id::AccountId,
@@ -114,8 +114,7 @@ impl Server {
     /// Whether a server whose socket is in a directory of many programs is the one of `config`.
     fn is_of(&self, config: &Config) -> bool {
         let Ok(response) = self.send(AdminRequest::get("/api/v1/server")) else { return false };
-        let has_store = config.store.kind != StoreKind::Memory;
-        let store = has_store.then(|| config.store.path.to_string_lossy());
+        let store = config.store.kind.seals().then(|| config.store.path.to_string_lossy());
         response.said["store"].as_str() == store.as_deref()
             && response.said["admin"] == admin_text(&config.listen.admin)
     }
