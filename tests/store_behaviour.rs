@@ -177,6 +177,7 @@ on_every_backend! {
     a_grant_that_is_moved_while_it_is_refreshed_stays_moved_and_keeps_its_new_token,
     writers_that_compare_lose_no_write,
     there_are_no_more_entries_than_allowed,
+    a_purge_beside_new_entries_lets_no_more_in,
     what_has_expired_is_purged_and_nothing_else,
     entries_of_an_account_go_with_it,
     a_store_sees_nothing_of_another_stores_seal,
@@ -492,6 +493,28 @@ async fn there_are_no_more_entries_than_allowed(world: World) {
     logins.put("d", &item(None, Some(600)), limit).await.expect("in place of itself");
     logins.take("e").await.expect("read").expect("there");
     logins.put("g", &item(None, Some(500)), limit).await.expect("there is room");
+}
+
+async fn a_purge_beside_new_entries_lets_no_more_in(world: World) {
+    let (store, _dir) = store(world);
+    let (logins, limit) = (store.entries(Space::Login), Limit { max: 100, now_ms: 0 });
+    let put = async {
+        for number in 0..limit.max {
+            let name = number.to_string();
+            logins.put(&name, &item(None, Some(500)), limit).await.expect("there is room");
+        }
+    };
+    let purge = async {
+        loop {
+            store.purge_expired(limit.now_ms).await.expect("purged");
+        }
+    };
+    tokio::select! {
+        () = put => {}
+        () = purge => {}
+    }
+    let full = logins.put("one more", &item(None, Some(500)), limit).await.expect_err("full");
+    assert!(matches!(full, Error::Full), "{full}");
 }
 
 async fn what_has_expired_is_purged_and_nothing_else(world: World) {

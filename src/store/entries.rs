@@ -124,8 +124,11 @@ impl Store {
             // What is in these does not expire.
             let lasting = [Space::AuditKeys, Space::Outbox];
             for space in Space::of_entries().filter(|space| !lasting.contains(space)) {
-                let count = (inner.purge(space, now_ms)?, Instant::now());
-                inner.counts.lock().insert(space, count);
+                let deleted = inner.purge(space, now_ms)?;
+                // Not counted anew: an entry may be put at this very moment.
+                if let Some((count, _)) = inner.counts.lock().get_mut(&space) {
+                    *count = count.saturating_sub(deleted);
+                }
             }
             Ok(())
         })
@@ -278,7 +281,7 @@ impl Inner {
             None => (self.backend.list(space.as_str())?.len(), Instant::now()),
         };
         if count >= limit.max && fresh.is_none() {
-            count = self.purge(space, limit.now_ms)?;
+            count -= self.purge(space, limit.now_ms)?.min(count);
         }
         let is_full = count >= limit.max;
         counts.insert(space, (count + usize::from(!is_full), at));
@@ -289,20 +292,20 @@ impl Inner {
         }
     }
 
-    /// Deletes what has expired; says how many entries remain.
+    /// Deletes what has expired; says how many entries it were.
     fn purge(&self, space: Space, now_ms: u64) -> Result<usize, Error> {
         let all = self.backend.list(space.as_str())?;
         let expired = |listed: &Listed| listed.expires_at_ms.is_some_and(|until| until <= now_ms);
-        let mut remaining = all.len();
+        let mut deleted = 0;
         for listed in all.iter().filter(|listed| expired(listed)) {
             let expected = Expected::Version(listed.version);
             match self.backend.delete(space.as_str(), &listed.key, expected) {
-                Ok(_) => remaining -= 1,
+                Ok(_) => deleted += 1,
                 // Extended meanwhile.
                 Err(Error::Conflict) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(remaining)
+        Ok(deleted)
     }
 }
