@@ -63,16 +63,21 @@ pub(super) async fn token(call: AdminCall) -> Handled {
     })))
 }
 
-/// Puts a grant that a person brings into the store, for `account add` and `import`; only says what
-/// would become of it where it is to `check` it.
+fn given_in(call: &AdminCall) -> Result<GivenGrant, LoginError> {
+    let given = GivenGrant::parse(|name| call.form.one(name).ok().flatten());
+    given.ok_or_else(|| LoginError::bad_request("this is no grant"))
+}
+
+/// Says what would become of a grant, for `account add`. A route of its own: what a server does not
+/// know must not put the grant into the store.
+pub(super) async fn check(call: AdminCall) -> Handled {
+    Ok(json(&call.logins.check(&call.id()?, &given_in(&call)?).await?))
+}
+
+/// Puts a grant that a person brings into the store, for `account add` and `import`.
 pub(super) async fn give(call: AdminCall) -> Handled {
-    let (id, form) = (call.id()?, &call.form);
-    let given = GivenGrant::parse(|name| form.one(name).ok().flatten());
-    let given = given.ok_or_else(|| LoginError::bad_request("this is no grant"))?;
-    if form.one("check")?.is_some() {
-        return Ok(json(&call.logins.check(&id, &given).await?));
-    }
-    let (about, more) = (form.one("about")?, form.one("more")?.is_some());
+    let (id, given, form) = (call.id()?, given_in(&call)?, &call.form);
+    let (about, more) = (form.one("about")?, form.one("more")?.as_deref() == Some("true"));
     Ok(json(&call.logins.give(&id, &given, about.as_deref(), more).await?))
 }
 

@@ -6,16 +6,18 @@ use super::{
 };
 use crate::{
     audit::{Action, Entry},
+    error_chain::chain,
     hooks::outbox,
     login::LoginError,
     problem::{Code, Problem},
 };
 use serde_json::{Value, json};
+use std::error::Error;
 
 /// Every message in the store, the dead letters last. No part of one is a secret: links for
 /// reconnecting are made when a message is sent.
 pub(super) async fn list(call: AdminCall) -> Handled {
-    let mut messages = outbox::list(call.logins.engine.store()).await?;
+    let mut messages = outbox::list(call.logins.engine.store()).await.map_err(failed)?;
     messages.sort_by_key(|message| message.is_dead);
     let messages = messages.iter().map(|message| {
         json!({
@@ -33,6 +35,11 @@ pub(super) async fn list(call: AdminCall) -> Handled {
     Ok(json(&json!({ "messages": messages.collect::<Value>() })))
 }
 
+/// What the store says of a message, and no advice that an account would need.
+fn failed(error: impl Error + Send + Sync + 'static) -> LoginError {
+    LoginError { detail: chain(&error).into(), ..LoginError::of(Code::StoreFailed, error) }
+}
+
 /// Queues the dead letter `id` again, or `all` of them; says how many it were.
 pub(super) async fn resend(call: AdminCall) -> Handled {
     let (id, all) = (call.form.one("id")?, call.form.one("all")?);
@@ -40,7 +47,7 @@ pub(super) async fn resend(call: AdminCall) -> Handled {
         return Err(LoginError::bad_request("name a message by its id, or say all"));
     }
     let (logins, engine) = (&call.logins, &call.logins.engine);
-    let mut dead = outbox::list(engine.store()).await?;
+    let mut dead = outbox::list(engine.store()).await.map_err(failed)?;
     dead.retain(|message| message.is_dead && id.as_ref().is_none_or(|id| message.id == *id));
     if let (Some(id), true) = (&id, dead.is_empty()) {
         let detail = format!(
@@ -49,15 +56,20 @@ pub(super) async fn resend(call: AdminCall) -> Handled {
         let problem = Problem { detail: &detail, ..Code::NotFound.problem() };
         return Ok(problem.respond(&call.request_id));
     }
-    let mut queued = 0;
     if !dead.is_empty() {
         let entry = Entry::new(logins.actor.clone(), Action::HookResend);
         let entry = entry.request_id(&logins.request_id).count(dead.len() as u64);
         engine.audit().write(id.iter().fold(entry, |entry, id| entry.about(id))).await?;
     }
-    let now = engine.clock().now().unix();
-    for message in &dead {
-        queued += usize::from(outbox::resend(engine.store(), message, now).await?);
-    }
-    Ok(json(&json!({ "queued": queued })))
+    let (engine, now) = (engine.clone(), engine.clock().now().unix());
+    // To the end, also where the command is stopped: the entry says how many.
+    let queue = async move {
+        let mut queued = 0;
+        for message in &dead {
+            let resent = outbox::resend(engine.store(), message, now).await;
+            queued += usize::from(resent.map_err(failed)?);
+        }
+        Ok(queued)
+    };
+    Ok(json(&json!({ "queued": logins.spawn(queue).await? })))
 }

@@ -131,6 +131,8 @@ table! {
         "records what an access token is used for";
     POST "/api/v1/accounts/{id}/grant", Local, Site::Own, local::give,
         "puts a grant that a person brings into the store";
+    POST "/api/v1/accounts/{id}/grant/check", Local, Site::Own, local::check,
+        "says what would become of such a grant";
     POST "/api/v1/accounts/{id}/removal", Local, Site::Own, local::remove,
         "forgets what the store has of an account";
     GET "/api/v1/outbox", Local, Site::Own, outbox::list,

@@ -252,9 +252,9 @@ impl Add {
     /// The new token is in the memory of this process alone, and is not printed.
     fn rotated(&self) -> String {
         format!(
-            "login with Amazon replaced the refresh token when it verified it, and the new one could \
-             not be stored; the one that you gave may not work any more. Once the store or the \
-             audit log works, run this again, or connect the account: `adsproxy login {}`",
+            "Login with Amazon replaced the refresh token when it verified it, and the new one may \
+             not be stored, which `adsproxy account show {0}` says; the one that you gave may not work \
+             any more. Run this again, or connect the account: `adsproxy login {0}`",
             self.alias
         )
     }

@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::runtime::Builder;
 
-/// The store may have thousands of messages.
-const TIMEOUT: Duration = Duration::from_secs(60);
+/// The store may have thousands of messages, each written with the disk's pace.
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum HookVerb {
@@ -71,8 +71,8 @@ fn outbox(context: &Context, mut config: Config) -> anyhow::Result<Server> {
     }
     if !config.store.kind.seals() {
         bail!(
-            "with store.kind = \"memory\" messages wait in the server's memory, where no command \
-             sees them; adsproxy_hook_outbox_messages and adsproxy_hook_dropped_total count them"
+            "no running server was found; with store.kind = \"memory\" messages wait in the server's \
+             memory, which a command reaches by the control socket in $XDG_RUNTIME_DIR alone"
         );
     }
     config.hooks.clear();

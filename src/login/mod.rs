@@ -82,7 +82,7 @@ impl Logins {
     }
 
     /// Does `work` to its end, though its caller may leave.
-    async fn spawn<T: Send + 'static>(
+    pub(crate) async fn spawn<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, LoginError>> + Send + 'static,
     ) -> Result<T, LoginError> {

@@ -69,9 +69,7 @@ impl GrantWriter {
         account: &AccountId,
         given: &GivenGrant,
     ) -> anyhow::Result<GivenResult> {
-        let mut body = given.to_json();
-        body["check"] = "true".into();
-        Ok(serde_json::from_value(self.ask(account, "grant", body).await?)?)
+        Ok(serde_json::from_value(self.ask(account, "grant/check", given.to_json()).await?)?)
     }
 
     /// Forgets what the store has of `account`.
