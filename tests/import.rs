@@ -103,7 +103,8 @@ fn every_change_is_in_the_audit_log_and_none_is_made_without() {
     fs::create_dir_all(&log).expect("made");
     let said = scene.import("a.csv");
     assert_eq!(said.code, Some(1), "{said:?}");
-    assert_eq!(said.out.matches("it cannot be recorded").count(), 2, "{said:?}");
+    assert!(said.out.contains("it cannot be recorded"), "{said:?}");
+    assert_eq!(said.out.matches("not done").count(), 2, "{said:?}");
     assert_eq!(scene.home.run("account list").out.lines().count(), 1, "nothing was imported");
     fs::remove_dir(&log).expect("removed");
 

@@ -78,6 +78,11 @@ async fn what_a_command_put_in_place_is_served_when_the_command_has_ended() {
     for number in 1..=40 {
         assert_eq!(served_as(&ask(&proxy, &format!("stall-{number}")).await), "three");
     }
+    // The server rejects the last one of these, and serves the other all the same.
+    write(&proxy, "b.csv", "account,refresh_token,region\nkiosk,Atzr|one,eu\nnowhere,Atzr|two,\n");
+    let said = said_for(&mut command(&proxy, "import b.csv"), "");
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert_eq!(served_as(&ask(&proxy, "kiosk").await), "one");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,7 +113,7 @@ async fn an_account_that_moves_while_its_refresh_waits_stays_moved_and_loses_no_
     lwa.configure(|settings| settings.rotation = RefreshRotation::OldDies);
     lwa.add_grant("one", CLIENT_ID, "Atzr|one", vec![]);
     lwa.add_grant("two", CLIENT_ID, "Atzr|two", vec![]);
-    let toml = "[token]\nforced_refresh_min_interval_secs = 0\n".to_owned();
+    let toml = "[token]\nforced_refresh_min_interval_secs = 0\nlwa_timeout_secs = 60\n".to_owned();
     let proxy = Proxy::with(&amazon, Setup { toml, ..file_store() });
     let heading = "account,refresh_token,region\n";
     write(&proxy, "a.csv", &format!("{heading}shop,Atzr|one,na\n"));

@@ -10,6 +10,7 @@ use std::{
     fs,
     io::Write as _,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 #[tokio::test]
@@ -92,6 +93,24 @@ fn json_comes_in_every_shape_and_from_standard_input() {
             assert!(said.out.contains(&format!("acme     {outcome}")), "{said:?}");
         }
     }
+}
+
+#[test]
+fn a_token_that_standard_input_brings_late_is_as_good_as_it_is_then() {
+    let scene = Scene::new();
+    let mut command = scene.home.command("import --from json -");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("it starts");
+    // Long enough for a clock of whole seconds.
+    std::thread::sleep(Duration::from_secs(2));
+    let record = json!({
+        "account": "acme", "region": "na", "refresh_token": ONE, "access_token": ACCESS,
+        "expires_at": unix_now() + 3600,
+    });
+    child.stdin.take().expect("piped").write_all(record.to_string().as_bytes()).expect("written");
+    let output = child.wait_with_output().expect("it ends");
+    let out = String::from_utf8(output.stdout).expect("text");
+    assert!(out.contains("with its access token"), "{out}");
 }
 
 #[test]

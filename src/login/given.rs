@@ -31,12 +31,12 @@ impl Logins {
     ) -> Result<GivenResult, LoginError> {
         let (grants, now_unix) = (&self.engine.with.grants, self.engine.clock().now().unix());
         let entry = |action| about.into_iter().fold(self.entry(action, account), Entry::about);
-        let given = grants.give(self.engine.config(), account, given, now_unix, entry).await?;
+        let given = grants.give(self.engine.config(), account, given, now_unix, entry).await;
         if !more {
             // A look reads the whole store: not once for each of thousands.
             self.engine.enroller.follow_now().await;
         }
-        Ok(given)
+        Ok(given?)
     }
 
     /// Says what would become of such a grant, and writes nothing.

@@ -17,6 +17,7 @@ mod tree;
 use super::{Cli, Context, account::writer::GrantWriter, note, print, region, wire::block_on};
 use crate::{
     audit::{self, Action, Actor},
+    clock::{Clock, SystemClock},
     grants::given::Replace,
     id::{AccountId, Region},
 };
@@ -81,8 +82,10 @@ Exit code 1 if any record is rejected; the others are imported all the same.";
 impl Import {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
         self.check_usage();
-        let importer = Importer::open(context, context.load()?.config.into(), self.dry_run)?;
+        let mut importer = Importer::open(context, context.load()?.config.into(), self.dry_run)?;
         let source = Source::read(self.from, self.file.as_deref(), &context.environment)?;
+        // What standard input comes from may take its time.
+        importer.now = SystemClock.now().unix();
         if self.account.is_some() && source.raws.len() > 1 {
             bail!("--account is the name of an only record, and here are {}", source.raws.len());
         }
