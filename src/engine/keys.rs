@@ -62,7 +62,16 @@ async fn finish(store: &Store, audit: &Audit) -> Result<bool, Box<dyn Error + Se
     audit.write(concluded(entry, &done)).await?;
     let report = done?;
     let (records, resealed) = (report.records, report.resealed);
-    info!(records, resealed, "an interrupted rotation of keys was finished");
+    match report.is_done() {
+        true => info!(records, resealed, "an interrupted rotation of keys was finished"),
+        false => {
+            let left = report.entries_left;
+            warn!(
+                records,
+                resealed, left, "an interrupted rotation of keys cannot be finished yet"
+            );
+        }
+    }
     for (account, error) in &report.failed {
         let account = account.as_str();
         warn!(account, error = %chain(error), "the record was not sealed anew");

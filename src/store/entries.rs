@@ -124,10 +124,12 @@ impl Store {
             // What is in these does not expire.
             let lasting = [Space::AuditKeys, Space::Outbox];
             for space in Space::of_entries().filter(|space| !lasting.contains(space)) {
+                let began = Instant::now();
                 let deleted = inner.purge(space, now_ms)?;
                 // Not counted anew: an entry may be put at this very moment.
-                if let Some((count, _)) = inner.counts.lock().get_mut(&space) {
-                    *count = count.saturating_sub(deleted);
+                match inner.counts.lock().get_mut(&space) {
+                    Some((count, at)) if *at < began => *count = count.saturating_sub(deleted),
+                    _ => {}
                 }
             }
             Ok(())

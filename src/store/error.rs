@@ -45,8 +45,8 @@ pub enum Error {
     )]
     OtherStore { record: String, store: String },
     #[error(
-        "meta/store.json in the store, without which no record opens, is damaged: restore it \
-         from a backup of the store"
+        "meta/store.json in the store, without which no record opens, is damaged or lost: restore it \
+         from a backup of the store, or begin with an empty store"
     )]
     Identity(#[source] Damage),
     #[error("{path} cannot be read by this user: `chown` it to the owner of its directory")]

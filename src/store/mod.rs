@@ -208,9 +208,19 @@ impl Inner {
     }
 
     /// The store's id, which is made with the first thing that is kept.
+    ///
+    /// # Errors
+    /// `Identity` where there are records, and the id that they were sealed under is lost: with a new
+    /// one a restored file would open none of what is kept from now on.
     fn id(&self) -> Result<Arc<str>, Error> {
         if let Some(id) = self.known_id()? {
             return Ok(id);
+        }
+        for space in [Space::Accounts, Space::AuditKeys] {
+            // Another process may have made the id and a record since.
+            if !self.backend.list(space.as_str())?.is_empty() && self.known_id()?.is_none() {
+                return Err(Error::Identity(Damage::NoEntry));
+            }
         }
         let identity = Identity { id: random_hex()? };
         match self.backend.put_clear(Space::Meta, IDENTITY, &identity, Expected::Absent) {

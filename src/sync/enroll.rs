@@ -40,6 +40,17 @@ struct SeenRecords {
     is_unlistable: bool,
 }
 
+/// What a look at an account's record has shown.
+enum Looked {
+    /// Nothing more, until the record changes.
+    Seen,
+    /// The account must be loaded anew.
+    Replaced,
+    /// The account has moved, and is loaded anew once its own record is saved: another state would
+    /// not have that.
+    Unsaved,
+}
+
 /// Keeps the directory in step with the configuration and the store. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Enroller {
@@ -318,8 +329,9 @@ impl Enroller {
                 seen.unreadable.remove(id);
             }
             match looked {
-                Ok(true) => drop(replaced.insert(id.clone())),
-                Ok(false) => drop(seen.accounts.insert(id.clone(), now)),
+                Ok(Looked::Replaced) => drop(replaced.insert(id.clone())),
+                Ok(Looked::Seen) => drop(seen.accounts.insert(id.clone(), now)),
+                Ok(Looked::Unsaved) => {}
                 Err(error) => {
                     if seen.unreadable.insert(id.clone()) {
                         let (account, error) = (id.as_str(), chain(&error));
@@ -345,23 +357,26 @@ impl Enroller {
         self.config.accounts.get(id).is_some_and(|config| config.refresh_token.is_some())
     }
 
-    /// Reads `state`'s record and says whether the account must be loaded anew because of it.
-    async fn check_record(&self, state: &Arc<TokenState>) -> Result<bool, store::Error> {
+    /// Reads `state`'s record.
+    async fn check_record(&self, state: &Arc<TokenState>) -> Result<Looked, store::Error> {
         let (id, account) = (&state.id, state.id.as_str());
-        let Some(record) = self.store().load(id).await? else { return Ok(false) };
+        let Some(record) = self.store().load(id).await? else { return Ok(Looked::Seen) };
+        let (has_moved, is_replaced) = (state.has_moved(&record), state.is_replaced(&record));
         let is_unsaved = self.tokens.status(id).is_some_and(|view| view.is_unsaved);
-        // Another state would not have the record that is still to be saved.
-        if (state.has_moved(&record) && !is_unsaved) || state.is_replaced(&record) {
+        if has_moved && !is_replaced && is_unsaved {
+            return Ok(Looked::Unsaved);
+        }
+        if has_moved || is_replaced {
             match record.refresh_token.is_empty() {
                 true => info!(account, "account was logged out"),
                 false => info!(account, "the account was connected anew by another process"),
             }
-            return Ok(true);
+            return Ok(Looked::Replaced);
         }
         state.remember_consent(&record);
         if self.tokens.is_stuck(state) && self.tokens.reconnected(state, &record) {
             info!(account, "account can be used again");
         }
-        Ok(false)
+        Ok(Looked::Seen)
     }
 }

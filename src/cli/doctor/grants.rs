@@ -14,7 +14,7 @@ use crate::{
     clock::{Clock, SystemClock},
     config::Config,
     error_chain::chain,
-    grants::{Grants, given::is_same_grant},
+    grants::Grants,
     https::LwaHttp,
     id::{AccountId, Region},
     login::profiles::{self, ProfilesError},
@@ -168,9 +168,9 @@ impl GrantChecks {
     ) -> Result<(), store::Error> {
         let configured = self.config.accounts.get(&record.account);
         let seed = configured.and_then(|account| account.refresh_token.as_ref());
-        let token = &record.refresh_token;
-        if Some(token) == seed || found.as_ref().is_some_and(|one| is_same_grant(&one.value, token))
-        {
+        let found_token = found.as_ref().map(|one| &one.value.refresh_token);
+        let previous = found.as_ref().and_then(|one| one.value.previous_refresh_token.as_ref());
+        if [seed, found_token, previous].contains(&Some(&record.refresh_token)) {
             return Ok(());
         }
         let entry = Entry::new(Actor::cli(), Action::TokenRefresh).account(&record.account);

@@ -8,7 +8,7 @@ use crate::{
     config::{Config, StoreKind},
     error_chain::chain,
     id::{AccountId, Region},
-    store::{Credential, Store},
+    store::{self, Credential, Store},
 };
 use rustix::fs::statvfs;
 use std::{
@@ -98,6 +98,11 @@ async fn read(config: &Config, store: Option<&Store>) -> (Vec<Finding>, Vec<Know
             Err(error) => {
                 let fix = if error.is_sealed() {
                     "put the key back under its id in encryption.keys; the record is kept until then"
+                } else if matches!(
+                    error,
+                    store::Error::OtherStore { .. } | store::Error::Identity(_)
+                ) {
+                    "restore meta/store.json from a backup of the store"
                 } else {
                     "restore the record from a backup, or connect the account again"
                 };
