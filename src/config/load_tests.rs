@@ -168,7 +168,11 @@ fn a_pipe_with_a_name_is_refused_without_waiting_and_a_symlink_to_a_file_is_read
     let directory = tempfile::tempdir().unwrap();
     let [pipe, file, link] = ["pipe", "file", "link"].map(|name| directory.path().join(name));
     let asked = |path: &PathBuf| {
-        load(&Options { path: Some(path.clone()), environment: environment(&[]), ..<_>::default() })
+        let options =
+            Options { path: Some(path.clone()), environment: environment(&[]), ..<_>::default() };
+        let (done, loaded) = std::sync::mpsc::channel();
+        std::thread::spawn(move || drop(done.send(Box::new(load(&options)))));
+        *loaded.recv_timeout(std::time::Duration::from_secs(20)).expect("it waits for the pipe")
     };
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
     rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).unwrap();

@@ -35,7 +35,15 @@ pub(super) struct RawResponse {
 
 impl RawResponse {
     fn text(&self) -> Zeroizing<String> {
-        Zeroizing::new(String::from_utf8_lossy(&self.body).into_owned())
+        // Room for a replacement of every byte: a text that grows leaves copies behind.
+        let mut text = Zeroizing::new(String::with_capacity(3 * self.body.len()));
+        for chunk in self.body.utf8_chunks() {
+            text.push_str(chunk.valid());
+            if !chunk.invalid().is_empty() {
+                text.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
+        text
     }
 }
 

@@ -62,11 +62,15 @@ fn redact_body(response: &mut Response<ExchangeBody>, token: &[u8]) -> Option<()
 fn mask(text: &[u8], token: &[u8]) -> Option<Vec<u8>> {
     let mut clean = Cow::Borrowed(text);
     for needle in needles(token) {
-        let mut from = 0;
-        while let Some(at) = find(&clean[from..], needle) {
-            from += at;
-            clean.to_mut().splice(from..from + needle.len(), MASK.iter().copied());
-            from += MASK.len();
+        let (mut masked, mut rest) = (Vec::new(), &*clean);
+        while let Some(at) = find(rest, needle) {
+            masked.extend_from_slice(&rest[..at]);
+            masked.extend_from_slice(MASK);
+            rest = &rest[at + needle.len()..];
+        }
+        if rest.len() < clean.len() {
+            masked.extend_from_slice(rest);
+            clean = Cow::Owned(masked);
         }
     }
     matches!(clean, Cow::Owned(_)).then(|| clean.into_owned())
