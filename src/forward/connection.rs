@@ -21,7 +21,7 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::{
@@ -70,11 +70,15 @@ impl Http1 {
         let io = TokioIo::new(UpstreamIo::new(io, heard.clone()));
         let (sender, connection) =
             http1::Builder::new().handshake(io).await.map_err(ConnectError::Http)?;
-        let driver = Driver::spawn(async move {
+        let mut held = Some((connection, permit));
+        // No async block: that would have room for the connection twice.
+        let driver = Driver::spawn(poll_fn(move |cx| {
+            let Some((connection, _)) = &mut held else { return Poll::Ready(()) };
             // An error reaches the request that waits for the response; without one it changes nothing.
-            let _ = connection.await;
-            drop(permit);
-        });
+            let _ = ready!(Pin::new(connection).poll(cx));
+            held = None;
+            Poll::Ready(())
+        }));
         Ok(Channel::Http1(Self { sender, driver, heard }))
     }
 }

@@ -22,7 +22,14 @@ use headers::Injection;
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header::EXPECT};
 use http2::Unread;
 use pool::{Pool, PoolContext};
-use std::{future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 /// Why an attempt brought no response.
 #[derive(Debug, thiserror::Error)]
@@ -171,13 +178,18 @@ impl Forward {
     ) -> Result<(Response, PooledConnection), Error> {
         let (mut fresh, mut is_sent_again) = (false, false);
         for _ in 0..3 {
-            let taken = self.deadlines.within(self.header_timeout, pool.connection(fresh)).await;
+            let taken = pin!(pool.connection(fresh));
+            let taken = self.deadlines.within(self.header_timeout, taken).await;
             let mut connection = taken.ok_or(Error::Busy)??;
             let request =
                 attempt.request(pool, connection.is_http1()).ok_or(Error::NotReplayable)?;
             let is_here = attempt.capture.is_some_and(|body| body.is_here());
-            let sent = connection.send(request, is_here, attempt.outlives_caller);
-            match self.within_header_timeout(attempt.capture, sent).await {
+            let sent = {
+                // Pinned here: a future that is an argument takes its room twice.
+                let sent = pin!(connection.send(request, is_here, attempt.outlives_caller));
+                self.within_header_timeout(attempt.capture, sent).await
+            };
+            match sent {
                 None => {
                     connection.timed_out(self.header_timeout);
                     return Err(Error::Timeout);
@@ -210,9 +222,8 @@ impl Forward {
     async fn within_header_timeout<F: Future>(
         &self,
         capture: Option<&Rc<Capture>>,
-        response: F,
+        mut response: Pin<&mut F>,
     ) -> Option<F::Output> {
-        let mut response = pin!(response);
         let mut timer = self.deadlines.timer();
         let progress = || capture.map(|body| (body.received.get(), body.is_finished.get()));
         let waits_for_caller = || capture.is_some_and(|body| body.waits_for_caller.get());

@@ -133,25 +133,31 @@ impl Worker {
     }
 
     /// Responds to one request, whatever happens; counts and logs it.
-    pub async fn handle(self: Rc<Self>, request: Request<CallerBody>) -> Response<ExchangeBody> {
+    pub fn handle(
+        self: Rc<Self>,
+        request: Request<CallerBody>,
+    ) -> impl Future<Output = Response<ExchangeBody>> {
+        // Before the async block, whose room would hold the request twice.
         let (mut head, body) = request.into_parts();
         let key = self.shared.session_key.as_ref();
         let authenticated = key.map_or(Ok(()), |key| key.remove_from(&mut head.uri, &head.headers));
-        let fields = Fields::of(&head.headers);
-        let mut exchange = Exchange::begin(&self, &head, &fields);
         let mut body = Some(body);
-        let proxied = match authenticated {
-            Ok(()) => self.proxy(&head, &fields, &mut body, &mut exchange).await,
-            Err(rejection) => Err(Error::Guard(rejection, None)),
-        };
-        // What was not read is discarded by the connection.
-        drop(body);
-        let response = proxied.unwrap_or_else(|error| {
-            exchange.error = Some(error.code().row().code);
-            self.report(&error, &exchange.request_id);
-            respond::problem(&error, &exchange.request_id).map(ExchangeBody::ours)
-        });
-        exchange.finish(response)
+        async move {
+            let fields = Fields::of(&head.headers);
+            let mut exchange = Exchange::begin(&self, &head, &fields);
+            let proxied = match authenticated {
+                Ok(()) => self.proxy(&head, &fields, &mut body, &mut exchange).await,
+                Err(rejection) => Err(Error::Guard(rejection, None)),
+            };
+            // What was not read is discarded by the connection.
+            drop(body);
+            let response = proxied.unwrap_or_else(|error| {
+                exchange.error = Some(error.code().row().code);
+                self.report(&error, &exchange.request_id);
+                respond::problem(&error, &exchange.request_id).map(ExchangeBody::ours)
+            });
+            exchange.finish(response)
+        }
     }
 
     /// The response to what never became a request.
