@@ -254,6 +254,9 @@ async fn a_store_whose_id_is_damaged_is_not_opened_and_one_without_it_opens_no_r
     fs::remove_file(&path).expect("removed");
     let error = loaded(&open(dir.path(), K1), "acme").await.expect_err("whose is it");
     assert!(error.to_string().contains("restore meta/store.json"), "{error}");
+    let error = open(dir.path(), K1).put_grant(&credential("shop"), ANY).await;
+    assert!(matches!(error, Err(Error::Identity(_))), "{error:?}");
+    assert!(!path.exists(), "a new id would be in the way of the old one");
     fs::write(&path, before).expect("restored");
     assert_eq!(loaded(&open(dir.path(), K1), "acme").await.expect("opens"), Some(acme));
 }
