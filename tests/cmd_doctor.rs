@@ -2,6 +2,7 @@
 
 use crate::support::{
     commands::Commands,
+    login::free_address,
     program::said,
     proxy::{Proxy, Setup, amazon, assert_no_secret, upstream},
     secure::secure_amazon,
@@ -77,8 +78,7 @@ fn redirect(commands: &Commands, to: &str) {
 }
 
 fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
+    free_address().port()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! Stopping: what is under way is finished, nothing new is taken, and it does not last for ever.
 
 use crate::support::{
+    login::free_address,
     proxy::{Answer, Proxy, Setup, amazon, eventually},
     stream::Wire,
 };
@@ -8,7 +9,7 @@ use adsproxy::sandbox::{LwaFault, RefreshRotation, RequestGate, Times};
 use http::Method;
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -254,9 +255,7 @@ impl Load {
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_restarts_under_load_fail_no_request() {
     let amazon = amazon().await;
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let listen = format!("[\"{}\"]", port.local_addr().expect("an address"));
-    drop(port);
+    let listen = format!("[\"{}\"]", free_address());
     let mut proxy = Proxy::with(&amazon, Setup { listen: Some(listen), ..Setup::default() });
     let address = proxy.addr;
     let load = Arc::new(Load::default());

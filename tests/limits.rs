@@ -1,13 +1,14 @@
 //! Limits: each has its key, its clear answer and its metric, and lets the next request through.
 
 use crate::support::{
+    login::free_address,
     proxy::{Answer, Proxy, Setup, amazon, eventually, upstream, write_private},
     socket::{Act, Upstream, Wire, honest},
 };
 use adsproxy::sandbox::{ApiFault, Emulator, Surface, Times};
 use std::{
     io::Read,
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -376,9 +377,7 @@ async fn an_upstream_that_does_not_answer_in_time_is_a_504() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_cannot_be_reached_is_a_502_and_may_come_back() {
     let amazon = amazon().await;
-    let nobody = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let url = format!("http://{}", nobody.local_addr().expect("an address"));
-    drop(nobody);
+    let url = format!("http://{}", free_address());
     let proxy = Proxy::with(&amazon, Setup { upstream: Some(url), ..Setup::default() });
     let mut wire = Wire::open(proxy.addr);
     assert_eq!(status_and_code(&wire.send(honest("x")).answer()), (502, "upstream_unreachable"));

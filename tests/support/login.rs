@@ -4,7 +4,10 @@ use super::proxy::{Proxy, Setup, assert_no_secret};
 use adsproxy::sandbox::{CLIENT_ID, Country, Emulator, Profile};
 use http::{HeaderMap, Method, StatusCode};
 use reqwest::header::{COOKIE, SET_COOKIE};
-use std::net::{SocketAddr, TcpListener};
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+};
 
 /// What an Amazon user who is nobody's account is called.
 pub const INITECH: &str = "initech";
@@ -30,10 +33,18 @@ pub fn login_setup(amazon: &Emulator, mut setup: Setup) -> Setup {
     setup
 }
 
-/// A loopback address that was free a moment ago.
+/// A loopback address that no program listens on, each once. Its port is below those that the system
+/// gives to connections: no other test's connection takes it before the test does.
 pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address")
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id().wrapping_add(NEXT.fetch_add(1, Relaxed)) % 6_000;
+        let port = 10_000 + u16::try_from(number).expect("below 6,000");
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// An answer of the admin listener.
