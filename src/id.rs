@@ -20,6 +20,36 @@ impl AccountId {
         &self.0
     }
 
+    /// The account that `tenant` means by `alias`; without a tenant, the one of no tenant.
+    ///
+    /// # Errors
+    /// `InvalidAccountId` unless `alias` is one part of an id: a `~` in it names no other tenant.
+    pub fn of(tenant: Option<&Tenant>, alias: &str) -> Result<Self, InvalidAccountId> {
+        if !Self::is_alias(alias) {
+            return Err(InvalidAccountId);
+        }
+        Ok(match tenant {
+            Some(Tenant(tenant)) => Self(format!("{tenant}~{alias}").into()),
+            None => Self(alias.into()),
+        })
+    }
+
+    fn parts(&self) -> (Option<&str>, &str) {
+        self.0
+            .split_once('~')
+            .map_or((None, self.as_str()), |(tenant, alias)| (Some(tenant), alias))
+    }
+
+    /// Whose account it is.
+    pub fn tenant(&self) -> Option<&str> {
+        self.parts().0
+    }
+
+    /// The id without its tenant: what a caller of that tenant calls the account.
+    pub fn alias(&self) -> &str {
+        self.parts().1
+    }
+
     /// Says whether `text` is spelled like an alias, or a tenant: like one part of an id.
     pub fn is_alias(text: &str) -> bool {
         let bytes = text.as_bytes();
@@ -28,6 +58,47 @@ impl AccountId {
             && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
     }
 }
+
+/// Whose accounts these are: the first part of their ids. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tenant(Arc<str>);
+
+impl Tenant {
+    /// The tenant as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether `account` is one of this tenant's.
+    pub fn owns(&self, account: &AccountId) -> bool {
+        account.tenant() == Some(self.as_str())
+    }
+}
+
+impl FromStr for Tenant {
+    type Err = InvalidTenant;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTenant> {
+        if AccountId::is_alias(text) { Ok(Self(text.into())) } else { Err(InvalidTenant) }
+    }
+}
+
+impl fmt::Display for Tenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Tenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A text that is not a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a tenant is 1 to 64 letters, digits, '.', '_' or '-', and begins with a letter or digit")]
+pub struct InvalidTenant;
 
 /// The alias of a placeholder, which replaces a token where an SDK insists on one: `Atza|acme`,
 /// `Atzr|acme`, also with the bar percent-encoded.
@@ -135,6 +206,27 @@ mod tests {
         }
         for id in ["~acme", "t1~", "~", "a~b~c", "t1~.acme", ".t~acme", &"x".repeat(130)] {
             assert!(id.parse::<AccountId>().is_err(), "{id}");
+        }
+    }
+
+    #[test]
+    fn a_tenant_means_its_own_account_by_an_alias_and_no_other() {
+        let tenant: Tenant = "t1".parse().unwrap();
+        let own = AccountId::of(Some(&tenant), "acme").unwrap();
+        assert_eq!((own.as_str(), own.tenant(), own.alias()), ("t1~acme", Some("t1"), "acme"));
+        assert_eq!(own, "t1~acme".parse().unwrap());
+        let bare = AccountId::of(None, "acme").unwrap();
+        assert_eq!((bare.as_str(), bare.tenant(), bare.alias()), ("acme", None, "acme"));
+        assert!(tenant.owns(&own) && !tenant.owns(&bare));
+        for others in ["t~acme", "t11~acme", "T1~acme", "t1.x~acme"] {
+            assert!(!tenant.owns(&others.parse().unwrap()), "{others}");
+        }
+        for alias in ["t2~acme", "t1~acme", "~acme", "", "a/b", &"x".repeat(65)] {
+            assert!(AccountId::of(Some(&tenant), alias).is_err(), "{alias}");
+            assert!(AccountId::of(None, alias).is_err(), "{alias}");
+        }
+        for text in ["", "t1~", "a~b", ".t", "user|7", "ä", &"x".repeat(65)] {
+            assert!(text.parse::<Tenant>().is_err(), "{text}");
         }
     }
 
