@@ -118,7 +118,7 @@ fn example_with_every_key_uncommented_holds_exactly_the_defaults() {
     assert!(!acme["headers"].as_table().unwrap().is_empty());
     take("accounts.acme", &["headers"]);
     take("listen.tls", &["cert_file", "key_file"]);
-    take("listen", &["health", "tls"]);
+    take("listen", &["public", "health", "tls"]);
     take("proxy", &["default_account"]);
     take("upstream", &["ca_file"]);
     take("tls", &["ca_file"]);
@@ -128,6 +128,40 @@ fn example_with_every_key_uncommented_holds_exactly_the_defaults() {
     assert_eq!(take("encryption", &[])["keys"].as_array().unwrap().len(), 1);
     let hook = take("hooks", &["name", "url", "secret", "command"]);
     let acme = take("accounts.acme", &[]);
+    let caller = take(
+        "callers",
+        &[
+            "name",
+            "keys",
+            "unix_uids",
+            "unix_gids",
+            "mtls_san",
+            "tenant",
+            "accounts",
+            "methods",
+            "paths",
+            "profiles",
+            "requests_per_minute",
+        ],
+    );
+    assert!(caller.values().all(|value| value.as_bool() == Some(false)), "{caller}");
+    take(
+        "issuers",
+        &[
+            "name",
+            "issuer",
+            "jwks_url",
+            "jwks",
+            "audience",
+            "authorized_parties",
+            "require_sid",
+            "accounts",
+            "methods",
+            "paths",
+            "profiles",
+            "requests_per_minute",
+        ],
+    );
 
     let mut config = defaults();
     config.accounts.insert("acme".parse().unwrap(), AccountConfig::default());
@@ -142,7 +176,9 @@ fn example_with_every_key_uncommented_holds_exactly_the_defaults() {
     assert_eq!(&hook, default_hook);
     expected["lwa"].as_table_mut().unwrap().remove("client_id");
     for either in [&mut shown, &mut expected] {
-        either.retain(|key, _| !["accounts", "hooks", "encryption"].contains(&key));
+        either.retain(|key, _| {
+            !["accounts", "callers", "issuers", "hooks", "encryption"].contains(&key)
+        });
     }
     assert_eq!(shown, expected);
 }
@@ -150,25 +186,29 @@ fn example_with_every_key_uncommented_holds_exactly_the_defaults() {
 #[test]
 fn example_has_every_key_once_and_no_other() {
     let sections = [
-        ("listen", Listen::KEYS),
-        ("listen.tls", ListenTls::KEYS),
-        ("proxy", Proxy::KEYS),
-        ("guard", GuardConfig::KEYS),
-        ("lwa", ApplicationConfig::KEYS),
-        ("upstream", Upstream::KEYS),
-        ("tls", Tls::KEYS),
-        ("token", Token::KEYS),
-        ("replay", Replay::KEYS),
-        ("limits", Limits::KEYS),
-        ("store", StoreConfig::KEYS),
-        ("encryption", Encryption::KEYS),
-        ("audit", AuditConfig::KEYS),
-        ("accounts.acme", AccountConfig::KEYS),
-        ("hooks", HookConfig::KEYS),
-        ("outbox", OutboxConfig::KEYS),
-        ("login", LoginConfig::KEYS),
-        ("log", LogConfig::KEYS),
-        ("metrics", MetricsConfig::KEYS),
+        ("listen", Listen::keys()),
+        ("listen.tls", ListenTls::keys()),
+        ("proxy", Proxy::keys()),
+        ("guard", GuardConfig::keys()),
+        ("auth", AuthConfig::keys()),
+        ("lwa", ApplicationConfig::keys()),
+        ("upstream", Upstream::keys()),
+        ("tls", Tls::keys()),
+        ("token", Token::keys()),
+        ("replay", Replay::keys()),
+        ("limits", Limits::keys()),
+        ("store", StoreConfig::keys()),
+        ("encryption", Encryption::keys()),
+        ("audit", AuditConfig::keys()),
+        ("accounts.acme", AccountConfig::keys()),
+        ("callers", CallerConfig::keys()),
+        ("issuers", IssuerConfig::keys()),
+        ("tenants", TenantsConfig::keys()),
+        ("hooks", HookConfig::keys()),
+        ("outbox", OutboxConfig::keys()),
+        ("login", LoginConfig::keys()),
+        ("log", LogConfig::keys()),
+        ("metrics", MetricsConfig::keys()),
     ];
     let known_keys: Vec<(&str, &str)> = sections
         .iter()
@@ -183,7 +223,7 @@ fn example_has_every_key_once_and_no_other() {
 
     let roots: BTreeSet<&str> =
         sections.iter().map(|(name, _)| name.split('.').next().unwrap()).collect();
-    let all = Config::KEYS.iter().copied().filter(|&key| key != "applications").collect();
+    let all = Config::keys().into_iter().filter(|&key| key != "applications").collect();
     assert_eq!(roots, all);
 }
 
@@ -193,7 +233,7 @@ fn example_shows_every_part_of_an_encryption_key() {
     let (section, rest) = section.split_once("\n# keys = ").unwrap();
     // One of them is in the comment: a key has it in place of the one in the line.
     let text = format!("{section}{}", rest.lines().next().unwrap());
-    let parts = EncryptionKey::KEYS;
+    let parts = EncryptionKey::keys();
     assert!(parts.iter().all(|key| text.contains(&format!("{key} = "))), "{text}");
     assert_eq!(parts.len(), 3);
 }
@@ -252,6 +292,7 @@ fn example_says_of_every_absent_default_that_there_is_none() {
         .map(|(section, key, _)| format!("{section}.{key}"))
         .collect();
     let absent = [
+        "listen.public",
         "listen.health",
         "listen.tls.cert_file",
         "listen.tls.key_file",
@@ -266,6 +307,10 @@ fn example_says_of_every_absent_default_that_there_is_none() {
         "accounts.acme.region",
         "accounts.acme.refresh_token",
         "accounts.acme.headers",
+        "callers.name",
+        "issuers.name",
+        "issuers.issuer",
+        "issuers.audience",
         "hooks.name",
         "hooks.url",
         "hooks.secret",

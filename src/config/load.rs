@@ -187,7 +187,7 @@ pub fn addresses(options: &Options) -> Result<Listen, LoadError> {
     }
     let mut reader = ConfigReader::new(&document, &options.environment);
     if !document.contains(&["listen"]) {
-        reader.unknown_keys(&[], Config::KEYS);
+        reader.unknown_keys(&[], &Config::keys());
         if reader.lost(&["listen"]) {
             return Err(LoadError::Invalid(reader.problems));
         }

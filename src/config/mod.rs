@@ -20,10 +20,12 @@ mod text;
 mod validate;
 mod value;
 
+#[allow(unused_imports, reason = "who uses some of them follows")]
 pub use sections::{
-    AccountConfig, ApplicationConfig, AuditConfig, Config, Encryption, EncryptionKey, GuardConfig,
-    HookConfig, Limits, Listen, ListenTls, LogConfig, MetricsConfig, OutboxConfig, Replay,
-    StoreConfig, Token, Upstream,
+    AccountConfig, ApplicationConfig, AuditConfig, AuthConfig, CallerConfig, CallerKeyConfig,
+    Config, Encryption, EncryptionKey, GuardConfig, HookConfig, IssuerConfig, JwksConfig, Limits,
+    Listen, ListenTls, LogConfig, MetricsConfig, OutboxConfig, Replay, RulesConfig, StoreConfig,
+    TenantsConfig, Token, Upstream,
 };
 
 use crate::{named::named, secret::Secret};

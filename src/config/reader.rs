@@ -17,10 +17,19 @@ use toml::de::{DeArray, DeValue};
 
 /// A table of the file.
 pub(super) trait Section {
-    const KEYS: &'static [&'static str];
+    fn keys() -> Vec<&'static str>;
 
-    /// Reads the table at `at`; what is missing or wrong has its default.
-    fn read(reader: &mut ConfigReader<'_>, at: &[&str]) -> Self;
+    /// Reads the keys that it knows; what is missing or wrong has its default.
+    fn read_known(reader: &mut ConfigReader<'_>, at: &[&str]) -> Self;
+
+    /// Reads the whole table at `at`.
+    fn read(reader: &mut ConfigReader<'_>, at: &[&str]) -> Self
+    where
+        Self: Sized,
+    {
+        reader.unknown_keys(at, &Self::keys());
+        Self::read_known(reader, at)
+    }
 }
 
 /// The value of a key, on its way into a checked type.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     event::Kind,
-    id::{AccountId, Region},
+    id::{AccountId, Region, Tenant},
     provider::ads,
     secret::Secret,
 };
@@ -30,8 +30,8 @@ const fn secs(seconds: u64) -> Duration {
 }
 
 /// The tables of the file: field, key if it has another name, type, default, how its value is
-/// read, and behind `=>` how it is shown if its type does not say. Behind `+` is what is made of
-/// the table when loaded.
+/// read, and behind `=>` how it is shown if its type does not say. Behind `*` is a section whose keys
+/// stand among these, behind `+` what is made of the table when loaded.
 macro_rules! sections {
     (@key $field:ident) => { stringify!($field) };
     (@key $field:ident $key:literal) => { $key };
@@ -40,28 +40,38 @@ macro_rules! sections {
     ($($(#[$doc:meta])* $name:ident {
         $($(#[$field_doc:meta])* $field:ident $(as $key:literal)?:
             $type:ty = $default:expr, $read:expr $(=> $shown:ident)?;)*
+        $(* $(#[$part_doc:meta])* $part:ident: $part_type:ty;)*
         $(+ $(#[$made_doc:meta])* $made:ident: $made_type:ty = $made_default:expr;)*
     })*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone)]
         pub struct $name {
             $($(#[$field_doc])* pub $field: $type,)*
+            $($(#[$part_doc])* pub $part: $part_type,)*
             $($(#[$made_doc])* pub $made: $made_type,)*
         }
 
         impl Default for $name {
             fn default() -> Self {
-                Self { $($field: $default,)* $($made: $made_default,)* }
+                Self {
+                    $($field: $default,)*
+                    $($part: <$part_type>::default(),)*
+                    $($made: $made_default,)*
+                }
             }
         }
 
         impl Section for $name {
-            const KEYS: &'static [&'static str] = &[$(sections!(@key $field $($key)?)),*];
+            fn keys() -> Vec<&'static str> {
+                let own: Vec<&'static str> = vec![$(sections!(@key $field $($key)?)),*];
+                [own, $(<$part_type>::keys(),)*].concat()
+            }
 
-            fn read(reader: &mut ConfigReader<'_>, at: &[&str]) -> Self {
+            fn read_known(reader: &mut ConfigReader<'_>, at: &[&str]) -> Self {
+                #[allow(unused_mut, reason = "a section may have no keys of its own")]
                 let mut section = Self::default();
-                reader.unknown_keys(at, Self::KEYS);
                 $(reader.field(at, sections!(@key $field $($key)?), $read, &mut section.$field);)*
+                $(section.$part = <$part_type>::read_known(reader, at);)*
                 section
             }
         }
@@ -73,7 +83,12 @@ macro_rules! sections {
                     sections!(@shown &self.$field $(, $shown)?),
                 )),*];
                 let entries = entries.into_iter().map(|(key, value)| Some((key.to_owned(), value?)));
-                Some(Value::Table(entries.flatten().collect()))
+                #[allow(unused_mut, reason = "few sections have a part")]
+                let mut table: toml::Table = entries.flatten().collect();
+                $(if let Some(Value::Table(part)) = self.$part.shown() {
+                    table.extend(part);
+                })*
+                Some(Value::Table(table))
             }
         }
     )*};
@@ -85,6 +100,7 @@ sections! {
         listen: Listen = Listen::default(), table;
         proxy: Proxy = Proxy::default(), table;
         guard: GuardConfig = GuardConfig::default(), table;
+        auth: AuthConfig = AuthConfig::default(), table;
         /// Once loaded, it is the application named `default`, and this is none.
         lwa: Option<ApplicationConfig> = None, opt(table);
         /// LWA applications by name.
@@ -98,6 +114,9 @@ sections! {
         encryption: Encryption = Encryption::default(), table;
         audit: AuditConfig = AuditConfig::default(), table;
         accounts: BTreeMap<AccountId, AccountConfig> = BTreeMap::new(), named(parse_account);
+        callers: Vec<CallerConfig> = Vec::new(), tables;
+        issuers: Vec<IssuerConfig> = Vec::new(), tables;
+        tenants: TenantsConfig = TenantsConfig::default(), table;
         hooks: Vec<HookConfig> = Vec::new(), tables;
         outbox: OutboxConfig = OutboxConfig::default(), table;
         login: LoginConfig = LoginConfig::default(), table;
@@ -114,6 +133,8 @@ sections! {
         /// Health, metrics, and the admin API. None: commands use the control socket.
         admin: Option<ListenAddress> = Some(ListenAddress::Tcp(([127, 0, 0, 1], 8788).into())),
             text(parse_admin) => shown_admin;
+        /// What a browser from the Internet must reach, and nothing else.
+        public: Option<SocketAddr> = None, opt(text(parse_tcp));
         /// Health and metrics only, read-only; may be any address.
         health: Option<SocketAddr> = None, opt(text(parse_tcp));
         unsafe_allow_unauthenticated: bool = false, flag;
@@ -141,6 +162,12 @@ sections! {
         allowed_hosts: Vec<String> = Vec::new(), list(parse_host);
         /// Origins of pages, as a browser sends them, accepted beside our own.
         allowed_origins: Vec<String> = Vec::new(), list(parse_origin);
+    }
+
+    /// `[auth]`
+    AuthConfig {
+        /// Whether the data plane asks for a credential on loopback and Unix sockets too.
+        required: bool = false, flag;
     }
 
     /// `[lwa]` or `[applications.<name>]`: one LWA security profile.
@@ -279,6 +306,75 @@ sections! {
         /// Seeds the account's record in the store.
         refresh_token: Option<Secret> = None, opt(refresh_token);
         headers: Vec<(HeaderName, HeaderValue)> = Vec::new(), headers => shown_headers;
+    }
+
+    /// One of `[[callers]]`: who may call, and what.
+    CallerConfig {
+        /// Names it in the log, in the audit log and for commands; no two are alike.
+        name: String = String::new(), text(parse_name);
+        keys: Vec<CallerKeyConfig> = Vec::new(), tables;
+        unix_uids: Vec<u32> = Vec::new(), numbers;
+        unix_gids: Vec<u32> = Vec::new(), numbers;
+        mtls_san: Vec<String> = Vec::new(), list(any_text);
+        tenant: Option<Tenant> = None, opt(text(parse_tenant));
+        * rules: RulesConfig;
+    }
+
+    /// One of a caller's keys.
+    CallerKeyConfig {
+        /// The eight characters behind its prefix.
+        id: String = String::new(), text(parse_key_id);
+        /// Of the whole key, as hex in lower case.
+        sha256: String = String::new(), text(parse_sha256);
+        /// From then on it is not accepted.
+        expires: Option<jiff::Timestamp> = None, opt(text(parse_expiry));
+    }
+
+    /// What a caller, or a token's bearer, may do.
+    RulesConfig {
+        /// Globs over ids; none: all that it can see.
+        accounts: Option<Vec<String>> = None, opt(list(any_text));
+        read_only: bool = false, flag;
+        methods: Option<Vec<String>> = None, opt(list(any_text));
+        paths: Option<Vec<String>> = None, opt(list(any_text));
+        /// Values that `Amazon-Advertising-API-Scope` may have.
+        profiles: Option<Vec<String>> = None, opt(list(any_text));
+        requests_per_minute: Option<u32> = None, opt(whole(1, 10_000_000));
+        /// May use the admin API.
+        operator: bool = false, flag;
+    }
+
+    /// One of `[[issuers]]`: who signs the JWTs of callers.
+    IssuerConfig {
+        name: String = String::new(), text(parse_name);
+        /// The `iss` of its tokens, letter for letter.
+        issuer: String = String::new(), text(parse_url_text);
+        /// None: from its discovery document, else `/.well-known/jwks.json`.
+        jwks_url: Option<Uri> = None, opt(text(parse_url));
+        jwks: Option<JwksConfig> = None, opt(table);
+        algorithms: Vec<String> = vec!["RS256".to_owned()], list(any_text);
+        audience: Vec<String> = Vec::new(), list(any_text);
+        authorized_parties: Vec<String> = Vec::new(), list(any_text);
+        /// Whether a token must name its authorized party where those are configured.
+        require_azp: bool = true, flag;
+        /// Whether a token must name a session; none: where authorized parties are configured.
+        require_sid: Option<bool> = None, opt(flag);
+        /// Paths of claims; the first that is there names the tenant. None of them: no tenant.
+        tenant_claim: Vec<String> = ["org_id", "o.id", "sub"].map(str::to_owned).into(),
+            list(any_text);
+        leeway as "leeway_secs": Duration = secs(5), seconds;
+        * rules: RulesConfig;
+    }
+
+    /// `issuers.jwks`
+    JwksConfig {
+        file: PathBuf = PathBuf::new(), any;
+    }
+
+    /// `[tenants]`
+    TenantsConfig {
+        /// Accounts that one tenant may connect.
+        accounts_max: usize = 100, count;
     }
 
     /// One of `[[hooks]]`: a receiver of events.

@@ -3,7 +3,7 @@
 use super::{ListenAddress, LogFormat, StoreKind, log_filter, secret_ref::MASK};
 use crate::{
     event::Kind,
-    id::{AccountId, InvalidAccountId, Region},
+    id::{AccountId, InvalidAccountId, InvalidTenant, Region, Tenant},
     provider::ads,
 };
 use http::{HeaderName, HeaderValue, Uri, header, uri::Authority};
@@ -19,6 +19,33 @@ pub(super) fn any_text(text: &str) -> Result<String, String> {
 
 pub(super) fn parse_name(text: &str) -> Result<String, String> {
     if AccountId::is_alias(text) { Ok(text.to_owned()) } else { Err(NAME.to_owned()) }
+}
+
+/// The public part of a caller's key.
+pub(super) fn parse_key_id(text: &str) -> Result<String, String> {
+    let is_id = text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    is_id.then(|| text.to_owned()).ok_or_else(|| {
+        "is not the 8 letters and digits behind the prefix of a key: the key itself must not be \
+         written here\nrun `adsproxy caller add`, which prints the lines to add"
+            .to_owned()
+    })
+}
+
+pub(super) fn parse_sha256(text: &str) -> Result<String, String> {
+    let is_digest = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_digest.then(|| text.to_ascii_lowercase()).ok_or_else(|| {
+        "is not 64 hexadecimal digits: the key itself must not be written here\n\
+         run `adsproxy caller add`, which prints the lines to add"
+            .to_owned()
+    })
+}
+
+/// A day, which begins in UTC, or a time.
+pub(super) fn parse_expiry(text: &str) -> Result<jiff::Timestamp, String> {
+    let day = text.parse::<jiff::civil::Date>().map(|_| format!("{text}T00:00:00Z"));
+    day.as_deref().unwrap_or(text).parse().map_err(|_| {
+        format!("{text:?} is neither a date such as 2027-03-01 nor a time of RFC 3339")
+    })
 }
 
 /// `localhost` means both loopback addresses.
@@ -149,6 +176,10 @@ pub(super) fn parse_client_id(text: &str) -> Result<String, String> {
 
 pub(super) fn parse_account(text: &str) -> Result<AccountId, String> {
     text.parse().map_err(|error: InvalidAccountId| error.to_string())
+}
+
+pub(super) fn parse_tenant(text: &str) -> Result<Tenant, String> {
+    text.parse().map_err(|error: InvalidTenant| error.to_string())
 }
 
 pub(super) fn parse_region(text: &str) -> Result<Region, String> {

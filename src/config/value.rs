@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     event::Kind,
-    id::{AccountId, Region},
+    id::{AccountId, Region, Tenant},
     secret::Secret,
 };
 use http::{HeaderName, HeaderValue, Uri};
@@ -51,6 +51,14 @@ pub(super) fn count(entry: Entry<'_, '_>) -> Option<usize> {
 
 pub(super) fn count_or_none(entry: Entry<'_, '_>) -> Option<usize> {
     whole(0, 10_000_000)(entry)
+}
+
+/// A list of whole numbers, such as of users.
+pub(super) fn numbers(mut entry: Entry<'_, '_>) -> Option<Vec<u32>> {
+    match entry.value {
+        DeValue::Array(items) => Some(entry.items(items, whole(0, u32::MAX.into()))),
+        _ => entry.take("a list of whole numbers", |_| None),
+    }
 }
 
 pub(super) fn bytes(entry: Entry<'_, '_>) -> Option<u64> {
@@ -180,7 +188,7 @@ macro_rules! shown {
 }
 
 shown! {
-    Uri SocketAddr ListenAddress AccountId Region StoreKind LogFormat Kind,
+    Uri SocketAddr ListenAddress AccountId Tenant jiff::Timestamp Region StoreKind LogFormat Kind,
         |value| Some(value.to_string().into());
     String, |text| Some(text.as_str().into());
     PathBuf, |path| Some(path.to_string_lossy().as_ref().into());

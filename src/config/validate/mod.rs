@@ -2,6 +2,7 @@
 //!
 //! Each section has a function that completes it in place.
 
+mod callers;
 mod credentials;
 mod hooks;
 
@@ -21,7 +22,8 @@ const AUDIT_MIN_BYTES: u64 = 4096;
 impl ConfigReader<'_> {
     /// Completes `config`, which is of use only if there are no problems then.
     pub(super) fn validate(&mut self, config: &mut Config) {
-        self.listen(&mut config.listen);
+        let authenticates = !(config.callers.is_empty() && config.issuers.is_empty());
+        self.listen(&mut config.listen, authenticates);
         if config.proxy.workers == 0 {
             config.proxy.workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         }
@@ -51,30 +53,35 @@ impl ConfigReader<'_> {
         }
         self.applications(config);
         self.accounts(config);
+        self.callers(config);
         self.hooks(&mut config.hooks);
         if config.outbox.retry_max < config.outbox.retry_min {
             self.fail(&["outbox", "retry_max_secs"], "is less than outbox.retry_min_secs");
         }
     }
 
-    fn listen(&mut self, listen: &mut Listen) {
+    fn listen(&mut self, listen: &mut Listen, authenticates: bool) {
         self.sockets(listen);
         let allowed = listen.unsafe_allow_unauthenticated;
         for (index, address) in listen.proxy.iter().enumerate() {
             if listen.proxy[..index].contains(address) && !is_any_port(address) {
                 self.fail(&["listen", "proxy"], format_args!("{address} is listed twice"));
             }
-            self.stay_private(&["listen", "proxy"], address, allowed);
+            if !authenticates {
+                self.stay_private(&["listen", "proxy"], address, allowed);
+            }
         }
         if listen.proxy.is_empty() {
             self.missing(&["listen", "proxy"], "needs at least one address", None);
         }
         let health = listen.health.map(ListenAddress::Tcp);
-        if let Some(admin) = &listen.admin {
+        if let Some(admin) = listen.admin.as_ref().filter(|_| !authenticates) {
             self.stay_private(&["listen", "admin"], admin, allowed);
         }
+        let public = listen.public.map(ListenAddress::Tcp);
         let proxy: Vec<String> = listen.proxy.iter().map(ListenAddress::to_string).collect();
-        for (name, address) in [("admin", &listen.admin), ("health", &health)] {
+        for (name, address) in [("admin", &listen.admin), ("health", &health), ("public", &public)]
+        {
             let address = address.as_ref().filter(|address| !is_any_port(address));
             if address.is_some_and(|address| proxy.contains(&address.to_string())) {
                 self.fail(&["listen", name], "is an address of listen.proxy too");
@@ -115,7 +122,8 @@ impl ConfigReader<'_> {
         if allowed {
             return self.warn(key, message);
         }
-        let help = "listen on 127.0.0.1, or, if something else keeps strangers out, add:\n\
+        let help = "listen on 127.0.0.1, or add [[callers]] (`adsproxy caller add NAME` prints an \
+                    entry), or, if something else keeps strangers out, add:\n\
                     [listen]\n\
                     unsafe_allow_unauthenticated = true\n\
                     [guard]\n\

@@ -1,0 +1,53 @@
+//! Who may call: complete entries, and no two with the same name, key or user.
+
+use crate::config::{CallerConfig, Config, reader::ConfigReader};
+use std::collections::BTreeSet;
+
+impl ConfigReader<'_> {
+    pub(super) fn callers(&mut self, config: &Config) {
+        let mut seen = BTreeSet::new();
+        for (index, caller) in config.callers.iter().enumerate() {
+            let index = index.to_string();
+            self.require(
+                &["callers", &index, "name"],
+                "is missing",
+                Some("`adsproxy caller add NAME` prints a whole entry"),
+            );
+            for (at, _) in caller.keys.iter().enumerate() {
+                for part in ["id", "sha256"] {
+                    let key = ["callers", &index, "keys", &at.to_string(), part];
+                    self.require(&key, "is missing: `adsproxy caller add` prints it", None);
+                }
+            }
+            let marks = marks(caller);
+            if marks.len() == 1 {
+                let message = "has no keys, unix_uids, unix_gids or mtls_san to be known by";
+                self.warn(&["callers", &index], message);
+            }
+            for (key, mark) in marks {
+                if !seen.insert((key, mark.clone())) {
+                    let message = format!("{mark:?} is that of another entry too");
+                    self.fail(&["callers", &index, key], message);
+                }
+            }
+        }
+        for (index, issuer) in config.issuers.iter().enumerate() {
+            let index = index.to_string();
+            let key = ["issuers", index.as_str(), "name"];
+            self.require(&key, "is missing", Some("the log calls the issuer by it"));
+            if !seen.insert(("name", issuer.name.clone())) {
+                self.fail(&key, "is the name of another caller or issuer too");
+            }
+        }
+    }
+}
+
+/// What a caller is known by, with the keys under which it stands; its name is first.
+fn marks(caller: &CallerConfig) -> Vec<(&'static str, String)> {
+    let name = [("name", caller.name.clone())].into_iter();
+    let keys = caller.keys.iter().map(|key| ("keys", key.id.clone()));
+    let uids = caller.unix_uids.iter().map(|uid| ("unix_uids", uid.to_string()));
+    let gids = caller.unix_gids.iter().map(|gid| ("unix_gids", gid.to_string()));
+    let names = caller.mtls_san.iter().map(|name| ("mtls_san", name.clone()));
+    name.chain(keys).chain(uids).chain(gids).chain(names).collect()
+}
