@@ -75,6 +75,7 @@ mod proxy;
 
 mod account;
 mod audit;
+mod callers;
 mod engine;
 mod forward;
 mod grants;
@@ -128,6 +129,10 @@ pub mod testing {
         admin::ROUTES,
         app::App,
         audit::{Actor, Audit},
+        callers::key::{
+            InvalidKeyDigest, InvalidKeyId, KeyDigest, KeyFormatError, KeyId, KeyKind, NewKey,
+            NoRandomKey, PresentedKey,
+        },
         clock::{Clock, ManualClock, SystemClock},
         config::{
             ApplicationConfig, Config, DEFAULT_APPLICATION, Encryption, EncryptionKey,

@@ -40,6 +40,7 @@ const MODULES: &[(&str, &str)] = &[
         "problem inbound caller_body sync forward token log metrics provider config \
          deadline clock error_chain id",
     ),
+    ("callers", "secret"),
     ("sync", "token reports store lwa config secret error_chain event id"),
     ("token", "account reports grants lwa store metrics config secret clock error_chain event id"),
     // What follows from a change of a grant or token, besides the change.

@@ -1,0 +1,3 @@
+//! Who calls, and what they may: credentials, rules, sessions.
+
+pub mod key;
