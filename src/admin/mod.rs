@@ -26,7 +26,7 @@ use crate::{
     inbound::{
         fields::Fields,
         guard::{Guard, GuardRejection},
-        peer::Peer,
+        peer::ConnectionInfo,
         request_id::{self, REQUEST_ID},
     },
     login::{LoginError, Logins},
@@ -62,7 +62,7 @@ type AdminBody = BoxBody<Bytes, hyper::Error>;
 
 /// The service of one listener, or of one of its connections. Cheap to clone.
 #[derive(Clone)]
-pub struct Admin(Arc<AdminState>, Option<Peer>);
+pub struct Admin(Arc<AdminState>, Option<ConnectionInfo>);
 
 struct AdminState {
     surface: AdminSurface,
@@ -103,9 +103,9 @@ impl Admin {
         Self(Arc::new(state), None)
     }
 
-    /// The same for a connection of `peer`, whose user the audit log names.
-    pub fn of_peer(&self, peer: Peer) -> Self {
-        Self(self.0.clone(), Some(peer))
+    /// The same for one connection, whose user the audit log names.
+    pub fn of_connection(&self, info: &ConnectionInfo) -> Self {
+        Self(self.0.clone(), Some(info.clone()))
     }
 
     /// Handles a request of this process.
@@ -144,14 +144,15 @@ impl Admin {
         };
         if self.0.surface == AdminSurface::Admin
             && route.writes_unauthenticated()
-            && let Err(after) = self.0.throttle.take(self.1.map(|it| it.origin()), Instant::now())
+            && let Err(after) =
+                self.0.throttle.take(self.1.as_ref().map(|it| it.peer.origin()), Instant::now())
         {
             let entry = Entry::new(Actor::admin(None), Action::RequestsIgnored).about("refused");
             // The log of the audit log itself reports a failure.
             let _ = self.0.logins.engine.audit().count(entry).await;
             return too_many(after, id);
         }
-        let actor = self.1.and_then(|peer| peer.uid()).map(Actor::cli_user);
+        let actor = self.1.as_ref().and_then(|it| it.peer.uid()).map(Actor::cli_user);
         let actor = actor.unwrap_or_else(|| self.0.logins.actor.clone());
         let logins = self.0.logins.for_request(id.to_str().unwrap_or_default(), actor);
         let (html, request_id) = (oauth::wants_html(&parts.headers), id.clone());

@@ -5,7 +5,7 @@ use crate::{
     admin::Admin,
     config::{Config, StoreKind},
     error_chain::chain,
-    inbound::peer::Peer,
+    inbound::peer::ConnectionInfo,
     listen::bind::{ShortPath, SocketFile, unix_listener},
 };
 use rustix::fs::Mode;
@@ -60,15 +60,15 @@ pub(super) fn bind(config: &Config) -> Option<(StdListener, SocketFile)> {
     None
 }
 
-/// The service of a peer: none for a user who may not connect.
-pub(super) fn service(admin: Admin) -> impl Fn(&Peer) -> Option<Admin> {
-    move |peer| {
-        let uid = peer.uid()?;
+/// The service of a connection: none for a user who may not connect.
+pub(super) fn service(admin: Admin) -> impl Fn(&ConnectionInfo) -> Option<Admin> {
+    move |info| {
+        let uid = info.peer.uid()?;
         if !may_connect(uid) {
             warn!(uid, "a user who is neither the server's nor root was refused");
             return None;
         }
-        Some(admin.of_peer(*peer))
+        Some(admin.of_connection(info))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
     audit::Actor,
     config::{Config, ListenAddress},
     engine::Engine,
-    inbound::{guard::Guard, peer::Peer, request_id},
+    inbound::{guard::Guard, peer::ConnectionInfo, request_id},
     listen::{
         Listener,
         bind::{BindError, SocketFile, unix_listener},
@@ -65,7 +65,7 @@ impl AdminListeners {
         let purging = logins.clone();
         tokio::spawn(async move { purging.run_purge().await });
         let admin = service_of(AdminSurface::Admin, Guard::new(&config.guard));
-        let service = move |peer: &Peer| Some(admin.of_peer(*peer));
+        let service = move |info: &ConnectionInfo| Some(admin.of_connection(info));
 
         let mut opened = Self { admin: config.listen.admin.clone(), ..Self::default() };
         let mut serving = Vec::new();
@@ -138,7 +138,7 @@ fn other_loopback(config: &Config, admin: SocketAddr) -> Option<SocketAddr> {
 async fn serve_other(
     mut bound: io::Result<TcpListener>,
     address: SocketAddr,
-    service: impl Fn(&Peer) -> Option<Admin>,
+    service: impl Fn(&ConnectionInfo) -> Option<Admin>,
     logins: Logins,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -161,7 +161,7 @@ async fn serve_other(
 /// Serves on the current runtime until `stop` is true.
 fn spawn(
     listener: impl Listener + Sync,
-    service: impl Fn(&Peer) -> Option<Admin> + Send + Sync + 'static,
+    service: impl Fn(&ConnectionInfo) -> Option<Admin> + Send + Sync + 'static,
     stop: &watch::Sender<bool>,
 ) -> JoinHandle<()> {
     tokio::spawn(control_plane::serve(listener, service, reject, stop.subscribe()))

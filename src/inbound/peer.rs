@@ -1,6 +1,37 @@
-//! The other end of a connection.
+//! The other end of a connection, and what is known of the connection before a request comes.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+/// What is known of a connection, for as long as it lives: what a service is handed beside each of
+/// its requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionInfo {
+    pub peer: Peer,
+    /// Whether the listener has an address beyond loopback, whatever the peer's address is: a
+    /// program in front of us connects from this machine on behalf of any other.
+    pub is_exposed: bool,
+    /// The certificate that the caller has proved to be its own.
+    pub certificate: Option<Arc<ClientCertificate>>,
+}
+
+/// A certificate that a CA of `listen.tls.client_ca_file` has signed, read once per connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The subject alternative names: URIs as they are, DNS names in lower case.
+    pub names: Box<[Box<str>]>,
+    /// Its end, since the Unix epoch: a connection may outlive it.
+    pub not_after: Duration,
+}
+
+impl ConnectionInfo {
+    pub fn new(peer: Peer, is_exposed: bool) -> Self {
+        Self { peer, is_exposed, certificate: None }
+    }
+}
 
 /// The peer of a connection, as the system reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

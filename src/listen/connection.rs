@@ -4,7 +4,7 @@
 //! comes, so a sweep once a second judges all connections by these few cells.
 
 use super::{listener::LINGERING_CLOSE_TIMEOUT, preface::Preface};
-use crate::{caller_body::UnreadBody, config, inbound::peer::Peer, metrics::LimitHit};
+use crate::{caller_body::UnreadBody, config, inbound::peer, metrics::LimitHit};
 use hyper::rt::ReadBufCursor;
 use std::{
     cell::{Cell, RefCell},
@@ -59,7 +59,7 @@ pub(super) struct Connection {
     /// Whether the first byte has come.
     pub(super) has_begun: Cell<bool>,
     pub(super) is_http2: Cell<bool>,
-    pub(super) peer: Peer,
+    info: RefCell<Rc<peer::ConnectionInfo>>,
     /// How many connections of all workers came before.
     pub(super) arrival: u64,
     pub(super) unread: Rc<UnreadBody>,
@@ -86,12 +86,12 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(peer: Peer, arrival: u64, clock: &Rc<Cell<u32>>) -> Rc<Self> {
+    pub(super) fn new(info: peer::ConnectionInfo, arrival: u64, clock: &Rc<Cell<u32>>) -> Rc<Self> {
         Rc::new(Self {
             preface: Cell::default(),
             has_begun: Cell::new(false),
             is_http2: Cell::new(false),
-            peer,
+            info: RefCell::new(Rc::new(info)),
             arrival,
             unread: Rc::default(),
             discarding: Cell::new(None),
@@ -108,6 +108,11 @@ impl Connection {
             responded_at: Cell::new(None),
             clock: clock.clone(),
         })
+    }
+
+    /// What a service is handed of it.
+    pub(super) fn info(&self) -> Rc<peer::ConnectionInfo> {
+        self.info.borrow().clone()
     }
 
     /// The first byte has come, and shows what the caller speaks.
@@ -290,11 +295,12 @@ impl Connection {
         limits: &config::Limits,
         has_tls: bool,
     ) -> Option<LimitHit> {
-        let (begin_timeout, not_begun) = if has_tls && matches!(self.peer, Peer::Tcp(_)) {
-            (limits.handshake_timeout, LimitHit::HandshakeTimeout)
-        } else {
-            (limits.first_byte_timeout, LimitHit::FirstByteTimeout)
-        };
+        let (begin_timeout, not_begun) =
+            if has_tls && matches!(self.info().peer, peer::Peer::Tcp(_)) {
+                (limits.handshake_timeout, LimitHit::HandshakeTimeout)
+            } else {
+                (limits.first_byte_timeout, LimitHit::FirstByteTimeout)
+            };
         let not_begun_since = (!self.has_begun.get()).then(|| self.idle_since.get());
         let (discarding_since, discarded_last) = self.discarding.get().unzip();
         let hit = if self.is_over(not_begun_since, begin_timeout) {
@@ -399,7 +405,9 @@ mod tests {
     /// How a connection is to end on which, `rounds` times, one request is reset and `served` are
     /// served.
     fn close_after(rounds: u32, served: u32) -> Close {
-        let connection = Connection::new(Peer::Tcp(([127, 0, 0, 1], 1).into()), 0, &Rc::default());
+        let peer = peer::Peer::Tcp(([127, 0, 0, 1], 1).into());
+        let info = peer::ConnectionInfo::new(peer, false);
+        let connection = Connection::new(info, 0, &Rc::default());
         connection.begin(true, Preface::default());
         for _ in 0..rounds {
             drop(connection.request());

@@ -8,7 +8,7 @@ use super::{
     listener::{ByteStream, Listener, close_in_stages, pause},
     rejection::{ListenRejection, Substitute},
 };
-use crate::inbound::peer::{Origin, Peer};
+use crate::inbound::peer::{ConnectionInfo, Origin};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
@@ -84,14 +84,14 @@ fn make_room(open: &mut Vec<OpenConnection>, origin: Origin) -> bool {
 }
 
 /// Serves until `stop` becomes true or its sender is gone, then lets open requests finish.
-/// `service` gives the service of a peer, or none for a peer that is not served.
+/// `service` gives the service of a connection, or none for one that is not served.
 ///
 /// `reject` gives the response to what is no HTTP.
 ///
 /// Set `stop` after the data plane has drained: readiness should be seen to fall meanwhile.
 pub async fn serve<L, S>(
     listener: L,
-    service: impl Fn(&Peer) -> Option<S>,
+    service: impl Fn(&ConnectionInfo) -> Option<S>,
     reject: Reject,
     mut stop: watch::Receiver<bool>,
 ) where
@@ -102,6 +102,7 @@ pub async fn serve<L, S>(
         + 'static,
     S::Future: Send + 'static,
 {
+    let is_exposed = listener.is_exposed();
     let mut open = Vec::new();
     let mut tasks = JoinSet::new();
     loop {
@@ -112,7 +113,8 @@ pub async fn serve<L, S>(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let Some(service) = service(&peer) else { continue };
+                let info = ConnectionInfo::new(peer, is_exposed);
+                let Some(service) = service(&info) else { continue };
                 if !make_room(&mut open, peer.origin()) {
                     continue;
                 }

@@ -22,11 +22,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> ByteStream for T {}
 pub trait Listener: Send + 'static {
     type Stream: ByteStream + Send;
 
+    /// Whether it has an address beyond loopback.
+    fn is_exposed(&self) -> bool;
+
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
 }
 
 impl Listener for TcpListener {
     type Stream = TcpStream;
+
+    fn is_exposed(&self) -> bool {
+        !self.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback())
+    }
 
     async fn accept(&self) -> io::Result<(TcpStream, Peer)> {
         let (stream, address) = Self::accept(self).await?;
@@ -38,6 +45,10 @@ impl Listener for TcpListener {
 
 impl Listener for UnixListener {
     type Stream = UnixStream;
+
+    fn is_exposed(&self) -> bool {
+        false
+    }
 
     async fn accept(&self) -> io::Result<(UnixStream, Peer)> {
         let (stream, _) = Self::accept(self).await?;
@@ -61,4 +72,26 @@ pub(super) async fn close_in_stages(mut stream: impl ByteStream) {
 pub(super) async fn pause(error: &io::Error) {
     tracing::warn!(%error, "cannot accept a connection");
     sleep(ACCEPT_PAUSE).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listener_is_exposed_by_its_own_address_and_not_by_its_peers() {
+        for (address, is_exposed) in
+            [("127.0.0.1:0", false), ("127.9.9.9:0", false), ("0.0.0.0:0", true)]
+        {
+            let listener = TcpListener::bind(address).await.expect("a free port");
+            assert_eq!(listener.is_exposed(), is_exposed, "{address}");
+        }
+        if let Ok(listener) = TcpListener::bind("[::]:0").await {
+            assert!(listener.is_exposed());
+        }
+        let directory = tempfile::tempdir().expect("a directory");
+        assert!(
+            !UnixListener::bind(directory.path().join("socket")).expect("a socket").is_exposed()
+        );
+    }
 }

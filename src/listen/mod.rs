@@ -19,7 +19,7 @@ use crate::{
     caller_body::CallerBody,
     config,
     executor::LocalExecutor,
-    inbound::peer::Peer,
+    inbound::peer::{ConnectionInfo, Peer},
     metrics::{LimitHit, WorkerMetrics},
 };
 use bind::Bound;
@@ -85,7 +85,7 @@ pub struct Acceptor<S> {
 
 impl<S, F, B> Acceptor<S>
 where
-    S: Fn(Request<CallerBody>, &Peer) -> F + 'static,
+    S: Fn(Request<CallerBody>, Rc<ConnectionInfo>) -> F + 'static,
     F: Future<Output = Response<B>> + 'static,
     B: Body<Data: Send, Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin + 'static,
 {
@@ -125,6 +125,7 @@ where
     }
 
     async fn accept<L: Listener>(self: Rc<Self>, listener: L) {
+        let is_exposed = listener.is_exposed();
         loop {
             // When draining, connections that the kernel has taken already still count.
             let accepted = tokio::select! {
@@ -134,10 +135,11 @@ where
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    let arrival = self.table.arrive();
-                    match self.table.enter(peer, arrival) {
+                    let (info, arrival) =
+                        (ConnectionInfo::new(peer, is_exposed), self.table.arrive());
+                    match self.table.enter(&info, arrival) {
                         Some(entry) => drop(spawn_local(self.clone().serve(stream, entry))),
-                        None => self.wait_for_room(stream, peer, arrival),
+                        None => self.wait_for_room(stream, info, arrival),
                     }
                 }
                 Err(error) => pause(&error).await,
@@ -153,7 +155,12 @@ where
 
     /// Serves a connection beyond the limit once another worker has evicted one, else writes to the
     /// caller why it is not served, without reading its request.
-    fn wait_for_room(self: &Rc<Self>, mut stream: impl ByteStream, peer: Peer, arrival: u64) {
+    fn wait_for_room(
+        self: &Rc<Self>,
+        mut stream: impl ByteStream,
+        info: ConnectionInfo,
+        arrival: u64,
+    ) {
         if self.rejections.get() >= REJECTIONS_MAX {
             return self.metrics.limit(LimitHit::Connections);
         }
@@ -161,7 +168,7 @@ where
         let this = self.clone();
         spawn_local(async move {
             this.table.refresh_evictions().await;
-            if let Some(entry) = this.table.enter(peer, arrival) {
+            if let Some(entry) = this.table.enter(&info, arrival) {
                 this.rejections.set(this.rejections.get() - 1);
                 return this.serve(stream, entry).await;
             }
@@ -222,7 +229,7 @@ where
 
     async fn serve<T: ByteStream>(self: Rc<Self>, mut stream: T, entry: ConnectionEntry) {
         let connection = &entry.connection;
-        if let (Some(tls), Peer::Tcp(_)) = (&self.tls, connection.peer) {
+        if let (Some(tls), Peer::Tcp(_)) = (&self.tls, connection.info().peer) {
             // Boxed: a handshake is larger than all that a plain connection needs.
             return Box::pin(self.serve_tls(stream, connection, tls)).await;
         }
@@ -318,7 +325,7 @@ where
         let (head, body) = request.into_parts();
         let is_held_back = !body.is_end_stream() && head.headers.contains_key(EXPECT);
         let request = Request::from_parts(head, CallerBody::new(body, rest, is_held_back));
-        let mut response = (self.service)(request, &connection.peer).await;
+        let mut response = (self.service)(request, connection.info()).await;
         // Hop-by-hop fields of Amazon's are gone: this one is ours.
         let ends = response.headers().contains_key(CONNECTION);
         let ends = ends || self.draining.get() || connection.must_announce_end();
@@ -366,13 +373,13 @@ mod tests {
     use std::future::{Ready, ready};
     use tokio::net::TcpStream;
 
-    fn empty(_: Request<CallerBody>, _: &Peer) -> Ready<Response<Full<Bytes>>> {
+    fn empty(_: Request<CallerBody>, _: Rc<ConnectionInfo>) -> Ready<Response<Full<Bytes>>> {
         ready(Response::default())
     }
 
     fn size_of_task<S, F>(_: S) -> usize
     where
-        S: Fn(Request<CallerBody>, &Peer) -> F + 'static,
+        S: Fn(Request<CallerBody>, Rc<ConnectionInfo>) -> F + 'static,
         F: Future<Output = Response<Full<Bytes>>> + 'static,
     {
         fn returned<A, B, C, R>(_: impl Fn(A, B, C) -> R) -> usize {

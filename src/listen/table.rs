@@ -2,7 +2,7 @@
 
 use super::connection::{Close, Connection, SERVED_RANK};
 use crate::{
-    inbound::peer::Peer,
+    inbound::peer::ConnectionInfo,
     metrics::{LimitHit, WorkerMetrics},
 };
 use parking_lot::Mutex;
@@ -118,7 +118,11 @@ impl ConnectionTable {
     /// longest for a request. None if every other one serves a request. Another worker may find
     /// that what it was to evict serves a request by now: so there may be more than the limit, but
     /// never more than twice as many.
-    pub(super) fn enter(self: &Rc<Self>, peer: Peer, arrival: u64) -> Option<ConnectionEntry> {
+    pub(super) fn enter(
+        self: &Rc<Self>,
+        info: &ConnectionInfo,
+        arrival: u64,
+    ) -> Option<ConnectionEntry> {
         let open = self.limit.open.fetch_add(1, SeqCst);
         if open >= self.limit.max {
             let own = self.candidate().filter(|(rank, _)| may_evict(*rank, arrival));
@@ -133,7 +137,7 @@ impl ConnectionTable {
             }
             self.metrics.limit(LimitHit::Connections);
         }
-        let connection = Connection::new(peer, arrival, &self.clock);
+        let connection = Connection::new(info.clone(), arrival, &self.clock);
         self.connections.borrow_mut().insert(arrival, connection.clone());
         self.metrics.connection_opened();
         Some(ConnectionEntry { table: self.clone(), connection })
@@ -235,13 +239,15 @@ impl Drop for ConnectionEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inbound::peer::Peer;
 
     fn table(limit: &Arc<ConnectionLimit>) -> Rc<ConnectionTable> {
         ConnectionTable::new(limit.clone(), Arc::default())
     }
 
     fn enter(table: &Rc<ConnectionTable>) -> Option<ConnectionEntry> {
-        table.enter(Peer::Tcp(([127, 0, 0, 1], 1).into()), table.arrive())
+        let peer = Peer::Tcp(([127, 0, 0, 1], 1).into());
+        table.enter(&ConnectionInfo::new(peer, false), table.arrive())
     }
 
     fn is_closing(entry: &ConnectionEntry) -> bool {
