@@ -142,6 +142,9 @@ fn example_with_every_key_uncommented_holds_exactly_the_defaults() {
             "paths",
             "profiles",
             "requests_per_minute",
+            "mcp",
+            "tools",
+            "deny",
         ],
     );
     assert!(caller.values().all(|value| value.as_bool() == Some(false)), "{caller}");
@@ -160,6 +163,9 @@ fn example_with_every_key_uncommented_holds_exactly_the_defaults() {
             "paths",
             "profiles",
             "requests_per_minute",
+            "mcp",
+            "tools",
+            "deny",
         ],
     );
 

@@ -209,3 +209,24 @@ fn the_admin_listener_may_be_a_unix_socket_or_off() {
         assert!(text.contains(part), "{text}");
     }
 }
+
+#[test]
+fn mcp_rules_of_callers_are_globs_over_tools_and_pins_to_one_account() {
+    let caller = "[[callers]]\nname = \"agent\"\nunix_uids = [1000]\n";
+    for (wrong, part) in [
+        ("mcp = {}", "pins nothing: give a profile, an account or a manager"),
+        ("mcp = { profile = \"1 2\" }", "is no id"),
+        ("mcp = { profile = \"\" }", "is no id"),
+        ("mcp = { profile = \"1\", mode = \"x\" }", "unknown key"),
+        ("tools = [\"query campaign\"]", "is no name of an MCP tool"),
+        ("deny = [\"\"]", "is no name of an MCP tool"),
+    ] {
+        let text = error(&format!("{caller}{wrong}\n"));
+        assert!(text.contains(part), "{text}");
+    }
+    let good = "mcp = { profile = \"1\", account = \"amzn1.x\" }\ntools = [\"*-query_*\"]\n";
+    let config = load_with(&format!("{MINIMAL}{caller}{good}"), &[]).unwrap().config;
+    let rules = &config.callers[0].rules;
+    assert_eq!(rules.tools.as_deref(), Some(&["*-query_*".to_owned()][..]));
+    assert_eq!(rules.mcp.as_ref().unwrap().account.as_deref(), Some("amzn1.x"));
+}

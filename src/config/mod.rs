@@ -24,8 +24,8 @@ mod value;
 pub use sections::{
     AccountConfig, ApplicationConfig, AuditConfig, AuthConfig, CallerConfig, CallerKeyConfig,
     Config, Encryption, EncryptionKey, GuardConfig, HookConfig, IssuerConfig, JwksConfig, Limits,
-    Listen, ListenTls, LogConfig, MetricsConfig, OutboxConfig, Replay, RulesConfig, StoreConfig,
-    TenantsConfig, Token, Upstream,
+    Listen, ListenTls, LogConfig, McpPins, MetricsConfig, OutboxConfig, Replay, RulesConfig,
+    StoreConfig, TenantsConfig, Token, Upstream,
 };
 
 use crate::{named::named, secret::Secret};

@@ -342,6 +342,19 @@ sections! {
         requests_per_minute: Option<u32> = None, opt(whole(1, 10_000_000));
         /// May use the admin API.
         operator: bool = false, flag;
+        /// What requests to the MCP server are pinned to; none: what the caller says.
+        mcp: Option<McpPins> = None, opt(table);
+        /// Globs over names of MCP tools; none: all.
+        tools: Option<Vec<String>> = None, opt(list(parse_tool));
+        /// MCP tools that it may not use, whatever `tools` says.
+        deny: Vec<String> = Vec::new(), list(parse_tool);
+    }
+
+    /// `mcp` of a caller or issuer: at least one of them.
+    McpPins {
+        profile: Option<String> = None, opt(text(parse_pin));
+        account: Option<String> = None, opt(text(parse_pin));
+        manager: Option<String> = None, opt(text(parse_pin));
     }
 
     /// One of `[[issuers]]`: who signs the JWTs of callers.

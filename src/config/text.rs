@@ -40,6 +40,26 @@ pub(super) fn parse_sha256(text: &str) -> Result<String, String> {
     })
 }
 
+/// A name of an MCP tool, where `*` is any text and `?` one character.
+pub(super) fn parse_tool(text: &str) -> Result<String, String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.*?".contains(&byte);
+    let is_glob = (1..=128).contains(&text.len()) && text.bytes().all(allowed);
+    is_glob.then(|| text.to_owned()).ok_or_else(|| {
+        format!(
+            "{text:?} is no name of an MCP tool such as \"campaign_management-query_campaign\" or \
+             \"*-query_*\""
+        )
+    })
+}
+
+/// An id of Amazon's that goes into a header.
+pub(super) fn parse_pin(text: &str) -> Result<String, String> {
+    let is_id = (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    is_id.then(|| text.to_owned()).ok_or_else(|| {
+        format!("{text:?} is no id: 1 to 128 visible ASCII characters without spaces")
+    })
+}
+
 /// A day, which begins in UTC, or a time.
 pub(super) fn parse_expiry(text: &str) -> Result<jiff::Timestamp, String> {
     let day = text.parse::<jiff::civil::Date>().map(|_| format!("{text}T00:00:00Z"));

@@ -1,6 +1,6 @@
 //! Who may call: complete entries, and no two with the same name, key or user.
 
-use crate::config::{CallerConfig, Config, reader::ConfigReader};
+use crate::config::{CallerConfig, Config, McpPins, RulesConfig, reader::ConfigReader};
 use std::collections::BTreeSet;
 
 impl ConfigReader<'_> {
@@ -19,6 +19,7 @@ impl ConfigReader<'_> {
                     self.require(&key, "is missing: `adsproxy caller add` prints it", None);
                 }
             }
+            self.mcp_pins(&["callers", &index, "mcp"], &caller.rules);
             let marks = marks(caller);
             if marks.len() == 1 {
                 let message = "has no keys, unix_uids, unix_gids or mtls_san to be known by";
@@ -33,11 +34,21 @@ impl ConfigReader<'_> {
         }
         for (index, issuer) in config.issuers.iter().enumerate() {
             let index = index.to_string();
+            self.mcp_pins(&["issuers", &index, "mcp"], &issuer.rules);
             let key = ["issuers", index.as_str(), "name"];
             self.require(&key, "is missing", Some("the log calls the issuer by it"));
             if !seen.insert(("name", issuer.name.clone())) {
                 self.fail(&key, "is the name of another caller or issuer too");
             }
+        }
+    }
+
+    fn mcp_pins(&mut self, key: &[&str], rules: &RulesConfig) {
+        // Amazon rejects the mode without an id.
+        if let Some(McpPins { profile: None, account: None, manager: None }) = rules.mcp
+            && !self.lost(key)
+        {
+            self.fail(key, "pins nothing: give a profile, an account or a manager");
         }
     }
 }
