@@ -2,7 +2,7 @@
 
 use super::{
     AdminCall,
-    respond::{Handled, Reply, json},
+    respond::{Handled, Reply},
 };
 use crate::{
     account::AccountView,
@@ -19,9 +19,9 @@ use std::sync::Arc;
 
 /// All accounts and whether the store works.
 pub(super) async fn overview(call: AdminCall) -> Handled {
-    let accounts = call.logins.engine.accounts();
+    let accounts = accounts(&call);
     let is_degraded = accounts.iter().any(|account| account.is_unsaved);
-    Ok(json(&json!({
+    Ok(call.json(&json!({
         "version": env!("CARGO_PKG_VERSION"),
         "store": if is_degraded { "degraded" } else { "ok" },
         "accounts": accounts,
@@ -30,19 +30,26 @@ pub(super) async fn overview(call: AdminCall) -> Handled {
 
 pub(super) async fn list(call: AdminCall) -> Handled {
     let engine = &call.logins.engine;
-    let accounts = engine.accounts();
+    let accounts = accounts(&call);
     let accounts: Vec<_> = accounts.iter().map(|account| details(engine, account)).collect();
-    Ok(json(&json!({ "accounts": accounts })))
+    Ok(call.json(&json!({ "accounts": accounts })))
+}
+
+/// All that the caller may see.
+fn accounts(call: &AdminCall) -> Vec<AccountView> {
+    let mut accounts = call.logins.engine.accounts();
+    accounts.retain(|account| call.sees(&account.account));
+    accounts
 }
 
 pub(super) async fn show(call: AdminCall) -> Handled {
-    let account = call.account(&call.id()?)?;
-    Ok(json(&describe(&call.logins.engine, &account)))
+    let account = call.account(&call.id_in_path()?)?;
+    Ok(call.json(&describe(&call.logins.engine, &account)))
 }
 
 /// The same as a logout.
 pub(super) async fn delete(call: AdminCall) -> Handled {
-    Ok(json(&call.logins.logout(&call.id()?).await?))
+    Ok(call.json(&call.logins.logout(&call.id_in_path()?).await?))
 }
 
 /// How long the token of one account, or of each, lives.
@@ -50,15 +57,15 @@ pub(super) async fn token_status(call: AdminCall) -> Handled {
     if call.query.all("account").is_empty() {
         return list(call).await;
     }
-    let account = call.account(&call.query.account()?)?;
-    Ok(json(&describe(&call.logins.engine, &account)))
+    let account = call.account(&call.id_in(&call.query)?)?;
+    Ok(call.json(&describe(&call.logins.engine, &account)))
 }
 
 /// Fetches a new access token, at most one per `token.forced_refresh_min_interval_secs`.
 pub(super) async fn refresh(call: AdminCall) -> Handled {
     let named = if call.form.one("account")?.is_some() { &call.form } else { &call.query };
     let (logins, engine) = (&call.logins, &call.logins.engine);
-    let account = call.account(&named.account()?)?;
+    let account = call.account(&call.id_in(named)?)?;
     let cause = Cause::Request(logins.request_id.as_bytes());
     // The refresh itself is the server's entry, with the same id; this one names who asked for it.
     // A refresh goes on without the audit log: a metric counts entries that are missing.
@@ -71,8 +78,8 @@ pub(super) async fn refresh(call: AdminCall) -> Handled {
     body["refreshed"] = (generation() > before).into();
     body["success"] = done.is_ok().into();
     Ok(match done {
-        Ok(_) => json(&body),
-        Err(error) => failed(error, body, &call.request_id),
+        Ok(_) => call.json(&body),
+        Err(error) => failed(error, call.named(&body), &call.request_id),
     })
 }
 

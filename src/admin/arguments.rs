@@ -1,7 +1,7 @@
 //! What a request says: arguments of the address or of a small body, cookies.
 
 use super::AdminBody;
-use crate::{id::AccountId, login::LoginError, problem::Code, secret::Secret};
+use crate::{login::LoginError, secret::Secret};
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
@@ -46,8 +46,8 @@ impl Arguments {
         Ok(Self(texts.collect()))
     }
 
-    pub(super) fn into_pairs(self) -> Vec<(String, Secret)> {
-        self.0
+    pub(super) fn pairs(&self) -> Vec<(String, Secret)> {
+        self.0.clone()
     }
 
     pub(super) fn all(&self, name: &str) -> Vec<String> {
@@ -63,12 +63,6 @@ impl Arguments {
             return Err(LoginError::bad_request(format_args!("{name} is there more than once")));
         }
         Ok(values.pop().filter(|value| !value.is_empty()))
-    }
-
-    pub(super) fn account(&self) -> Result<AccountId, LoginError> {
-        let missing = || LoginError::new(Code::AccountRequired, "the request names no account");
-        let alias = self.one("account")?.ok_or_else(missing)?;
-        alias.parse().map_err(LoginError::bad_request)
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) async fn server(call: AdminCall) -> Handled {
 
 /// An access token that lives for `min_ttl_secs` more, or the one there is unless it `must`.
 pub(super) async fn token(call: AdminCall) -> Handled {
-    let (account, form) = (call.account(&call.id()?)?, &call.form);
+    let (account, form) = (call.account(&call.id_in_path()?)?, &call.form);
     let seconds = form.one("min_ttl_secs")?.and_then(|text| text.parse().ok()).unwrap_or(0);
     let must = form.one("must")?.as_deref() == Some("true");
     let engine = &call.logins.engine;
@@ -71,25 +71,25 @@ fn given_in(call: &AdminCall) -> Result<GivenGrant, LoginError> {
 /// Says what would become of a grant, for `account add`. A route of its own: what a server does not
 /// know must not put the grant into the store.
 pub(super) async fn check(call: AdminCall) -> Handled {
-    Ok(json(&call.logins.check(&call.id()?, &given_in(&call)?).await?))
+    Ok(json(&call.logins.check(&call.id_in_path()?, &given_in(&call)?).await?))
 }
 
 /// Puts a grant that a person brings into the store, for `account add` and `import`.
 pub(super) async fn give(call: AdminCall) -> Handled {
-    let (id, given, form) = (call.id()?, given_in(&call)?, &call.form);
+    let (id, given, form) = (call.id_in_path()?, given_in(&call)?, &call.form);
     let (about, more) = (form.one("about")?, form.one("more")?.as_deref() == Some("true"));
     Ok(json(&call.logins.give(&id, &given, about.as_deref(), more).await?))
 }
 
 /// Forgets what the store has of an account, for `account remove`.
 pub(super) async fn remove(call: AdminCall) -> Handled {
-    call.logins.remove(&call.id()?).await?;
+    call.logins.remove(&call.id_in_path()?).await?;
     Ok(json(&json!({})))
 }
 
 /// Records that a program is given access to an account.
 pub(super) async fn disclosure(call: AdminCall) -> Handled {
-    let (account, form) = (call.account(&call.id()?)?, &call.form);
+    let (account, form) = (call.account(&call.id_in_path()?)?, &call.form);
     let action = match form.one("action")?.as_deref() {
         Some("exec") => Action::Exec,
         Some("token.disclose") => Action::TokenDisclose,

@@ -13,6 +13,7 @@ mod outbox;
 mod page;
 mod respond;
 mod routes;
+mod scope;
 mod throttle;
 
 pub use local::TOKEN_PATH;
@@ -22,17 +23,15 @@ use crate::{
     audit::{Action, Actor, Entry},
     config::{CALLBACK_PATH, is_callback_path},
     error_chain::chain,
-    id::AccountId,
     inbound::{
         fields::Fields,
         guard::{Guard, GuardRejection},
         peer::ConnectionInfo,
         request_id::{self, REQUEST_ID},
     },
-    login::{LoginError, Logins},
+    login::Logins,
     problem::{Code, Problem},
     proxy,
-    sync::Account,
 };
 use arguments::Arguments;
 use bytes::Bytes;
@@ -46,6 +45,7 @@ use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{body::Incoming, service::Service};
 use respond::Reply;
 use routes::{Audience, Site};
+use scope::Scope;
 use std::{
     collections::BTreeSet,
     convert::Infallible,
@@ -89,6 +89,7 @@ struct AdminCall {
     /// Whether it is a browser's.
     html: bool,
     request_id: HeaderValue,
+    scope: Scope,
 }
 
 impl Admin {
@@ -156,16 +157,28 @@ impl Admin {
         let actor = actor.unwrap_or_else(|| self.0.logins.actor.clone());
         let logins = self.0.logins.for_request(id.to_str().unwrap_or_default(), actor);
         let (html, request_id) = (oauth::wants_html(&parts.headers), id.clone());
+        let scope = Scope::Every;
+        let seen = scope.clone();
         let handled = async {
             let form = match parts.method {
                 Method::POST => Arguments::of_body(&parts.headers, body).await?,
                 _ => Arguments::default(),
             };
-            let call =
-                AdminCall { admin: self, logins, parts, query, form, segment, html, request_id };
+            let call = AdminCall {
+                admin: self,
+                logins,
+                parts,
+                query,
+                form,
+                segment,
+                html,
+                request_id,
+                scope,
+            };
             (route.handler)(call).await
         };
         handled.await.unwrap_or_else(|error| {
+            let error = seen.worded(error);
             // The end of a login, which is public, is logged where it ends.
             if error.source.is_some() && route.audience != Audience::Public {
                 let request_id = id.to_str().unwrap_or_default();
@@ -195,17 +208,6 @@ impl Admin {
             Site::Link | Site::LinkWith(_) => own().or_else(|_| guard.check_link(parts)),
             Site::Form => guard.check_form(parts),
         }
-    }
-}
-
-impl AdminCall {
-    fn id(&self) -> Result<AccountId, LoginError> {
-        self.segment.parse().map_err(LoginError::bad_request)
-    }
-
-    fn account(&self, id: &AccountId) -> Result<Arc<Account>, LoginError> {
-        let known = self.logins.engine.enroller.directory.load().get(id).cloned();
-        known.ok_or_else(|| LoginError::unknown_account(id))
     }
 }
 

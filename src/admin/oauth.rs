@@ -4,7 +4,7 @@ use super::{
     AdminCall,
     arguments::{Arguments, cookies},
     page,
-    respond::{Handled, Reply, json, json_with, text},
+    respond::{Handled, Reply, text},
 };
 use crate::{
     id::AccountId,
@@ -20,7 +20,7 @@ use serde_json::json;
 /// Sends a browser to Amazon; gives a program the address to open.
 pub(super) async fn login(call: AdminCall) -> Handled {
     let (logins, html) = (&call.logins, call.html);
-    let (account, request) = login_request(&call.query, "admin")?;
+    let (account, request) = login_request(&call, &call.query, "admin")?;
     let started = match call.query.one("reconnect")? {
         Some(link) => logins.begin_by_link(&account, &link).await?,
         None if html && !is_own_host(&call, &account, &request).await? => {
@@ -34,7 +34,7 @@ pub(super) async fn login(call: AdminCall) -> Handled {
     let mut response = if html {
         redirect(&started.auth_url)
     } else {
-        json(&json!({
+        call.json(&json!({
             "auth_url": started.auth_url,
             "state": started.state.expose(),
             "account": account.as_str(),
@@ -64,16 +64,15 @@ async fn is_own_host(
 }
 
 pub(super) async fn callback(call: AdminCall) -> Handled {
-    let AdminCall { logins, parts, query, html, .. } = call;
-    let cookies = cookies(&parts.headers);
+    let cookies = cookies(&call.parts.headers);
     let names = cookies.iter().map(|(name, _)| name.clone());
     let spent: Vec<String> = names.filter(|name| is_login_cookie(name)).collect();
-    let callback = Callback { arguments: query.into_pairs(), cookies };
-    let mut response = show(&logins.finish(callback).await?, html);
+    let callback = Callback { arguments: call.query.pairs(), cookies };
+    let mut response = show(&call, &call.logins.finish(callback).await?);
     // With several logins in one browser, each cookie dies by its age.
     if let [name] = spent.as_slice() {
         // With the attributes it was set with, or the browser keeps it.
-        response.headers_mut().append(SET_COOKIE, set_cookie(name, "", parts.uri.path(), 0)?);
+        response.headers_mut().append(SET_COOKIE, set_cookie(name, "", call.parts.uri.path(), 0)?);
     }
     Ok(response)
 }
@@ -86,11 +85,12 @@ pub(super) async fn confirm(call: AdminCall) -> Handled {
         _ => return Err(LoginError::bad_request("answer is yes or no")),
     };
     let token = form.one("token")?.unwrap_or_default();
-    Ok(show(&call.logins.answer(&token, yes).await?, call.html))
+    let outcome = call.logins.answer(&token, yes, |account| call.sees(account)).await?;
+    Ok(show(&call, &outcome))
 }
 
-fn show(outcome: &LoginOutcome, html: bool) -> Reply {
-    if html { page::outcome(outcome) } else { json(outcome) }
+fn show(call: &AdminCall, outcome: &LoginOutcome) -> Reply {
+    if call.html { page::outcome(outcome) } else { call.json(outcome) }
 }
 
 /// Makes a link for a program that opens a browser by itself, and waits.
@@ -98,37 +98,44 @@ pub(super) async fn start(call: AdminCall) -> Handled {
     let form = &call.form;
     let is_terminal = form.one("origin")?.as_deref() == Some("terminal");
     let origin = if is_terminal { "terminal" } else { "admin" };
-    let (account, mut request) = login_request(form, origin)?;
+    let (account, mut request) = login_request(&call, form, origin)?;
     request.replace = form.one("replace")?.as_deref() == Some("true");
     let lifetime = call.logins.engine.config().login.timeout;
     let (url, handle) = call.logins.link(&account, &request, lifetime).await?;
     let body = json!({
         "url": url.expose(), "login": handle.expose(), "expires_in": lifetime.as_secs(),
     });
-    Ok(json_with(StatusCode::CREATED, &body))
+    Ok(call.json_with(StatusCode::CREATED, &body))
 }
 
 pub(super) async fn outcome(call: AdminCall) -> Handled {
     let outcome = call.logins.outcome(&call.segment).await?;
-    Ok(json(&outcome.ok_or(Code::LinkUsed)?))
+    let outcome = outcome.filter(|(account, _)| call.sees(account));
+    Ok(call.json(&outcome.ok_or(Code::LinkUsed)?.1))
 }
 
 pub(super) async fn logout(call: AdminCall) -> Handled {
-    Ok(json(&call.logins.logout(&call.form.account()?).await?))
+    Ok(call.json(&call.logins.logout(&call.id_in(&call.form)?).await?))
 }
 
 fn login_request(
+    call: &AdminCall,
     arguments: &Arguments,
     origin: &str,
 ) -> Result<(AccountId, LoginRequest), LoginError> {
+    let (account, application) = (call.id_in(arguments)?, arguments.one("application")?);
+    if call.is_of_tenant() && application.is_some() {
+        // The others are the operator's, each with rights and limits of its own at Amazon.
+        return Err(LoginError::bad_request("the operator chooses the application: name none"));
+    }
     let region = arguments.one("region")?.map(|region| region.parse()).transpose();
     let request = LoginRequest {
         region: region.map_err(LoginError::bad_request)?,
-        application: arguments.one("application")?,
+        application,
         replace: false,
         origin: origin.to_owned(),
     };
-    Ok((arguments.account()?, request))
+    Ok((account, request))
 }
 
 /// A cookie for the callback at `path`, no wider than it must be.

@@ -40,6 +40,7 @@ pub(super) fn outcome(outcome: &LoginOutcome) -> Reply {
 
 fn connected(connected: &Connected) -> Reply {
     let Connected { account, region, application, replaced, profiles, region_is_guess } = connected;
+    let account = alias(account);
     let how = if *replaced { "connected anew" } else { "connected" };
     let what = format_args!(
         "{account} is {how}: region {region}, application {application}. You can close this page."
@@ -61,6 +62,7 @@ fn connected(connected: &Connected) -> Reply {
 
 fn question(question: &Confirmation) -> Reply {
     let Confirmation { account, token, before, now } = question;
+    let account = alias(account);
     let why = match before {
         Some(_) => "has other profiles than the account has now",
         None => "may be another Amazon user's: the profiles of the account are not known",
@@ -79,6 +81,11 @@ fn question(question: &Confirmation) -> Reply {
         token = Escaped(token.expose()),
     );
     page(StatusCode::OK, &format!("Replace {account}?"), &body, true)
+}
+
+/// What the person at the browser calls an account.
+fn alias(id: &str) -> &str {
+    id.split_once('~').map_or(id, |(_, alias)| alias)
 }
 
 fn discarded() -> Reply {

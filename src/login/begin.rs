@@ -92,15 +92,14 @@ impl Logins {
         let (owner, link) = self.known_link(&key).await?;
         // Each message has a link of its own; the first one that is used ends the others.
         let record = self.engine.store().load(&owner).await?;
-        if owner != *account
-            || link.is_spent(record.as_ref())
-            || link.opens_until_ms <= self.now_ms()
-        {
+        // A browser knows its account by the alias that is in the link.
+        let is_meant = owner == *account || owner.alias() == account.as_str();
+        if !is_meant || link.is_spent(record.as_ref()) || link.opens_until_ms <= self.now_ms() {
             return Err(Code::LinkUsed.into());
         }
         // However late it is opened, there is the whole time of a login.
         self.extend_link(&key, self.engine.config().login.timeout).await?;
-        self.begin(account, &link.request, Some(key)).await
+        self.begin(&owner, &link.request, Some(key)).await
     }
 
     /// The link `key` and its account; it opens no login any more once one has succeeded.
@@ -187,7 +186,8 @@ impl Logins {
         let scheme = address.scheme_str().unwrap_or("http");
         let authority = address.authority().map_or("localhost", |authority| authority.as_str());
         let base = format!("{scheme}://{authority}{LOGIN_PATH}");
-        let url = format!("{base}?account={account}&reconnect={}", secret.expose());
+        let alias = account.alias();
+        let url = format!("{base}?account={alias}&reconnect={}", secret.expose());
         Ok((Secret::new(url), Secret::new(key)))
     }
 
@@ -211,10 +211,10 @@ impl Logins {
         let configured = config.accounts.get(account);
         let record = self.engine.store().load(account).await?;
         let region = configured.map(|account| account.region);
-        let region = shared_value(account, "region", region, request.region)?;
+        let region = shared_value("region", region, request.region)?;
         let region = region.or(record.as_ref().map(|record| record.region));
         let name = configured.map(|account| &account.application);
-        let name = shared_value(account, "application", name, request.application.as_ref())?;
+        let name = shared_value("application", name, request.application.as_ref())?;
         let mut names = config.applications.keys();
         let name = name.or(record.as_ref().map(|record| &record.application));
         let name = match (name, names.next()) {
@@ -224,10 +224,13 @@ impl Logins {
         };
         let application = self.engine.enroller.application(name).ok_or_else(|| {
             let known: Vec<_> = config.applications.keys().map(String::as_str).collect();
-            let known = known.join(", ");
-            LoginError::bad_request(format_args!(
-                "there is no application {name:?}; configured: {known}"
-            ))
+            // The others are no business of a tenant's.
+            LoginError::bad_request(match account.tenant() {
+                Some(_) => "no application is configured for this account".to_owned(),
+                None => {
+                    format!("there is no application {name:?}; configured: {}", known.join(", "))
+                }
+            })
         })?;
         if let Some(address) = *self.foreign_listener.lock()
             && returns_to_localhost(&application.config.redirect_uri, address.port())
@@ -253,7 +256,6 @@ pub(crate) fn returns_to_localhost(redirect_uri: &str, port: u16) -> bool {
 
 /// What is configured, else what is asked for; an error if they differ.
 fn shared_value<T: Display + PartialEq>(
-    account: &AccountId,
     what: &str,
     configured: Option<T>,
     asked: Option<T>,
@@ -261,8 +263,8 @@ fn shared_value<T: Display + PartialEq>(
     match (configured, asked) {
         (Some(configured), Some(asked)) if configured != asked => {
             Err(LoginError::bad_request(format_args!(
-                "accounts.{account} in the configuration says {what} {configured}, and wins; \
-                 change it there"
+                "the configuration of this account says {what} {configured}, and wins; change it \
+                 there"
             )))
         }
         (configured, asked) => Ok(configured.or(asked)),

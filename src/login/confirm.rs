@@ -50,15 +50,24 @@ impl From<&LoginError> for LoginOutcome {
 }
 
 impl Logins {
-    /// Confirms a new grant, or discards it.
+    /// Confirms a new grant, or discards it, for one of whose accounts `may` says so.
     ///
     /// # Cancel safety
     /// Safe: the work runs in its own task.
-    pub(crate) async fn answer(&self, token: &str, yes: bool) -> Result<LoginOutcome, LoginError> {
+    pub(crate) async fn answer(
+        &self,
+        token: &str,
+        yes: bool,
+        may: impl Fn(&AccountId) -> bool,
+    ) -> Result<LoginOutcome, LoginError> {
         if !is_random_text(token) {
             return Err(Code::QuestionGone.into());
         }
         let (this, key) = (self.clone(), key_of(token));
+        let asked = self.get::<NewGrant>((Space::Grant, &key)).await?;
+        if !asked.is_some_and(|(account, _)| may(&account)) {
+            return Err(Code::QuestionGone.into());
+        }
         self.spawn(async move {
             // Of all callers, one gets it.
             let taken = this.engine.store().entries(Space::Grant).take(&key).await?;
@@ -99,17 +108,20 @@ impl Logins {
         }
     }
 
-    /// How the login that began with a link went, as JSON; `{"state":"waiting"}` until its end, and
+    /// How the login that began with a link went, of which account, as JSON; `{"state":"waiting"}` until its end, and
     /// none for an unknown link.
-    pub(crate) async fn outcome(&self, handle: &str) -> Result<Option<Value>, LoginError> {
+    pub(crate) async fn outcome(
+        &self,
+        handle: &str,
+    ) -> Result<Option<(AccountId, Value)>, LoginError> {
         if handle.len() != 64 || !handle.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Ok(None);
         }
-        if let Some((_, outcome)) = self.get::<Value>((Space::Outcome, handle)).await? {
-            return Ok(Some(outcome));
+        if let Some(known) = self.get::<Value>((Space::Outcome, handle)).await? {
+            return Ok(Some(known));
         }
         let link = self.get::<Value>((Space::Ticket, handle)).await?;
-        Ok(link.map(|_| json!({ "state": "waiting" })))
+        Ok(link.map(|(account, _)| (account, json!({ "state": "waiting" }))))
     }
 
     /// Keeps how a login went, for the program that made its link.
