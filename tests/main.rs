@@ -21,6 +21,7 @@ mod cli;
 mod clock_and_sleep;
 #[cfg(feature = "sandbox")]
 mod closed_streams;
+mod cmd_caller;
 #[cfg(feature = "sandbox")]
 mod cmd_curl;
 #[cfg(feature = "sandbox")]

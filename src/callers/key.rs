@@ -14,6 +14,7 @@ use aws_lc_rs::{
     constant_time::verify_slices_are_equal,
     digest::{SHA256, digest},
 };
+use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 use zeroize::Zeroizing;
 
@@ -52,7 +53,8 @@ impl KeyKind {
 }
 
 /// The public part of a key: eight letters and digits, for configuration, logs and audit.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct KeyId([u8; ID_LEN]);
 
 impl KeyId {
@@ -68,6 +70,20 @@ impl FromStr for KeyId {
     fn from_str(text: &str) -> Result<Self, InvalidKeyId> {
         let bytes: &[u8; ID_LEN] = text.as_bytes().try_into().map_err(|_| InvalidKeyId)?;
         if is_base62(bytes) { Ok(Self(*bytes)) } else { Err(InvalidKeyId) }
+    }
+}
+
+impl TryFrom<String> for KeyId {
+    type Error = InvalidKeyId;
+
+    fn try_from(text: String) -> Result<Self, InvalidKeyId> {
+        text.parse()
+    }
+}
+
+impl From<KeyId> for String {
+    fn from(id: KeyId) -> Self {
+        id.as_str().to_owned()
     }
 }
 
@@ -89,7 +105,8 @@ impl fmt::Debug for KeyId {
 pub struct InvalidKeyId;
 
 /// The SHA-256 of a key. Compared in constant time.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct KeyDigest([u8; 32]);
 
 impl KeyDigest {
@@ -111,6 +128,20 @@ impl FromStr for KeyDigest {
             *byte = u8::from_str_radix(&text[at..at + 2], 16).map_err(|_| InvalidKeyDigest)?;
         }
         Ok(Self(bytes))
+    }
+}
+
+impl TryFrom<String> for KeyDigest {
+    type Error = InvalidKeyDigest;
+
+    fn try_from(text: String) -> Result<Self, InvalidKeyDigest> {
+        text.parse()
+    }
+}
+
+impl From<KeyDigest> for String {
+    fn from(digest: KeyDigest) -> Self {
+        digest.hex()
     }
 }
 

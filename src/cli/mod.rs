@@ -3,6 +3,7 @@
 mod access;
 mod account;
 mod audit;
+mod caller;
 mod check;
 mod curl;
 mod day;
@@ -101,6 +102,9 @@ enum Verb {
     /// Make, rotate and show the keys that seal the store
     #[command(subcommand)]
     Key(keys::KeyVerb),
+    /// Make keys for those who call
+    #[command(subcommand)]
+    Caller(caller::CallerVerb),
     /// Look at what waits for hooks, send it again, try a hook
     #[command(subcommand)]
     Hooks(hooks::HookVerb),
@@ -256,6 +260,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Status(verb) => verb.run(&context),
         Verb::Doctor(verb) => verb.run(&context),
         Verb::Key(verb) => verb.run(&context),
+        Verb::Caller(verb) => verb.run(&context),
         Verb::Hooks(verb) => verb.run(&context),
         Verb::Healthcheck => ready::healthcheck(&context),
         Verb::Wait(verb) => verb.run(&context),

@@ -326,6 +326,8 @@ sections! {
         id: String = String::new(), text(parse_key_id);
         /// Of the whole key, as hex in lower case.
         sha256: String = String::new(), text(parse_sha256);
+        /// When it was made, for those who look at its age.
+        created: Option<jiff::Timestamp> = None, opt(text(parse_expiry));
         /// From then on it is not accepted.
         expires: Option<jiff::Timestamp> = None, opt(text(parse_expiry));
     }
