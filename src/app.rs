@@ -365,6 +365,7 @@ fn share(engine: &Engine, private: Option<&CommandProxy>) -> Result<Arc<DataPlan
         directory: engine.enroller.directory.clone(),
         tokens: engine.tokens().clone(),
         clock: engine.clock().clone(),
+        throttling: engine.throttling.clone(),
         captures: CaptureLimits::new(&config.replay, &config.limits),
         tls: https::client_config(config.upstream_roots(), config.upstream.http2)?,
         draining: Arc::new(AtomicBool::new(false)),

@@ -9,6 +9,9 @@ use std::{
 /// The monotonic clock cannot be asked for any later time without risk of an overflow.
 const LATER_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
 
+/// By how much the clocks differ after the machine was suspended.
+const SUSPENDED: Duration = Duration::from_secs(5);
+
 /// One reading of both clocks: a laptop that sleeps stops one, an administrator moves the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
@@ -24,6 +27,13 @@ impl Now {
     pub fn plus(self, by: Duration) -> Self {
         let by = by.min(LATER_MAX);
         Self { wall: self.wall.saturating_add(by), mono: self.mono + by }
+    }
+
+    /// Whether the wall clock alone ran on since `then`.
+    #[must_use]
+    pub fn was_suspended_since(self, then: Self) -> bool {
+        let awake = self.mono.saturating_duration_since(then.mono);
+        self.wall.saturating_sub(then.wall) > awake + SUSPENDED
     }
 
     /// Whole seconds since 1970-01-01 UTC.

@@ -17,6 +17,7 @@ use crate::{
     reports::Reports,
     store::{self, Instance, Store},
     sync::{Account, enroll::Enroller},
+    throttling::Throttling,
     token::{self, AccessToken, Dependencies, TokenManager},
 };
 use parking_lot::Mutex;
@@ -57,6 +58,8 @@ pub struct Engine {
     pub(crate) http: LwaHttp,
     audit: Audit,
     tokens: TokenManager,
+    /// What Amazon says of its limits; the data plane listens.
+    pub(crate) throttling: Arc<Throttling>,
     pub(crate) enroller: Enroller,
     /// Registers the keys of this process, as long as there is a clone of the engine.
     instance: Arc<Mutex<Option<Instance>>>,
@@ -98,7 +101,8 @@ impl Engine {
         };
         let tokens = TokenManager::new(token, with.clone());
         let enroller = Enroller::new(config.clone(), with.clone(), tokens.clone());
-        Ok(Self { config, with, http, audit, tokens, enroller, instance })
+        let throttling = Throttling::new(config.throttling.enforce, with.clock.now());
+        Ok(Self { config, with, http, audit, tokens, throttling, enroller, instance })
     }
 
     /// Opens within a program: with the machine's clock, counters of its own, and refreshes on the

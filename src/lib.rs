@@ -88,6 +88,7 @@ mod provider;
 mod reports;
 mod store;
 mod sync;
+mod throttling;
 mod token;
 
 mod admin;

@@ -10,9 +10,9 @@ mod process;
 mod worker;
 
 pub use hooks::{Dropped, HookMetrics, HookOutcome};
-pub use worker::{LimitHit, ReplayOutcome, Upstream401, WorkerMetrics};
+pub use worker::{CallClass, LimitHit, ReplayOutcome, ThrottleKind, Upstream401, WorkerMetrics};
 
-use crate::{account::AccountView, config, named::named};
+use crate::{account::AccountView, config, id::Region, named::named};
 use encode::Exposition;
 use hooks::loaded;
 use parking_lot::Mutex;
@@ -155,6 +155,17 @@ impl Metrics {
         let opened = sum(&|worker| &worker.upstream_connections);
         let name = "adsproxy_upstream_connections_opened_total";
         page.single(name, "Connections opened to Amazon.", opened);
+        page.family("adsproxy_upstream_throttled_total", "429 and 5xx responses of Amazon.");
+        for region in Region::ALL {
+            for class in CallClass::ALL {
+                for kind in ThrottleKind::ALL {
+                    let at = (region as usize, class as usize, kind as usize);
+                    let labels = [("region", region.as_str()), ("class", class.as_str())];
+                    let labels = [labels[0], labels[1], ("kind", kind.as_str())];
+                    page.sample(&labels, sum(&|worker| &worker.throttled[at.0][at.1][at.2]));
+                }
+            }
+        }
     }
 
     fn render_tokens(&self, page: &mut Exposition) {

@@ -105,6 +105,9 @@ table! {
         "The Amazon Ads API did not respond in time.";
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE Caller "http_request_error"
         "The request body is larger than allowed (limits.body_max_bytes).";
+    UpstreamThrottled "upstream_throttled" TOO_MANY_REQUESTS Proxy "http_request_denied"
+        "Amazon throttles calls of this kind for this profile at the moment, and this one would \
+         only be throttled too (throttling.enforce). Try again after Retry-After.";
     HeadersTooLarge "headers_too_large" REQUEST_HEADER_FIELDS_TOO_LARGE Caller "http_request_error"
         "The request header is larger than allowed (limits.header_max_bytes, limits.headers_max).";
     // Of the admin listener alone.

@@ -19,7 +19,7 @@ const MODULES: &[(&str, &str)] = &[
     // hooks.
     (
         "admin",
-        "inbound login problem proxy named audit config sync account engine token \
+        "inbound login problem proxy named audit config sync account engine token throttling \
          provider secret id error_chain grants::given hooks",
     ),
     // Stands on what the server, the commands and the library share.
@@ -32,15 +32,17 @@ const MODULES: &[(&str, &str)] = &[
     // Puts together what needs no listener.
     (
         "engine",
-        "sync account audit token reports grants store lwa https metrics config event \
+        "throttling sync account audit token reports grants store lwa https metrics config event \
          clock error_chain id",
     ),
     (
         "proxy",
-        "problem inbound caller_body sync forward token log metrics provider config \
+        "problem inbound caller_body throttling sync forward token log metrics provider config \
          deadline clock error_chain id",
     ),
     ("callers", "secret"),
+    // Says which calls are hopeless; knows no requests, only their scopes.
+    ("throttling", "metrics provider clock id"),
     ("sync", "token reports store lwa config secret error_chain event id"),
     ("token", "account reports grants lwa store metrics config secret clock error_chain event id"),
     // What follows from a change of a grant or token, besides the change.
@@ -59,7 +61,7 @@ const MODULES: &[(&str, &str)] = &[
     ("problem", "inbound"),
     ("inbound", "config secret id"),
     ("log", "config clock id"),
-    ("metrics", "account config named"),
+    ("metrics", "account config id named"),
     ("account", "id named"),
     ("https", ""),
     ("config", "provider secret event id named trusted_path"),

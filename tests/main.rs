@@ -156,6 +156,8 @@ mod store_power_cut;
 mod streaming_bodies;
 mod support;
 #[cfg(feature = "sandbox")]
+mod throttling;
+#[cfg(feature = "sandbox")]
 mod token_refresh;
 #[cfg(feature = "sandbox")]
 mod two_processes;

@@ -3,6 +3,7 @@
 use super::{
     AdminCall,
     respond::{Handled, Reply},
+    throttling::cooling,
 };
 use crate::{
     account::AccountView,
@@ -25,6 +26,7 @@ pub(super) async fn overview(call: AdminCall) -> Handled {
         "version": env!("CARGO_PKG_VERSION"),
         "store": if is_degraded { "degraded" } else { "ok" },
         "accounts": accounts,
+        "throttled": cooling(&call),
     })))
 }
 

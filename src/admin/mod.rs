@@ -15,6 +15,7 @@ mod respond;
 mod routes;
 mod scope;
 mod throttle;
+mod throttling;
 
 pub use local::TOKEN_PATH;
 pub use routes::{AdminSurface, ROUTES};

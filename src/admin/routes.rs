@@ -3,6 +3,7 @@
 use super::{
     AdminCall, accounts, health, local, oauth, outbox, page,
     respond::{Handled, text},
+    throttling,
 };
 use crate::{config::CALLBACK_PATH, login::LOGIN_PATH, named::named};
 use http::{Method, StatusCode};
@@ -124,6 +125,8 @@ table! {
     GET "/api/v1/accounts/{id}", Operate, Site::Own, accounts::show, "one account";
     DELETE "/api/v1/accounts/{id}", Operate, Site::Own, accounts::delete,
         "forgets the grant of an account";
+    GET "/api/v1/throttling", Operate, Site::Own, throttling::list,
+        "what Amazon's 429s and 5xx say, and which calls they make hopeless";
     GET "/api/v1/server", Local, Site::Own, local::server, "which server this is";
     POST "/api/v1/accounts/{id}/token", Local, Site::Own, local::token,
         "returns an access token, for `adsproxy token`";

@@ -71,7 +71,6 @@ impl AdminCall {
     }
 
     /// Whether the accounts of others are in sight, and with them what concerns all.
-    #[allow(dead_code, reason = "until requests have principals")]
     pub(super) fn sees_all(&self) -> bool {
         self.scope == Scope::Every
     }

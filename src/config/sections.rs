@@ -106,6 +106,7 @@ sections! {
         /// LWA applications by name.
         applications: BTreeMap<String, ApplicationConfig> = BTreeMap::new(), named(parse_name);
         upstream: Upstream = Upstream::default(), table;
+        throttling: ThrottlingConfig = ThrottlingConfig::default(), table;
         tls: Tls = Tls::default(), table;
         token: Token = Token::default(), table;
         replay: Replay = Replay::default(), table;
@@ -206,6 +207,12 @@ sections! {
         /// Open connections per host, all workers together; shared out evenly, rounded up.
         connections_max: usize = 2048, count;
         http2: bool = true, flag;
+    }
+
+    /// `[throttling]`
+    ThrottlingConfig {
+        /// Whether calls that Amazon would only throttle get a response of ours.
+        enforce: bool = false, flag;
     }
 
     /// `[tls]`

@@ -1,6 +1,6 @@
 //! One worker thread's counters.
 
-use crate::named::named;
+use crate::{id::Region, named::named};
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
@@ -15,6 +15,34 @@ named! {
         Spurious = "spurious",
         /// The account may not do this; no other token would help.
         Permission = "permission",
+    }
+}
+
+named! {
+    /// What kind of 429 or 5xx Amazon sent.
+    pub enum ThrottleKind {
+        /// A 429 that says in how many seconds to come back.
+        RetryAfterSeconds = "retry_after_seconds",
+        /// A 429 that says at what time to come back.
+        RetryAfterDate = "retry_after_date",
+        NoRetryAfter = "no_retry_after",
+        /// A 429 about a missing permission: no wait clears it.
+        AccessDenied = "access_denied",
+        /// A 429 page of the gateway in front of the MCP server: no wait clears it.
+        GatewayHtml = "gateway_html",
+        /// A 5xx that says when to come back.
+        ServerErrorRetryAfter = "server_error_retry_after",
+        ServerError = "server_error",
+    }
+}
+
+named! {
+    /// What a call does at Amazon.
+    pub enum CallClass {
+        Read = "read",
+        /// Makes a report, an export or a query run.
+        Report = "report",
+        Write = "write",
     }
 }
 
@@ -68,6 +96,8 @@ named! {
         FirstByteTimeout = "first_byte_timeout",
         /// A caller's TLS handshake took too long.
         HandshakeTimeout = "handshake_timeout",
+        /// A call that Amazon would have throttled (`throttling.enforce`).
+        UpstreamThrottled = "upstream_throttled",
     }
 }
 
@@ -112,7 +142,12 @@ pub struct WorkerMetrics {
     pub(super) replays: [AtomicU64; ReplayOutcome::ALL.len()],
     pub(super) limits: [AtomicU64; LimitHit::ALL.len()],
     pub(super) redacted: AtomicU64,
+    pub(super) throttled: ThrottleCounts,
 }
+
+/// By region, class and kind.
+pub(super) type ThrottleCounts =
+    [[[AtomicU64; ThrottleKind::ALL.len()]; CallClass::ALL.len()]; Region::ALL.len()];
 
 impl WorkerMetrics {
     pub fn request(&self, status: u16, duration: Duration) {
@@ -144,6 +179,11 @@ impl WorkerMetrics {
     /// Counts a response that quoted an access token.
     pub fn response_redacted(&self) {
         bump(&self.redacted);
+    }
+
+    /// Counts a 429 or 5xx of Amazon's.
+    pub fn throttled(&self, region: Region, class: CallClass, kind: ThrottleKind) {
+        bump(&self.throttled[region as usize][class as usize][kind as usize]);
     }
 
     pub fn limit(&self, limit: LimitHit) {

@@ -5,7 +5,7 @@
 //! permission errors come from public issues read on the same day.
 
 use crate::id::Region;
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 
 /// API hosts, in the order of [`Region::ALL`].
 pub const API: [&str; 3] = [
@@ -101,6 +101,18 @@ pub fn is_permission_error(body: &str) -> bool {
 /// Whether a 401 with this body, in lower case, is the gateway's: it comes with good tokens, too.
 pub fn is_gateway_error(body: &str) -> bool {
     body.replace(' ', "") == r#"{"message":"unauthorized"}"#
+}
+
+/// The profile that a call is about.
+pub static PROFILE: HeaderName = HeaderName::from_static("amazon-advertising-api-scope");
+
+/// The class of an error, as Amazon's services name it.
+pub static ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
+
+/// Whether an [`ERROR_TYPE`] says that access is denied; it may come with a 429, and then no wait
+/// helps (amzn/ads-advanced-tools-docs#422).
+pub fn is_access_denied(error_type: &HeaderValue) -> bool {
+    error_type.as_bytes().starts_with(b"AccessDeniedException")
 }
 
 /// Marketplaces of each region, as of September 2025.

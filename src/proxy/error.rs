@@ -26,6 +26,9 @@ pub enum Error {
     Guard(#[source] GuardRejection, Option<Box<str>>),
     #[error("{0}")]
     Overloaded(&'static str),
+    /// Amazon would only throttle it; with the time to try again.
+    #[error("amazon throttles this kind of call")]
+    Throttled(Duration),
     #[error("no token")]
     Token(#[from] token::Error),
     #[error("no response from the upstream")]
@@ -70,6 +73,7 @@ impl Error {
                 (code, shown.as_deref().or(text))
             }
             Self::Overloaded(text) => (Code::Overloaded, Some(text)),
+            Self::Throttled(_) => (Code::UpstreamThrottled, None),
             Self::Token(error) => describe_token(error),
             Self::Forward(error) => describe_forward(error),
         }
@@ -89,6 +93,7 @@ impl Error {
                 token::Error::Unavailable { retry_after, .. }
                 | token::Error::ApplicationRejected { retry_after, .. },
             ) => *retry_after,
+            Self::Throttled(after) => *after,
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => Duration::from_secs(1),
             _ => return None,
         };
@@ -214,6 +219,7 @@ mod tests {
             ),
             (Error::Token(token::Error::TooManyWaiters), "overloaded", 503),
             (Error::Overloaded("x"), "overloaded", 503),
+            (Error::Throttled(after), "upstream_throttled", 429),
             (Error::Rejected(Code::Draining), "draining", 503),
             (Error::Forward(Forward::Busy), "overloaded", 503),
             (Error::Forward(Forward::Timeout), "upstream_timeout", 504),

@@ -12,6 +12,7 @@ mod redact;
 mod respond;
 mod select;
 mod shim;
+mod throttled;
 
 use crate::{
     caller_body::CallerBody,
@@ -36,6 +37,7 @@ use crate::{
     metrics::{LimitHit, ReplayOutcome, Upstream401, WorkerMetrics},
     problem::{Code, ErrorOrigin, Row},
     sync::{Directory, Table},
+    throttling::Throttling,
     token::{self, Cause, TokenManager},
 };
 use arc_swap::{ArcSwap, Cache};
@@ -57,9 +59,6 @@ use std::{
     time::Duration,
 };
 
-/// By how much the clocks differ after the machine was suspended.
-const SUSPENDED: Duration = Duration::from_secs(5);
-
 /// What all workers share.
 #[derive(Debug)]
 pub struct DataPlane {
@@ -68,6 +67,7 @@ pub struct DataPlane {
     pub tokens: TokenManager,
     pub clock: Arc<dyn Clock>,
     pub captures: Arc<CaptureLimits>,
+    pub throttling: Arc<Throttling>,
     /// TLS towards Amazon.
     pub tls: Arc<rustls::ClientConfig>,
     /// Whether new requests are rejected.
@@ -125,7 +125,7 @@ impl Worker {
         self.deadlines.advance();
         self.forward.close_idle();
         let now = self.shared.clock.now();
-        if was_suspended(self.ticked.replace(now), now) {
+        if now.was_suspended_since(self.ticked.replace(now)) {
             // The other side has long given up what looks fresh here.
             self.forward.retire_all();
         }
@@ -182,6 +182,7 @@ impl Worker {
         let selection = self.select(head, fields)?;
         let account = &selection.account;
         exchange.account = Some((account.clone(), selection.region));
+        let _probe = self.reject_hopeless(head, &selection, exchange)?;
         let pool = self.forward.pool(selection.service, selection.region);
         let tokens = &self.shared.tokens;
         let cause = Cause::Request(exchange.request_id.as_bytes());
@@ -198,6 +199,7 @@ impl Worker {
         loop {
             let attempt = attempt(head, &selection, capture.as_ref(), token.header());
             let response = self.send(pool, &attempt, exchange.replays).await?;
+            self.observe(head, &selection, exchange, (response.status(), response.headers()));
             if response.status() != StatusCode::UNAUTHORIZED {
                 self.count_replay(exchange.replays, ReplayOutcome::Succeeded);
                 return Ok(self.pass(response, pool, &selection));
@@ -391,10 +393,4 @@ fn attempt<'a>(
         },
         outlives_caller: head.version >= Version::HTTP_2,
     }
-}
-
-/// Whether the wall clock alone ran on.
-fn was_suspended(then: Now, now: Now) -> bool {
-    let awake = now.mono.saturating_duration_since(then.mono);
-    now.wall.saturating_sub(then.wall) > awake + SUSPENDED
 }

@@ -11,12 +11,15 @@ use super::{
     reports,
     response::{
         EmulatorResponse, HandlerResult, Stop, With, after, full, json, retry_after, scripted,
-        stream,
+        stream, whole,
     },
     settings::ApiSettings,
     text::{FormPairs, random_text},
 };
-use crate::{clock::Now, id::Region};
+use crate::{
+    clock::{Clock, Now, SystemClock},
+    id::Region,
+};
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -26,7 +29,11 @@ use http_body::Body;
 use http_body_util::{BodyExt, Collected};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use std::{io, io::Write, time::Duration};
+use std::{
+    io,
+    io::Write,
+    time::{Duration, UNIX_EPOCH},
+};
 
 #[derive(Debug, Default)]
 pub struct Api {
@@ -234,6 +241,15 @@ fn instead(fault: &ApiFault) -> EmulatorResponse {
             let reply = json(429, json!({ "message": "Too Many Requests" }));
             retry_after(reply.with("amazon-advertising-api-throttled", "true"), *secs)
         }
+        ApiFault::ThrottledUntil { secs } => {
+            let until = SystemClock.now().wall + Duration::from_secs(*secs);
+            let until = httpdate::fmt_http_date(UNIX_EPOCH + until);
+            let reply = json(429, json!({ "message": "Too Many Requests" }));
+            reply.with("retry-after", &until)
+        }
+        ApiFault::AccessDenied => json(429, json!({ "message": "Too Many Requests" }))
+            .with("x-amzn-errortype", "AccessDeniedException"),
+        ApiFault::GatewayHtml => whole(429, "text/html", "<html>Too Many Requests</html>"),
         ApiFault::ServerError => classic(500, "Internal Error"),
         ApiFault::Unavailable => classic(503, "Service Unavailable"),
         ApiFault::Truncate => {

@@ -112,6 +112,14 @@ pub enum ApiFault {
     Throttled {
         retry_after: Option<u64>,
     },
+    /// 429 whose `Retry-After` is a date so many seconds from now.
+    ThrottledUntil {
+        secs: u64,
+    },
+    /// 429 for a missing permission: no wait clears it.
+    AccessDenied,
+    /// 429 with the HTML page of the gateway in front of the MCP server.
+    GatewayHtml,
     ServerError,
     Unavailable,
     /// Takes the request and sends no response.
@@ -170,6 +178,11 @@ pub(super) const API_FAULTS: NamedFaults<ApiFault> = &[
     ("scope-denied", |_| ApiFault::Permission(Permission::ScopeDenied)),
     ("viewer-role", |_| ApiFault::Permission(Permission::ViewerRole)),
     ("throttled", |query| ApiFault::Throttled { retry_after: query.number("retry_after") }),
+    ("throttled-until", |query| ApiFault::ThrottledUntil {
+        secs: query.number("retry_after").unwrap_or(2),
+    }),
+    ("throttled-denied", |_| ApiFault::AccessDenied),
+    ("throttled-html", |_| ApiFault::GatewayHtml),
     ("server-error", |_| ApiFault::ServerError),
     ("unavailable", |_| ApiFault::Unavailable),
     ("hang", |_| ApiFault::Hang),

@@ -31,7 +31,7 @@ const COLUMNS: [(&str, &str, u8); 8] = [
 pub(super) fn text(said: &Value, look: &Look) -> String {
     let mut accounts: Vec<&Value> =
         said["accounts"].as_array().map(|all| all.iter().collect()).unwrap_or_default();
-    let mut text = heading(said, &accounts);
+    let mut text = heading(said, &accounts) + &throttled(said);
     if accounts.is_empty() {
         return text + "no accounts\n";
     }
@@ -78,6 +78,32 @@ fn heading(said: &Value, accounts: &[&Value]) -> String {
         false => format!(": kept in memory only: {}", names.join(", ")),
     };
     format!("{heading}the store does not take every record{which}\n")
+}
+
+/// The most lines about what Amazon throttles now.
+const THROTTLED_MAX: usize = 5;
+
+fn throttled(said: &Value) -> String {
+    let all = said["throttled"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut text = String::new();
+    for one in &all[..all.len().min(THROTTLED_MAX)] {
+        let [region, api, class] = ["region", "api", "class"].map(|field| cell(&one[field]));
+        let profile = match one["profile"].as_str() {
+            Some(profile) => format!(", profile {profile}"),
+            None => String::new(),
+        };
+        let accounts = one["accounts"].as_array().into_iter().flatten();
+        let accounts = accounts.map(cell).collect::<Vec<_>>().join(", ");
+        let left = one["cooldown_left_secs"].as_u64().unwrap_or(0);
+        let left = span(left);
+        let line =
+            format!("Amazon throttles {region} {api} {class}{profile} ({accounts}): {left} left");
+        text.push_str(&(plain(&line) + "\n"));
+    }
+    if all.len() > THROTTLED_MAX {
+        text.push_str(&format!("and {} more throttled\n", all.len() - THROTTLED_MAX));
+    }
+    text
 }
 
 /// A row for the heading and each account, with as many columns as there is room for, and how wide
@@ -186,6 +212,23 @@ acme     fresh                     na      default      55m 0s      7           
         let line = text.lines().nth(1).unwrap();
         assert_eq!(line, "the store does not take every record: kept in memory only: acme");
         assert!(text.lines().nth(3).unwrap().starts_with("acme"), "it is among the worst: {text}");
+    }
+
+    #[test]
+    fn what_amazon_throttles_now_is_above_the_table() {
+        let mut said = response();
+        said["throttled"] = json!([
+            { "region": "na", "api": "reporting", "class": "report", "profile": "123",
+              "accounts": ["acme", "globex"], "cooldown_left_secs": 12 },
+            { "region": "eu", "api": "mcp", "class": "write", "profile": null,
+              "accounts": ["a\u{1b}"], "cooldown_left_secs": 0 },
+        ]);
+        let text = text(&said, &PLAIN);
+        let lines: Vec<_> = text.lines().collect();
+        let expected = "Amazon throttles na reporting report, profile 123 (acme, globex): 12s left";
+        assert_eq!(lines[1], expected);
+        assert_eq!(lines[2], "Amazon throttles eu mcp write (a\u{fffd}): 0s left");
+        assert!(lines[3].starts_with("ACCOUNT"));
     }
 
     #[test]
