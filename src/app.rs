@@ -14,6 +14,7 @@ mod worker;
 use crate::{
     admin::health::{Health, Readiness},
     audit::{Action, Actor, Entry},
+    callers::Callers,
     clock::{Clock, SystemClock},
     config::{Config, ListenAddress, StoreConfig, admin_text},
     engine::{self, Engine, KeepFresh},
@@ -369,6 +370,7 @@ fn share(engine: &Engine, private: Option<&CommandProxy>) -> Result<Arc<DataPlan
         captures: CaptureLimits::new(&config.replay, &config.limits),
         tls: https::client_config(config.upstream_roots(), config.upstream.http2)?,
         draining: Arc::new(AtomicBool::new(false)),
+        callers: Callers::new(config),
         session_key: private.map(|private| private.key.clone()),
     }))
 }

@@ -50,6 +50,12 @@ impl AccountId {
         self.parts().1
     }
 
+    /// Says whether `text` is spelled like an id.
+    pub fn is_id(text: &str) -> bool {
+        let (tenant, alias) = text.split_once('~').map_or((None, text), |(t, a)| (Some(t), a));
+        Self::is_alias(alias) && tenant.is_none_or(Self::is_alias)
+    }
+
     /// Says whether `text` is spelled like an alias, or a tenant: like one part of an id.
     pub fn is_alias(text: &str) -> bool {
         let bytes = text.as_bytes();
@@ -103,21 +109,20 @@ pub struct InvalidTenant;
 /// The alias of a placeholder, which replaces a token where an SDK insists on one: `Atza|acme`,
 /// `Atzr|acme`, also with the bar percent-encoded.
 pub fn placeholder_alias<'a>(token: &'a str, kind: &str) -> Option<&'a str> {
+    placeholder_text(token, kind).filter(|name| AccountId::is_id(name))
+}
+
+/// What stands in the place of a placeholder's alias.
+pub fn placeholder_text<'a>(token: &'a str, kind: &str) -> Option<&'a str> {
     let rest = token.strip_prefix(kind)?;
-    let alias = rest
-        .strip_prefix('|')
-        .or_else(|| rest.strip_prefix("%7C"))
-        .or_else(|| rest.strip_prefix("%7c"))?;
-    AccountId::is_alias(alias).then_some(alias)
+    rest.strip_prefix('|').or_else(|| rest.strip_prefix("%7C")).or_else(|| rest.strip_prefix("%7c"))
 }
 
 impl FromStr for AccountId {
     type Err = InvalidAccountId;
 
     fn from_str(text: &str) -> Result<Self, InvalidAccountId> {
-        let (tenant, alias) = text.split_once('~').map_or((None, text), |(t, a)| (Some(t), a));
-        let is_valid = Self::is_alias(alias) && tenant.is_none_or(Self::is_alias);
-        if is_valid { Ok(Self(text.into())) } else { Err(InvalidAccountId) }
+        if Self::is_id(text) { Ok(Self(text.into())) } else { Err(InvalidAccountId) }
     }
 }
 

@@ -44,6 +44,7 @@ const LINE: AccessLine<'static> = AccessLine {
     method: "GET",
     path: "/v2/profiles",
     status: 200,
+    caller: Some("reports"),
     account: Some("acme"),
     region: Some(Region::Eu),
     request_id: "r-1",
@@ -82,7 +83,7 @@ fn an_access_line_is_json_with_the_documented_names() {
     let expected = serde_json::json!({
         "timestamp": "2026-11-20T00:00:00.007Z", "level": "INFO", "target": "adsproxy::access",
         "message": "request", "http.request.method": "GET", "url.path": "/v2/profiles",
-        "http.response.status_code": 200, "account": "acme", "region": "eu", "request_id": "r-1",
+        "http.response.status_code": 200, "caller": "reports", "account": "acme", "region": "eu", "request_id": "r-1",
         "amazon_request_id": "A1", "duration_ms": 12.045, "http.request.body.size": 0,
         "http.response.body.size": 1024, "replays": 1,
     });
@@ -91,11 +92,12 @@ fn an_access_line_is_json_with_the_documented_names() {
 
 #[test]
 fn an_access_line_in_text_is_one_readable_line() {
-    let line = AccessLine { error: Some("overloaded"), account: None, region: None, ..LINE };
+    let line =
+        AccessLine { error: Some("overloaded"), caller: None, account: None, region: None, ..LINE };
     assert_eq!(
         access_output(LogFormat::Text, &[LINE, line]),
-        "2026-11-20T00:00:00.007Z  INFO GET /v2/profiles 200 12.045ms account=acme region=eu in=0 \
-         out=1024 replays=1 request_id=r-1 amazon_request_id=A1\n\
+        "2026-11-20T00:00:00.007Z  INFO GET /v2/profiles 200 12.045ms caller=reports account=acme \
+         region=eu in=0 out=1024 replays=1 request_id=r-1 amazon_request_id=A1\n\
          2026-11-20T00:00:00.007Z  INFO GET /v2/profiles 200 12.045ms in=0 out=1024 replays=1 \
          error=overloaded request_id=r-1 amazon_request_id=A1\n"
     );

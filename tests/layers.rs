@@ -37,12 +37,13 @@ const MODULES: &[(&str, &str)] = &[
     ),
     (
         "proxy",
-        "problem inbound caller_body throttling sync forward token log metrics provider config \
-         deadline clock error_chain id",
+        "callers problem inbound caller_body throttling sync forward token log metrics provider \
+         config deadline clock error_chain id",
     ),
-    ("callers", "secret"),
     // Says which calls are hopeless; knows no requests, only their scopes.
     ("throttling", "metrics provider clock id"),
+    // Sees the head of a request and its connection; knows no account, only names of some.
+    ("callers", "inbound config secret clock id"),
     ("sync", "token reports store lwa config secret error_chain event id"),
     ("token", "account reports grants lwa store metrics config secret clock error_chain event id"),
     // What follows from a change of a grant or token, besides the change.

@@ -16,6 +16,8 @@ mod audit;
 mod audit_server;
 #[cfg(feature = "sandbox")]
 mod bad_input;
+#[cfg(feature = "sandbox")]
+mod callers;
 mod cli;
 #[cfg(feature = "sandbox")]
 mod clock_and_sleep;

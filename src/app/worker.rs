@@ -54,7 +54,7 @@ impl WorkerThread {
         let worker = Worker::new(self.shared, metrics.clone(), self.access);
         let service = {
             let worker = worker.clone();
-            move |request, _| worker.clone().handle(request)
+            move |request, connection: Rc<_>| worker.clone().handle(request, &connection)
         };
         let write_rejection = {
             let worker = worker.clone();

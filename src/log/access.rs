@@ -19,6 +19,8 @@ pub struct AccessLine<'a> {
     /// The path without its query string.
     pub path: &'a str,
     pub status: u16,
+    /// The caller, once it was known.
+    pub caller: Option<&'a str>,
     /// The account, once it was known.
     pub account: Option<&'a str>,
     /// The region, once it was known.
@@ -133,6 +135,7 @@ fn push_json_line(out: &mut Vec<u8>, stamp: &mut Stamp, line: &AccessLine<'_>) {
     text(out, r#","http.request.method":""#, Some(line.method));
     text(out, r#","url.path":""#, Some(line.path));
     number(out, r#","http.response.status_code":"#, line.status.into());
+    text(out, r#","caller":""#, line.caller);
     text(out, r#","account":""#, line.account);
     text(out, r#","region":""#, line.region.map(Region::as_str));
     text(out, r#","request_id":""#, Some(line.request_id));
@@ -160,6 +163,7 @@ fn push_text_line(out: &mut Vec<u8>, stamp: &mut Stamp, line: &AccessLine<'_>) {
     out.push(b' ');
     push_millis(out, line.duration);
     out.extend_from_slice(b"ms");
+    text(out, " caller=", line.caller);
     text(out, " account=", line.account);
     text(out, " region=", line.region.map(Region::as_str));
     number(out, " in=", line.bytes_in);

@@ -1,6 +1,7 @@
 //! Why a request gets a response of our own: from every error to its code, text and `Retry-After`.
 
 use crate::{
+    callers::Unauthenticated,
     forward::{self, body::BodyError, connect::ConnectError},
     inbound::guard::GuardRejection,
     problem::{Code, Problem},
@@ -24,6 +25,8 @@ pub enum Error {
     /// With a text that shows the Host or Origin that is not accepted, where it can be shown.
     #[error("the guard rejects the request")]
     Guard(#[source] GuardRejection, Option<Box<str>>),
+    #[error(transparent)]
+    Unauthenticated(#[from] Unauthenticated),
     #[error("{0}")]
     Overloaded(&'static str),
     /// Amazon would only throttle it; with the time to try again.
@@ -72,6 +75,7 @@ impl Error {
                 let (code, text) = describe_guard(*rejection);
                 (code, shown.as_deref().or(text))
             }
+            Self::Unauthenticated(error) => describe_unauthenticated(*error),
             Self::Overloaded(text) => (Code::Overloaded, Some(text)),
             Self::Throttled(_) => (Code::UpstreamThrottled, None),
             Self::Token(error) => describe_token(error),
@@ -127,6 +131,23 @@ fn describe_guard(rejection: GuardRejection) -> Described {
         GuardRejection::DuplicateHost => bad_request("The Host header was sent twice."),
         GuardRejection::MalformedHost => bad_request("The Host header is malformed."),
     }
+}
+
+/// What is wrong with a credential is not said.
+fn describe_unauthenticated(error: Unauthenticated) -> Described {
+    let text = match error {
+        Unauthenticated::Several => {
+            return bad_request(
+                "The request brings more than one credential: send one key or token, in one place.",
+            );
+        }
+        Unauthenticated::Missing => {
+            "This proxy asks its callers for a credential: send a key in X-Ads-Key or as bearer, \
+             or a token of a configured issuer as bearer."
+        }
+        Unauthenticated::Rejected => "The credential is not accepted.",
+    };
+    (Code::CallerRejected, Some(text))
 }
 
 fn describe_token(error: &token::Error) -> Described {
@@ -193,6 +214,9 @@ mod tests {
             (Error::Guard(GuardRejection::ForeignHost, None), "caller_rejected", 403),
             (Error::Guard(GuardRejection::ForeignOrigin, None), "caller_rejected", 403),
             (Error::Guard(GuardRejection::SessionKey, None), "caller_rejected", 403),
+            (Error::Unauthenticated(Unauthenticated::Missing), "caller_rejected", 403),
+            (Error::Unauthenticated(Unauthenticated::Rejected), "caller_rejected", 403),
+            (Error::Unauthenticated(Unauthenticated::Several), "bad_request", 400),
             (Error::Rejected(Code::UnknownAccount), "unknown_account", 404),
             (Error::Rejected(Code::NotFound), "not_found", 404),
             (

@@ -2,6 +2,7 @@
 
 use super::{Worker, respond::ExchangeBody};
 use crate::{
+    callers::Principal,
     clock::Now,
     forward::body::Capture,
     id::Region,
@@ -33,6 +34,8 @@ pub struct Exchange {
     uri: Uri,
     pub(super) request_id: HeaderValue,
     status: u16,
+    /// On whose behalf it is, once that is known.
+    pub(super) principal: Option<Arc<Principal>>,
     pub(super) account: Option<(Arc<Account>, Region)>,
     amazon_request_id: Option<HeaderValue>,
     pub(super) capture: Option<Rc<Capture>>,
@@ -53,6 +56,7 @@ impl Exchange {
             uri: head.uri.clone(),
             request_id: request_id::of(fields).unwrap_or_else(|| worker.fresh_request_id()),
             status: CALLER_LEFT,
+            principal: None,
             account: None,
             amazon_request_id: None,
             capture: None,
@@ -114,6 +118,7 @@ impl Drop for Exchange {
             method: self.method.as_str(),
             path: self.uri.path(),
             status: self.status,
+            caller: self.principal.as_ref().map(|principal| &*principal.caller.name),
             account: self.account.as_ref().map(|(account, _)| account.id.as_str()),
             region: self.account.as_ref().map(|(_, region)| *region),
             request_id: self.request_id.to_str().unwrap_or_default(),

@@ -4,6 +4,7 @@
 //! that are read without a lock. The decisions are in `Worker::proxy`; the functions below it are
 //! straight lines. This module never looks into a token and never picks a host.
 
+mod caller;
 mod classify_401;
 mod content;
 mod error;
@@ -13,9 +14,11 @@ mod respond;
 mod select;
 mod shim;
 mod throttled;
+mod view;
 
 use crate::{
     caller_body::CallerBody,
+    callers::{Callers, Principal, Unauthenticated},
     clock::{Clock, Now},
     config::Config,
     deadline::Deadlines,
@@ -28,8 +31,9 @@ use crate::{
         pool::Pool,
     },
     inbound::{
-        fields::{Field, Fields},
-        guard::{self, Guard, GuardRejection},
+        fields::Fields,
+        guard::{self, Guard},
+        peer::ConnectionInfo,
         request_id,
         session_key::SessionKey,
     },
@@ -64,6 +68,7 @@ use std::{
 pub struct DataPlane {
     pub config: Arc<Config>,
     pub directory: Directory,
+    pub callers: Arc<Callers>,
     pub tokens: TokenManager,
     pub clock: Arc<dyn Clock>,
     pub captures: Arc<CaptureLimits>,
@@ -136,17 +141,19 @@ impl Worker {
     pub fn handle(
         self: Rc<Self>,
         request: Request<CallerBody>,
-    ) -> impl Future<Output = Response<ExchangeBody>> {
+        connection: &ConnectionInfo,
+    ) -> impl Future<Output = Response<ExchangeBody>> + use<> {
         // Before the async block, whose room would hold the request twice.
         let (mut head, body) = request.into_parts();
         let key = self.shared.session_key.as_ref();
-        let authenticated = key.map_or(Ok(()), |key| key.remove_from(&mut head.uri, &head.headers));
+        let private = key.map_or(Ok(()), |key| key.remove_from(&mut head.uri, &head.headers));
+        let principal = self.authenticate(&head, connection);
         let mut body = Some(body);
         async move {
             let fields = Fields::of(&head.headers);
             let mut exchange = Exchange::begin(&self, &head, &fields);
-            let proxied = match authenticated {
-                Ok(()) => self.proxy(&head, &fields, &mut body, &mut exchange).await,
+            let proxied = match private {
+                Ok(()) => self.proxy(&head, &fields, principal, &mut body, &mut exchange).await,
                 Err(rejection) => Err(Error::Guard(rejection, None)),
             };
             // What was not read is discarded by the connection.
@@ -172,14 +179,17 @@ impl Worker {
         &self,
         head: &Parts,
         fields: &Fields<'_>,
+        principal: Result<Option<Arc<Principal>>, Unauthenticated>,
         body: &mut Option<CallerBody>,
         exchange: &mut Exchange,
     ) -> Result<Response<ExchangeBody>, Error> {
         self.enforce_limits(head, fields, body.as_ref())?;
+        exchange.principal = principal?;
         if shim::is_token_request(head) {
-            return Box::pin(self.token_endpoint(head, fields, body)).await;
+            let principal = exchange.principal.clone();
+            return Box::pin(self.token_endpoint(head, fields, principal, body)).await;
         }
-        let selection = self.select(head, fields)?;
+        let selection = self.select(head, fields, exchange.principal.as_deref())?;
         let account = &selection.account;
         exchange.account = Some((account.clone(), selection.region));
         let _probe = self.reject_hopeless(head, &selection, exchange)?;
@@ -266,26 +276,6 @@ impl Worker {
             return Err(Error::Rejected(Code::NotFound));
         }
         Ok(())
-    }
-
-    /// Asks the guard. The same Host comes again and again, and is parsed once; a request with a
-    /// browser's fields never takes the short way.
-    fn check_host(&self, head: &Parts, fields: &Fields<'_>) -> Result<(), GuardRejection> {
-        let (Field::One(host), Field::Absent, Field::Absent, None) =
-            (fields.host, fields.origin, fields.fetch_site, head.uri.authority())
-        else {
-            return self.guard.check(head, fields);
-        };
-        if self.known_host.borrow().as_deref() != Some(host.as_bytes()) {
-            self.guard.check(head, fields)?;
-            *self.known_host.borrow_mut() = Some(host.as_bytes().into());
-        }
-        Ok(())
-    }
-
-    fn select(&self, head: &Parts, fields: &Fields<'_>) -> Result<Selection, Error> {
-        let default = self.shared.config.proxy.default_account.as_ref();
-        select::select(&head.uri, &head.headers, fields, self.table.borrow_mut().load(), default)
     }
 
     /// Sends one attempt. The start of an error response is read before it goes on, so that a 401

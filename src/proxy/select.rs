@@ -3,14 +3,15 @@
 //! Selectors that disagree are an error, never a guess; a bearer that names no known account is
 //! no selector, because SDKs send tokens of their own.
 
-use super::error::Error;
+use super::{error::Error, view::View};
 use crate::{
+    callers::credential::is_key,
     forward::headers::has_too_many_connection_names,
     id::{AccountId, Region, placeholder_alias},
     inbound::fields::{Field, Fields, bearer_text},
     problem::Code,
     provider::ads::{Service, service},
-    sync::{Account, Table},
+    sync::Account,
 };
 use http::{HeaderMap, Method, Uri, header::AUTHORIZATION, request::Parts, uri::PathAndQuery};
 use std::sync::Arc;
@@ -96,13 +97,11 @@ pub fn select(
     uri: &Uri,
     headers: &HeaderMap,
     fields: &Fields<'_>,
-    table: &Table,
-    default: Option<&AccountId>,
+    view: View<'_>,
 ) -> Result<Selection, Error> {
     let prefix = Prefix::of(uri)?;
-    let known = |alias: &str| table.contains_key(alias);
-    let alias = choose(headers, fields, prefix.as_ref(), known, default)?;
-    let account = table.get(alias).ok_or(Error::Rejected(Code::UnknownAccount))?.clone();
+    let known = |name: &str| view.find(name).is_some();
+    let account = view.account(choose(headers, fields, prefix.as_ref(), known)?)?.clone();
     let in_path = prefix.as_ref().and_then(|prefix| prefix.region);
     let region = header_region(fields)?.or(in_path).unwrap_or(account.region);
     let target = match &prefix {
@@ -114,14 +113,13 @@ pub fn select(
     Ok(Selection { account, region, service, names_ads_client, target, prefix })
 }
 
-/// Which alias the selectors agree on.
+/// Which name the selectors agree on; none if there are none.
 fn choose<'a>(
     headers: &'a HeaderMap,
     fields: &Fields<'a>,
     prefix: Option<&Prefix<'a>>,
     known: impl Fn(&str) -> bool,
-    default: Option<&'a AccountId>,
-) -> Result<&'a str, Error> {
+) -> Result<Option<&'a str>, Error> {
     let mut chosen = header_alias(fields)?;
     let bearers = placeholders(headers, fields).filter(|alias| known(alias));
     for alias in prefix.map(|prefix| prefix.alias).into_iter().chain(bearers) {
@@ -130,7 +128,7 @@ fn choose<'a>(
         }
         chosen = Some(alias);
     }
-    chosen.or(default.map(AccountId::as_str)).ok_or(Error::Rejected(Code::AccountRequired))
+    Ok(chosen)
 }
 
 /// The alias that `X-Ads-Account` names.
@@ -138,7 +136,7 @@ pub fn header_alias<'a>(fields: &Fields<'a>) -> Result<Option<&'a str>, Error> {
     let rejection = || Error::BadRequest("X-Ads-Account must be sent once and hold one alias.");
     let Some(value) = fields.account.single(rejection())? else { return Ok(None) };
     match value.to_str() {
-        Ok(alias) if AccountId::is_alias(alias) => Ok(Some(alias)),
+        Ok(name) if AccountId::is_id(name) => Ok(Some(name)),
         _ => Err(rejection()),
     }
 }
@@ -150,11 +148,12 @@ fn header_region(fields: &Fields<'_>) -> Result<Option<Region>, Error> {
     region.map(Some).ok_or_else(rejection)
 }
 
-/// The aliases in all `Authorization` lines; most requests have none.
+/// The names in all `Authorization` lines; most requests have none.
 fn placeholders<'a>(headers: &'a HeaderMap, fields: &Fields<'a>) -> impl Iterator<Item = &'a str> {
     let lines = fields.authorization.first().map(|_| headers.get_all(AUTHORIZATION));
     let values = lines.into_iter().flatten();
-    values.filter_map(|value| placeholder_alias(bearer_text(value)?, "Atza"))
+    let names = values.filter_map(|value| placeholder_alias(bearer_text(value)?, "Atza"));
+    names.filter(|name| !is_key(name))
 }
 
 impl<'a> Prefix<'a> {
@@ -169,7 +168,7 @@ impl<'a> Prefix<'a> {
             None => (name, None),
             Some((alias, region)) => (alias, Some(region.parse().map_err(|_| rejection())?)),
         };
-        if !AccountId::is_alias(alias) {
+        if !AccountId::is_id(alias) {
             return Err(rejection());
         }
         Ok(Some(Self { alias, region, rest, text: &whole[..whole.len() - rest.len()] }))

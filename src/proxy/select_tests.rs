@@ -19,12 +19,12 @@ fn chosen(
     default: Option<&str>,
 ) -> Result<String, &'static str> {
     let (uri, headers) = (path.parse().expect("a uri"), headers(lines));
-    let default = default.map(|alias| alias.parse().expect("an alias"));
     let known = |alias: &str| ["acme", "globex"].contains(&alias);
     Prefix::of(&uri)
         .and_then(|prefix| {
-            choose(&headers, &Fields::of(&headers), prefix.as_ref(), known, default.as_ref())
-                .map(str::to_owned)
+            let chosen = choose(&headers, &Fields::of(&headers), prefix.as_ref(), known)?;
+            let chosen = chosen.or(default).ok_or(Error::Rejected(Code::AccountRequired))?;
+            Ok(chosen.to_owned())
         })
         .map_err(|error| error.code().row().code)
 }
@@ -66,8 +66,15 @@ fn selectors_that_agree_are_one_and_others_conflict() {
 
 #[test]
 fn a_bearer_of_the_sdks_own_selects_nothing() {
-    for token in ["Bearer Atza|nobody", "Bearer Atza|IwEBIA", "Basic acme", "Bearer acme", "Bearer"]
-    {
+    for token in [
+        "Bearer Atza|nobody",
+        "Bearer Atza|IwEBIA",
+        "Bearer adsk_x",
+        "Bearer Atza|adss_x",
+        "Basic acme",
+        "Bearer acme",
+        "Bearer",
+    ] {
         let lines = [("x-ads-account", "acme"), ("authorization", token)];
         assert_eq!(chosen("/x", &lines, None).as_deref(), Ok("acme"), "{token}");
         assert_eq!(chosen("/x", &lines[1..], None), Err("account_required"), "{token}");

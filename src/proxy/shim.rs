@@ -8,14 +8,15 @@ use super::{
     error::Error,
     respond::ExchangeBody,
     select::{Prefix, header_alias},
+    view::View,
 };
 use crate::{
     caller_body::CallerBody,
+    callers::Principal,
     forward::body::BodyError,
     id::{AccountId, placeholder_alias},
     inbound::fields::Fields,
     problem::Code,
-    sync::Table,
 };
 use http::{
     HeaderMap, HeaderValue, Method, Response, StatusCode,
@@ -25,7 +26,7 @@ use http::{
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 const PATH: &str = "/auth/o2/token";
 /// The largest form that is read, bytes.
@@ -47,6 +48,7 @@ impl Worker {
         &self,
         head: &Parts,
         fields: &Fields<'_>,
+        principal: Option<Arc<Principal>>,
         body: &mut Option<CallerBody>,
     ) -> Result<Response<ExchangeBody>, Error> {
         // Borrowed, so that the rest of a form that is too long can be read to its end elsewhere.
@@ -67,7 +69,8 @@ impl Worker {
         }
         let table = self.shared.directory.load();
         let default = self.shared.config.proxy.default_account.as_ref();
-        let (status, body) = token_response(&form, in_path.or(in_header), &table, default)?;
+        let view = View { table: &table, principal: principal.as_deref(), default };
+        let (status, body) = token_response(&form, in_path.or(in_header), view)?;
         let mut response = Response::new(ExchangeBody::ours(body.to_string().into()));
         *response.status_mut() = status;
         let headers = response.headers_mut();
@@ -80,8 +83,7 @@ impl Worker {
 fn token_response(
     form: &TokenForm,
     in_path: Option<&str>,
-    table: &Table,
-    default: Option<&AccountId>,
+    view: View<'_>,
 ) -> Result<(StatusCode, Value), Error> {
     if form.grant_type.as_deref().is_some_and(|kind| kind != "refresh_token") {
         let text = "The authorization grant type is not supported by the authorization server";
@@ -90,12 +92,13 @@ fn token_response(
     let sent = form.refresh_token.as_deref();
     let in_token = sent.and_then(|token| placeholder_alias(token, "Atzr"));
     // A token that names no known account is no selector: beside a path it may be anything.
-    let known = in_token.filter(|alias| table.contains_key(*alias));
+    let known = in_token.filter(|name| view.find(name).is_some());
     if in_path.zip(known).is_some_and(|(path, token)| path != token) {
         return Err(Error::Rejected(Code::AccountConflict));
     }
-    let alias = in_path.or(in_token).or(default.map(AccountId::as_str));
-    let Some(alias) = alias.filter(|alias| table.contains_key(*alias)) else {
+    let default = view.default.filter(|_| view.principal.is_none()).map(AccountId::as_str);
+    let alias = in_path.or(in_token).or(default);
+    let Some(alias) = alias.filter(|name| view.find(name).is_some()) else {
         let text = "The request has an invalid grant parameter : refresh_token. \
                     User may have revoked or didn't grant the permission.";
         return Ok(lwa_error("invalid_grant", text));

@@ -5,6 +5,8 @@ pub mod bodies;
 #[cfg(feature = "sandbox")]
 pub mod browser;
 #[cfg(feature = "sandbox")]
+pub mod callers;
+#[cfg(feature = "sandbox")]
 pub mod canary;
 #[cfg(feature = "sandbox")]
 pub mod commands;

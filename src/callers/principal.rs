@@ -1,0 +1,132 @@
+//! On whose behalf a request is.
+
+use super::{key::KeyId, rules::Rules};
+use crate::{
+    clock::Now,
+    config::RulesConfig,
+    id::{AccountId, Tenant},
+};
+use std::{
+    borrow::Cow,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+/// A caller of the configuration, or the bearers of one issuer's tokens.
+#[derive(Debug)]
+pub struct Caller {
+    pub name: Arc<str>,
+    pub rules: Arc<Rules>,
+    /// Whether it may use the admin API.
+    pub is_operator: bool,
+}
+
+/// How a principal is known. Shown in logs and in the audit log; never a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    Key(KeyId),
+    Session(KeyId),
+    /// The user of a Unix socket's peer.
+    User(u32),
+    /// The group of a Unix socket's peer.
+    Group(u32),
+    /// A name in the client's certificate.
+    Certificate(Box<str>),
+    /// The subject of an issuer's token, and its session if it names one.
+    Token {
+        subject: Box<str>,
+        session: Option<Box<str>>,
+    },
+}
+
+/// Who a request is from, and what it may do.
+#[derive(Debug)]
+pub struct Principal {
+    pub caller: Arc<Caller>,
+    pub proof: Proof,
+    /// Whose accounts it sees; none: those of all.
+    pub tenant: Option<Tenant>,
+    /// Those of its caller, or narrower ones.
+    pub rules: Arc<Rules>,
+    /// When its credential ends, since the Unix epoch.
+    expires: Option<Duration>,
+    /// Whether its credential was revoked.
+    has_ended: AtomicBool,
+}
+
+impl Caller {
+    pub fn new(name: &str, rules: &RulesConfig) -> Self {
+        let is_operator = rules.operator;
+        Self { name: name.into(), rules: Arc::new(Rules::new(rules)), is_operator }
+    }
+}
+
+impl Principal {
+    pub fn new(
+        caller: Arc<Caller>,
+        proof: Proof,
+        tenant: Option<Tenant>,
+        expires: Option<Duration>,
+    ) -> Self {
+        let (rules, has_ended) = (caller.rules.clone(), AtomicBool::new(false));
+        Self { caller, proof, tenant, rules, expires, has_ended }
+    }
+
+    pub(super) fn with_rules(mut self, rules: Rules) -> Self {
+        self.rules = Arc::new(rules);
+        self
+    }
+
+    /// Whether its credential has expired or was revoked, by now: to be asked for each request, and
+    /// while one is open.
+    pub fn has_ended(&self, now: Now) -> bool {
+        self.has_ended.load(Relaxed) || self.expires.is_some_and(|expires| expires <= now.wall)
+    }
+
+    /// Whether it can end while a request is open.
+    pub fn can_end(&self) -> bool {
+        matches!(self.proof, Proof::Key(_) | Proof::Session(_))
+    }
+
+    pub(super) fn end(&self) {
+        self.has_ended.store(true, Relaxed);
+    }
+
+    /// Whether it may use the whole admin API.
+    pub fn is_operator(&self) -> bool {
+        self.caller.is_operator && self.tenant.is_none()
+    }
+
+    /// The id of the account that it calls `name`; none if its rules do not allow that account.
+    /// Whether there is such an account is for others to see.
+    pub fn account_id<'n>(&self, name: &'n str) -> Option<Cow<'n, str>> {
+        if !self.rules.sees(name) {
+            return None;
+        }
+        match &self.tenant {
+            None => Some(name.into()),
+            Some(tenant) => {
+                AccountId::is_alias(name).then(|| Cow::Owned(format!("{tenant}~{name}")))
+            }
+        }
+    }
+
+    /// What it calls the account `id`; none if it may not see it.
+    pub fn name_of<'i>(&self, id: &'i AccountId) -> Option<&'i str> {
+        let name = match &self.tenant {
+            None => id.as_str(),
+            Some(tenant) => tenant.owns(id).then(|| id.alias())?,
+        };
+        self.rules.sees(name).then_some(name)
+    }
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.caller.name)
+    }
+}
