@@ -117,7 +117,7 @@ fn example_with_every_key_uncommented_holds_exactly_the_defaults() {
     let acme = take("accounts.acme", &["region", "refresh_token"]);
     assert!(!acme["headers"].as_table().unwrap().is_empty());
     take("accounts.acme", &["headers"]);
-    take("listen.tls", &["cert_file", "key_file"]);
+    take("listen.tls", &["cert_file", "key_file", "client_ca_file"]);
     take("listen", &["public", "health", "tls"]);
     take("proxy", &["default_account"]);
     take("upstream", &["ca_file"]);
@@ -302,6 +302,7 @@ fn example_says_of_every_absent_default_that_there_is_none() {
         "listen.health",
         "listen.tls.cert_file",
         "listen.tls.key_file",
+        "listen.tls.client_ca_file",
         "proxy.default_account",
         "lwa.client_id",
         "lwa.client_secret",

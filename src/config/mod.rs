@@ -75,6 +75,16 @@ pub(crate) fn admin_text(address: &Option<ListenAddress>) -> String {
 }
 
 named! {
+    /// `listen.tls.client_auth`
+    pub enum ClientAuth {
+        /// A caller without a certificate is served as far as it has another credential.
+        Optional = "optional",
+        /// No connection without a certificate.
+        Required = "required",
+    }
+}
+
+named! {
     /// `store.kind`
     pub enum StoreKind {
         /// Nothing outlives the process.

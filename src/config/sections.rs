@@ -2,7 +2,7 @@
 //! `proxy.example.toml` explains every key.
 
 use super::{
-    HookTarget, ListenAddress, LogFormat, Material, StoreKind,
+    ClientAuth, HookTarget, ListenAddress, LogFormat, Material, StoreKind,
     reader::{ConfigReader, Section},
     secret_ref::{one_secret, refresh_token, secrets},
     text::*,
@@ -154,6 +154,9 @@ sections! {
         cert_file: PathBuf = PathBuf::new(), any;
         /// The private key; should not be readable by others.
         key_file: PathBuf = PathBuf::new(), any;
+        /// The CAs whose certificates callers prove who they are with. None: callers are not asked.
+        client_ca_file: Option<PathBuf> = None, opt(any);
+        client_auth: ClientAuth = ClientAuth::Optional, text(parse_client_auth);
     }
 
     /// `[proxy]`

@@ -1,6 +1,6 @@
 //! The texts that a value may be: addresses, URLs, host names, names of headers.
 
-use super::{ListenAddress, LogFormat, StoreKind, log_filter, secret_ref::MASK};
+use super::{ClientAuth, ListenAddress, LogFormat, StoreKind, log_filter, secret_ref::MASK};
 use crate::{
     event::Kind,
     id::{AccountId, InvalidAccountId, InvalidTenant, Region, Tenant},
@@ -204,6 +204,11 @@ pub(super) fn parse_tenant(text: &str) -> Result<Tenant, String> {
 
 pub(super) fn parse_region(text: &str) -> Result<Region, String> {
     ads::region(text).ok_or_else(|| format!("{text:?}: {}", ads::REGION_SPELLING))
+}
+
+pub(super) fn parse_client_auth(text: &str) -> Result<ClientAuth, String> {
+    let unknown = || format!("{text:?} is neither \"optional\" nor \"required\"");
+    ClientAuth::from_name(text).ok_or_else(unknown)
 }
 
 pub(super) fn parse_store_kind(text: &str) -> Result<StoreKind, String> {

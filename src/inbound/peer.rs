@@ -27,6 +27,15 @@ pub struct ClientCertificate {
     pub not_after: Duration,
 }
 
+impl ClientCertificate {
+    /// Whether it has ended at `wall`, the time since the Unix epoch. Each request asks: the
+    /// handshake was then.
+    #[allow(dead_code, reason = "asked by what authenticates a request")]
+    pub fn is_expired(&self, wall: Duration) -> bool {
+        wall > self.not_after
+    }
+}
+
 impl ConnectionInfo {
     pub fn new(peer: Peer, is_exposed: bool) -> Self {
         Self { peer, is_exposed, certificate: None }

@@ -3,13 +3,18 @@
 //! hyper's own header timer costs 5 % of a request and does not see a first byte that never
 //! comes, so a sweep once a second judges all connections by these few cells.
 
-use super::{listener::LINGERING_CLOSE_TIMEOUT, preface::Preface};
+use super::{
+    in_flight::{InFlight, ResponseState},
+    listener::LINGERING_CLOSE_TIMEOUT,
+    preface::Preface,
+};
 use crate::{caller_body::UnreadBody, config, inbound::peer, metrics::LimitHit};
 use hyper::rt::ReadBufCursor;
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -40,17 +45,6 @@ pub(super) enum Close {
     Now,
 }
 
-/// How far the response to one request is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ResponseState {
-    /// There is no such request.
-    Free,
-    /// Amazon or the proxy is to go on.
-    Pending,
-    /// The caller is to read, since then.
-    Offered(u32),
-}
-
 /// One open connection. Times are seconds of the worker's sweep.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -74,7 +68,7 @@ pub(super) struct Connection {
     first_byte: Cell<Option<u32>>,
     write_blocked_since: Cell<Option<u32>>,
     /// One for every request in flight, and for as many as there were at once.
-    responses: RefCell<Vec<ResponseState>>,
+    pub(super) responses: RefCell<Vec<ResponseState>>,
     /// Requests reset before their response, in parts of one served request.
     early_resets: Cell<u32>,
     /// Whether every response begun has been written out.
@@ -82,7 +76,7 @@ pub(super) struct Connection {
     pub(super) close: Cell<Close>,
     /// When, in the drain, nothing of a response was left to write.
     responded_at: Cell<Option<Duration>>,
-    clock: Rc<Cell<u32>>,
+    pub(super) clock: Rc<Cell<u32>>,
 }
 
 impl Connection {
@@ -113,6 +107,11 @@ impl Connection {
     /// What a service is handed of it.
     pub(super) fn info(&self) -> Rc<peer::ConnectionInfo> {
         self.info.borrow().clone()
+    }
+
+    /// The certificate of the handshake, before the first request.
+    pub(super) fn set_certificate(&self, certificate: Option<peer::ClientCertificate>) {
+        Rc::make_mut(&mut self.info.borrow_mut()).certificate = certificate.map(Arc::new);
     }
 
     /// The first byte has come, and shows what the caller speaks.
@@ -205,12 +204,14 @@ impl Connection {
             responses.len() - 1
         });
         responses[response] = ResponseState::Pending;
-        InFlight { connection: self.clone(), response, has_response: Cell::new(false) }
+        InFlight::new(self, response)
     }
 
     /// A request has ended, served or reset before its response. Too many resets end an HTTP/2
     /// connection: after the requests in flight, and at once where the resets go on.
-    fn count_end(&self, has_response: bool) {
+    pub(super) fn end_request(&self, has_response: bool) {
+        self.requests.set(self.requests.get() - 1);
+        self.idle_since.set(self.clock.get());
         let resets = self.early_resets.get();
         let resets =
             if has_response { resets.saturating_sub(1) } else { resets + SERVED_PER_RESET };
@@ -359,42 +360,6 @@ impl Connection {
             ResponseState::Free | ResponseState::Pending => None,
         });
         waiting.chain(self.write_blocked_since.get()).min()
-    }
-}
-
-/// A request in flight on a connection.
-#[derive(Debug)]
-pub(super) struct InFlight {
-    connection: Rc<Connection>,
-    /// The index of its state among the connection's responses.
-    response: usize,
-    has_response: Cell<bool>,
-}
-
-impl InFlight {
-    /// The caller is to read what there is of the response.
-    pub(super) fn offered(&self) {
-        self.has_response.set(true);
-        self.set(ResponseState::Offered(self.connection.clock.get()));
-    }
-
-    /// The caller has read everything and waits for more.
-    pub(super) fn pending(&self) {
-        self.set(ResponseState::Pending);
-    }
-
-    fn set(&self, state: ResponseState) {
-        self.connection.responses.borrow_mut()[self.response] = state;
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.set(ResponseState::Free);
-        let connection = &self.connection;
-        connection.count_end(self.has_response.get());
-        connection.requests.set(connection.requests.get() - 1);
-        connection.idle_since.set(connection.clock.get());
     }
 }
 

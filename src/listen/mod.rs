@@ -5,8 +5,10 @@
 //! it when it is too slow. A failed accept never ends the loop.
 
 pub mod bind;
+mod client_certificate;
 mod connection;
 pub mod control_plane;
+mod in_flight;
 mod io;
 mod listener;
 mod preface;
@@ -249,7 +251,10 @@ where
         let handshake = tokio_rustls::TlsAcceptor::from(tls.current()).accept(stream);
         match unless_closed(connection, handshake).await {
             Some(Ok(stream)) => {
-                let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                let session = stream.get_ref().1;
+                let is_http2 = session.alpn_protocol() == Some(b"h2");
+                let leaf = session.peer_certificates().and_then(<[_]>::first);
+                connection.set_certificate(leaf.and_then(client_certificate::read));
                 connection.begin(is_http2, Preface::default());
                 self.serve_requests(stream, connection).await;
             }

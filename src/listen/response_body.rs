@@ -1,6 +1,6 @@
 //! A response body that keeps its connection busy, and notes whether the caller reads it.
 
-use super::connection::InFlight;
+use super::in_flight::InFlight;
 use hyper::body::{Body, Frame, SizeHint};
 use std::{
     pin::Pin,

@@ -3,6 +3,7 @@
 //! The files are compared by content every few seconds. Notifications are not used: they die
 //! silently when Kubernetes swaps the `..data` link of a mounted secret.
 
+use super::client_certificate;
 use crate::config::ListenTls;
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{Digest, SHA256, digest};
@@ -14,6 +15,7 @@ use rustls::{
         CertificateDer, PrivateKeyDer,
         pem::{self, PemObject},
     },
+    server::{NoClientAuth, VerifierBuilderError},
 };
 use std::{
     fs::{self, File},
@@ -43,6 +45,8 @@ pub enum Error {
     /// For instance because they do not belong together.
     #[error("certificate and key cannot be used")]
     Rejected(#[from] rustls::Error),
+    #[error("the CAs of client certificates cannot be used")]
+    ClientAuthorities(#[from] VerifierBuilderError),
 }
 
 /// The certificate in use, and where it comes from.
@@ -135,6 +139,7 @@ pub async fn watch(tls: Arc<ServerTls>, interval: Duration) {
 struct Pair {
     cert: Zeroizing<Vec<u8>>,
     key: Zeroizing<Vec<u8>>,
+    client_authorities: Option<Zeroizing<Vec<u8>>>,
 }
 
 impl Pair {
@@ -151,30 +156,43 @@ impl Pair {
             cert = again;
             key = read(&files.key_file)?;
         }
-        Ok(Self { cert, key })
+        let authorities = files.client_ca_file.as_deref().map(read);
+        Ok(Self { cert, key, client_authorities: authorities.transpose()? })
     }
 
     fn digest(&self) -> Digest {
-        let parts = [digest(&SHA256, &self.cert), digest(&SHA256, &self.key)];
-        digest(&SHA256, &[parts[0].as_ref(), parts[1].as_ref()].concat())
+        let authorities = self.client_authorities.as_deref().map_or(&[][..], Vec::as_slice);
+        let parts = [&self.cert, &self.key, authorities].map(|part| digest(&SHA256, part));
+        digest(&SHA256, &parts.each_ref().map(AsRef::as_ref).concat())
     }
 
     fn server_config(&self, files: &ListenTls) -> Result<Arc<ServerConfig>, Error> {
-        let broken = |path: &Path, source| Error::Pem { path: path.to_owned(), source };
-        let chain = CertificateDer::pem_slice_iter(&self.cert).collect::<Result<Vec<_>, _>>();
-        let chain = chain.map_err(|error| broken(&files.cert_file, error))?;
-        if chain.is_empty() {
-            return Err(broken(&files.cert_file, pem::Error::NoItemsFound));
-        }
+        let chain = certificates(&files.cert_file, &self.cert)?;
         let key = PrivateKeyDer::from_pem_slice(&self.key);
-        let key = key.map_err(|error| broken(&files.key_file, error))?;
+        let key = key.map_err(|source| Error::Pem { path: files.key_file.clone(), source })?;
+        let verifier = match (&files.client_ca_file, &self.client_authorities) {
+            (Some(path), Some(text)) => {
+                client_certificate::verifier(certificates(path, text)?, files.client_auth)?
+            }
+            _ => Arc::new(NoClientAuth),
+        };
         let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
+            .with_client_cert_verifier(verifier)
             .with_single_cert(chain, key)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))
     }
+}
+
+/// The certificates of a PEM file; at least one.
+fn certificates(path: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let found = CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
+    let found = match found {
+        Ok(found) if found.is_empty() => Err(pem::Error::NoItemsFound),
+        found => found,
+    };
+    found.map_err(|source| Error::Pem { path: path.to_owned(), source })
 }
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {

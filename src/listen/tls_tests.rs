@@ -13,6 +13,7 @@ fn files() -> Files {
     let tls = ListenTls {
         cert_file: directory.path().join("tls.crt"),
         key_file: directory.path().join("tls.key"),
+        ..ListenTls::default()
     };
     write(&tls, "one.test");
     Files { directory, tls }
@@ -66,6 +67,7 @@ fn a_kubernetes_link_swap_is_seen() {
         let tls = ListenTls {
             cert_file: root.join(name).join("tls.crt"),
             key_file: root.join(name).join("tls.key"),
+            ..ListenTls::default()
         };
         write(&tls, name);
     };

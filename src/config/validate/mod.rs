@@ -142,6 +142,11 @@ impl ConfigReader<'_> {
                 }
             }
         }
+        self.readable(&["listen", "tls", "client_ca_file"], tls.client_ca_file.as_mut());
+        let client_auth = ["listen", "tls", "client_auth"];
+        if tls.client_ca_file.is_none() && self.document.contains(&client_auth) {
+            self.fail(&client_auth, "needs listen.tls.client_ca_file, which is missing");
+        }
         let metadata = std::fs::metadata(&tls.key_file).ok();
         let exposed = metadata.and_then(|metadata| exposed(&tls.key_file, &metadata));
         if let Some(exposed) = exposed {
