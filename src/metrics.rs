@@ -109,13 +109,16 @@ impl Metrics {
         self.lwa_waits.fetch_add(1, Relaxed);
     }
 
-    /// The page for Prometheus, in the text format 0.0.4.
-    pub fn render(&self, accounts: &[AccountView]) -> String {
+    /// The page for Prometheus, in the text format 0.0.4; without `accounts` the part of it that
+    /// tells neither of them nor of requests.
+    pub fn render(&self, accounts: Option<&[AccountView]>) -> String {
         let mut page = Exposition::default();
-        self.render_workers(&mut page);
-        self.render_tokens(&mut page);
-        self.render_accounts(&mut page, accounts);
-        self.hooks.render(&mut page);
+        if let Some(accounts) = accounts {
+            self.render_workers(&mut page);
+            self.render_tokens(&mut page);
+            self.render_accounts(&mut page, accounts);
+            self.hooks.render(&mut page);
+        }
         page.family("adsproxy_build_info", "The running build.");
         page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
         process::render(&mut page);

@@ -74,7 +74,7 @@ fn check_histogram(page: &str, name: &str, samples: &BTreeMap<String, f64>) {
 #[test]
 fn the_page_is_well_formed_and_holds_every_documented_name() {
     let accounts = vec![account("acme", Some(60)), account("new", None)];
-    let page = metrics(10).render(&accounts);
+    let page = metrics(10).render(Some(&accounts));
     check(&page);
     for name in [
         "requests_total",
@@ -123,7 +123,7 @@ fn workers_are_summed() {
     one.connection_opened();
     one.connection_closed();
     two.upstream_connection_opened();
-    let samples = check(&metrics.render(&[]));
+    let samples = check(&metrics.render(Some(&[])));
     for (series, value) in [
         ("adsproxy_requests_total{code_class=\"2xx\"}", 2.0),
         ("adsproxy_requests_total{code_class=\"5xx\"}", 1.0),
@@ -155,7 +155,7 @@ fn refreshes_and_store_writes_are_counted_by_outcome() {
     metrics.token_refresh(Trigger::Forced, RefreshOutcome::Transient, second);
     metrics.token_refresh(Trigger::Forced, RefreshOutcome::Transient, second);
     metrics.store_write(false);
-    let samples = check(&metrics.render(&[]));
+    let samples = check(&metrics.render(Some(&[])));
     let forced = "adsproxy_token_refresh_total{trigger=\"forced\",outcome=\"transient\"}";
     assert_eq!(samples[forced], 2.0);
     assert_eq!(samples["adsproxy_token_refresh_duration_seconds_count"], 2.0);
@@ -166,7 +166,7 @@ fn refreshes_and_store_writes_are_counted_by_outcome() {
 #[test]
 fn accounts_beyond_the_cap_have_no_series_but_are_counted() {
     let accounts = ["a", "b", "c"].map(|alias| account(alias, Some(60)));
-    let page = metrics(2).render(&accounts);
+    let page = metrics(2).render(Some(&accounts));
     let samples = check(&page);
     assert_eq!(samples["adsproxy_token_expiry_seconds{account=\"b\"}"], 60.0);
     assert_eq!(samples["adsproxy_grant_state{account=\"a\",state=\"fresh\"}"], 1.0);
@@ -181,7 +181,7 @@ fn a_grant_has_an_expiry_only_if_its_consent_is_dated() {
         consent_days_left,
         ..account(alias, None)
     });
-    let page = metrics(9).render(&accounts);
+    let page = metrics(9).render(Some(&accounts));
     let samples = check(&page);
     assert_eq!(samples["adsproxy_grant_expiry_seconds{account=\"a\"}"], 2_592_000.0);
     assert_eq!(samples["adsproxy_grant_expiry_seconds{account=\"b\"}"], 0.0);
@@ -190,7 +190,7 @@ fn a_grant_has_an_expiry_only_if_its_consent_is_dated() {
 
 #[test]
 fn an_account_without_a_token_has_no_expiry() {
-    let page = metrics(2).render(&[account("a", None)]);
+    let page = metrics(2).render(Some(&[account("a", None)]));
     assert!(!page.contains("adsproxy_token_expiry_seconds{"));
     assert!(page.contains("adsproxy_grant_state{account=\"a\""));
 }

@@ -198,6 +198,10 @@ table! {
     TooManyLogins "too_many_logins" SERVICE_UNAVAILABLE Proxy "proxy_internal_error"
         "there are as many logins under way as there may be (login.pending_max)"
         page "Too many logins" "Try again in a few minutes.";
+    TooManyAccounts "too_many_accounts" FORBIDDEN Caller "http_request_denied"
+        "there are as many accounts as one tenant may connect (tenants.accounts_max)"
+        page "Too many accounts" "Nothing was changed. Disconnect another account first, or ask \
+         the operator for more.";
     QuestionGone "question_gone" BAD_REQUEST Caller "http_request_error"
         "this question was answered already, or waited too long for its answer"
         page "This question is over" "`adsproxy account show` shows the state of the account.";

@@ -67,7 +67,9 @@ pub(super) async fn ready(call: AdminCall) -> Handled {
 
 pub(super) async fn metrics(call: AdminCall) -> Handled {
     let engine = &call.logins.engine;
-    Ok(reply(StatusCode::OK, PROMETHEUS, engine.with.metrics.render(&engine.accounts())))
+    let accounts = call.may_count_all().then(|| engine.accounts());
+    let page = engine.with.metrics.render(accounts.as_deref());
+    Ok(reply(StatusCode::OK, PROMETHEUS, page))
 }
 
 fn state(good: bool) -> Reply {

@@ -85,7 +85,7 @@ pub(super) async fn confirm(call: AdminCall) -> Handled {
         _ => return Err(LoginError::bad_request("answer is yes or no")),
     };
     let token = form.one("token")?.unwrap_or_default();
-    let outcome = call.logins.answer(&token, yes, |account| call.sees(account)).await?;
+    let outcome = call.logins.answer(&token, yes, |account| call.may_finish(account)).await?;
     Ok(show(&call, &outcome))
 }
 
@@ -110,7 +110,7 @@ pub(super) async fn start(call: AdminCall) -> Handled {
 
 pub(super) async fn outcome(call: AdminCall) -> Handled {
     let outcome = call.logins.outcome(&call.segment).await?;
-    let outcome = outcome.filter(|(account, _)| call.sees(account));
+    let outcome = outcome.filter(|(account, _)| call.may_finish(account));
     Ok(call.json(&outcome.ok_or(Code::LinkUsed)?.1))
 }
 

@@ -4,7 +4,7 @@
 //! not there: one response, which does not repeat the name.
 
 use super::{
-    AdminCall,
+    AdminCall, AdminSurface,
     arguments::Arguments,
     respond::{self, Reply},
 };
@@ -27,8 +27,9 @@ pub(super) enum Scope {
     Every,
     /// A tenant's: its own accounts, by their aliases.
     Tenant(Tenant),
-    /// A browser's, which brings the secret of one login: that account, by its alias.
-    Secret,
+    /// Of a request without a credential: none but the account of a secret that it brings, a
+    /// browser's link or state, and that by its alias.
+    Nobody,
 }
 
 impl Scope {
@@ -39,14 +40,15 @@ impl Scope {
             Self::Tenant(tenant) => {
                 AccountId::of(Some(tenant), said).map_err(|_| Code::UnknownAccount.into())
             }
-            Self::Every | Self::Secret => Ok(id),
+            Self::Every | Self::Nobody => Ok(id),
         }
     }
 
     fn sees(&self, id: &AccountId) -> bool {
         match self {
-            Self::Every | Self::Secret => true,
+            Self::Every => true,
             Self::Tenant(tenant) => tenant.owns(id),
+            Self::Nobody => false,
         }
     }
 
@@ -75,8 +77,30 @@ impl AdminCall {
         self.scope == Scope::Every
     }
 
+    /// Whether what concerns all accounts may be told: where there are tenants, to operators and on
+    /// listeners that no tenant reaches.
+    pub(super) fn may_count_all(&self) -> bool {
+        let engine = &self.logins.engine;
+        let config = engine.config();
+        let is_shared = || {
+            !config.issuers.is_empty()
+                || config.callers.iter().any(|caller| caller.tenant.is_some())
+                || engine.accounts().iter().any(|account| account.account.tenant().is_some())
+        };
+        match self.scope {
+            Scope::Every => true,
+            Scope::Tenant(_) => false,
+            Scope::Nobody => self.admin.0.surface != AdminSurface::Admin || !is_shared(),
+        }
+    }
+
     pub(super) fn sees(&self, id: &AccountId) -> bool {
         self.scope.sees(id)
+    }
+
+    /// Whether the request may use a secret, which it brings, of the login of `id`.
+    pub(super) fn may_finish(&self, id: &AccountId) -> bool {
+        self.scope == Scope::Nobody || self.sees(id)
     }
 
     /// The account that is named by `{id}` in the path; it need not exist.
@@ -164,6 +188,7 @@ mod tests {
         for id in ["acme", "t2~acme", "t11~acme", "T1~acme"] {
             assert!(!sees(id) && Scope::Every.sees(&id.parse().expect("an id")), "{id}");
         }
+        assert!(!Scope::Nobody.sees(&"acme".parse().expect("an id")));
         assert_eq!(tenant("t1").name("t1~acme").as_deref(), Some("acme"));
         assert_eq!(Scope::Every.name("t1~acme"), None);
     }

@@ -2,6 +2,10 @@
 
 use super::fields::Fields;
 use http::{HeaderName, HeaderValue};
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::LazyLock,
+};
 
 /// The field of every response that has it.
 pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-ads-proxy-request-id");
@@ -14,8 +18,11 @@ pub fn of(fields: &Fields<'_>) -> Option<HeaderValue> {
     fits.then(|| value.clone())
 }
 
-/// The id number `number`, counted from [`first`].
+/// The id number `number`, counted from [`first`]. Two ids do not show how many are between them:
+/// one tenant's must not count the requests of the others.
 pub fn fresh(number: u64) -> HeaderValue {
+    static KEYED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    let number = KEYED.hash_one(number);
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut text = [0; 16];
     for (at, digit) in text.iter_mut().enumerate() {
@@ -37,6 +44,18 @@ pub fn first() -> u64 {
 mod tests {
     use super::*;
     use http::HeaderMap;
+
+    #[test]
+    fn ids_differ_and_do_not_count() {
+        let ids: std::collections::BTreeSet<_> =
+            (0..1000).map(|number| fresh(number).to_str().expect("ASCII").to_owned()).collect();
+        assert_eq!(ids.len(), 1000);
+        assert!(ids.iter().all(|id| id.len() == 16));
+        let numbers: Vec<_> =
+            ids.iter().map(|id| u64::from_str_radix(id, 16).expect("a number")).collect();
+        // A thousand of all numbers are far from each other.
+        assert!(numbers.windows(2).filter(|pair| pair[1] - pair[0] < 1 << 32).count() < 5);
+    }
 
     #[test]
     fn a_callers_request_id_is_kept_only_when_it_is_visible_and_short() {

@@ -116,6 +116,8 @@ impl Logins {
         link: Option<String>,
     ) -> Result<StartedLogin, LoginError> {
         let (application, region) = self.destination(account, request).await?;
+        self.check_accounts_max(account).await?;
+        self.check_share(account)?;
         let (state, verifier, cookie) = (random_text(), random_text(), random_text());
         let key = key_of(state.expose());
         let redirect_uri = return_address(&application);
@@ -154,12 +156,23 @@ impl Logins {
     pub async fn reconnect_link(&self, account: &AccountId) -> Result<Secret, LoginError> {
         let request = LoginRequest { origin: "link".to_owned(), ..LoginRequest::default() };
         let lifetime = self.engine.config().login.reconnect_link;
-        Ok(self.link(account, &request, lifetime).await?.0)
+        Ok(self.new_link(account, &request, lifetime).await?.0)
     }
 
     /// A link that begins a login within `lifetime`; its second part asks how the login went
     /// ([`Logins::outcome`]).
     pub(crate) async fn link(
+        &self,
+        account: &AccountId,
+        request: &LoginRequest,
+        lifetime: Duration,
+    ) -> Result<(Secret, Secret), LoginError> {
+        self.check_accounts_max(account).await?;
+        self.check_share(account)?;
+        self.new_link(account, request, lifetime).await
+    }
+
+    async fn new_link(
         &self,
         account: &AccountId,
         request: &LoginRequest,

@@ -88,6 +88,11 @@ impl Logins {
 
     async fn write(&self, account: &AccountId, grant: &NewGrant) -> Result<Connected, LoginError> {
         let config = self.engine.config().accounts.get(account);
+        let _adding = match account.tenant() {
+            Some(_) => Some(self.adding.lock().await),
+            None => None,
+        };
+        self.check_accounts_max(account).await?;
         let link = match &grant.link {
             Some(link) => Some(self.known_link(link).await?.1),
             None => None,

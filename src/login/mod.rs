@@ -12,6 +12,7 @@ mod error;
 mod finish;
 mod given;
 mod keep;
+mod limits;
 mod logout;
 pub(crate) mod profiles;
 
@@ -33,6 +34,7 @@ use crate::{
     store::{Item, Limit, Space},
 };
 use aws_lc_rs::digest::{SHA256, digest};
+use limits::Shares;
 use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -58,6 +60,10 @@ pub struct Logins {
     pub(crate) request_id: String,
     /// Held by everything that must not be cut off, shared by all of one server.
     under_way: Arc<RwLock<()>>,
+    /// The logins that each tenant has begun.
+    shares: Arc<Shares>,
+    /// Held while the accounts of a tenant are counted and one is added.
+    adding: Arc<tokio::sync::Mutex<()>>,
     /// Where another program may get Amazon's responses to `http://localhost`: no login begins.
     pub(crate) foreign_listener: Arc<Mutex<Option<SocketAddr>>>,
 }
@@ -66,8 +72,9 @@ impl Logins {
     /// Logins into the accounts of `engine`; the audit log names `actor`.
     #[must_use]
     pub fn new(engine: Engine, actor: Actor) -> Self {
-        let (under_way, foreign_listener) = Default::default();
-        Self { engine, actor, request_id: String::new(), under_way, foreign_listener }
+        let (under_way, shares, adding, foreign_listener) = Default::default();
+        let request_id = String::new();
+        Self { engine, actor, request_id, under_way, shares, adding, foreign_listener }
     }
 
     /// The same for what `actor` does in the request `id`.
