@@ -17,6 +17,8 @@ mod audit_server;
 #[cfg(feature = "sandbox")]
 mod bad_input;
 #[cfg(feature = "sandbox")]
+mod caller_sdk;
+#[cfg(feature = "sandbox")]
 mod callers;
 mod cli;
 #[cfg(feature = "sandbox")]

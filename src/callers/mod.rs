@@ -132,6 +132,15 @@ impl Callers {
         }
     }
 
+    /// The principal of a key that came in another place than the head.
+    ///
+    /// # Errors
+    /// `Rejected`.
+    pub fn of_key(&self, key: &str, now: Now) -> Result<Arc<Principal>, Unauthenticated> {
+        let found = self.known.load().key(key).cloned();
+        found.filter(|principal| !principal.has_ended(now)).ok_or(Unauthenticated::Rejected)
+    }
+
     /// Whether a bearer that looks like a JWT is a credential.
     pub fn reads_tokens(&self) -> bool {
         false

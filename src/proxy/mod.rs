@@ -184,11 +184,10 @@ impl Worker {
         exchange: &mut Exchange,
     ) -> Result<Response<ExchangeBody>, Error> {
         self.enforce_limits(head, fields, body.as_ref())?;
-        exchange.principal = principal?;
         if shim::is_token_request(head) {
-            let principal = exchange.principal.clone();
             return Box::pin(self.token_endpoint(head, fields, principal, body)).await;
         }
+        exchange.principal = principal?;
         let selection = self.select(head, fields, exchange.principal.as_deref())?;
         let account = &selection.account;
         exchange.account = Some((account.clone(), selection.region));

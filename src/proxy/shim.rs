@@ -1,7 +1,7 @@
 //! Responds to SDKs that insist on refreshing by themselves: LWA's token endpoint without LWA.
 //!
 //! No network call and never a real token: what it hands out is the placeholder bearer that
-//! selects the account.
+//! selects the account, or that holds the caller's own key.
 
 use super::{
     Worker,
@@ -12,9 +12,9 @@ use super::{
 };
 use crate::{
     caller_body::CallerBody,
-    callers::Principal,
+    callers::{Principal, Unauthenticated, credential::is_key},
     forward::body::BodyError,
-    id::{AccountId, placeholder_alias},
+    id::{AccountId, placeholder_alias, placeholder_text},
     inbound::fields::Fields,
     problem::Code,
 };
@@ -48,7 +48,7 @@ impl Worker {
         &self,
         head: &Parts,
         fields: &Fields<'_>,
-        principal: Option<Arc<Principal>>,
+        principal: Result<Option<Arc<Principal>>, Unauthenticated>,
         body: &mut Option<CallerBody>,
     ) -> Result<Response<ExchangeBody>, Error> {
         // Borrowed, so that the rest of a form that is too long can be read to its end elsewhere.
@@ -61,6 +61,15 @@ impl Worker {
             }
             Some(Err(_)) => return Err(BodyError::Incomplete.into()),
             None => return Err(BodyError::TooSlow.into()),
+        };
+        let key = form.key();
+        let principal = match (principal, key) {
+            // An SDK that refreshes by itself can say its key nowhere else.
+            (Ok(None) | Err(Unauthenticated::Missing), Some(key)) => {
+                Some(self.shared.callers.of_key(key, self.shared.clock.now())?)
+            }
+            (Ok(Some(_)), Some(_)) => return Err(Unauthenticated::Several.into()),
+            (principal, _) => principal?,
         };
         let in_path = Prefix::of(&head.uri)?.map(|prefix| prefix.alias);
         let in_header = header_alias(fields)?;
@@ -91,6 +100,7 @@ fn token_response(
     }
     let sent = form.refresh_token.as_deref();
     let in_token = sent.and_then(|token| placeholder_alias(token, "Atzr"));
+    let in_token = in_token.filter(|_| form.key().is_none());
     // A token that names no known account is no selector: beside a path it may be anything.
     let known = in_token.filter(|name| view.find(name).is_some());
     if in_path.zip(known).is_some_and(|(path, token)| path != token) {
@@ -98,14 +108,19 @@ fn token_response(
     }
     let default = view.default.filter(|_| view.principal.is_none()).map(AccountId::as_str);
     let alias = in_path.or(in_token).or(default);
-    let Some(alias) = alias.filter(|name| view.find(name).is_some()) else {
+    let bearer = match (form.key(), alias) {
+        (Some(key), None) => Some(key),
+        (key, Some(alias)) => view.find(alias).map(|_| key.unwrap_or(alias)),
+        (None, None) => None,
+    };
+    let Some(bearer) = bearer else {
         let text = "The request has an invalid grant parameter : refresh_token. \
                     User may have revoked or didn't grant the permission.";
         return Ok(lwa_error("invalid_grant", text));
     };
     let grant = json!({
-        "access_token": format!("Atza|{alias}"),
-        "refresh_token": sent.map_or_else(|| format!("Atzr|{alias}"), str::to_owned),
+        "access_token": format!("Atza|{bearer}"),
+        "refresh_token": sent.map_or_else(|| format!("Atzr|{bearer}"), str::to_owned),
         "token_type": "bearer",
         "expires_in": 3600,
     });
@@ -124,6 +139,12 @@ struct TokenForm {
 }
 
 impl TokenForm {
+    /// The caller's key, where it stands for the refresh token.
+    fn key(&self) -> Option<&str> {
+        let token = self.refresh_token.as_deref()?;
+        Some(placeholder_text(token, "Atzr").unwrap_or(token)).filter(|text| is_key(text))
+    }
+
     fn read(headers: &HeaderMap, body: &[u8]) -> Self {
         let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         if kind.is_some_and(|kind| kind.to_ascii_lowercase().contains("json")) {

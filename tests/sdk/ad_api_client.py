@@ -1,6 +1,8 @@
 """Unmodified python-amazon-ad-api, pointed at adsproxy in one of the ways an app can.
 
-usage: ad_api_client.py prefix|placeholder|shim PROXY_ADDRESS ALIAS SECONDS
+usage: ad_api_client.py prefix|placeholder|shim|key PROXY_ADDRESS ALIAS SECONDS
+
+With `key`, ALIAS is a caller's key, which stands in the place of the access token.
 
 Calls on for SECONDS and prints one line per thing it got; any failure is an exception.
 """
@@ -35,7 +37,7 @@ def settings(way, proxy, alias):
     if way == "prefix":
         endpoint += f"/a/{alias}"
         access_token = "unused"
-    elif way == "placeholder":
+    elif way in ("placeholder", "key"):
         access_token = f"Atza|{alias}"
     elif way == "shim":
         # The client fetches a token by itself, from adsproxy instead of Login with Amazon.
