@@ -2,7 +2,7 @@
 //! `proxy.example.toml` explains every key.
 
 use super::{
-    ClientAuth, HookTarget, ListenAddress, LogFormat, Material, StoreKind,
+    ClientAuth, ListenAddress, LogFormat, Material, StoreKind,
     reader::{ConfigReader, Section},
     secret_ref::{one_secret, refresh_token, secrets},
     text::*,
@@ -95,11 +95,13 @@ macro_rules! sections {
 }
 
 mod callers;
+mod hooks;
 
 pub use callers::{
     AuthConfig, CallerConfig, CallerKeyConfig, IssuerConfig, JwksConfig, McpPins, RulesConfig,
     TenantsConfig,
 };
+pub use hooks::{HookConfig, OutboxConfig};
 
 sections! {
     /// The whole configuration.
@@ -317,30 +319,6 @@ sections! {
         /// Seeds the account's record in the store.
         refresh_token: Option<Secret> = None, opt(refresh_token);
         headers: Vec<(HeaderName, HeaderValue)> = Vec::new(), headers => shown_headers;
-    }
-
-    /// One of `[[hooks]]`: a receiver of events.
-    HookConfig {
-        /// Names it in the log, in the outbox and for commands; no two are alike.
-        name: String = String::new(), any;
-        url: Secret = Secret::from(""), any => shown_host;
-        secrets as "secret": Vec<Secret> = Vec::new(), secrets => shown_secrets;
-        command: Vec<String> = Vec::new(), list(any_text);
-        /// The events it receives, by default all but successful refreshes; at least one.
-        events: Vec<Kind> = Kind::ALL[1..].to_vec(), list(parse_event);
-        timeout as "timeout_secs": Duration = secs(10), timeout;
-        unsafe_allow_private_addresses: bool = false, flag;
-        + target: HookTarget = HookTarget::Command(Vec::new());
-    }
-
-    /// `[outbox]`
-    OutboxConfig {
-        messages_max: usize = 10_000, count;
-        dead_letters_max: usize = 1_000, count;
-        retry_min as "retry_min_secs": Duration = secs(5), timeout;
-        retry_max as "retry_max_secs": Duration = secs(3600), timeout;
-        attempts_max: u32 = 40, whole(1, 1000);
-        give_up as "give_up_after_secs": Duration = secs(86_400), timeout;
     }
 
     /// `[login]`
