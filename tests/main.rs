@@ -160,6 +160,8 @@ mod store_power_cut;
 mod streaming_bodies;
 mod support;
 #[cfg(feature = "sandbox")]
+mod tenant_shares;
+#[cfg(feature = "sandbox")]
 mod throttling;
 #[cfg(feature = "sandbox")]
 mod token_refresh;

@@ -1,6 +1,6 @@
 //! One request from its first byte to the end of its response: id, clocks, counters, access line.
 
-use super::{Worker, respond::ExchangeBody};
+use super::{Error, Worker, respond::ExchangeBody};
 use crate::{
     callers::Principal,
     clock::Now,
@@ -36,7 +36,8 @@ pub struct Exchange {
     status: u16,
     /// On whose behalf it is, once that is known.
     pub(super) principal: Option<Arc<Principal>>,
-    pub(super) account: Option<(Arc<Account>, Region)>,
+    /// Set by [`Exchange::enter`] alone, which counts it.
+    account: Option<(Arc<Account>, Region)>,
     amazon_request_id: Option<HeaderValue>,
     pub(super) capture: Option<Rc<Capture>>,
     pub(super) error: Option<&'static str>,
@@ -65,6 +66,20 @@ impl Exchange {
             bytes_out: 0,
             worker: worker.clone(),
         })
+    }
+
+    /// Says whose request it is. One tenant has at most half of the worker's places.
+    pub(super) fn enter(&mut self, account: &Arc<Account>, region: Region) -> Result<(), Error> {
+        let worker = &self.worker;
+        let held = account.id.tenant().map_or(0, |tenant| worker.places.enter(tenant));
+        self.account = Some((account.clone(), region));
+        if held > (worker.in_flight_max / 2).max(1) {
+            worker.metrics.limit(LimitHit::InFlight);
+            return Err(Error::Overloaded(
+                "Your tenant has as many requests in flight as one tenant may. Try again later.",
+            ));
+        }
+        Ok(())
     }
 
     /// Binds `response` to this exchange, which ends when the body does.
@@ -107,6 +122,9 @@ impl Drop for Exchange {
         }
         let worker = &self.worker;
         worker.in_flight.set(worker.in_flight.get() - 1);
+        if let Some(tenant) = self.account.as_ref().and_then(|(account, _)| account.id.tenant()) {
+            worker.places.leave(tenant);
+        }
         worker.metrics.in_flight_dec();
         let duration = worker.shared.clock.now().mono.saturating_duration_since(self.began.mono);
         worker.metrics.request(self.status, duration);

@@ -9,6 +9,7 @@ mod classify_401;
 mod content;
 mod error;
 mod exchange;
+mod places;
 mod redact;
 mod respond;
 mod select;
@@ -51,6 +52,7 @@ pub use error::Error;
 use exchange::Exchange;
 use http::{HeaderValue, Request, Response, StatusCode, Version, request::Parts};
 use hyper::body::Body;
+use places::TenantPlaces;
 use respond::{ExchangeBody, unauthorized};
 use select::Selection;
 use std::{
@@ -94,6 +96,7 @@ pub struct Worker {
     access: AccessLog,
     in_flight: Cell<usize>,
     in_flight_max: usize,
+    places: TenantPlaces,
     request_ids: Cell<u64>,
     ticked: Cell<Now>,
 }
@@ -118,6 +121,7 @@ impl Worker {
             access,
             in_flight: Cell::new(0),
             in_flight_max: config.limits.in_flight_max.div_ceil(workers),
+            places: TenantPlaces::default(),
             request_ids: Cell::new(request_id::first()),
             ticked: Cell::new(shared.clock.now()),
             metrics,
@@ -190,7 +194,7 @@ impl Worker {
         exchange.principal = principal?;
         let selection = self.select(head, fields, exchange.principal.as_deref())?;
         let account = &selection.account;
-        exchange.account = Some((account.clone(), selection.region));
+        exchange.enter(account, selection.region)?;
         let _probe = self.reject_hopeless(head, &selection, exchange)?;
         let pool = self.forward.pool(selection.service, selection.region);
         let tokens = &self.shared.tokens;

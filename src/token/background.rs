@@ -1,19 +1,26 @@
 //! Refreshes tokens ahead of their expiry, from one priority queue.
 
-use super::{Cause, TokenManager, TokenState, slot, slot::Decision};
-use crate::{clock::Now, metrics::Trigger};
+use super::{Cause, TokenManager, TokenState, places::half, slot, slot::Decision};
+use crate::{clock::Now, id::AccountId, metrics::Trigger};
 use parking_lot::Mutex;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
-use tokio::{sync::Notify, task::JoinSet, time::timeout};
+use tokio::{
+    sync::Notify,
+    task::{JoinHandle, JoinSet},
+    time::timeout,
+};
 
 /// Requests have this long after the start before an account is tried without one.
 const FIRST_TRY_AFTER: Duration = Duration::from_secs(30);
 /// All accounts are tried within this time after the start, if LWA keeps up.
 const SPREAD_MAX: Duration = Duration::from_secs(60);
+
+/// How much later a refresh is tried whose tenant has enough under way.
+const POSTPONED: Duration = Duration::from_secs(2);
 
 /// Accounts by the time of their next background refresh.
 #[derive(Default)]
@@ -53,6 +60,12 @@ impl Queue {
         self.changed.notify_one();
     }
 
+    /// Plans what is due a little later: its tenant has enough refreshes under way.
+    fn postpone(&self, state: &Arc<TokenState>, plan: u64, now: Now) {
+        let later = (now.mono + POSTPONED, plan);
+        self.plans.lock().by_time.insert(later, (Duration::MAX, Arc::downgrade(state)));
+    }
+
     /// Takes what is due, with the number of its plan, or says how long until something is.
     fn pop(&self, now: Now) -> Result<(u64, Weak<TokenState>), Duration> {
         let by_time = &mut self.plans.lock().by_time;
@@ -63,6 +76,56 @@ impl Queue {
             true => Ok((plan, first.remove().1)),
             false => Err(mono - now.mono),
         }
+    }
+}
+
+/// Background refreshes under way, and how many each tenant has: one tenant whose application hangs
+/// leaves half of the places to others.
+#[derive(Default)]
+struct Running {
+    tasks: JoinSet<Option<Box<str>>>,
+    of_tenants: HashMap<Box<str>, usize>,
+}
+
+impl Running {
+    fn add(&mut self, account: &AccountId, refresh: JoinHandle<()>) {
+        let tenant: Option<Box<str>> = account.tenant().map(Into::into);
+        if let Some(tenant) = &tenant {
+            *self.of_tenants.entry(tenant.clone()).or_default() += 1;
+        }
+        self.tasks.spawn(async move {
+            // A panic in it is dealt with where it was begun.
+            let _ = refresh.await;
+            tenant
+        });
+    }
+
+    /// Waits until fewer than `max` are under way.
+    async fn room(&mut self, max: usize) {
+        while let Some(ended) = self.tasks.try_join_next() {
+            self.ended(ended.ok().flatten());
+        }
+        while self.tasks.len() >= max
+            && let Some(ended) = self.tasks.join_next().await
+        {
+            self.ended(ended.ok().flatten());
+        }
+    }
+
+    fn ended(&mut self, tenant: Option<Box<str>>) {
+        if let Some(Entry::Occupied(mut count)) = tenant.map(|tenant| self.of_tenants.entry(tenant))
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+
+    /// Whether a tenant has as many under way as it may.
+    fn has_half(&self, tenant: Option<&str>, max: usize) -> bool {
+        let running = tenant.and_then(|tenant| self.of_tenants.get(tenant));
+        running.is_some_and(|running| *running >= half(max))
     }
 }
 
@@ -94,15 +157,17 @@ impl TokenManager {
     /// Safe: refreshes under way finish in their own tasks.
     pub async fn run_background(&self) {
         let queue = &self.0.background;
-        let mut running = JoinSet::new();
+        let mut running = Running::default();
         loop {
-            while running.len() >= self.0.config.background_concurrency {
-                running.join_next().await;
-            }
+            running.room(self.0.config.background_concurrency).await;
             let now = self.0.with.clock.now();
             match queue.pop(now) {
                 Ok((plan, state)) => {
                     let Some(state) = state.upgrade() else { continue };
+                    if running.has_half(state.id.tenant(), self.0.config.background_concurrency) {
+                        queue.postpone(&state, plan, now);
+                        continue;
+                    }
                     let mut locked = state.lock();
                     if locked.slot.plan != plan {
                         continue;
@@ -110,7 +175,7 @@ impl TokenManager {
                     if locked.slot.refresh(now) == Decision::Refresh {
                         drop(locked);
                         let (trigger, cause) = (Trigger::Background, Cause::Background);
-                        running.spawn(self.spawn_refresh(&state, trigger, cause));
+                        running.add(&state.id, self.spawn_refresh(&state, trigger, cause));
                     } else if locked.slot.background_due(now, 1.0).is_some_and(|due| !due.is_zero())
                     {
                         drop(locked);
@@ -130,7 +195,12 @@ impl TokenManager {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::{Clock, ManualClock};
+    use crate::{
+        clock::{Clock, ManualClock},
+        id::Region,
+        lwa::Application,
+        token::Authority,
+    };
 
     fn queue(at: Now) -> Queue {
         let queue = Queue::default();
@@ -145,6 +215,37 @@ mod tests {
         assert_eq!(queue.pop(clock.now()).err(), Some(Duration::from_secs(600)));
         clock.set_wall(clock.now().wall + Duration::from_secs(600));
         assert!(queue.pop(clock.now()).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_tenant_has_at_most_half_of_the_background() {
+        let id = |text: &str| text.parse::<AccountId>().expect("an id");
+        let mut running = Running::default();
+        let (hang, hangs) = tokio::sync::oneshot::channel::<()>();
+        running.add(&id("a~1"), tokio::spawn(async { drop(hangs.await) }));
+        running.add(&id("acme"), tokio::spawn(std::future::pending()));
+        assert!(!running.has_half(Some("a"), 4));
+        running.add(&id("a~2"), tokio::spawn(std::future::pending()));
+        assert!(running.has_half(Some("a"), 4));
+        assert!(!running.has_half(Some("b"), 4) && !running.has_half(None, 4));
+        drop(hang);
+        running.room(3).await;
+        assert!(!running.has_half(Some("a"), 4), "one has ended");
+    }
+
+    #[test]
+    fn what_is_postponed_comes_due_again() {
+        let clock = ManualClock::new();
+        let queue = Queue::default();
+        let id = "t1~acme".parse().expect("an id");
+        let application = Arc::new(Application::new("default", &Default::default()));
+        let authority = Authority::Record;
+        let state = TokenState::new(&id, Region::Na, application, authority, Arc::default());
+        let state = Arc::new(state);
+        queue.postpone(&state, 7, clock.now());
+        assert!(queue.pop(clock.now()).is_err());
+        clock.advance(POSTPONED);
+        assert_eq!(queue.pop(clock.now()).ok().map(|(plan, _)| plan), Some(7));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod access_token;
 mod background;
 pub mod consent;
 mod error;
+mod places;
 mod refresh;
 mod report;
 mod slot;
@@ -32,9 +33,10 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use places::LwaPlaces;
 use slot::{Decision, Slot};
 use std::{fmt, sync::Arc, time::Duration};
-use tokio::{runtime::Handle, sync::Semaphore, time::timeout};
+use tokio::{runtime::Handle, time::timeout};
 
 /// What a refresh begins for; the audit log and hooks name a request.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +85,7 @@ struct TokenManagerInner {
     config: Arc<config::Token>,
     with: Dependencies,
     reported: Mutex<report::Reported>,
-    lwa_calls: Semaphore,
+    lwa_calls: LwaPlaces,
     background: background::Queue,
     /// The states of all registered accounts; read without a lock.
     states: ArcSwap<StateTable>,
@@ -103,7 +105,7 @@ impl TokenManager {
         Self(Arc::new(TokenManagerInner {
             with,
             reported: Mutex::default(),
-            lwa_calls: Semaphore::new(config.lwa_concurrency),
+            lwa_calls: LwaPlaces::new(config.lwa_concurrency),
             background: background::Queue::default(),
             states: ArcSwap::default(),
             unsaved: Mutex::default(),
@@ -263,10 +265,7 @@ impl TokenManager {
 
     /// Waits until no refresh is under way, and lets none begin any more.
     pub(crate) async fn finish(&self) {
-        let all = u32::try_from(self.0.config.lwa_concurrency).unwrap_or(u32::MAX);
-        if let Ok(permits) = self.0.lwa_calls.acquire_many(all).await {
-            permits.forget();
-        }
+        self.0.lwa_calls.close().await;
     }
 
     /// Does what the slot decides: begins a refresh, waits for its end, however it ends.

@@ -157,10 +157,8 @@ impl TokenManager {
         let known = state.lock().slot.generation;
         let lease = self.lease(state, LEASE_WAIT).await?;
         // After the lease: a waiter for one account uses no slot of other accounts.
-        if self.0.lwa_calls.available_permits() == 0 {
-            self.0.with.metrics.lwa_concurrency_hit();
-        }
-        let _permit = self.0.lwa_calls.acquire().await.expect("it is never closed");
+        let waits = || self.0.with.metrics.lwa_concurrency_hit();
+        let _place = self.0.lwa_calls.take(&state.id, waits).await;
         let (record, began) = self.newest_record(state).await?;
         if state.has_moved(&record) {
             let why = "the account was given to another region or application";

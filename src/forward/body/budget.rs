@@ -1,7 +1,8 @@
-//! What all captures may hold together, and how much of it one account.
+//! What all captures may hold together, and how much of it one party: a tenant with all its accounts,
+//! or an account without a tenant.
 //!
-//! A part is reserved for small bodies. An account holds at most half while others ask, so that one
-//! account's large or slow uploads cost no other account its replay.
+//! A part is reserved for small bodies. A party holds at most half while others ask, so that one
+//! party's large or slow uploads cost no other its replay.
 
 use std::{
     array,
@@ -14,8 +15,8 @@ const SMALL_MAX_BYTES: u64 = 64 * 1024;
 const RESERVE: u64 = 8;
 /// How long an account counts as asking, ticks.
 const ASKS_TICKS: u64 = 60;
-/// Accounts are spread over these shares by the hash of their ids. Two on one share have its half.
-const SHARES: usize = 64;
+/// Parties are spread over these shares by the hashes of their names. Two on one share have its half.
+const SHARES: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct Budget {
@@ -37,9 +38,10 @@ impl Budget {
         Self { max, held: AtomicU64::new(0), shares }
     }
 
-    /// The share of an account (FNV-1a).
+    /// The share of an account, or of its tenant (FNV-1a).
     pub(super) fn share_of(account: &str) -> usize {
-        let hash = account.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        let party = account.split_once('~').map_or(account, |(tenant, _)| tenant);
+        let hash = party.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
         (hash % SHARES as u64) as usize
@@ -102,6 +104,21 @@ mod tests {
         assert!(budget.take(1, 390 * KIB, 391 * KIB, 100), "its half is free");
         budget.give_back(1, 391 * KIB);
         assert!(budget.take(2, 101 * KIB, 401 * KIB, 161), "nothing else has asked for a while");
+    }
+
+    #[test]
+    fn a_tenant_has_one_share_for_all_its_accounts() {
+        let share = Budget::share_of;
+        assert_eq!(share("t1~acme"), share("t1~globex"));
+        assert_ne!(share("t1~acme"), share("t2~acme"));
+        let budget = Budget::new(800 * KIB);
+        assert!(budget.take(share("t2~acme"), KIB, KIB, 0));
+        assert!(budget.take(share("t1~acme"), 300 * KIB, 300 * KIB, 0));
+        assert!(!budget.take(share("t1~globex"), 200 * KIB, 200 * KIB, 0), "over its half");
+        assert!(
+            budget.take(share("t2~acme"), 300 * KIB, 301 * KIB, 0),
+            "another tenant has its own"
+        );
     }
 
     #[test]
