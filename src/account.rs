@@ -5,12 +5,13 @@ use crate::{
     id::{AccountId, Region},
     named::named,
 };
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use std::time::Duration;
 
 named! {
     /// The state of an account: one word everywhere, in `/status`, metrics and commands.
-    #[derive(Serialize)]
+    #[derive(Serialize, JsonSchema)]
     #[serde(rename_all = "snake_case")]
     pub enum State {
         Fresh = "fresh",
@@ -45,7 +46,7 @@ impl State {
 }
 
 /// What `/status`, commands and the per-account gauges show of an account.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct AccountView {
     pub account: AccountId,
     pub state: State,
@@ -54,6 +55,7 @@ pub struct AccountView {
     pub application: String,
     /// Until the access token expires; zero once it has, none if there is no token.
     #[serde(rename = "expires_in_secs", serialize_with = "whole_seconds")]
+    #[schemars(with = "Option<u64>")]
     pub expires_in: Option<Duration>,
     pub generation: u64,
     /// Why the last refresh failed; never LWA's own words.

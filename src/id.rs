@@ -1,6 +1,7 @@
 //! Names that were checked once: account id, region, application name.
 
 use crate::named::named;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -8,8 +9,8 @@ use std::{fmt, str::FromStr, sync::Arc};
 ///
 /// Both parts have the form `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, so an id can stand in a file name, a
 /// label and a log line as it is, and no id of a tenant is an alias.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AccountId(Arc<str>);
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
+pub struct AccountId(#[schemars(with = "String")] Arc<str>);
 
 impl AccountId {
     /// The longest tenant or alias, in bytes.
@@ -165,7 +166,7 @@ pub struct InvalidAccountId;
 
 named! {
     /// One of Amazon's three API regions.
-    #[derive(PartialOrd, Ord, Serialize, Deserialize)]
+    #[derive(PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
     #[serde(rename_all = "lowercase")]
     pub enum Region {
         /// North America.

@@ -77,6 +77,10 @@ table! {
     BadRequest "bad_request" BAD_REQUEST Caller "http_request_error"
         "The request is malformed."
         page "Not understood" "Correct the request and try again.";
+    // Of the admin listener alone: on the data plane SDKs would refresh and loop.
+    AuthenticationRequired "authentication_required" UNAUTHORIZED Caller "http_request_denied"
+        "This request needs a credential that is accepted here: a key of an operator, or of a \
+         caller of the account's tenant, as X-Ads-Key or Authorization: Bearer.";
     CallerRejected "caller_rejected" FORBIDDEN Caller "http_request_denied"
         "The Host or Origin of this request is not accepted (guard.allowed_hosts, \
          guard.allowed_origins).";
@@ -305,13 +309,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_code_and_its_row_are_found_by_each_other_and_none_is_a_401() {
+    fn a_code_and_its_row_are_found_by_each_other_and_one_is_a_401() {
         for (at, row) in TABLE.iter().enumerate() {
             let twins = TABLE.iter().filter(|other| other.code == row.code);
             // A store that fails, and one that keeps no new grant, are one to a program.
             let expected = if row.code == "store_failed" { 2 } else { 1 };
             assert_eq!(twins.count(), expected, "{at}");
-            assert_ne!(row.status, StatusCode::UNAUTHORIZED, "{at}");
+            let is_401 = row.status == StatusCode::UNAUTHORIZED;
+            assert_eq!(is_401, row.code == "authentication_required", "{at}");
             assert_eq!(row.title.is_empty(), row.advice.is_empty(), "{at}");
         }
         assert_eq!(Code::Internal as usize + 1, TABLE.len());

@@ -2,15 +2,19 @@
 
 use super::{
     AdminCall,
+    bodies::{AccountDetails, AccountPage, Overview},
+    paging::Paging,
     respond::{Handled, Reply},
+    shape::Shape,
     throttling::cooling,
 };
 use crate::{
-    account::AccountView,
+    account::{AccountView, State},
     audit::Action,
     engine::Engine,
     hooks::rfc3339,
-    problem::Problem,
+    login::LoginError,
+    problem::{Code, Problem},
     proxy,
     sync::Account,
     token::{self, AccessToken, Cause},
@@ -18,23 +22,48 @@ use crate::{
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+/// Accounts on a page, unless the request says otherwise: front ends read all of a usual number.
+const LIST_LIMIT: usize = 1000;
+
+/// A token is fetched, which Login with Amazon may not give.
+pub(super) fn fetches(shape: Shape) -> Shape {
+    let shape = shape.of_account().writes();
+    shape.fails(&[
+        Code::ReauthorizationRequired,
+        Code::ApplicationRejected,
+        Code::TokenUnavailable,
+        Code::Overloaded,
+    ])
+}
+
 /// All accounts and whether the store works.
 pub(super) async fn overview(call: AdminCall) -> Handled {
     let accounts = accounts(&call);
     let is_degraded = accounts.iter().any(|account| account.is_unsaved);
-    Ok(call.json(&json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "store": if is_degraded { "degraded" } else { "ok" },
-        "accounts": accounts,
-        "throttled": cooling(&call),
-    })))
+    let store = if is_degraded { "degraded" } else { "ok" };
+    Ok(call.json(&Overview {
+        version: env!("CARGO_PKG_VERSION"),
+        store,
+        accounts,
+        throttled: cooling(&call),
+    }))
 }
 
+/// In the order of their ids, so that a page follows the one before whatever came in between.
 pub(super) async fn list(call: AdminCall) -> Handled {
-    let engine = &call.logins.engine;
-    let accounts = accounts(&call);
-    let accounts: Vec<_> = accounts.iter().map(|account| details(engine, account)).collect();
-    Ok(call.json(&json!({ "accounts": accounts })))
+    let (engine, paging) = (&call.logins.engine, Paging::<String>::of(&call.query, LIST_LIMIT)?);
+    let state = call.query.one("state")?.map(|name| {
+        let unknown = || LoginError::bad_request("state is the name of no state of an account");
+        State::from_name(&name).ok_or_else(unknown)
+    });
+    let state = state.transpose()?;
+    let wanted = accounts(&call).into_iter().filter(|account| {
+        state.is_none_or(|state| account.state == state)
+            && paging.after.as_ref().is_none_or(|after| call.name_of(&account.account) > *after)
+    });
+    let (page, next_cursor) = paging.take(wanted, |account| call.name_of(&account.account));
+    let accounts = page.into_iter().map(|account| details(engine, account)).collect();
+    Ok(call.json(&AccountPage { accounts, next_cursor }))
 }
 
 /// All that the caller may see.
@@ -103,19 +132,19 @@ pub(super) async fn exchange(
 
 pub(super) fn describe(engine: &Engine, account: &Account) -> Value {
     let status = engine.tokens().status(&account.id);
-    status.map_or_else(Value::default, |status| details(engine, &status))
+    status.map_or_else(Value::default, |status| json!(details(engine, status)))
 }
 
-fn details(engine: &Engine, account: &AccountView) -> Value {
-    let left = account.expires_in.filter(|left| !left.is_zero());
-    let mut body = json!(account);
-    body["token_type"] = "bearer".into();
-    body["valid"] = left.is_some().into();
-    body["expires_at"] = left.map(|left| rfc3339(engine.clock().now().plus(left).unix())).into();
-    body["expires_in"] = left.map(|left| left.as_secs()).into();
-    body["needs_refresh"] =
-        left.is_none_or(|left| left <= engine.config().token.refresh_buffer).into();
-    body
+fn details(engine: &Engine, view: AccountView) -> AccountDetails {
+    let left = view.expires_in.filter(|left| !left.is_zero());
+    AccountDetails {
+        token_type: "bearer",
+        valid: left.is_some(),
+        expires_at: left.map(|left| rfc3339(engine.clock().now().plus(left).unix())),
+        expires_in: left.map(|left| left.as_secs()),
+        needs_refresh: left.is_none_or(|left| left <= engine.config().token.refresh_buffer),
+        view,
+    }
 }
 
 /// What the data plane says of an account without a token, and `more`.

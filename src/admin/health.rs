@@ -6,9 +6,15 @@
 use super::{
     AdminCall,
     respond::{Handled, Reply, reply, text},
+    shape::Shape,
 };
 use http::StatusCode;
 use parking_lot::Mutex;
+
+/// Not every check passes with a 200.
+pub(super) fn shape() -> Shape {
+    Shape::text().or(503, "Not now, or not any more.").query(&[("verbose", "Lists the checks.")])
+}
 
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 

@@ -6,19 +6,26 @@
 
 mod accounts;
 mod arguments;
+mod audit_log;
+mod bodies;
 pub mod health;
 mod local;
 mod oauth;
+mod openapi;
 mod outbox;
 mod page;
+mod paging;
 mod respond;
 mod routes;
 mod scope;
+mod shape;
+mod table;
 mod throttle;
 mod throttling;
 
 pub use local::TOKEN_PATH;
-pub use routes::{AdminSurface, ROUTES};
+pub use routes::AdminSurface;
+pub use table::ROUTES;
 
 use crate::{
     audit::{Action, Actor, Entry},
@@ -74,6 +81,8 @@ struct AdminState {
     /// The paths of the configured return addresses.
     callbacks: BTreeSet<String>,
     throttle: Throttle,
+    /// Held by the one request that reads the audit log.
+    audit_reader: tokio::sync::Mutex<()>,
     /// The number of the next request without an id.
     next_id: AtomicU64,
 }
@@ -101,7 +110,17 @@ impl Admin {
         });
         let callbacks = paths.collect();
         let (throttle, next_id) = (Throttle::default(), AtomicU64::new(request_id::first()));
-        let state = AdminState { surface, health, guard, logins, callbacks, throttle, next_id };
+        let audit_reader = Default::default();
+        let state = AdminState {
+            surface,
+            health,
+            guard,
+            logins,
+            callbacks,
+            throttle,
+            audit_reader,
+            next_id,
+        };
         Self(Arc::new(state), None)
     }
 
@@ -116,14 +135,17 @@ impl Admin {
     }
 
     async fn handle(self, request: Request<AdminBody>) -> Response<Full<Bytes>> {
-        let id = request_id::of(&Fields::of(request.headers()))
-            .unwrap_or_else(|| request_id::fresh(self.0.next_id.fetch_add(1, Relaxed)));
+        let id = request_id::of(&Fields::of(request.headers())).unwrap_or_else(|| self.fresh_id());
         let mut response = self.dispatch(request, &id).await;
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(REQUEST_ID.clone(), id);
         response.map(Full::new)
+    }
+
+    fn fresh_id(&self) -> HeaderValue {
+        request_id::fresh(self.0.next_id.fetch_add(1, Relaxed))
     }
 
     async fn dispatch(self, request: Request<AdminBody>, id: &HeaderValue) -> Reply {
@@ -145,18 +167,21 @@ impl Admin {
             Err(methods) => return no_route(&methods, id),
         };
         if self.0.surface == AdminSurface::Admin
-            && route.writes_unauthenticated()
+            && route.writes()
             && let Err(after) =
                 self.0.throttle.take(self.1.as_ref().map(|it| it.peer.origin()), Instant::now())
         {
-            let entry = Entry::new(Actor::admin(None), Action::RequestsIgnored).about("refused");
+            let entry = Entry::new(Actor::unknown(), Action::RequestsIgnored).about("refused");
             // The log of the audit log itself reports a failure.
             let _ = self.0.logins.engine.audit().count(entry).await;
             return too_many(after, id);
         }
         let actor = self.1.as_ref().and_then(|it| it.peer.uid()).map(Actor::cli_user);
         let actor = actor.unwrap_or_else(|| self.0.logins.actor.clone());
-        let logins = self.0.logins.for_request(id.to_str().unwrap_or_default(), actor);
+        let shown = id.to_str().unwrap_or_default();
+        let theirs = request_id::of(&Fields::of(&parts.headers)).is_some();
+        let own = theirs.then(|| self.fresh_id().to_str().unwrap_or_default().to_owned());
+        let logins = self.0.logins.for_request(shown, own, actor);
         let (html, request_id) = (oauth::wants_html(&parts.headers), id.clone());
         let scope = Scope::Every;
         let seen = scope.clone();

@@ -3,8 +3,10 @@
 use super::{
     AdminCall,
     arguments::{Arguments, cookies},
+    bodies::{LinkBody, LoginBegun},
     page,
     respond::{Handled, Reply, text},
+    shape::Shape,
 };
 use crate::{
     id::AccountId,
@@ -16,6 +18,45 @@ use http::{
     header::{ACCEPT, HOST, LOCATION, REFERRER_POLICY, SET_COOKIE},
 };
 use serde_json::json;
+
+/// A login begins, for an account that need not exist yet.
+pub(super) fn begins(shape: Shape) -> Shape {
+    let codes = [
+        Code::AccountRequired,
+        Code::LinkUsed,
+        Code::RedirectPortTaken,
+        Code::TooManyLogins,
+        Code::ConfigurationChanged,
+    ];
+    shape.fails(&codes).of_account().writes()
+}
+
+/// A login ends, as Amazon or a person decided.
+pub(super) fn ends(shape: Shape) -> Shape {
+    let codes = [
+        Code::StateMissing,
+        Code::ParameterDoubled,
+        Code::StateUnknown,
+        Code::StateExpired,
+        Code::OtherBrowser,
+        Code::ConfigurationChanged,
+        Code::AccessDenied,
+        Code::RedirectUriMismatch,
+        Code::ScopeUnknown,
+        Code::ScopeMissing,
+        Code::NotApproved,
+        Code::NothingCameBack,
+        Code::TooLate,
+        Code::UsedAlready,
+        Code::AmazonFailed,
+        Code::LwaTimeout,
+        Code::LwaUnavailable,
+        Code::LwaInvalidResponse,
+        Code::QuestionGone,
+        Code::AccountChanged,
+    ];
+    shape.fails(&codes).writes()
+}
 
 /// Sends a browser to Amazon; gives a program the address to open.
 pub(super) async fn login(call: AdminCall) -> Handled {
@@ -34,12 +75,12 @@ pub(super) async fn login(call: AdminCall) -> Handled {
     let mut response = if html {
         redirect(&started.auth_url)
     } else {
-        call.json(&json!({
-            "auth_url": started.auth_url,
-            "state": started.state.expose(),
-            "account": account.as_str(),
-            "expires_in": started.expires_in.as_secs(),
-        }))
+        call.json(&LoginBegun {
+            auth_url: started.auth_url,
+            state: started.state.expose().to_owned(),
+            account: account.to_string(),
+            expires_in: started.expires_in.as_secs(),
+        })
     };
     let (name, value) = &started.cookie;
     let max_age = started.expires_in.as_secs().max(1);
@@ -102,9 +143,11 @@ pub(super) async fn start(call: AdminCall) -> Handled {
     request.replace = form.one("replace")?.as_deref() == Some("true");
     let lifetime = call.logins.engine.config().login.timeout;
     let (url, handle) = call.logins.link(&account, &request, lifetime).await?;
-    let body = json!({
-        "url": url.expose(), "login": handle.expose(), "expires_in": lifetime.as_secs(),
-    });
+    let body = LinkBody {
+        url: url.expose().to_owned(),
+        login: handle.expose().to_owned(),
+        expires_in: lifetime.as_secs(),
+    };
     Ok(call.json_with(StatusCode::CREATED, &body))
 }
 

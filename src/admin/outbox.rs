@@ -5,7 +5,7 @@ use super::{
     respond::{Handled, json},
 };
 use crate::{
-    audit::{Action, Entry},
+    audit::Action,
     error_chain::chain,
     hooks::outbox,
     login::LoginError,
@@ -57,8 +57,7 @@ pub(super) async fn resend(call: AdminCall) -> Handled {
         return Ok(problem.respond(&call.request_id));
     }
     if !dead.is_empty() {
-        let entry = Entry::new(logins.actor.clone(), Action::HookResend);
-        let entry = entry.request_id(&logins.request_id).count(dead.len() as u64);
+        let entry = logins.entry_of(Action::HookResend).count(dead.len() as u64);
         engine.audit().write(id.iter().fold(entry, |entry, id| entry.about(id))).await?;
     }
     let (engine, now) = (engine.clone(), engine.clock().now().unix());

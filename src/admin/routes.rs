@@ -1,15 +1,14 @@
-//! The one table of routes: dispatch, 404 and 405, the front page and the documentation come from it.
+//! What a route is, which one a request is for, and the front page that lists them.
 
 use super::{
-    AdminCall, accounts, health, local, oauth, outbox, page,
+    AdminCall,
     respond::{Handled, text},
-    throttling,
+    shape::Shape,
+    table::ROUTES,
 };
-use crate::{config::CALLBACK_PATH, login::LOGIN_PATH, named::named};
+use crate::named::named;
 use http::{Method, StatusCode};
 use std::{fmt::Write as _, pin::Pin};
-
-const LOGINS_PATH: &str = "/api/auth/amazon/logins";
 
 named! {
     /// Who may send a request to a route.
@@ -18,7 +17,7 @@ named! {
         Public = "public",
         /// Health and metrics.
         Read = "read",
-        /// Everything else.
+        /// Everything else: an operator, or where the route is for tenants one of a tenant.
         Operate = "operate",
         /// Processes of the server's own user and of root, over the control socket only.
         Local = "local",
@@ -64,14 +63,19 @@ pub struct Route {
     /// `{id}` matches one segment.
     pub path: &'static str,
     pub audience: Audience,
+    /// Whether an *operate* route serves callers of a tenant, for accounts of their own.
+    pub for_tenants: bool,
     pub(super) site: Site,
     pub(super) handler: fn(AdminCall) -> Handling,
+    /// The name of the operation in the OpenAPI document; never changes.
+    pub operation: &'static str,
     pub summary: &'static str,
+    pub(super) shape: fn() -> Shape,
 }
 
 impl Route {
-    /// Whether a request that brings no secret changes something.
-    pub(super) fn writes_unauthenticated(&self) -> bool {
+    /// Whether a request changes something.
+    pub(super) fn writes(&self) -> bool {
         let writes = self.method != Method::GET || matches!(self.site, Site::LinkWith(_));
         writes && self.audience == Audience::Operate
     }
@@ -80,70 +84,6 @@ impl Route {
     fn has_head(&self) -> bool {
         self.method == Method::GET && self.site == Site::Own
     }
-}
-
-macro_rules! table {
-    ($($method:ident $path:expr, $audience:ident, $site:expr, $handler:expr, $summary:literal;)*) => {
-        /// Every route, in the order of the documentation.
-        pub static ROUTES: &[Route] = &[$(Route {
-            method: Method::$method,
-            path: $path,
-            audience: Audience::$audience,
-            site: $site,
-            handler: |call| Box::pin($handler(call)),
-            summary: $summary,
-        }),*];
-    };
-}
-
-table! {
-    GET "/", Public, Site::Own, front_page, "this list";
-    GET "/livez", Read, Site::Own, health::live, "the process runs";
-    GET "/readyz", Read, Site::Own, health::ready,
-        "requests are wanted (`?verbose` lists the checks)";
-    GET "/startupz", Read, Site::Own, health::started, "the start is over";
-    GET "/healthz", Read, Site::Own, health::ready, "the same as `/readyz`";
-    GET "/metrics", Read, Site::Own, health::metrics, "metrics for Prometheus";
-    GET "/status", Operate, Site::Own, accounts::overview, "accounts and their tokens";
-    GET LOGIN_PATH, Operate, Site::LinkWith("reconnect"), oauth::login,
-        "begins a login for `?account=`: a redirect for browsers, else JSON";
-    POST LOGINS_PATH, Operate, Site::Own, oauth::start,
-        "returns a link that begins a login, for `{\"account\": …}`";
-    GET "/api/auth/amazon/logins/{id}", Public, Site::Own, oauth::outcome,
-        "the state of a login begun by such a link";
-    GET CALLBACK_PATH, Public, Site::Link, oauth::callback,
-        "the return address: where Amazon sends the browser";
-    POST page::CONFIRM_PATH, Public, Site::Form, oauth::confirm,
-        "answers the question whether to replace an account";
-    POST "/api/auth/amazon/logout", Operate, Site::Own, oauth::logout,
-        "forgets the grant of `{\"account\": …}`";
-    POST "/api/auth/refresh", Operate, Site::Own, accounts::refresh,
-        "fetches a new access token for `{\"account\": …}`; does not return it";
-    GET "/api/auth/token-status", Operate, Site::Own, accounts::token_status,
-        "how long the tokens live, of all accounts or of `?account=`";
-    GET "/api/v1/accounts", Operate, Site::Own, accounts::list, "all accounts";
-    GET "/api/v1/accounts/{id}", Operate, Site::Own, accounts::show, "one account";
-    DELETE "/api/v1/accounts/{id}", Operate, Site::Own, accounts::delete,
-        "forgets the grant of an account";
-    GET "/api/v1/throttling", Operate, Site::Own, throttling::list,
-        "what Amazon's 429s and 5xx say, and which calls they make hopeless";
-    GET "/api/v1/server", Local, Site::Own, local::server, "which server this is";
-    POST "/api/v1/accounts/{id}/token", Local, Site::Own, local::token,
-        "returns an access token, for `adsproxy token`";
-    POST "/api/v1/accounts/{id}/disclosures", Local, Site::Own, local::disclosure,
-        "records what an access token is used for";
-    POST "/api/v1/accounts/{id}/grant", Local, Site::Own, local::give,
-        "puts a grant that a person brings into the store";
-    POST "/api/v1/accounts/{id}/grant/check", Local, Site::Own, local::check,
-        "says what would become of such a grant";
-    POST "/api/v1/accounts/{id}/removal", Local, Site::Own, local::remove,
-        "forgets what the store has of an account";
-    GET "/api/v1/outbox", Local, Site::Own, outbox::list,
-        "messages that wait for hooks, and those that were given up";
-    POST "/api/v1/outbox/resend", Local, Site::Own, outbox::resend,
-        "queues messages that were given up again, for `{\"id\": …}` or `{\"all\": true}`";
-    POST local::TOKEN_PATH, Local, Site::Own, local::oauth_token,
-        "tokens for the private data planes of commands";
 }
 
 /// Finds the route of a request, and the segment that matches `{id}`; else the methods of the path.
@@ -176,7 +116,7 @@ fn matched<'a>(pattern: &str, path: &'a str) -> Option<&'a str> {
     }
 }
 
-async fn front_page(_: AdminCall) -> Handled {
+pub(super) async fn front_page(_: AdminCall) -> Handled {
     Ok(text(StatusCode::OK, index(ROUTES, env!("CARGO_PKG_VERSION"))))
 }
 
@@ -196,14 +136,19 @@ fn index(table: &[Route], version: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{admin::health, config::CALLBACK_PATH, login::LOGIN_PATH};
+    use std::collections::BTreeSet;
 
     static WITH_ONE_MORE: &[Route] = &[Route {
         method: Method::PUT,
         path: "/api/v1/things/{id}",
         audience: Audience::Operate,
+        for_tenants: false,
         site: Site::Own,
         handler: |call| Box::pin(health::live(call)),
+        operation: "putThing",
         summary: "sets a `thing`",
+        shape: Shape::text,
     }];
 
     #[test]
@@ -247,6 +192,15 @@ mod tests {
                 .iter()
                 .find(|other| other.method == route.method && matched(other.path, &path).is_some());
             assert!(twin.is_none(), "{path}");
+        }
+    }
+
+    #[test]
+    fn operations_have_names_of_their_own_and_only_operate_is_for_tenants() {
+        let names: BTreeSet<_> = ROUTES.iter().map(|route| route.operation).collect();
+        assert_eq!(names.len(), ROUTES.len());
+        for route in ROUTES.iter().filter(|route| route.for_tenants) {
+            assert_eq!(route.audience, Audience::Operate, "{}", route.path);
         }
     }
 

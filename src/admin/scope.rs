@@ -103,6 +103,11 @@ impl AdminCall {
         self.scope == Scope::Nobody || self.sees(id)
     }
 
+    /// What the caller calls an account.
+    pub(super) fn name_of(&self, id: &AccountId) -> String {
+        self.scope.name(id.as_str()).unwrap_or_else(|| id.to_string())
+    }
+
     /// The account that is named by `{id}` in the path; it need not exist.
     pub(super) fn id_in_path(&self) -> Result<AccountId, LoginError> {
         self.scope.id(&self.segment)

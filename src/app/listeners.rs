@@ -59,7 +59,7 @@ impl AdminListeners {
         stop: &watch::Sender<bool>,
     ) -> Result<Self, super::Error> {
         let config = engine.config();
-        let logins = Logins::new(engine.clone(), Actor::admin(None));
+        let logins = Logins::new(engine.clone(), Actor::unknown());
         let service_of =
             |surface, guard| Admin::new(surface, health.clone(), guard, logins.clone());
         let purging = logins.clone();

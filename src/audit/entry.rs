@@ -17,8 +17,12 @@ pub struct Entry {
     pub(crate) account: Option<AccountId>,
     #[serde(flatten)]
     pub(super) outcome: EntryOutcome,
+    /// What the response says: the caller's own id, if it sent one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) request_id: Option<ShortName>,
+    /// The server's own id of the request, beside one of the caller's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) server_request_id: Option<ShortName>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) generation: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,6 +46,7 @@ impl Entry {
             account: None,
             outcome: EntryOutcome::Ok,
             request_id: None,
+            server_request_id: None,
             generation: None,
             about: None,
             count: None,
@@ -72,6 +77,12 @@ impl Entry {
         self
     }
 
+    /// The server's own id of the request: a caller cannot choose it.
+    pub fn server_request_id(mut self, id: &str) -> Self {
+        self.server_request_id = Some(ShortName::new(id));
+        self
+    }
+
     pub fn generation(mut self, generation: u64) -> Self {
         self.generation = Some(generation);
         self
@@ -90,6 +101,61 @@ impl Entry {
     }
 }
 
+/// A caller at the admin listener, and how it proved to be that one. Nothing of it is a secret.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct AdminActor {
+    /// The configured caller or issuer; none for a browser, which brings a link or a state.
+    #[serde(rename = "user", skip_serializing_if = "Option::is_none")]
+    caller: Option<ShortName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<ShortName>,
+    #[serde(flatten)]
+    proof: Option<ActorProof>,
+}
+
+/// By what a caller was known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum ActorProof {
+    Key {
+        key_id: ShortName,
+    },
+    Session {
+        session: ShortName,
+    },
+    /// The peer of a Unix socket.
+    User {
+        uid: u32,
+    },
+    Certificate {
+        san: ShortName,
+    },
+    Jwt {
+        issuer: ShortName,
+        subject: ShortName,
+    },
+}
+
+impl ActorProof {
+    /// The key `id`, without its secret.
+    pub fn key(id: &str) -> Self {
+        Self::Key { key_id: ShortName::new(id) }
+    }
+
+    pub fn session(id: &str) -> Self {
+        Self::Session { session: ShortName::new(id) }
+    }
+
+    pub fn certificate(san: &str) -> Self {
+        Self::Certificate { san: ShortName::spelled(san) }
+    }
+
+    /// A verified token of `issuer` for `subject`.
+    pub fn jwt(issuer: &str, subject: &str) -> Self {
+        Self::Jwt { issuer: ShortName::spelled(issuer), subject: ShortName::spelled(subject) }
+    }
+}
+
 /// Who did it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "actor", rename_all = "lowercase")]
@@ -103,11 +169,7 @@ pub enum Actor {
         user: Option<ShortName>,
     },
     /// A caller at the admin listener.
-    Admin {
-        /// The caller, if there is authentication.
-        #[serde(rename = "user", skip_serializing_if = "Option::is_none")]
-        caller: Option<ShortName>,
-    },
+    Admin(AdminActor),
     /// The server of its own accord.
     Server,
     /// The audit log itself.
@@ -125,9 +187,18 @@ impl Actor {
         Self::Cli { uid, user: user_name(uid).map(|name| ShortName::new(&name)) }
     }
 
-    /// A caller at the admin listener.
-    pub fn admin(caller: Option<&str>) -> Self {
-        Self::Admin { caller: caller.map(ShortName::new) }
+    /// A caller at the admin listener that is not known: a browser with a link, or nobody.
+    pub fn unknown() -> Self {
+        Self::Admin(AdminActor::default())
+    }
+
+    /// The `caller` of `tenant` at the admin listener, known by `proof`.
+    pub fn admin(caller: &str, tenant: Option<&str>, proof: ActorProof) -> Self {
+        Self::Admin(AdminActor {
+            caller: Some(ShortName::new(caller)),
+            tenant: tenant.map(ShortName::new),
+            proof: Some(proof),
+        })
     }
 }
 
@@ -210,10 +281,26 @@ pub struct ShortName(String);
 impl ShortName {
     /// `text` if it is such a word, else the beginning of its SHA-256 in its place.
     fn new(text: &str) -> Self {
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-:@/+=".contains(&b);
-        if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
+        if Self::is_word(text) {
             return Self(text.to_owned());
         }
+        Self::hashed(text)
+    }
+
+    /// As [`ShortName::new`], for what was verified: `auth0|7` is `auth0%7C7`.
+    fn spelled(text: &str) -> Self {
+        match text.len() <= 64 && text.split('|').all(Self::is_word) {
+            true => Self(text.replace('|', "%7C")),
+            false => Self::hashed(text),
+        }
+    }
+
+    fn is_word(text: &str) -> bool {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-:@/+=".contains(&b);
+        (1..=64).contains(&text.len()) && text.bytes().all(allowed)
+    }
+
+    fn hashed(text: &str) -> Self {
         let hash = digest::digest(&digest::SHA256, text.as_bytes());
         let hex = hash.as_ref()[..12].iter().map(|byte| format!("{byte:02x}"));
         Self(["sha256:".to_owned()].into_iter().chain(hex).collect())
@@ -234,6 +321,24 @@ mod tests {
             let name = ShortName::new(text);
             assert!(name.0.starts_with("sha256:") && name.0.len() == 31, "{name:?}");
             assert!(text.is_empty() || !name.0.contains(text));
+        }
+    }
+
+    #[test]
+    fn an_actor_is_named_by_what_proved_it_and_by_no_secret() {
+        let line = |actor| serde_json::to_string(&actor).expect("JSON");
+        let key = Actor::admin("reports", Some("t1"), ActorProof::key("adsk_7Fh2kQ9x"));
+        let expected =
+            r#"{"actor":"admin","user":"reports","tenant":"t1","key_id":"adsk_7Fh2kQ9x"}"#;
+        assert_eq!(line(key), expected);
+        let jwt = Actor::admin("clerk", None, ActorProof::jwt("clerk", "auth0|7"));
+        let expected = r#"{"actor":"admin","user":"clerk","issuer":"clerk","subject":"auth0%7C7"}"#;
+        assert_eq!(line(jwt), expected);
+        let peer = Actor::admin("app", None, ActorProof::User { uid: 7 });
+        assert_eq!(line(peer), r#"{"actor":"admin","user":"app","uid":7}"#);
+        assert_eq!(line(Actor::unknown()), r#"{"actor":"admin"}"#);
+        for subject in ["a b", "|", "a|", "a\nb", "%7C", &"x|".repeat(40)] {
+            assert!(ShortName::spelled(subject).0.starts_with("sha256:"), "{subject}");
         }
     }
 

@@ -15,7 +15,8 @@ mod verify;
 mod writer;
 
 pub use chain::AuditKeys;
-pub use entry::{Action, Actor, Entry};
+#[allow(unused_imports, reason = "who uses the proof follows")]
+pub use entry::{Action, Actor, ActorProof, Entry};
 pub use report::AuditReport;
 pub use verify::verify_part;
 

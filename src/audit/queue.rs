@@ -53,7 +53,7 @@ impl Audit {
     /// their number.
     pub async fn count(&self, entry: Entry) -> Result<(), Error> {
         let Some(inner) = &self.0 else { return Ok(()) };
-        let kind = Entry { request_id: None, ..entry.clone() };
+        let kind = Entry { request_id: None, server_request_id: None, ..entry.clone() };
         let Some(counts_more) = inner.queue.add(&kind) else { return Ok(()) };
         if counts_more {
             let inner = Arc::downgrade(inner);

@@ -9,11 +9,18 @@ use crate::id::AccountId;
 use serde_json::Value;
 use std::{path::Path, time::Duration};
 
+/// The members that say who did it.
+const ACTOR_MEMBERS: [&str; 7] = ["actor", "user", "uid", "key_id", "session", "subject", "san"];
+
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     pub account: Option<AccountId>,
     /// Those of this action, or of this kind of actions (`token` for `token.refresh`), only.
     pub action: Option<String>,
+    /// Those by this kind of actor, user, key, session or subject only.
+    pub actor: Option<String>,
+    /// Those before this number only.
+    pub before: Option<u64>,
     /// Those from this time on only, since 1970.
     pub since: Option<Duration>,
 }
@@ -31,7 +38,7 @@ pub struct Tail {
 /// An entry as written in the log.
 #[derive(Debug, Clone)]
 pub struct Shown {
-    seq: u64,
+    pub seq: u64,
     pub json: String,
     /// Its members, the MAC included.
     pub members: Value,
@@ -94,22 +101,33 @@ impl Tail {
     }
 
     fn accepts(&self, line: &Line<'_>) -> bool {
-        let Filter { account, action, since } = &self.filter;
+        let Filter { account, action, since, before, actor: _ } = &self.filter;
         let is_of = |action: &String| {
             let rest = line.action.strip_prefix(action.as_str());
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
         account.as_ref().is_none_or(|it| line.account.as_deref() == Some(it.as_str()))
             && action.as_ref().is_none_or(is_of)
+            && before.is_none_or(|before| line.seq < before)
             // As it is written in the log, a time sorts like time.
             && since.is_none_or(|since| line.time >= rfc3339(since))
+    }
+
+    fn is_by(&self, members: &Value) -> bool {
+        let Some(actor) = &self.filter.actor else { return true };
+        let is = |name: &&str| match &members[*name] {
+            Value::String(text) => text == actor,
+            Value::Number(number) => number.to_string() == *actor,
+            _ => false,
+        };
+        ACTOR_MEMBERS.iter().any(is)
     }
 
     /// The entries in `bytes` that are asked for. What is no entry is left to `verify`.
     fn shown(&self, bytes: &[u8]) -> Vec<Shown> {
         let entries = complete_lines(bytes).filter_map(|text| {
             let line = Line::parse(text).filter(|line| self.accepts(line))?;
-            let members = serde_json::from_slice(text).ok()?;
+            let members = serde_json::from_slice(text).ok().filter(|it| self.is_by(it))?;
             let json = String::from_utf8(text.to_vec()).ok()?;
             Some(Shown { seq: line.seq, json, members })
         });
@@ -120,7 +138,7 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::{Action, Actor, Audit, Entry, tests::audit};
+    use crate::audit::{Action, Actor, ActorProof, Audit, Entry, tests::audit};
 
     fn add(log: &Audit, account: &str, generation: u64) {
         let entry = Entry::new(Actor::Server, Action::TokenRefresh).generation(generation);
@@ -173,9 +191,18 @@ mod tests {
         assert_eq!(chosen(of("token")), [1, 2]);
         assert_eq!(chosen(of("token.refresh")), [1]);
         assert!(chosen(of("tok")).is_empty());
+        let proof = ActorProof::key("adsk_7Fh2kQ9x");
+        let by = Actor::admin("ops", None, proof);
+        log.record(&Entry::new(by, Action::Logout).generation(4)).expect("kept");
+        let by = |who: &str| chosen(Filter { actor: Some(who.to_owned()), ..Filter::default() });
+        assert_eq!((by("server"), by("ops")), (vec![1, 2, 3], vec![4]));
+        assert_eq!((by("adsk_7Fh2kQ9x"), by("adsk_")), (vec![4], vec![]));
+        // The first entry is that of the file.
+        let before = Filter { before: Some(4), ..Filter::default() };
+        assert_eq!(chosen(before), [1, 2]);
         let now = Duration::from_secs(1_795_132_800);
         let since = |since| chosen(Filter { since: Some(since), ..Filter::default() });
-        assert_eq!(since(now), [1, 2, 3]);
+        assert_eq!(since(now), [1, 2, 3, 4]);
         assert!(since(now + Duration::from_millis(1)).is_empty());
     }
 }

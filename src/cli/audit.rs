@@ -93,7 +93,7 @@ fn configured(config: &Config) -> anyhow::Result<&Path> {
 impl ShowTail {
     fn run(&self, config: &Config) -> anyhow::Result<()> {
         let (account, action) = (self.account.clone(), self.action.clone());
-        let filter = Filter { account, action, since: self.since };
+        let filter = Filter { account, action, since: self.since, ..Filter::default() };
         let mut tail = Tail::new(configured(config)?, filter);
         let mut shown = tail.last(self.lines)?;
         let (mut rows, mut widths) = (vec![HEADING.map(str::to_owned)], [0; 6]);
@@ -116,6 +116,20 @@ impl ShowTail {
 
 const HEADING: [&str; 6] = ["TIME", "ACTOR", "ACTION", "ACCOUNT", "OUTCOME", "DETAILS"];
 
+/// Members that are shown where an entry has them.
+const DETAILS: [&str; 10] = [
+    "generation",
+    "about",
+    "count",
+    "tenant",
+    "key_id",
+    "session",
+    "san",
+    "subject",
+    "request_id",
+    "server_request_id",
+];
+
 /// One entry for a person.
 fn row(entry: &Shown) -> [String; 6] {
     let text = |name: &str| cell(&entry.members[name]);
@@ -124,11 +138,9 @@ fn row(entry: &Shown) -> [String; 6] {
         second => format!("{}:{second}", text(first)),
     };
     let user = if text("user").is_empty() { "uid" } else { "user" };
-    let details = ["generation", "about", "count", "request_id"].map(|name| (name, text(name)));
-    let details = details.iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| {
-        let label = if *name == "request_id" { "request" } else { name };
-        format!("{label}={value}")
-    });
+    let details = DETAILS.map(|name| (name.trim_end_matches("_id"), text(name)));
+    let details = details.iter().filter(|(_, value)| !value.is_empty());
+    let details = details.map(|(label, value)| format!("{label}={value}"));
     [
         text("time"),
         joined("actor", user),

@@ -4,11 +4,12 @@ use super::{
     Connected, GrantProfiles, LoginError, Logins, MEMORY, finish::NewGrant, is_random_text, key_of,
 };
 use crate::{audit::Action, id::AccountId, problem::Code, secret::Secret, store::Space};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// How a login went.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub(crate) enum LoginOutcome {
     Connected(Connected),
@@ -26,11 +27,12 @@ pub(crate) enum LoginOutcome {
 }
 
 /// Whether to replace an account by a grant that has, or may have, other profiles.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Confirmation {
     pub(crate) account: String,
     /// What the confirmation must come with.
     #[serde(with = "super::exposed")]
+    #[schemars(with = "String")]
     pub(crate) token: Secret,
     /// The profiles the account has; none if not known.
     pub(crate) before: Option<GrantProfiles>,

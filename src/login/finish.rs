@@ -19,6 +19,7 @@ use crate::{
     secret::Secret,
     store::Space,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ impl Callback {
 }
 
 /// A connected account.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Connected {
     pub(crate) account: String,
     pub(crate) region: String,

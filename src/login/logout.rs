@@ -3,10 +3,11 @@
 
 use super::{LoginError, Logins};
 use crate::{audit::Action, error_chain::chain, id::AccountId, store::Credential};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// What a logout did.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct LoggedOut {
     pub account: String,
     /// The configured endpoint took the refresh token back.

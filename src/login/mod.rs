@@ -21,6 +21,7 @@ pub(crate) use self::{
     begin::{LoginRequest, is_login_cookie, returns_to_localhost},
     confirm::{Confirmation, LoginOutcome},
     finish::{Callback, Connected},
+    logout::LoggedOut,
     profiles::{GrantProfiles, is_deceptive},
 };
 
@@ -58,6 +59,8 @@ pub struct Logins {
     pub(crate) actor: Actor,
     /// Empty outside a request.
     pub(crate) request_id: String,
+    /// The server's own, where `request_id` is the caller's.
+    server_request_id: Option<String>,
     /// Held by everything that must not be cut off, shared by all of one server.
     under_way: Arc<RwLock<()>>,
     /// The logins that each tenant has begun.
@@ -72,14 +75,24 @@ impl Logins {
     /// Logins into the accounts of `engine`; the audit log names `actor`.
     #[must_use]
     pub fn new(engine: Engine, actor: Actor) -> Self {
+        let (request_id, server_request_id) = Default::default();
         let (under_way, shares, adding, foreign_listener) = Default::default();
-        let request_id = String::new();
-        Self { engine, actor, request_id, under_way, shares, adding, foreign_listener }
+        Self {
+            engine,
+            actor,
+            request_id,
+            server_request_id,
+            under_way,
+            shares,
+            adding,
+            foreign_listener,
+        }
     }
 
-    /// The same for what `actor` does in the request `id`.
-    pub(crate) fn for_request(&self, id: &str, actor: Actor) -> Self {
-        Self { request_id: id.to_owned(), actor, ..self.clone() }
+    /// The same for what `actor` does in the request `id`; `own` is the server's own id, where
+    /// `id` is the caller's.
+    pub(crate) fn for_request(&self, id: &str, own: Option<String>, actor: Actor) -> Self {
+        Self { request_id: id.to_owned(), server_request_id: own, actor, ..self.clone() }
     }
 
     /// Waits until every login that Amazon has responded to is at its end; none begins any more
@@ -104,8 +117,17 @@ impl Logins {
 
     /// An entry for the audit log.
     pub(crate) fn entry(&self, action: Action, account: &AccountId) -> Entry {
-        let entry = Entry::new(self.actor.clone(), action).account(account);
-        if self.request_id.is_empty() { entry } else { entry.request_id(&self.request_id) }
+        self.entry_of(action).account(account)
+    }
+
+    /// As [`Logins::entry`], of what is about no account.
+    pub(crate) fn entry_of(&self, action: Action) -> Entry {
+        let mut entry = Entry::new(self.actor.clone(), action);
+        if !self.request_id.is_empty() {
+            entry = entry.request_id(&self.request_id);
+        }
+        let own = self.server_request_id.iter();
+        own.fold(entry, |entry, id| entry.server_request_id(id))
     }
 
     /// Purges expired entries until dropped: a grant that was not confirmed must not stay.

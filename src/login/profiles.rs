@@ -6,6 +6,7 @@ use crate::{
 };
 use http::{HeaderValue, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{collections::BTreeSet, time::Duration};
@@ -16,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(8);
 const RESPONSE_MAX_BYTES: usize = 4 << 20;
 
 /// One advertiser profile.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct AdvertiserProfile {
     /// Amazon's number for it.
     pub(crate) id: i64,
@@ -46,7 +47,7 @@ impl From<&str> for ProfilesError {
 type Profiles = Option<Vec<AdvertiserProfile>>;
 
 /// The profiles of one grant by region; none for a region that did not respond.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct GrantProfiles {
     pub(crate) na: Profiles,
     pub(crate) eu: Profiles,

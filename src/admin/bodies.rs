@@ -1,0 +1,122 @@
+//! What requests and responses hold that is put together here: their fields, for programs and for
+//! the OpenAPI document.
+
+use crate::account::AccountView;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
+/// `/status`.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Overview {
+    pub(super) version: &'static str,
+    /// `ok`, or `degraded` while the store does not take a record.
+    pub(super) store: &'static str,
+    pub(super) accounts: Vec<AccountView>,
+    /// What Amazon throttles now, as in `/api/v1/throttling`.
+    pub(super) throttled: Vec<Value>,
+}
+
+/// An account and its token, never the token itself.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct AccountDetails {
+    #[serde(flatten)]
+    pub(super) view: AccountView,
+    /// `bearer`.
+    pub(super) token_type: &'static str,
+    /// There is an access token that has not expired.
+    pub(super) valid: bool,
+    /// RFC 3339, of the access token.
+    pub(super) expires_at: Option<String>,
+    /// Seconds.
+    pub(super) expires_in: Option<u64>,
+    /// The access token is inside `token.refresh_buffer_secs`, or there is none.
+    pub(super) needs_refresh: bool,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct AccountPage {
+    pub(super) accounts: Vec<AccountDetails>,
+    /// Of the page that follows; none on the last one.
+    pub(super) next_cursor: Option<String>,
+}
+
+/// What `GET /api/auth/token-status` returns: one account, or all of them.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "each is put together as such")]
+#[serde(untagged)]
+pub(super) enum TokenStatus {
+    One(AccountDetails),
+    All(AccountPage),
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Refreshed {
+    #[serde(flatten)]
+    pub(super) account: AccountDetails,
+    /// The access token is a new one.
+    pub(super) refreshed: bool,
+    /// There is a good access token.
+    pub(super) success: bool,
+}
+
+/// Names the account.
+#[derive(JsonSchema)]
+pub(super) struct AccountBody {
+    #[expect(dead_code, reason = "the body is read field by field")]
+    account: String,
+}
+
+/// Begins a login.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "the body is read field by field")]
+pub(super) struct LoginBody {
+    account: String,
+    /// `na`, `eu` or `fe`; by default that of the most profiles.
+    region: Option<String>,
+    /// Which entry of `[applications]`.
+    application: Option<String>,
+    /// `true` to replace a grant with other profiles without a question.
+    replace: Option<String>,
+}
+
+/// A login that was begun.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct LoginBegun {
+    pub(super) auth_url: String,
+    pub(super) state: String,
+    pub(super) account: String,
+    /// Seconds until it must have ended.
+    pub(super) expires_in: u64,
+}
+
+/// A link that begins a login in any browser, once.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct LinkBody {
+    pub(super) url: String,
+    /// For `GET /api/auth/amazon/logins/{id}`.
+    pub(super) login: String,
+    /// Seconds.
+    pub(super) expires_in: u64,
+}
+
+/// Answers the question whether to replace an account.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "the body is read field by field")]
+pub(super) struct AnswerBody {
+    token: String,
+    /// `yes` or `no`.
+    answer: String,
+}
+
+/// One entry of the audit log, as it is written there; more members than these may be there.
+#[derive(Serialize, JsonSchema)]
+#[serde(transparent)]
+pub(super) struct AuditEntry(pub(super) serde_json::Map<String, Value>);
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct AuditPage {
+    /// Newest first.
+    pub(super) entries: Vec<AuditEntry>,
+    pub(super) next_cursor: Option<String>,
+}
