@@ -6,10 +6,12 @@
 
 mod encode;
 mod hooks;
+mod issuers;
 mod process;
 mod worker;
 
 pub use hooks::{Dropped, HookMetrics, HookOutcome};
+pub use issuers::IssuerMetrics;
 pub use worker::{CallClass, LimitHit, ReplayOutcome, ThrottleKind, Upstream401, WorkerMetrics};
 
 use crate::{account::AccountView, config, id::Region, named::named};
@@ -61,6 +63,7 @@ pub struct Metrics {
     account_labels_max: usize,
     log_dropped: Arc<AtomicU64>,
     workers: Mutex<Vec<Arc<WorkerMetrics>>>,
+    issuers: Mutex<Vec<Arc<IssuerMetrics>>>,
     refreshes: [[AtomicU64; RefreshOutcome::ALL.len()]; Trigger::ALL.len()],
     refresh_duration: Mutex<Histogram>,
     store_writes: [AtomicU64; 2],
@@ -86,6 +89,13 @@ impl Metrics {
         let worker = Arc::new(WorkerMetrics::default());
         self.workers.lock().push(Arc::clone(&worker));
         worker
+    }
+
+    /// What is counted for an issuer of JWTs, by the name it has in the configuration.
+    pub fn issuer(&self, name: &str) -> Arc<IssuerMetrics> {
+        let issuer = IssuerMetrics::new(name);
+        self.issuers.lock().push(Arc::clone(&issuer));
+        issuer
     }
 
     /// Counts a finished refresh of an access token.
@@ -117,6 +127,7 @@ impl Metrics {
             self.render_workers(&mut page);
             self.render_tokens(&mut page);
             self.render_accounts(&mut page, accounts);
+            issuers::render(&self.issuers.lock(), &mut page);
             self.hooks.render(&mut page);
         }
         page.family("adsproxy_build_info", "The running build.");

@@ -233,3 +233,42 @@ fn mcp_rules_of_callers_are_globs_over_tools_and_pins_to_one_account() {
     assert_eq!(rules.tools.as_deref(), Some(&["*-query_*".to_owned()][..]));
     assert_eq!(rules.mcp.as_ref().unwrap().account.as_deref(), Some("amzn1.x"));
 }
+
+#[test]
+fn an_issuer_must_bind_its_tokens_to_us_and_have_public_keys() {
+    let issuer =
+        |lines: &str| format!("[[issuers]]\nname = \"a\"\nissuer = \"https://a\"\n{lines}");
+    let good = "audience = [\"adsproxy\"]\n";
+    let twice = format!("{good}[[issuers]]\nname = \"b\"\nissuer = \"https://a\"\n{good}");
+    for (wrong, part) in [
+        ("", "audience: is empty, and so is authorized_parties"),
+        (
+            "audience = \"x\"\nalgorithms = [\"HS256\"]\n",
+            "\"HS256\" is not accepted (it needs a secret",
+        ),
+        ("audience = \"x\"\nalgorithms = [\"none\"]\n", "\"none\" is not accepted; known: RS256"),
+        ("audience = \"x\"\nalgorithms = []\n", "algorithms: needs at least one"),
+        ("audience = \"x\"\nleeway_secs = 61\n", "leeway_secs: is more than 60 seconds"),
+        ("audience = \"x\"\njwks_url = \"http://a/keys\"\n", "must begin with https://"),
+        (
+            "audience = \"x\"\njwks = { file = \"/nonexistent/keys\" }\n",
+            "cannot read /nonexistent/keys",
+        ),
+        ("audience = \"x\"\njwks = {}\n", "jwks.file: is missing"),
+        (
+            "audience = \"x\"\njwks_url = \"https://a\"\njwks = { file = \"/dev/null\" }\n",
+            "has jwks_url or jwks, not both",
+        ),
+        (&twice, "https://a is that of another entry too"),
+    ] {
+        let text = error(&issuer(wrong));
+        assert!(text.contains(part), "{text}\n{part}");
+    }
+    let text = error(&format!("[[issuers]]\nname = \"a\"\n{good}"));
+    assert!(text.contains("issuers.0.issuer: is missing"), "{text}");
+    for good in
+        [good, "authorized_parties = [\"https://app\"]\nalgorithms = [\"ES256\", \"EdDSA\"]\n"]
+    {
+        load_with(&format!("{MINIMAL}{}", issuer(good)), &[]).unwrap();
+    }
+}

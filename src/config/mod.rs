@@ -103,6 +103,21 @@ impl StoreKind {
     }
 }
 
+named! {
+    /// What signs JWTs: algorithms with a public key only.
+    pub enum JwtAlgorithm {
+        Rs256 = "RS256",
+        Rs384 = "RS384",
+        Rs512 = "RS512",
+        Ps256 = "PS256",
+        Ps384 = "PS384",
+        Ps512 = "PS512",
+        Es256 = "ES256",
+        Es384 = "ES384",
+        EdDsa = "EdDSA",
+    }
+}
+
 /// Where a master key comes from.
 #[derive(Debug, Clone)]
 pub enum Material {

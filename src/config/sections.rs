@@ -2,7 +2,7 @@
 //! `proxy.example.toml` explains every key.
 
 use super::{
-    ClientAuth, ListenAddress, LogFormat, Material, StoreKind,
+    ClientAuth, JwtAlgorithm, ListenAddress, LogFormat, Material, StoreKind,
     reader::{ConfigReader, Section},
     secret_ref::{one_secret, refresh_token, secrets},
     text::*,

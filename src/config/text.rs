@@ -1,6 +1,8 @@
 //! The texts that a value may be: addresses, URLs, host names, names of headers.
 
-use super::{ClientAuth, ListenAddress, LogFormat, StoreKind, log_filter, secret_ref::MASK};
+use super::{
+    ClientAuth, JwtAlgorithm, ListenAddress, LogFormat, StoreKind, log_filter, secret_ref::MASK,
+};
 use crate::{
     event::Kind,
     id::{AccountId, InvalidAccountId, InvalidTenant, Region, Tenant},
@@ -200,6 +202,19 @@ pub(super) fn parse_account(text: &str) -> Result<AccountId, String> {
 
 pub(super) fn parse_tenant(text: &str) -> Result<Tenant, String> {
     text.parse().map_err(|error: InvalidTenant| error.to_string())
+}
+
+pub(super) fn parse_algorithm(text: &str) -> Result<JwtAlgorithm, String> {
+    JwtAlgorithm::from_name(text).ok_or_else(|| {
+        let known = JwtAlgorithm::ALL.map(JwtAlgorithm::as_str).join(", ");
+        let why = match text {
+            "HS256" | "HS384" | "HS512" => {
+                " (it needs a secret, and what an issuer publishes is none)"
+            }
+            _ => "",
+        };
+        format!("{text:?} is not accepted{why}; known: {known}")
+    })
 }
 
 pub(super) fn parse_region(text: &str) -> Result<Region, String> {

@@ -1,7 +1,7 @@
 //! How the values of keys are read, by kind, and shown, by type.
 
 use super::{
-    ClientAuth, ListenAddress, LogFormat, StoreKind, admin_text,
+    ClientAuth, JwtAlgorithm, ListenAddress, LogFormat, StoreKind, admin_text,
     reader::{ConfigEntry, Section},
     secret_ref::MASK,
     text::{default_header, parse_proxy, without_path},
@@ -189,7 +189,7 @@ macro_rules! shown {
 
 shown! {
     Uri SocketAddr ListenAddress AccountId Tenant jiff::Timestamp Region StoreKind LogFormat Kind
-    ClientAuth,
+    ClientAuth JwtAlgorithm,
         |value| Some(value.to_string().into());
     String, |text| Some(text.as_str().into());
     PathBuf, |path| Some(path.to_string_lossy().as_ref().into());

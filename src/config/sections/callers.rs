@@ -68,7 +68,7 @@ sections! {
         /// None: from its discovery document, else `/.well-known/jwks.json`.
         jwks_url: Option<Uri> = None, opt(text(parse_url));
         jwks: Option<JwksConfig> = None, opt(table);
-        algorithms: Vec<String> = vec!["RS256".to_owned()], list(any_text);
+        algorithms: Vec<JwtAlgorithm> = vec![JwtAlgorithm::Rs256], list(parse_algorithm);
         audience: Vec<String> = Vec::new(), list(any_text);
         authorized_parties: Vec<String> = Vec::new(), list(any_text);
         /// Whether a token must name its authorized party where those are configured.

@@ -5,6 +5,7 @@
 mod callers;
 mod credentials;
 mod hooks;
+mod issuers;
 
 use super::{
     AuditConfig, Config, Listen, ListenAddress, ListenTls, StoreKind, reader::ConfigReader,
@@ -54,6 +55,7 @@ impl ConfigReader<'_> {
         self.applications(config);
         self.accounts(config);
         self.callers(config);
+        self.issuers(&mut config.issuers);
         self.hooks(&mut config.hooks);
         if config.outbox.retry_max < config.outbox.retry_min {
             self.fail(&["outbox", "retry_max_secs"], "is less than outbox.retry_min_secs");
