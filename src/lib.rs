@@ -130,6 +130,7 @@ pub mod testing {
         admin::ROUTES,
         app::App,
         audit::{Actor, Audit},
+        callers::jwt::{Issuers, TokenCache},
         callers::key::{
             InvalidKeyDigest, InvalidKeyId, KeyDigest, KeyFormatError, KeyId, KeyKind, NewKey,
             NoRandomKey, PresentedKey,
@@ -137,7 +138,7 @@ pub mod testing {
         clock::{Clock, ManualClock, SystemClock},
         config::{
             ApplicationConfig, Config, DEFAULT_APPLICATION, Encryption, EncryptionKey,
-            MetricsConfig, StoreConfig, StoreKind, Token, load,
+            IssuerConfig, MetricsConfig, StoreConfig, StoreKind, Token, load,
         },
         engine::Engine,
         event::{Event, Kind},

@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "sessions, issuers and the admin API follow")]
 
 pub mod credential;
+pub mod jwt;
 pub mod key;
 #[allow(dead_code, reason = "the part of the data plane follows")]
 pub mod mcp;
