@@ -155,7 +155,6 @@ async fn nothing_a_caller_says_speaks_for_us_or_stays_on_the_wire() {
         ("X-Api-Key", "stolen"),
         ("X-Auth-Token", "stolen"),
         ("X-Amz-Access-Token", "stolen"),
-        ("X-Ads-Key", "stolen"),
         ("Forwarded", "for=stolen"),
         ("X-Forwarded-For", "stolen"),
         ("X-Forwarded-Client-Cert", "stolen"),

@@ -158,6 +158,8 @@ mod store_faults;
 #[cfg(feature = "sandbox")]
 mod store_power_cut;
 #[cfg(feature = "sandbox")]
+mod stranger;
+#[cfg(feature = "sandbox")]
 mod streaming_bodies;
 mod support;
 #[cfg(feature = "sandbox")]

@@ -33,6 +33,8 @@ pub mod socket;
 #[cfg(feature = "sandbox")]
 pub mod strace;
 #[cfg(feature = "sandbox")]
+pub mod stranger;
+#[cfg(feature = "sandbox")]
 pub mod stream;
 #[cfg(feature = "sandbox")]
 pub mod uploads;

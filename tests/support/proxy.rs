@@ -1,5 +1,6 @@
 //! The real binary as a child process, and a client that judges every answer.
 
+use super::stranger;
 use adsproxy::sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator};
 use http::{HeaderMap, Method, StatusCode};
 use std::{
@@ -201,6 +202,11 @@ impl Proxy {
             .no_proxy()
             .build()
             .expect("a client");
+        if let Ok(config) = fs::read_to_string(dir.path().join("proxy.toml"))
+            && config.contains(stranger::table())
+        {
+            stranger::meet(addr);
+        }
         let (child, reader) = (Some(child), Some(reader));
         Ok(Self { child, addr, admin, log, reader, dir, env, runner, client })
     }
@@ -257,15 +263,18 @@ impl Proxy {
 
     /// As `send`, for requests that may get no answer.
     pub async fn try_send(&self, request: reqwest::RequestBuilder) -> reqwest::Result<Answer> {
+        let stranger = stranger::send(&request).await;
         let response = request.send().await?;
         let (status, headers) = (response.status(), response.headers().clone());
         let answer = Answer { status, headers, body: response.bytes().await?.to_vec() };
         judge(&answer);
+        stranger.judge(&answer);
         Ok(answer)
     }
 
     /// Writes `bytes` on a new connection and reads until it is closed or silent for `patience`.
     pub fn raw(&self, bytes: &[u8], patience: Duration) -> Vec<u8> {
+        stranger::send_raw(self.addr, bytes);
         let mut stream = TcpStream::connect(self.addr).expect("a connection");
         stream.set_read_timeout(Some(patience)).expect("a timeout");
         // The proxy may refuse and close before everything is written.
@@ -499,6 +508,7 @@ pub fn write_config(dir: &Path, amazon: &Emulator, setup: &Setup) {
         )
         .expect("memory");
     }
+    toml.push_str(stranger::table());
     fs::write(dir.join("proxy.toml"), toml).expect("the configuration is written");
 }
 

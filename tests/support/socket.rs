@@ -1,6 +1,9 @@
 //! Bytes on a socket: a caller that can send anything, and an upstream that can answer anything.
 
-use super::proxy::{Answer, judge};
+use super::{
+    proxy::{Answer, judge},
+    stranger,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use std::{
     io::{self, Read, Write},
@@ -20,24 +23,29 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Wire {
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// Where the proxy is, if over TCP.
+    addr: Option<SocketAddr>,
 }
 
 impl Wire {
     pub fn open(addr: SocketAddr) -> Self {
         let stream = TcpStream::connect(addr).expect("a connection");
         stream.set_nodelay(true).expect("an option");
-        Self::over(stream)
+        Self { addr: Some(addr), ..Self::over(stream) }
     }
 
     /// A connection made otherwise.
     pub fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
-        Self { stream, buffer: Vec::new() }
+        Self { stream, buffer: Vec::new(), addr: None }
     }
 
     /// Writes; the proxy may have closed already.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+        if let Some(addr) = self.addr {
+            stranger::send_raw(addr, bytes.as_ref());
+        }
         let _ = self.stream.write_all(bytes.as_ref());
         self
     }
