@@ -14,7 +14,7 @@ mod worker;
 use crate::{
     admin::health::{Health, Readiness},
     audit::{Action, Actor, Entry},
-    callers::Callers,
+    callers::{Callers, sessions::Sessions},
     clock::{Clock, SystemClock},
     config::{Config, ListenAddress, StoreConfig, admin_text},
     engine::{self, Engine, KeepFresh},
@@ -154,11 +154,20 @@ impl App {
         let handle = control.handle().clone();
         let engine = open_engine(&config, clock, &metrics, private.as_ref(), handle.clone())?;
         let tls = config.listen.tls.as_ref().map(ServerTls::load).transpose()?;
-        let shared = share(&engine, private.as_ref())?;
+        let sessions = {
+            let (store, clock) = (engine.store().clone(), engine.clock().clone());
+            Sessions::new(store, Callers::new(&config), clock)
+        };
+        let shared = share(&engine, sessions.callers(), private.as_ref())?;
         let readiness = Arc::<Health>::default();
         let (drain, stop) = (watch::Sender::new(false), watch::Sender::new(false));
         let listeners = match &private {
-            None => control.block_on(AdminListeners::open(&engine, &readiness, &stop))?,
+            None => {
+                // Before anybody calls: what was revoked is revoked.
+                control.block_on(sessions.load())?;
+                control.spawn(sessions.clone().follow());
+                control.block_on(AdminListeners::open(&engine, &sessions, &readiness, &stop))?
+            }
             Some(_) => AdminListeners::default(),
         };
 
@@ -359,7 +368,11 @@ fn log_start(config: &Config) {
     info!(version, config = source, store = kind.as_str(), path, "adsproxy starts");
 }
 
-fn share(engine: &Engine, private: Option<&CommandProxy>) -> Result<Arc<DataPlane>, Error> {
+fn share(
+    engine: &Engine,
+    callers: &Arc<Callers>,
+    private: Option<&CommandProxy>,
+) -> Result<Arc<DataPlane>, Error> {
     let config = engine.config();
     Ok(Arc::new(DataPlane {
         config: config.clone(),
@@ -370,7 +383,7 @@ fn share(engine: &Engine, private: Option<&CommandProxy>) -> Result<Arc<DataPlan
         captures: CaptureLimits::new(&config.replay, &config.limits),
         tls: https::client_config(config.upstream_roots(), config.upstream.http2)?,
         draining: Arc::new(AtomicBool::new(false)),
-        callers: Callers::new(config),
+        callers: callers.clone(),
         session_key: private.map(|private| private.key.clone()),
     }))
 }

@@ -67,7 +67,8 @@ impl AccountId {
 }
 
 /// Whose accounts these are: the first part of their ids. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Tenant(Arc<str>);
 
 impl Tenant {
@@ -87,6 +88,20 @@ impl FromStr for Tenant {
 
     fn from_str(text: &str) -> Result<Self, InvalidTenant> {
         if AccountId::is_alias(text) { Ok(Self(text.into())) } else { Err(InvalidTenant) }
+    }
+}
+
+impl TryFrom<String> for Tenant {
+    type Error = InvalidTenant;
+
+    fn try_from(text: String) -> Result<Self, InvalidTenant> {
+        text.parse()
+    }
+}
+
+impl From<Tenant> for String {
+    fn from(tenant: Tenant) -> Self {
+        tenant.as_str().to_owned()
     }
 }
 

@@ -20,6 +20,8 @@ mod bad_input;
 #[cfg(feature = "sandbox")]
 mod caller_sdk;
 #[cfg(feature = "sandbox")]
+mod caller_sessions;
+#[cfg(feature = "sandbox")]
 mod callers;
 mod cli;
 #[cfg(feature = "sandbox")]

@@ -1,7 +1,7 @@
 //! Tests of the routes, and of the accept loop over a real socket.
 
 use super::*;
-use crate::{account::AccountView, config, id::Region};
+use crate::{account::AccountView, callers::Callers, config, id::Region};
 use health::Readiness;
 use http::header::CONTENT_TYPE;
 use http_body_util::Empty;
@@ -17,7 +17,10 @@ use tokio::{
 fn served(surface: AdminSurface, guard: Guard) -> (Admin, Arc<Health>) {
     let health = Arc::<Health>::default();
     let logins = crate::login::tests::logins().0;
-    (Admin::new(surface, Arc::clone(&health), guard, logins), health)
+    let engine = &logins.engine;
+    let (store, clock) = (engine.store().clone(), engine.clock().clone());
+    let sessions = Sessions::new(store, Callers::new(engine.config()), clock);
+    (Admin::new(surface, Arc::clone(&health), guard, logins, sessions), health)
 }
 
 fn admin() -> Admin {

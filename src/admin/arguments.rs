@@ -24,7 +24,8 @@ impl Arguments {
         Self(pairs.map(|(name, value)| (name, Secret::new(value))).collect())
     }
 
-    /// Reads a body: JSON if it says so, else a form. Texts, booleans and numbers count.
+    /// Reads a body: JSON if it says so, else a form. Texts, booleans, numbers and lists of texts
+    /// count.
     pub(super) async fn of_body(headers: &HeaderMap, body: AdminBody) -> Result<Self, LoginError> {
         let bad = |why: &str| LoginError::bad_request(why);
         let read = timeout(BODY_TIMEOUT, Limited::new(body, BODY_MAX_BYTES).collect()).await;
@@ -38,12 +39,26 @@ impl Arguments {
         }
         let object: serde_json::Map<String, Value> =
             serde_json::from_slice(&body).map_err(|_| bad("the body is no JSON object"))?;
-        let texts = object.into_iter().filter_map(|(name, value)| match value {
-            Value::String(text) => Some((name, Secret::new(text))),
-            Value::Bool(_) | Value::Number(_) => Some((name, Secret::new(value.to_string()))),
-            Value::Null | Value::Array(_) | Value::Object(_) => None,
-        });
-        Ok(Self(texts.collect()))
+        let mut pairs = Vec::new();
+        for (name, value) in object {
+            match value {
+                Value::Null => {}
+                Value::String(text) => pairs.push((name, Secret::new(text))),
+                Value::Bool(_) | Value::Number(_) => {
+                    pairs.push((name, Secret::new(value.to_string())));
+                }
+                Value::Array(list) if !list.is_empty() && list.iter().all(Value::is_string) => {
+                    let texts = list.iter().filter_map(Value::as_str);
+                    pairs.extend(texts.map(|text| (name.clone(), Secret::from(text))));
+                }
+                // Taken for absent, it could mean more than was meant.
+                Value::Array(_) | Value::Object(_) => {
+                    let what = "is neither a text, a number, a boolean nor a list of texts";
+                    return Err(LoginError::bad_request(format_args!("{name:?} {what}")));
+                }
+            }
+        }
+        Ok(Self(pairs))
     }
 
     pub(super) fn pairs(&self) -> Vec<(String, Secret)> {
@@ -53,6 +68,16 @@ impl Arguments {
     pub(super) fn all(&self, name: &str) -> Vec<String> {
         let named = self.0.iter().filter(|(have, _)| have == name);
         named.map(|(_, value)| value.expose().to_owned()).collect()
+    }
+
+    /// Refuses what is called otherwise than `names`.
+    pub(super) fn only(&self, names: &[&str]) -> Result<(), LoginError> {
+        let Some((name, _)) = self.0.iter().find(|(name, _)| !names.contains(&name.as_str()))
+        else {
+            return Ok(());
+        };
+        let known = names.join(", ");
+        Err(LoginError::bad_request(format_args!("{name:?} is not known here, but {known} are")))
     }
 
     /// The value of `name`; none if it is absent or empty. Several are refused: which one was

@@ -8,6 +8,7 @@ mod accounts;
 mod arguments;
 mod audit_log;
 mod bodies;
+mod callers;
 pub mod health;
 mod local;
 mod oauth;
@@ -18,6 +19,7 @@ mod paging;
 mod respond;
 mod routes;
 mod scope;
+mod sessions;
 mod shape;
 mod table;
 mod throttle;
@@ -29,6 +31,7 @@ pub use table::ROUTES;
 
 use crate::{
     audit::{Action, Actor, Entry},
+    callers::sessions::Sessions,
     config::{CALLBACK_PATH, is_callback_path},
     error_chain::chain,
     inbound::{
@@ -80,6 +83,7 @@ struct AdminState {
     logins: Logins,
     /// The paths of the configured return addresses.
     callbacks: BTreeSet<String>,
+    sessions: Sessions,
     throttle: Throttle,
     /// Held by the one request that reads the audit log.
     audit_reader: tokio::sync::Mutex<()>,
@@ -103,7 +107,13 @@ struct AdminCall {
 }
 
 impl Admin {
-    pub fn new(surface: AdminSurface, health: Arc<Health>, guard: Guard, logins: Logins) -> Self {
+    pub fn new(
+        surface: AdminSurface,
+        health: Arc<Health>,
+        guard: Guard,
+        logins: Logins,
+        sessions: Sessions,
+    ) -> Self {
         let paths = logins.engine.config().applications.values().filter_map(|application| {
             let uri: Uri = application.redirect_uri.parse().ok()?;
             Some(uri.path().to_owned()).filter(|path| is_callback_path(path))
@@ -117,6 +127,7 @@ impl Admin {
             guard,
             logins,
             callbacks,
+            sessions,
             throttle,
             audit_reader,
             next_id,

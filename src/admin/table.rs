@@ -7,8 +7,9 @@ use super::{
         AccountBody, AccountDetails, AccountPage, AnswerBody, AuditPage, LinkBody, LoginBegun,
         LoginBody, Overview, Refreshed, TokenStatus,
     },
-    health, local, oauth, openapi, outbox, page, paging,
+    callers, health, local, oauth, openapi, outbox, page, paging,
     routes::{Audience, Route, Site, front_page},
+    sessions,
     shape::Shape,
     throttling,
 };
@@ -124,6 +125,17 @@ table! {
         "says what would become of such a grant", Shape::json::<Value>();
     POST "/api/v1/accounts/{id}/removal", Local, Site::Own, local::remove, "removeAccount",
         "forgets what the store has of an account", Shape::json::<Value>();
+    GET "/api/v1/callers", Local, Site::Own, callers::list, "listCallers",
+        "the callers and their keys", Shape::json::<Value>();
+    DELETE "/api/v1/callers/keys/{id}", Local, Site::Own, callers::revoke, "revokeKey",
+        "ends a key of the configuration", Shape::json::<Value>();
+    GET "/api/v1/sessions", Local, Site::Own, sessions::list, "listSessions",
+        "the sessions that have not ended", Shape::json::<Value>();
+    POST "/api/v1/sessions", Local, Site::Own, sessions::issue, "createSession",
+        "makes a key that ends by itself, for `{\"caller\": …, \"ttl_secs\": …}`",
+        Shape::json::<Value>().created();
+    DELETE "/api/v1/sessions/{id}", Local, Site::Own, sessions::end, "endSession",
+        "ends a session", Shape::json::<Value>();
     GET "/api/v1/outbox", Local, Site::Own, outbox::list, "listOutbox",
         "messages that wait for hooks, and those that were given up", Shape::json::<Value>();
     POST "/api/v1/outbox/resend", Local, Site::Own, outbox::resend, "resendOutbox",

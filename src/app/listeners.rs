@@ -4,6 +4,7 @@ use super::{control, worker};
 use crate::{
     admin::{Admin, AdminSurface, health::Health},
     audit::Actor,
+    callers::sessions::Sessions,
     config::{Config, ListenAddress},
     engine::Engine,
     inbound::{guard::Guard, peer::ConnectionInfo, request_id},
@@ -55,13 +56,15 @@ impl AdminListeners {
     /// Opens the configured listeners, which serve until `stop` is true.
     pub(super) async fn open(
         engine: &Engine,
+        sessions: &Sessions,
         health: &Arc<Health>,
         stop: &watch::Sender<bool>,
     ) -> Result<Self, super::Error> {
         let config = engine.config();
         let logins = Logins::new(engine.clone(), Actor::unknown());
-        let service_of =
-            |surface, guard| Admin::new(surface, health.clone(), guard, logins.clone());
+        let service_of = |surface, guard| {
+            Admin::new(surface, health.clone(), guard, logins.clone(), sessions.clone())
+        };
         let purging = logins.clone();
         tokio::spawn(async move { purging.run_purge().await });
         let admin = service_of(AdminSurface::Admin, Guard::new(&config.guard));

@@ -25,6 +25,9 @@ pub struct Entry {
     pub(super) server_request_id: Option<ShortName>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) generation: Option<u64>,
+    /// The caller that a key or session is of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) caller: Option<ShortName>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) about: Option<ShortName>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,6 +51,7 @@ impl Entry {
             request_id: None,
             server_request_id: None,
             generation: None,
+            caller: None,
             about: None,
             count: None,
             segment: None,
@@ -85,6 +89,12 @@ impl Entry {
 
     pub fn generation(mut self, generation: u64) -> Self {
         self.generation = Some(generation);
+        self
+    }
+
+    /// Whose key or session it is about.
+    pub fn caller(mut self, name: &str) -> Self {
+        self.caller = Some(ShortName::new(name));
         self
     }
 
@@ -244,6 +254,11 @@ named! {
         KeyInit = "key.init",
         KeyRotate = "key.rotate",
         KeyRetire = "key.retire",
+        // A key that ends by itself was made for a caller.
+        SessionIssue = "session.issue",
+        SessionRevoke = "session.revoke",
+        // A caller's key is accepted no more.
+        KeyRevoke = "key.revoke",
         GrantReauthorizationRequired = "grant.reauthorization_required",
         GrantExpiring = "grant.expiring",
         GrantRecovered = "grant.recovered",

@@ -13,6 +13,7 @@ pub mod key;
 pub mod mcp;
 pub mod principal;
 pub mod rules;
+pub mod sessions;
 
 pub use principal::{Caller, Principal, Proof};
 
@@ -128,6 +129,10 @@ impl Callers {
         };
         match found {
             Some(principal) if principal.has_ended(now) => Err(Unauthenticated::Rejected),
+            Some(principal) => {
+                principal.note_use(now);
+                Ok(Some(principal.clone()))
+            }
             None if self.asks(connection) => Err(Unauthenticated::Missing),
             found => Ok(found.cloned()),
         }
@@ -154,6 +159,13 @@ impl Callers {
     /// How often something has ended a principal: what has not changed need not be looked at.
     pub fn epoch(&self) -> &AtomicU64 {
         &self.epoch
+    }
+
+    /// When each key and session that was used was used last, in seconds since 1970.
+    pub fn uses(&self) -> Vec<(KeyId, u64)> {
+        let known = self.known.load();
+        let keys = known.configured.keys.iter().chain(&known.sessions);
+        keys.filter_map(|(id, key)| Some((*id, key.principal.last_used()?))).collect()
     }
 
     /// Replaces the sessions, and the ids of the keys that are revoked. Ends the principals that are

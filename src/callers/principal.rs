@@ -11,7 +11,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -56,6 +56,8 @@ pub struct Principal {
     expires: Option<Duration>,
     /// Whether its credential was revoked.
     has_ended: AtomicBool,
+    /// In seconds since 1970; 0: never.
+    last_used: AtomicU64,
 }
 
 impl Caller {
@@ -73,7 +75,8 @@ impl Principal {
         expires: Option<Duration>,
     ) -> Self {
         let (rules, has_ended) = (caller.rules.clone(), AtomicBool::new(false));
-        Self { caller, proof, tenant, rules, expires, has_ended }
+        let last_used = AtomicU64::new(0);
+        Self { caller, proof, tenant, rules, expires, has_ended, last_used }
     }
 
     pub(super) fn with_rules(mut self, rules: Rules) -> Self {
@@ -90,6 +93,17 @@ impl Principal {
     /// Whether it can end while a request is open.
     pub fn can_end(&self) -> bool {
         matches!(self.proof, Proof::Key(_) | Proof::Session(_))
+    }
+
+    /// Notes that it is used now, to the minute: most requests only read.
+    pub(super) fn note_use(&self, now: Now) {
+        if now.unix() >= self.last_used.load(Relaxed) + 60 {
+            self.last_used.store(now.unix(), Relaxed);
+        }
+    }
+
+    pub(super) fn last_used(&self) -> Option<u64> {
+        Some(self.last_used.load(Relaxed)).filter(|at| *at > 0)
     }
 
     pub(super) fn end(&self) {

@@ -102,7 +102,7 @@ enum Verb {
     /// Make, rotate and show the keys that seal the store
     #[command(subcommand)]
     Key(keys::KeyVerb),
-    /// Make keys for those who call
+    /// Make keys and sessions for those who call, list and revoke them
     #[command(subcommand)]
     Caller(caller::CallerVerb),
     /// Look at what waits for hooks, send it again, try a hook

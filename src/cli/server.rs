@@ -13,6 +13,7 @@ use crate::{
     admin::{Admin, AdminSurface},
     app::{self, control},
     audit::Actor,
+    callers::{Callers, sessions::Sessions},
     clock::SystemClock,
     config::{Config, ListenAddress, LogFormat, admin_text},
     engine::Engine,
@@ -210,6 +211,7 @@ const LASTING: [Obstacle; 4] =
 pub(super) struct OwnServer {
     pub(super) runtime: Runtime,
     pub(super) logins: Logins,
+    sessions: Sessions,
     /// The process that LWA refuses a dead grant is the only one to send hooks.
     hooks: Option<Hooks>,
     _log: Mutex<Log>,
@@ -226,13 +228,15 @@ impl OwnServer {
         let (config, actor) = (config.into(), Actor::cli());
         let engine = Engine::open(None, config, clock, metrics, actor, control.clone())?;
         let hooks = app::start_hooks(&engine, control)?;
+        let (store, clock) = (engine.store().clone(), engine.clock().clone());
+        let sessions = Sessions::new(store, Callers::new(engine.config()), clock);
         let logins = Logins::new(engine, Actor::cli());
-        Ok(Arc::new(Self { runtime, logins, hooks, _log: Mutex::new(log) }))
+        Ok(Arc::new(Self { runtime, logins, sessions, hooks, _log: Mutex::new(log) }))
     }
 
     pub(super) fn admin(&self, surface: AdminSurface) -> Admin {
         let guard = Guard::new(&self.logins.engine.config().guard);
-        Admin::new(surface, Arc::default(), guard, self.logins.clone())
+        Admin::new(surface, Arc::default(), guard, self.logins.clone(), self.sessions.clone())
     }
 }
 

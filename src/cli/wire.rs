@@ -44,6 +44,11 @@ impl AdminRequest {
         Self { head, body: body.to_string().into(), timeout }
     }
 
+    pub(super) fn delete(path: &str) -> Self {
+        let Self { head, body, timeout } = Self::get(path);
+        Self { head: head.method(Method::DELETE), body, timeout }
+    }
+
     pub(super) fn cookie(self, cookie: &str) -> Self {
         Self { head: self.head.header(COOKIE, cookie), ..self }
     }

@@ -37,6 +37,12 @@ named! {
     Reminder = "reminders",
     /// Messages to hooks that were not taken yet.
     Outbox = "outbox",
+    /// Sessions of callers, without their keys.
+    Sessions = "sessions",
+    /// Keys of the configuration that are accepted no more.
+    Revocations = "revocations",
+    /// When a caller's key was last used.
+    KeyUses = "uses",
     /// The keys of the audit log.
     AuditKeys = "audit",
     /// The check value of each key, and how it is made of a passphrase.

@@ -24,7 +24,7 @@ pub mod seal;
 pub use self::{
     backend::{Expected, Version},
     credential::{Credential, Epoch, StoredAccessToken},
-    entries::{Item, Limit, Space},
+    entries::{Entries, Item, Limit, Space},
     error::{Damage, Error},
     grants::{Began, Lease},
     instances::{Instance, InstanceInfo},

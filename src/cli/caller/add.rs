@@ -2,14 +2,14 @@
 //! configuration is a person's: nothing is written.
 
 use crate::{
-    callers::key::{KeyKind, NewKey},
+    callers::key::{KeyId, KeyKind, NewKey},
     cli::{Context, day, duration, note, print, table::configured},
     clock::{Clock as _, SystemClock},
     config::{CallerConfig, CallerKeyConfig, load::LoadError},
     hooks::rfc3339,
     id::{AccountId, Tenant},
 };
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use serde_json::json;
 use std::{path::Path, time::Duration};
 
@@ -169,13 +169,13 @@ fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
-fn name(text: &str) -> Result<String, &'static str> {
+pub(super) fn name(text: &str) -> Result<String, &'static str> {
     let hint = "a name is 1 to 64 letters, digits, '.', '_' or '-'";
     if AccountId::is_alias(text) { Ok(text.to_owned()) } else { Err(hint) }
 }
 
 /// The name of an account, or a glob.
-fn glob(text: &str) -> Result<String, &'static str> {
+pub(super) fn glob(text: &str) -> Result<String, &'static str> {
     let may_stand = |b: u8| b.is_ascii_alphanumeric() || b"._-~*?".contains(&b);
     let is_glob = (1..=200).contains(&text.len()) && text.bytes().all(may_stand);
     if is_glob { Ok(text.to_owned()) } else { Err("this is no account, nor a pattern of accounts") }
@@ -186,9 +186,30 @@ fn later(text: &str) -> Result<u64, &'static str> {
     if at > SystemClock.now().unix() { Ok(at) } else { Err("that day is over") }
 }
 
+/// The id in what a person has: the id, a key's beginning as the log shows it, or all of the key.
+pub(super) fn id_of(text: &str) -> anyhow::Result<KeyId> {
+    let bare = KeyKind::of(text).map_or(text, |kind| &text[kind.prefix().len()..]);
+    let id = if bare.len() == 46 { bare.get(..8).unwrap_or(bare) } else { bare };
+    id.trim_end_matches('…').parse().context("this is no id of a key or session")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_is_read_from_whatever_a_person_has() {
+        let key = NewKey::generate(KeyKind::Session).expect("random bytes");
+        let id = key.presented().id;
+        for text in
+            [id.to_string(), format!("adss_{id}"), format!("adsk_{id}…"), key.expose().into()]
+        {
+            assert_eq!(id_of(&text).expect("an id"), id, "{text}");
+        }
+        for text in ["", "adsk_", "abc", "adsk_7Fh2kQ9", "../../x", &key.expose()[..50]] {
+            assert!(id_of(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn what_is_printed_is_toml() {
