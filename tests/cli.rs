@@ -157,6 +157,7 @@ fn help_and_completions_know_every_command() {
         "status",
         "key",
         "caller",
+        "policy",
         "healthcheck",
         "completions",
         "man",

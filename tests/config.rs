@@ -303,7 +303,7 @@ fn the_example_is_accepted_once_it_has_what_has_no_default() {
     let example = include_str!("../proxy.example.toml")
         .replace("# client_id = ", "client_id = ")
         .replace("# client_secret = ", "client_secret = ")
-        .replace("# keys = ", "keys = ")
+        .replacen("# keys = ", "keys = ", 1)
         .replace("# [accounts.acme]", "[accounts.acme]")
         .replace("# region = ", "region = ");
     home.write("proxy.toml", &example, 0o644).write(".config/adsproxy/key", &"A".repeat(43), 0o600);

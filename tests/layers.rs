@@ -43,7 +43,7 @@ const MODULES: &[(&str, &str)] = &[
     // Says which calls are hopeless; knows no requests, only their scopes.
     ("throttling", "metrics provider clock id"),
     // Sees the head of a request and its connection; knows no account, only names of some.
-    ("callers", "inbound store metrics https config secret clock error_chain id named"),
+    ("callers", "inbound store metrics https config provider secret clock error_chain id named"),
     ("sync", "token reports store lwa config secret error_chain event id"),
     ("token", "account reports grants lwa store metrics config secret clock error_chain event id"),
     // What follows from a change of a grant or token, besides the change.

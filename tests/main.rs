@@ -18,6 +18,8 @@ mod audit_server;
 #[cfg(feature = "sandbox")]
 mod bad_input;
 #[cfg(feature = "sandbox")]
+mod caller_rules;
+#[cfg(feature = "sandbox")]
 mod caller_sdk;
 #[cfg(feature = "sandbox")]
 mod caller_sessions;
@@ -37,6 +39,7 @@ mod cmd_doctor;
 mod cmd_env;
 #[cfg(feature = "sandbox")]
 mod cmd_exec;
+mod cmd_policy;
 #[cfg(feature = "sandbox")]
 mod cmd_status;
 #[cfg(feature = "sandbox")]

@@ -22,7 +22,6 @@ mod scope;
 mod sessions;
 mod shape;
 mod table;
-mod throttle;
 mod throttling;
 
 pub use local::TOKEN_PATH;
@@ -39,6 +38,7 @@ use crate::{
         guard::{Guard, GuardRejection},
         peer::ConnectionInfo,
         request_id::{self, REQUEST_ID},
+        throttle::PeerThrottle,
     },
     login::Logins,
     problem::{Code, Problem},
@@ -67,7 +67,10 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use throttle::Throttle;
+
+/// How many requests of one peer may change something without a credential, at once and after that.
+const BURST: u32 = 60;
+const INTERVAL: Duration = Duration::from_secs(1);
 
 type AdminBody = BoxBody<Bytes, hyper::Error>;
 
@@ -84,7 +87,8 @@ struct AdminState {
     /// The paths of the configured return addresses.
     callbacks: BTreeSet<String>,
     sessions: Sessions,
-    throttle: Throttle,
+    /// Of requests that change something without a credential.
+    throttle: PeerThrottle,
     /// Held by the one request that reads the audit log.
     audit_reader: tokio::sync::Mutex<()>,
     /// The number of the next request without an id.
@@ -119,7 +123,8 @@ impl Admin {
             Some(uri.path().to_owned()).filter(|path| is_callback_path(path))
         });
         let callbacks = paths.collect();
-        let (throttle, next_id) = (Throttle::default(), AtomicU64::new(request_id::first()));
+        let (throttle, next_id) =
+            (PeerThrottle::new(BURST, INTERVAL), AtomicU64::new(request_id::first()));
         let audit_reader = Default::default();
         let state = AdminState {
             surface,

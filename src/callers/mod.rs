@@ -7,11 +7,15 @@
 #![allow(dead_code, reason = "sessions, issuers and the admin API follow")]
 
 pub mod credential;
+pub mod failures;
+mod glob;
 pub mod jwt;
 pub mod key;
 #[allow(dead_code, reason = "the part of the data plane follows")]
 pub mod mcp;
+mod path;
 pub mod principal;
+pub mod rate;
 pub mod rules;
 pub mod sessions;
 
@@ -25,6 +29,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use credential::Presented;
+use failures::Failures;
 use key::{KeyDigest, KeyId, KeyKind, PresentedKey};
 use std::{
     collections::{HashMap, HashSet},
@@ -44,6 +49,9 @@ pub enum Unauthenticated {
     Rejected,
     #[error("the request brings more than one credential")]
     Several,
+    /// A wrong one, of an address that has brought too many; with the time to try again.
+    #[error("too many credentials of this address are not accepted")]
+    TooMany(Duration),
 }
 
 /// Every caller that can be known. Cheap to share.
@@ -56,6 +64,7 @@ pub struct Callers {
     known: ArcSwap<CallerTable>,
     /// How often something has ended a principal.
     epoch: AtomicU64,
+    pub failures: Failures,
 }
 
 /// One snapshot.
@@ -108,14 +117,30 @@ impl Callers {
                 sessions: HashMap::new(),
             }),
             epoch: AtomicU64::new(0),
+            failures: Failures::default(),
         })
     }
 
     /// Finds out on whose behalf a request is; none if it names nobody and need not.
     ///
     /// # Errors
-    /// `Missing` and `Rejected` of [`Unauthenticated`].
+    /// `Missing`, `Rejected` and `TooMany` of [`Unauthenticated`].
     pub fn authenticate(
+        &self,
+        credential: Presented<'_>,
+        connection: &ConnectionInfo,
+        now: Now,
+    ) -> Result<Option<Arc<Principal>>, Unauthenticated> {
+        self.prove(credential, connection, now).map_err(|error| match error {
+            Unauthenticated::Rejected => {
+                let counted = self.failures.count(Some(connection.peer.origin()), now.mono);
+                counted.map_or_else(Unauthenticated::TooMany, |()| error)
+            }
+            error => error,
+        })
+    }
+
+    fn prove(
         &self,
         credential: Presented<'_>,
         connection: &ConnectionInfo,

@@ -1,6 +1,10 @@
 //! On whose behalf a request is.
 
-use super::{key::KeyId, rules::Rules};
+use super::{
+    key::KeyId,
+    rate::{Rate, TenantRates},
+    rules::Rules,
+};
 use crate::{
     clock::Now,
     config::RulesConfig,
@@ -9,11 +13,12 @@ use crate::{
 use std::{
     borrow::Cow,
     fmt,
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// A caller of the configuration, or the bearers of one issuer's tokens.
@@ -23,6 +28,8 @@ pub struct Caller {
     pub rules: Arc<Rules>,
     /// Whether it may use the admin API.
     pub is_operator: bool,
+    /// How often it may call; none: as often as it likes.
+    rates: Option<TenantRates>,
 }
 
 /// How a principal is known. Shown in logs and in the audit log; never a secret.
@@ -52,6 +59,7 @@ pub struct Principal {
     pub tenant: Option<Tenant>,
     /// Those of its caller, or narrower ones.
     pub rules: Arc<Rules>,
+    rate: Option<Arc<Rate>>,
     /// When its credential ends, since the Unix epoch.
     expires: Option<Duration>,
     /// Whether its credential was revoked.
@@ -62,8 +70,13 @@ pub struct Principal {
 
 impl Caller {
     pub fn new(name: &str, rules: &RulesConfig) -> Self {
-        let is_operator = rules.operator;
-        Self { name: name.into(), rules: Arc::new(Rules::new(rules)), is_operator }
+        let per_minute = rules.requests_per_minute.and_then(NonZeroU32::new);
+        Self {
+            name: name.into(),
+            rules: Arc::new(Rules::new(rules)),
+            is_operator: rules.operator,
+            rates: per_minute.map(|per_minute| TenantRates::new(per_minute, Instant::now())),
+        }
     }
 }
 
@@ -74,14 +87,25 @@ impl Principal {
         tenant: Option<Tenant>,
         expires: Option<Duration>,
     ) -> Self {
+        // The tenants of an issuer have a limit each; all that a caller does counts together.
+        let sharer = tenant.as_ref().filter(|_| matches!(proof, Proof::Token { .. }));
+        let rate = caller.rates.as_ref().map(|rates| rates.of(sharer, Instant::now()));
         let (rules, has_ended) = (caller.rules.clone(), AtomicBool::new(false));
         let last_used = AtomicU64::new(0);
-        Self { caller, proof, tenant, rules, expires, has_ended, last_used }
+        Self { caller, proof, tenant, rules, rate, expires, has_ended, last_used }
     }
 
     pub(super) fn with_rules(mut self, rules: Rules) -> Self {
         self.rules = Arc::new(rules);
         self
+    }
+
+    /// Counts a request of it.
+    ///
+    /// # Errors
+    /// How long until one more is allowed.
+    pub fn take(&self, now: Now) -> Result<(), Duration> {
+        self.rate.as_ref().map_or(Ok(()), |rate| rate.take(now.mono))
     }
 
     /// Whether its credential has expired or was revoked, by now: to be asked for each request, and

@@ -1,95 +1,299 @@
-//! What a caller may do: pure functions of its configuration.
+//! What a caller may do once it is known: which accounts, methods, paths and profiles it may use, and
+//! whether it may write. Pure: no rule looks at anything but the request.
+//!
+//! Rules judge what goes to Amazon, byte for byte. A path that could be read as another one there is
+//! refused as soon as any rule but `accounts` is set. On the MCP server each call is a `POST` to one
+//! path, so that `methods` and `read_only` do not apply to it: the rules of tools do.
 
-use crate::config::RulesConfig;
+use super::{
+    glob::{AccountGlob, PathGlob},
+    path::ambiguity,
+};
+use crate::{
+    config::RulesConfig,
+    provider::{
+        ads::{self, Service},
+        operations::{OperationClass, classify},
+    },
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header::CONNECTION};
+use std::fmt;
 
+/// Which requests are allowed.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
-    /// Globs over the names of accounts; none: all.
-    accounts: Vec<Vec<Box<str>>>,
-    read_only: bool,
+    /// An account must match one pattern of each list: the caller's own and its session's.
+    accounts: Vec<Box<[AccountGlob]>>,
+    methods: Option<Box<[Method]>>,
+    paths: Option<Box<[PathGlob]>>,
+    profiles: Option<Box<[Box<str>]>>,
+    /// The profile that every call of the MCP server is fixed to.
+    mcp_profile: Option<Box<str>>,
+    read_only: Option<ReadOnlyBecause>,
 }
+
+/// Where `read_only` was said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ReadOnlyBecause {
+    Rule,
+    Session,
+}
+
+/// What of a request the rules judge.
+#[derive(Debug)]
+pub struct RuledRequest<'a> {
+    pub method: &'a Method,
+    /// As it goes to Amazon: without our prefix and without the query.
+    pub path: &'a str,
+    pub service: Service,
+    /// As the caller sent them.
+    pub headers: &'a HeaderMap,
+    /// The account's default headers.
+    pub defaults: &'a [(HeaderName, HeaderValue)],
+}
+
+/// Why a request is refused. For operators only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    /// The key of the configuration that refuses it, or `path`.
+    pub rule: &'static str,
+    /// One clause.
+    pub why: String,
+    /// The line of the configuration that would allow it, if there is one.
+    pub allow: Option<String>,
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule, self.why)?;
+        self.allow.as_ref().map_or(Ok(()), |allow| write!(f, "; to allow it: {allow}"))
+    }
+}
+
+/// Fields by which servers let a `POST` be another method.
+const METHOD_OVERRIDES: [&str; 3] =
+    ["x-http-method", "x-http-method-override", "x-method-override"];
 
 impl Rules {
     pub fn new(config: &RulesConfig) -> Self {
-        let all = Self { read_only: config.read_only, ..Self::default() };
-        all.narrowed(config.accounts.as_deref(), false)
+        let read_only = config.read_only.then_some(ReadOnlyBecause::Rule);
+        // The configuration has checked them.
+        let methods = |names: &Vec<String>| names.iter().filter_map(|it| it.parse().ok()).collect();
+        let paths = |globs: &Vec<String>| globs.iter().map(|glob| PathGlob::new(glob)).collect();
+        let boxed = |texts: &Vec<String>| texts.iter().map(|text| text.as_str().into()).collect();
+        let pinned = config.mcp.as_ref().and_then(|pins| pins.profile.as_deref());
+        Self {
+            accounts: config.accounts.iter().map(|globs| account_globs(globs)).collect(),
+            methods: config.methods.as_ref().map(methods),
+            paths: config.paths.as_ref().map(paths),
+            profiles: config.profiles.as_ref().map(boxed),
+            mcp_profile: pinned.map(Into::into),
+            read_only,
+        }
     }
 
-    /// These, and only what `accounts` and `read_only` allow beside them.
+    /// What a session of this caller may do: at most what these rules allow.
     pub fn narrowed(&self, accounts: Option<&[String]>, read_only: bool) -> Self {
-        let mut narrowed = self.clone();
-        let globs = |globs: &[String]| globs.iter().map(|glob| glob.as_str().into()).collect();
-        narrowed.accounts.extend(accounts.map(globs));
-        narrowed.read_only |= read_only;
-        narrowed
+        let mut rules = self.clone();
+        rules.accounts.extend(accounts.map(account_globs));
+        rules.read_only = rules.read_only.or(read_only.then_some(ReadOnlyBecause::Session));
+        rules
     }
 
-    /// Whether it may use the account that it calls `name`.
+    /// Whether the account that the caller calls `name` is one of those that it may use.
     pub fn sees(&self, name: &str) -> bool {
-        self.accounts.iter().all(|globs| globs.iter().any(|glob| matches(glob, name)))
+        self.accounts.iter().all(|globs| globs.iter().any(|glob| glob.matches(name)))
     }
 
     /// The only account that the rules can allow, if they name one.
     pub fn only_account(&self) -> Option<&str> {
-        let single = self.accounts.iter().find_map(|globs| match globs.as_slice() {
-            [glob] if !glob.contains(['*', '?']) => Some(&**glob),
+        let single = self.accounts.iter().find_map(|globs| match &**globs {
+            [glob] => glob.only_name(),
             _ => None,
         });
         single.filter(|name| self.sees(name))
     }
-}
 
-/// Whether `glob` describes `text`: `*` is any text without `~`, `?` one such character.
-fn matches(glob: &str, text: &str) -> bool {
-    let (mut glob, mut text) = (glob.as_bytes(), text.as_bytes());
-    // Where to go on once the last star has to take one character more.
-    let mut star: Option<(&[u8], &[u8])> = None;
-    loop {
-        match (glob.split_first(), text.split_first()) {
-            (Some((b'*', rest)), _) => {
-                star = Some((rest, text));
-                glob = rest;
-            }
-            (Some((one, rest)), Some((other, behind)))
-                if one == other || (*one == b'?' && *other != b'~') =>
-            {
-                (glob, text) = (rest, behind);
-            }
-            (None, None) => return true,
-            _ => match star {
-                Some((rest, [one, behind @ ..])) if *one != b'~' => {
-                    star = Some((rest, behind));
-                    (glob, text) = (rest, behind);
-                }
-                _ => return false,
-            },
+    /// Why the account that the caller calls `name` is not seen, if it is not.
+    pub fn explain_account(&self, name: &str) -> Option<Denial> {
+        let globs = self.accounts.iter().find(|globs| !globs.iter().any(|it| it.matches(name)))?;
+        let mut names: Vec<&str> = globs.iter().map(AccountGlob::as_str).collect();
+        let why = format!("{name} is none of {}", list(&names));
+        names.push(name);
+        let is_own = self.accounts.first() == Some(globs);
+        let allow = is_own.then(|| format!("accounts = {}", list(&names)));
+        Some(Denial { rule: "accounts", why, allow })
+    }
+
+    /// Whether every request to an account that is seen is allowed.
+    fn allows_every_request(&self) -> bool {
+        self.methods.is_none()
+            && self.paths.is_none()
+            && self.profiles.is_none()
+            && self.read_only.is_none()
+    }
+
+    /// Judges a request to an account that is seen.
+    ///
+    /// # Errors
+    /// The first rule that refuses it.
+    pub fn judge(&self, request: &RuledRequest<'_>) -> Result<(), Denial> {
+        if self.allows_every_request() {
+            return Ok(());
+        }
+        self.judge_path(request.path)?;
+        if request.service == Service::Api {
+            self.judge_method(request)?;
+            self.judge_operation(request)?;
+        }
+        self.judge_profile(request)
+    }
+
+    fn judge_path(&self, path: &str) -> Result<(), Denial> {
+        if let Some(why) = ambiguity(path) {
+            let why = format!("Amazon could read the path as another one: {why}");
+            return Err(Denial { rule: "path", why, allow: None });
+        }
+        let Some(globs) = &self.paths else { return Ok(()) };
+        if globs.iter().any(|glob| glob.matches(path)) {
+            return Ok(());
+        }
+        let mut paths: Vec<&str> = globs.iter().map(PathGlob::as_str).collect();
+        let why = format!("the path is none of {}", list(&paths));
+        let wanted = suggested_glob(path);
+        // A star of the caller's would allow more than was asked for.
+        let allow = (!path.contains('*')).then(|| {
+            paths.push(&wanted);
+            format!("paths = {}", list(&paths))
+        });
+        Err(Denial { rule: "paths", why, allow })
+    }
+
+    fn judge_method(&self, request: &RuledRequest<'_>) -> Result<(), Denial> {
+        let Some(methods) = &self.methods else { return Ok(()) };
+        refuse_overrides("methods", request.headers)?;
+        if methods.contains(request.method) {
+            return Ok(());
+        }
+        let mut names: Vec<&str> = methods.iter().map(Method::as_str).collect();
+        let why = format!("the method is none of {}", list(&names));
+        names.push(request.method.as_str());
+        Err(Denial { rule: "methods", why, allow: Some(format!("methods = {}", list(&names))) })
+    }
+
+    fn judge_operation(&self, request: &RuledRequest<'_>) -> Result<(), Denial> {
+        let Some(because) = self.read_only else { return Ok(()) };
+        refuse_overrides("read_only", request.headers)?;
+        if classify(request.method, request.path) != OperationClass::Write {
+            return Ok(());
+        }
+        let (why, allow) = match because {
+            ReadOnlyBecause::Rule => ("", Some("read_only = false".to_owned())),
+            ReadOnlyBecause::Session => (", and the session was issued for reading only", None),
+        };
+        let why = format!("the operation writes, or is not known to only read{why}");
+        Err(Denial { rule: "read_only", why, allow })
+    }
+
+    /// Lets through what Amazon answers for one of the profiles only: requests whose one scope is one
+    /// of them, on paths that go by the scope, with no other field that names an account.
+    fn judge_profile(&self, request: &RuledRequest<'_>) -> Result<(), Denial> {
+        let Some(profiles) = &self.profiles else { return Ok(()) };
+        let deny = |why: &str| Err(Denial { rule: "profiles", why: why.to_owned(), allow: None });
+        if request.service == Service::Mcp {
+            return match &self.mcp_profile {
+                Some(pinned) if profiles.contains(pinned) => Ok(()),
+                _ => deny("a call of the MCP server names its profile itself: pin it by `mcp`"),
+            };
+        }
+        let is_allowed = |scope: &[u8]| profiles.iter().any(|it| it.as_bytes() == scope);
+        let other = request.headers.iter().find(|(name, value)| {
+            names_another_account(name)
+                && !request.defaults.iter().any(|(own, given)| own == *name && given == *value)
+        });
+        if let Some((name, _)) = other {
+            return deny(&format!("the field {name} can name another account than the scope does"));
+        }
+        let mut connection = request.headers.get_all(CONNECTION).iter();
+        if connection.any(|line| names_scope(line.as_bytes())) {
+            return deny("a Connection field takes the scope away");
+        }
+        let mut scopes = request.headers.get_all(&ads::SCOPE_FIELD).iter();
+        let default = || request.defaults.iter().find(|(name, _)| *name == ads::SCOPE_FIELD);
+        let scope = scopes.next().or_else(|| default().map(|(_, value)| value));
+        if scopes.next().is_some() {
+            return deny("Amazon-Advertising-API-Scope is sent more than once");
+        }
+        if let Some(scope) = scope.filter(|scope| !is_allowed(scope.as_bytes())) {
+            return Err(denied_scope(profiles, scope));
+        }
+        if !ads::is_beside_profiles(request.path) {
+            return match scope {
+                Some(_) => Ok(()),
+                None => deny("Amazon-Advertising-API-Scope is missing"),
+            };
+        }
+        let id = request.path.strip_prefix("/v2/profiles/");
+        match id.is_some_and(|id| *request.method == Method::GET && is_allowed(id.as_bytes())) {
+            true => Ok(()),
+            false => deny("the path does not go by Amazon-Advertising-API-Scope"),
         }
     }
+}
+
+fn account_globs<T: AsRef<str>>(globs: &[T]) -> Box<[AccountGlob]> {
+    globs.iter().map(|glob| AccountGlob::new(glob.as_ref())).collect()
+}
+
+/// A scope that is none of `profiles`.
+fn denied_scope(profiles: &[Box<str>], scope: &HeaderValue) -> Denial {
+    let mut names: Vec<&str> = profiles.iter().map(AsRef::as_ref).collect();
+    let why = format!("Amazon-Advertising-API-Scope is none of {}", list(&names));
+    let scope = scope.to_str().unwrap_or_default();
+    let is_profile = !scope.is_empty() && scope.bytes().all(|byte| byte.is_ascii_digit());
+    let allow = is_profile.then(|| {
+        names.push(scope);
+        format!("profiles = {}", list(&names))
+    });
+    Denial { rule: "profiles", why, allow }
+}
+
+/// Refuses a field that would make the request another method's.
+fn refuse_overrides(rule: &'static str, headers: &HeaderMap) -> Result<(), Denial> {
+    let field = headers.keys().find(|name| METHOD_OVERRIDES.contains(&name.as_str()));
+    field.map_or(Ok(()), |name| {
+        let why = format!("the field {name} can make the request one with another method");
+        Err(Denial { rule, why, allow: None })
+    })
+}
+
+/// Whether a field of the caller's names an account in another way than the scope. All of Amazon's
+/// own fields do, but those that we set.
+fn names_another_account(name: &HeaderName) -> bool {
+    let is_amazons = name.as_str().starts_with("amazon-") || name == "advertiserid";
+    let is_known = [&ads::SCOPE_FIELD, &ads::CLIENT_ID, &ads::ADS_CLIENT_ID].contains(&name);
+    is_amazons && !is_known
+}
+
+/// Whether a `Connection` line names the scope, which is then not sent on.
+fn names_scope(line: &[u8]) -> bool {
+    let mut names = line.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    names.any(|name| name.eq_ignore_ascii_case(ads::SCOPE_FIELD.as_str().as_bytes()))
+}
+
+/// A pattern that allows `path` and what is beside it.
+fn suggested_glob(path: &str) -> String {
+    match path.match_indices('/').nth(2) {
+        Some((end, _)) => format!("{}/*", &path[..end]),
+        None => path.to_owned(),
+    }
+}
+
+/// As a list of the configuration.
+fn list(texts: &[&str]) -> String {
+    format!("{texts:?}")
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_star_is_any_text_of_one_part_of_an_id() {
-        for (glob, text, expected) in [
-            ("acme", "acme", true),
-            ("acme", "acme2", false),
-            ("eu-*", "eu-shop", true),
-            ("eu-*", "us-shop", false),
-            ("*", "acme", true),
-            ("*", "t1~acme", false),
-            ("t1~*", "t1~acme", true),
-            ("*~acme", "t1~acme", true),
-            ("a*c*e", "abcde", true),
-            ("a*c*e", "abcdf", false),
-            ("a?me", "acme", true),
-            ("a?me", "a~me", false),
-            ("", "", true),
-            ("**", "x", true),
-        ] {
-            assert_eq!(matches(glob, text), expected, "{glob} {text}");
-        }
-    }
-}
+#[path = "rules_tests.rs"]
+mod tests;

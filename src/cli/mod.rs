@@ -17,6 +17,7 @@ mod keys;
 mod login;
 mod logout;
 mod man;
+mod policy;
 mod private;
 mod ready;
 mod region;
@@ -105,6 +106,9 @@ enum Verb {
     /// Make keys and sessions for those who call, list and revoke them
     #[command(subcommand)]
     Caller(caller::CallerVerb),
+    /// Say what a caller may do
+    #[command(subcommand)]
+    Policy(policy::PolicyVerb),
     /// Look at what waits for hooks, send it again, try a hook
     #[command(subcommand)]
     Hooks(hooks::HookVerb),
@@ -261,6 +265,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Doctor(verb) => verb.run(&context),
         Verb::Key(verb) => verb.run(&context),
         Verb::Caller(verb) => verb.run(&context),
+        Verb::Policy(verb) => verb.run(&context),
         Verb::Hooks(verb) => verb.run(&context),
         Verb::Healthcheck => ready::healthcheck(&context),
         Verb::Wait(verb) => verb.run(&context),

@@ -272,3 +272,32 @@ fn an_issuer_must_bind_its_tokens_to_us_and_have_public_keys() {
         load_with(&format!("{MINIMAL}{}", issuer(good)), &[]).unwrap();
     }
 }
+
+#[test]
+fn rules_that_allow_nothing_are_mistakes() {
+    let caller = "[[callers]]\nname = \"reports\"\nunix_uids = [1000]\n";
+    for (wrong, part) in [
+        ("accounts = []", "is empty, and allows nothing"),
+        ("methods = []", "is empty, and allows nothing"),
+        ("accounts = [\"a b\"]", "is neither an account nor a pattern"),
+        ("accounts = [\"a~b~c\"]", "is neither an account nor a pattern"),
+        ("tenant = \"t1\"\naccounts = [\"t1~acme\"]", "callers of a tenant say aliases"),
+        ("methods = [\"get\"]", "in upper case"),
+        ("methods = [\"TRACE\"]", "is none of GET"),
+        ("paths = [\"reporting/*\"]", "matches no path"),
+        ("paths = [\"/a?b=*\"]", "matches no path"),
+        ("paths = [\"//a\"]", "matches no path"),
+        ("paths = [\"/a/../b\"]", "matches no path"),
+        ("paths = [\"/ä\"]", "matches no path"),
+        ("profiles = [\"ENTITY1\"]", "is no profile id"),
+        ("profiles = [12]", "expected a string"),
+        ("requests_per_minute = 0", "is not between 1 and"),
+    ] {
+        let text = error(&format!("{caller}{wrong}\n"));
+        assert!(text.contains(part), "{wrong}: {text}");
+    }
+    let good = "accounts = [\"t1~*\", \"eu-?\"]\nmethods = [\"GET\"]\npaths = [\"/a/*\", \"*\"]\n\
+                profiles = [\"12\"]\nrequests_per_minute = 1\n";
+    let config = load_with(&format!("{MINIMAL}{caller}{good}"), &[]).unwrap().config;
+    assert_eq!(config.callers[0].rules.paths.as_ref().unwrap().len(), 2);
+}

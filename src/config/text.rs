@@ -54,6 +54,44 @@ pub(super) fn parse_tool(text: &str) -> Result<String, String> {
     })
 }
 
+/// A pattern of names of accounts.
+pub(super) fn parse_account_glob(text: &str) -> Result<String, String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.~*?".contains(&byte);
+    let is_glob = (1..=200).contains(&text.len()) && text.bytes().all(allowed);
+    (is_glob && text.matches('~').count() < 2).then(|| text.to_owned()).ok_or_else(|| {
+        format!("{text:?} is neither an account nor a pattern such as \"eu-*\" or \"t1~*\"")
+    })
+}
+
+/// A method that the data plane serves.
+pub(super) fn parse_method(text: &str) -> Result<String, String> {
+    const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    METHODS
+        .contains(&text)
+        .then(|| text.to_owned())
+        .ok_or_else(|| format!("{text:?} is none of {}, in upper case", METHODS.join(", ")))
+}
+
+/// A pattern of paths that some path can match.
+pub(super) fn parse_path_glob(text: &str) -> Result<String, String> {
+    let begins = text.starts_with(['/', '*']);
+    let never = ["?", "#", ";", "\\", "//", "/./", "/../"];
+    let fits = text.len() <= 1024 && text.bytes().all(|byte| byte.is_ascii_graphic());
+    let can_match = begins && fits && !never.iter().any(|part| text.contains(part));
+    can_match.then(|| text.to_owned()).ok_or_else(|| {
+        format!(
+            "{text:?} matches no path: write a path without query such as \"/reporting/*\", where \
+             * is any text"
+        )
+    })
+}
+
+/// A profile id of Amazon's.
+pub(super) fn parse_profile(text: &str) -> Result<String, String> {
+    let is_id = (1..=20).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_id.then(|| text.to_owned()).ok_or_else(|| format!("{text:?} is no profile id: digits only"))
+}
+
 /// An id of Amazon's that goes into a header.
 pub(super) fn parse_pin(text: &str) -> Result<String, String> {
     let is_id = (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());

@@ -1,4 +1,5 @@
-//! What a connection and a request head are: peer, header fields, request id, guard, session key.
+//! What a connection and a request head are: peer, header fields, request id, guard, session key, and how
+//! often one peer may do what costs.
 //!
 //! Below the data plane and the admin listener, which judge a request in the same way. Knows no
 //! account, no token and no configuration.
@@ -8,3 +9,4 @@ pub mod guard;
 pub mod peer;
 pub mod request_id;
 pub mod session_key;
+pub mod throttle;

@@ -63,6 +63,39 @@ pub static CLIENT_ID: HeaderName = HeaderName::from_static("amazon-advertising-a
 /// The client id field of Ads API v1 and MCP.
 pub static ADS_CLIENT_ID: HeaderName = HeaderName::from_static("amazon-ads-clientid");
 
+/// The profile that a request is about.
+pub static SCOPE_FIELD: HeaderName = HeaderName::from_static("amazon-advertising-api-scope");
+
+/// The beginnings, in lower case, of paths whose operations do not go by [`SCOPE_FIELD`]: what they
+/// read and change is named by other fields, by the path or in the body, or is all that the grant
+/// gives access to.
+const BESIDE_PROFILES: [&str; 13] = [
+    "/accounts/",
+    "/adsaccounts",
+    "/amc/",
+    "/billing",
+    "/dsp/",
+    "/invoicesummaries",
+    "/manageraccounts",
+    "/measurement/",
+    "/mmm/",
+    "/partneropportunities",
+    "/testaccounts",
+    "/v2/dp/",
+    "/v2/profiles",
+];
+
+/// Whether an operation on `path` does not go by [`SCOPE_FIELD`], in whatever case it is spelled.
+pub fn is_beside_profiles(path: &str) -> bool {
+    let begins = |prefix: &&str| {
+        path.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
+    // Of version 1: accounts, managerAccounts, sellingAccounts, invitations to combine accounts.
+    let is_version_1 = path.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("/adsapi/"));
+    let is_of_accounts = || path.to_ascii_lowercase().contains("account");
+    BESIDE_PROFILES.iter().any(begins) || is_version_1 && is_of_accounts()
+}
+
 /// Which of a region's hosts serves a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
@@ -185,6 +218,26 @@ mod tests {
             ("/v2/profiles", (Service::Api, false)),
         ] {
             assert_eq!(service(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_go_by_the_profile_is_found_however_it_is_spelled() {
+        for path in [
+            "/v2/profiles",
+            "/V2/Profiles/1",
+            "/managerAccounts",
+            "/adsAccounts/list",
+            "/accounts/1/dsp/x",
+            "/AMC/instances",
+            "/billingProfiles/list",
+            "/adsApi/v1/query/advertiserAccounts",
+            "/adsapi/V1/query/SellingAccounts",
+        ] {
+            assert!(is_beside_profiles(path), "{path}");
+        }
+        for path in ["/sp/campaigns/list", "/v2/sp/x", "/adsApi/v1/query/campaigns", "/", "/amcx"] {
+            assert!(!is_beside_profiles(path), "{path}");
         }
     }
 

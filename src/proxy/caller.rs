@@ -3,11 +3,12 @@
 use super::{
     Worker,
     error::Error,
+    exchange::Exchange,
     select::{self, Selection},
     view::View,
 };
 use crate::{
-    callers::{Principal, Unauthenticated, credential},
+    callers::{Principal, Unauthenticated, credential, rules::RuledRequest},
     inbound::{
         fields::{Field, Fields},
         guard::GuardRejection,
@@ -40,6 +41,34 @@ impl Worker {
         let mut table = self.table.borrow_mut();
         let view = View { table: table.load(), principal, default };
         select::select(&head.uri, &head.headers, fields, view)
+    }
+
+    /// Judges a request by the rules of who sent it. Operators read in the log which one refuses it.
+    pub(super) fn enforce_rules(
+        &self,
+        head: &Parts,
+        selection: &Selection,
+        exchange: &Exchange,
+    ) -> Result<(), Error> {
+        let Some(principal) = &exchange.principal else { return Ok(()) };
+        let request = RuledRequest {
+            method: &head.method,
+            path: selection.target.path(),
+            service: selection.service,
+            headers: &head.headers,
+            defaults: &selection.account.headers,
+        };
+        principal.rules.judge(&request).map_err(|denial| {
+            tracing::info!(
+                request_id = exchange.request_id.to_str().unwrap_or_default(),
+                caller = %principal,
+                rule = denial.rule,
+                why = denial.why,
+                allow = denial.allow.as_deref(),
+                "a rule of the caller refuses the request"
+            );
+            Error::Denied(Box::new(denial))
+        })
     }
 
     /// Asks the guard. The same Host comes again and again, and is parsed once; a request with a

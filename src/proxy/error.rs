@@ -1,7 +1,7 @@
 //! Why a request gets a response of our own: from every error to its code, text and `Retry-After`.
 
 use crate::{
-    callers::Unauthenticated,
+    callers::{Unauthenticated, rules::Denial},
     forward::{self, body::BodyError, connect::ConnectError},
     inbound::guard::GuardRejection,
     problem::{Code, Problem},
@@ -27,6 +27,12 @@ pub enum Error {
     Guard(#[source] GuardRejection, Option<Box<str>>),
     #[error(transparent)]
     Unauthenticated(#[from] Unauthenticated),
+    /// Which rule it is, is not for the caller.
+    #[error("the rules of the caller refuse the request: {0}")]
+    Denied(Box<Denial>),
+    /// With the time to try again.
+    #[error("the caller sends more than it may in a minute")]
+    TooManyRequests(Duration),
     #[error("{0}")]
     Overloaded(&'static str),
     /// Amazon would only throttle it; with the time to try again.
@@ -76,6 +82,13 @@ impl Error {
                 (code, shown.as_deref().or(text))
             }
             Self::Unauthenticated(error) => describe_unauthenticated(*error),
+            Self::Denied(_) => {
+                (Code::CallerRejected, Some("The rules of this caller do not allow this request."))
+            }
+            Self::TooManyRequests(_) => (
+                Code::TooManyRequests,
+                Some("This caller sends more requests than it may in a minute. Try again later."),
+            ),
             Self::Overloaded(text) => (Code::Overloaded, Some(text)),
             Self::Throttled(_) => (Code::UpstreamThrottled, None),
             Self::Token(error) => describe_token(error),
@@ -97,7 +110,9 @@ impl Error {
                 token::Error::Unavailable { retry_after, .. }
                 | token::Error::ApplicationRejected { retry_after, .. },
             ) => *retry_after,
-            Self::Throttled(after) => *after,
+            Self::Throttled(after)
+            | Self::TooManyRequests(after)
+            | Self::Unauthenticated(Unauthenticated::TooMany(after)) => *after,
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => Duration::from_secs(1),
             _ => return None,
         };
@@ -146,6 +161,10 @@ fn describe_unauthenticated(error: Unauthenticated) -> Described {
              or a token of a configured issuer as bearer."
         }
         Unauthenticated::Rejected => "The credential is not accepted.",
+        Unauthenticated::TooMany(_) => {
+            let text = "Too many credentials from this address were not accepted. Try again later.";
+            return (Code::TooManyRequests, Some(text));
+        }
     };
     (Code::CallerRejected, Some(text))
 }

@@ -36,12 +36,12 @@ sections! {
     /// What a caller, or a token's bearer, may do.
     RulesConfig {
         /// Globs over ids; none: all that it can see.
-        accounts: Option<Vec<String>> = None, opt(list(any_text));
+        accounts: Option<Vec<String>> = None, opt(list(parse_account_glob));
         read_only: bool = false, flag;
-        methods: Option<Vec<String>> = None, opt(list(any_text));
-        paths: Option<Vec<String>> = None, opt(list(any_text));
+        methods: Option<Vec<String>> = None, opt(list(parse_method));
+        paths: Option<Vec<String>> = None, opt(list(parse_path_glob));
         /// Values that `Amazon-Advertising-API-Scope` may have.
-        profiles: Option<Vec<String>> = None, opt(list(any_text));
+        profiles: Option<Vec<String>> = None, opt(list(parse_profile));
         requests_per_minute: Option<u32> = None, opt(whole(1, 10_000_000));
         /// May use the admin API.
         operator: bool = false, flag;

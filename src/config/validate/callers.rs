@@ -20,6 +20,7 @@ impl ConfigReader<'_> {
                 }
             }
             self.mcp_pins(&["callers", &index, "mcp"], &caller.rules);
+            self.rules("callers", &index, &caller.rules, caller.tenant.is_some());
             let marks = marks(caller);
             if marks.len() == 1 {
                 let message = "has no keys, unix_uids, unix_gids or mtls_san to be known by";
@@ -35,10 +36,34 @@ impl ConfigReader<'_> {
         for (index, issuer) in config.issuers.iter().enumerate() {
             let index = index.to_string();
             self.mcp_pins(&["issuers", &index, "mcp"], &issuer.rules);
+            self.rules("issuers", &index, &issuer.rules, !issuer.tenant_claim.is_empty());
             let key = ["issuers", index.as_str(), "name"];
             self.require(&key, "is missing", Some("the log calls the issuer by it"));
             if !seen.insert(("name", issuer.name.clone())) {
                 self.fail(&key, "is the name of another caller or issuer too");
+            }
+        }
+    }
+
+    /// Rules that allow something.
+    fn rules(&mut self, table: &str, index: &str, rules: &RulesConfig, has_tenant: bool) {
+        let RulesConfig { accounts, methods, paths, profiles, .. } = rules;
+        let lists = [
+            ("accounts", accounts),
+            ("methods", methods),
+            ("paths", paths),
+            ("profiles", profiles),
+        ];
+        for (name, list) in lists {
+            let key = [table, index, name];
+            if list.as_ref().is_some_and(Vec::is_empty) && !self.lost(&key) {
+                self.fail(&key, "is empty, and allows nothing: leave it out to allow all");
+            }
+        }
+        for (at, glob) in accounts.iter().flatten().enumerate() {
+            if has_tenant && glob.contains('~') {
+                let message = format!("{glob:?} names a tenant: callers of a tenant say aliases");
+                self.fail(&[table, index, "accounts", &at.to_string()], message);
             }
         }
     }
