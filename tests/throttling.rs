@@ -1,7 +1,10 @@
 //! What Amazon says of its limits is heard and shown; with `throttling.enforce`, hopeless calls are
 //! not sent.
 
-use crate::support::proxy::{Answer, Proxy, Setup, amazon};
+use crate::support::{
+    callers::TestCaller,
+    proxy::{Answer, Proxy, Setup, amazon},
+};
 use adsproxy::sandbox::{ApiFault, Emulator, Surface, Times};
 use http::{Method, StatusCode};
 use serde_json::Value;
@@ -204,4 +207,29 @@ async fn a_5xx_and_a_missing_permission_never_keep_a_call_here() {
     }
     assert_eq!(profiles(&proxy, "acme", "123").await.status, 200);
     assert_eq!(sent(&amazon), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_hears_nothing_of_what_is_throttled_for_another() {
+    let amazon = amazon().await;
+    let callers = ["t1", "t2"].map(|name| TestCaller::new(name, &format!("tenant = \"{name}\"")));
+    let account = |tenant| {
+        let token = "refresh_token = { env = \"ACME_REFRESH\" }";
+        format!("[accounts.\"{tenant}~acme\"]\nregion = \"na\"\n{token}\n")
+    };
+    let toml = [ENFORCE, &account("t1"), &account("t2"), &callers[0].toml, &callers[1].toml];
+    let proxy = start(&amazon, &toml.concat());
+    let ask = async |caller: &TestCaller| {
+        let request = proxy.request(Method::GET, "/v2/profiles").header("X-Ads-Key", &caller.key);
+        let request = request.header("X-Ads-Account", "acme");
+        proxy.send(request.header("Amazon-Advertising-API-Scope", "123")).await
+    };
+    meets(&amazon, ApiFault::Throttled { retry_after: Some(600) });
+    assert_eq!(ask(&callers[0]).await.error(), None);
+    is_turned_away(&ask(&callers[0]).await);
+    assert_eq!(ask(&callers[1]).await.status, 200, "the same application and profile");
+    assert_eq!(profiles(&proxy, "acme", "123").await.status, 200);
+
+    let heard = heard(&proxy);
+    assert_eq!((heard.len(), &heard[0]["accounts"]), (1, &serde_json::json!(["t1~acme"])));
 }
