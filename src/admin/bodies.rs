@@ -1,10 +1,11 @@
 //! What requests and responses hold that is put together here: their fields, for programs and for
 //! the OpenAPI document.
 
-use crate::account::AccountView;
+use crate::{account::AccountView, id::Region};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// `/status`.
 #[derive(Serialize, JsonSchema)]
@@ -14,7 +15,41 @@ pub(super) struct Overview {
     pub(super) store: &'static str,
     pub(super) accounts: Vec<AccountView>,
     /// What Amazon throttles now, as in `/api/v1/throttling`.
-    pub(super) throttled: Vec<Value>,
+    pub(super) throttled: Vec<ThrottledCalls>,
+}
+
+/// Calls of one region, application, profile, API and class of operation, and what Amazon's 429s and
+/// 5xx to them said.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ThrottledCalls {
+    pub(super) region: Region,
+    pub(super) application: Option<String>,
+    /// `Amazon-Advertising-API-Scope`; without one the calls are those of one account.
+    pub(super) profile: Option<String>,
+    /// The first part of the path: `sp`, `reporting`, `adsApi`, `mcp`.
+    pub(super) api: String,
+    /// `read`, `report` or `write`.
+    pub(super) class: &'static str,
+    /// Some of those whose calls they were.
+    pub(super) accounts: Vec<String>,
+    /// Responses by kind.
+    pub(super) counts: BTreeMap<&'static str, u64>,
+    /// RFC 3339.
+    pub(super) last_seen: String,
+    pub(super) last_kind: &'static str,
+    pub(super) last_retry_after_secs: Option<u64>,
+    /// What is left of the wait; none if there is none, 0 while a probe is awaited.
+    pub(super) cooldown_left_secs: Option<u64>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ThrottlingList {
+    /// `throttling.enforce`.
+    pub(super) enforced: bool,
+    /// The latest first, at most 1000.
+    pub(super) throttling: Vec<ThrottledCalls>,
+    /// How many there are.
+    pub(super) total: usize,
 }
 
 /// An account and its token, never the token itself.

@@ -5,7 +5,7 @@ use super::{
     accounts, audit_log,
     bodies::{
         AccountBody, AccountDetails, AccountPage, AnswerBody, AuditPage, LinkBody, LoginBegun,
-        LoginBody, Overview, Refreshed, TokenStatus,
+        LoginBody, Overview, Refreshed, ThrottlingList, TokenStatus,
     },
     callers, health, local, oauth, openapi, outbox, page, paging,
     routes::{Audience, Route, Site, front_page},
@@ -105,7 +105,7 @@ table! {
         Shape::json::<LoggedOut>().of_account().writes();
     GET "/api/v1/throttling", Operate for tenants, Site::Own, throttling::list, "listThrottling",
         "what Amazon's 429s and 5xx say, and which calls they make hopeless",
-        Shape::json::<Value>();
+        Shape::json::<ThrottlingList>();
     GET "/api/v1/audit", Operate, Site::Own, audit_log::list, "listAuditEntries",
         "the audit log, newest first, page by page; of `?account=`, `?action=`, `?actor=`",
         Shape::json::<AuditPage>()
