@@ -538,7 +538,7 @@ async fn mcp_answers_json_and_streams_calls() {
     let got = call("initialize").await;
     assert!(got.headers.contains_key("mcp-session-id"));
     assert_eq!(got.json()["result"]["serverInfo"]["name"], "amazon-ads-sandbox");
-    assert_eq!(call("tools/list").await.json()["result"]["tools"].as_array().unwrap().len(), 1);
+    assert_eq!(call("tools/list").await.json()["result"]["tools"].as_array().unwrap().len(), 4);
     assert_eq!(call("nothing").await.json()["error"]["code"], -32601);
     let got = call("tools/call").await;
     assert_eq!(got.headers["content-type"], "text/event-stream");

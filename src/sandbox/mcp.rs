@@ -7,6 +7,7 @@ use super::{
     text::random_uuid,
 };
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// Progress events of a stream.
 const STEPS: u32 = 3;
@@ -20,8 +21,23 @@ pub(super) fn respond(call: &ApiCall<'_>, method: &str) -> EmulatorResponse {
     }
 }
 
+/// The regular server's tools.
+const TOOLS: [&str; 4] = [
+    "campaign_management-query_campaign",
+    "campaign_management-create_campaign",
+    "campaign_management-delete_campaign",
+    "reporting-create_report",
+];
+/// The lite server's.
+const LITE_TOOLS: [&str; 3] =
+    ["amazon_ads_mcp-search_tools", "amazon_ads_mcp-describe_tools", "amazon_ads_mcp-invoke_tool"];
+
 fn message(call: &ApiCall<'_>) -> EmulatorResponse {
     let message = call.json().unwrap_or_default();
+    if let Some(messages) = message.as_array() {
+        let wanted = messages.iter().filter(|message| message.get("id").is_some());
+        return json(200, wanted.map(|message| reply(call, message)).collect::<Value>());
+    }
     let Some(method) = message["method"].as_str() else {
         let error = json!({ "code": -32700, "message": "Parse error" });
         return json(400, rpc(&Value::Null, "error", &error));
@@ -29,29 +45,51 @@ fn message(call: &ApiCall<'_>) -> EmulatorResponse {
     if message.get("id").is_none() {
         return whole(202, "", "");
     }
-    let result = match method {
+    let accept = call.parts.headers.get("accept").map_or(&b""[..], |accept| accept.as_bytes());
+    let streams = accept.windows(12).any(|part| part == b"event-stream");
+    match method {
+        "tools/call" => stream(call, Some(&message)),
+        "tools/list" if streams => events([reply(call, &message).to_string()], Duration::ZERO),
+        "initialize" => json(200, reply(call, &message)).with("mcp-session-id", &random_uuid()),
+        _ => json(200, reply(call, &message)),
+    }
+}
+
+fn reply(call: &ApiCall<'_>, message: &Value) -> Value {
+    let result = match message["method"].as_str().unwrap_or_default() {
         "initialize" => json!({
             "protocolVersion": message["params"]["protocolVersion"].as_str().unwrap_or("2025-06-18"),
             "capabilities": { "logging": {}, "tools": { "listChanged": false } },
             "serverInfo": { "name": "amazon-ads-sandbox", "version": env!("CARGO_PKG_VERSION") },
         }),
         "ping" => json!({}),
-        "tools/list" => json!({ "tools": [{
-            "name": "campaign_management-query_campaign",
-            "description": "Lists campaigns.",
-            "inputSchema": { "type": "object", "properties": {} },
-        }] }),
-        "tools/call" => return stream(call, Some(&message)),
+        "tools/list" => json!({ "tools": tools(call) }),
+        "tools/call" => done(message),
         _ => {
             let error = json!({ "code": -32601, "message": "Method not found" });
-            return json(200, rpc(&message["id"], "error", &error));
+            return rpc(&message["id"], "error", &error);
         }
     };
-    let reply = json(200, rpc(&message["id"], "result", &result));
-    match method {
-        "initialize" => reply.with("mcp-session-id", &random_uuid()),
-        _ => reply,
-    }
+    rpc(&message["id"], "result", &result)
+}
+
+fn tools(call: &ApiCall<'_>) -> Value {
+    let is_lite = call.parts.uri.path().ends_with("/lite");
+    let names = if is_lite { &LITE_TOOLS[..] } else { &TOOLS[..] };
+    let tool = |name: &&str| {
+        let description = format!("The sandbox's {name}.");
+        json!({ "name": name, "description": description, "inputSchema": { "type": "object" } })
+    };
+    names.iter().map(tool).collect()
+}
+
+/// What a call of a tool comes to, whichever it is.
+fn done(message: &Value) -> Value {
+    let params = &message["params"];
+    let inner = params["arguments"]["tool_name"].as_str();
+    let name = inner.or(params["name"].as_str()).unwrap_or("no tool");
+    let text = format!("Sandbox campaign, by {name}");
+    json!({ "content": [{ "type": "text", "text": text }], "isError": false })
 }
 
 fn rpc(id: &Value, kind: &str, value: &Value) -> Value {
@@ -63,9 +101,7 @@ fn stream(call: &ApiCall<'_>, message: Option<&Value>) -> EmulatorResponse {
     let token = message.and_then(|message| message.pointer("/params/_meta/progressToken"));
     let mut texts: Vec<_> = (1..=STEPS).map(|step| notification(token, step).to_string()).collect();
     if let Some(message) = message {
-        let content = json!([{ "type": "text", "text": "Sandbox campaign" }]);
-        let result = json!({ "content": content, "isError": false });
-        texts.push(rpc(&message["id"], "result", &result).to_string());
+        texts.push(rpc(&message["id"], "result", &done(message)).to_string());
     }
     events(texts, call.settings.mcp_interval)
 }
