@@ -158,7 +158,7 @@ impl App {
             let (store, clock) = (engine.store().clone(), engine.clock().clone());
             Sessions::new(store, Callers::new(&config), clock)
         };
-        let shared = share(&engine, sessions.callers(), private.as_ref())?;
+        let shared = share(&engine, sessions.callers(), &handle, private.as_ref())?;
         let readiness = Arc::<Health>::default();
         let (drain, stop) = (watch::Sender::new(false), watch::Sender::new(false));
         let listeners = match &private {
@@ -371,6 +371,7 @@ fn log_start(config: &Config) {
 fn share(
     engine: &Engine,
     callers: &Arc<Callers>,
+    control: &Handle,
     private: Option<&CommandProxy>,
 ) -> Result<Arc<DataPlane>, Error> {
     let config = engine.config();
@@ -383,6 +384,8 @@ fn share(
         captures: CaptureLimits::new(&config.replay, &config.limits),
         tls: https::client_config(config.upstream_roots(), config.upstream.http2)?,
         draining: Arc::new(AtomicBool::new(false)),
+        audit: engine.audit().clone(),
+        control: control.clone(),
         callers: callers.clone(),
         session_key: private.map(|private| private.key.clone()),
     }))

@@ -37,13 +37,14 @@ const MODULES: &[(&str, &str)] = &[
     ),
     (
         "proxy",
-        "callers problem inbound caller_body throttling sync forward token log metrics provider \
+        "audit callers problem inbound caller_body throttling sync forward token log metrics provider \
          config deadline clock error_chain id",
     ),
     // Says which calls are hopeless; knows no requests, only their scopes.
     ("throttling", "metrics provider clock id"),
-    // Sees the head of a request and its connection; knows no account, only names of some.
-    ("callers", "inbound store metrics https config provider secret clock error_chain id named"),
+    // Sees the head of a request and its connection; knows no account, only names of some. What a
+    // request to the MCP server is pinned to are fields of Amazon's.
+    ("callers", "inbound store metrics https provider config secret clock error_chain id named"),
     ("sync", "token reports store lwa config secret error_chain event id"),
     ("token", "account reports grants lwa store metrics config secret clock error_chain event id"),
     // What follows from a change of a grant or token, besides the change.

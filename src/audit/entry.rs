@@ -111,7 +111,7 @@ impl Entry {
     }
 }
 
-/// A caller at the admin listener, and how it proved to be that one. Nothing of it is a secret.
+/// A caller, and how it proved to be that one. Nothing of it is a secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct AdminActor {
     /// The configured caller or issuer; none for a browser, which brings a link or a state.
@@ -136,6 +136,10 @@ pub enum ActorProof {
     /// The peer of a Unix socket.
     User {
         uid: u32,
+    },
+    /// The group of that peer.
+    Group {
+        gid: u32,
     },
     Certificate {
         san: ShortName,
@@ -180,6 +184,8 @@ pub enum Actor {
     },
     /// A caller at the admin listener.
     Admin(AdminActor),
+    /// A caller of the data plane.
+    Caller(AdminActor),
     /// The server of its own accord.
     Server,
     /// The audit log itself.
@@ -204,11 +210,22 @@ impl Actor {
 
     /// The `caller` of `tenant` at the admin listener, known by `proof`.
     pub fn admin(caller: &str, tenant: Option<&str>, proof: ActorProof) -> Self {
-        Self::Admin(AdminActor {
+        Self::Admin(AdminActor::new(caller, tenant, proof))
+    }
+
+    /// The `caller` of `tenant` at the data plane, known by `proof`.
+    pub fn caller(caller: &str, tenant: Option<&str>, proof: ActorProof) -> Self {
+        Self::Caller(AdminActor::new(caller, tenant, proof))
+    }
+}
+
+impl AdminActor {
+    fn new(caller: &str, tenant: Option<&str>, proof: ActorProof) -> Self {
+        Self {
             caller: Some(ShortName::new(caller)),
             tenant: tenant.map(ShortName::new),
             proof: Some(proof),
-        })
+        }
     }
 }
 
@@ -250,6 +267,8 @@ named! {
         TokenDisclose = "token.disclose",
         // A program was given access to an account.
         Exec = "exec",
+        // A tool of Amazon's MCP server was called, by a caller whose tools are limited.
+        ToolCall = "tool.call",
         TokenRefresh = "token.refresh",
         KeyInit = "key.init",
         KeyRotate = "key.rotate",

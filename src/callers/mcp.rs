@@ -2,6 +2,13 @@
 
 pub mod message;
 
+use crate::{
+    config::{McpPins, RulesConfig},
+    provider::ads,
+};
+use http::{HeaderName, HeaderValue};
+use std::sync::Arc;
+
 /// A tool of the lite server that searches or describes tools: of use to whoever may use any.
 const LITE_READERS: [&str; 2] = ["amazon_ads_mcp-search_tools", "amazon_ads_mcp-describe_tools"];
 /// The tool of the lite server that runs another one.
@@ -18,6 +25,19 @@ pub struct ToolRules {
     pub read_only: bool,
 }
 
+/// The header fields that fix a caller's requests to the MCP server to one account; none: what the
+/// caller says.
+pub fn pins(config: Option<&McpPins>) -> Arc<[(HeaderName, HeaderValue)]> {
+    let Some(McpPins { profile, account, manager }) = config else { return Arc::default() };
+    let ids =
+        [(&ads::PROFILE, profile), (&ads::MCP_ACCOUNT, account), (&ads::MCP_MANAGER, manager)];
+    // The configuration has checked that they are such values.
+    let ids = ids
+        .into_iter()
+        .filter_map(|(name, id)| Some((name.clone(), HeaderValue::from_str(id.as_deref()?).ok()?)));
+    [(ads::MCP_MODE.clone(), ads::MCP_MODE_FIXED.clone())].into_iter().chain(ids).collect()
+}
+
 /// Why a tool may not be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ToolRefusal {
@@ -32,9 +52,16 @@ pub enum ToolRefusal {
 }
 
 impl ToolRules {
-    /// Whether there is any rule at all.
-    pub fn is_empty(&self) -> bool {
-        self.tools.is_none() && self.deny.is_empty() && !self.read_only
+    /// None if there is no rule: nothing is read then.
+    pub fn new(config: &RulesConfig) -> Option<Arc<Self>> {
+        let RulesConfig { tools, deny, read_only, .. } = config;
+        let rules = Self { tools: tools.clone(), deny: deny.clone(), read_only: *read_only };
+        (rules != Self::default()).then(|| Arc::new(rules))
+    }
+
+    /// `rules`, and only tools that read.
+    pub fn only_reading(rules: Option<&Self>) -> Arc<Self> {
+        Arc::new(Self { read_only: true, ..rules.cloned().unwrap_or_default() })
     }
 
     /// Whether the caller may use the tool `name`.
@@ -133,7 +160,7 @@ mod tests {
             assert_eq!(rules.check(name), expected, "{name}");
         }
         let all = super::ToolRules::default();
-        assert!(all.is_empty() && all.check("campaign_management-delete_campaign").is_ok());
+        assert!(all.check("campaign_management-delete_campaign").is_ok());
     }
 
     #[test]
@@ -142,6 +169,24 @@ mod tests {
         assert_eq!(rules.check("amazon_ads_mcp-invoke_tool"), Err(ToolRefusal::Denied));
         assert_eq!(rules.check("amazon_ads_mcp-search_tools"), Ok(()));
         assert_eq!(rules.check("campaign_management-create_campaign"), Ok(()));
+    }
+
+    #[test]
+    fn pins_fix_the_mode_and_name_one_account() {
+        assert!(pins(None).is_empty());
+        let some = |text: &str| Some(text.to_owned());
+        let config = McpPins { profile: some("1"), account: None, manager: some("m") };
+        let pins = pins(Some(&config));
+        let pins: Vec<_> =
+            pins.iter().map(|(name, id)| (name.as_str(), id.to_str().expect("text"))).collect();
+        assert_eq!(
+            pins,
+            [
+                ("amazon-ads-ai-account-selection-mode", "FIXED"),
+                ("amazon-advertising-api-scope", "1"),
+                ("amazon-ads-manager-accountid", "m"),
+            ]
+        );
     }
 
     /// Names that were seen with Amazon's server.

@@ -11,7 +11,6 @@ pub mod failures;
 mod glob;
 pub mod jwt;
 pub mod key;
-#[allow(dead_code, reason = "the part of the data plane follows")]
 pub mod mcp;
 mod path;
 pub mod principal;

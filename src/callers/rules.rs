@@ -7,6 +7,7 @@
 
 use super::{
     glob::{AccountGlob, PathGlob},
+    mcp::{self, ToolRules},
     path::ambiguity,
 };
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     },
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header::CONNECTION};
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// Which requests are allowed.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +31,10 @@ pub struct Rules {
     /// The profile that every call of the MCP server is fixed to.
     mcp_profile: Option<Box<str>>,
     read_only: Option<ReadOnlyBecause>,
+    /// Which tools of the MCP server it may use; none: all.
+    pub tools: Option<Arc<ToolRules>>,
+    /// What fixes its requests to the MCP server to one account.
+    pub pins: Arc<[(HeaderName, HeaderValue)]>,
 }
 
 /// Where `read_only` was said.
@@ -89,6 +94,8 @@ impl Rules {
             profiles: config.profiles.as_ref().map(boxed),
             mcp_profile: pinned.map(Into::into),
             read_only,
+            tools: ToolRules::new(config),
+            pins: mcp::pins(config.mcp.as_ref()),
         }
     }
 
@@ -97,6 +104,9 @@ impl Rules {
         let mut rules = self.clone();
         rules.accounts.extend(accounts.map(account_globs));
         rules.read_only = rules.read_only.or(read_only.then_some(ReadOnlyBecause::Session));
+        if read_only {
+            rules.tools = Some(ToolRules::only_reading(rules.tools.as_deref()));
+        }
         rules
     }
 

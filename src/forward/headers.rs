@@ -4,11 +4,11 @@
 //! our own fields are set, so that nothing of the caller's can take them away again.
 
 use super::Malformed;
-use crate::provider::ads::{ADS_CLIENT_ID, CLIENT_ID};
+use crate::provider::ads::{ADS_CLIENT_ID, CLIENT_ID, may_choose_account};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Uri,
     header::{
-        ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, LOCATION,
+        ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, LOCATION,
         TRANSFER_ENCODING,
     },
 };
@@ -20,6 +20,10 @@ pub struct Injection<'a> {
     pub defaults: &'a [(HeaderName, HeaderValue)],
     /// Whether the path belongs to an API that wants the newer client id field too.
     pub names_ads_client: bool,
+    /// What chooses the account in place of all that the caller and the defaults say of it.
+    pub pins: &'a [(HeaderName, HeaderValue)],
+    /// Whether the response must come unencoded, to be read here.
+    pub reads_response: bool,
 }
 
 /// Builds the fields of a request to `host` at Amazon from those of the caller. The body is delimited
@@ -43,6 +47,12 @@ pub fn outgoing(
             out.append(name.clone(), value.clone());
         }
     }
+    if !inject.pins.is_empty() {
+        pin(&mut out, inject.pins);
+    }
+    if inject.reads_response {
+        out.remove(ACCEPT_ENCODING);
+    }
     if is_chunked {
         out.remove(CONTENT_LENGTH);
         out.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -53,6 +63,15 @@ pub fn outgoing(
         out.insert(ADS_CLIENT_ID.clone(), inject.client_id.clone());
     }
     out
+}
+
+/// Removes whatever may choose an account, then chooses it.
+fn pin(out: &mut HeaderMap, pins: &[(HeaderName, HeaderValue)]) {
+    let chosen = out.keys().filter(|name| may_choose_account(name.as_str()));
+    for name in chosen.cloned().collect::<Vec<_>>() {
+        out.remove(name);
+    }
+    out.extend(pins.iter().cloned());
 }
 
 /// The header of a request of our own.

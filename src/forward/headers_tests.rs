@@ -21,6 +21,8 @@ fn out_with(inbound: &[(&str, &str)], ads: bool, is_chunked: bool) -> HeaderMap 
             client_id: &HeaderValue::from_static("our-id"),
             defaults: &[default],
             names_ads_client: ads,
+            pins: &[],
+            reads_response: false,
         },
         &HeaderValue::from_static("api.test"),
         is_chunked,
@@ -221,4 +223,55 @@ fn only_a_location_on_the_same_host_is_rewritten() {
         rewrite_location(&mut headers, &upstream, prefix);
         assert_eq!(headers["location"], expected, "{location}");
     }
+}
+
+#[test]
+fn pins_choose_the_account_whatever_the_caller_and_the_defaults_say() {
+    let pins =
+        [("amazon-ads-ai-account-selection-mode", "FIXED"), ("amazon-ads-accountid", "ours")]
+            .map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value")));
+    let defaults = [("amazon-advertising-api-scope", "7"), ("x-default", "1")]
+        .map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value")));
+    let inbound = map(&[
+        ("amazon-ads-accountid", "theirs"),
+        ("amazon-ads-account-id", "theirs"),
+        ("amazon_ads_accountid", "theirs"),
+        ("amazonadsaccountid", "theirs"),
+        ("amazon-ads-manager-accountid", "theirs"),
+        ("amazon-ads-ai-account-selection-mode", "DYNAMIC"),
+        ("amazon-advertising-api-scope", "theirs"),
+        ("amazon-ads-clientid", "theirs"),
+        ("advertiserid", "theirs"),
+        ("connection", "amazon-ads-accountid, amazon-ads-ai-account-selection-mode"),
+        ("accept-encoding", "gzip"),
+        ("mcp-session-id", "s"),
+    ]);
+    let bearer = HeaderValue::from_static("Bearer ours");
+    let client_id = HeaderValue::from_static("our-id");
+    let mut inject = Injection {
+        bearer: &bearer,
+        client_id: &client_id,
+        defaults: &defaults,
+        names_ads_client: true,
+        pins: &pins,
+        reads_response: true,
+    };
+    let headers = outgoing(&inbound, &inject, &HeaderValue::from_static("api.test"), false);
+    let mut fields: Vec<_> = headers.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
+    fields.sort_unstable();
+    let expected: [(&str, &[u8]); 8] = [
+        ("amazon-ads-accountid", b"ours"),
+        ("amazon-ads-ai-account-selection-mode", b"FIXED"),
+        ("amazon-ads-clientid", b"our-id"),
+        ("amazon-advertising-api-clientid", b"our-id"),
+        ("authorization", b"Bearer ours"),
+        ("host", b"api.test"),
+        ("mcp-session-id", b"s"),
+        ("x-default", b"1"),
+    ];
+    assert_eq!(fields, expected);
+    (inject.pins, inject.reads_response) = (&[], false);
+    let headers = outgoing(&inbound, &inject, &HeaderValue::from_static("api.test"), false);
+    assert_eq!(headers["amazon-advertising-api-scope"], "theirs", "nothing changes without");
+    assert_eq!(headers["accept-encoding"], "gzip");
 }

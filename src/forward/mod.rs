@@ -59,6 +59,8 @@ pub enum Malformed {
     SwitchingProtocols,
     #[error("the response names more than {} fields in Connection", headers::CONNECTION_NAMES_MAX)]
     ConnectionNames,
+    #[error("a list of tools is encoded, too long, or no JSON")]
+    ToolList,
 }
 
 /// One attempt's parts that stay the same in a replay.

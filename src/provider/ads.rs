@@ -63,6 +63,18 @@ pub static CLIENT_ID: HeaderName = HeaderName::from_static("amazon-advertising-a
 /// The client id field of Ads API v1 and MCP.
 pub static ADS_CLIENT_ID: HeaderName = HeaderName::from_static("amazon-ads-clientid");
 
+/// What fixes a request to the MCP server to one account, and the value that it has.
+pub static MCP_MODE: HeaderName = HeaderName::from_static("amazon-ads-ai-account-selection-mode");
+pub static MCP_MODE_FIXED: HeaderValue = HeaderValue::from_static("FIXED");
+/// The account and the manager account of a request to the MCP server.
+pub static MCP_ACCOUNT: HeaderName = HeaderName::from_static("amazon-ads-accountid");
+pub static MCP_MANAGER: HeaderName = HeaderName::from_static("amazon-ads-manager-accountid");
+
+/// Whether a field may choose an account at the MCP server, whichever way Amazon spells it there.
+pub fn may_choose_account(name: &str) -> bool {
+    name.starts_with("amazon") || name == "advertiserid"
+}
+
 /// The profile that a request is about.
 pub static SCOPE_FIELD: HeaderName = HeaderName::from_static("amazon-advertising-api-scope");
 

@@ -8,6 +8,7 @@ use crate::{
     token,
 };
 use http::StatusCode;
+use serde_json::Value;
 use std::time::Duration;
 
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,10 @@ pub enum Error {
     /// With the time to try again.
     #[error("the caller sends more than it may in a minute")]
     TooManyRequests(Duration),
+    /// A request to the MCP server that calls a tool that its caller may not use, or might: with the
+    /// response of that protocol, if one is possible.
+    #[error("the tool rules of the caller reject the request")]
+    ToolsRejected(Option<Box<Value>>),
     #[error("{0}")]
     Overloaded(&'static str),
     /// Amazon would only throttle it; with the time to try again.
@@ -82,7 +87,7 @@ impl Error {
                 (code, shown.as_deref().or(text))
             }
             Self::Unauthenticated(error) => describe_unauthenticated(*error),
-            Self::Denied(_) => {
+            Self::Denied(_) | Self::ToolsRejected(_) => {
                 (Code::CallerRejected, Some("The rules of this caller do not allow this request."))
             }
             Self::TooManyRequests(_) => (
@@ -99,6 +104,8 @@ impl Error {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::MethodRejected => StatusCode::METHOD_NOT_ALLOWED,
+            // The session of an agent goes on: the error is that of one call.
+            Self::ToolsRejected(Some(_)) => StatusCode::OK,
             _ => self.code().row().status,
         }
     }
@@ -236,6 +243,8 @@ mod tests {
             (Error::Unauthenticated(Unauthenticated::Missing), "caller_rejected", 403),
             (Error::Unauthenticated(Unauthenticated::Rejected), "caller_rejected", 403),
             (Error::Unauthenticated(Unauthenticated::Several), "bad_request", 400),
+            (Error::ToolsRejected(None), "caller_rejected", 403),
+            (Error::ToolsRejected(Some(Box::default())), "caller_rejected", 200),
             (Error::Rejected(Code::UnknownAccount), "unknown_account", 404),
             (Error::Rejected(Code::NotFound), "not_found", 404),
             (

@@ -1,10 +1,10 @@
 //! One request from its first byte to the end of its response: id, clocks, counters, access line.
 
-use super::{Error, Worker, respond::ExchangeBody};
+use super::{Error, Worker, respond::ExchangeBody, select::Selection};
 use crate::{
     callers::Principal,
     clock::Now,
-    forward::body::Capture,
+    forward::{Attempt, body::Capture, headers::Injection},
     id::Region,
     inbound::{
         fields::Fields,
@@ -13,6 +13,7 @@ use crate::{
     log::AccessLine,
     metrics::LimitHit,
     problem::Code,
+    provider::ads::Service,
     sync::Account,
 };
 use http::{HeaderName, HeaderValue, Method, Response, Uri, Version, request::Parts};
@@ -101,6 +102,35 @@ impl Exchange {
         response.headers_mut().insert(REQUEST_ID.clone(), self.request_id.clone());
         response.body_mut().exchange = Some(self);
         response
+    }
+
+    /// What is sent, with a token; `reads_response` if the response is to be readable here.
+    pub(super) fn attempt<'a>(
+        &'a self,
+        head: &'a Parts,
+        selection: &'a Selection,
+        bearer: &'a HeaderValue,
+        reads_response: bool,
+    ) -> Attempt<'a> {
+        let pins: &[_] = match &self.principal {
+            Some(principal) if selection.service == Service::Mcp => &principal.rules.pins,
+            _ => &[],
+        };
+        Attempt {
+            method: &head.method,
+            target: &selection.target,
+            headers: &head.headers,
+            capture: self.capture.as_ref(),
+            inject: Injection {
+                bearer,
+                client_id: &selection.account.client_id,
+                defaults: &selection.account.headers,
+                names_ads_client: selection.names_ads_client,
+                pins,
+                reads_response,
+            },
+            outlives_caller: head.version >= Version::HTTP_2,
+        }
     }
 
     /// Amazon's body broke off, and with it the caller's.

@@ -9,6 +9,7 @@ mod classify_401;
 mod content;
 mod error;
 mod exchange;
+mod mcp;
 mod places;
 mod redact;
 mod respond;
@@ -18,6 +19,7 @@ mod throttled;
 mod view;
 
 use crate::{
+    audit::Audit,
     caller_body::CallerBody,
     callers::{Callers, Principal, Unauthenticated},
     clock::{Clock, Now},
@@ -28,7 +30,7 @@ use crate::{
         self, Attempt, Forward,
         body::{Capture, CaptureContext, CaptureLimits},
         connect::ConnectError,
-        headers::{self, Injection},
+        headers,
         pool::Pool,
     },
     inbound::{
@@ -52,6 +54,7 @@ pub use error::Error;
 use exchange::Exchange;
 use http::{HeaderValue, Request, Response, StatusCode, Version, request::Parts};
 use hyper::body::Body;
+use mcp::ToolGate;
 use places::TenantPlaces;
 use respond::{ExchangeBody, unauthorized};
 use select::Selection;
@@ -64,6 +67,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::runtime::Handle;
 
 /// What all workers share.
 #[derive(Debug)]
@@ -79,6 +83,9 @@ pub struct DataPlane {
     pub tls: Arc<rustls::ClientConfig>,
     /// Whether new requests are rejected.
     pub draining: Arc<AtomicBool>,
+    pub audit: Audit,
+    /// What is not to hold up a worker runs on it.
+    pub control: Handle,
     /// What a request must bring, if the listener is private.
     pub session_key: Option<SessionKey>,
 }
@@ -211,14 +218,22 @@ impl Worker {
         {
             capture.gather(is_http1).await?;
         }
+        let mut gate = ToolGate::before(&selection, exchange, &self.shared);
+        if let Some(gate) = &mut gate {
+            Box::pin(gate.admit(head, capture.as_deref())).await?;
+        }
         let mut refresh_error = None;
         loop {
-            let attempt = attempt(head, &selection, capture.as_ref(), token.header());
+            let attempt = exchange.attempt(head, &selection, token.header(), gate.is_some());
             let response = self.send(pool, &attempt, exchange.replays).await?;
             self.observe(head, &selection, exchange, (response.status(), response.headers()));
             if response.status() != StatusCode::UNAUTHORIZED {
                 self.count_replay(exchange.replays, ReplayOutcome::Succeeded);
-                return Ok(self.pass(response, pool, &selection));
+                let response = self.pass(response, pool, &selection);
+                return match gate {
+                    None => Ok(response),
+                    Some(gate) => Box::pin(gate.pass(response, &self.deadlines)).await,
+                };
             }
             let class = classify_401(response.headers(), &response.body().peeked);
             self.metrics.upstream_401(class);
@@ -367,26 +382,5 @@ impl Worker {
         let number = self.request_ids.get();
         self.request_ids.set(number.wrapping_add(1));
         request_id::fresh(number)
-    }
-}
-
-fn attempt<'a>(
-    head: &'a Parts,
-    selection: &'a Selection,
-    capture: Option<&'a Rc<Capture>>,
-    bearer: &'a HeaderValue,
-) -> Attempt<'a> {
-    Attempt {
-        method: &head.method,
-        target: &selection.target,
-        headers: &head.headers,
-        capture,
-        inject: Injection {
-            bearer,
-            client_id: &selection.account.client_id,
-            defaults: &selection.account.headers,
-            names_ads_client: selection.names_ads_client,
-        },
-        outlives_caller: head.version >= Version::HTTP_2,
     }
 }

@@ -3,6 +3,7 @@
 use super::{
     error::{Error, METHODS},
     exchange::Exchange,
+    mcp::events::EventFilter,
 };
 use crate::{
     deadline::{Deadlines, Timer},
@@ -19,7 +20,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::{
     future::poll_fn,
-    io,
+    io, mem,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -58,6 +59,11 @@ pub fn problem(error: &Error, request_id: &HeaderValue) -> Response<Bytes> {
         Error::MethodRejected => {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(METHODS));
         }
+        Error::ToolsRejected(Some(message)) => {
+            let json = HeaderValue::from_static("application/json");
+            response.headers_mut().insert(CONTENT_TYPE, json);
+            *response.body_mut() = message.to_string().into();
+        }
         _ => {}
     }
     response
@@ -81,13 +87,23 @@ pub struct ExchangeBody {
     rest: Option<(PooledConnection, Incoming)>,
     /// Ends a body that stalls; none for event streams.
     idle: Option<(Timer, Duration)>,
+    /// Changes an event stream on its way; what it still holds goes out at the end.
+    filter: Option<Box<EventFilter>>,
     /// Ends with the body, and so comes last; none until the response is final.
     pub exchange: Option<Box<Exchange>>,
 }
 
 impl ExchangeBody {
     pub fn ours(peeked: Bytes) -> Self {
-        Self { peeked, behind: None, has_length: true, rest: None, idle: None, exchange: None }
+        Self {
+            peeked,
+            behind: None,
+            has_length: true,
+            rest: None,
+            idle: None,
+            filter: None,
+            exchange: None,
+        }
     }
 
     /// `response` with its connection; `idle` is the timeout between two parts of its body.
@@ -105,6 +121,7 @@ impl ExchangeBody {
             has_length: incoming.size_hint().exact().is_some(),
             rest: Some((connection, incoming)),
             idle: (!is_event_stream).then_some(idle),
+            filter: None,
             exchange: None,
         };
         Response::from_parts(head, body)
@@ -115,9 +132,17 @@ impl ExchangeBody {
     /// # Cancel safety
     /// Not safe: what was read is lost.
     pub async fn peek(&mut self, deadlines: &Rc<Deadlines>) {
-        let mut peeked = BytesMut::new();
+        self.read(PEEK_MAX_BYTES, PEEK_TIMEOUT, deadlines).await;
+    }
+
+    /// Reads on behind what was peeked at, up to `most` bytes, for at most `timeout`.
+    ///
+    /// # Cancel safety
+    /// Not safe: what was read is lost.
+    pub async fn read(&mut self, most: usize, timeout: Duration, deadlines: &Rc<Deadlines>) {
+        let mut peeked = BytesMut::from(mem::take(&mut self.peeked));
         let read = async {
-            while peeked.len() <= PEEK_MAX_BYTES && !self.has_ended() {
+            while peeked.len() <= most && self.behind.is_none() && !self.has_ended() {
                 match poll_fn(|cx| self.poll_rest(cx)).await {
                     Some(Ok(frame)) => match frame.into_data() {
                         Ok(data) => peeked.extend_from_slice(&data),
@@ -128,8 +153,18 @@ impl ExchangeBody {
                 }
             }
         };
-        let _ = deadlines.within(PEEK_TIMEOUT, read).await;
+        let _ = deadlines.within(timeout, read).await;
         self.peeked = peeked.freeze();
+    }
+
+    /// Gives `whole` out in place of what was read, which was all of it.
+    pub fn replace(&mut self, whole: Bytes) {
+        (self.peeked, self.has_length) = (whole, true);
+    }
+
+    /// Lets the events of the stream go through `filter`.
+    pub fn filter(&mut self, filter: EventFilter) {
+        (self.filter, self.has_length) = (Some(Box::new(filter)), false);
     }
 
     /// Whether all of it was peeked at.
@@ -166,7 +201,7 @@ impl ExchangeBody {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if !self.peeked.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.peeked)))));
+            return Poll::Ready(Some(Ok(Frame::data(mem::take(&mut self.peeked)))));
         }
         if let Some(behind) = self.behind.take() {
             return Poll::Ready(Some(*behind));
@@ -186,6 +221,38 @@ impl ExchangeBody {
     }
 }
 
+impl ExchangeBody {
+    /// The next frame, behind the filter if there is one.
+    fn poll_filtered(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        loop {
+            let frame = ready!(self.poll_next(cx));
+            let Some(filter) = &mut self.filter else { return Poll::Ready(frame) };
+            let data = match &frame {
+                Some(Err(_)) => return Poll::Ready(frame),
+                Some(Ok(part)) => part.data_ref(),
+                None => None,
+            };
+            let out = match data {
+                Some(data) => filter.push(data),
+                None => {
+                    let out = filter.finish();
+                    (self.filter, self.behind) = (None, frame.map(Box::new));
+                    out
+                }
+            };
+            match out {
+                Ok(out) if out.is_empty() => {}
+                Ok(out) => return Poll::Ready(Some(Ok(Frame::data(out.into())))),
+                Err(error) => {
+                    (self.filter, self.rest) = (None, None);
+                    let error = io::Error::new(io::ErrorKind::InvalidData, error);
+                    return Poll::Ready(Some(Err(error)));
+                }
+            }
+        }
+    }
+}
+
 impl Body for ExchangeBody {
     type Data = Bytes;
     type Error = io::Error;
@@ -194,7 +261,7 @@ impl Body for ExchangeBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let frame = ready!(self.poll_next(cx));
+        let frame = ready!(self.poll_filtered(cx));
         if let Some(exchange) = &mut self.exchange {
             match &frame {
                 Some(Ok(frame)) => {
@@ -208,7 +275,7 @@ impl Body for ExchangeBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.peeked.is_empty() && self.behind.is_none() && self.has_ended()
+        self.peeked.is_empty() && self.behind.is_none() && self.filter.is_none() && self.has_ended()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -14,6 +14,9 @@ use std::fmt;
 /// JSON-RPC's "invalid params", which MCP prescribes for a tool that is not there.
 const NOT_ALLOWED: i32 = -32602;
 
+/// The most messages of a batch: each call has an entry in the audit log.
+const BATCH_MAX: usize = 100;
+
 /// It is no JSON-RPC, or can be read in two ways.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the body is no JSON-RPC message that can be read in one way only")]
@@ -46,7 +49,7 @@ impl ToolUse {
         let StrictJson(body) = serde_json::from_slice(body).map_err(|_| Unreadable)?;
         let mut asked = Self::default();
         match body {
-            Value::Array(messages) if !messages.is_empty() => {
+            Value::Array(messages) if (1..=BATCH_MAX).contains(&messages.len()) => {
                 asked.is_batch = true;
                 messages.iter().try_for_each(|message| asked.read(message, rules))?;
             }

@@ -73,6 +73,14 @@ fn a_batch_is_refused_whole_with_an_error_for_each_id() {
 }
 
 #[test]
+fn a_batch_has_an_end() {
+    let ping = r#"{"jsonrpc":"2.0","method":"ping"}"#;
+    let batch = |len: usize| format!("[{}]", vec![ping; len].join(","));
+    assert!(read(&batch(BATCH_MAX)).is_ok());
+    assert_eq!(read(&batch(BATCH_MAX + 1)), Err(Unreadable));
+}
+
+#[test]
 fn a_refused_call_without_an_id_has_no_response() {
     let note = json!({ "jsonrpc": "2.0", "method": "tools/call", "params": { "name": DELETE } });
     for body in [note.clone(), json!([note])] {

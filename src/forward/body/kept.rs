@@ -1,9 +1,10 @@
 //! What is kept of a request body for a replay, under the limits.
 
-use super::{Capture, CaptureState, Stage, frames::Frames, spill::Spill};
+use super::{BodyError, Capture, CaptureState, Stage, frames::Frames, spill::Spill};
 use crate::metrics::LimitHit;
 use bytes::Bytes;
 use std::{
+    future::poll_fn,
     io, mem,
     task::{Poll, ready},
 };
@@ -23,6 +24,29 @@ impl Capture {
     pub fn is_here(&self) -> bool {
         let state = self.state.borrow();
         self.size.exact() == Some(state.kept_bytes) && matches!(state.kept, KeptBody::Memory(_))
+    }
+
+    /// Waits for all of the body and returns a copy; none if it is not all in memory.
+    ///
+    /// # Cancel safety
+    /// Safe: what was received stays captured.
+    pub async fn whole(&self) -> Result<Option<Vec<u8>>, BodyError> {
+        while let Some(data) = poll_fn(|cx| self.poll_source(cx)).await {
+            data?;
+            if !self.is_in_memory() {
+                return Ok(None);
+            }
+        }
+        let KeptBody::Memory(frames) = &mut self.state.borrow_mut().kept else { return Ok(None) };
+        let mut whole = Vec::new();
+        while let Some(data) = frames.read(whole.len() as u64) {
+            whole.extend_from_slice(&data);
+        }
+        Ok(Some(whole))
+    }
+
+    fn is_in_memory(&self) -> bool {
+        matches!(self.state.borrow().kept, KeptBody::Memory(_))
     }
 
     /// Keeps `data` for a replay as long as the limits allow.
