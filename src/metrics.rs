@@ -12,9 +12,11 @@ mod worker;
 
 pub use hooks::{Dropped, HookMetrics, HookOutcome};
 pub use issuers::IssuerMetrics;
-pub use worker::{CallClass, LimitHit, ReplayOutcome, ThrottleKind, Upstream401, WorkerMetrics};
+pub use worker::{LimitHit, ReplayOutcome, ThrottleKind, Upstream401, WorkerMetrics};
 
-use crate::{account::AccountView, config, id::Region, named::named};
+use crate::{
+    account::AccountView, config, id::Region, named::named, provider::operations::OperationClass,
+};
 use encode::Exposition;
 use hooks::loaded;
 use parking_lot::Mutex;
@@ -171,7 +173,7 @@ impl Metrics {
         page.single(name, "Connections opened to Amazon.", opened);
         page.family("adsproxy_upstream_throttled_total", "429 and 5xx responses of Amazon.");
         for region in Region::ALL {
-            for class in CallClass::ALL {
+            for class in OperationClass::ALL {
                 for kind in ThrottleKind::ALL {
                     let at = (region as usize, class as usize, kind as usize);
                     let labels = [("region", region.as_str()), ("class", class.as_str())];

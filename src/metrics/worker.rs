@@ -1,6 +1,6 @@
 //! One worker thread's counters.
 
-use crate::{id::Region, named::named};
+use crate::{id::Region, named::named, provider::operations::OperationClass};
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
@@ -33,16 +33,6 @@ named! {
         /// A 5xx that says when to come back.
         ServerErrorRetryAfter = "server_error_retry_after",
         ServerError = "server_error",
-    }
-}
-
-named! {
-    /// What a call does at Amazon.
-    pub enum CallClass {
-        Read = "read",
-        /// Makes a report, an export or a query run.
-        Report = "report",
-        Write = "write",
     }
 }
 
@@ -147,7 +137,7 @@ pub struct WorkerMetrics {
 
 /// By region, class and kind.
 pub(super) type ThrottleCounts =
-    [[[AtomicU64; ThrottleKind::ALL.len()]; CallClass::ALL.len()]; Region::ALL.len()];
+    [[[AtomicU64; ThrottleKind::ALL.len()]; OperationClass::ALL.len()]; Region::ALL.len()];
 
 impl WorkerMetrics {
     pub fn request(&self, status: u16, duration: Duration) {
@@ -182,7 +172,7 @@ impl WorkerMetrics {
     }
 
     /// Counts a 429 or 5xx of Amazon's.
-    pub fn throttled(&self, region: Region, class: CallClass, kind: ThrottleKind) {
+    pub fn throttled(&self, region: Region, class: OperationClass, kind: ThrottleKind) {
         bump(&self.throttled[region as usize][class as usize][kind as usize]);
     }
 

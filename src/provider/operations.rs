@@ -7,27 +7,18 @@
 //! Source: Amazon's OpenAPI files as of 2026-07, `tests/data/amazon-operations.tsv`. What this table
 //! makes of them is `tests/data/operations-classified.tsv`.
 
+use crate::named::named;
 use http::Method;
 
-/// What an operation does at Amazon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OperationClass {
-    /// Changes nothing.
-    Read,
-    /// Starts a report, an export or a query whose result is read later; changes nothing else.
-    Report,
-    /// Changes something, or may do so.
-    Write,
-}
-
-impl OperationClass {
-    /// Its name, in lower case.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Report => "report",
-            Self::Write => "write",
-        }
+named! {
+    /// What an operation does at Amazon.
+    pub enum OperationClass {
+        /// Changes nothing.
+        Read = "read",
+        /// Starts a report, an export or a query whose result is read later; changes nothing else.
+        Report = "report",
+        /// Changes something, or may do so.
+        Write = "write",
     }
 }
 

@@ -6,7 +6,7 @@
 
 use crate::{
     id::{AccountId, Region},
-    metrics::CallClass,
+    provider::operations::{OperationClass, classify},
 };
 use http::Method;
 
@@ -25,7 +25,7 @@ pub struct ThrottleScope<S> {
     pub profile: Option<S>,
     /// The API: the first part of the path that is no version.
     pub api: S,
-    pub class: CallClass,
+    pub class: OperationClass,
 }
 
 impl<'a> ThrottleScope<&'a str> {
@@ -44,7 +44,7 @@ impl<'a> ThrottleScope<&'a str> {
             None => account.as_str(),
         };
         let (method, path) = call;
-        let class = class(method, path);
+        let class = classify(method, path);
         Self { region, client_id, owner, profile, api: api(path), class }
     }
 
@@ -86,18 +86,6 @@ fn api(path: &str) -> &str {
     };
     let first = path.split('/').find(|part| !part.is_empty() && !is_version(part));
     first.filter(|part| is_name(part)).unwrap_or("other")
-}
-
-fn class(method: &Method, path: &str) -> CallClass {
-    if [Method::GET, Method::HEAD, Method::OPTIONS].contains(method) {
-        return CallClass::Read;
-    }
-    let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-    match last {
-        "list" | "query" => CallClass::Read,
-        "reports" | "exports" if *method == Method::POST => CallClass::Report,
-        _ => CallClass::Write,
-    }
 }
 
 #[cfg(test)]
