@@ -5,6 +5,7 @@
 
 #![allow(missing_docs, reason = "public for the behaviour tests only")]
 
+mod callers;
 pub(crate) mod control;
 mod hooks;
 mod listeners;
@@ -14,7 +15,7 @@ mod worker;
 use crate::{
     admin::health::{Health, Readiness},
     audit::{Action, Actor, Entry},
-    callers::{Callers, sessions::Sessions},
+    callers::Callers,
     clock::{Clock, SystemClock},
     config::{Config, ListenAddress, StoreConfig, admin_text},
     engine::{self, Engine, KeepFresh},
@@ -154,10 +155,7 @@ impl App {
         let handle = control.handle().clone();
         let engine = open_engine(&config, clock, &metrics, private.as_ref(), handle.clone())?;
         let tls = config.listen.tls.as_ref().map(ServerTls::load).transpose()?;
-        let sessions = {
-            let (store, clock) = (engine.store().clone(), engine.clock().clone());
-            Sessions::new(store, Callers::new(&config), clock)
-        };
+        let sessions = callers::open(&engine, private.is_none(), &metrics, &handle)?;
         let shared = share(&engine, sessions.callers(), &handle, private.as_ref())?;
         let readiness = Arc::<Health>::default();
         let (drain, stop) = (watch::Sender::new(false), watch::Sender::new(false));

@@ -130,7 +130,6 @@ pub mod testing {
         admin::ROUTES,
         app::App,
         audit::{Actor, Audit},
-        callers::jwt::{Issuers, TokenCache},
         callers::key::{
             InvalidKeyDigest, InvalidKeyId, KeyDigest, KeyFormatError, KeyId, KeyKind, NewKey,
             NoRandomKey, PresentedKey,

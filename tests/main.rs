@@ -18,6 +18,8 @@ mod audit_server;
 #[cfg(feature = "sandbox")]
 mod bad_input;
 #[cfg(feature = "sandbox")]
+mod caller_jwt;
+#[cfg(feature = "sandbox")]
 mod caller_mcp;
 #[cfg(feature = "sandbox")]
 mod caller_rules;

@@ -6,6 +6,7 @@
 
 #![allow(dead_code, reason = "sessions, issuers and the admin API follow")]
 
+mod bearers;
 pub mod credential;
 pub mod failures;
 mod glob;
@@ -18,17 +19,22 @@ pub mod rate;
 pub mod rules;
 pub mod sessions;
 
+pub use bearers::BearerCache;
 pub use principal::{Caller, Principal, Proof};
 
 use crate::{
     clock::Now,
     config::{CallerConfig, Config},
+    https,
     id::Tenant,
-    inbound::peer::{ConnectionInfo, Peer},
+    inbound::peer::{ConnectionInfo, Origin, Peer},
+    metrics::Metrics,
 };
 use arc_swap::ArcSwap;
+use bearers::Bearers;
 use credential::Presented;
 use failures::Failures;
+use jwt::Issuers;
 use key::{KeyDigest, KeyId, KeyKind, PresentedKey};
 use std::{
     collections::{HashMap, HashSet},
@@ -38,6 +44,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::runtime::Handle;
 
 /// Why a request has no principal. Which half of a credential is wrong is never said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +53,9 @@ pub enum Unauthenticated {
     Missing,
     #[error("the credential is not accepted")]
     Rejected,
+    /// What comes from there is left to [`Callers::of_token`].
+    #[error("the token was not verified yet")]
+    Unverified(Origin),
     #[error("the request brings more than one credential")]
     Several,
     /// A wrong one, of an address that has brought too many; with the time to try again.
@@ -61,6 +71,7 @@ pub struct Callers {
     /// Whether a listener beyond loopback asks nobody.
     allows_unauthenticated: bool,
     known: ArcSwap<CallerTable>,
+    bearers: Bearers,
     /// How often something has ended a principal.
     epoch: AtomicU64,
     pub failures: Failures,
@@ -106,9 +117,27 @@ pub struct KnownSession {
 }
 
 impl Callers {
+    /// Without the keys of issuers: no JWT is good.
     pub fn new(config: &Config) -> Arc<Self> {
+        Self::with(config, Issuers::idle(&[], &Metrics::default()))
+    }
+
+    /// Begins to fetch the keys of issuers on `control`.
+    ///
+    /// # Errors
+    /// When there are issuers and no HTTPS client can be made.
+    pub fn start(
+        config: &Config,
+        metrics: &Metrics,
+        control: &Handle,
+    ) -> Result<Arc<Self>, https::Error> {
+        Ok(Self::with(config, Issuers::start(config, metrics, control)?))
+    }
+
+    fn with(config: &Config, issuers: Issuers) -> Arc<Self> {
         let configured = Configured::new(&config.callers);
         Arc::new(Self {
+            bearers: Bearers::new(config, issuers),
             is_required: config.auth.required,
             allows_unauthenticated: config.listen.unsafe_allow_unauthenticated,
             known: ArcSwap::from_pointee(CallerTable {
@@ -120,10 +149,11 @@ impl Callers {
         })
     }
 
-    /// Finds out on whose behalf a request is; none if it names nobody and need not.
+    /// Finds out on whose behalf a request is; none if it names nobody and need not. A JWT is left
+    /// to [`Self::of_token`].
     ///
     /// # Errors
-    /// `Missing`, `Rejected` and `TooMany` of [`Unauthenticated`].
+    /// `Missing`, `Rejected`, `TooMany` and `Unverified` of [`Unauthenticated`].
     pub fn authenticate(
         &self,
         credential: Presented<'_>,
@@ -131,12 +161,15 @@ impl Callers {
         now: Now,
     ) -> Result<Option<Arc<Principal>>, Unauthenticated> {
         self.prove(credential, connection, now).map_err(|error| match error {
-            Unauthenticated::Rejected => {
-                let counted = self.failures.count(Some(connection.peer.origin()), now.mono);
-                counted.map_or_else(Unauthenticated::TooMany, |()| error)
-            }
+            Unauthenticated::Rejected => self.rejected(connection.peer.origin(), now),
             error => error,
         })
+    }
+
+    /// Counts a wrong credential; what its sender is told.
+    fn rejected(&self, origin: Origin, now: Now) -> Unauthenticated {
+        let counted = self.failures.count(Some(origin), now.mono);
+        counted.map_or_else(Unauthenticated::TooMany, |()| Unauthenticated::Rejected)
     }
 
     fn prove(
@@ -148,7 +181,9 @@ impl Callers {
         let known = self.known.load();
         let found = match credential {
             Presented::Key(text) => Some(known.key(&text).ok_or(Unauthenticated::Rejected)?),
-            Presented::Token(_) => return Err(Unauthenticated::Rejected),
+            Presented::Token(_) => {
+                return Err(Unauthenticated::Unverified(connection.peer.origin()));
+            }
             Presented::None => known.configured.of_connection(connection, now),
         };
         match found {
@@ -169,11 +204,6 @@ impl Callers {
     pub fn of_key(&self, key: &str, now: Now) -> Result<Arc<Principal>, Unauthenticated> {
         let found = self.known.load().key(key).cloned();
         found.filter(|principal| !principal.has_ended(now)).ok_or(Unauthenticated::Rejected)
-    }
-
-    /// Whether a bearer that looks like a JWT is a credential.
-    pub fn reads_tokens(&self) -> bool {
-        false
     }
 
     fn asks(&self, connection: &ConnectionInfo) -> bool {

@@ -114,6 +114,11 @@ impl Principal {
         self.has_ended.load(Relaxed) || self.expires.is_some_and(|expires| expires <= now.wall)
     }
 
+    /// When its credential ends, since the Unix epoch.
+    pub fn expires(&self) -> Option<Duration> {
+        self.expires
+    }
+
     /// Whether it can end while a request is open.
     pub fn can_end(&self) -> bool {
         matches!(self.proof, Proof::Key(_) | Proof::Session(_))

@@ -8,11 +8,15 @@ use super::{
     view::View,
 };
 use crate::{
-    callers::{Principal, Unauthenticated, credential, rules::RuledRequest},
+    callers::{
+        Principal, Unauthenticated,
+        credential::{self, Presented},
+        rules::RuledRequest,
+    },
     inbound::{
         fields::{Field, Fields},
         guard::GuardRejection,
-        peer::ConnectionInfo,
+        peer::{ConnectionInfo, Origin},
     },
 };
 use http::request::Parts;
@@ -28,7 +32,44 @@ impl Worker {
         let callers = &self.shared.callers;
         let fields = Fields::of(&head.headers);
         let credential = credential::find(&head.headers, &fields, callers.reads_tokens())?;
-        callers.authenticate(credential, connection, self.shared.clock.now())
+        let now = self.shared.clock.now();
+        match credential {
+            Presented::Token(token) => {
+                let known = callers.of_remembered(token, &self.bearers, now);
+                let unknown = Unauthenticated::Unverified(connection.peer.origin());
+                known.map(Some).ok_or(unknown)
+            }
+            other => callers.authenticate(other, connection, now),
+        }
+    }
+
+    /// Verifies the JWT of a request whose principal is not known because of that.
+    pub(super) async fn verified(
+        &self,
+        principal: Result<Option<Arc<Principal>>, Unauthenticated>,
+        head: &Parts,
+    ) -> Result<Option<Arc<Principal>>, Unauthenticated> {
+        match principal {
+            // Most requests do not get here, and need no room for it.
+            Err(Unauthenticated::Unverified(origin)) => {
+                Box::pin(self.verify(head, origin)).await.map(Some)
+            }
+            known => known,
+        }
+    }
+
+    async fn verify(
+        &self,
+        head: &Parts,
+        origin: Origin,
+    ) -> Result<Arc<Principal>, Unauthenticated> {
+        let (callers, clock) = (&self.shared.callers, &*self.shared.clock);
+        match credential::find(&head.headers, &Fields::of(&head.headers), true)? {
+            Presented::Token(token) => {
+                callers.of_token_remembering(token, &self.bearers, origin, clock).await
+            }
+            _ => Err(Unauthenticated::Rejected),
+        }
     }
 
     pub(super) fn select(

@@ -167,7 +167,9 @@ fn describe_unauthenticated(error: Unauthenticated) -> Described {
             "This proxy asks its callers for a credential: send a key in X-Ads-Key or as bearer, \
              or a token of a configured issuer as bearer."
         }
-        Unauthenticated::Rejected => "The credential is not accepted.",
+        Unauthenticated::Rejected | Unauthenticated::Unverified(_) => {
+            "The credential is not accepted."
+        }
         Unauthenticated::TooMany(_) => {
             let text = "Too many credentials from this address were not accepted. Try again later.";
             return (Code::TooManyRequests, Some(text));

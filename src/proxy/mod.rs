@@ -21,7 +21,7 @@ mod view;
 use crate::{
     audit::Audit,
     caller_body::CallerBody,
-    callers::{Callers, Principal, Unauthenticated},
+    callers::{BearerCache, Callers, Principal, Unauthenticated},
     clock::{Clock, Now},
     config::Config,
     deadline::Deadlines,
@@ -95,6 +95,8 @@ pub struct Worker {
     guard: Guard,
     /// The Host that was accepted last.
     known_host: RefCell<Option<Box<[u8]>>>,
+    /// Whose JWTs were verified.
+    bearers: BearerCache,
     table: RefCell<Cache<Arc<ArcSwap<Table>>, Arc<Table>>>,
     forward: Forward,
     captures: Rc<CaptureContext>,
@@ -117,6 +119,7 @@ impl Worker {
         Rc::new(Self {
             guard: Guard::new(&config.guard),
             known_host: RefCell::default(),
+            bearers: BearerCache::default(),
             table: RefCell::new(Cache::new(shared.directory.clone())),
             forward: Forward::new(&config.upstream, workers, tls, &deadlines, &metrics),
             captures: Rc::new(CaptureContext {
@@ -195,6 +198,7 @@ impl Worker {
         exchange: &mut Exchange,
     ) -> Result<Response<ExchangeBody>, Error> {
         self.enforce_limits(head, fields, body.as_ref())?;
+        let principal = self.verified(principal, head).await;
         if shim::is_token_request(head) {
             return Box::pin(self.token_endpoint(head, fields, principal, body)).await;
         }

@@ -76,8 +76,8 @@ impl Reply {
     }
 }
 
-/// A client that follows nothing.
-fn client() -> reqwest::Client {
+/// A client that follows no redirect.
+pub fn client() -> reqwest::Client {
     // Fails when another test was first, which is fine.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());

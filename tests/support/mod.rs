@@ -18,6 +18,8 @@ pub mod grants;
 #[cfg(feature = "sandbox")]
 pub mod importing;
 #[cfg(feature = "sandbox")]
+pub mod issuer;
+#[cfg(feature = "sandbox")]
 pub mod login;
 pub mod program;
 #[cfg(feature = "sandbox")]

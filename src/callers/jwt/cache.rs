@@ -1,9 +1,8 @@
-//! Tokens that one worker has verified, by the hash of the whole token.
+//! What one worker knows of tokens that were verified, by the hash of the whole token.
 
-use super::VerifiedJwt;
 use crate::clock::Now;
 use aws_lc_rs::digest::{SHA256, digest};
-use std::{cell::RefCell, collections::HashMap, mem, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::HashMap, mem, time::Duration};
 
 /// Entries in each of the two halves.
 const HALF_MAX: usize = 5_000;
@@ -13,170 +12,164 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(300);
 
 type Hash = [u8; 32];
 
-/// What one worker remembers. When the young half is full it becomes the old one, whose entries are
+/// A cache of one worker's. When the young half is full it becomes the old one, whose entries are
 /// dropped at once: what is in use comes back from there.
-#[derive(Debug, Default)]
-pub struct TokenCache(RefCell<Halves>);
+#[derive(Debug)]
+pub struct TokenCache<T>(RefCell<Halves<T>>);
 
-#[derive(Debug, Default)]
-struct Halves {
+#[derive(Debug)]
+struct Halves<T> {
     /// Of the keys that the entries were verified by.
     epoch: u64,
-    young: HashMap<Hash, RememberedToken>,
-    old: HashMap<Hash, RememberedToken>,
+    young: HashMap<Hash, RememberedToken<T>>,
+    old: HashMap<Hash, RememberedToken<T>>,
 }
 
 #[derive(Debug, Clone)]
-struct RememberedToken {
-    verified: Arc<VerifiedJwt>,
+struct RememberedToken<T> {
+    value: T,
     /// By both clocks: a suspended machine stops one, an administrator moves the other.
     until: Now,
 }
 
-impl TokenCache {
-    /// What `token` was found to be under the keys of `epoch`, else what `verify` says, which is
-    /// remembered if it is good.
-    pub(super) fn get_or<E>(
-        &self,
-        token: &str,
-        epoch: u64,
-        now: Now,
-        verify: impl FnOnce() -> Result<Arc<VerifiedJwt>, E>,
-    ) -> Result<Arc<VerifiedJwt>, E> {
-        let hash: Hash = digest(&SHA256, token.as_bytes()).as_ref().try_into().expect("32 bytes");
-        if let Some(verified) = self.0.borrow_mut().get(&hash, epoch, now) {
-            return Ok(verified);
-        }
-        let verified = verify()?;
-        let life = Duration::from_secs(verified.bearer.expires).saturating_sub(now.wall);
-        let entry = RememberedToken {
-            verified: Arc::clone(&verified),
-            until: now.plus(life.min(REMEMBERED_FOR)),
-        };
-        self.0.borrow_mut().insert(hash, entry);
-        Ok(verified)
+impl<T> Default for TokenCache<T> {
+    fn default() -> Self {
+        Self(RefCell::new(Halves { epoch: 0, young: HashMap::new(), old: HashMap::new() }))
     }
 }
 
-impl Halves {
-    fn get(&mut self, hash: &Hash, epoch: u64, now: Now) -> Option<Arc<VerifiedJwt>> {
-        if self.epoch != epoch {
-            *self = Self { epoch, ..Self::default() };
-            return None;
-        }
+impl<T: Clone> TokenCache<T> {
+    /// What `token` was found to be under the keys of `epoch`.
+    pub fn get(&self, token: &str, epoch: u64, now: Now) -> Option<T> {
+        let (halves, hash) = (&mut *self.0.borrow_mut(), hash(token));
+        halves.forget_others(epoch);
         let is_valid =
-            |entry: &RememberedToken| now.wall < entry.until.wall && now.mono < entry.until.mono;
-        if let Some(entry) = self.young.get(hash) {
-            return is_valid(entry).then(|| Arc::clone(&entry.verified));
+            |one: &RememberedToken<T>| now.wall < one.until.wall && now.mono < one.until.mono;
+        if let Some(found) = halves.young.get(&hash) {
+            return is_valid(found).then(|| found.value.clone());
         }
-        let entry = self.old.remove(hash).filter(is_valid)?;
-        self.insert(*hash, entry.clone());
-        Some(entry.verified)
+        let found = halves.old.remove(&hash).filter(is_valid)?;
+        halves.insert(hash, found.clone());
+        Some(found.value)
     }
 
-    fn insert(&mut self, hash: Hash, entry: RememberedToken) {
+    /// Remembers what `token` was found to be under keys no older than those of `epoch`, until it
+    /// ends (since 1970) or for five minutes.
+    pub fn insert(&self, token: &str, epoch: u64, now: Now, ends: Duration, value: T) {
+        let halves = &mut *self.0.borrow_mut();
+        // Meanwhile another request may have seen newer keys.
+        if epoch == halves.epoch {
+            let until = now.plus(ends.saturating_sub(now.wall).min(REMEMBERED_FOR));
+            halves.insert(hash(token), RememberedToken { value, until });
+        }
+    }
+}
+
+impl<T> Halves<T> {
+    fn forget_others(&mut self, epoch: u64) {
+        if self.epoch != epoch {
+            *self = Self { epoch, young: HashMap::new(), old: HashMap::new() };
+        }
+    }
+
+    fn insert(&mut self, hash: Hash, one: RememberedToken<T>) {
         if self.young.len() >= HALF_MAX {
             self.old = mem::take(&mut self.young);
         }
-        self.young.insert(hash, entry);
+        self.young.insert(hash, one);
     }
+}
+
+fn hash(token: &str) -> Hash {
+    digest(&SHA256, token.as_bytes()).as_ref().try_into().expect("32 bytes")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        callers::jwt::claims::Bearer,
-        clock::{Clock, ManualClock},
-    };
-    use std::cell::Cell;
+    use crate::clock::{Clock, ManualClock};
 
     struct Scene {
-        cache: TokenCache,
+        cache: TokenCache<String>,
         clock: ManualClock,
-        life: Duration,
-        verified: Cell<usize>,
     }
 
     impl Scene {
-        fn new(life: u64) -> Self {
-            let (cache, clock) = (TokenCache::default(), ManualClock::new());
-            Self { cache, clock, life: Duration::from_secs(life), verified: Cell::new(0) }
+        fn new() -> Self {
+            Self { cache: TokenCache::default(), clock: ManualClock::new() }
         }
 
-        fn get(&self, token: &str, epoch: u64) -> Arc<VerifiedJwt> {
+        fn get(&self, token: &str, epoch: u64) -> Option<String> {
+            self.cache.get(token, epoch, self.clock.now())
+        }
+
+        /// The token lives for `seconds`.
+        fn insert(&self, token: &str, epoch: u64, seconds: u64) {
             let now = self.clock.now();
-            let verify = || {
-                self.verified.set(self.verified.get() + 1);
-                let expires = (now.wall + self.life).as_secs();
-                let (session, tenant) = (None, None);
-                let bearer = Bearer { subject: token.to_owned(), session, tenant, expires };
-                Ok::<_, ()>(Arc::new(VerifiedJwt { issuer: 0, bearer }))
-            };
-            self.cache.get_or(token, epoch, now, verify).unwrap()
+            let ends = now.wall + Duration::from_secs(seconds);
+            self.cache.insert(token, epoch, now, ends, token.to_owned());
+        }
+
+        fn pass(&self, seconds: u64) {
+            self.clock.advance(Duration::from_secs(seconds));
         }
     }
 
     #[test]
-    fn a_token_is_verified_once() {
-        let scene = Scene::new(60);
-        for _ in 0..3 {
-            assert_eq!(scene.get("a", 0).bearer.subject, "a");
-            assert_eq!(scene.get("b", 0).bearer.subject, "b");
-        }
-        assert_eq!(scene.verified.get(), 2);
+    fn each_token_is_remembered_as_itself() {
+        let scene = Scene::new();
+        scene.insert("a", 0, 60);
+        scene.insert("b", 0, 60);
+        assert_eq!(scene.get("a", 0).as_deref(), Some("a"));
+        assert_eq!(scene.get("b", 0).as_deref(), Some("b"));
+        assert_eq!(scene.get("c", 0), None);
     }
 
     #[test]
     fn a_token_is_forgotten_at_its_end_and_after_five_minutes() {
-        for (life, remembered) in [(60, 60), (86_400, 300)] {
-            let scene = Scene::new(life);
-            scene.get("a", 0);
-            scene.clock.advance(Duration::from_secs(remembered - 1));
-            scene.get("a", 0);
-            assert_eq!(scene.verified.get(), 1);
-            scene.clock.advance(Duration::from_secs(1));
-            scene.get("a", 0);
-            assert_eq!(scene.verified.get(), 2, "{life}");
+        for (life, remembered) in [(60, 60), (86_400, 300), (u64::MAX / 4, 300)] {
+            let scene = Scene::new();
+            scene.insert("a", 0, life);
+            scene.pass(remembered - 1);
+            assert!(scene.get("a", 0).is_some());
+            scene.pass(1);
+            assert_eq!(scene.get("a", 0), None, "{life}");
         }
     }
 
     #[test]
     fn a_wall_clock_that_goes_back_keeps_no_token_longer() {
-        let scene = Scene::new(60);
-        scene.get("a", 0);
-        scene.clock.advance(Duration::from_secs(61));
+        let scene = Scene::new();
+        scene.insert("a", 0, 60);
+        scene.pass(61);
         scene.clock.set_wall(scene.clock.now().wall - Duration::from_secs(3600));
-        scene.get("a", 0);
-        assert_eq!(scene.verified.get(), 2);
+        assert_eq!(scene.get("a", 0), None);
     }
 
     #[test]
     fn other_keys_clear_the_cache() {
-        let scene = Scene::new(60);
-        for epoch in [0, 1, 1, 0] {
-            scene.get("a", epoch);
-        }
-        assert_eq!(scene.verified.get(), 3);
+        let scene = Scene::new();
+        scene.insert("a", 0, 60);
+        assert_eq!(scene.get("a", 1), None);
+        assert_eq!(scene.get("a", 0), None);
     }
 
     #[test]
-    fn a_rejected_token_is_not_remembered() {
-        let scene = Scene::new(60);
-        let now = scene.clock.now();
-        assert_eq!(scene.cache.get_or("a", 0, now, || Err("bad")), Err("bad"));
-        scene.get("a", 0);
-        assert_eq!(scene.verified.get(), 1);
+    fn what_was_verified_while_the_keys_changed_is_not_remembered() {
+        let scene = Scene::new();
+        scene.get("b", 1);
+        scene.insert("a", 0, 60);
+        assert_eq!(scene.get("a", 1), None);
     }
 
     #[test]
     fn it_is_bounded_and_keeps_what_is_in_use() {
-        let scene = Scene::new(60);
+        let scene = Scene::new();
+        scene.insert("in use", 0, 60);
         for number in 0..30_000 {
-            scene.get("in use", 0);
-            scene.get(&number.to_string(), 0);
+            assert!(scene.get("in use", 0).is_some());
+            scene.insert(&number.to_string(), 0, 60);
         }
-        assert_eq!(scene.verified.get(), 30_001);
         let halves = scene.cache.0.borrow();
         assert!(halves.young.len() <= HALF_MAX && halves.old.len() <= HALF_MAX);
     }

@@ -105,7 +105,7 @@ impl Issuers {
     }
 
     /// Without keys, and nothing that fetches them.
-    fn idle(configured: &[IssuerConfig], metrics: &Metrics) -> Self {
+    pub fn idle(configured: &[IssuerConfig], metrics: &Metrics) -> Self {
         // Of two providers in one program the library chooses none, and panics at the first token.
         let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
         let epoch = Arc::<AtomicU64>::default();
@@ -120,8 +120,17 @@ impl Issuers {
         Self { issuers, by_url, epoch, log: RejectionLog::default(), _tasks: JoinSet::new() }
     }
 
-    /// Verifies `token`, unless `cache` knows it. Where its issuer may have published its key since
-    /// the last look, it waits for the next one, 2 s at most.
+    pub fn is_empty(&self) -> bool {
+        self.issuers.is_empty()
+    }
+
+    /// Changes with the keys of any issuer: what was verified before may not be good any more.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Acquire)
+    }
+
+    /// Verifies `token`. Where its issuer may have published its key since the last look, it waits
+    /// for the next one, 2 s at most.
     ///
     /// # Errors
     /// Why it is rejected, which is for the log and has been logged.
@@ -130,14 +139,13 @@ impl Issuers {
     /// Safe: the keys are fetched elsewhere.
     pub async fn verify(
         &self,
-        cache: &TokenCache,
         token: &str,
         clock: &dyn Clock,
-    ) -> Result<Arc<VerifiedJwt>, JwtRejection> {
-        let mut result = self.verify_now(cache, token, clock.now());
+    ) -> Result<VerifiedJwt, JwtRejection> {
+        let mut result = self.verify_now(token, clock.now());
         if let Err((Some(at), JwtRejection::UnknownKey)) = result {
             self.issuers[at].keys.next_fetch().await;
-            result = self.verify_now(cache, token, clock.now());
+            result = self.verify_now(token, clock.now());
         }
         result.map_err(|(at, cause)| {
             let issuer = at.map(|at| &self.issuers[at]);
@@ -148,18 +156,7 @@ impl Issuers {
         })
     }
 
-    fn verify_now(
-        &self,
-        cache: &TokenCache,
-        token: &str,
-        now: Now,
-    ) -> Result<Arc<VerifiedJwt>, Failure> {
-        // Before the keys are looked at: what was verified by older ones is cleared then.
-        let epoch = self.epoch.load(Acquire);
-        cache.get_or(token, epoch, now, || self.verify_anew(token, now).map(Arc::new))
-    }
-
-    fn verify_anew(&self, token: &str, now: Now) -> Result<VerifiedJwt, Failure> {
+    fn verify_now(&self, token: &str, now: Now) -> Result<VerifiedJwt, Failure> {
         let token = UnverifiedToken::parse(token).map_err(|cause| (None, cause))?;
         let url = token.claims.get("iss").and_then(serde_json::Value::as_str);
         let at = url.and_then(|url| self.by_url.get(url)).copied();
