@@ -234,10 +234,8 @@ impl Worker {
             if response.status() != StatusCode::UNAUTHORIZED {
                 self.count_replay(exchange.replays, ReplayOutcome::Succeeded);
                 let response = self.pass(response, pool, &selection);
-                return match gate {
-                    None => Ok(response),
-                    Some(gate) => Box::pin(gate.pass(response, &self.deadlines)).await,
-                };
+                let Some(gate) = gate else { return Ok(response) };
+                return Box::pin(gate.pass(response, &self.deadlines)).await;
             }
             let class = classify_401(response.headers(), &response.body().peeked);
             self.metrics.upstream_401(class);
