@@ -82,6 +82,8 @@ async fn an_account_beyond_the_rules_is_not_there() {
     let answer = ask(&mut wire, &caller, "GET /sp/x", "");
     assert_eq!((answer.status.as_u16(), answer.error()), (404, Some("unknown_account")));
     assert!(arrived(&amazon).is_empty());
+    let line = r#"accounts = [\"glob*\", \"acme\"]"#;
+    eventually("operators read the line", || proxy.log().contains(line)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! Patterns of names and of paths, where `*` is any text.
+//! Patterns of names (of accounts, of tools) and of paths, where `*` is any text.
 
 /// A pattern of names of accounts: `*` is any text and `?` one character, but neither is a `~`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl AccountGlob {
     }
 
     pub(super) fn matches(&self, name: &str) -> bool {
-        matches(self.0.as_bytes(), name.as_bytes(), true)
+        matches_name(&self.0, name)
     }
 }
 
@@ -39,6 +39,12 @@ impl PathGlob {
     pub(super) fn matches(&self, path: &str) -> bool {
         matches(self.0.as_bytes(), path.as_bytes(), false)
     }
+}
+
+/// Whether `pattern` describes all of `name`: `*` is any text and `?` one character, but neither is a
+/// `~`.
+pub(super) fn matches_name(pattern: &str, name: &str) -> bool {
+    matches(pattern.as_bytes(), name.as_bytes(), true)
 }
 
 /// Whether `pattern` is all of `text`. Goes back to the last `*` only: what an earlier one could take

@@ -2,6 +2,7 @@
 
 pub mod message;
 
+use super::glob::matches_name as matches;
 use crate::{
     config::{McpPins, RulesConfig},
     provider::ads,
@@ -107,29 +108,6 @@ pub fn only_reads(name: &str) -> bool {
             matches!(verb, "check" | "describe" | "get" | "list" | "query" | "retrieve" | "search")
         }
     }
-}
-
-/// Whether the whole `text` is what `glob` says: `*` is any characters, `?` is one.
-fn matches(glob: &str, text: &str) -> bool {
-    let (glob, text) = (glob.as_bytes(), text.as_bytes());
-    let (mut g, mut t) = (0, 0);
-    // Behind the last star, and what it began to cover.
-    let mut star = None;
-    while t < text.len() {
-        match glob.get(g) {
-            Some(b'*') => {
-                g += 1;
-                star = Some((g, t));
-            }
-            Some(&b) if b == b'?' || b == text[t] => (g, t) = (g + 1, t + 1),
-            _ => {
-                let Some((behind, from)) = star else { return false };
-                star = Some((behind, from + 1));
-                (g, t) = (behind, from + 1);
-            }
-        }
-    }
-    glob[g..].iter().all(|b| *b == b'*')
 }
 
 #[cfg(test)]

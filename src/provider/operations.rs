@@ -9,6 +9,7 @@
 
 use crate::named::named;
 use http::Method;
+use std::{collections::HashMap, sync::LazyLock};
 
 named! {
     /// What an operation does at Amazon.
@@ -31,30 +32,69 @@ pub fn classify(method: &Method, path: &str) -> OperationClass {
     if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
         return OperationClass::Read;
     }
-    let lists = |patterns: &[&str]| patterns.iter().any(|pattern| matches(pattern, path));
     if *method != Method::POST {
-        OperationClass::Write
-    } else if lists(&READS) {
-        OperationClass::Read
-    } else if lists(&REPORTS) {
-        OperationClass::Report
-    } else {
-        OperationClass::Write
+        return OperationClass::Write;
+    }
+    let Some(segments) = Segments::of(path) else { return OperationClass::Write };
+    let patterns = POSTS.get(segments.get()[0]).into_iter().flatten();
+    let mut matching = patterns.filter(|(pattern, _)| pattern.matches(segments.get()));
+    matching.next().map_or(OperationClass::Write, |(_, class)| *class)
+}
+
+/// No pattern has more segments.
+const SEGMENTS_MAX: usize = 8;
+
+/// What is between the slashes of a path.
+struct Segments<'p>([&'p str; SEGMENTS_MAX], usize);
+
+impl<'p> Segments<'p> {
+    /// None if there are more than a pattern has.
+    fn of(path: &'p str) -> Option<Self> {
+        let (mut segments, mut count) = ([""; SEGMENTS_MAX], 0);
+        for segment in path.strip_prefix('/')?.split('/') {
+            *segments.get_mut(count)? = segment;
+            count += 1;
+        }
+        Some(Self(segments, count))
+    }
+
+    /// At least one.
+    fn get(&self) -> &[&'p str] {
+        &self.0[..self.1]
     }
 }
 
-/// Whether `path` has the segments of `pattern`: `{}` is any one that is not empty, `a|b` either.
-fn matches(pattern: &str, path: &str) -> bool {
-    let (mut wanted, mut given) = (pattern.split('/'), path.split('/'));
-    loop {
-        match (wanted.next(), given.next()) {
-            (None, None) => return true,
-            (Some("{}"), Some(segment)) if !segment.is_empty() => {}
-            (Some(names), Some(segment)) if names.split('|').any(|name| name == segment) => {}
-            _ => return false,
-        }
+/// What may stand in each segment: any text that is not empty for `{}`, `a` or `b` for `a|b`.
+struct Pattern(Vec<Vec<&'static str>>);
+
+impl Pattern {
+    fn new(text: &'static str) -> Self {
+        let segments = text.strip_prefix('/').unwrap_or(text).split('/');
+        Self(segments.map(|segment| segment.split('|').collect()).collect())
+    }
+
+    fn matches(&self, segments: &[&str]) -> bool {
+        let fits = |(names, segment): (&Vec<&str>, &&str)| match names[..] {
+            ["{}"] => !segment.is_empty(),
+            ref names => names.contains(segment),
+        };
+        self.0.len() == segments.len() && self.0.iter().zip(segments).all(fits)
     }
 }
+
+/// The patterns of both lists by what may be their first segment: to try all of them for each request
+/// would cost more than the rest of the request.
+static POSTS: LazyLock<HashMap<&str, Vec<(Pattern, OperationClass)>>> = LazyLock::new(|| {
+    let mut posts: HashMap<_, Vec<_>> = HashMap::new();
+    for (list, class) in [(&READS[..], OperationClass::Read), (&REPORTS, OperationClass::Report)] {
+        for text in list {
+            for first in &Pattern::new(text).0[0] {
+                posts.entry(*first).or_default().push((Pattern::new(text), class));
+            }
+        }
+    }
+    posts
+});
 
 /// `POST`s that only read.
 const READS: [&str; 71] = [

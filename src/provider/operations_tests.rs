@@ -191,6 +191,9 @@ fn what_is_not_published_is_a_write_unless_its_method_only_reads() {
         "/adsApi/v2/query/campaigns",
         "/reporting/reports/1",
         "/new/operation",
+        "sp/campaigns/list",
+        "",
+        "/amc/instances/a/collaboration/idmappingtables/b/jobs/list/x",
     ] {
         assert_eq!(classify(&Method::POST, path), OperationClass::Write, "{path}");
         for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
@@ -210,10 +213,12 @@ fn what_is_not_published_is_a_write_unless_its_method_only_reads() {
 #[test]
 fn every_pattern_is_of_a_published_operation() {
     let published = published();
-    for pattern in READS.iter().chain(&REPORTS) {
-        let is_used = published
-            .iter()
-            .any(|(method, path, _)| *method == Method::POST && matches(pattern, path));
-        assert!(is_used, "{pattern}");
+    for text in READS.iter().chain(&REPORTS) {
+        let pattern = Pattern::new(text);
+        let is_used = published.iter().any(|(method, path, _)| {
+            let segments = Segments::of(path).expect("room for each");
+            *method == Method::POST && pattern.matches(segments.get())
+        });
+        assert!(is_used, "{text}");
     }
 }

@@ -29,7 +29,7 @@ impl<'t> View<'t> {
     /// The account of a request that has chosen `name`, or none.
     pub fn account(&self, name: Option<&str>) -> Result<&'t Arc<Account>, Error> {
         let found = match (name, self.principal) {
-            (Some(name), _) => self.find(name),
+            (Some(name), _) => self.find(name).or_else(|| self.log_denial(name)),
             (None, Some(principal)) => return self.only_account(principal),
             (None, None) => {
                 let default = self.default.ok_or(Error::Rejected(Code::AccountRequired))?;
@@ -37,6 +37,20 @@ impl<'t> View<'t> {
             }
         };
         found.ok_or(Error::Rejected(Code::UnknownAccount))
+    }
+
+    /// Tells operators that the caller's own rules leave `name` out, whether or not it is there.
+    fn log_denial(&self, name: &str) -> Option<&'t Arc<Account>> {
+        let principal = self.principal?;
+        let denial = principal.rules.explain_account(name)?;
+        tracing::info!(
+            caller = %principal,
+            rule = denial.rule,
+            why = denial.why,
+            allow = denial.allow.as_deref(),
+            "a rule of the caller refuses the account"
+        );
+        None
     }
 
     /// The account of a caller that may use exactly one.
