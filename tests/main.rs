@@ -22,6 +22,8 @@ mod caller_jwt;
 #[cfg(feature = "sandbox")]
 mod caller_mcp;
 #[cfg(feature = "sandbox")]
+mod caller_revocation;
+#[cfg(feature = "sandbox")]
 mod caller_rules;
 #[cfg(feature = "sandbox")]
 mod caller_sdk;

@@ -184,7 +184,7 @@ impl Callers {
             Presented::Token(_) => {
                 return Err(Unauthenticated::Unverified(connection.peer.origin()));
             }
-            Presented::None => known.configured.of_connection(connection, now),
+            Presented::None => known.configured.of_connection(connection, now)?,
         };
         match found {
             Some(principal) if principal.has_ended(now) => Err(Unauthenticated::Rejected),
@@ -293,17 +293,24 @@ impl Configured {
         configured
     }
 
-    /// Whom the connection itself is known to be.
-    fn of_connection(&self, connection: &ConnectionInfo, now: Now) -> Option<&Arc<Principal>> {
+    /// Whom the connection itself is known to be. A certificate is a credential like a key; the user
+    /// of a peer, which each has, is one only where a caller is known by it.
+    fn of_connection(
+        &self,
+        connection: &ConnectionInfo,
+        now: Now,
+    ) -> Result<Option<&Arc<Principal>>, Unauthenticated> {
         if let Some(certificate) = &connection.certificate {
-            let is_valid = now.wall < certificate.not_after;
-            let mut names = certificate.names.iter().filter(|_| is_valid);
-            return names.find_map(|name| self.names.get(name));
+            if certificate.is_expired(now.wall) {
+                return Err(Unauthenticated::Rejected);
+            }
+            let known = certificate.names.iter().find_map(|name| self.names.get(name));
+            return known.map(Some).ok_or(Unauthenticated::Rejected);
         }
-        match connection.peer {
+        Ok(match connection.peer {
             Peer::Unix { uid, gid } => self.uids.get(&uid).or_else(|| self.gids.get(&gid)),
             Peer::Tcp(_) => None,
-        }
+        })
     }
 
     /// The principal of a session; none if its caller is gone.

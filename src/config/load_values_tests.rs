@@ -71,9 +71,18 @@ fn wrong_listeners_are_named() {
         ("health = \"127.0.0.1:8788\"", "address of listen.admin too"),
         ("tls = { cert_file = \"/dev/null\" }", "listen.tls.key_file: is missing"),
         ("tls = { cert_file = \"/none\", key_file = \"/dev/null\" }", "cannot read /none"),
-        ("tls = { client_ca_file = \"/none\" }", "client_ca_file: cannot read /none"),
-        ("tls = { client_auth = \"required\" }", "needs listen.tls.client_ca_file"),
-        ("tls = { client_auth = \"always\" }", "neither \"optional\" nor \"required\""),
+        (
+            "tls = { cert_file = \"/dev/null\", key_file = \"/dev/null\", client_ca_file = \"/none\" }",
+            "client_ca_file: cannot read /none",
+        ),
+        (
+            "tls = { cert_file = \"/dev/null\", key_file = \"/dev/null\", client_auth = \"required\" }",
+            "needs listen.tls.client_ca_file",
+        ),
+        (
+            "tls = { cert_file = \"/dev/null\", key_file = \"/dev/null\", client_auth = \"always\" }",
+            "neither \"optional\" nor \"required\"",
+        ),
     ] {
         let text = error(&format!("[listen]\n{wrong}\n"));
         assert!(text.contains(part), "{text}");

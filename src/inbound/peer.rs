@@ -30,7 +30,6 @@ pub struct ClientCertificate {
 impl ClientCertificate {
     /// Whether it has ended at `wall`, the time since the Unix epoch. Each request asks: the
     /// handshake was then.
-    #[allow(dead_code, reason = "asked by what authenticates a request")]
     pub fn is_expired(&self, wall: Duration) -> bool {
         wall > self.not_after
     }

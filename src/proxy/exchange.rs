@@ -1,6 +1,9 @@
 //! One request from its first byte to the end of its response: id, clocks, counters, access line.
 
-use super::{Error, Worker, respond::ExchangeBody, select::Selection};
+use super::{
+    Error, Worker, open_requests::OpenRequest, places::Holders, respond::ExchangeBody,
+    select::Selection,
+};
 use crate::{
     callers::Principal,
     clock::Now,
@@ -17,7 +20,12 @@ use crate::{
     sync::Account,
 };
 use http::{HeaderName, HeaderValue, Method, Response, Uri, Version, request::Parts};
-use std::{io, rc::Rc, sync::Arc};
+use std::{
+    io,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 static AMAZON_REQUEST_IDS: [HeaderName; 3] = [
     HeaderName::from_static("x-amzn-requestid"),
@@ -37,6 +45,8 @@ pub struct Exchange {
     status: u16,
     /// On whose behalf it is, once that is known.
     pub(super) principal: Option<Arc<Principal>>,
+    /// Ends it with its credential, if that can end.
+    pub(super) open: Option<OpenRequest>,
     /// Set by [`Exchange::enter`] alone, which counts it.
     account: Option<(Arc<Account>, Region)>,
     amazon_request_id: Option<HeaderValue>,
@@ -44,6 +54,14 @@ pub struct Exchange {
     pub(super) error: Option<&'static str>,
     pub(super) replays: u32,
     pub(super) bytes_out: u64,
+}
+
+impl Worker {
+    pub(super) fn fresh_request_id(&self) -> HeaderValue {
+        let number = self.request_ids.get();
+        self.request_ids.set(number.wrapping_add(1));
+        request_id::fresh(number)
+    }
 }
 
 impl Exchange {
@@ -59,6 +77,7 @@ impl Exchange {
             request_id: request_id::of(fields).unwrap_or_else(|| worker.fresh_request_id()),
             status: CALLER_LEFT,
             principal: None,
+            open: None,
             account: None,
             amazon_request_id: None,
             capture: None,
@@ -69,18 +88,32 @@ impl Exchange {
         })
     }
 
-    /// Says whose request it is. One tenant has at most half of the worker's places.
+    /// Says whose request it is. One tenant, or caller without one, has at most half of the worker's
+    /// places.
     pub(super) fn enter(&mut self, account: &Arc<Account>, region: Region) -> Result<(), Error> {
-        let worker = &self.worker;
-        let held = account.id.tenant().map_or(0, |tenant| worker.places.enter(tenant));
         self.account = Some((account.clone(), region));
+        let worker = &self.worker;
+        let held = self.places().map_or(0, |(places, name)| places.enter(name));
         if held > (worker.in_flight_max / 2).max(1) {
             worker.metrics.limit(LimitHit::InFlight);
             return Err(Error::Overloaded(
-                "Your tenant has as many requests in flight as one tenant may. Try again later.",
+                "Your tenant, or you, have as many requests in flight as one may (half of \
+                 limits.in_flight_max). Try again later.",
             ));
         }
         Ok(())
+    }
+
+    /// The places of which this request, once it has an account, takes one in a name.
+    fn places(&self) -> Option<(&Holders, &str)> {
+        let (account, _) = self.account.as_ref()?;
+        match account.id.tenant() {
+            Some(tenant) => Some((&self.worker.places.tenants, tenant)),
+            None => {
+                let caller = &self.principal.as_ref()?.caller;
+                Some((self.worker.places.callers.as_ref()?, &caller.name))
+            }
+        }
     }
 
     /// Binds `response` to this exchange, which ends when the body does.
@@ -133,13 +166,20 @@ impl Exchange {
         }
     }
 
-    /// Amazon's body broke off, and with it the caller's.
+    /// Ready once the credential that the request came with has ended.
+    pub(super) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.open.as_ref().map_or(Poll::Pending, |open| open.poll_ended(cx))
+    }
+
+    /// Amazon's body broke off or was cut, and with it the caller's.
     pub(super) fn broken(&mut self, how: io::ErrorKind) {
-        let code = if how == io::ErrorKind::TimedOut {
-            self.worker.metrics.limit(LimitHit::ResponseIdleTimeout);
-            Code::UpstreamTimeout
-        } else {
-            Code::UpstreamUnreachable
+        let code = match how {
+            io::ErrorKind::TimedOut => {
+                self.worker.metrics.limit(LimitHit::ResponseIdleTimeout);
+                Code::UpstreamTimeout
+            }
+            io::ErrorKind::PermissionDenied => Code::CallerRejected,
+            _ => Code::UpstreamUnreachable,
         };
         self.error = Some(code.row().code);
     }
@@ -152,8 +192,8 @@ impl Drop for Exchange {
         }
         let worker = &self.worker;
         worker.in_flight.set(worker.in_flight.get() - 1);
-        if let Some(tenant) = self.account.as_ref().and_then(|(account, _)| account.id.tenant()) {
-            worker.places.leave(tenant);
+        if let Some((places, name)) = self.places() {
+            places.leave(name);
         }
         worker.metrics.in_flight_dec();
         let duration = worker.shared.clock.now().mono.saturating_duration_since(self.began.mono);

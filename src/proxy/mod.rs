@@ -10,6 +10,7 @@ mod content;
 mod error;
 mod exchange;
 mod mcp;
+mod open_requests;
 mod places;
 mod redact;
 mod respond;
@@ -55,11 +56,13 @@ use exchange::Exchange;
 use http::{HeaderValue, Request, Response, StatusCode, Version, request::Parts};
 use hyper::body::Body;
 use mcp::ToolGate;
-use places::TenantPlaces;
+use open_requests::OpenRequests;
+use places::Places;
 use respond::{ExchangeBody, unauthorized};
 use select::Selection;
 use std::{
     cell::{Cell, RefCell},
+    pin::pin,
     rc::Rc,
     sync::{
         Arc,
@@ -105,7 +108,8 @@ pub struct Worker {
     access: AccessLog,
     in_flight: Cell<usize>,
     in_flight_max: usize,
-    places: TenantPlaces,
+    open: Rc<OpenRequests>,
+    places: Places,
     request_ids: Cell<u64>,
     ticked: Cell<Now>,
 }
@@ -131,7 +135,8 @@ impl Worker {
             access,
             in_flight: Cell::new(0),
             in_flight_max: config.limits.in_flight_max.div_ceil(workers),
-            places: TenantPlaces::default(),
+            open: Rc::default(),
+            places: Places::new(&config),
             request_ids: Cell::new(request_id::first()),
             ticked: Cell::new(shared.clock.now()),
             metrics,
@@ -144,6 +149,7 @@ impl Worker {
         self.deadlines.advance();
         self.forward.close_idle();
         let now = self.shared.clock.now();
+        self.open.end(now);
         if now.was_suspended_since(self.ticked.replace(now)) {
             // The other side has long given up what looks fresh here.
             self.forward.retire_all();
@@ -166,8 +172,13 @@ impl Worker {
         async move {
             let fields = Fields::of(&head.headers);
             let mut exchange = Exchange::begin(&self, &head, &fields);
+            exchange.open = self.open.begin(principal.as_ref().ok());
+            let watched = exchange.open.as_ref().map(|open| open.number);
             let proxied = match private {
-                Ok(()) => self.proxy(&head, &fields, principal, &mut body, &mut exchange).await,
+                Ok(()) => {
+                    let proxied = self.proxy(&head, &fields, principal, &mut body, &mut exchange);
+                    self.open.until_ended(watched, pin!(proxied)).await
+                }
                 Err(rejection) => Err(Error::Guard(rejection, None)),
             };
             // What was not read is discarded by the connection.
@@ -378,11 +389,5 @@ impl Worker {
         } else {
             tracing::debug!(request_id, code, error = %chain(error), "request rejected");
         }
-    }
-
-    fn fresh_request_id(&self) -> HeaderValue {
-        let number = self.request_ids.get();
-        self.request_ids.set(number.wrapping_add(1));
-        request_id::fresh(number)
     }
 }

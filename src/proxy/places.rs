@@ -1,28 +1,45 @@
-//! The places of requests in flight, shared out so that one tenant cannot hold them all.
+//! The places of requests in flight, shared out so that nobody can hold them all.
 //!
-//! A tenant whose requests wait, for a token or for Amazon, holds at most half of a worker's places.
+//! A tenant, or a caller without one, whose requests wait, for a token or for Amazon, holds at most
+//! half of a worker's places.
 
+use crate::config::Config;
 use std::{cell::RefCell, collections::HashMap};
 
-/// How many requests of each tenant a worker has in flight.
+/// Who holds a worker's places.
 #[derive(Debug, Default)]
-pub struct TenantPlaces(RefCell<HashMap<Box<str>, usize>>);
+pub struct Places {
+    pub tenants: Holders,
+    /// Callers without a tenant; none where there is only one caller.
+    pub callers: Option<Holders>,
+}
 
-impl TenantPlaces {
-    /// Counts a request of `tenant`; says how many it has now.
-    pub fn enter(&self, tenant: &str) -> usize {
-        let mut tenants = self.0.borrow_mut();
-        if let Some(count) = tenants.get_mut(tenant) {
+/// How many requests each has in flight, by name.
+#[derive(Debug, Default)]
+pub struct Holders(RefCell<HashMap<Box<str>, usize>>);
+
+impl Places {
+    pub fn new(config: &Config) -> Self {
+        let has_several = config.callers.len() > 1 || !config.issuers.is_empty();
+        Self { tenants: Holders::default(), callers: has_several.then(Holders::default) }
+    }
+}
+
+impl Holders {
+    /// Counts a request of `name`; says how many it has now.
+    pub fn enter(&self, name: &str) -> usize {
+        let mut holders = self.0.borrow_mut();
+        if let Some(count) = holders.get_mut(name) {
             *count += 1;
             return *count;
         }
-        // A tenant that has no requests stays: the next one allocates nothing.
-        tenants.insert(tenant.into(), 1);
+        // One that has no requests stays: the next one allocates nothing.
+        holders.insert(name.into(), 1);
         1
     }
 
-    pub fn leave(&self, tenant: &str) {
-        if let Some(count) = self.0.borrow_mut().get_mut(tenant) {
+    pub fn leave(&self, name: &str) {
+        if let Some(count) = self.0.borrow_mut().get_mut(name) {
             *count -= 1;
         }
     }

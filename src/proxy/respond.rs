@@ -261,7 +261,16 @@ impl Body for ExchangeBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let frame = ready!(self.poll_filtered(cx));
+        // Of ours, a response may say that the credential has ended.
+        let exchange = self.exchange.as_ref().filter(|_| self.rest.is_some());
+        let has_ended = exchange.is_some_and(|exchange| exchange.poll_ended(cx).is_ready());
+        let frame = if has_ended {
+            // What came before has gone out; a body that breaks off is not taken for a whole one.
+            (self.filter, self.rest) = (None, None);
+            Some(Err(io::ErrorKind::PermissionDenied.into()))
+        } else {
+            ready!(self.poll_filtered(cx))
+        };
         if let Some(exchange) = &mut self.exchange {
             match &frame {
                 Some(Ok(frame)) => {
