@@ -210,9 +210,10 @@ impl App {
 
     /// Logs where it listens; a server is in the audit log, too.
     fn report_start(&self) {
-        let AdminListeners { admin, health, .. } = &self.listeners;
-        let (admin, health) = (admin_text(admin), health.map(tracing::field::display));
-        info!(proxy = self.addresses.join(", "), admin, health, "listening");
+        let AdminListeners { admin, health, public, .. } = &self.listeners;
+        let [health, public] = [health, public].map(|it| it.map(tracing::field::display));
+        let (proxy, admin) = (self.addresses.join(", "), admin_text(admin));
+        info!(proxy, admin, public, health, "listening");
         if self.is_private {
             return;
         }

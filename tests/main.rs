@@ -134,6 +134,8 @@ mod outage;
 #[cfg(feature = "sandbox")]
 mod probes;
 #[cfg(feature = "sandbox")]
+mod public_listener;
+#[cfg(feature = "sandbox")]
 mod real_clients;
 #[cfg(feature = "sandbox")]
 mod redirects;

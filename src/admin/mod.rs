@@ -55,7 +55,7 @@ use http::{
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{body::Incoming, service::Service};
 use respond::Reply;
-use routes::{Audience, Site};
+use routes::{Audience, Route, Site};
 use scope::Scope;
 use std::{
     collections::BTreeSet,
@@ -171,7 +171,7 @@ impl Admin {
             path if self.0.callbacks.contains(path) => CALLBACK_PATH,
             path => path,
         };
-        let found = routes::find(ROUTES, self.0.surface, &parts.method, path);
+        let found = self.find(&parts.method, path, &query);
         let site = found.as_ref().map_or(Site::Own, |(route, _)| route.site);
         if let Err(rejection) = self.check_site(site, &parts, &query) {
             let rejection = proxy::Error::Guard(rejection, None);
@@ -180,9 +180,10 @@ impl Admin {
         }
         let (route, segment) = match found {
             Ok((route, segment)) => (route, segment.to_owned()),
+            Err(_) if self.0.surface == AdminSurface::Public => return nothing(id),
             Err(methods) => return no_route(&methods, id),
         };
-        if self.0.surface == AdminSurface::Admin
+        if matches!(self.0.surface, AdminSurface::Admin | AdminSurface::Public)
             && route.writes()
             && let Err(after) =
                 self.0.throttle.take(self.1.as_ref().map(|it| it.peer.origin()), Instant::now())
@@ -230,6 +231,26 @@ impl Admin {
         })
     }
 
+    /// The route of a request. On the public listener a route that a link leads to is there only for
+    /// who has the link.
+    fn find<'p>(
+        &self,
+        method: &Method,
+        path: &'p str,
+        query: &Arguments,
+    ) -> Result<(&'static Route, &'p str), String> {
+        let found = routes::find(ROUTES, self.0.surface, method, path)?;
+        match found.0.site {
+            Site::LinkWith(argument)
+                if self.0.surface == AdminSurface::Public
+                    && query.all(argument).iter().all(String::is_empty) =>
+            {
+                Err(String::new())
+            }
+            _ => Ok(found),
+        }
+    }
+
     /// Amazon's response to a login and links in mails come from another site; other requests
     /// must not.
     fn check_site(
@@ -238,7 +259,7 @@ impl Admin {
         parts: &Parts,
         query: &Arguments,
     ) -> Result<(), GuardRejection> {
-        if self.0.surface != AdminSurface::Admin {
+        if matches!(self.0.surface, AdminSurface::Health | AdminSurface::Control) {
             return Ok(());
         }
         let guard = &self.0.guard;
@@ -267,6 +288,11 @@ impl Service<Request<Incoming>> for Admin {
 fn too_many(after: Duration, id: &HeaderValue) -> Reply {
     let retry_after_secs = Some(after.as_secs_f64().ceil() as u64);
     Problem { retry_after_secs, ..Code::TooManyRequests.problem() }.respond(id)
+}
+
+/// All that the public listener says of what it does not serve.
+fn nothing(id: &HeaderValue) -> Reply {
+    Problem { detail: "There is nothing at this path.", ..Code::NotFound.problem() }.respond(id)
 }
 
 /// Nothing is at the path, or other `methods` are.

@@ -30,14 +30,17 @@ pub enum AdminSurface {
     Admin,
     Health,
     Control,
+    /// May be reached from the Internet: has what a browser is led to from elsewhere.
+    Public,
 }
 
 impl AdminSurface {
-    fn serves(self, audience: Audience) -> bool {
+    fn serves(self, route: &Route) -> bool {
         match self {
-            Self::Health => audience == Audience::Read,
-            Self::Admin => audience != Audience::Local,
+            Self::Health => route.audience == Audience::Read,
+            Self::Admin => route.audience != Audience::Local,
             Self::Control => true,
+            Self::Public => route.site != Site::Own,
         }
     }
 }
@@ -94,7 +97,7 @@ pub(super) fn find<'t, 'p>(
     path: &'p str,
 ) -> Result<(&'t Route, &'p str), String> {
     let mut methods = Vec::new();
-    for route in table.iter().filter(|route| surface.serves(route.audience)) {
+    for route in table.iter().filter(|route| surface.serves(route)) {
         let Some(id) = matched(route.path, path) else { continue };
         if route.method == *method || (*method == Method::HEAD && route.has_head()) {
             return Ok((route, id));
@@ -181,6 +184,9 @@ mod tests {
                 route.path
             );
             assert!(on(AdminSurface::Control), "{}", route.path);
+            let leads_here = [CALLBACK_PATH, LOGIN_PATH, "/api/auth/amazon/confirm"];
+            let is_public = leads_here.contains(&route.path);
+            assert_eq!(on(AdminSurface::Public), is_public, "{}", route.path);
         }
     }
 

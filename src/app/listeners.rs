@@ -17,7 +17,7 @@ use crate::{
     login::{Logins, returns_to_localhost},
 };
 use bytes::Bytes;
-use http::Response;
+use http::{Response, Uri};
 use rustix::fs::Mode;
 use std::{
     io,
@@ -46,6 +46,8 @@ pub(super) struct AdminListeners {
     pub(super) admin: Option<ListenAddress>,
     /// The health listener's address as bound.
     pub(super) health: Option<SocketAddr>,
+    /// The public listener's address as bound.
+    pub(super) public: Option<SocketAddr>,
     /// The logins of the admin listener and the control socket, and these listeners.
     logins: Option<(Logins, Vec<JoinHandle<()>>)>,
     /// The Unix sockets; unlinked at the end.
@@ -98,6 +100,13 @@ impl AdminListeners {
             let service = service_of(AdminSurface::Health, Guard::default());
             spawn(listener, move |_: &_| Some(service.clone()), stop);
         }
+        if let Some(address) = config.listen.public {
+            let listener = listener(address).await?;
+            opened.public = Some(listener.local_addr()?);
+            let public = service_of(AdminSurface::Public, public_guard(config));
+            let service = move |info: &ConnectionInfo| Some(public.of_connection(info));
+            serving.push(spawn(listener, service, stop));
+        }
         if let Some((listener, file)) = control::bind(config) {
             let service = control::service(service_of(AdminSurface::Control, Guard::default()));
             serving.push(spawn(UnixListener::from_std(listener)?, service, stop));
@@ -120,6 +129,15 @@ impl AdminListeners {
             warn!("a login was still under way");
         }
     }
+}
+
+/// Accepts what the admin listener does, and the names under which Amazon sends browsers back.
+fn public_guard(config: &Config) -> Guard {
+    let mut guard = config.guard.clone();
+    let addresses = config.applications.values().map(|it| it.redirect_uri.parse::<Uri>());
+    let hosts = addresses.flatten().filter_map(|address| address.host().map(str::to_owned));
+    guard.allowed_hosts.extend(hosts);
+    Guard::new(&guard)
 }
 
 /// The other loopback address of the admin listener, if `http://localhost` leads to both: a browser

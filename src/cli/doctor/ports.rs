@@ -29,7 +29,12 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
     let listen = &config.listen;
     let livez = Some("/livez".to_owned());
     let health = listen.health.map(ListenAddress::Tcp);
-    let others = [("listen.admin", listen.admin.clone()), ("listen.health", health)];
+    let public = listen.public.map(ListenAddress::Tcp);
+    let others = [
+        ("listen.admin", listen.admin.clone()),
+        ("listen.health", health),
+        ("listen.public", public),
+    ];
     let others = others.into_iter().filter_map(|(key, at)| Some((key, at?, livez.clone())));
     let proxy = listen.proxy.iter().map(|at| ("listen.proxy", at.clone(), path.clone()));
     let checks = proxy.chain(others).map(|(key, address, path)| {

@@ -52,12 +52,15 @@ impl LoginServer {
             None if is_memory => Server::at(context, admin).ok().filter(is_adsproxy),
             found => found,
         };
-        let leads_to_it = config.listen.admin_tcp().is_some_and(|admin| admin.port() == port);
+        let listening = [config.listen.admin_tcp(), config.listen.public];
+        let leads_to_it = listening.into_iter().flatten().any(|address| address.port() == port);
         let returns_to_it = login.paste || !is_here || leads_to_it;
         let mut listeners = None;
         let server = match running.filter(|_| returns_to_it) {
             Some(server) => {
-                if !login.paste && !is_here && !Guard::new(&config.guard).answers_host(host) {
+                let is_known =
+                    config.listen.public.is_some() || Guard::new(&config.guard).answers_host(host);
+                if !login.paste && !is_here && !is_known {
                     bail!(
                         "lwa.redirect_uri {redirect_uri} does not lead to this server: say --paste, \
                          or add its host to guard.allowed_hosts"
