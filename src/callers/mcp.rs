@@ -150,6 +150,23 @@ mod tests {
     }
 
     #[test]
+    fn a_session_that_may_only_read_keeps_the_rules_of_its_caller() {
+        let rules = rules(Some(&["campaign_management-*"]), &["*_target"], false);
+        let session = ToolRules::only_reading(Some(&rules));
+        for (name, expected) in [
+            ("campaign_management-query_campaign", Ok(())),
+            ("campaign_management-create_campaign", Err(ToolRefusal::Writes)),
+            ("campaign_management-query_target", Err(ToolRefusal::Denied)),
+            ("reporting-create_report", Err(ToolRefusal::NotListed)),
+        ] {
+            assert_eq!(session.check(name), expected, "{name}");
+        }
+        let free = ToolRules::only_reading(None);
+        assert_eq!(free.check("x-delete_y"), Err(ToolRefusal::Writes));
+        assert_eq!(ToolRules::new(&RulesConfig::default()), None, "nothing is read");
+    }
+
+    #[test]
     fn pins_fix_the_mode_and_name_one_account() {
         assert!(pins(None).is_empty());
         let some = |text: &str| Some(text.to_owned());

@@ -58,7 +58,7 @@ impl ToolGate {
         Some(Box::new(Self {
             rules: principal.rules.tools.clone()?,
             asked: ToolUse::default(),
-            outcome: Err("no_response"),
+            outcome: Err("upstream_failed"),
             data_plane: data_plane.clone(),
             actor: actor(principal),
             account: selection.account.id.clone(),
