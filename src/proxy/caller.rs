@@ -72,7 +72,22 @@ impl Worker {
         }
     }
 
-    pub(super) fn select(
+    /// Selects the account, for a request that the limit and the rules of who sent it allow.
+    pub(super) fn select_allowed(
+        &self,
+        head: &Parts,
+        fields: &Fields<'_>,
+        exchange: &mut Exchange,
+    ) -> Result<Selection, Error> {
+        let principal = exchange.principal.as_deref();
+        principal.map_or(Ok(()), |it| it.take(exchange.began)).map_err(Error::TooManyRequests)?;
+        let selection = self.select(head, fields, principal)?;
+        exchange.enter(&selection.account, selection.region)?;
+        self.enforce_rules(head, &selection, exchange)?;
+        Ok(selection)
+    }
+
+    fn select(
         &self,
         head: &Parts,
         fields: &Fields<'_>,
@@ -85,7 +100,7 @@ impl Worker {
     }
 
     /// Judges a request by the rules of who sent it. Operators read in the log which one refuses it.
-    pub(super) fn enforce_rules(
+    fn enforce_rules(
         &self,
         head: &Parts,
         selection: &Selection,

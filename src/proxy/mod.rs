@@ -214,12 +214,8 @@ impl Worker {
             return Box::pin(self.token_endpoint(head, fields, principal, body)).await;
         }
         exchange.principal = principal?;
-        let principal = exchange.principal.as_deref();
-        principal.map_or(Ok(()), |it| it.take(exchange.began)).map_err(Error::TooManyRequests)?;
-        let selection = self.select(head, fields, principal)?;
+        let selection = self.select_allowed(head, fields, exchange)?;
         let account = &selection.account;
-        exchange.enter(account, selection.region)?;
-        self.enforce_rules(head, &selection, exchange)?;
         let _probe = self.reject_hopeless(head, &selection, exchange)?;
         let pool = self.forward.pool(selection.service, selection.region);
         let tokens = &self.shared.tokens;

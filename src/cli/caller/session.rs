@@ -18,7 +18,7 @@ pub(in crate::cli) struct IssueSession {
     /// How long it lives, at most 24h
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     ttl: Duration,
-    /// An account it may use, with * for any text [default: those of its caller]; may be repeated
+    /// An account it may use, * is any text [default: its caller's]; repeatable
     #[arg(long = "account", value_name = "GLOB", value_parser = add::glob)]
     accounts: Vec<String>,
     /// It may only read
