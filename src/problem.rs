@@ -77,10 +77,6 @@ table! {
     BadRequest "bad_request" BAD_REQUEST Caller "http_request_error"
         "The request is malformed."
         page "Not understood" "Correct the request and try again.";
-    // Of the admin listener alone: on the data plane SDKs would refresh and loop.
-    AuthenticationRequired "authentication_required" UNAUTHORIZED Caller "http_request_denied"
-        "This request needs a credential that is accepted here: a key of an operator, or of a \
-         caller of the account's tenant, as X-Ads-Key or Authorization: Bearer.";
     CallerRejected "caller_rejected" FORBIDDEN Caller "http_request_denied"
         "The Host or Origin of this request is not accepted (guard.allowed_hosts, \
          guard.allowed_origins).";
@@ -114,7 +110,10 @@ table! {
          only be throttled too (throttling.enforce). Try again after Retry-After.";
     HeadersTooLarge "headers_too_large" REQUEST_HEADER_FIELDS_TOO_LARGE Caller "http_request_error"
         "The request header is larger than allowed (limits.header_max_bytes, limits.headers_max).";
-    // Of the admin listener alone.
+    // From here on of the admin listener alone: on the data plane SDKs would refresh and loop.
+    AuthenticationRequired "authentication_required" UNAUTHORIZED Caller "http_request_denied"
+        "This request needs a credential that is accepted here: a key of an operator, or of a \
+         caller of the account's tenant, as X-Ads-Key or Authorization: Bearer.";
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED Caller "http_request_error"
         "This path takes other methods. GET / lists the paths.";
     TooManyRequests "too_many_requests" TOO_MANY_REQUESTS Caller "http_request_error"
