@@ -9,6 +9,7 @@ mod callers;
 pub(crate) mod control;
 mod hooks;
 mod listeners;
+mod private;
 mod serve;
 mod worker;
 
@@ -17,13 +18,11 @@ use crate::{
     audit::{Action, Actor, Entry},
     callers::Callers,
     clock::{Clock, SystemClock},
-    config::{Config, ListenAddress, StoreConfig, admin_text},
+    config::{Config, StoreConfig, admin_text},
     engine::{self, Engine, KeepFresh},
     forward::body::CaptureLimits,
     hooks::Hooks,
     https,
-    id::AccountId,
-    inbound::session_key::SessionKey,
     listen::{
         ConnectionLimit,
         bind::{self, BindError, Bound, SocketFile},
@@ -37,12 +36,12 @@ use crate::{
 pub(crate) use hooks::{finish_hooks, start_hooks};
 use listeners::AdminListeners;
 pub(crate) use listeners::reject;
+pub use private::CommandProxy;
 pub use serve::serve;
 pub(crate) use serve::{forbid_dumps, harden};
 use std::{
     fmt, io,
     net::SocketAddr,
-    path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -77,17 +76,6 @@ pub enum Error {
     /// The operating system refuses threads or sockets.
     #[error("cannot start")]
     Io(#[from] io::Error),
-}
-
-/// A data plane for one command alone: no admin and no health listener, and one account.
-#[derive(Debug, Clone)]
-pub struct CommandProxy {
-    /// The only account.
-    pub account: AccountId,
-    /// What every request must bring.
-    pub key: SessionKey,
-    /// The control socket of the running server, which tokens come from.
-    pub server: Option<PathBuf>,
 }
 
 /// A running adsproxy.
@@ -131,15 +119,6 @@ impl App {
         Self::launch(config, clock, None)
     }
 
-    /// Starts a data plane on a free port of loopback that accepts only requests with the key.
-    pub fn start_private(mut config: Config, private: CommandProxy) -> Result<Self, Error> {
-        config.listen.proxy = vec![ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))];
-        config.listen.tls = None;
-        config.proxy.workers = 1;
-        config.proxy.default_account = Some(private.account.clone());
-        Self::launch(config, Arc::new(SystemClock), Some(private))
-    }
-
     fn launch(
         config: Config,
         clock: Arc<dyn Clock>,
@@ -155,15 +134,12 @@ impl App {
         let handle = control.handle().clone();
         let engine = open_engine(&config, clock, &metrics, private.as_ref(), handle.clone())?;
         let tls = config.listen.tls.as_ref().map(ServerTls::load).transpose()?;
-        let sessions = callers::open(&engine, private.is_none(), &metrics, &handle)?;
+        let sessions = callers::open(&engine, private.as_ref(), &metrics, &control)?;
         let shared = share(&engine, sessions.callers(), &handle, private.as_ref())?;
         let readiness = Arc::<Health>::default();
         let (drain, stop) = (watch::Sender::new(false), watch::Sender::new(false));
         let listeners = match &private {
             None => {
-                // Before anybody calls: what was revoked is revoked.
-                control.block_on(sessions.load())?;
-                control.spawn(sessions.clone().follow());
                 control.block_on(AdminListeners::open(&engine, &sessions, &readiness, &stop))?
             }
             Some(_) => AdminListeners::default(),
@@ -386,6 +362,6 @@ fn share(
         audit: engine.audit().clone(),
         control: control.clone(),
         callers: callers.clone(),
-        session_key: private.map(|private| private.key.clone()),
+        path_key: private.map(|private| private.key.clone()),
     }))
 }

@@ -6,7 +6,10 @@ use crate::support::{
     program::{said, with_default_signals},
     proxy::{ACME_PROFILE, ACME_REFRESH, amazon, ask, assert_no_secret, eventually},
 };
-use adsproxy::sandbox::{CLIENT_SECRET, LwaFault, Surface, Times};
+use adsproxy::{
+    sandbox::{CLIENT_SECRET, LwaFault, Surface, Times},
+    testing::{KeyKind, PresentedKey},
+};
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
@@ -68,6 +71,7 @@ async fn the_proxy_serves_the_one_account_to_holders_of_the_key_and_ends_with_th
     assert!(address.ip().is_loopback());
     let key = base.strip_prefix("/k/").and_then(|rest| rest.strip_suffix("/a/acme"));
     let key = key.expect("a key and an account");
+    assert_eq!(PresentedKey::parse(key).expect("a key").kind, KeyKind::Session);
     assert_eq!(status_of(address, &format!("{base}/v2/profiles"), ""), "200");
     let bearer = format!("\r\nAuthorization: Bearer Atza|{key}");
     assert_eq!(status_of(address, "/v2/profiles", &bearer), "200", "the key as a token");
@@ -99,6 +103,22 @@ async fn the_proxy_serves_the_one_account_to_holders_of_the_key_and_ends_with_th
     child.stdin.take().expect("piped").write_all(b"\n").expect("written");
     assert_eq!(child.wait().expect("it ends").code(), Some(7), "the command's own exit code");
     eventually("the proxy is gone", || !is_open(address)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_may_only_read_changes_nothing() {
+    let amazon = amazon().await;
+    let commands = Commands::with_store(&amazon);
+    let script = "for path in sp/campaigns/list sp/campaigns; do curl -s -o answer \\\n\
+                  -w '%{http_code}\\n' -X POST -d '{}' $ADS_API_BASE_URL/$path; done";
+    let run = |options: &str| {
+        let mut command = commands.command(&format!("exec {options} acme -- sh -c"));
+        said(command.arg(script)).out
+    };
+    let (free, bound) = (run(""), run("--read-only"));
+    let [list, write] = free.lines().collect::<Vec<_>>()[..] else { panic!("{free}") };
+    assert!(list != "403" && write != "403", "{free}");
+    assert_eq!(bound, format!("{list}\n403\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,6 +20,8 @@ mod bad_input;
 #[cfg(feature = "sandbox")]
 mod caller_jwt;
 #[cfg(feature = "sandbox")]
+mod caller_keys;
+#[cfg(feature = "sandbox")]
 mod caller_mcp;
 #[cfg(feature = "sandbox")]
 mod caller_revocation;

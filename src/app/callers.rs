@@ -1,25 +1,32 @@
 //! Who may call: the callers of the configuration, the keys of issuers, the sessions.
 
+use super::{CommandProxy, Error};
 use crate::{
     callers::{Callers, sessions::Sessions},
     engine::Engine,
-    https,
     metrics::Metrics,
 };
-use tokio::runtime::Handle;
+use std::collections::HashSet;
+use tokio::runtime::Runtime;
 
-/// Sessions that were not read yet, and the callers that they are of.
+/// The sessions of the store and the callers that they are of. Before anybody calls: what was
+/// revoked is revoked.
 pub(super) fn open(
     engine: &Engine,
-    is_server: bool,
+    private: Option<&CommandProxy>,
     metrics: &Metrics,
-    control: &Handle,
-) -> Result<Sessions, https::Error> {
+    control: &Runtime,
+) -> Result<Sessions, Error> {
     let config = engine.config();
-    let callers = match is_server {
-        true => Callers::start(config, metrics, control)?,
+    let sessions = |callers| Sessions::new(engine.store().clone(), callers, engine.clock().clone());
+    if let Some(private) = private {
         // Its key is all that is asked for.
-        false => Callers::new(config),
-    };
-    Ok(Sessions::new(engine.store().clone(), callers, engine.clock().clone()))
+        let callers = Callers::new(config);
+        callers.publish(&[private.session()], &HashSet::new());
+        return Ok(sessions(callers));
+    }
+    let sessions = sessions(Callers::start(config, metrics, control.handle())?);
+    control.block_on(sessions.load())?;
+    control.spawn(sessions.clone().follow());
+    Ok(sessions)
 }

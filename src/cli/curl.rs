@@ -124,7 +124,7 @@ impl Curl {
         let body = self.data.read()?;
         let (target, region) = self.target(body.as_deref())?;
         let request = self.request(body.filter(|_| !self.data.get))?;
-        let proxy = PrivateProxy::start(context, &self.alias)?;
+        let proxy = PrivateProxy::start(context, &self.alias, false)?;
         proxy.record(&self.alias, Action::TokenDisclose, "curl")?;
         let limit = self.max_time.unwrap_or(Duration::MAX);
         let outcome = block_on(async {
@@ -219,7 +219,7 @@ impl Curl {
             note(output::request_head(&request, target).trim_end());
         }
         let region = region.map(|region| format!("@{region}")).unwrap_or_default();
-        let uri = format!("{}/a/{}{region}{target}", proxy.key.path_prefix(), self.alias);
+        let uri = format!("{}/a/{}{region}{target}", proxy.mount(), self.alias);
         // Not the parser's words: they would quote the key.
         *request.uri_mut() = uri.parse().map_err(|_| anyhow!("{target:?} is no path of a URL"))?;
         let response = proxy.send(request).await?;

@@ -4,6 +4,7 @@
 //! A check is a function that returns findings. Those that wait for others run side by side, each
 //! with a time limit of its own.
 
+mod callers;
 mod finding;
 mod grants;
 mod network;
@@ -72,6 +73,7 @@ impl Doctor {
         let is_readable = errors(&stored).next().is_none();
         findings.extend(ports);
         findings.extend(stored);
+        findings.extend(runtime.block_on(callers::check(&config, store.as_ref())));
         if self.offline {
             findings.push(Finding::skipped("network", "not checked, because of --offline"));
             return Ok(findings);

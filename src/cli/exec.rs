@@ -32,6 +32,9 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(super) struct Exec {
     #[command(flatten)]
     access: Access,
+    /// Let the command only read: queries, reports and exports, but no changes
+    #[arg(long)]
+    read_only: bool,
     /// The command and its arguments
     #[arg(
         value_name = "COMMAND",
@@ -52,6 +55,8 @@ pub(super) struct ExecProxy {
     /// What it will be, for the audit log.
     #[arg(long)]
     program: String,
+    #[arg(long)]
+    read_only: bool,
     /// Start the one that serves, and end.
     #[arg(long)]
     detach: bool,
@@ -93,6 +98,7 @@ impl Exec {
             alias: self.access.alias.clone(),
             process: std::process::id(),
             program: name.to_string_lossy().into_owned(),
+            read_only: self.read_only,
             detach: true,
         };
         let mut starter = proxy.command(context);
@@ -117,6 +123,7 @@ impl ExecProxy {
         command.arg("exec-proxy").arg(self.alias.as_str());
         command.args(["--process", &self.process.to_string()]);
         command.arg(format!("--program={}", self.program));
+        command.args(self.read_only.then_some("--read-only"));
         command.args(self.detach.then_some("--detach"));
         if let Some(path) = &context.global.config {
             command.arg("--config").arg(path);
@@ -138,7 +145,7 @@ impl ExecProxy {
         let report: Report = match &serving {
             Ok((_, proxy)) => Ok(PrivateAccess {
                 origin: proxy.origin(),
-                bearer: proxy.key.bearer(),
+                bearer: format!("Atza|{}", proxy.key.expose()),
                 secret_variables: proxy.secret_variables.clone(),
             }),
             Err(error) => Err(CommandFailure::new(exit_code(error), format!("{error:#}"))),
@@ -166,7 +173,7 @@ impl ExecProxy {
         app::harden();
         // Ctrl-C and the end of the terminal are the command's business.
         let _ = setsid();
-        let proxy = PrivateProxy::start(context, &self.alias)?;
+        let proxy = PrivateProxy::start(context, &self.alias, self.read_only)?;
         proxy.record(&self.alias, Action::Exec, &self.program)?;
         Ok((process, proxy))
     }

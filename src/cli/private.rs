@@ -10,9 +10,10 @@ use crate::{
     admin::TOKEN_PATH,
     app::{App, CommandProxy},
     audit::{Action, Actor, Entry},
+    callers::key::{KeyKind, NewKey},
     config::{self, Config, StoreKind, load::Loaded},
     id::AccountId,
-    inbound::session_key::SessionKey,
+    inbound::path_key,
     listen::bind::ShortPath,
     secret::Secret,
 };
@@ -31,7 +32,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// A running private data plane.
 pub(super) struct PrivateProxy {
     pub(super) app: App,
-    pub(super) key: SessionKey,
+    pub(super) key: NewKey,
     /// The variables that hold secrets of the configuration.
     pub(super) secret_variables: BTreeSet<String>,
     /// The running server, which tokens come from.
@@ -43,7 +44,11 @@ pub(super) struct PrivateProxy {
 impl PrivateProxy {
     /// Starts one for `account`. Beside a running server it takes tokens from that, and touches
     /// neither store nor audit log.
-    pub(super) fn start(context: &Context, account: &AccountId) -> anyhow::Result<Self> {
+    pub(super) fn start(
+        context: &Context,
+        account: &AccountId,
+        read_only: bool,
+    ) -> anyhow::Result<Self> {
         let Loaded { mut config, secret_variables, .. } = context.load()?;
         quiet(&mut config);
         config.proxy.drain_timeout = config.proxy.drain_timeout.min(DRAIN_TIMEOUT);
@@ -52,9 +57,10 @@ impl PrivateProxy {
             Some(server) => Some(server.serve_tokens_to(&mut config, account)?),
             None => None,
         };
-        let key = SessionKey::generate()?;
+        let key = NewKey::generate(KeyKind::Session)?;
         let path = socket.as_ref().map(|socket| socket.path.clone());
-        let private = CommandProxy { account: account.clone(), key: key.clone(), server: path };
+        let private =
+            CommandProxy { account: account.clone(), key: key.clone(), read_only, server: path };
         let app = App::start_private(config, private)?;
         let Some(status) = app.engine.tokens().status(account) else { bail!(unknown(account)) };
         if status.reauthorization_required {
@@ -93,9 +99,14 @@ impl PrivateProxy {
         wire::exchange(stream, request).await.context("the request failed")
     }
 
+    /// What every path is put behind, the key in it.
+    pub(super) fn mount(&self) -> String {
+        path_key::prefix(self.key.expose())
+    }
+
     /// Scheme, address and mount: what every path is put behind.
     pub(super) fn origin(&self) -> String {
-        format!("http://{}{}", self.address(), self.key.path_prefix())
+        format!("http://{}{}", self.address(), self.mount())
     }
 }
 

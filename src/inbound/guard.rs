@@ -36,9 +36,6 @@ pub enum GuardRejection {
     /// A browser asks on behalf of another site.
     #[error("the request comes from another site")]
     ForeignOrigin,
-    /// The key of a private listener is missing or wrong.
-    #[error("the request does not hold the key of this private listener")]
-    SessionKey,
 }
 
 impl Guard {

@@ -1,4 +1,4 @@
-//! What a connection and a request head are: peer, header fields, request id, guard, session key, and how
+//! What a connection and a request head are: peer, header fields, request id, guard, keys in paths, and how
 //! often one peer may do what costs.
 //!
 //! Below the data plane and the admin listener, which judge a request in the same way. Knows no
@@ -6,7 +6,7 @@
 
 pub mod fields;
 pub mod guard;
+pub mod path_key;
 pub mod peer;
 pub mod request_id;
-pub mod session_key;
 pub mod throttle;

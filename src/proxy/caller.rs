@@ -16,6 +16,7 @@ use crate::{
     inbound::{
         fields::{Field, Fields},
         guard::GuardRejection,
+        path_key,
         peer::{ConnectionInfo, Origin},
     },
 };
@@ -27,11 +28,20 @@ impl Worker {
     pub(super) fn authenticate(
         &self,
         head: &Parts,
+        path_key: Option<String>,
         connection: &ConnectionInfo,
     ) -> Result<Option<Arc<Principal>>, Unauthenticated> {
         let callers = &self.shared.callers;
+        // Elsewhere a path goes to Amazon as it is.
+        if path_key::of(&head.uri).is_some_and(credential::is_key) {
+            return Err(Unauthenticated::Rejected);
+        }
         let fields = Fields::of(&head.headers);
-        let credential = credential::find(&head.headers, &fields, callers.reads_tokens())?;
+        // A client that has a key in its base URL may send it as its token, too.
+        let credential = match path_key {
+            Some(key) => Presented::Key(key.into()),
+            None => credential::find(&head.headers, &fields, callers.reads_tokens())?,
+        };
         let now = self.shared.clock.now();
         match credential {
             Presented::Token(token) => {

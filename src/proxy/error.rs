@@ -145,10 +145,6 @@ fn bad_request(text: &'static str) -> Described {
 fn describe_guard(rejection: GuardRejection) -> Described {
     match rejection {
         GuardRejection::ForeignHost | GuardRejection::ForeignOrigin => (Code::CallerRejected, None),
-        GuardRejection::SessionKey => (
-            Code::CallerRejected,
-            Some("This listener is private to one command: use the base URL that it was given."),
-        ),
         GuardRejection::MissingHost => bad_request("The Host header is missing."),
         GuardRejection::DuplicateHost => bad_request("The Host header was sent twice."),
         GuardRejection::MalformedHost => bad_request("The Host header is malformed."),
@@ -241,7 +237,6 @@ mod tests {
             (Error::Guard(GuardRejection::MissingHost, None), "bad_request", 400),
             (Error::Guard(GuardRejection::ForeignHost, None), "caller_rejected", 403),
             (Error::Guard(GuardRejection::ForeignOrigin, None), "caller_rejected", 403),
-            (Error::Guard(GuardRejection::SessionKey, None), "caller_rejected", 403),
             (Error::Unauthenticated(Unauthenticated::Missing), "caller_rejected", 403),
             (Error::Unauthenticated(Unauthenticated::Rejected), "caller_rejected", 403),
             (Error::Unauthenticated(Unauthenticated::Several), "bad_request", 400),

@@ -11,6 +11,7 @@ use crate::{
     id::Region,
     inbound::{
         fields::Fields,
+        path_key,
         request_id::{self, REQUEST_ID},
     },
     log::AccessLine,
@@ -204,7 +205,7 @@ impl Drop for Exchange {
         worker.access.write(&AccessLine {
             wall: self.began.wall,
             method: self.method.as_str(),
-            path: self.uri.path(),
+            path: &path_key::masked(self.uri.path()),
             status: self.status,
             caller: self.principal.as_ref().map(|principal| &*principal.caller.name),
             account: self.account.as_ref().map(|(account, _)| account.id.as_str()),

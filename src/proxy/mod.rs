@@ -22,7 +22,7 @@ mod view;
 use crate::{
     audit::Audit,
     caller_body::CallerBody,
-    callers::{BearerCache, Callers, Principal, Unauthenticated},
+    callers::{BearerCache, Callers, Principal, Unauthenticated, key::NewKey},
     clock::{Clock, Now},
     config::Config,
     deadline::Deadlines,
@@ -37,9 +37,9 @@ use crate::{
     inbound::{
         fields::Fields,
         guard::{self, Guard},
+        path_key,
         peer::ConnectionInfo,
         request_id,
-        session_key::SessionKey,
     },
     log::AccessLog,
     metrics::{LimitHit, ReplayOutcome, Upstream401, WorkerMetrics},
@@ -89,8 +89,8 @@ pub struct DataPlane {
     pub audit: Audit,
     /// What is not to hold up a worker runs on it.
     pub control: Handle,
-    /// What a request must bring, if the listener is private.
-    pub session_key: Option<SessionKey>,
+    /// Of the private listener of a command, which is reached below `/k/<key>` too.
+    pub path_key: Option<NewKey>,
 }
 
 pub struct Worker {
@@ -165,22 +165,16 @@ impl Worker {
     ) -> impl Future<Output = Response<ExchangeBody>> + use<> {
         // Before the async block, whose room would hold the request twice.
         let (mut head, body) = request.into_parts();
-        let key = self.shared.session_key.as_ref();
-        let private = key.map_or(Ok(()), |key| key.remove_from(&mut head.uri, &head.headers));
-        let principal = self.authenticate(&head, connection);
+        let path_key = self.shared.path_key.as_ref().and_then(|_| path_key::take(&mut head.uri));
+        let principal = self.authenticate(&head, path_key, connection);
         let mut body = Some(body);
         async move {
             let fields = Fields::of(&head.headers);
             let mut exchange = Exchange::begin(&self, &head, &fields);
             exchange.open = self.open.begin(principal.as_ref().ok());
             let watched = exchange.open.as_ref().map(|open| open.number);
-            let proxied = match private {
-                Ok(()) => {
-                    let proxied = self.proxy(&head, &fields, principal, &mut body, &mut exchange);
-                    self.open.until_ended(watched, pin!(proxied)).await
-                }
-                Err(rejection) => Err(Error::Guard(rejection, None)),
-            };
+            let proxied = self.proxy(&head, &fields, principal, &mut body, &mut exchange);
+            let proxied = self.open.until_ended(watched, pin!(proxied)).await;
             // What was not read is discarded by the connection.
             drop(body);
             let response = proxied.unwrap_or_else(|error| {
@@ -337,8 +331,8 @@ impl Worker {
         pool: &Pool,
         selection: &Selection,
     ) -> Response<ExchangeBody> {
-        let key = self.shared.session_key.as_ref();
-        let with_key = key.map(|key| key.path_prefix() + &selection.prefix);
+        let key = self.shared.path_key.as_ref();
+        let with_key = key.map(|key| path_key::prefix(key.expose()) + &selection.prefix);
         let prefix = with_key.as_deref().unwrap_or(&selection.prefix);
         headers::rewrite_location(response.headers_mut(), &pool.uri, prefix);
         response
