@@ -2,14 +2,13 @@
 
 use super::{
     Caller, Callers, Principal, Proof, Unauthenticated,
-    credential::Presented,
     failures::GoodFrom,
     jwt::{Issuers, TokenCache, VerifiedJwt},
 };
 use crate::{
     clock::{Clock, Now},
     config::Config,
-    inbound::peer::{ConnectionInfo, Origin},
+    inbound::peer::Origin,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -32,7 +31,9 @@ impl Bearers {
         Self { issuers, callers, good_from: GoodFrom::default() }
     }
 
-    fn principal(&self, token: VerifiedJwt) -> Arc<Principal> {
+    /// The principal of a token that was good, and came from there.
+    fn principal(&self, token: VerifiedJwt, origin: Origin) -> Arc<Principal> {
+        self.good_from.note(Some(origin));
         let VerifiedJwt { issuer, bearer } = token;
         let session = bearer.session.map(String::into);
         let proof = Proof::Token { subject: bearer.subject.into(), session };
@@ -48,24 +49,6 @@ impl Callers {
         !self.bearers.issuers.is_empty()
     }
 
-    /// As [`Self::authenticate`], for JWTs too.
-    ///
-    /// # Errors
-    /// As that, without `Unverified`.
-    pub async fn authenticate_any(
-        &self,
-        credential: Presented<'_>,
-        connection: &ConnectionInfo,
-        clock: &dyn Clock,
-    ) -> Result<Option<Arc<Principal>>, Unauthenticated> {
-        match credential {
-            Presented::Token(token) => {
-                self.of_token(token, connection.peer.origin(), clock).await.map(Some)
-            }
-            other => self.authenticate(other, connection, clock.now()),
-        }
-    }
-
     /// The principal of a JWT that is good. May wait for its issuer's keys, 2 s at most.
     ///
     /// # Errors
@@ -76,17 +59,32 @@ impl Callers {
         origin: Origin,
         clock: &dyn Clock,
     ) -> Result<Arc<Principal>, Unauthenticated> {
-        let from = Some(origin);
-        // A signature is costly to check, so a stranger has only so many tries.
-        if let Some(wait) = self.failures.exhausted(from, clock.now().mono)
-            && !self.bearers.good_from.is(from)
-        {
-            return Err(Unauthenticated::TooMany(wait));
-        }
+        self.may_try(origin, clock.now())?;
         let verified = self.bearers.issuers.verify(token, clock).await;
         let verified = verified.map_err(|_| self.rejected(origin, clock.now()))?;
-        self.bearers.good_from.note(from);
-        Ok(self.bearers.principal(verified))
+        Ok(self.bearers.principal(verified, origin))
+    }
+
+    /// As [`Self::of_token`], by the keys that are here; a failure is for the caller to count.
+    pub(super) fn of_token_without_waiting(
+        &self,
+        token: &str,
+        origin: Origin,
+        now: Now,
+    ) -> Result<Arc<Principal>, Unauthenticated> {
+        self.may_try(origin, now)?;
+        let verified = self.bearers.issuers.verify_without_waiting(token, now);
+        let verified = verified.map_err(|_| Unauthenticated::Rejected)?;
+        Ok(self.bearers.principal(verified, origin))
+    }
+
+    /// A signature is costly to check, so a stranger has only so many tries.
+    fn may_try(&self, origin: Origin, now: Now) -> Result<(), Unauthenticated> {
+        let from = Some(origin);
+        match self.failures.exhausted(from, now.mono) {
+            Some(wait) if !self.bearers.good_from.is(from) => Err(Unauthenticated::TooMany(wait)),
+            _ => Ok(()),
+        }
     }
 
     /// The principal of a JWT that `cache` remembers.

@@ -149,11 +149,11 @@ impl Callers {
         })
     }
 
-    /// Finds out on whose behalf a request is; none if it names nobody and need not. A JWT is left
-    /// to [`Self::of_token`].
+    /// Finds out on whose behalf a request is; none if it names nobody and need not. A JWT is
+    /// verified each time; workers have [`Self::of_token_remembering`].
     ///
     /// # Errors
-    /// `Missing`, `Rejected`, `TooMany` and `Unverified` of [`Unauthenticated`].
+    /// `Missing`, `Rejected` and `TooMany` of [`Unauthenticated`].
     pub fn authenticate(
         &self,
         credential: Presented<'_>,
@@ -181,8 +181,9 @@ impl Callers {
         let known = self.known.load();
         let found = match credential {
             Presented::Key(text) => Some(known.key(&text).ok_or(Unauthenticated::Rejected)?),
-            Presented::Token(_) => {
-                return Err(Unauthenticated::Unverified(connection.peer.origin()));
+            Presented::Token(token) => {
+                let origin = connection.peer.origin();
+                return self.of_token_without_waiting(token, origin, now).map(Some);
             }
             Presented::None => known.configured.of_connection(connection, now)?,
         };

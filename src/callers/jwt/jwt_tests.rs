@@ -249,6 +249,35 @@ fn the_issuer_of_a_token_is_the_one_that_it_names() {
     assert_eq!(posing.unwrap_err(), (Some(1), JwtRejection::UnknownKey));
 }
 
+#[test]
+fn a_listener_that_remembers_no_tokens_verifies_each_and_counts_failures() {
+    use crate::{
+        callers::{Callers, Proof, Unauthenticated, credential::Presented},
+        inbound::peer::{ConnectionInfo, Peer},
+    };
+    let config = Config { issuers: vec![issuer()], ..Config::default() };
+    let issuers = usual().issuers;
+    let callers = Callers::with(&config, issuers);
+    assert!(callers.reads_tokens());
+    let ask = |token: &str, host: u8| {
+        let peer = Peer::Tcp(([10, 0, 0, host], 1).into());
+        let connection = ConnectionInfo { peer, is_exposed: true, certificate: None };
+        callers.authenticate(Presented::Token(token), &connection, ManualClock::new().now())
+    };
+    let good = rsa().token(&claims());
+    let principal = ask(&good, 1).unwrap().unwrap();
+    assert_eq!((&*principal.caller.name, principal.is_operator()), ("clerk", false));
+    assert_eq!(principal.tenant, Some("user_1".parse().unwrap()));
+    assert_eq!(principal.proof, Proof::Token { subject: "user_1".into(), session: None });
+    let bad = other_rsa().token(&claims());
+    for _ in 0..20 {
+        assert_eq!(ask(&bad, 2).unwrap_err(), Unauthenticated::Rejected);
+    }
+    // Not even looked at, from there; elsewhere it is.
+    assert!(matches!(ask(&good, 2), Err(Unauthenticated::TooMany(_))));
+    assert!(ask(&good, 1).is_ok());
+}
+
 /// What a token costs: `cargo test --release --lib callers::jwt -- --ignored --nocapture`.
 #[test]
 #[ignore = "measures, proves nothing"]

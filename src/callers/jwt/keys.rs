@@ -101,13 +101,18 @@ impl Keys {
         self.current.load()
     }
 
+    /// Asks for a fetch because a key is missing.
+    pub(super) fn want(&self) {
+        if *self.phase.borrow() == Phase::Ready {
+            self.wanted.notify_one();
+        }
+    }
+
     /// Asks for a fetch because a key is missing, and waits for its end; not at all if the last one
     /// was within the last minute, or too many wait already.
     pub(super) async fn next_fetch(&self) {
         let mut phase = self.phase.subscribe();
-        if *phase.borrow() == Phase::Ready {
-            self.wanted.notify_one();
-        }
+        self.want();
         let Ok(_place) = self.waiters.try_acquire() else { return };
         let _ = timeout(WAIT_MAX, phase.wait_for(|phase| *phase == Phase::Resting)).await;
     }

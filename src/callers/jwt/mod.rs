@@ -147,13 +147,31 @@ impl Issuers {
             self.issuers[at].keys.next_fetch().await;
             result = self.verify_now(token, clock.now());
         }
-        result.map_err(|(at, cause)| {
-            let issuer = at.map(|at| &self.issuers[at]);
-            let log = issuer.map_or(&self.log, |issuer| &issuer.log);
-            let name = issuer.map(|issuer| issuer.config.name.as_str());
-            log.report(name, cause, clock.now().mono);
-            cause
+        result.map_err(|failure| self.report(failure, clock.now()))
+    }
+
+    /// Verifies `token` by the keys that are here. One that is missing is asked for.
+    ///
+    /// # Errors
+    /// As [`Self::verify`].
+    pub fn verify_without_waiting(
+        &self,
+        token: &str,
+        now: Now,
+    ) -> Result<VerifiedJwt, JwtRejection> {
+        self.verify_now(token, now).map_err(|failure| {
+            if let (Some(at), JwtRejection::UnknownKey) = failure {
+                self.issuers[at].keys.want();
+            }
+            self.report(failure, now)
         })
+    }
+
+    fn report(&self, (at, cause): Failure, now: Now) -> JwtRejection {
+        let issuer = at.map(|at| &self.issuers[at]);
+        let log = issuer.map_or(&self.log, |issuer| &issuer.log);
+        log.report(issuer.map(|issuer| issuer.config.name.as_str()), cause, now.mono);
+        cause
     }
 
     fn verify_now(&self, token: &str, now: Now) -> Result<VerifiedJwt, Failure> {
