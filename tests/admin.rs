@@ -1,6 +1,7 @@
 //! The admin and health listeners of the real process, and the metrics after real traffic.
 
 use crate::support::{
+    callers::OPERATOR,
     extras,
     proxy::{Proxy, Setup, amazon, ask, eventually},
 };
@@ -30,7 +31,7 @@ fn get(address: SocketAddr, path: &str, fields: &str) -> (u16, String) {
 }
 
 fn request(address: SocketAddr, head: &str) -> (u16, String) {
-    let answer = ask(address, head);
+    let answer = ask(address, &format!("{head}\r\nX-Ads-Key: {}", OPERATOR.key));
     let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
     let head = head.to_ascii_lowercase();
     assert!(head.contains("\r\ncache-control: no-store"), "{head}");
@@ -120,10 +121,14 @@ async fn a_flood_of_logins_and_logouts_is_refused_and_reading_is_not() {
         get(proxy.admin, &path, LOCAL).0 == 429
     });
     assert!(refused.count() > 10);
-    let logout = "POST /api/auth/amazon/logout HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0";
-    let mut answer = ask(proxy.admin, logout);
+    let logout = format!(
+        "POST /api/auth/amazon/logout HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\
+         X-Ads-Key: {}",
+        OPERATOR.key
+    );
+    let mut answer = ask(proxy.admin, &logout);
     while !answer.starts_with("HTTP/1.1 429") {
-        answer = ask(proxy.admin, logout);
+        answer = ask(proxy.admin, &logout);
     }
     let answer = answer.to_ascii_lowercase();
     assert!(answer.contains("\r\nretry-after: 1\r\n"), "{answer}");

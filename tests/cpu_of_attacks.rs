@@ -2,6 +2,7 @@
 //! honestly, and whoever asks honestly meanwhile is served.
 
 use crate::support::{
+    callers::OPERATOR,
     proxy::{Proxy, Setup, amazon, ask},
     socket::Wire,
 };
@@ -72,7 +73,9 @@ async fn logouts_of_unknown_accounts_cost_no_more_than_questions_about_known_one
     let many = |line: &str| {
         for number in 0..400 {
             let line = line.replace('N', &number.to_string());
-            let response = ask(proxy.admin, &format!("{line} HTTP/1.1\r\nHost: localhost"));
+            let key = &OPERATOR.key;
+            let head = format!("{line} HTTP/1.1\r\nHost: localhost\r\nX-Ads-Key: {key}");
+            let response = ask(proxy.admin, &head);
             assert!(response.starts_with("HTTP/1.1 "), "{response}");
         }
     };

@@ -139,7 +139,8 @@ fn the_table_of_routes_is_that_of_the_code() {
         [
             route.method.to_string(),
             format!("`{}`", route.path),
-            route.audience.as_str().into(),
+            route.audience.as_str().to_owned()
+                + if route.for_tenants { " for tenants" } else { "" },
             route.summary.into(),
         ]
     });

@@ -12,15 +12,15 @@ use std::{
 const MODULES: &[(&str, &str)] = &[
     ("main", EVERYTHING),
     ("cli", EVERYTHING),
-    ("sandbox", "app clock config id named"),
+    ("sandbox", "app callers::key clock config id named"),
     ("app", EVERYTHING),
     // `inbound` keeps browsers off both listeners in the same way, `proxy` describes a rejection.
     // Commands bring grants over the control socket, which is recorded, and look at what waits for
     // hooks.
     (
         "admin",
-        "inbound callers login problem proxy named audit config sync account engine token throttling \
-         provider secret id error_chain grants::given hooks",
+        "callers inbound login problem proxy named audit config sync account engine token \
+         throttling provider secret id error_chain grants::given hooks",
     ),
     // Stands on what the server, the commands and the library share.
     // Its errors are rows of the one table.

@@ -10,6 +10,7 @@ mod accounts_change;
 mod admin;
 #[cfg(feature = "sandbox")]
 mod admin_address;
+mod admin_matrix;
 mod admin_schema;
 #[cfg(feature = "sandbox")]
 mod audit;

@@ -2,10 +2,11 @@
 
 use crate::support::{
     browser::{Browser, Page},
-    login::{INITECH, INITECH_PROFILE, begin, consent, exchanges, free_address, proxy},
+    login::{INITECH, INITECH_PROFILE, ask_with, begin, consent, exchanges, free_address, proxy},
     proxy::{ACME_PROFILE, Proxy, Setup, amazon},
 };
 use adsproxy::sandbox::{Emulator, LwaFault, Times};
+use http::Method;
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener},
@@ -28,8 +29,13 @@ impl World {
         Some(Self { amazon, proxy, browser })
     }
 
-    fn login(&self, account: &str) -> String {
-        self.url(&format!("/api/auth/amazon/login?account={account}"))
+    /// A link that an operator has asked for.
+    async fn login(&self, account: &str) -> String {
+        let body = format!("{{\"account\":\"{account}\"}}");
+        let fields = [("content-type", "application/json")];
+        let path = "/api/auth/amazon/logins";
+        let reply = ask_with(self.proxy.admin, Method::POST, path, &fields, body).await;
+        reply.json()["url"].as_str().expect("a link").to_owned()
     }
 
     fn url(&self, path: &str) -> String {
@@ -37,8 +43,8 @@ impl World {
     }
 
     /// Opens a login of `account` and gets to the consent page.
-    fn go_to_amazon(&mut self, who: &str, account: &str) {
-        let url = self.login(account);
+    async fn go_to_amazon(&mut self, who: &str, account: &str) {
+        let url = self.login(account).await;
         let page = self.browser.open(who, &url);
         assert_eq!(page.title, "Sandbox consent", "{page:?}");
         assert!(page.url.starts_with(&format!("http://{}/ap/oa?", self.amazon.addr())));
@@ -59,7 +65,7 @@ fn is_ours(page: &Page, status: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_connects_an_account() {
     let Some(mut world) = World::start().await else { return };
-    world.go_to_amazon("anna", INITECH);
+    world.go_to_amazon("anna", INITECH).await;
     let waiting = world.browser.cookies("anna");
     assert_eq!(waiting.len(), 1, "{waiting:?}");
     assert_eq!(
@@ -83,7 +89,7 @@ async fn a_person_connects_an_account() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_denies() {
     let Some(mut world) = World::start().await else { return };
-    world.go_to_amazon("anna", INITECH);
+    world.go_to_amazon("anna", INITECH).await;
     let page = world.browser.click("anna", "Deny");
     is_ours(&page, 403);
     assert!(page.text.contains("Access was denied") && page.text.contains("Access not permitted."));
@@ -100,7 +106,7 @@ async fn somebody_elses_answer_is_refused_in_the_victims_browser() {
     is_ours(&page, 403);
     assert!(page.text.contains("Another browser"), "{}", page.text);
     // Nor while the victim is logging in to the same account.
-    world.go_to_amazon("victim", "acme");
+    world.go_to_amazon("victim", "acme").await;
     let page = world.browser.open_in_tab("victim", "b", &link);
     is_ours(&page, 403);
     assert_eq!(exchanges(&world.amazon), 0);
@@ -111,7 +117,7 @@ async fn somebody_elses_answer_is_refused_in_the_victims_browser() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_browsers_do_not_share_a_login() {
     let Some(mut world) = World::start().await else { return };
-    world.go_to_amazon("anna", "one");
+    world.go_to_amazon("anna", "one").await;
     let consent = world.browser.eval("anna", "[...document.querySelectorAll('a')][2].href");
     // Carried over to bert's browser, the consent page works, but its answer belongs to anna.
     let page = world.browser.open("bert", consent.as_str().expect("a link"));
@@ -123,7 +129,7 @@ async fn two_browsers_do_not_share_a_login() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_wrong_amazon_user_is_noticed_and_turned_down() {
     let Some(mut world) = World::start().await else { return };
-    world.go_to_amazon("anna", "acme");
+    world.go_to_amazon("anna", "acme").await;
     let page = world.browser.click("anna", "Allow as initech");
     is_ours(&page, 200);
     assert!(page.title.starts_with("Replace acme?"), "{page:?}");
@@ -140,7 +146,7 @@ async fn the_wrong_amazon_user_is_noticed_and_turned_down() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_replaces_an_account_on_purpose() {
     let Some(mut world) = World::start().await else { return };
-    world.go_to_amazon("anna", "acme");
+    world.go_to_amazon("anna", "acme").await;
     world.browser.click("anna", "Allow as initech");
     // Its page names no referrer, so the browser calls the form's origin `null`.
     let page = world.browser.click("anna", "Yes, replace acme");
@@ -151,7 +157,7 @@ async fn a_person_replaces_an_account_on_purpose() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_tabs_log_in_beside_each_other() {
     let Some(mut world) = World::start().await else { return };
-    let (one, two) = (world.login("one"), world.login("two"));
+    let (one, two) = (world.login("one").await, world.login("two").await);
     world.browser.open_in_tab("anna", "a", &one);
     world.browser.open_in_tab("anna", "b", &two);
     let page = world.browser.click_in_tab("anna", "b", "Allow as globex");
@@ -163,7 +169,7 @@ async fn two_tabs_log_in_beside_each_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_server_restarts_while_the_person_reads() {
     let Some(mut world) = World::start().await else { return };
-    world.go_to_amazon("anna", INITECH);
+    world.go_to_amazon("anna", INITECH).await;
     world.proxy.kill();
     world.proxy = world.proxy.restart();
     let page = world.browser.click("anna", "Allow as initech");
@@ -174,7 +180,7 @@ async fn the_server_restarts_while_the_person_reads() {
 #[tokio::test(flavor = "multi_thread")]
 async fn amazon_fails_and_the_page_says_so() {
     let Some(mut world) = World::start().await else { return };
-    world.go_to_amazon("anna", INITECH);
+    world.go_to_amazon("anna", INITECH).await;
     world.amazon.state().lwa.faults.add(LwaFault::ServerError, Times::Forever);
     let page = world.browser.click("anna", "Allow as initech");
     is_ours(&page, 502);
@@ -184,7 +190,7 @@ async fn amazon_fails_and_the_page_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hostile_description_is_text() {
     let Some(mut world) = World::start().await else { return };
-    world.go_to_amazon("anna", INITECH);
+    world.go_to_amazon("anna", INITECH).await;
     let state = world.browser.eval("anna", "new URLSearchParams(location.search).get('state')");
     let evil = "%3Cimg%20src%3Dx%20onerror%3D%22document.title%3D'owned'%22%3E";
     let url = world.url(&format!(
@@ -216,7 +222,8 @@ fn site(html: String) -> SocketAddr {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_site_can_neither_begin_nor_frame_nor_answer() {
     let Some(mut world) = World::start().await else { return };
-    let (login, confirm) = (world.login("acme"), world.url("/api/auth/amazon/confirm"));
+    let login = world.url("/api/auth/amazon/login?account=acme");
+    let confirm = world.url("/api/auth/amazon/confirm");
     let evil = site(format!(
         "<a href='{login}'>begin</a><iframe src='{login}'></iframe><img src='{login}'>\
          <form method=post action='{confirm}'><input name=token value=x><input name=answer value=yes>\
@@ -240,14 +247,7 @@ async fn another_site_can_neither_begin_nor_frame_nor_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reconnect_link_works_from_a_mail_on_another_site() {
     let Some(mut world) = World::start().await else { return };
-    let answer = crate::support::login::ask_with(
-        world.proxy.admin,
-        http::Method::POST,
-        "/api/auth/amazon/logins",
-        &[("content-type", "application/json")],
-        r#"{"account":"initech"}"#.to_owned(),
-    );
-    let link = answer.await.json()["url"].as_str().expect("a link").to_owned();
+    let link = world.login(INITECH).await;
     let mail = site(format!("<a href='{link}'>connect</a><iframe src='{link}'></iframe>"));
     world.browser.open("anna", &format!("http://evil.test:{}/", mail.port()));
     let page = world.browser.click("anna", "connect");

@@ -11,6 +11,7 @@ use std::{fs, path::Path};
 fn printed(sandbox: &Sandbox) -> Vec<String> {
     let proxy = sandbox.proxy.to_string();
     let mut printed = banner::requests(&proxy);
+    printed.extend(banner::administration(sandbox.admin, &sandbox.key));
     printed.extend(banner::faults(&proxy, sandbox.emulator));
     printed.into_iter().map(|(_, lines)| lines).collect()
 }
@@ -27,10 +28,12 @@ fn every_printed_command_line_does_what_its_title_says() {
     assert!(shown[2].contains("\"status\":\"PENDING\"") && shown[2].contains("\"impressions\""));
     assert_eq!(shown[3].matches("\"progressToken\":\"mine\"").count(), 3, "{}", shown[3]);
     assert_eq!(shown[3].matches("data: ").count(), 4, "{}", shown[3]);
-    assert!(shown[4].starts_with("HTTP/1.1 200"), "{}", shown[4]);
-    assert!(shown[5].contains("x-ads-proxy-error: reauthorization_required"), "{}", shown[5]);
+    assert!(shown[4].contains("\"account\":\"globex\"") && shown[4].contains("server.start"));
+    assert!(shown[5].contains("/api/auth/amazon/login?account=initech&reconnect="), "{}", shown[5]);
     assert!(shown[6].starts_with("HTTP/1.1 200"), "{}", shown[6]);
-    assert_eq!(shown.len(), 7, "a new command line needs its line here");
+    assert!(shown[7].contains("x-ads-proxy-error: reauthorization_required"), "{}", shown[7]);
+    assert!(shown[8].starts_with("HTTP/1.1 200"), "{}", shown[8]);
+    assert_eq!(shown.len(), 9, "a new command line needs its line here");
     for (_, lines) in banner::requests(&sandbox.proxy.to_string()) {
         assert!(sandbox.banner().contains(&lines), "{lines} is not printed");
     }

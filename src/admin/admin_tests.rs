@@ -1,7 +1,13 @@
 //! Tests of the routes, and of the accept loop over a real socket.
 
 use super::*;
-use crate::{account::AccountView, callers::Callers, config, id::Region};
+use crate::{
+    account::AccountView,
+    callers::Callers,
+    config::{self, Config},
+    id::Region,
+    inbound::peer::Peer,
+};
 use health::Readiness;
 use http::header::CONTENT_TYPE;
 use http_body_util::Empty;
@@ -17,10 +23,23 @@ use tokio::{
 fn served(surface: AdminSurface, guard: Guard) -> (Admin, Arc<Health>) {
     let health = Arc::<Health>::default();
     let logins = crate::login::tests::logins().0;
+    let operator = config::CallerConfig {
+        name: "operator".to_owned(),
+        unix_uids: vec![7],
+        rules: config::RulesConfig { operator: true, ..Default::default() },
+        ..Default::default()
+    };
+    let config = Config { callers: vec![operator], ..Config::default() };
     let engine = &logins.engine;
     let (store, clock) = (engine.store().clone(), engine.clock().clone());
-    let sessions = Sessions::new(store, Callers::new(engine.config()), clock);
-    (Admin::new(surface, Arc::clone(&health), guard, logins, sessions), health)
+    let sessions = Sessions::new(store, Callers::new(&config), clock);
+    let admin = Admin::new(surface, Arc::clone(&health), guard, logins, sessions);
+    (admin.of_connection(&connection(7)), health)
+}
+
+/// Of a process of user `uid`.
+fn connection(uid: u32) -> ConnectionInfo {
+    ConnectionInfo::new(Peer::Unix { uid, gid: uid }, false)
 }
 
 fn admin() -> Admin {
@@ -74,7 +93,9 @@ async fn status_is_on_the_admin_listener_only() {
     let admin = admin();
     let (code, kind, body) = get(&admin, "/status").await;
     assert_eq!((code, kind.as_str()), (200, "application/json"));
-    let expected = json!({ "version": env!("CARGO_PKG_VERSION"), "store": "ok", "accounts": [] });
+    let expected = json!({
+        "version": env!("CARGO_PKG_VERSION"), "store": "ok", "accounts": [], "throttled": [],
+    });
     assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
     assert_eq!(get(&admin, "/").await.0, 200);
     let health = served(AdminSurface::Health, Guard::default()).0;
@@ -105,6 +126,30 @@ fn status_shows_what_an_account_is() {
         "consent_days_left": 12, "unsaved": false,
     });
     assert_eq!(json!(view), expected);
+}
+
+#[tokio::test]
+async fn without_a_credential_nothing_tells_what_there_is_to_operate() {
+    let admin = served(AdminSurface::Admin, Guard::default()).0.of_connection(&connection(8));
+    let mut said = BTreeSet::new();
+    for method in ["GET", "HEAD", "POST", "DELETE", "PUT", "OPTIONS"] {
+        for path in ["/status", "/api/v1/accounts/acme", "/api/v1/accounts", "/nothing", "/api/"] {
+            let mut request = request(method, path, "localhost");
+            request.headers_mut().insert("x-request-id", HeaderValue::from_static("same"));
+            let response = admin.clone().handle(request).await;
+            assert_eq!(response.status(), 401, "{method} {path}");
+            assert_eq!(response.headers()["www-authenticate"], "Bearer");
+            assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
+            said.insert(response.into_body().collect().await.unwrap().to_bytes());
+        }
+    }
+    assert_eq!(said.len(), 1, "{said:?}");
+    for path in ["/", "/livez", "/metrics", "/openapi.json"] {
+        assert_eq!(get(&admin, path).await.0, 200, "{path}");
+    }
+    let handed_on = served(AdminSurface::Admin, Guard::default()).0;
+    let of_nobody = Admin(handed_on.0, None);
+    assert_eq!(get(&of_nobody, "/status").await.0, 401, "nor without a connection");
 }
 
 #[tokio::test]

@@ -102,6 +102,19 @@ pub(super) struct AccountBody {
     account: String,
 }
 
+/// Makes a session.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "the body is read field by field")]
+pub(super) struct SessionBody {
+    /// The caller that it may do at most as much as.
+    caller: String,
+    ttl_secs: u64,
+    /// Globs, as in the configuration; absent: those of the caller.
+    accounts: Option<Vec<String>>,
+    read_only: Option<bool>,
+    note: Option<String>,
+}
+
 /// Begins a login.
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "the body is read field by field")]

@@ -4,6 +4,7 @@
 //! health listener may have any address (the kubelet asks the pod's) and serves health and metrics
 //! only, which change nothing; the admin listener is guarded against browsers on other sites.
 
+mod access;
 mod accounts;
 mod arguments;
 mod audit_log;
@@ -29,8 +30,8 @@ pub use routes::AdminSurface;
 pub use table::ROUTES;
 
 use crate::{
-    audit::{Action, Actor, Entry},
-    callers::sessions::Sessions,
+    audit::{Action, Entry},
+    callers::{Principal, sessions::Sessions},
     config::{CALLBACK_PATH, is_callback_path},
     error_chain::chain,
     inbound::{
@@ -44,6 +45,7 @@ use crate::{
     problem::{Code, Problem},
     proxy,
 };
+use access::CallerAccess;
 use arguments::Arguments;
 use bytes::Bytes;
 use health::Health;
@@ -55,7 +57,7 @@ use http::{
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{body::Incoming, service::Service};
 use respond::Reply;
-use routes::{Audience, Route, Site};
+use routes::{Audience, FoundRoute, OtherRoutes, Site};
 use scope::Scope;
 use std::{
     collections::BTreeSet,
@@ -107,6 +109,8 @@ struct AdminCall {
     /// Whether it is a browser's.
     html: bool,
     request_id: HeaderValue,
+    /// Who sends it, where it needs a credential.
+    principal: Option<Arc<Principal>>,
     scope: Scope,
 }
 
@@ -178,29 +182,31 @@ impl Admin {
             let detail = rejection.public_text();
             return Problem { detail, ..Code::CallerRejected.problem() }.respond(id);
         }
+        let access = match self.access(&found, &parts, &query, id).await {
+            Ok(access) => access,
+            Err(refusal) => return refusal,
+        };
         let (route, segment) = match found {
             Ok((route, segment)) => (route, segment.to_owned()),
             Err(_) if self.0.surface == AdminSurface::Public => return nothing(id),
-            Err(methods) => return no_route(&methods, id),
+            Err(OtherRoutes { methods, .. }) => return no_route(&methods, id),
         };
+        let CallerAccess { principal, scope, actor } = access;
         if matches!(self.0.surface, AdminSurface::Admin | AdminSurface::Public)
             && route.writes()
             && let Err(after) =
                 self.0.throttle.take(self.1.as_ref().map(|it| it.peer.origin()), Instant::now())
         {
-            let entry = Entry::new(Actor::unknown(), Action::RequestsIgnored).about("refused");
+            let entry = Entry::new(actor, Action::RequestsIgnored).about("refused");
             // The log of the audit log itself reports a failure.
             let _ = self.0.logins.engine.audit().count(entry).await;
             return too_many(after, id);
         }
-        let actor = self.1.as_ref().and_then(|it| it.peer.uid()).map(Actor::cli_user);
-        let actor = actor.unwrap_or_else(|| self.0.logins.actor.clone());
         let shown = id.to_str().unwrap_or_default();
         let theirs = request_id::of(&Fields::of(&parts.headers)).is_some();
         let own = theirs.then(|| self.fresh_id().to_str().unwrap_or_default().to_owned());
         let logins = self.0.logins.for_request(shown, own, actor);
         let (html, request_id) = (oauth::wants_html(&parts.headers), id.clone());
-        let scope = Scope::Every;
         let seen = scope.clone();
         let handled = async {
             let form = match parts.method {
@@ -216,6 +222,7 @@ impl Admin {
                 segment,
                 html,
                 request_id,
+                principal,
                 scope,
             };
             (route.handler)(call).await
@@ -233,19 +240,14 @@ impl Admin {
 
     /// The route of a request. On the public listener a route that a link leads to is there only for
     /// who has the link.
-    fn find<'p>(
-        &self,
-        method: &Method,
-        path: &'p str,
-        query: &Arguments,
-    ) -> Result<(&'static Route, &'p str), String> {
+    fn find<'p>(&self, method: &Method, path: &'p str, query: &Arguments) -> FoundRoute<'p> {
         let found = routes::find(ROUTES, self.0.surface, method, path)?;
         match found.0.site {
             Site::LinkWith(argument)
                 if self.0.surface == AdminSurface::Public
                     && query.all(argument).iter().all(String::is_empty) =>
             {
-                Err(String::new())
+                Err(OtherRoutes::default())
             }
             _ => Ok(found),
         }

@@ -2,6 +2,7 @@
 
 use super::{
     AdminCall,
+    arguments::Arguments,
     respond::{Handled, text},
     shape::Shape,
     table::ROUTES,
@@ -77,6 +78,15 @@ pub struct Route {
 }
 
 impl Route {
+    /// Whether a request needs no credential, or brings a secret of its own in `query`.
+    pub(super) fn is_open(&self, query: &Arguments) -> bool {
+        match (self.audience, self.site) {
+            (Audience::Public | Audience::Read, _) => true,
+            (_, Site::LinkWith(secret)) => query.all(secret).iter().any(|it| !it.is_empty()),
+            _ => false,
+        }
+    }
+
     /// Whether a request changes something.
     pub(super) fn writes(&self) -> bool {
         let writes = self.method != Method::GET || matches!(self.site, Site::LinkWith(_));
@@ -89,23 +99,36 @@ impl Route {
     }
 }
 
-/// Finds the route of a request, and the segment that matches `{id}`; else the methods of the path.
-pub(super) fn find<'t, 'p>(
-    table: &'t [Route],
+/// The route of a request, and the segment that matches `{id}`.
+pub(super) type FoundRoute<'p> = Result<(&'static Route, &'p str), OtherRoutes>;
+
+/// What is at a path where no route takes the method.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct OtherRoutes {
+    /// Those of the path; empty if nothing is there.
+    pub(super) methods: String,
+    /// One of them needs no credential, so it is no secret that it is there.
+    pub(super) is_open: bool,
+}
+
+/// Finds the route of a request.
+pub(super) fn find<'p>(
+    table: &'static [Route],
     surface: AdminSurface,
     method: &Method,
     path: &'p str,
-) -> Result<(&'t Route, &'p str), String> {
-    let mut methods = Vec::new();
+) -> FoundRoute<'p> {
+    let (mut methods, mut is_open) = (Vec::new(), false);
     for route in table.iter().filter(|route| surface.serves(route)) {
         let Some(id) = matched(route.path, path) else { continue };
         if route.method == *method || (*method == Method::HEAD && route.has_head()) {
             return Ok((route, id));
         }
+        is_open |= matches!(route.audience, Audience::Public | Audience::Read);
         methods.push(route.method.as_str());
         methods.extend(route.has_head().then_some("HEAD"));
     }
-    Err(methods.join(", "))
+    Err(OtherRoutes { methods: methods.join(", "), is_open })
 }
 
 /// The segment that matches `{id}`, empty if the pattern has none; nothing if `path` differs.
@@ -159,7 +182,7 @@ mod tests {
         let found = find(WITH_ONE_MORE, AdminSurface::Admin, &Method::PUT, "/api/v1/things/7");
         assert!(found.is_ok_and(|(_, id)| id == "7"));
         let found = find(WITH_ONE_MORE, AdminSurface::Admin, &Method::GET, "/api/v1/things/7");
-        assert!(found.is_err_and(|methods| methods == "PUT"));
+        assert!(found.is_err_and(|other| other.methods == "PUT"));
         let page = index(WITH_ONE_MORE, "1.2.3");
         assert!(page.contains("PUT    /api/v1/things/{id}  operate  sets a thing\n"), "{page}");
     }
@@ -214,7 +237,7 @@ mod tests {
     fn an_id_is_one_segment() {
         for path in ["/api/v1/accounts/", "/api/v1/accounts/a/b", "/api/v1/accounts//"] {
             let found = find(ROUTES, AdminSurface::Admin, &Method::GET, path);
-            assert!(found.is_err_and(|methods| methods.is_empty()), "{path}");
+            assert!(found.is_err_and(|other| other.methods.is_empty()), "{path}");
         }
     }
 
@@ -222,7 +245,7 @@ mod tests {
     fn head_changes_nothing() {
         let head = |path| find(ROUTES, AdminSurface::Admin, &Method::HEAD, path);
         assert!(head("/status").is_ok());
-        assert!(head(LOGIN_PATH).is_err_and(|methods| methods == "GET"));
-        assert!(head(CALLBACK_PATH).is_err_and(|methods| !methods.is_empty()));
+        assert!(head(LOGIN_PATH).is_err_and(|other| other.methods == "GET"));
+        assert!(head(CALLBACK_PATH).is_err_and(|other| !other.methods.is_empty()));
     }
 }

@@ -9,6 +9,7 @@ use super::{
     respond::{self, Reply},
 };
 use crate::{
+    callers::Principal,
     id::{AccountId, Tenant},
     login::LoginError,
     problem::Code,
@@ -21,7 +22,6 @@ use std::sync::Arc;
 
 /// Whose accounts are in sight.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(dead_code, reason = "until requests have principals")]
 pub(super) enum Scope {
     /// An operator's: every account, by its whole id.
     Every,
@@ -94,8 +94,19 @@ impl AdminCall {
         }
     }
 
+    /// Whether the caller may use the account `id`, if there is one.
     pub(super) fn sees(&self, id: &AccountId) -> bool {
-        self.scope.sees(id)
+        let is_allowed = |principal: &Arc<Principal>| principal.name_of(id).is_some();
+        self.scope.sees(id) && (self.sees_all() || self.principal.iter().all(is_allowed))
+    }
+
+    /// The account that is meant by `said`; of one that is not the caller's nothing is known.
+    fn id(&self, said: &str) -> Result<AccountId, LoginError> {
+        let id = self.scope.id(said)?;
+        match self.principal.is_none() || self.sees(&id) {
+            true => Ok(id),
+            false => Err(Code::UnknownAccount.into()),
+        }
     }
 
     /// Whether the request may use a secret, which it brings, of the login of `id`.
@@ -110,13 +121,13 @@ impl AdminCall {
 
     /// The account that is named by `{id}` in the path; it need not exist.
     pub(super) fn id_in_path(&self) -> Result<AccountId, LoginError> {
-        self.scope.id(&self.segment)
+        self.id(&self.segment)
     }
 
     /// The account that `arguments` name; it need not exist.
     pub(super) fn id_in(&self, arguments: &Arguments) -> Result<AccountId, LoginError> {
         let missing = || LoginError::new(Code::AccountRequired, "the request names no account");
-        self.scope.id(&arguments.one("account")?.ok_or_else(missing)?)
+        self.id(&arguments.one("account")?.ok_or_else(missing)?)
     }
 
     pub(super) fn account(&self, id: &AccountId) -> Result<Arc<Account>, LoginError> {

@@ -7,6 +7,7 @@ use super::{
 use crate::{
     audit::Action,
     callers::{
+        Proof,
         key::KeyId,
         sessions::{Session, SessionError, SessionRequest},
     },
@@ -22,6 +23,10 @@ use std::time::Duration;
 const MEMBERS: [&str; 6] = ["caller", "ttl_secs", "account", "accounts", "read_only", "note"];
 
 pub(super) async fn issue(call: AdminCall) -> Handled {
+    if call.principal.as_ref().is_some_and(|it| matches!(it.proof, Proof::Session(_))) {
+        // It would outlive the one that made it.
+        return Err(LoginError::new(Code::CallerRejected, "a session makes no session"));
+    }
     let request = request_of(&call)?;
     let (sessions, logins) = (&call.admin.0.sessions, &call.logins);
     let (key, session) = sessions.prepare(request).map_err(failed)?;
@@ -64,7 +69,10 @@ fn request_of(call: &AdminCall) -> Result<SessionRequest, LoginError> {
     Ok(SessionRequest {
         caller,
         tenant: None,
-        issued_with: None,
+        issued_with: call.principal.as_ref().and_then(|it| match it.proof {
+            Proof::Key(id) => Some(id),
+            _ => None,
+        }),
         ttl: Duration::from_secs(ttl),
         accounts: Some(accounts).filter(|accounts| !accounts.is_empty()),
         read_only,

@@ -5,7 +5,7 @@ use super::{
     accounts, audit_log,
     bodies::{
         AccountBody, AccountDetails, AccountPage, AnswerBody, AuditPage, LinkBody, LoginBegun,
-        LoginBody, Overview, Refreshed, ThrottlingList, TokenStatus,
+        LoginBody, Overview, Refreshed, SessionBody, ThrottlingList, TokenStatus,
     },
     callers, health, local, oauth, openapi, outbox, page, paging,
     routes::{Audience, Route, Site, front_page},
@@ -113,6 +113,19 @@ table! {
             .query(&[ACCOUNT, ("action", "An action (`login`) or a kind of them (`token`)."),
                 ("actor", "A kind of actor, a user, a key id, a session or a subject.")])
             .fails(&[Code::AuditFailed]);
+    GET "/api/v1/callers", Operate, Site::Own, callers::list, "listCallers",
+        "the callers and their keys", Shape::json::<Value>().writes();
+    DELETE "/api/v1/callers/keys/{id}", Operate, Site::Own, callers::revoke, "revokeKey",
+        "ends a key of the configuration",
+        Shape::json::<Value>().fails(&[Code::NotFound]).writes();
+    GET "/api/v1/sessions", Operate, Site::Own, sessions::list, "listSessions",
+        "the sessions that have not ended", Shape::json::<Value>().writes();
+    POST "/api/v1/sessions", Operate, Site::Own, sessions::issue, "createSession",
+        "makes a key that ends by itself, for `{\"caller\": …, \"ttl_secs\": …}`",
+        Shape::json::<Value>().created().takes::<SessionBody>().writes();
+    DELETE "/api/v1/sessions/{id}", Operate, Site::Own, sessions::end, "endSession",
+        "ends a session; one may end itself",
+        Shape::json::<Value>().fails(&[Code::NotFound]).writes();
     GET "/api/v1/server", Local, Site::Own, local::server, "getServer",
         "which server this is", Shape::json::<Value>();
     POST "/api/v1/accounts/{id}/token", Local, Site::Own, local::token, "takeToken",
@@ -125,17 +138,6 @@ table! {
         "says what would become of such a grant", Shape::json::<Value>();
     POST "/api/v1/accounts/{id}/removal", Local, Site::Own, local::remove, "removeAccount",
         "forgets what the store has of an account", Shape::json::<Value>();
-    GET "/api/v1/callers", Local, Site::Own, callers::list, "listCallers",
-        "the callers and their keys", Shape::json::<Value>();
-    DELETE "/api/v1/callers/keys/{id}", Local, Site::Own, callers::revoke, "revokeKey",
-        "ends a key of the configuration", Shape::json::<Value>();
-    GET "/api/v1/sessions", Local, Site::Own, sessions::list, "listSessions",
-        "the sessions that have not ended", Shape::json::<Value>();
-    POST "/api/v1/sessions", Local, Site::Own, sessions::issue, "createSession",
-        "makes a key that ends by itself, for `{\"caller\": …, \"ttl_secs\": …}`",
-        Shape::json::<Value>().created();
-    DELETE "/api/v1/sessions/{id}", Local, Site::Own, sessions::end, "endSession",
-        "ends a session", Shape::json::<Value>();
     GET "/api/v1/outbox", Local, Site::Own, outbox::list, "listOutbox",
         "messages that wait for hooks, and those that were given up", Shape::json::<Value>();
     POST "/api/v1/outbox/resend", Local, Site::Own, outbox::resend, "resendOutbox",

@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn the_longest_entry_fits_a_line() {
         let long = "x".repeat(64);
-        let actor = Actor::admin(&long, Some(&long), ActorProof::jwt(&long, &long));
+        let actor = Actor::admin(&long, Some(&long), ActorProof::jwt(&long, &long, Some(&long)));
         let entry = Entry::new(actor, Action::GrantReauthorizationRequired)
             .server_request_id(&long)
             .account(&long.parse().expect("an alias"))

@@ -147,6 +147,9 @@ pub enum ActorProof {
     Jwt {
         issuer: ShortName,
         subject: ShortName,
+        /// The session that the token names.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        session: Option<ShortName>,
     },
 }
 
@@ -165,8 +168,12 @@ impl ActorProof {
     }
 
     /// A verified token of `issuer` for `subject`.
-    pub fn jwt(issuer: &str, subject: &str) -> Self {
-        Self::Jwt { issuer: ShortName::spelled(issuer), subject: ShortName::spelled(subject) }
+    pub fn jwt(issuer: &str, subject: &str, session: Option<&str>) -> Self {
+        Self::Jwt {
+            issuer: ShortName::spelled(issuer),
+            subject: ShortName::spelled(subject),
+            session: session.map(ShortName::spelled),
+        }
     }
 }
 
@@ -365,7 +372,7 @@ mod tests {
         let expected =
             r#"{"actor":"admin","user":"reports","tenant":"t1","key_id":"adsk_7Fh2kQ9x"}"#;
         assert_eq!(line(key), expected);
-        let jwt = Actor::admin("clerk", None, ActorProof::jwt("clerk", "auth0|7"));
+        let jwt = Actor::admin("clerk", None, ActorProof::jwt("clerk", "auth0|7", None));
         let expected = r#"{"actor":"admin","user":"clerk","issuer":"clerk","subject":"auth0%7C7"}"#;
         assert_eq!(line(jwt), expected);
         let peer = Actor::admin("app", None, ActorProof::User { uid: 7 });

@@ -15,7 +15,6 @@ mod verify;
 mod writer;
 
 pub use chain::AuditKeys;
-#[allow(unused_imports, reason = "who uses the proof follows")]
 pub use entry::{Action, Actor, ActorProof, Entry};
 pub use report::AuditReport;
 pub use verify::verify_part;

@@ -318,9 +318,12 @@ impl Configured {
     fn session(&self, session: &KnownSession) -> Option<Arc<Principal>> {
         let (caller, tenant) = self.callers.get(session.caller.as_str())?;
         let tenant = tenant.clone().or_else(|| session.tenant.clone());
-        let rules = caller.rules.narrowed(session.accounts.as_deref(), session.read_only);
         let proof = Proof::Session(session.id);
         let principal = Principal::new(caller.clone(), proof, tenant, Some(session.expires));
+        if session.accounts.is_none() && !session.read_only {
+            return Some(Arc::new(principal));
+        }
+        let rules = caller.rules.narrowed(session.accounts.as_deref(), session.read_only);
         Some(Arc::new(principal.with_rules(rules)))
     }
 }

@@ -141,7 +141,9 @@ impl Principal {
 
     /// Whether it may use the whole admin API.
     pub fn is_operator(&self) -> bool {
-        self.caller.is_operator && self.tenant.is_none()
+        // A session that may do less than its caller is no operator: it could make one that may more.
+        let is_whole = Arc::ptr_eq(&self.rules, &self.caller.rules);
+        self.caller.is_operator && self.tenant.is_none() && is_whole
     }
 
     /// The id of the account that it calls `name`; none if its rules do not allow that account.

@@ -115,6 +115,10 @@ impl Rules {
         self.accounts.iter().all(|globs| globs.iter().any(|glob| glob.matches(name)))
     }
 
+    pub fn is_read_only(&self) -> bool {
+        self.read_only.is_some()
+    }
+
     /// The only account that the rules can allow, if they name one.
     pub fn only_account(&self) -> Option<&str> {
         let single = self.accounts.iter().find_map(|globs| match &**globs {

@@ -26,7 +26,7 @@ pub(super) fn healthcheck(context: &Context) -> anyhow::Result<()> {
 
 fn ask(context: &Context, addresses: &Listen) -> anyhow::Result<()> {
     let server = match addresses.health {
-        Some(health) => Server::Listener(health),
+        Some(health) => Server::Listener(health, None),
         None => Server::at(context, &addresses.admin)?,
     };
     let response = server.send(AdminRequest::get("/readyz"));

@@ -23,9 +23,11 @@ use crate::{
     log::{self, Log},
     login::Logins,
     metrics::Metrics,
+    secret::Secret,
     token::Obstacle,
 };
 use anyhow::{Context as _, bail};
+use http::HeaderValue;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::{
@@ -52,8 +54,8 @@ const USUAL_TTL: Duration = Duration::from_secs(300);
 pub(super) enum Server {
     /// Its control socket.
     Control(PathBuf),
-    /// Its admin or health listener.
-    Listener(SocketAddr),
+    /// Its admin or health listener, and an operator's key for what needs one.
+    Listener(SocketAddr, Option<Secret>),
     /// No server runs.
     Own(Arc<OwnServer>),
 }
@@ -62,7 +64,7 @@ impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Control(path) => write!(f, "{}", path.display()),
-            Self::Listener(address) => write!(f, "{address}"),
+            Self::Listener(address, _) => write!(f, "{address}"),
             Self::Own(_) => f.write_str("this command"),
         }
     }
@@ -104,7 +106,10 @@ impl Server {
     /// The server whose admin listener is at `address`; without one, that of the control socket.
     pub(super) fn at(context: &Context, address: &Option<ListenAddress>) -> anyhow::Result<Self> {
         match address {
-            Some(ListenAddress::Tcp(address)) => Ok(Self::Listener(*address)),
+            Some(ListenAddress::Tcp(address)) => {
+                let key = context.environment.non_empty("ADSPROXY_KEY").map(Secret::from);
+                Ok(Self::Listener(*address, key))
+            }
             Some(ListenAddress::Unix(path)) => Ok(Self::Control(path.clone())),
             None => Self::find(context, &context.load()?.config)?.context(
                 "listen.admin is \"off\", and no server has the control socket: start one",
@@ -124,13 +129,19 @@ impl Server {
     pub(super) fn send(&self, request: AdminRequest) -> io::Result<AdminResponse> {
         let limit = request.timeout;
         let response = async {
-            let http = request.http()?;
+            let mut http = request.http()?;
             let response = match self {
                 Self::Own(own) => {
                     let admin = own.admin(AdminSurface::Control);
                     return AdminResponse::read(admin.respond(http).await).await;
                 }
-                Self::Listener(address) => {
+                Self::Listener(address, key) => {
+                    if let Some(key) = key {
+                        let mut value =
+                            HeaderValue::try_from(key.expose()).map_err(io::Error::other)?;
+                        value.set_sensitive(true);
+                        http.headers_mut().insert("x-ads-key", value);
+                    }
                     exchange(TcpStream::connect(reachable(*address)).await?, http).await?
                 }
                 Self::Control(path) => {
@@ -289,7 +300,7 @@ mod tests {
     /// A program that sends `parts`, 5 ms apart, to its one client.
     fn program(parts: impl Iterator<Item = &'static str> + Send + 'static) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = Server::Listener(listener.local_addr().unwrap());
+        let server = Server::Listener(listener.local_addr().unwrap(), None);
         thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let _ = stream.read(&mut [0; 4096]);

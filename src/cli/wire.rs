@@ -98,11 +98,20 @@ impl AdminResponse {
     }
 }
 
+/// What a command does whose server asks who it is for.
+const ASKS_WHO: &str = "Run the command as the server's user or as root, where the server has a \
+    control socket ($XDG_RUNTIME_DIR, or the directory of the store), or set $ADSPROXY_KEY to the key \
+    of an operator.";
+
 /// What a failed login or a rejection says, else `otherwise`, with the exit code that fits.
 pub(super) fn failure(said: &Value, otherwise: &str) -> anyhow::Error {
     let text = |name: &str| said[name].as_str().map(plain);
     let what = text("message").or(text("detail")).unwrap_or_else(|| otherwise.to_owned());
-    let advice = text("advice").map(|advice| format!("\n{advice}")).unwrap_or_default();
+    let advice = match said["code"].as_str() {
+        Some("authentication_required" | "caller_rejected") => Some(ASKS_WHO.to_owned()),
+        _ => text("advice"),
+    };
+    let advice = advice.map(|advice| format!("\n{advice}")).unwrap_or_default();
     let code = match said["code"].as_str() {
         Some("lwa_timeout" | "lwa_unavailable" | "amazon_failed") => 69,
         _ => 1,

@@ -18,8 +18,10 @@ const LOG: &str = "ADSPROXY_LOG";
 
 /// Secrets that are read under a name that the configuration need not have: our own, Amazon's, and
 /// those of the clients that `import --from env` knows.
-const SECRETS: [&str; 9] = [
+const SECRETS: [&str; 10] = [
     "ADSPROXY_PASSPHRASE",
+    // An operator's key, for commands beside a server without a control socket.
+    "ADSPROXY_KEY",
     "AMAZON_CLIENT_SECRET",
     "AMAZON_REFRESH_TOKEN",
     "AD_API_CLIENT_SECRET",
@@ -31,8 +33,9 @@ const SECRETS: [&str; 9] = [
 ];
 
 /// The variables that are no keys.
-const KNOWN: [&str; 6] = [
+const KNOWN: [&str; 7] = [
     "ADSPROXY_CONFIG",
+    "ADSPROXY_KEY",
     "ADSPROXY_PASSPHRASE",
     "ADSPROXY_PASSPHRASE_FILE",
     LOG,

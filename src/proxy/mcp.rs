@@ -156,7 +156,7 @@ fn actor(principal: &Principal) -> Actor {
         Proof::User(uid) => ActorProof::User { uid: *uid },
         Proof::Group(gid) => ActorProof::Group { gid: *gid },
         Proof::Certificate(name) => ActorProof::certificate(name),
-        Proof::Token { subject, .. } => ActorProof::jwt(caller, subject),
+        Proof::Token { subject, session } => ActorProof::jwt(caller, subject, session.as_deref()),
     };
     Actor::caller(caller, principal.tenant.as_ref().map(Tenant::as_str), proof)
 }

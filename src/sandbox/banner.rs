@@ -32,6 +32,17 @@ curl -sL ACME/v2/reports/$id/download | gunzip"#,
     ),
 ];
 
+const ADMINISTRATION: [(&str, &str); 2] = [
+    (
+        "Accounts and the last requests, for an operator",
+        "CURL ADMIN/api/v1/accounts\nCURL ADMIN/api/v1/audit",
+    ),
+    (
+        "A login: open the url of the response in a browser, and choose one of the two advertisers",
+        "CURL ADMIN/api/auth/amazon/logins -d account=initech",
+    ),
+];
+
 const FAULTS: [(&str, &str); 3] = [
     (
         "All access tokens die; the next call still returns 200",
@@ -73,9 +84,19 @@ pub fn faults(proxy: &str, emulator: SocketAddr) -> Vec<(&'static str, String)> 
     FAULTS.map(|(title, commands)| (title, fill(commands))).into()
 }
 
+/// Titles and command lines of the admin API, with an operator's `key`.
+pub fn administration(admin: SocketAddr, key: &str) -> Vec<(&'static str, String)> {
+    let fill = |commands: &str| {
+        let curl = format!("curl -s -H 'X-Ads-Key: {key}'");
+        commands.replace("CURL", &curl).replace("ADMIN", &format!("http://{admin}"))
+    };
+    ADMINISTRATION.map(|(title, commands)| (title, fill(commands))).into()
+}
+
 pub(super) fn banner(
     proxy: &str,
     admin: SocketAddr,
+    key: &str,
     emulator: SocketAddr,
     lifetime_secs: u64,
     config: &Path,
@@ -83,19 +104,16 @@ pub(super) fn banner(
     let mut text = format!(
         "adsproxy sandbox: the real proxy in front of an emulated Amazon\n\n\
          proxy     http://{proxy}   point an SDK's base URL here\n\
-         admin     http://{admin}   /status, /readyz, /metrics\n\
+         admin     http://{admin}   /readyz, /metrics; with a key /status, /api/v1\n\
+         key       {key}   an operator's, until the sandbox ends\n\
          emulator  http://{emulator}   token endpoint and API; switches at /_sandbox\n\
          accounts  acme (na), globex (eu); access tokens live {lifetime_secs} s\n"
     );
-    for (title, commands) in requests(proxy).into_iter().chain(faults(proxy, emulator)) {
+    let sections = [requests(proxy), administration(admin, key), faults(proxy, emulator)];
+    for (title, commands) in sections.concat() {
         text += &format!("\n# {title}\n{commands}\n");
     }
-    text += &format!(
-        "\n# A login: open this in a browser, and choose one of the two advertisers\n\
-         http://localhost:{}/api/auth/amazon/login?account=initech\n\n\
-         Switches (curl -X POST 'http://{emulator}…')\n",
-        admin.port()
-    );
+    text += &format!("\nSwitches (curl -X POST 'http://{emulator}…')\n");
     for (what, why) in control::HELP {
         text += &format!("  {what:<50} {why}\n");
     }

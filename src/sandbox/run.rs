@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     app::App,
+    callers::key::{KeyKind, NewKey},
     config::{
         Config,
         load::{self, Environment, Override},
@@ -60,6 +61,8 @@ pub struct Sandbox {
     app: App,
     emulator: Emulator,
     home: TempDir,
+    /// An operator's.
+    key: NewKey,
     _runtime: Runtime,
 }
 
@@ -99,19 +102,22 @@ impl Sandbox {
             runtime.block_on(Emulator::start(emulator)).context("cannot start the emulator")?;
         emulator.state().lwa.configure(|settings| settings.token_lifetime = lifetime);
         let home = create_home().context("cannot create a temporary directory")?;
-        let config = configure(home.path(), [proxy, admin, listen], lifetime, overrides)?;
+        let key = NewKey::generate(KeyKind::Caller)?;
+        let addresses = [proxy, admin, listen];
+        let config = configure(home.path(), addresses, lifetime, &key, overrides)?;
         let app = App::start(config).context("cannot start the proxy")?;
-        Ok(Self { app, emulator, home, _runtime: runtime })
+        Ok(Self { app, emulator, home, key, _runtime: runtime })
     }
 }
 
 /// Runs the sandbox until a signal stops it.
 pub fn run(options: &RunOptions, overrides: &[Override]) -> anyhow::Result<()> {
-    let Sandbox { app, emulator, home, _runtime } = Sandbox::start(options, overrides)?;
+    let Sandbox { app, emulator, home, key, _runtime } = Sandbox::start(options, overrides)?;
     let proxy = app.proxy_addresses().first().map_or("", String::as_str);
     let lifetime = options.token_lifetime_secs;
     let admin = app.admin_address().context("the sandbox has no admin listener")?;
-    let text = banner(proxy, admin, emulator.addr(), lifetime, &home.path().join(CONFIG_FILE));
+    let (key, config) = (key.expose(), home.path().join(CONFIG_FILE));
+    let text = banner(proxy, admin, key, emulator.addr(), lifetime, &config);
     // A reader that went away, such as `head`, is no reason to stop.
     let _ = writeln!(io::stdout().lock(), "{text}");
     // What was cut off at the end does not matter here.
@@ -176,17 +182,19 @@ fn configure(
     home: &Path,
     addresses: [SocketAddr; 3],
     token_lifetime: Duration,
+    key: &NewKey,
     overrides: &[Override],
 ) -> anyhow::Result<Config> {
-    let (path, text) = (home.join(CONFIG_FILE), text(home, addresses, token_lifetime));
+    let (path, text) = (home.join(CONFIG_FILE), text(home, addresses, token_lifetime, key));
     write(&path, &text).context("cannot write the configuration")?;
     let loaded = load::parse(Some(path), &text, &Environment::default(), overrides);
     Ok(loaded.context("cannot configure the proxy")?.config)
 }
 
 /// Everything at its default but where Amazon is, and what a short token life asks for.
-fn text(home: &Path, addresses: [SocketAddr; 3], token_lifetime: Duration) -> String {
+fn text(home: &Path, addresses: [SocketAddr; 3], token_lifetime: Duration, key: &NewKey) -> String {
     let [proxy, admin, emulator] = addresses;
+    let key = key.presented();
     let path = |name: &str| toml::Value::from(home.join(name).to_string_lossy().as_ref());
     let mut text = format!(
         r#"# Made by `adsproxy sandbox`, removed when it ends.
@@ -214,7 +222,13 @@ kind = "file"
 path = {store}
 
 [encryption]
-keys = [{{ id = "sandbox", secret = {{ file = {key} }} }}]
+keys = [{{ id = "sandbox", secret = {{ file = {seal} }} }}]
+
+# Its key is printed at the start.
+[[callers]]
+name = "operator"
+keys = [{{ id = "{key_id}", sha256 = "{key_sha256}" }}]
+operator = true
 
 # Every event goes to a file in this directory.
 [[hooks]]
@@ -228,7 +242,9 @@ command = ["/usr/bin/tee", "-a", {events}]
         buffer = token_lifetime.as_secs_f64() / 4.0,
         lead = token_lifetime.as_secs_f64() / 2.0,
         store = path("store"),
-        key = path("key"),
+        seal = path("key"),
+        key_id = key.id,
+        key_sha256 = key.digest().hex(),
         events = path("events.jsonl"),
     );
     for host in ["na", "eu", "fe", "mcp_na", "mcp_eu", "mcp_fe"] {
@@ -264,7 +280,8 @@ mod tests {
     fn configured(token_lifetime: Duration, overrides: &[Override]) -> Config {
         let addresses = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let home = create_home().expect("a directory");
-        configure(home.path(), addresses, token_lifetime, overrides).expect("valid")
+        let key = NewKey::generate(KeyKind::Caller).expect("a key");
+        configure(home.path(), addresses, token_lifetime, &key, overrides).expect("valid")
     }
 
     #[test]

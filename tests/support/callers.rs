@@ -1,6 +1,11 @@
 //! Callers with keys: what the configuration says of them, and what they send.
 
 use adsproxy::testing::{KeyKind, NewKey};
+use std::sync::LazyLock;
+
+/// An operator that every proxy of the tests knows, unless it is set up without.
+pub static OPERATOR: LazyLock<TestCaller> =
+    LazyLock::new(|| TestCaller::new("tests", "operator = true"));
 
 /// A caller of the configuration and its key.
 pub struct TestCaller {

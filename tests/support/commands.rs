@@ -1,6 +1,7 @@
 //! Commands that work without a running server, on a configuration and a store of their own.
 
 use super::{
+    callers::OPERATOR,
     program::{Said, said},
     proxy::{ACME_REFRESH, GLOBEX_REFRESH, Setup, assert_no_secret, write_config},
 };
@@ -43,6 +44,7 @@ impl Commands {
     pub fn command(&self, arguments: &str) -> Command {
         let mut command = bare(self.0.path(), arguments);
         command
+            .env("ADSPROXY_KEY", &OPERATOR.key)
             .env("CLIENT_SECRET", CLIENT_SECRET)
             .env("ACME_REFRESH", ACME_REFRESH)
             .env("GLOBEX_REFRESH", GLOBEX_REFRESH);

@@ -1,5 +1,6 @@
 //! A person who logs in: a proxy whose answers come back to it, and a browser made of requests.
 
+use super::callers::OPERATOR;
 use super::proxy::{Proxy, Setup, assert_no_secret};
 use adsproxy::sandbox::{CLIENT_ID, Country, Emulator, Profile};
 use http::{HeaderMap, Method, StatusCode};
@@ -111,6 +112,10 @@ pub async fn ask_with(
     }
     for (name, value) in fields {
         request = request.header(*name, *value);
+    }
+    let is_credential = |name: &str| ["x-ads-key", "authorization"].contains(&name);
+    if !fields.iter().any(|(name, _)| is_credential(&name.to_ascii_lowercase())) {
+        request = request.header("x-ads-key", &OPERATOR.key);
     }
     let response = request.body(body).send().await.expect("an answer");
     let (status, headers) = (response.status(), response.headers().clone());

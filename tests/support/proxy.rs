@@ -1,6 +1,6 @@
 //! The real binary as a child process, and a client that judges every answer.
 
-use super::stranger;
+use super::{callers::OPERATOR, stranger};
 use adsproxy::sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator};
 use http::{HeaderMap, Method, StatusCode};
 use std::{
@@ -45,6 +45,8 @@ pub struct Setup {
     pub env: Vec<(String, String)>,
     /// A directory with a configuration's key and store to use instead of new ones.
     pub dir: Option<Arc<TempDir>>,
+    /// No operator may use the admin listener.
+    pub without_operator: bool,
     /// What the program is run by: a command that ends in running its arguments.
     pub runner: Vec<String>,
 }
@@ -152,6 +154,10 @@ impl Proxy {
     pub fn refused(amazon: &Emulator, setup: &Setup) -> (i32, String) {
         let dir = tempfile::tempdir().expect("a temporary directory");
         write_config(dir.path(), amazon, setup);
+        // That there is a caller would let it listen beyond loopback.
+        let path = dir.path().join("proxy.toml");
+        let text = fs::read_to_string(&path).expect("a configuration");
+        fs::write(&path, text.replace(&OPERATOR.toml, "")).expect("written");
         let mut child = command(dir.path(), &setup.env, &[]).spawn().expect("the binary runs");
         let deadline = Instant::now() + Duration::from_secs(20);
         let status = loop {
@@ -286,7 +292,8 @@ impl Proxy {
 
     /// What the admin listener answers, head and body; nothing if it does not listen any more.
     pub fn ask_admin(&self, path: &str) -> String {
-        ask(self.admin, &format!("GET {path} HTTP/1.1\r\nHost: localhost"))
+        let key = &OPERATOR.key;
+        ask(self.admin, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nX-Ads-Key: {key}"))
     }
 
     /// The metrics page.
@@ -389,7 +396,7 @@ pub fn judge(answer: &Answer) {
 pub fn assert_no_secret(place: &str, bytes: &[u8]) {
     use base64::{Engine, engine::general_purpose::STANDARD};
     let text = String::from_utf8_lossy(bytes);
-    for secret in [CLIENT_SECRET, ACME_REFRESH, GLOBEX_REFRESH] {
+    for secret in [CLIENT_SECRET, ACME_REFRESH, GLOBEX_REFRESH, &OPERATOR.key] {
         let encoded = STANDARD.encode(secret);
         let forms = [secret.to_owned(), secret.replace('|', "%7C"), encoded];
         for form in forms {
@@ -513,6 +520,9 @@ pub fn write_config(dir: &Path, amazon: &Emulator, setup: &Setup) {
         .expect("memory");
     }
     toml.push_str(stranger::table());
+    if !setup.without_operator {
+        toml.push_str(&OPERATOR.toml);
+    }
     fs::write(dir.join("proxy.toml"), toml).expect("the configuration is written");
 }
 

@@ -20,6 +20,8 @@ pub struct Sandbox {
     pub proxy: SocketAddr,
     pub admin: SocketAddr,
     pub emulator: SocketAddr,
+    /// The operator's, as printed.
+    pub key: String,
     /// What the last line of the banner exports.
     pub config: PathBuf,
     directory: TempDir,
@@ -74,15 +76,19 @@ impl Sandbox {
             thread::sleep(Duration::from_millis(20));
         }
         let banner = read("banner");
-        let address = |part: &str| {
+        let word = |part: &str| {
             let line = banner.lines().find(|line| line.starts_with(part)).expect("a line");
-            let url = line.split_whitespace().nth(1).expect("an address");
+            line.split_whitespace().nth(1).expect("a second word")
+        };
+        let address = |part: &str| {
+            let url = word(part);
             url.strip_prefix("http://").expect("a URL").parse().expect("an address")
         };
         let (_, config) = banner.split_once("export ADSPROXY_CONFIG='").expect("the last line");
         let config = config.trim_end().trim_end_matches('\'').into();
         let (proxy, admin) = (address("proxy"), address("admin"));
-        Ok(Self { child, proxy, admin, emulator: address("emulator"), config, directory })
+        let (emulator, key) = (address("emulator"), word("key").to_owned());
+        Ok(Self { child, proxy, admin, emulator, key, config, directory })
     }
 
     pub fn banner(&self) -> String {
@@ -102,7 +108,8 @@ impl Sandbox {
 
     /// How many access tokens `account` has had.
     pub fn generation(&self, account: &str) -> u64 {
-        let (_, body) = get(self.admin, "/status").expect("a response");
+        let said = self.adsproxy("status --json");
+        let body = said.out;
         let status: serde_json::Value = serde_json::from_str(&body).expect("JSON");
         let accounts = status["accounts"].as_array().expect("a list");
         let account = accounts.iter().find(|one| one["account"] == account);

@@ -57,7 +57,7 @@ fn is_ours(address: SocketAddr, path: &str) -> bool {
         true => AdminRequest::post(path, &json!({})),
         false => AdminRequest::get(path),
     };
-    let response = Server::Listener(address).send(request);
+    let response = Server::Listener(address, None).send(request);
     response.is_ok_and(|response| response.headers.contains_key(&REQUEST_ID))
 }
 

@@ -11,7 +11,7 @@ use crate::{
         wire::AdminRequest,
     },
     config::{ApplicationConfig, Config, DEFAULT_APPLICATION, StoreKind, admin_text},
-    inbound::guard::Guard,
+    inbound::{guard::Guard, peer::ConnectionInfo},
     listen::control_plane,
 };
 use anyhow::{Context as _, bail};
@@ -141,7 +141,7 @@ struct ReturnListeners {
 impl ReturnListeners {
     fn open(own: &Arc<OwnServer>, port: u16) -> anyhow::Result<Self> {
         let (stop, admin) = (watch::Sender::new(false), own.admin(AdminSurface::Admin));
-        let service = move |_: &_| Some(admin.clone());
+        let service = move |info: &ConnectionInfo| Some(admin.of_connection(info));
         let serving = own.runtime.block_on(async {
             let v4 = bind((Ipv4Addr::LOCALHOST, port).into()).await?;
             // A browser may look here first, and would take what listens here for this command; a

@@ -1,0 +1,145 @@
+//! Who may send a request to a route: judged before anything is looked up, so that without a
+//! credential nothing tells which accounts or *operate* routes there are.
+
+use super::{
+    Admin,
+    arguments::Arguments,
+    respond::Reply,
+    routes::{AdminSurface, FoundRoute, Route, Site},
+    scope::Scope,
+};
+use crate::{
+    audit::{Action, Actor, ActorProof, Entry},
+    callers::{Principal, Proof, Unauthenticated, credential},
+    inbound::fields::Fields,
+    problem::{Code, Problem},
+};
+use http::{HeaderValue, Method, header::WWW_AUTHENTICATE, request::Parts};
+use std::sync::Arc;
+
+/// What a session may do to itself.
+const END_SESSION: &str = "endSession";
+
+/// On whose behalf a request is.
+pub(super) struct CallerAccess {
+    /// None for a request that needs none, and on the control socket.
+    pub(super) principal: Option<Arc<Principal>>,
+    pub(super) scope: Scope,
+    pub(super) actor: Actor,
+}
+
+impl Admin {
+    /// Finds out on whose behalf a request is; `found` is what it is for.
+    ///
+    /// # Errors
+    /// The response to a request that may not be sent.
+    pub(super) async fn access(
+        &self,
+        found: &FoundRoute<'_>,
+        parts: &Parts,
+        query: &Arguments,
+        id: &HeaderValue,
+    ) -> Result<CallerAccess, Reply> {
+        let state = &self.0;
+        if state.surface == AdminSurface::Control {
+            // The system has said who the peer is, and who is none of ours was not let in.
+            let uid = self.1.as_ref().and_then(|it| it.peer.uid());
+            let actor = uid.map_or_else(|| state.logins.actor.clone(), Actor::cli_user);
+            return Ok(CallerAccess { principal: None, scope: Scope::Every, actor });
+        }
+        let is_open = match found {
+            Ok((route, _)) => route.is_open(query),
+            Err(other) => other.is_open || state.surface != AdminSurface::Admin,
+        };
+        if is_open {
+            let (scope, actor) = (Scope::Nobody, Actor::unknown());
+            return Ok(CallerAccess { principal: None, scope, actor });
+        }
+        let principal = match self.authenticate(parts) {
+            Ok(principal) => principal,
+            Err(error) => return Err(self.refuse(error, id).await),
+        };
+        let route = found.as_ref().ok().map(|(route, _)| *route);
+        let is_its_own = matches!((&principal.proof, found), (Proof::Session(own), Ok((route, id)))
+            if route.operation == END_SESSION && own.as_str() == *id);
+        let scope = match is_its_own {
+            true => Ok(Scope::Nobody),
+            false => scope_of(&principal, route, &parts.method),
+        };
+        let scope = scope
+            .map_err(|detail| Problem { detail, ..Code::CallerRejected.problem() }.respond(id))?;
+        let actor = self.actor(&principal);
+        Ok(CallerAccess { principal: Some(principal), scope, actor })
+    }
+
+    fn authenticate(&self, parts: &Parts) -> Result<Arc<Principal>, Unauthenticated> {
+        let (callers, fields) = (self.0.sessions.callers(), Fields::of(&parts.headers));
+        let connection = self.1.as_ref().ok_or(Unauthenticated::Missing)?;
+        let credential = credential::find(&parts.headers, &fields, callers.reads_tokens())?;
+        let now = self.0.logins.engine.clock().now();
+        callers.authenticate(credential, connection, now)?.ok_or(Unauthenticated::Missing)
+    }
+
+    /// One response to all that bring no good credential.
+    async fn refuse(&self, error: Unauthenticated, id: &HeaderValue) -> Reply {
+        if error == Unauthenticated::Several {
+            let detail = "The request brings more than one credential. Send exactly one.";
+            return Problem { detail, ..Code::BadRequest.problem() }.respond(id);
+        }
+        if let Unauthenticated::TooMany(after) = error {
+            let detail = "This address has brought too many credentials that are not accepted. Try \
+                again later.";
+            let retry_after_secs = Some(after.as_secs_f64().ceil() as u64);
+            let problem = Code::TooManyRequests.problem();
+            return Problem { detail, retry_after_secs, ..problem }.respond(id);
+        }
+        if error != Unauthenticated::Missing {
+            let entry = Entry::new(Actor::unknown(), Action::RequestsIgnored).about("credential");
+            // The log of the audit log itself reports a failure.
+            let _ = self.0.logins.engine.audit().count(entry).await;
+        }
+        let mut response = Code::AuthenticationRequired.problem().respond(id);
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        response
+    }
+
+    /// The principal as the audit log names it.
+    fn actor(&self, principal: &Principal) -> Actor {
+        let name = &principal.caller.name;
+        let proof = match &principal.proof {
+            Proof::Key(id) => ActorProof::key(&format!("adsk_{id}")),
+            Proof::Session(id) => ActorProof::session(&format!("adss_{id}")),
+            Proof::User(uid) => ActorProof::User { uid: *uid },
+            Proof::Group(_) => {
+                let uid = self.1.as_ref().and_then(|it| it.peer.uid());
+                ActorProof::User { uid: uid.unwrap_or(u32::MAX) }
+            }
+            Proof::Certificate(name) => ActorProof::certificate(name),
+            Proof::Token { subject, session } => ActorProof::jwt(name, subject, session.as_deref()),
+        };
+        Actor::admin(name, principal.tenant.as_ref().map(|it| it.as_str()), proof)
+    }
+}
+
+/// What the principal sees on `route`; without a route it learns which ones there are.
+fn scope_of(
+    principal: &Principal,
+    route: Option<&Route>,
+    method: &Method,
+) -> Result<Scope, &'static str> {
+    let scope = match &principal.tenant {
+        _ if principal.is_operator() => Scope::Every,
+        Some(tenant) if route.is_some_and(|route| route.for_tenants) => {
+            Scope::Tenant(tenant.clone())
+        }
+        _ => {
+            return Err("This caller may not do this: it is for operators (operator = true).");
+        }
+    };
+    let reads = matches!(*method, Method::GET | Method::HEAD)
+        && !route.is_some_and(|route| matches!(route.site, Site::LinkWith(_)));
+    match principal.rules.is_read_only() && !reads {
+        true => Err("This caller may only read."),
+        false => Ok(scope),
+    }
+}
