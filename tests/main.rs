@@ -181,6 +181,8 @@ mod support;
 #[cfg(feature = "sandbox")]
 mod tenant_shares;
 #[cfg(feature = "sandbox")]
+mod tenants;
+#[cfg(feature = "sandbox")]
 mod throttling;
 #[cfg(feature = "sandbox")]
 mod token_refresh;

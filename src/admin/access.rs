@@ -52,8 +52,7 @@ impl Admin {
             Err(other) => other.is_open || state.surface != AdminSurface::Admin,
         };
         if is_open {
-            let (scope, actor) = (Scope::Nobody, Actor::unknown());
-            return Ok(CallerAccess { principal: None, scope, actor });
+            return Ok(self.open_access(parts));
         }
         let principal = match self.authenticate(parts) {
             Ok(principal) => principal,
@@ -70,6 +69,19 @@ impl Admin {
             .map_err(|detail| Problem { detail, ..Code::CallerRejected.problem() }.respond(id))?;
         let actor = self.actor(&principal);
         Ok(CallerAccess { principal: Some(principal), scope, actor })
+    }
+
+    /// Of a request that needs no credential. A good one that it brings all the same says whose
+    /// accounts it may be about.
+    fn open_access(&self, parts: &Parts) -> CallerAccess {
+        let principal = self.authenticate(parts).ok();
+        let principal = principal.filter(|it| it.is_operator() || it.tenant.is_some());
+        let scope = principal.as_ref().map_or(Scope::Nobody, |it| match &it.tenant {
+            Some(tenant) => Scope::Tenant(tenant.clone()),
+            None => Scope::Every,
+        });
+        let actor = principal.as_ref().map_or_else(Actor::unknown, |it| self.actor(it));
+        CallerAccess { principal, scope, actor }
     }
 
     fn authenticate(&self, parts: &Parts) -> Result<Arc<Principal>, Unauthenticated> {

@@ -31,6 +31,8 @@ pub mod sandbox;
 #[cfg(feature = "sandbox")]
 pub mod secure;
 #[cfg(feature = "sandbox")]
+pub mod signer;
+#[cfg(feature = "sandbox")]
 pub mod socket;
 #[cfg(feature = "sandbox")]
 pub mod strace;

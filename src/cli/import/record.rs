@@ -294,9 +294,12 @@ fn is_secret(raw: &Raw, name: &str) -> bool {
     looks_secret(name) || is_another_value
 }
 
-/// The alias for `name`: the name itself if it is one, else with `-` for every run of other
-/// characters, from the first letter or digit on, cut at the longest alias.
+/// The account for `name`: the one of that id, else with `-` for every run of other characters, from
+/// the first letter or digit on, cut at the longest alias.
 fn alias(name: &str) -> Option<AccountId> {
+    if let Ok(id) = name.parse() {
+        return Some(id);
+    }
     let mut text = String::new();
     for c in name.chars() {
         if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') {
