@@ -61,7 +61,7 @@ const MODULES: &[(&str, &str)] = &[
     // Is handed a service; does not know what is behind it.
     ("listen", "inbound::peer caller_body metrics config executor small_write"),
     ("problem", "inbound"),
-    ("inbound", "config id"),
+    ("inbound", "config"),
     ("log", "config clock id"),
     ("metrics", "account config provider id named"),
     ("account", "id named"),
