@@ -1,6 +1,7 @@
 //! `adsproxy login` and `adsproxy logout`, as a person or a script runs them.
 
 use crate::support::{
+    callers::OPERATOR,
     login::{INITECH, INITECH_PROFILE, at_amazon, come_back_in_browser, login_setup},
     program::Said,
     proxy::{
@@ -57,6 +58,7 @@ fn command(dir: &Path, arguments: &str) -> Command {
         .env_clear()
         .env("HOME", dir)
         .env("PATH", "/usr/bin:/bin")
+        .env("ADSPROXY_KEY", &OPERATOR.key)
         .env("CLIENT_SECRET", CLIENT_SECRET)
         .env("ACME_REFRESH", ACME_REFRESH)
         .env("GLOBEX_REFRESH", GLOBEX_REFRESH)

@@ -1,12 +1,6 @@
 //! `adsproxy env`: the lines that point a shell's programs at the running server.
 
-use super::{
-    Context,
-    access::Access,
-    note, print,
-    server::{Server, reachable},
-    wire::AdminRequest,
-};
+use super::{Context, access::Access, note, print, server::reachable, status, wire::AdminRequest};
 use crate::config::{Listen, ListenAddress, admin_text, load};
 use anyhow::Context as _;
 use serde_json::Value;
@@ -47,16 +41,20 @@ impl Env {
     /// On standard error, which `eval` does not read.
     fn warn_unless_served(&self, context: &Context, addresses: &Listen) {
         let alias = &self.access.alias;
-        let server = Server::at(context, &addresses.admin);
-        let status = server.and_then(|server| Ok(server.send(AdminRequest::get("/status"))?));
-        let Ok(status) = status else {
+        let server = status::server(context);
+        let asked = server.and_then(|server| Ok(server.send(AdminRequest::get("/status"))?));
+        let Ok(response) = asked else {
             let address = admin_text(&addresses.admin);
             return note(format_args!(
                 "warning: no adsproxy responds at {address} yet; start it with `adsproxy serve`"
             ));
         };
+        if response.status != 200 {
+            // It asks for a key, and is no worse for programs.
+            return;
+        }
         let is_named = |account: &Value| account["account"] == alias.as_str();
-        if !status.said["accounts"].as_array().is_some_and(|all| all.iter().any(is_named)) {
+        if !response.said["accounts"].as_array().is_some_and(|all| all.iter().any(is_named)) {
             note(format_args!("warning: the running server has no account {alias}"));
         }
     }

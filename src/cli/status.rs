@@ -97,7 +97,7 @@ impl Status {
 
 /// The control socket of the running server, else its admin listener. This needs no secret of the
 /// configuration.
-fn server(context: &Context) -> anyhow::Result<Server> {
+pub(super) fn server(context: &Context) -> anyhow::Result<Server> {
     let control = context.load().ok().and_then(|loaded| Server::find(context, &loaded.config).ok());
     match control.flatten() {
         Some(server) => Ok(server),
