@@ -46,7 +46,9 @@ async fn a_rotation_under_load_fails_no_request_of_two_servers_and_loses_no_gran
     let made = run(&one, &["key", "init", "--path", key2.to_str().expect("text"), "--id", "k2"]);
     assert_eq!(made.code, Some(0), "{made:?}");
     for proxy in [&one, &two] {
-        change_config(proxy, |toml| toml.replace("keys = [", &format!("keys = [{}, ", k2(&key2))));
+        change_config(proxy, |toml| {
+            toml.replacen("keys = [", &format!("keys = [{}, ", k2(&key2)), 1)
+        });
     }
     let one = one.restart();
     // Not before the last of them knows the key; and until then no server seals with it.
@@ -97,7 +99,7 @@ async fn a_rotation_killed_half_way_is_finished_by_the_next_start_of_a_server() 
     proxy.kill();
     let key2 = proxy.dir.path().join("key2");
     write_private(&key2, &STANDARD.encode([2; 32]));
-    change_config(&proxy, |toml| toml.replace("keys = [", &format!("keys = [{}, ", k2(&key2))));
+    change_config(&proxy, |toml| toml.replacen("keys = [", &format!("keys = [{}, ", k2(&key2)), 1));
     let command = command(&proxy, &["key", "rotate"]);
     let killed = kill_at(&command, "rename", 15);
     assert!(!killed.status.success(), "{killed:?}");

@@ -28,7 +28,7 @@ enum Shell {
 
 impl Env {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
-        let addresses = load::addresses(&context.options())?;
+        let addresses = load::addresses(&context.options())?.listen;
         self.warn_unless_served(context, &addresses);
         let bearer = format!("Atza|{}", self.access.alias);
         let origin = origin(&addresses)?;

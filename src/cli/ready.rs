@@ -21,7 +21,7 @@ pub(super) struct Wait {
 
 /// Exits with 0 or 1, as probes want it: a server that is not there has no exit code of its own.
 pub(super) fn healthcheck(context: &Context) -> anyhow::Result<()> {
-    ask(context, &load::addresses(&context.options())?)
+    ask(context, &load::addresses(&context.options())?.listen)
 }
 
 fn ask(context: &Context, addresses: &Listen) -> anyhow::Result<()> {
@@ -38,7 +38,7 @@ fn ask(context: &Context, addresses: &Listen) -> anyhow::Result<()> {
 
 impl Wait {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<()> {
-        let addresses = load::addresses(&context.options())?;
+        let addresses = load::addresses(&context.options())?.listen;
         let deadline = Instant::now() + self.max;
         while let Err(error) = ask(context, &addresses) {
             let left = deadline.saturating_duration_since(Instant::now());

@@ -98,10 +98,10 @@ impl Status {
 /// The control socket of the running server, else its admin listener. This needs no secret of the
 /// configuration.
 pub(super) fn server(context: &Context) -> anyhow::Result<Server> {
-    let control = context.load().ok().and_then(|loaded| Server::find(context, &loaded.config).ok());
-    match control.flatten() {
+    let config = load::addresses(&context.options())?;
+    match Server::find(context, &config).ok().flatten() {
         Some(server) => Ok(server),
-        None => Server::at(context, &load::addresses(&context.options())?.admin),
+        None => Server::at(context, &config.listen.admin),
     }
 }
 

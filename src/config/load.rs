@@ -6,7 +6,7 @@ pub use super::environment::Environment;
 pub use super::problem::{ConfigProblem, Provenance};
 
 use super::{
-    Config, Listen,
+    Config,
     document::Document,
     reader::{ConfigReader, Section as _},
     value::{Displayed as _, table},
@@ -170,13 +170,13 @@ fn clear_fallbacks(config: &mut Config, document: &Document<'_>) {
     }
 }
 
-/// Reads the addresses alone, for commands that only ask the server: they may not read its secrets.
-/// Without any configuration it is the default address, where the sandbox is found too.
+/// Reads the addresses and the place of the store alone, for commands that only ask the server:
+/// they may not read its secrets. Without any configuration it is the default address, where the sandbox is found too.
 ///
 /// # Errors
 /// `Untrusted` and `Unreadable` as with `load`, `Invalid` if the addresses are wrong or the file is
 /// no TOML.
-pub fn addresses(options: &Options) -> Result<Listen, LoadError> {
+pub fn addresses(options: &Options) -> Result<Config, LoadError> {
     let (source, text) = match sources(options) {
         Err(LoadError::NotFound { .. }) => (None, String::new()),
         found => found?,
@@ -193,10 +193,16 @@ pub fn addresses(options: &Options) -> Result<Listen, LoadError> {
         }
         reader.problems.clear();
     }
-    let mut listen = Listen::default();
-    reader.field(&[], "listen", table, &mut listen);
-    reader.sockets(&mut listen);
-    if reader.problems.is_empty() { Ok(listen) } else { Err(LoadError::Invalid(reader.problems)) }
+    let mut config = Config::default();
+    reader.field(&[], "listen", table, &mut config.listen);
+    reader.sockets(&mut config.listen);
+    if !reader.problems.is_empty() {
+        return Err(LoadError::Invalid(reader.problems));
+    }
+    // Where it cannot be read, there is no control socket to be found.
+    reader.field(&[], "store", table, &mut config.store);
+    reader.path(&["store", "path"], &mut config.store.path);
+    Ok(config)
 }
 
 /// The tree of all sources, with the file's syntax errors and the environment's mistakes.

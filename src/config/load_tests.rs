@@ -141,7 +141,7 @@ fn addresses_are_read_without_the_secrets() {
         fs::write(&path, text).unwrap();
         addresses(&Options { path: Some(path.clone()), ..Options::default() })
     };
-    let found = asked(text).unwrap();
+    let found = asked(text).unwrap().listen;
     assert_eq!((admin_text(&found.admin).as_str(), found.health), ("127.0.0.1:9", None));
     for wrong in [
         "[listen]\nadmin = \"x\"\n",
@@ -159,7 +159,7 @@ fn addresses_are_read_without_the_secrets() {
 
 #[test]
 fn addresses_without_any_configuration_are_the_defaults() {
-    let found = addresses(&Options::default()).unwrap();
+    let found = addresses(&Options::default()).unwrap().listen;
     assert_eq!((admin_text(&found.admin).as_str(), found.health), ("127.0.0.1:8788", None));
 }
 
