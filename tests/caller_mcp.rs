@@ -188,9 +188,13 @@ async fn what_cannot_be_read_for_certain_is_rejected_where_there_are_tool_rules(
     ] {
         let answer = post(&proxy, "/mcp", &(caller.line() + lines), body);
         let got = (answer.status.as_u16(), answer.error());
-        assert_eq!(got, (403, Some("caller_rejected")), "{what}");
-        let text = answer.json()["detail"].to_string();
-        assert!(text.contains("The rules of this caller"), "{what}: {text}");
+        if what == "too long" {
+            assert_eq!(got, (413, Some("body_too_large")), "{what}");
+        } else {
+            assert_eq!(got, (403, Some("caller_rejected")), "{what}");
+            let text = answer.json()["detail"].to_string();
+            assert!(text.contains("The rules of this caller"), "{what}: {text}");
+        }
         assert!(seen(&amazon).is_empty(), "{what}");
         // Without rules nothing is read.
         assert_eq!(post(&free, "/mcp", lines, body).error(), None, "{what}");

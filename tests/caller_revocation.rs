@@ -2,20 +2,24 @@
 
 use crate::support::{
     callers::TestCaller,
-    proxy::{Proxy, Setup, amazon},
+    proxy::{ACME_REFRESH, GLOBEX_REFRESH, Proxy, Setup, amazon},
     wire::{Upstream, Wire, field},
 };
+use adsproxy::sandbox::CLIENT_SECRET;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::{body::Incoming, client::conn::http2::SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use std::time::{Duration, SystemTime};
+use std::{
+    process::Command,
+    time::{Duration, SystemTime},
+};
 use tokio::{sync::watch, time::timeout};
 
 const EVENT: &[u8] = b"data: x\n\n";
 /// How long a key of the tests lives: enough to open what it is to end.
-const LIFETIME: Duration = Duration::from_secs(6);
+const LIFETIME: Duration = Duration::from_secs(10);
 /// "Within a second", on a machine that is busy.
 const SOON: Duration = Duration::from_secs(3);
 
@@ -157,4 +161,34 @@ async fn response(wire: &mut Wire) -> (u16, String) {
     let length = field(&head, "content-length").expect("a length").parse().expect("a number");
     let body = wire.exactly(length).await;
     (status, String::from_utf8(body).expect("text"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_revoked_loses_what_it_has_open() {
+    let amazon = amazon().await;
+    let (_speak, speaking) = watch::channel(false);
+    let upstream = silent_upstream(speaking).await;
+    let (leaver, other) = (TestCaller::new("leaver", ""), TestCaller::new("other", ""));
+    let toml = leaver.toml.clone() + &other.toml;
+    let setup =
+        Setup { toml, upstream: Some(upstream.url()), file_store: true, ..Setup::default() };
+    let proxy = Proxy::with(&amazon, setup);
+    let (mut cut, mut kept) = (stream(&proxy, &leaver).await, stream(&proxy, &other).await);
+    let sender = http2(&proxy).await;
+    let mut cut_http2 = http2_stream(&sender, &leaver).await;
+    let said = Command::new(env!("CARGO_BIN_EXE_adsproxy"))
+        .arg("--config")
+        .arg(proxy.dir.path().join("proxy.toml"))
+        .args(["caller", "revoke", &leaver.key[5..13]])
+        .env("CLIENT_SECRET", CLIENT_SECRET)
+        .env("ACME_REFRESH", ACME_REFRESH)
+        .env("GLOBEX_REFRESH", GLOBEX_REFRESH)
+        .output()
+        .expect("a program that is here");
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    assert_eq!(rest(&mut cut).await, b"", "no last chunk: the body is not whole");
+    let frame = timeout(SOON, cut_http2.frame()).await.expect("it ends soon");
+    assert!(frame.expect("no end of the body").is_err(), "the stream is reset");
+    assert_eq!(get(&sender, "/silent", &leaver).await.status(), 403);
+    assert!(kept.is_silent_for(Duration::from_millis(500)).await, "another's goes on");
 }

@@ -247,7 +247,8 @@ async fn too_many_wrong_keys_are_told_to_wait_and_the_right_one_is_served_all_th
         })
         .collect();
     let rejected = codes.iter().take_while(|code| **code == (403, false)).count();
-    assert_eq!(rejected, 20, "{codes:?}");
+    // One more for each three seconds that a busy machine takes.
+    assert!((20..=23).contains(&rejected), "{codes:?}");
     assert!(codes[rejected..].contains(&(429, true)), "{codes:?}");
     assert_eq!(ask(&mut wire, &caller, "GET /sp/x", "").error(), None);
     assert_eq!(arrived(&amazon).len(), 1);

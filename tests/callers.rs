@@ -57,7 +57,9 @@ async fn a_wrong_credential_is_rejected_in_one_way_whichever_half_is_wrong() {
     let broken = caller.line().replace("adsk_", "adss_");
     let rejected = shape(&ask(&proxy, "/a/acme/_sink", "X-Ads-Key: x\r\n"));
     assert_eq!((rejected.0, rejected.1.as_deref()), (403, Some("caller_rejected")));
-    for line in [unknown_id.as_str(), &broken, "X-Ads-Key:\r\n", "Authorization: Bearer adsk_\r\n"]
+    let secret = format!("X-Ads-Key: {}\r\n", caller.other_secret());
+    for line in
+        [secret.as_str(), &unknown_id, &broken, "X-Ads-Key:\r\n", "Authorization: Bearer adsk_\r\n"]
     {
         for target in ["/a/acme/_sink", "/a/nobody/_sink", "/a/acme/auth/o2/token"] {
             assert_eq!(shape(&ask(&proxy, target, line)), rejected, "{target} {line}");

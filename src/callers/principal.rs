@@ -119,6 +119,11 @@ impl Principal {
         self.expires
     }
 
+    /// Whether the request itself brought its credential, and not the connection.
+    pub fn is_presented(&self) -> bool {
+        matches!(self.proof, Proof::Key(_) | Proof::Session(_) | Proof::Token { .. })
+    }
+
     /// Whether it can end while a request is open.
     pub fn can_end(&self) -> bool {
         matches!(self.proof, Proof::Key(_) | Proof::Session(_))

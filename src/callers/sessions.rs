@@ -5,6 +5,8 @@
 //! known goes on to its end. A revocation of a configured key is kept as long as the key could be
 //! used: the configuration is a person's, and is not written here.
 
+mod followed;
+
 use super::{
     Callers, KnownSession,
     key::{KeyDigest, KeyId, KeyKind, NewKey, NoRandomKey},
@@ -14,11 +16,12 @@ use crate::{
     error_chain::chain,
     id::Tenant,
     secret::Secret,
-    store::{self, Entries, Expected, Item, Limit, Space, Store, Version},
+    store::{self, Expected, Item, Limit, Space, Store},
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use followed::FollowedSpaces;
+use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -106,64 +109,6 @@ pub struct Sessions {
     followed: Arc<Mutex<FollowedSpaces>>,
 }
 
-/// What was seen when the store was last looked at.
-#[derive(Debug, Default)]
-struct FollowedSpaces {
-    sessions: FollowedSpace<Session>,
-    revocations: FollowedSpace<Revocation>,
-    /// When each key was last used, as the store has it.
-    uses: HashMap<KeyId, u64>,
-    /// The store could not be read, which was logged.
-    is_failing: bool,
-}
-
-/// The entries of one space, by name.
-#[derive(Debug)]
-struct FollowedSpace<T> {
-    versions: BTreeMap<String, Version>,
-    known: BTreeMap<String, T>,
-}
-
-impl<T> Default for FollowedSpace<T> {
-    fn default() -> Self {
-        Self { versions: BTreeMap::new(), known: BTreeMap::new() }
-    }
-}
-
-impl<T: DeserializeOwned> FollowedSpace<T> {
-    /// Reads what has changed; says whether anything has.
-    async fn update(&mut self, entries: Entries<'_>) -> Result<bool, store::Error> {
-        let changed = entries.changed(&mut self.versions).await?;
-        let mut failed = None;
-        for name in &changed {
-            match entries.get(name).await {
-                Ok(item) => {
-                    let parsed =
-                        item.and_then(|item| serde_json::from_str(item.text.expose()).ok());
-                    match parsed {
-                        Some(value) => drop(self.known.insert(name.clone(), value)),
-                        None => drop(self.known.remove(name)),
-                    }
-                }
-                Err(error) => {
-                    // Tried again.
-                    self.versions.remove(name);
-                    failed = Some(error);
-                }
-            }
-        }
-        match failed {
-            Some(error) => Err(error),
-            None => {
-                // Also what went while the store could not be listed.
-                let before = self.known.len();
-                self.known.retain(|name, _| self.versions.contains_key(name));
-                Ok(!changed.is_empty() || self.known.len() != before)
-            }
-        }
-    }
-}
-
 impl Sessions {
     /// Sessions in `store` of `callers`, who know none of them until [`Sessions::update`].
     pub fn new(store: Store, callers: Arc<Callers>, clock: Arc<dyn Clock>) -> Self {
@@ -227,8 +172,7 @@ impl Sessions {
     }
 
     fn publish(&self, followed: &FollowedSpaces) {
-        let ids = followed.revocations.known.keys().filter_map(|name| name.parse().ok());
-        let revoked: HashSet<KeyId> = ids.collect();
+        let revoked = followed.revoked();
         let is_live =
             |session: &&Session| !session.issued_with.is_some_and(|id| revoked.contains(&id));
         let sessions =
@@ -309,8 +253,7 @@ impl Sessions {
         let (now, mut followed) = (self.clock.now().unix(), self.followed.lock().await);
         self.read(&mut followed).await?;
         let sessions = followed.sessions.known.values().filter(|session| session.expires > now);
-        let revoked = followed.revocations.known.keys().filter_map(|name| name.parse().ok());
-        let revoked: HashSet<KeyId> = revoked.collect();
+        let revoked = followed.revoked();
         let is_live =
             |session: &&Session| !session.issued_with.is_some_and(|id| revoked.contains(&id));
         Ok((sessions.filter(is_live).cloned().collect(), revoked))
@@ -321,15 +264,18 @@ impl Sessions {
     async fn keep_uses(&self) -> Result<(), store::Error> {
         let now = self.clock.now().unix();
         let used = self.callers.uses();
-        let mut followed = self.followed.lock().await;
-        for (id, at) in used {
-            if followed.uses.get(&id).is_none_or(|kept| *kept < at) {
-                let item = item(&at, Some(now + USES_LIFETIME.as_secs()));
-                let entries = self.store.entries(Space::KeyUses);
-                entries.replace(id.as_str(), &item, Expected::Any).await?;
-                followed.uses.insert(id, at);
-            }
+        let live: HashSet<KeyId> = used.iter().map(|(id, _)| *id).collect();
+        // Nobody waits for the writes: what ends a session must not.
+        let unkept = self.followed.lock().await.unkept(used, now);
+        let mut kept = Vec::new();
+        for (id, at, end) in unkept {
+            let entries = self.store.entries(Space::KeyUses);
+            entries.replace(id.as_str(), &item(&at, Some(end)), Expected::Any).await?;
+            kept.push((id, at));
         }
+        let mut followed = self.followed.lock().await;
+        followed.uses.extend(kept);
+        followed.uses.retain(|id, _| live.contains(id));
         let is_over = |revocation: &Revocation| {
             revocation.expires.is_some_and(|expires| expires + REVOCATION_MARGIN_SECS < now)
         };

@@ -199,6 +199,7 @@ fn example_has_every_key_once_and_no_other() {
         ("auth", AuthConfig::keys()),
         ("lwa", ApplicationConfig::keys()),
         ("upstream", Upstream::keys()),
+        ("throttling", ThrottlingConfig::keys()),
         ("tls", Tls::keys()),
         ("token", Token::keys()),
         ("replay", Replay::keys()),

@@ -36,9 +36,6 @@ impl IssuerMetrics {
 }
 
 pub(super) fn render(issuers: &[Arc<IssuerMetrics>], page: &mut Exposition) {
-    if issuers.is_empty() {
-        return;
-    }
     let ages = issuers.iter().filter_map(|issuer| {
         let fetched = *issuer.fetched.lock();
         Some((issuer.name.as_str(), fetched?.elapsed().as_secs()))

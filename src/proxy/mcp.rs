@@ -17,6 +17,7 @@ use crate::{
     deadline::Deadlines,
     forward::{self, Malformed, body::Capture},
     id::{AccountId, Tenant},
+    problem::Code,
     provider::ads::Service,
 };
 use events::{EVENT_MAX_BYTES, EventFilter, StreamError};
@@ -76,7 +77,8 @@ impl ToolGate {
             }
             _ => return Err(Error::ToolsRejected(None)),
         };
-        let body = capture.whole().await?.ok_or(Error::ToolsRejected(None))?;
+        // What is not kept whole cannot be judged.
+        let body = capture.whole().await?.ok_or(Error::Rejected(Code::BodyTooLarge))?;
         self.asked = ToolUse::of(&body, &self.rules).map_err(|_| Error::ToolsRejected(None))?;
         if self.asked.is_allowed() {
             return Ok(());

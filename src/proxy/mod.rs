@@ -205,7 +205,7 @@ impl Worker {
         self.enforce_limits(head, fields, body.as_ref())?;
         let principal = self.verified(principal, head).await;
         if shim::is_token_request(head) {
-            return Box::pin(self.token_endpoint(head, fields, principal, body)).await;
+            return Box::pin(self.token_endpoint(head, fields, principal, body, exchange)).await;
         }
         exchange.principal = principal?;
         let selection = self.select_allowed(head, fields, exchange)?;

@@ -6,6 +6,7 @@
 use super::{
     Worker,
     error::Error,
+    exchange::Exchange,
     respond::ExchangeBody,
     select::{Prefix, header_alias},
     view::View,
@@ -50,7 +51,12 @@ impl Worker {
         fields: &Fields<'_>,
         principal: Result<Option<Arc<Principal>>, Unauthenticated>,
         body: &mut Option<CallerBody>,
+        exchange: &mut Exchange,
     ) -> Result<Response<ExchangeBody>, Error> {
+        match principal {
+            Ok(_) | Err(Unauthenticated::Missing) => {}
+            Err(error) => return Err(error.into()),
+        }
         // Borrowed, so that the rest of a form that is too long can be read to its end elsewhere.
         let Some(body) = body else { return Err(BodyError::Incomplete.into()) };
         let collect = Limited::new(body, FORM_MAX_BYTES).collect();
@@ -64,13 +70,17 @@ impl Worker {
         };
         let key = form.key();
         let principal = match (principal, key) {
-            // An SDK that refreshes by itself can say its key nowhere else.
-            (Ok(None) | Err(Unauthenticated::Missing), Some(key)) => {
-                Some(self.shared.callers.of_key(key, self.shared.clock.now())?)
+            (Ok(Some(known)), Some(_)) if known.is_presented() => {
+                return Err(Unauthenticated::Several.into());
             }
-            (Ok(Some(_)), Some(_)) => return Err(Unauthenticated::Several.into()),
-            (principal, _) => principal?,
+            // An SDK that refreshes by itself can say its key nowhere else.
+            (_, Some(key)) => Some(self.shared.callers.of_key(key, self.shared.clock.now())?),
+            (principal, None) => principal?,
         };
+        exchange.principal.clone_from(&principal);
+        if let Some(principal) = &principal {
+            principal.take(exchange.began).map_err(Error::TooManyRequests)?;
+        }
         let in_path = Prefix::of(&head.uri)?.map(|prefix| prefix.alias);
         let in_header = header_alias(fields)?;
         if in_path.zip(in_header).is_some_and(|(path, header)| path != header) {

@@ -32,4 +32,19 @@ impl TestCaller {
     pub fn line(&self) -> String {
         format!("X-Ads-Key: {}\r\n", self.key)
     }
+
+    /// The same id and a right checksum, with another secret.
+    pub fn other_secret(&self) -> String {
+        const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+        let mut key = format!("{}{}", &self.key[..13], "x".repeat(32));
+        let mut rest = crc32fast::hash(key.as_bytes());
+        let mut sum = [0; 6];
+        for digit in sum.iter_mut().rev() {
+            *digit = DIGITS[rest as usize % 62];
+            rest /= 62;
+        }
+        key.extend(sum.map(char::from));
+        assert!(adsproxy::testing::PresentedKey::parse(&key).is_ok());
+        key
+    }
 }
