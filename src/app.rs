@@ -41,7 +41,6 @@ pub use serve::serve;
 pub(crate) use serve::{forbid_dumps, harden};
 use std::{
     fmt, io,
-    net::SocketAddr,
     sync::{Arc, atomic::AtomicBool},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -207,7 +206,7 @@ impl App {
 
     /// The admin listener's TCP address as bound.
     #[cfg(feature = "sandbox")]
-    pub fn admin_address(&self) -> Option<SocketAddr> {
+    pub fn admin_address(&self) -> Option<std::net::SocketAddr> {
         self.listeners.admin.as_ref()?.tcp()
     }
 

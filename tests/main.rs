@@ -10,7 +10,9 @@ mod accounts_change;
 mod admin;
 #[cfg(feature = "sandbox")]
 mod admin_address;
+#[cfg(feature = "sandbox")]
 mod admin_matrix;
+#[cfg(feature = "sandbox")]
 mod admin_schema;
 #[cfg(feature = "sandbox")]
 mod audit;
