@@ -34,7 +34,7 @@ curl -sL ACME/v2/reports/$id/download | gunzip"#,
 
 const ADMINISTRATION: [(&str, &str); 2] = [
     (
-        "Accounts and the last requests, for an operator",
+        "Accounts and the audit log, for an operator",
         "CURL ADMIN/api/v1/accounts\nCURL ADMIN/api/v1/audit",
     ),
     (
