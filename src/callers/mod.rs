@@ -10,6 +10,7 @@ mod bearers;
 pub mod credential;
 pub mod failures;
 mod glob;
+mod json;
 pub mod jwt;
 pub mod key;
 pub mod mcp;

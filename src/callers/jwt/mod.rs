@@ -6,7 +6,6 @@
 
 mod cache;
 mod claims;
-mod json;
 mod key_set;
 mod keys;
 mod rejection;

@@ -2,7 +2,8 @@
 //!
 //! Source: RFC 7515, RFC 7519, RFC 8725 (best current practices).
 
-use super::{JwtRejection, json};
+use super::JwtRejection;
+use crate::callers::json;
 use crate::config::JwtAlgorithm;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};

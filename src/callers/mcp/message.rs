@@ -4,12 +4,8 @@
 //! spelled like one that matters, makes it unreadable.
 
 use super::{ToolRules, runs_another};
-use serde::{
-    Deserialize, Deserializer,
-    de::{Error as _, MapAccess, SeqAccess, Visitor},
-};
-use serde_json::{Map, Number, Value, json};
-use std::fmt;
+use crate::callers::json;
+use serde_json::{Map, Value, json};
 
 /// JSON-RPC's "invalid params", which MCP prescribes for a tool that is not there.
 const NOT_ALLOWED: i32 = -32602;
@@ -46,7 +42,7 @@ impl ToolUse {
     /// # Errors
     /// `Unreadable` where it cannot be said for certain what is asked for.
     pub fn of(body: &[u8], rules: &ToolRules) -> Result<Self, Unreadable> {
-        let StrictJson(body) = serde_json::from_slice(body).map_err(|_| Unreadable)?;
+        let body = json::value(body).ok_or(Unreadable)?;
         let mut asked = Self::default();
         match body {
             Value::Array(messages) if (1..=BATCH_MAX).contains(&messages.len()) => {
@@ -162,67 +158,6 @@ pub fn filter_tools(response: &mut Value, rules: &ToolRules) -> bool {
     let before = tools.len();
     tools.retain(|tool| tool["name"].as_str().is_some_and(|name| rules.check(name).is_ok()));
     tools.len() != before
-}
-
-/// A value in which no member of an object comes twice.
-struct StrictJson(Value);
-
-impl<'de> Deserialize<'de> for StrictJson {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(StrictVisitor).map(Self)
-    }
-}
-
-struct StrictVisitor;
-
-impl<'de> Visitor<'de> for StrictVisitor {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
-        let mut items = Vec::new();
-        while let Some(StrictJson(item)) = from.next_element()? {
-            items.push(item);
-        }
-        Ok(Value::Array(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
-        let mut members = Map::new();
-        while let Some((key, StrictJson(value))) = from.next_entry::<String, _>()? {
-            if members.insert(key, value).is_some() {
-                return Err(A::Error::custom("a member comes twice"));
-            }
-        }
-        Ok(Value::Object(members))
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! JSON in which no member comes twice: two readers of one token must not see two texts.
+//! JSON in which no member comes twice: two readers of one text must not see two.
 
 use serde::{
     Deserialize, Deserializer,
@@ -10,10 +10,15 @@ use std::fmt;
 /// A value, in all objects of which each member is there once.
 struct Unique(Value);
 
-/// Reads an object. The parser's messages could quote the token, so there are none.
+/// Reads a value. The parser's messages could quote a secret, so there are none.
+pub(super) fn value(bytes: &[u8]) -> Option<Value> {
+    serde_json::from_slice(bytes).ok().map(|Unique(value)| value)
+}
+
+/// As [`value`], for an object.
 pub(super) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
-    match serde_json::from_slice::<Unique>(bytes) {
-        Ok(Unique(Value::Object(members))) => Some(members),
+    match value(bytes) {
+        Some(Value::Object(members)) => Some(members),
         _ => None,
     }
 }
