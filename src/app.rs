@@ -10,29 +10,34 @@ pub(crate) mod control;
 mod hooks;
 mod listeners;
 mod private;
+mod reload;
 mod serve;
+mod supervisor;
+mod telemetry;
+mod waiting;
 mod worker;
 
 use crate::{
     admin::health::{Health, Readiness},
     audit::{Action, Actor, Entry},
-    callers::Callers,
-    clock::{Clock, SystemClock},
+    callers::sessions::Sessions,
+    clock::Clock,
     config::{Config, StoreConfig, admin_text},
     engine::{self, Engine, KeepFresh},
-    forward::body::CaptureLimits,
     hooks::Hooks,
     https,
     listen::{
         ConnectionLimit,
-        bind::{self, BindError, Bound, SocketFile},
+        bind::{BindError, SocketFile},
         tls::{self, ServerTls},
     },
     log::{self, Log},
     metrics::Metrics,
-    proxy::DataPlane,
+    proxy::{DataPlane, Settings},
     store,
+    telemetry::Telemetry,
 };
+use arc_swap::ArcSwap;
 pub(crate) use hooks::{finish_hooks, start_hooks};
 use listeners::AdminListeners;
 pub(crate) use listeners::reject;
@@ -45,13 +50,15 @@ use std::{
     thread::JoinHandle,
     time::{Duration, Instant},
 };
+use supervisor::{Managed, Supervisor};
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     sync::watch,
+    task::JoinSet,
     time::{timeout, timeout_at},
 };
 use tracing::{info, warn};
-use worker::WorkerThread;
+use worker::{WorkerThread, start_workers};
 
 /// How long refreshes under way may take at least, after the last request has ended.
 const REFRESHES_TIMEOUT: Duration = Duration::from_secs(5);
@@ -87,8 +94,15 @@ pub struct App {
     readiness: Arc<Health>,
     /// Serves one command: it neither begins nor ends as a server in the audit log.
     is_private: bool,
+    supervisor: Supervisor,
     pub(crate) engine: Engine,
     _keep_fresh: KeepFresh,
+    sessions: Sessions,
+    tls: Option<Arc<ServerTls>>,
+    telemetry: Option<Telemetry>,
+    shared: Arc<DataPlane>,
+    /// Looks at the files of the configuration.
+    watching: JoinSet<()>,
     hooks: Option<Hooks>,
     workers: Vec<JoinHandle<()>>,
     /// Unlinked at the end.
@@ -105,44 +119,42 @@ impl fmt::Debug for App {
 }
 
 impl App {
-    /// Starts with the machine's clock.
+    /// Starts with the machine's clock. Blocks while the database of the store is away.
     ///
     /// # Errors
     /// See [`Error`]; nothing keeps running after one.
     pub fn start(config: Config) -> Result<Self, Error> {
-        Self::launch(config, Arc::new(SystemClock), None)
+        Self::start_managed(config, &Managed::default())
     }
 
     /// Starts with a clock of the caller's, for tests.
     pub fn start_with(config: Config, clock: Arc<dyn Clock>) -> Result<Self, Error> {
-        Self::launch(config, clock, None)
+        Self::launch(config, clock, None, Managed::default())
     }
 
     fn launch(
         config: Config,
         clock: Arc<dyn Clock>,
         private: Option<CommandProxy>,
+        Managed { mut sockets, supervisor }: Managed,
     ) -> Result<Self, Error> {
         let config = Arc::new(config);
-        let log = log::init(&config.log)?;
-        if private.is_none() {
-            log_start(&config);
-        }
+        let log = open_log(&config, private.is_none())?;
         let metrics = Metrics::new(&config.metrics, log.dropped());
         let control = control_runtime(private.is_none())?;
         let handle = control.handle().clone();
         let engine = open_engine(&config, clock, &metrics, private.as_ref(), handle.clone())?;
-        let tls = config.listen.tls.as_ref().map(ServerTls::load).transpose()?;
+        let tls = load_tls(&config, &metrics)?;
         let sessions = callers::open(&engine, private.as_ref(), &metrics, &control)?;
-        let shared = share(&engine, sessions.callers(), &handle, private.as_ref())?;
+        let telemetry = telemetry::start(&engine, private.as_ref(), &handle);
+        let shared = share(&engine, &sessions, &handle, private.as_ref(), telemetry.as_ref())?;
         let readiness = Arc::<Health>::default();
         let (drain, stop) = (watch::Sender::new(false), watch::Sender::new(false));
-        let listeners = match &private {
-            None => {
-                control.block_on(AdminListeners::open(&engine, &sessions, &readiness, &stop))?
-            }
-            Some(_) => AdminListeners::default(),
-        };
+        let mut listeners = AdminListeners::default();
+        if private.is_none() {
+            let opened = listeners.open(&engine, &sessions, &readiness, &stop, &mut sockets);
+            control.block_on(opened)?;
+        }
 
         // Before anything happens that they report.
         let hooks = start_hooks(&engine, handle)?;
@@ -153,29 +165,36 @@ impl App {
         }
 
         // Last: every connection is served.
-        let sockets = bind::bind(&config.listen.proxy, config.proxy.workers)?;
         let connections = ConnectionLimit::new(config.limits.connections_max);
-        let workers = start_workers(sockets.workers, || WorkerThread {
+        let started = start_workers(&config, sockets, |heartbeat| WorkerThread {
             shared: shared.clone(),
             metrics: metrics.clone(),
             access: log.access(),
             tls: tls.clone(),
             connections: connections.clone(),
             drain: drain.subscribe(),
+            heartbeat,
         })?;
+        control.spawn(supervisor.clone().keep_alive(started.heartbeats, readiness.clone()));
         readiness.set(Readiness::Ready);
         let app = Self {
-            addresses: sockets.addresses,
+            addresses: started.addresses,
             listeners,
             drain,
             stop,
             readiness,
             is_private: private.is_some(),
+            supervisor,
             engine,
             _keep_fresh: keep_fresh,
+            sessions,
+            tls,
+            telemetry,
+            shared,
+            watching: JoinSet::new(),
             hooks,
-            workers,
-            socket_files: sockets.files,
+            workers: started.threads,
+            socket_files: started.files,
             control: Some(control),
             _log: log,
         };
@@ -186,14 +205,14 @@ impl App {
     /// Logs where it listens; a server is in the audit log, too.
     fn report_start(&self) {
         let AdminListeners { admin, health, public, .. } = &self.listeners;
-        let [health, public] = [health, public].map(|it| it.map(tracing::field::display));
+        let [health, public] = [health, public].map(|it| it.as_ref().map(tracing::field::display));
         let (proxy, admin) = (self.addresses.join(", "), admin_text(admin));
         info!(proxy, admin, public, health, "listening");
         if self.is_private {
             return;
         }
-        if self.engine.audit().path().is_none() {
-            info!("no audit log is kept: the store has no directory, and audit.path is not set");
+        if !self.engine.audit().is_on() {
+            info!("no audit log is kept: the store has no place for it, and audit.path is not set");
         }
         // A failure is logged and counted; the server goes on.
         let _ = self.engine.audit().record(&Entry::new(Actor::Server, Action::ServerStart));
@@ -210,25 +229,12 @@ impl App {
         self.listeners.admin.as_ref()?.tcp()
     }
 
-    /// Serves until SIGTERM or SIGINT, then drains and says whether all could finish. A second
-    /// signal ends the process at once. SIGHUP calls `reload`.
-    pub(crate) fn serve_until_signal(self, reload: impl FnMut()) -> bool {
-        if let Some(control) = &self.control {
-            control.block_on(serve::stop_signal(reload));
-            // A second signal asks not to wait.
-            control.spawn(async {
-                serve::stop_signal(|| ()).await;
-                std::process::exit(1);
-            });
-        }
-        self.drain()
-    }
-
     /// Stops accepting, lets requests and refreshes under way finish for at most the drain
     /// timeout, and ends. Says whether all of them did.
     #[must_use]
     pub fn drain(mut self) -> bool {
         info!("draining");
+        self.watching.abort_all();
         self.readiness.set(Readiness::Draining);
         self.drain.send_replace(true);
         let deadline = Instant::now() + self.engine.config().proxy.drain_timeout;
@@ -270,6 +276,9 @@ impl App {
         if timeout(AUDIT_TIMEOUT, written).await.is_err() {
             warn!("the audit log was still being written");
         }
+        if let Some(telemetry) = &mut self.telemetry {
+            telemetry.finish().await;
+        }
         // What cannot be delivered any more is by the next process.
         if let Some(hooks) = &mut self.hooks {
             finish_hooks(hooks).await;
@@ -304,6 +313,14 @@ fn control_runtime(is_server: bool) -> io::Result<Runtime> {
     Ok(control)
 }
 
+/// The certificate of the data plane, if it has one.
+fn load_tls(config: &Config, metrics: &Metrics) -> Result<Option<Arc<ServerTls>>, tls::Error> {
+    let Some(files) = &config.listen.tls else { return Ok(None) };
+    let tls = ServerTls::load(files)?;
+    metrics.certificate(tls.expiry());
+    Ok(Some(tls))
+}
+
 /// The accounts: all of the configuration's, or the one of a private data plane.
 fn open_engine(
     config: &Arc<Config>,
@@ -319,34 +336,26 @@ fn open_engine(
     Ok(engine.only(account))
 }
 
-/// Starts a worker thread for each set of sockets.
-fn start_workers(
-    sockets: Vec<Vec<Bound>>,
-    worker: impl Fn() -> WorkerThread,
-) -> io::Result<Vec<JoinHandle<()>>> {
-    let start = |(number, bound)| {
-        let worker = worker();
-        let thread = std::thread::Builder::new().name(format!("worker-{number}"));
-        thread.spawn(move || worker.run(bound))
-    };
-    sockets.into_iter().enumerate().map(start).collect()
-}
-
-/// The first line of a server's log: which program, which configuration, which store.
-fn log_start(config: &Config) {
-    let source = config.source.as_ref().map(|path| path.display().to_string());
-    let source = source.as_deref().unwrap_or("environment");
-    let StoreConfig { kind, path } = &config.store;
-    let path = kind.seals().then(|| tracing::field::display(path.display()));
-    let version = env!("CARGO_PKG_VERSION");
-    info!(version, config = source, store = kind.as_str(), path, "adsproxy starts");
+/// The log; its first line, of a server, says which program, which configuration, which store.
+fn open_log(config: &Config, is_server: bool) -> io::Result<Log> {
+    let log = log::init(&config.log)?;
+    if is_server {
+        let source = config.source.as_ref().map(|path| path.display().to_string());
+        let source = source.as_deref().unwrap_or("environment");
+        let StoreConfig { kind, .. } = &config.store;
+        let path = config.store.place();
+        let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("ADSPROXY_COMMIT"));
+        info!(version, commit, config = source, store = kind.as_str(), path, "adsproxy starts");
+    }
+    Ok(log)
 }
 
 fn share(
     engine: &Engine,
-    callers: &Arc<Callers>,
+    sessions: &Sessions,
     control: &Handle,
     private: Option<&CommandProxy>,
+    telemetry: Option<&Telemetry>,
 ) -> Result<Arc<DataPlane>, Error> {
     let config = engine.config();
     Ok(Arc::new(DataPlane {
@@ -355,12 +364,14 @@ fn share(
         tokens: engine.tokens().clone(),
         clock: engine.clock().clone(),
         throttling: engine.throttling.clone(),
-        captures: CaptureLimits::new(&config.replay, &config.limits),
+        requests: engine.requests.clone(),
+        spans: telemetry.and_then(|telemetry| telemetry.spans.clone()),
+        settings: Arc::new(ArcSwap::from_pointee(Settings::new(&config))),
         tls: https::client_config(config.upstream_roots(), config.upstream.http2)?,
         draining: Arc::new(AtomicBool::new(false)),
         audit: engine.audit().clone(),
         control: control.clone(),
-        callers: callers.clone(),
+        callers: sessions.callers().clone(),
         path_key: private.map(|private| private.key.clone()),
     }))
 }

@@ -47,6 +47,11 @@ impl Now {
 pub trait Clock: Send + Sync + fmt::Debug {
     /// Reads both clocks.
     fn now(&self) -> Now;
+
+    /// Reads the monotonic clock alone.
+    fn mono(&self) -> Instant {
+        self.now().mono
+    }
 }
 
 /// The machine's clocks.
@@ -58,7 +63,11 @@ impl Clock for SystemClock {
         // A wall clock before 1970 reads as 1970: tokens then look unexpired to it, and the
         // monotonic clock alone decides.
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { wall, mono: Instant::now() }
+        Now { wall, mono: self.mono() }
+    }
+
+    fn mono(&self) -> Instant {
+        Instant::now()
     }
 }
 

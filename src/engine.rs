@@ -1,6 +1,7 @@
 //! Accounts and their tokens without any listener: what the server, the commands and programs that
 //! use adsproxy as a library stand on. The crate's page has an example.
 
+mod cooldowns;
 pub(crate) mod keys;
 
 use crate::{
@@ -14,6 +15,7 @@ use crate::{
     id::AccountId,
     lwa::LwaClient,
     metrics::Metrics,
+    recent::RecentRequests,
     reports::Reports,
     store::{self, Instance, Store},
     sync::{Account, enroll::Enroller},
@@ -52,7 +54,6 @@ pub enum TokenError {
 /// The accounts of a configuration and a store, and a token for each. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Engine {
-    config: Arc<Config>,
     pub(crate) with: Dependencies,
     /// The HTTP client for calls of our own to Amazon: no redirects, no retries.
     pub(crate) http: LwaHttp,
@@ -60,6 +61,8 @@ pub struct Engine {
     tokens: TokenManager,
     /// What Amazon says of its limits; the data plane listens.
     pub(crate) throttling: Arc<Throttling>,
+    /// What the data plane has served.
+    pub(crate) requests: Arc<RecentRequests>,
     pub(crate) enroller: Enroller,
     /// Registers the keys of this process, as long as there is a clone of the engine.
     instance: Arc<Mutex<Option<Instance>>>,
@@ -102,7 +105,8 @@ impl Engine {
         let tokens = TokenManager::new(token, with.clone());
         let enroller = Enroller::new(config.clone(), with.clone(), tokens.clone());
         let throttling = Throttling::new(config.throttling.enforce, with.clock.now());
-        Ok(Self { config, with, http, audit, tokens, throttling, enroller, instance })
+        let requests = Arc::default();
+        Ok(Self { with, http, audit, tokens, throttling, requests, enroller, instance })
     }
 
     /// Opens within a program: with the machine's clock, counters of its own, and refreshes on the
@@ -129,7 +133,7 @@ impl Engine {
     pub async fn token(&self, account: &AccountId) -> Result<Arc<AccessToken>, TokenError> {
         let found = self.account(account).await?;
         let found = found.ok_or_else(|| TokenError::UnknownAccount(account.clone()))?;
-        Ok(self.tokens.token(&found.id).await?)
+        Ok(self.tokens.token(found.id()).await?)
     }
 
     /// The same for one account alone, if one is named: others are neither enrolled nor kept fresh.
@@ -146,7 +150,7 @@ impl Engine {
     /// One account, enrolled alone where that has not happened yet. None if there is no such
     /// account, or nothing sensible can be said of it now, which is logged.
     pub async fn account(&self, id: &AccountId) -> Result<Option<Arc<Account>>, store::Error> {
-        let known = self.enroller.directory.load().get(id).cloned();
+        let known = self.enroller.directory.load().get(id.as_str()).cloned();
         if known.is_some() {
             return Ok(known);
         }
@@ -160,14 +164,18 @@ impl Engine {
         let (enroller, tokens) = (self.enroller.clone(), self.tokens.clone());
         let (store, audit) = (self.store().clone(), self.audit.clone());
         let (mut tasks, control) = (JoinSet::new(), &self.with.control);
+        tasks.spawn_on(audit.clone().keep_pruned(), control);
         tasks.spawn_on(keys::maintain(store, audit, self.instance.clone()), control);
         tasks.spawn_on(async move { enroller.follow().await }, control);
+        let (throttling, clock) = (self.throttling.clone(), self.with.clock.clone());
+        tasks.spawn_on(cooldowns::share(throttling, self.store().clone(), clock), control);
         tasks.spawn_on(async move { tokens.run_background().await }, control);
         KeepFresh(tasks)
     }
 
-    pub(crate) fn config(&self) -> &Arc<Config> {
-        &self.config
+    /// The configuration in force.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        self.enroller.config()
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
@@ -196,7 +204,7 @@ impl Engine {
 
     /// The view of every account, in the order of their ids.
     pub fn accounts(&self) -> Vec<AccountView> {
-        self.tokens.states().keys().filter_map(|id| self.tokens.status(id)).collect()
+        self.tokens.views()
     }
 }
 

@@ -51,6 +51,8 @@ pub struct Event {
     pub days_left: Option<i64>,
     /// The request that a refresh was begun for; none if it was begun ahead of the expiry.
     pub request_id: Option<String>,
+    /// The server's own id of that request, where `request_id` is the caller's.
+    pub server_request_id: Option<String>,
 }
 
 impl Event {
@@ -65,6 +67,7 @@ impl Event {
             reason: None,
             days_left: None,
             request_id: None,
+            server_request_id: None,
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::{
     id::{AccountId, Region},
     secret::Secret,
     store::{
-        self, Began, Credential, Epoch, Expected, Lease, Store, StoredAccessToken, Version,
-        Versioned, fingerprint,
+        self, Began, Credential, Epoch, Expected, Lease, Mark, Store, StoredAccessToken,
+        UnknownFields, Version, Versioned, fingerprint,
     },
 };
 use std::time::Duration;
@@ -104,6 +104,7 @@ impl Consent {
             updated_at: now_unix,
             reauthorization_required: false,
             seed: self.seed.as_ref().map(fingerprint),
+            unknown: UnknownFields::default(),
         }
     }
 }
@@ -248,6 +249,31 @@ impl Grants {
         updated
     }
 
+    /// Has servers use a record as it is that was set back behind `mark`: it becomes the newest. False
+    /// if there is none, or it is newer by now.
+    pub(crate) async fn accept(
+        &self,
+        account: &AccountId,
+        mark: &Mark,
+        actor: Actor,
+        now_unix: u64,
+    ) -> Result<bool, AcceptError> {
+        let mut is_accepted = false;
+        let entry = |_| Entry::new(actor, Action::AccountChange).account(account).about("restored");
+        let accept = |found: Option<&Credential>| {
+            let record = found.filter(|record| mark.is_ahead_of(record));
+            is_accepted = record.is_some();
+            Ok(record.map(|record| Credential {
+                generation: record.generation.max(mark.generation).saturating_add(1),
+                updated_at: now_unix.max(mark.updated_at),
+                access_token: None,
+                ..record.clone()
+            }))
+        };
+        self.put::<AcceptError>(account, &[], entry, accept).await?;
+        Ok(is_accepted)
+    }
+
     /// Records what was done already.
     async fn record(&self, account: &AccountId, entry: Entry) {
         if let Err(error) = self.audit.write(entry).await {
@@ -283,7 +309,7 @@ impl Grants {
                 };
                 let version = match &found {
                     Some(found) => Some(found.version),
-                    None => self.store.versions().await?.get(account).copied(),
+                    None => self.store.versions().await?.get(account.as_str()),
                 };
                 let seeded = configured.filter(|config| config.refresh_token.is_some());
                 let removed = match seeded {
@@ -308,6 +334,15 @@ impl Grants {
         };
         self.audit.around(entry, "store_failed", forget).await
     }
+}
+
+/// Why a record could not be accepted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AcceptError {
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    Audit(#[from] audit::Error),
 }
 
 /// What the audit log calls a new grant.

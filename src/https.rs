@@ -129,6 +129,15 @@ pub fn hook_client<R: reqwest::dns::Resolve + 'static>(
     Ok((builder.build()?, is_proxied))
 }
 
+/// What telemetry is sent to a collector with: by [`Egress`], but for plain HTTP, since a collector is
+/// a neighbour. Timeouts are each request's own.
+///
+/// # Errors
+/// When the environment names a proxy that cannot be used.
+pub fn collector_client(tls: &ClientConfig) -> Result<reqwest::Client, Error> {
+    Ok(Egress::from_env()?.apply(builder(tls))?.build()?)
+}
+
 fn read_roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
     let certificates = certificates.and_then(|found: Vec<_>| match found.is_empty() {

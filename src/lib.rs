@@ -85,9 +85,11 @@ mod listen;
 mod login;
 mod lwa;
 mod provider;
+mod recent;
 mod reports;
 mod store;
 mod sync;
+mod telemetry;
 mod throttling;
 mod token;
 
@@ -99,6 +101,10 @@ mod metrics;
 #[cfg(feature = "sandbox")]
 #[doc(hidden)]
 pub mod sandbox;
+// What any bytes must not break; for tests/fuzz.
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 
 mod backoff;
 mod caller_body;
@@ -113,6 +119,7 @@ mod id;
 mod named;
 mod secret;
 mod small_write;
+mod trace_context;
 mod trusted_path;
 
 pub use crate::{
@@ -126,17 +133,19 @@ pub use crate::{
 /// The parts that the behaviour tests drive directly; not for other programs.
 #[doc(hidden)]
 pub mod testing {
+    #[cfg(feature = "fuzz")]
+    pub use crate::fuzz;
     pub use crate::{
         admin::ROUTES,
         app::App,
-        audit::{Actor, Audit},
+        audit::{Action, Actor, Audit, Entry},
         callers::key::{
             InvalidKeyDigest, InvalidKeyId, KeyDigest, KeyFormatError, KeyId, KeyKind, NewKey,
             NoRandomKey, PresentedKey,
         },
         clock::{Clock, ManualClock, SystemClock},
         config::{
-            ApplicationConfig, Config, DEFAULT_APPLICATION, Encryption, EncryptionKey,
+            ApplicationConfig, AuditConfig, Config, DEFAULT_APPLICATION, Encryption, EncryptionKey,
             IssuerConfig, MetricsConfig, StoreConfig, StoreKind, Token, load,
         },
         engine::Engine,
@@ -154,8 +163,8 @@ pub mod testing {
         secret::Secret,
         store::{
             Credential, Epoch, Error, Expected, Item, KeyRing, Lease, Limit, Space, Store,
-            StoredAccessToken, Version, backend,
+            StoredAccessToken, UnknownFields, Version, backend,
         },
-        token::{AccessToken, Authority, Cause, Dependencies, KnownGrant, TokenManager},
+        token::{AccessToken, Authority, Cause, Dependencies, KnownGrant, Place, TokenManager},
     };
 }

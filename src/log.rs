@@ -8,6 +8,8 @@
 mod access;
 mod escape;
 mod fields;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod sink;
 
 pub use access::{AccessLine, AccessLog};

@@ -48,6 +48,7 @@ const LINE: AccessLine<'static> = AccessLine {
     account: Some("acme"),
     region: Some(Region::Eu),
     request_id: "r-1",
+    server_request_id: Some("5f"),
     amazon_request_id: Some("A1"),
     duration: Duration::from_micros(12_045),
     bytes_in: 0,
@@ -84,6 +85,7 @@ fn an_access_line_is_json_with_the_documented_names() {
         "timestamp": "2026-11-20T00:00:00.007Z", "level": "INFO", "target": "adsproxy::access",
         "message": "request", "http.request.method": "GET", "url.path": "/v2/profiles",
         "http.response.status_code": 200, "caller": "reports", "account": "acme", "region": "eu", "request_id": "r-1",
+        "server_request_id": "5f",
         "amazon_request_id": "A1", "duration_ms": 12.045, "http.request.body.size": 0,
         "http.response.body.size": 1024, "replays": 1,
     });
@@ -94,10 +96,11 @@ fn an_access_line_is_json_with_the_documented_names() {
 fn an_access_line_in_text_is_one_readable_line() {
     let line =
         AccessLine { error: Some("overloaded"), caller: None, account: None, region: None, ..LINE };
+    let line = AccessLine { server_request_id: None, ..line };
     assert_eq!(
         access_output(LogFormat::Text, &[LINE, line]),
         "2026-11-20T00:00:00.007Z  INFO GET /v2/profiles 200 12.045ms caller=reports account=acme \
-         region=eu in=0 out=1024 replays=1 request_id=r-1 amazon_request_id=A1\n\
+         region=eu in=0 out=1024 replays=1 request_id=r-1 server_request_id=5f amazon_request_id=A1\n\
          2026-11-20T00:00:00.007Z  INFO GET /v2/profiles 200 12.045ms in=0 out=1024 replays=1 \
          error=overloaded request_id=r-1 amazon_request_id=A1\n"
     );

@@ -8,16 +8,24 @@ mod encode;
 mod hooks;
 mod issuers;
 mod process;
+mod telemetry;
+mod troubles;
 mod worker;
 
+pub use encode::{Exposition, Family, FamilyData, Number, Sample, seconds};
 pub use hooks::{Dropped, HookMetrics, HookOutcome};
 pub use issuers::IssuerMetrics;
+pub use telemetry::{ExportOutcome, SpansDropped, TelemetryMetrics};
+pub use troubles::{AccountTroubles, CallTrouble};
 pub use worker::{LimitHit, ReplayOutcome, ThrottleKind, Upstream401, WorkerMetrics};
 
 use crate::{
-    account::AccountView, config, id::Region, named::named, provider::operations::OperationClass,
+    account::AccountView,
+    config,
+    id::{AccountId, Region},
+    named::named,
+    provider::operations::OperationClass,
 };
-use encode::Exposition;
 use hooks::loaded;
 use parking_lot::Mutex;
 use std::{
@@ -68,11 +76,20 @@ pub struct Metrics {
     issuers: Mutex<Vec<Arc<IssuerMetrics>>>,
     refreshes: [[AtomicU64; RefreshOutcome::ALL.len()]; Trigger::ALL.len()],
     refresh_duration: Mutex<Histogram>,
+    /// When one succeeded last and failed last, in seconds since 1970; 0: never.
+    last_refreshes: [AtomicU64; 2],
     store_writes: [AtomicU64; 2],
     audit_writes: [AtomicU64; 2],
     lwa_waits: AtomicU64,
+    reloads: [AtomicU64; 2],
+    /// When the configuration was read last, in seconds since 1970.
+    reloaded: AtomicU64,
     /// What became of events on their way to hooks.
     pub hooks: HookMetrics,
+    /// What became of traces and metrics on their way to a collector.
+    pub telemetry: TelemetryMetrics,
+    /// The end of the certificate that the data plane shows, in seconds since 1970, if it has one.
+    certificate: Mutex<Option<Arc<AtomicU64>>>,
 }
 
 impl Metrics {
@@ -95,15 +112,38 @@ impl Metrics {
 
     /// What is counted for an issuer of JWTs, by the name it has in the configuration.
     pub fn issuer(&self, name: &str) -> Arc<IssuerMetrics> {
+        let mut issuers = self.issuers.lock();
+        if let Some(known) = issuers.iter().find(|known| known.name() == name) {
+            return Arc::clone(known);
+        }
         let issuer = IssuerMetrics::new(name);
-        self.issuers.lock().push(Arc::clone(&issuer));
+        issuers.push(Arc::clone(&issuer));
         issuer
     }
 
-    /// Counts a finished refresh of an access token.
-    pub fn token_refresh(&self, trigger: Trigger, outcome: RefreshOutcome, duration: Duration) {
+    /// Shows no other issuers than those of `names` any more.
+    pub fn only_issuers(&self, names: &[&str]) {
+        self.issuers.lock().retain(|issuer| names.contains(&issuer.name()));
+    }
+
+    /// Counts a finished refresh of an access token; `now_unix` is in seconds since 1970.
+    pub fn token_refresh(
+        &self,
+        trigger: Trigger,
+        outcome: RefreshOutcome,
+        duration: Duration,
+        now_unix: u64,
+    ) {
+        let failed = usize::from(outcome != RefreshOutcome::Succeeded);
+        self.last_refreshes[failed].store(now_unix, Relaxed);
         self.refreshes[trigger as usize][outcome as usize].fetch_add(1, Relaxed);
         self.refresh_duration.lock().observe(duration);
+    }
+
+    /// When a refresh succeeded last and failed last, in seconds since 1970.
+    #[cfg_attr(not(feature = "dashboard"), allow(dead_code, reason = "only pages ask for it"))]
+    pub fn last_refreshes(&self) -> [Option<u64>; 2] {
+        self.last_refreshes.each_ref().map(|at| Some(at.load(Relaxed)).filter(|at| *at > 0))
     }
 
     /// Counts a write to the credential store.
@@ -116,14 +156,62 @@ impl Metrics {
         self.audit_writes[usize::from(!ok)].fetch_add(entries as u64, Relaxed);
     }
 
+    /// Counts a reload of the configuration; none: it was read at the start.
+    pub fn config_reloaded(&self, ok: Option<bool>, now_unix: u64) {
+        if let Some(ok) = ok {
+            self.reloads[usize::from(!ok)].fetch_add(1, Relaxed);
+        }
+        if ok != Some(false) {
+            self.reloaded.store(now_unix, Relaxed);
+        }
+    }
+
+    /// Shows when the listener's certificate ends: `expiry` is in seconds since 1970, and follows the
+    /// certificate in use.
+    pub fn certificate(&self, expiry: Arc<AtomicU64>) {
+        *self.certificate.lock() = Some(expiry);
+    }
+
     /// Counts a refresh that has to wait for others (`token.lwa_concurrency`).
     pub fn lwa_concurrency_hit(&self) {
         self.lwa_waits.fetch_add(1, Relaxed);
     }
 
+    /// What was counted of the calls of `account`.
+    #[cfg_attr(not(feature = "dashboard"), allow(dead_code, reason = "only pages ask for it"))]
+    pub fn troubles(&self, account: &AccountId) -> AccountTroubles {
+        let mut sum = AccountTroubles::default();
+        self.workers.lock().iter().for_each(|worker| worker.troubles.sum(account, &mut sum));
+        sum
+    }
+
+    /// How often each limit was hit.
+    pub fn limit_hits(&self) -> Vec<(&'static str, u64)> {
+        let workers = self.workers.lock();
+        let hits = LimitHit::ALL.into_iter().map(|limit| {
+            let count = |worker: &Arc<WorkerMetrics>| worker.limits[limit as usize].load(Relaxed);
+            (limit.as_str(), workers.iter().map(count).sum())
+        });
+        let waits = ("lwa_concurrency", self.lwa_waits.load(Relaxed));
+        hits.chain([waits]).collect()
+    }
+
+    /// A number that grows with what is counted of accounts, the store, the audit log and hooks.
+    #[cfg_attr(not(feature = "dashboard"), allow(dead_code, reason = "only pages ask for it"))]
+    pub fn events(&self) -> u64 {
+        let own = [&self.store_writes, &self.audit_writes, &self.reloads];
+        let counts = self.refreshes.iter().flatten().chain(own.into_iter().flatten());
+        loaded(counts).fold(self.hooks.events(), u64::wrapping_add)
+    }
+
     /// The page for Prometheus, in the text format 0.0.4; without `accounts` the part of it that
     /// tells neither of them nor of requests.
     pub fn render(&self, accounts: Option<&[AccountView]>) -> String {
+        self.families(accounts).text()
+    }
+
+    /// The families of that page.
+    pub fn families(&self, accounts: Option<&[AccountView]>) -> Exposition {
         let mut page = Exposition::default();
         if let Some(accounts) = accounts {
             self.render_workers(&mut page);
@@ -131,11 +219,12 @@ impl Metrics {
             self.render_accounts(&mut page, accounts);
             issuers::render(&self.issuers.lock(), &mut page);
             self.hooks.render(&mut page);
+            self.telemetry.render(&mut page);
         }
         page.family("adsproxy_build_info", "The running build.");
-        page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+        page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1_u64);
         process::render(&mut page);
-        page.text
+        page
     }
 
     fn render_workers(&self, page: &mut Exposition) {
@@ -163,8 +252,7 @@ impl Metrics {
         let help = "Error responses that quoted an access token.";
         let redacted = sum(&|worker| &worker.redacted);
         page.single("adsproxy_redacted_responses_total", help, redacted);
-        let mut limits = sums(|worker| &worker.limits, &LimitHit::ALL.map(|it| it.as_str()));
-        limits.push(("lwa_concurrency", self.lwa_waits.load(Relaxed)));
+        let limits = self.limit_hits();
         page.by_label("adsproxy_limit_hits_total", "How often a limit was hit.", "limit", limits);
         let connections = sum(&|worker| &worker.connections);
         page.single("adsproxy_connections", "Open connections of callers.", connections);
@@ -199,6 +287,18 @@ impl Metrics {
         page.by_label("adsproxy_store_write_total", "Writes to the store.", "outcome", writes);
         let writes = WRITES.into_iter().zip(loaded(&self.audit_writes));
         page.by_label("adsproxy_audit_write_total", "Entries of the audit log.", "outcome", writes);
+        let reloads = WRITES.into_iter().zip(loaded(&self.reloads));
+        let help = "Reloads of the configuration.";
+        page.by_label("adsproxy_config_reload_total", help, "outcome", reloads);
+        let name = "adsproxy_config_last_reload_success_timestamp_seconds";
+        let help = "When the configuration in force was read.";
+        page.single(name, help, self.reloaded.load(Relaxed));
+        let name = "adsproxy_tls_certificate_expiry_timestamp_seconds";
+        page.family(name, "When the certificate of the listener ends; absent without TLS.");
+        let expiry = self.certificate.lock().as_ref().map_or(0, |expiry| expiry.load(Relaxed));
+        if expiry > 0 {
+            page.sample(&[], expiry);
+        }
         let dropped = self.log_dropped.load(Relaxed);
         page.single("adsproxy_log_dropped_total", "Lost log lines.", dropped);
     }
@@ -213,7 +313,8 @@ impl Metrics {
         page.by_label("adsproxy_token_expiry_seconds", help, "account", expiry);
         page.family("adsproxy_grant_state", "1 for the account's state.");
         for view in labelled {
-            page.sample(&[("account", view.account.as_str()), ("state", view.state.as_str())], 1);
+            let labels = [("account", view.account.as_str()), ("state", view.state.as_str())];
+            page.sample(&labels, 1_u64);
         }
         let help = "Until the grant ends, in whole days; only if its consent is dated.";
         let expiry = of_each(|view| {

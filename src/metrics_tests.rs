@@ -152,8 +152,8 @@ fn workers_are_summed() {
 fn refreshes_and_store_writes_are_counted_by_outcome() {
     let metrics = metrics(10);
     let second = Duration::from_secs(1);
-    metrics.token_refresh(Trigger::Forced, RefreshOutcome::Transient, second);
-    metrics.token_refresh(Trigger::Forced, RefreshOutcome::Transient, second);
+    metrics.token_refresh(Trigger::Forced, RefreshOutcome::Transient, second, 7);
+    metrics.token_refresh(Trigger::Forced, RefreshOutcome::Transient, second, 7);
     metrics.store_write(false);
     let samples = check(&metrics.render(Some(&[])));
     let forced = "adsproxy_token_refresh_total{trigger=\"forced\",outcome=\"transient\"}";

@@ -81,14 +81,14 @@ table! {
         "The Host or Origin of this request is not accepted (guard.allowed_hosts, \
          guard.allowed_origins).";
     NotFound "not_found" NOT_FOUND Proxy "http_request_denied"
-        "adsproxy serves no OAuth endpoint here: it authenticates to Amazon by itself, and needs no \
-         login or client registration.";
+        "adsproxy serves no OAuth endpoint and no page here: it authenticates to Amazon by itself, and \
+         needs no login or client registration.";
     UnknownAccount "unknown_account" NOT_FOUND Caller "http_request_denied"
         "There is no such account, or it is not yours to use. See: adsproxy account list."
         page "No such account" "Compare with `adsproxy account list`.";
     ReauthorizationRequired "reauthorization_required" FORBIDDEN Lwa "http_request_denied"
         "The advertiser's consent is missing, revoked or expired. Connect the account again: run \
-         adsproxy login <alias>, or set a new accounts.<alias>.refresh_token and restart.";
+         adsproxy login <alias>, or set a new accounts.<alias>.refresh_token.";
     ApplicationRejected "application_rejected" BAD_GATEWAY Lwa "proxy_configuration_error"
         "Login with Amazon rejects the client id or client secret. Check [lwa] in the configuration."
         page "Wrong client id or secret" "Check lwa.client_id and lwa.client_secret \
@@ -117,8 +117,11 @@ table! {
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED Caller "http_request_error"
         "This path takes other methods. GET / lists the paths.";
     TooManyRequests "too_many_requests" TOO_MANY_REQUESTS Caller "http_request_error"
-        "This address has changed things too often. Try again later, or use the commands of \
-         adsproxy, which have no such limit.";
+        "Too many changes, or links that do not work, came from there. Try again later, or use the \
+         commands of adsproxy, which have no such limit.";
+    ConfigurationRejected "configuration_rejected" UNPROCESSABLE_ENTITY Proxy
+        "proxy_configuration_error"
+        "The configuration cannot be read again, and the old one stays in force.";
     // Why a login cannot go on.
     StateMissing "state_missing" BAD_REQUEST Caller "http_request_error"
         "the response has no state, so it belongs to no login"

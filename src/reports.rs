@@ -7,7 +7,7 @@
 use crate::{
     audit::{Action, Actor, Audit, Entry},
     event::{Event, Events, Kind},
-    hooks::Outbox,
+    hooks::{Message, Outbox},
 };
 use std::sync::{Arc, OnceLock};
 use tokio::runtime::Handle;
@@ -33,6 +33,17 @@ impl Reports {
     pub(crate) fn to_hooks(&self, outbox: Arc<Outbox>) {
         // There is one outbox per engine; a second one would send everything twice.
         let _ = self.outbox.set(outbox);
+    }
+
+    /// The latest `count` messages to hooks about `account`, and whether each still waits; none where
+    /// there are no hooks.
+    #[cfg_attr(not(feature = "dashboard"), allow(dead_code, reason = "only pages ask for it"))]
+    pub(crate) fn to_hooks_about(
+        &self,
+        account: &str,
+        count: usize,
+    ) -> Option<Vec<(Message, bool)>> {
+        Some(self.outbox.get()?.of_account(account, count))
     }
 
     /// Reports `event` without waiting for anything.
@@ -69,6 +80,9 @@ fn entry(actor: Actor, event: &Event) -> Entry {
     if let Some(id) = &event.request_id {
         entry = entry.request_id(id);
     }
+    if let Some(id) = &event.server_request_id {
+        entry = entry.server_request_id(id);
+    }
     if let (Kind::ApplicationRejected, Some(application)) = (event.kind, &event.application) {
         entry = entry.about(application);
     }
@@ -97,6 +111,7 @@ mod tests {
                 reason: Some("invalid_grant"),
                 days_left: Some(12),
                 request_id: Some("r-1".to_owned()),
+                server_request_id: Some("s-1".to_owned()),
                 ..Event::new(kind, 1)
             });
         }
@@ -105,6 +120,7 @@ mod tests {
         let seen = text.lines().skip(1).map(|line| {
             let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
             assert_eq!((&line["account"], &line["request_id"]), (&"acme".into(), &"r-1".into()));
+            assert_eq!(line["server_request_id"], "s-1");
             let reason = line["reason"].as_str().unwrap_or("-").to_owned();
             [line["action"].as_str(), line["outcome"].as_str()].map(Option::unwrap).join(" ")
                 + " "

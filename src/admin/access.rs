@@ -2,7 +2,7 @@
 //! credential nothing tells which accounts or *operate* routes there are.
 
 use super::{
-    Admin,
+    Admin, Visitor,
     arguments::Arguments,
     respond::Reply,
     routes::{AdminSurface, FoundRoute, Route, Site},
@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     audit::{Action, Actor, ActorProof, Entry},
-    callers::{Principal, Proof, Unauthenticated, credential},
+    callers::{
+        Principal, Proof, Unauthenticated,
+        credential::{self, Presented},
+    },
     inbound::fields::Fields,
     problem::{Code, Problem},
 };
@@ -26,6 +29,8 @@ pub(super) struct CallerAccess {
     pub(super) principal: Option<Arc<Principal>>,
     pub(super) scope: Scope,
     pub(super) actor: Actor,
+    /// The browser that is signed in to the dashboard, on its routes.
+    pub(super) visitor: Option<Arc<Visitor>>,
 }
 
 impl Admin {
@@ -45,21 +50,28 @@ impl Admin {
             // The system has said who the peer is, and who is none of ours was not let in.
             let uid = self.1.as_ref().and_then(|it| it.peer.uid());
             let actor = uid.map_or_else(|| state.logins.actor.clone(), Actor::cli_user);
-            return Ok(CallerAccess { principal: None, scope: Scope::Every, actor });
+            let (principal, scope, visitor) = (None, Scope::Every, None);
+            return Ok(CallerAccess { principal, scope, actor, visitor });
+        }
+        #[cfg(feature = "dashboard")]
+        if let Ok((route, _)) = found
+            && route.audience == super::routes::Audience::Dashboard
+        {
+            return self.visitor_access(route, parts, id).await;
         }
         let is_open = match found {
             Ok((route, _)) => route.is_open(query),
             Err(other) => other.is_open || state.surface != AdminSurface::Admin,
         };
         if is_open {
-            return Ok(self.open_access(parts));
+            return Ok(self.open_access(parts).await);
         }
-        let principal = match self.authenticate(parts) {
+        let principal = match self.authenticate(parts).await {
             Ok(principal) => principal,
             Err(error) => return Err(self.refuse(error, id).await),
         };
         let route = found.as_ref().ok().map(|(route, _)| *route);
-        let is_its_own = matches!((&principal.proof, found), (Proof::Session(own), Ok((route, id)))
+        let is_its_own = matches!((&principal.proof, found), (Proof::Session { id: own, .. }, Ok((route, id)))
             if route.operation == END_SESSION && own.as_str() == *id);
         let scope = match is_its_own {
             true => Ok(Scope::Nobody),
@@ -68,32 +80,69 @@ impl Admin {
         let scope = scope
             .map_err(|detail| Problem { detail, ..Code::CallerRejected.problem() }.respond(id))?;
         let actor = self.actor(&principal);
-        Ok(CallerAccess { principal: Some(principal), scope, actor })
+        Ok(CallerAccess { principal: Some(principal), scope, actor, visitor: None })
     }
 
     /// Of a request that needs no credential. A good one that it brings all the same says whose
     /// accounts it may be about.
-    fn open_access(&self, parts: &Parts) -> CallerAccess {
-        let principal = self.authenticate(parts).ok();
+    async fn open_access(&self, parts: &Parts) -> CallerAccess {
+        let principal = self.authenticate(parts).await.ok();
         let principal = principal.filter(|it| it.is_operator() || it.tenant.is_some());
         let scope = principal.as_ref().map_or(Scope::Nobody, |it| match &it.tenant {
             Some(tenant) => Scope::Tenant(tenant.clone()),
             None => Scope::Every,
         });
         let actor = principal.as_ref().map_or_else(Actor::unknown, |it| self.actor(it));
-        CallerAccess { principal, scope, actor }
+        CallerAccess { principal, scope, actor, visitor: None }
     }
 
-    fn authenticate(&self, parts: &Parts) -> Result<Arc<Principal>, Unauthenticated> {
+    async fn authenticate(&self, parts: &Parts) -> Result<Arc<Principal>, Unauthenticated> {
         let (callers, fields) = (self.0.sessions.callers(), Fields::of(&parts.headers));
         let connection = self.1.as_ref().ok_or(Unauthenticated::Missing)?;
         let credential = credential::find(&parts.headers, &fields, callers.reads_tokens())?;
-        let now = self.0.logins.engine.clock().now();
-        callers.authenticate(credential, connection, now)?.ok_or(Unauthenticated::Missing)
+        let clock = self.0.logins.engine.clock();
+        match credential {
+            Presented::Token(token) => {
+                callers.of_token(token, connection.peer.origin(), &**clock).await
+            }
+            other => {
+                let found = callers.authenticate(other, connection, clock.now())?;
+                found.ok_or(Unauthenticated::Missing)
+            }
+        }
+    }
+
+    /// Of a browser that has signed in to the dashboard.
+    #[cfg(feature = "dashboard")]
+    pub(super) async fn visitor_access(
+        &self,
+        route: &Route,
+        parts: &Parts,
+        id: &HeaderValue,
+    ) -> Result<CallerAccess, Reply> {
+        use super::dashboard;
+        let failed = |error: &crate::login::LoginError| dashboard::failed(error, id);
+        let visitor = match parts.method {
+            Method::GET => self.reading_visitor(&parts.headers).await,
+            _ => self.visitor(&parts.headers).await,
+        };
+        let visitor = match visitor {
+            Ok(Some(visitor)) => visitor,
+            Ok(None) => return Err(dashboard::sign_in::ask(parts, id)),
+            Err(error) => return Err(failed(&error)),
+        };
+        let scope = match &visitor.principal {
+            None => Ok(Scope::Every),
+            Some(principal) => scope_of(principal, Some(route), &parts.method),
+        };
+        let denied = |why| failed(&crate::login::LoginError::new(Code::CallerRejected, why));
+        let (scope, actor) = (scope.map_err(denied)?, visitor.actor(self));
+        let principal = visitor.principal.clone();
+        Ok(CallerAccess { principal, scope, actor, visitor: Some(Arc::new(visitor)) })
     }
 
     /// One response to all that bring no good credential.
-    async fn refuse(&self, error: Unauthenticated, id: &HeaderValue) -> Reply {
+    pub(super) async fn refuse(&self, error: Unauthenticated, id: &HeaderValue) -> Reply {
         if error == Unauthenticated::Several {
             let detail = "The request brings more than one credential. Send exactly one.";
             return Problem { detail, ..Code::BadRequest.problem() }.respond(id);
@@ -116,11 +165,13 @@ impl Admin {
     }
 
     /// The principal as the audit log names it.
-    fn actor(&self, principal: &Principal) -> Actor {
+    pub(super) fn actor(&self, principal: &Principal) -> Actor {
         let name = &principal.caller.name;
         let proof = match &principal.proof {
             Proof::Key(id) => ActorProof::key(&format!("adsk_{id}")),
-            Proof::Session(id) => ActorProof::session(&format!("adss_{id}")),
+            Proof::Session { id, subject } => {
+                ActorProof::session(&format!("adss_{id}"), subject.as_deref())
+            }
             Proof::User(uid) => ActorProof::User { uid: *uid },
             Proof::Group(_) => {
                 let uid = self.1.as_ref().and_then(|it| it.peer.uid());
@@ -139,18 +190,23 @@ fn scope_of(
     route: Option<&Route>,
     method: &Method,
 ) -> Result<Scope, &'static str> {
+    let is_user = matches!(principal.proof, Proof::Token { .. });
+    let is_users = is_user && route.is_some_and(|route| route.for_users);
     let scope = match &principal.tenant {
         _ if principal.is_operator() => Scope::Every,
-        Some(tenant) if route.is_some_and(|route| route.for_tenants) => {
+        Some(tenant) if is_users || route.is_some_and(|route| route.for_tenants) => {
             Scope::Tenant(tenant.clone())
         }
+        // Its sessions are no accounts.
+        None if is_users => Scope::Nobody,
         _ => {
             return Err("This caller may not do this: it is for operators (operator = true).");
         }
     };
     let reads = matches!(*method, Method::GET | Method::HEAD)
         && !route.is_some_and(|route| matches!(route.site, Site::LinkWith(_)));
-    match principal.rules.is_read_only() && !reads {
+    // A user's session may only read, too.
+    match principal.rules.is_read_only() && !reads && !is_users {
         true => Err("This caller may only read."),
         false => Ok(scope),
     }

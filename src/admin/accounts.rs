@@ -5,6 +5,7 @@ use super::{
     bodies::{AccountDetails, AccountPage, Overview},
     paging::Paging,
     respond::{Handled, Reply},
+    scope::Scope,
     shape::Shape,
     throttling::cooling,
 };
@@ -13,7 +14,7 @@ use crate::{
     audit::Action,
     engine::Engine,
     hooks::rfc3339,
-    login::LoginError,
+    login::{LoginError, Logins},
     problem::{Code, Problem},
     proxy,
     sync::Account,
@@ -41,10 +42,12 @@ pub(super) async fn overview(call: AdminCall) -> Handled {
     let accounts = accounts(&call);
     let is_degraded = accounts.iter().any(|account| account.is_unsaved);
     let store = if is_degraded { "degraded" } else { "ok" };
+    let reload = call.admin.0.health.reload.get().filter(|_| call.scope == Scope::Every);
     Ok(call.json(&Overview {
         version: env!("CARGO_PKG_VERSION"),
         store,
         accounts,
+        restart_required: reload.map(|it| it.restart_required()).unwrap_or_default(),
         throttled: cooling(&call),
     }))
 }
@@ -95,23 +98,43 @@ pub(super) async fn token_status(call: AdminCall) -> Handled {
 /// Fetches a new access token, at most one per `token.forced_refresh_min_interval_secs`.
 pub(super) async fn refresh(call: AdminCall) -> Handled {
     let named = if call.form.one("account")?.is_some() { &call.form } else { &call.query };
-    let (logins, engine) = (&call.logins, &call.logins.engine);
+    let engine = &call.logins.engine;
     let account = call.account(&call.id_in(named)?)?;
-    let cause = Cause::Request(logins.request_id.as_bytes());
-    // The refresh itself is the server's entry, with the same id; this one names who asked for it.
-    // A refresh goes on without the audit log: a metric counts entries that are missing.
-    let entry = logins.entry(Action::TokenRefresh, &account.id).attempt();
-    let _ = engine.audit().count(entry).await;
-    let generation = || engine.tokens().status(&account.id).map_or(0, |status| status.generation);
-    let before = generation();
-    let done = exchange(engine, &account, Some(before), cause).await;
+    let before = generation(engine, &account);
+    let done = refresh_now(&call.logins, &account).await;
     let mut body = describe(engine, &account);
-    body["refreshed"] = (generation() > before).into();
+    body["refreshed"] = (generation(engine, &account) > before).into();
     body["success"] = done.is_ok().into();
     Ok(match done {
         Ok(_) => call.json(&body),
         Err(error) => failed(error, call.named(&body), &call.request_id),
     })
+}
+
+/// Fetches a new access token because a request to this listener asks for one.
+pub(super) async fn refresh_now(
+    logins: &Logins,
+    account: &Account,
+) -> Result<Arc<AccessToken>, token::Error> {
+    let engine = &logins.engine;
+    // The refresh itself is the server's entry, with the same id; this one names who asked for it.
+    // A refresh goes on without the audit log: a metric counts entries that are missing.
+    let entry = logins.entry(Action::TokenRefresh, account.id()).attempt();
+    let _ = engine.audit().count(entry).await;
+    exchange(engine, account, Some(generation(engine, account)), cause(logins)).await
+}
+
+fn generation(engine: &Engine, account: &Account) -> u64 {
+    engine.tokens().status(account.id()).map_or(0, |status| status.generation)
+}
+
+/// What a refresh names that begins for a request to this API.
+pub(super) fn cause(logins: &Logins) -> Cause<'_> {
+    Cause::Request {
+        id: logins.request_id.as_bytes(),
+        server_id: logins.server_request_id.as_deref(),
+        span: None,
+    }
 }
 
 /// A token of another generation than the `rejected` one, which is replaced.
@@ -121,8 +144,8 @@ pub(super) async fn exchange(
     rejected: Option<u64>,
     cause: Cause<'_>,
 ) -> Result<Arc<AccessToken>, token::Error> {
-    let (tokens, id) = (engine.tokens(), &account.id);
-    let token = tokens.token_at(id, engine.clock().now(), cause).await?;
+    let (tokens, id) = (engine.tokens(), account.id());
+    let token = tokens.token_at(&account.token, engine.clock().now(), cause).await?;
     if rejected != Some(token.generation()) {
         return Ok(token);
     }
@@ -131,7 +154,7 @@ pub(super) async fn exchange(
 }
 
 pub(super) fn describe(engine: &Engine, account: &Account) -> Value {
-    let status = engine.tokens().status(&account.id);
+    let status = engine.tokens().status(account.id());
     status.map_or_else(Value::default, |status| json!(details(engine, status)))
 }
 

@@ -9,7 +9,7 @@ use crate::{
     inbound::peer::Peer,
 };
 use health::Readiness;
-use http::header::CONTENT_TYPE;
+use http::header::{ALLOW, CONTENT_TYPE};
 use http_body_util::Empty;
 use serde_json::{Value, json};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! What a request says: arguments of the address or of a small body, cookies.
 
 use super::AdminBody;
-use crate::{login::LoginError, secret::Secret};
+use crate::{login::LoginError, named::named, secret::Secret};
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
@@ -13,15 +13,46 @@ const BODY_MAX_BYTES: usize = 16 * 1024;
 /// From the head of a request to the end of its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Pairs in the order they came in.
-#[derive(Debug, Default)]
-pub(super) struct Arguments(Vec<(String, Secret)>);
+/// What is said, in the order it came in.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Arguments(Vec<Argument>);
+
+#[derive(Debug, Clone)]
+struct Argument {
+    name: String,
+    value: Secret,
+    kind: ValueKind,
+}
+
+named! {
+    /// What a value is. In a form all are texts.
+    enum ValueKind {
+        Text = "a text",
+        Number = "a number",
+        Flag = "true or false",
+        /// One of a list.
+        Item = "a list",
+    }
+}
 
 impl Arguments {
     /// Reads a query string or a form.
     pub(super) fn of_form(text: &str) -> Self {
         let pairs = form_urlencoded::parse(text.as_bytes()).into_owned();
-        Self(pairs.map(|(name, value)| (name, Secret::new(value))).collect())
+        let argument =
+            |(name, value)| Argument { name, value: Secret::new(value), kind: ValueKind::Text };
+        Self(pairs.map(argument).collect())
+    }
+
+    /// What a page asks for by itself.
+    #[cfg(feature = "dashboard")]
+    pub(super) fn of_pairs(pairs: &[(&str, &str)]) -> Self {
+        let argument = |(name, value): &(&str, &str)| Argument {
+            name: (*name).to_owned(),
+            value: Secret::from(*value),
+            kind: ValueKind::Text,
+        };
+        Self(pairs.iter().map(argument).collect())
     }
 
     /// Reads a body: JSON if it says so, else a form. Texts, booleans, numbers and lists of texts
@@ -31,25 +62,33 @@ impl Arguments {
         let read = timeout(BODY_TIMEOUT, Limited::new(body, BODY_MAX_BYTES).collect()).await;
         let read = read.map_err(|_| bad("the body did not arrive in time"))?;
         let body = read.map_err(|_| bad("the body is too long or broke off"))?.to_bytes();
+        Self::of_bytes(headers, &body)
+    }
+
+    /// As [`Self::of_body`], of a body that was read.
+    pub(super) fn of_bytes(headers: &HeaderMap, body: &[u8]) -> Result<Self, LoginError> {
+        let bad = |why: &str| LoginError::bad_request(why);
         let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         let is_json = kind.is_some_and(|kind| kind.trim_start().starts_with("application/json"));
         if !is_json {
-            let text = std::str::from_utf8(&body).map_err(|_| bad("the body is no form"))?;
+            let text = std::str::from_utf8(body).map_err(|_| bad("the body is no form"))?;
             return Ok(Self::of_form(text));
         }
         let object: serde_json::Map<String, Value> =
-            serde_json::from_slice(&body).map_err(|_| bad("the body is no JSON object"))?;
-        let mut pairs = Vec::new();
+            serde_json::from_slice(body).map_err(|_| bad("the body is no JSON object"))?;
+        let mut arguments = Vec::new();
         for (name, value) in object {
+            let mut add = |value: Secret, kind| {
+                arguments.push(Argument { name: name.clone(), value, kind });
+            };
             match value {
                 Value::Null => {}
-                Value::String(text) => pairs.push((name, Secret::new(text))),
-                Value::Bool(_) | Value::Number(_) => {
-                    pairs.push((name, Secret::new(value.to_string())));
-                }
+                Value::String(text) => add(Secret::new(text), ValueKind::Text),
+                Value::Bool(flag) => add(Secret::new(flag.to_string()), ValueKind::Flag),
+                Value::Number(number) => add(Secret::new(number.to_string()), ValueKind::Number),
                 Value::Array(list) if !list.is_empty() && list.iter().all(Value::is_string) => {
                     let texts = list.iter().filter_map(Value::as_str);
-                    pairs.extend(texts.map(|text| (name.clone(), Secret::from(text))));
+                    texts.for_each(|text| add(Secret::from(text), ValueKind::Item));
                 }
                 // Taken for absent, it could mean more than was meant.
                 Value::Array(_) | Value::Object(_) => {
@@ -58,36 +97,87 @@ impl Arguments {
                 }
             }
         }
-        Ok(Self(pairs))
+        Ok(Self(arguments))
+    }
+
+    /// The same without `name`, whose values come beside it.
+    #[cfg(feature = "dashboard")]
+    pub(super) fn without(mut self, name: &str) -> (Self, Vec<Secret>) {
+        let taken = self.0.extract_if(.., |one| one.name == name);
+        let taken = taken.map(|one| one.value).collect();
+        (self, taken)
     }
 
     pub(super) fn pairs(&self) -> Vec<(String, Secret)> {
-        self.0.clone()
+        self.0.iter().map(|one| (one.name.clone(), one.value.clone())).collect()
+    }
+
+    fn named(&self, name: &str) -> impl Iterator<Item = &Argument> {
+        self.0.iter().filter(move |one| one.name == name)
     }
 
     pub(super) fn all(&self, name: &str) -> Vec<String> {
-        let named = self.0.iter().filter(|(have, _)| have == name);
-        named.map(|(_, value)| value.expose().to_owned()).collect()
+        self.named(name).map(|one| one.value.expose().to_owned()).collect()
     }
 
     /// Refuses what is called otherwise than `names`.
     pub(super) fn only(&self, names: &[&str]) -> Result<(), LoginError> {
-        let Some((name, _)) = self.0.iter().find(|(name, _)| !names.contains(&name.as_str()))
-        else {
+        let Some(other) = self.0.iter().find(|one| !names.contains(&one.name.as_str())) else {
             return Ok(());
         };
-        let known = names.join(", ");
+        let (name, known) = (&other.name, names.join(", "));
         Err(LoginError::bad_request(format_args!("{name:?} is not known here, but {known} are")))
     }
 
-    /// The value of `name`; none if it is absent or empty. Several are refused: which one was
-    /// meant is not for us to guess.
+    /// The texts `name`, of a list or alone.
+    pub(super) fn texts(&self, name: &str) -> Result<Vec<String>, LoginError> {
+        self.expect(name, &[ValueKind::Text, ValueKind::Item], "a list of texts")?;
+        Ok(self.all(name))
+    }
+
+    /// The text `name`; none if it is absent or empty. Several are refused: which one was meant is
+    /// not for us to guess.
     pub(super) fn one(&self, name: &str) -> Result<Option<String>, LoginError> {
+        self.expect(name, &[ValueKind::Text], "a text")?;
+        self.single(name)
+    }
+
+    /// The whole number `name`, or a text that is one.
+    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, LoginError> {
+        self.expect(name, &[ValueKind::Number, ValueKind::Text], "a number")?;
+        let wrong = || LoginError::bad_request(format_args!("{name:?} is no whole number"));
+        self.single(name)?.map(|text| text.parse().map_err(|_| wrong())).transpose()
+    }
+
+    /// Whether `name` is true, or a text that says so; none if it is absent.
+    pub(super) fn flag(&self, name: &str) -> Result<Option<bool>, LoginError> {
+        self.expect(name, &[ValueKind::Flag, ValueKind::Text], "true or false")?;
+        let wrong = || LoginError::bad_request(format_args!("{name:?} is neither true nor false"));
+        self.single(name)?.map(|text| text.parse().map_err(|_| wrong())).transpose()
+    }
+
+    /// The value of `name` whatever it is; none if it is absent, empty, or there more than once.
+    pub(super) fn any(&self, name: &str) -> Option<String> {
+        self.single(name).ok().flatten()
+    }
+
+    fn single(&self, name: &str) -> Result<Option<String>, LoginError> {
         let mut values = self.all(name);
         if values.len() > 1 {
             return Err(LoginError::bad_request(format_args!("{name} is there more than once")));
         }
         Ok(values.pop().filter(|value| !value.is_empty()))
+    }
+
+    /// Refuses a value of `name` that is of none of the `kinds`.
+    fn expect(&self, name: &str, kinds: &[ValueKind], what: &str) -> Result<(), LoginError> {
+        match self.named(name).find(|one| !kinds.contains(&one.kind)) {
+            None => Ok(()),
+            Some(one) => {
+                let found = one.kind.as_str();
+                Err(LoginError::bad_request(format_args!("{name:?} is {what}, not {found}")))
+            }
+        }
     }
 }
 

@@ -14,6 +14,10 @@ pub(super) struct Overview {
     /// `ok`, or `degraded` while the store does not take a record.
     pub(super) store: &'static str,
     pub(super) accounts: Vec<AccountView>,
+    /// Keys of the configuration that changed and wait for a restart; for operators.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub(super) restart_required: Vec<String>,
     /// What Amazon throttles now, as in `/api/v1/throttling`.
     pub(super) throttled: Vec<ThrottledCalls>,
 }
@@ -43,13 +47,15 @@ pub(super) struct ThrottledCalls {
 }
 
 #[derive(Serialize, JsonSchema)]
-pub(super) struct ThrottlingList {
+pub(super) struct ThrottlingPage {
     /// `throttling.enforce`.
     pub(super) enforced: bool,
-    /// The latest first, at most 1000.
+    /// The latest first. One that Amazon throttles again while pages are read is first again.
     pub(super) throttling: Vec<ThrottledCalls>,
-    /// How many there are.
+    /// How many there are on all pages.
     pub(super) total: usize,
+    /// Of the page that follows; none on the last one.
+    pub(super) next_cursor: Option<String>,
 }
 
 /// An account and its token, never the token itself.
@@ -106,8 +112,8 @@ pub(super) struct AccountBody {
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "the body is read field by field")]
 pub(super) struct SessionBody {
-    /// The caller that it may do at most as much as.
-    caller: String,
+    /// The caller that it may do at most as much as; absent for a user, who makes its own.
+    caller: Option<String>,
     ttl_secs: u64,
     /// Globs, as in the configuration; absent: those of the caller.
     accounts: Option<Vec<String>>,
@@ -124,8 +130,8 @@ pub(super) struct LoginBody {
     region: Option<String>,
     /// Which entry of `[applications]`.
     application: Option<String>,
-    /// `true` to replace a grant with other profiles without a question.
-    replace: Option<String>,
+    /// Replaces a grant with other profiles without a question.
+    replace: Option<bool>,
 }
 
 /// A login that was begun.
@@ -166,5 +172,36 @@ pub(super) struct AuditEntry(pub(super) serde_json::Map<String, Value>);
 pub(super) struct AuditPage {
     /// Newest first.
     pub(super) entries: Vec<AuditEntry>,
+    pub(super) next_cursor: Option<String>,
+}
+
+/// A request of the data plane that has ended.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct RequestEntry {
+    /// When it came, RFC 3339.
+    pub(super) time: String,
+    pub(super) method: String,
+    /// Without the query string; cut after 512 bytes.
+    pub(super) path: String,
+    /// None if none was selected.
+    pub(super) account: Option<String>,
+    pub(super) region: Option<Region>,
+    pub(super) caller: Option<String>,
+    /// 499: the caller left before the response.
+    pub(super) status: u16,
+    /// The code of a response of ours, or of one that was cut off.
+    pub(super) error: Option<&'static str>,
+    pub(super) replays: u32,
+    pub(super) duration_ms: f64,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+    pub(super) request_id: String,
+    pub(super) amazon_request_id: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct RequestPage {
+    /// Newest first.
+    pub(super) requests: Vec<RequestEntry>,
     pub(super) next_cursor: Option<String>,
 }

@@ -5,11 +5,16 @@
 
 use super::{
     AdminCall,
+    reload::Reload,
     respond::{Handled, Reply, reply, text},
     shape::Shape,
 };
 use http::StatusCode;
-use parking_lot::Mutex;
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
+use tokio::sync::{Notify, watch};
 
 /// Not every check passes with a 200.
 pub(super) fn shape() -> Shape {
@@ -31,41 +36,85 @@ pub enum Readiness {
 
 /// The readiness of a process, starting at first.
 #[derive(Default)]
-pub struct Health(Mutex<Readiness>);
+pub struct Health {
+    readiness: watch::Sender<Readiness>,
+    is_hung: AtomicBool,
+    /// How the process reads its configuration again, if it does.
+    pub reload: OnceLock<Arc<dyn Reload>>,
+    stop: Notify,
+}
 
 impl Health {
     /// Moves on. Nothing goes back to [`Readiness::Starting`], and draining is the end.
     pub fn set(&self, readiness: Readiness) {
-        let mut now = self.0.lock();
-        *now = readiness.max(*now);
+        self.readiness.send_modify(|now| *now = readiness.max(*now));
+    }
+
+    /// Where the process is in its life now.
+    pub(super) fn readiness(&self) -> Readiness {
+        *self.readiness.borrow()
+    }
+
+    /// Returns once the process drains. Cancel safe.
+    #[cfg(feature = "dashboard")]
+    pub(super) async fn draining(&self) {
+        let mut readiness = self.readiness.subscribe();
+        // The sender is this very value.
+        let _ = readiness.wait_for(|now| *now == Readiness::Draining).await;
+    }
+
+    /// Whether a worker of the data plane hangs, from now on.
+    pub fn set_hung(&self, is_hung: bool) {
+        self.is_hung.store(is_hung, Relaxed);
+    }
+
+    /// Whether a worker of the data plane hangs.
+    pub fn is_hung(&self) -> bool {
+        self.is_hung.load(Relaxed)
+    }
+
+    /// Asks the process to finish what is under way and to end.
+    pub(super) fn request_stop(&self) {
+        self.stop.notify_one();
+    }
+
+    /// Returns once the process was asked to end. Cancel safe.
+    pub async fn stop_requested(&self) {
+        self.stop.notified().await;
     }
 
     /// A line for each check. Reasons stay in the log: any program may ask. A store that does not
     /// take every record fails no request.
-    fn report(&self, is_saved: bool) -> String {
-        let serving = match *self.0.lock() {
+    /// Whose record it is is not said, so that it is left out (none) for who may see those of some only.
+    pub(super) fn report(&self, is_saved: Option<bool>) -> String {
+        let serving = match self.readiness() {
             Readiness::Starting => "[-] serving (starting) failed",
             Readiness::Ready => "[+] serving ok",
             Readiness::Draining => "[-] serving (draining) failed",
         };
-        let store = if is_saved { "[+] store ok" } else { "[!] store degraded" };
-        format!("{serving}\n{store}\n")
+        let store = match is_saved {
+            Some(true) => "[+] store ok\n",
+            Some(false) => "[!] store degraded\n",
+            None => "",
+        };
+        format!("{serving}\n{store}")
     }
 }
 
-pub(super) async fn live(_: AdminCall) -> Handled {
-    Ok(state(true))
+pub(super) async fn live(call: AdminCall) -> Handled {
+    Ok(state(!call.admin.0.health.is_hung()))
 }
 
 pub(super) async fn started(call: AdminCall) -> Handled {
-    Ok(state(*call.admin.0.health.0.lock() != Readiness::Starting))
+    Ok(state(call.admin.0.health.readiness() != Readiness::Starting))
 }
 
 pub(super) async fn ready(call: AdminCall) -> Handled {
     let health = &call.admin.0.health;
-    let mut response = state(*health.0.lock() == Readiness::Ready);
+    let mut response = state(health.readiness() == Readiness::Ready);
     if !call.query.all("verbose").is_empty() {
-        let is_saved = call.logins.engine.tokens().unsaved() == 0;
+        let is_saved = || call.logins.engine.tokens().unsaved() == 0;
+        let is_saved = call.may_count_all().then(is_saved);
         *response.body_mut() = health.report(is_saved).into();
     }
     Ok(response)
@@ -92,12 +141,13 @@ mod tests {
     #[test]
     fn a_failed_check_is_reported_and_a_draining_process_does_not_become_ready_again() {
         let health = Health::default();
-        assert!(health.report(true).starts_with("[-] serving (starting) failed\n"));
+        assert!(health.report(Some(true)).starts_with("[-] serving (starting) failed\n"));
         health.set(Readiness::Ready);
-        assert_eq!(health.report(true), "[+] serving ok\n[+] store ok\n");
-        assert_eq!(health.report(false), "[+] serving ok\n[!] store degraded\n");
+        assert_eq!(health.report(Some(true)), "[+] serving ok\n[+] store ok\n");
+        assert_eq!(health.report(Some(false)), "[+] serving ok\n[!] store degraded\n");
+        assert_eq!(health.report(None), "[+] serving ok\n", "a tenant's is no other's business");
         health.set(Readiness::Draining);
         health.set(Readiness::Ready);
-        assert_eq!(*health.0.lock(), Readiness::Draining);
+        assert_eq!(health.readiness(), Readiness::Draining);
     }
 }

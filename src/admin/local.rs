@@ -1,47 +1,50 @@
 //! What only commands of the server's own user and of root may do, over the control socket: read
-//! which server this is, take access tokens and have it recorded what they are for, put and remove
-//! grants.
+//! which server this is and end it, take access tokens and have it recorded what they are for, put and
+//! remove grants.
 
 use super::{
     AdminCall,
-    accounts::{describe, exchange, failed},
-    respond::{Handled, Reply, json, json_with},
+    accounts::{cause, describe, exchange, failed},
+    respond::{Handled, Reply, json, json_with, text},
 };
 use crate::{
     audit::Action,
-    config::admin_text,
+    config::{Config, admin_text},
     grants::given::GivenGrant,
     id::AccountId,
     login::LoginError,
-    token::{Cause, Error},
+    problem::{Code, Problem},
+    token::Error,
 };
 use http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// Where commands with a data plane of their own take tokens, as from Login with Amazon.
 pub const TOKEN_PATH: &str = "/auth/o2/token";
 
-/// Names the store and the admin listener: by these a command knows its own server.
 pub(super) async fn server(call: AdminCall) -> Handled {
-    let config = call.logins.engine.config();
-    let path = config.store.kind.seals().then_some(&config.store.path);
-    Ok(json(&json!({
+    Ok(json(&describe_server(&call.logins.engine.config())))
+}
+
+/// Names the store and the admin listener: by these a command knows its own server.
+pub fn describe_server(config: &Config) -> Value {
+    json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
-        "store": path,
+        "store": config.store.place(),
         "admin": admin_text(&config.listen.admin),
-    })))
+    })
 }
 
 /// An access token that lives for `min_ttl_secs` more, or the one there is unless it `must`.
 pub(super) async fn token(call: AdminCall) -> Handled {
     let (account, form) = (call.account(&call.id_in_path()?)?, &call.form);
-    let seconds = form.one("min_ttl_secs")?.and_then(|text| text.parse().ok()).unwrap_or(0);
-    let must = form.one("must")?.as_deref() == Some("true");
+    let seconds = form.number("min_ttl_secs")?.unwrap_or(0);
+    let must = form.flag("must")?.unwrap_or(false);
     let engine = &call.logins.engine;
-    let token = match engine.tokens().token_for(&account.id, Duration::from_secs(seconds)).await {
-        Err(Error::Unavailable { .. }) if !must => engine.tokens().token(&account.id).await,
+    let token = match engine.tokens().token_for(account.id(), Duration::from_secs(seconds)).await {
+        Err(Error::Unavailable { .. }) if !must => engine.tokens().token(account.id()).await,
         outcome => outcome,
     };
     let token = match token {
@@ -51,11 +54,11 @@ pub(super) async fn token(call: AdminCall) -> Handled {
     // A command hands out no token that lives too short.
     let is_short = token.expires_in(engine.clock().now()) < Duration::from_secs(seconds);
     if let Some(purpose) = form.one("purpose")?.filter(|_| !(must && is_short)) {
-        let entry = call.logins.entry(Action::TokenDisclose, &account.id).about(&purpose);
+        let entry = call.logins.entry(Action::TokenDisclose, account.id()).about(&purpose);
         engine.audit().write(entry.generation(token.generation())).await?;
     }
     Ok(json(&json!({
-        "account": account.id.as_str(),
+        "account": account.id().as_str(),
         "access_token": token.expose(),
         "expires_in_secs": token.expires_in(engine.clock().now()).as_secs(),
         "generation": token.generation(),
@@ -63,8 +66,23 @@ pub(super) async fn token(call: AdminCall) -> Handled {
     })))
 }
 
+/// Ends the server as SIGTERM does, but at once: for Jobs, whose app has no other way to end a container
+/// beside its own. Its response does not wait for the end.
+pub(super) async fn quit(call: AdminCall) -> Handled {
+    let health = &call.admin.0.health;
+    if health.reload.get().is_none() {
+        let detail = "This process is no server that could end.";
+        return Ok(Problem { detail, ..Code::NotFound.problem() }.respond(&call.request_id));
+    }
+    let entry = call.logins.entry_of(Action::ServerStop).about("quitquitquit").attempt();
+    // A full disk must not keep the process.
+    let _ = call.logins.engine.audit().write(entry).await;
+    health.request_stop();
+    Ok(text(StatusCode::OK, "draining\n"))
+}
+
 fn given_in(call: &AdminCall) -> Result<GivenGrant, LoginError> {
-    let given = GivenGrant::parse(|name| call.form.one(name).ok().flatten());
+    let given = GivenGrant::parse(|name| call.form.any(name));
     given.ok_or_else(|| LoginError::bad_request("this is no grant"))
 }
 
@@ -77,7 +95,7 @@ pub(super) async fn check(call: AdminCall) -> Handled {
 /// Puts a grant that a person brings into the store, for `account add` and `import`.
 pub(super) async fn give(call: AdminCall) -> Handled {
     let (id, given, form) = (call.id_in_path()?, given_in(&call)?, &call.form);
-    let (about, more) = (form.one("about")?, form.one("more")?.as_deref() == Some("true"));
+    let (about, more) = (form.one("about")?, form.flag("more")?.unwrap_or(false));
     Ok(json(&call.logins.give(&id, &given, about.as_deref(), more).await?))
 }
 
@@ -96,7 +114,7 @@ pub(super) async fn disclosure(call: AdminCall) -> Handled {
         _ => return Err(LoginError::bad_request("action is exec or token.disclose")),
     };
     let about = form.one("about")?.unwrap_or_default();
-    let entry = call.logins.entry(action, &account.id).about(&about);
+    let entry = call.logins.entry(action, account.id()).about(&about);
     call.logins.engine.audit().write(entry).await?;
     Ok(json(&json!({})))
 }
@@ -112,11 +130,10 @@ pub(super) async fn oauth_token(call: AdminCall) -> Handled {
     let Some(account) = account else {
         return Ok(lwa_error(StatusCode::BAD_REQUEST, "invalid_grant"));
     };
-    let cause = Cause::Request(call.logins.request_id.as_bytes());
-    Ok(match exchange(engine, &account, rejected, cause).await {
+    Ok(match exchange(engine, &account, rejected, cause(&call.logins)).await {
         Ok(token) => json(&json!({
             "access_token": token.expose(),
-            "refresh_token": format!("Atzr|{}|{}", account.id, token.generation()),
+            "refresh_token": format!("Atzr|{}|{}", account.id(), token.generation()),
             "token_type": "bearer",
             "expires_in": token.expires_in(engine.clock().now()).as_secs(),
         })),

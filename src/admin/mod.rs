@@ -9,14 +9,22 @@ mod accounts;
 mod arguments;
 mod audit_log;
 mod bodies;
+mod caller_bodies;
 mod callers;
+#[cfg(feature = "dashboard")]
+mod dashboard;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod health;
+mod languages;
 mod local;
 mod oauth;
 mod openapi;
 mod outbox;
 mod page;
 mod paging;
+pub mod reload;
+mod requests;
 mod respond;
 mod routes;
 mod scope;
@@ -24,13 +32,14 @@ mod sessions;
 mod shape;
 mod table;
 mod throttling;
+mod writers;
 
-pub use local::TOKEN_PATH;
+pub use local::{TOKEN_PATH, describe_server};
 pub use routes::AdminSurface;
 pub use table::ROUTES;
 
 use crate::{
-    audit::{Action, Entry},
+    audit::{Action, Actor, Entry},
     callers::{Principal, sessions::Sessions},
     config::{CALLBACK_PATH, is_callback_path},
     error_chain::chain,
@@ -39,9 +48,8 @@ use crate::{
         guard::{Guard, GuardRejection},
         peer::ConnectionInfo,
         request_id::{self, REQUEST_ID},
-        throttle::PeerThrottle,
     },
-    login::Logins,
+    login::{LoginError, Logins},
     problem::{Code, Problem},
     proxy,
 };
@@ -51,13 +59,14 @@ use bytes::Bytes;
 use health::Health;
 use http::{
     HeaderValue, Method, Request, Response, Uri,
-    header::{ALLOW, CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS},
+    header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS},
     request::Parts,
 };
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
-use hyper::{body::Incoming, service::Service};
-use respond::Reply;
-use routes::{Audience, FoundRoute, OtherRoutes, Site};
+use hyper::{body::Body, service::Service};
+use languages::Words;
+use respond::{Reply, ReplyBody, no_route, nothing};
+use routes::{Audience, FoundRoute, OtherRoutes, Route, Site};
 use scope::Scope;
 use std::{
     collections::BTreeSet,
@@ -69,10 +78,13 @@ use std::{
     },
     time::{Duration, Instant},
 };
+use writers::{ChangeParty, Writers};
 
-/// How many requests of one peer may change something without a credential, at once and after that.
-const BURST: u32 = 60;
-const INTERVAL: Duration = Duration::from_secs(1);
+#[cfg(feature = "dashboard")]
+use dashboard::{LiveStreams, Visitor};
+/// There is no dashboard to sign in to.
+#[cfg(not(feature = "dashboard"))]
+type Visitor = Infallible;
 
 type AdminBody = BoxBody<Bytes, hyper::Error>;
 
@@ -89,15 +101,17 @@ struct AdminState {
     /// The paths of the configured return addresses.
     callbacks: BTreeSet<String>,
     sessions: Sessions,
-    /// Of requests that change something without a credential.
-    throttle: PeerThrottle,
+    writers: Writers,
     /// Held by the one request that reads the audit log.
     audit_reader: tokio::sync::Mutex<()>,
     /// The number of the next request without an id.
     next_id: AtomicU64,
+    #[cfg(feature = "dashboard")]
+    live: LiveStreams,
 }
 
 /// A request that its route may handle.
+#[derive(Clone)]
 struct AdminCall {
     admin: Admin,
     logins: Logins,
@@ -112,6 +126,9 @@ struct AdminCall {
     /// Who sends it, where it needs a credential.
     principal: Option<Arc<Principal>>,
     scope: Scope,
+    /// The browser that is signed in to the dashboard, on its routes.
+    #[cfg(feature = "dashboard")]
+    visitor: Option<Arc<Visitor>>,
 }
 
 impl Admin {
@@ -122,13 +139,13 @@ impl Admin {
         logins: Logins,
         sessions: Sessions,
     ) -> Self {
-        let paths = logins.engine.config().applications.values().filter_map(|application| {
+        let config = logins.engine.config();
+        let paths = config.applications.values().filter_map(|application| {
             let uri: Uri = application.redirect_uri.parse().ok()?;
             Some(uri.path().to_owned()).filter(|path| is_callback_path(path))
         });
         let callbacks = paths.collect();
-        let (throttle, next_id) =
-            (PeerThrottle::new(BURST, INTERVAL), AtomicU64::new(request_id::first()));
+        let (writers, next_id) = (Writers::new(), AtomicU64::new(request_id::first()));
         let audit_reader = Default::default();
         let state = AdminState {
             surface,
@@ -137,9 +154,11 @@ impl Admin {
             logins,
             callbacks,
             sessions,
-            throttle,
+            writers,
             audit_reader,
             next_id,
+            #[cfg(feature = "dashboard")]
+            live: LiveStreams::default(),
         };
         Self(Arc::new(state), None)
     }
@@ -150,18 +169,18 @@ impl Admin {
     }
 
     /// Handles a request of this process.
-    pub(crate) async fn respond(self, request: Request<Full<Bytes>>) -> Response<Full<Bytes>> {
+    pub(crate) async fn respond(self, request: Request<Full<Bytes>>) -> Response<ReplyBody> {
         self.handle(request.map(|body| body.map_err(|never| match never {}).boxed())).await
     }
 
-    async fn handle(self, request: Request<AdminBody>) -> Response<Full<Bytes>> {
+    async fn handle(self, request: Request<AdminBody>) -> Response<ReplyBody> {
         let id = request_id::of(&Fields::of(request.headers())).unwrap_or_else(|| self.fresh_id());
         let mut response = self.dispatch(request, &id).await;
         let headers = response.headers_mut();
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(REQUEST_ID.clone(), id);
-        response.map(Full::new)
+        respond::sent(response)
     }
 
     fn fresh_id(&self) -> HeaderValue {
@@ -191,28 +210,25 @@ impl Admin {
             Err(_) if self.0.surface == AdminSurface::Public => return nothing(id),
             Err(OtherRoutes { methods, .. }) => return no_route(&methods, id),
         };
-        let CallerAccess { principal, scope, actor } = access;
-        if matches!(self.0.surface, AdminSurface::Admin | AdminSurface::Public)
-            && route.writes()
-            && let Err(after) =
-                self.0.throttle.take(self.1.as_ref().map(|it| it.peer.origin()), Instant::now())
-        {
-            let entry = Entry::new(actor, Action::RequestsIgnored).about("refused");
-            // The log of the audit log itself reports a failure.
-            let _ = self.0.logins.engine.audit().count(entry).await;
-            return too_many(after, id);
+        let CallerAccess { principal, scope, actor, visitor } = access;
+        let writer = self.writer(route, principal.as_deref(), &query);
+        let allowed = match (&writer, &principal) {
+            (Some(writer), _) => self.0.writers.begin(writer, Instant::now()),
+            (None, Some(reader)) => self.0.writers.read(reader, Instant::now()),
+            (None, None) => Ok(()),
+        };
+        if let Err(after) = allowed {
+            return self.too_many(actor, after, id).await;
         }
         let shown = id.to_str().unwrap_or_default();
         let theirs = request_id::of(&Fields::of(&parts.headers)).is_some();
         let own = theirs.then(|| self.fresh_id().to_str().unwrap_or_default().to_owned());
         let logins = self.0.logins.for_request(shown, own, actor);
         let (html, request_id) = (oauth::wants_html(&parts.headers), id.clone());
-        let seen = scope.clone();
+        let words = html.then(|| Words::of(&parts.headers));
+        let (seen, this) = (scope.clone(), self.clone());
         let handled = async {
-            let form = match parts.method {
-                Method::POST => Arguments::of_body(&parts.headers, body).await?,
-                _ => Arguments::default(),
-            };
+            let form = form_of(route, visitor.as_deref(), &parts, body).await?;
             let call = AdminCall {
                 admin: self,
                 logins,
@@ -224,18 +240,56 @@ impl Admin {
                 request_id,
                 principal,
                 scope,
+                #[cfg(feature = "dashboard")]
+                visitor,
             };
-            (route.handler)(call).await
+            route.handle(call).await
         };
-        handled.await.unwrap_or_else(|error| {
+        let response = handled.await.unwrap_or_else(|error| {
             let error = seen.worded(error);
-            // The end of a login, which is public, is logged where it ends.
-            if error.source.is_some() && route.audience != Audience::Public {
-                let request_id = id.to_str().unwrap_or_default();
-                tracing::error!(request_id, error = %chain(&error), "an admin request failed");
-            }
-            oauth::refuse(&error, html, id)
-        })
+            log_failure(route, &error, id);
+            refuse(route, &error, words, id)
+        });
+        this.charge(writer, response, id).await
+    }
+
+    /// Charges a request that is over; the response to it.
+    async fn charge(
+        &self,
+        writer: Option<ChangeParty>,
+        response: Reply,
+        id: &HeaderValue,
+    ) -> Reply {
+        let Some(writer) = writer else { return response };
+        let origin = self.1.as_ref().map(|it| it.peer.origin());
+        match self.0.writers.end(writer, origin, response.status(), Instant::now()) {
+            Ok(()) => response,
+            // A link names no person.
+            Err(after) => self.too_many(Actor::unknown(), after, id).await,
+        }
+    }
+
+    /// Who is charged for a request, where changes are limited.
+    fn writer(
+        &self,
+        route: &Route,
+        principal: Option<&Principal>,
+        query: &Arguments,
+    ) -> Option<ChangeParty> {
+        let is_limited = matches!(self.0.surface, AdminSurface::Admin | AdminSurface::Public);
+        let link = match route.site {
+            Site::LinkWith(argument) => query.all(argument).concat(),
+            _ => String::new(),
+        };
+        (is_limited && route.writes()).then(|| ChangeParty::of(principal, &link))
+    }
+
+    async fn too_many(&self, actor: Actor, after: Duration, id: &HeaderValue) -> Reply {
+        let entry = Entry::new(actor, Action::RequestsIgnored).about("refused");
+        // The log of the audit log itself reports a failure.
+        let _ = self.0.logins.engine.audit().count(entry).await;
+        let retry_after_secs = Some(after.as_secs_f64().ceil() as u64);
+        Problem { retry_after_secs, ..Code::TooManyRequests.problem() }.respond(id)
     }
 
     /// The route of a request. On the public listener a route that a link leads to is there only for
@@ -270,46 +324,64 @@ impl Admin {
             Site::Own => own(),
             Site::LinkWith(argument) if query.all(argument).iter().all(String::is_empty) => own(),
             // A request from a page of this listener is one of a program.
-            Site::Link | Site::LinkWith(_) => own().or_else(|_| guard.check_link(parts)),
+            Site::Link | Site::LinkWith(_) | Site::Page => {
+                own().or_else(|_| guard.check_link(parts))
+            }
             Site::Form => guard.check_form(parts),
+            Site::OwnForm => guard.check_own_form(parts),
         }
     }
 }
 
-impl Service<Request<Incoming>> for Admin {
-    type Response = Response<Full<Bytes>>;
+impl<B> Service<Request<B>> for Admin
+where
+    B: Body<Data = Bytes, Error = hyper::Error> + Send + Sync + 'static,
+{
+    type Response = Response<ReplyBody>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<B>) -> Self::Future {
         let this = self.clone();
         Box::pin(async move { Ok(this.handle(request.map(BodyExt::boxed)).await) })
     }
 }
 
-fn too_many(after: Duration, id: &HeaderValue) -> Reply {
-    let retry_after_secs = Some(after.as_secs_f64().ceil() as u64);
-    Problem { retry_after_secs, ..Code::TooManyRequests.problem() }.respond(id)
+/// What a request says in its body; of a form of the dashboard, whose session it is is checked.
+async fn form_of(
+    route: &Route,
+    visitor: Option<&Visitor>,
+    parts: &Parts,
+    body: AdminBody,
+) -> Result<Arguments, LoginError> {
+    let form = match parts.method {
+        Method::POST => Arguments::of_body(&parts.headers, body).await?,
+        _ => Arguments::default(),
+    };
+    #[cfg(feature = "dashboard")]
+    let form = dashboard::checked_form(route, visitor, parts, form)?;
+    #[cfg(not(feature = "dashboard"))]
+    let _ = (route, visitor);
+    Ok(form)
 }
 
-/// All that the public listener says of what it does not serve.
-fn nothing(id: &HeaderValue) -> Reply {
-    Problem { detail: "There is nothing at this path.", ..Code::NotFound.problem() }.respond(id)
+fn log_failure(route: &Route, error: &LoginError, id: &HeaderValue) {
+    // The end of a login, which is public, is logged where it ends.
+    if error.source.is_some() && route.audience != Audience::Public {
+        let request_id = id.to_str().unwrap_or_default();
+        tracing::error!(request_id, error = %chain(error), "an admin request failed");
+    }
 }
 
-/// Nothing is at the path, or other `methods` are.
-fn no_route(methods: &str, id: &HeaderValue) -> Reply {
-    if methods.is_empty() {
-        let detail = "There is nothing at this path. GET / lists the paths.";
-        return Problem { detail, ..Code::NotFound.problem() }.respond(id);
+/// The response to a request that failed.
+fn refuse(route: &Route, error: &LoginError, words: Option<&Words>, id: &HeaderValue) -> Reply {
+    #[cfg(feature = "dashboard")]
+    if route.is_of_dashboard() {
+        return dashboard::failed(error, id);
     }
-    let detail = format!("This path takes {methods}. GET / lists the paths.");
-    let problem = Problem { detail: &detail, ..Code::MethodNotAllowed.problem() };
-    let mut response = problem.respond(id);
-    if let Ok(methods) = HeaderValue::try_from(methods) {
-        response.headers_mut().insert(ALLOW, methods);
-    }
-    response
+    #[cfg(not(feature = "dashboard"))]
+    let _ = route;
+    oauth::refuse(error, words, id)
 }
 
 #[cfg(test)]

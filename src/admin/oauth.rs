@@ -4,13 +4,14 @@ use super::{
     AdminCall,
     arguments::{Arguments, cookies},
     bodies::{LinkBody, LoginBegun},
+    languages::Words,
     page,
     respond::{Handled, Reply, text},
     shape::Shape,
 };
 use crate::{
     id::AccountId,
-    login::{Callback, LoginError, LoginOutcome, LoginRequest, is_login_cookie},
+    login::{Callback, LoginError, LoginOutcome, LoginRequest, ReconnectRequest, is_login_cookie},
     problem::{Code, Problem},
 };
 use http::{
@@ -63,6 +64,13 @@ pub(super) async fn login(call: AdminCall) -> Handled {
     let (logins, html) = (&call.logins, call.html);
     let (account, request) = login_request(&call, &call.query, "admin")?;
     let started = match call.query.one("reconnect")? {
+        // A browser that only follows the link begins nothing yet.
+        Some(link) if html && !call.query.flag("continue")?.unwrap_or(false) => {
+            match logins.reconnect_request(&account, &link).await? {
+                Some(request) => return Ok(ask_to_reconnect(&call, &request)),
+                None => logins.begin_by_link(&account, &link).await?,
+            }
+        }
         Some(link) => logins.begin_by_link(&account, &link).await?,
         None if html && !is_own_host(&call, &account, &request).await? => {
             // The cookie must be one of the host that the browser comes back to.
@@ -89,6 +97,13 @@ pub(super) async fn login(call: AdminCall) -> Handled {
     Ok(response)
 }
 
+/// The page whose button begins the login of a reconnect link.
+fn ask_to_reconnect(call: &AdminCall, request: &ReconnectRequest) -> Reply {
+    let query = call.parts.uri.query().unwrap_or_default();
+    let go_on = format!("{}?{query}&continue=true", call.parts.uri.path());
+    page::reconnect(request, &go_on, Words::of(&call.parts.headers))
+}
+
 /// Whether the browser uses the host name that Amazon sends it back to.
 async fn is_own_host(
     call: &AdminCall,
@@ -109,7 +124,7 @@ pub(super) async fn callback(call: AdminCall) -> Handled {
     let names = cookies.iter().map(|(name, _)| name.clone());
     let spent: Vec<String> = names.filter(|name| is_login_cookie(name)).collect();
     let callback = Callback { arguments: call.query.pairs(), cookies };
-    let mut response = show(&call, &call.logins.finish(callback).await?);
+    let mut response = show(&call, &call.logins.finish(callback).await?).await;
     // With several logins in one browser, each cookie dies by its age.
     if let [name] = spent.as_slice() {
         // With the attributes it was set with, or the browser keeps it.
@@ -127,11 +142,20 @@ pub(super) async fn confirm(call: AdminCall) -> Handled {
     };
     let token = form.one("token")?.unwrap_or_default();
     let outcome = call.logins.answer(&token, yes, |account| call.may_finish(account)).await?;
-    Ok(show(&call, &outcome))
+    Ok(show(&call, &outcome).await)
 }
 
-fn show(call: &AdminCall, outcome: &LoginOutcome) -> Reply {
-    if call.html { page::outcome(outcome) } else { call.json(outcome) }
+async fn show(call: &AdminCall, outcome: &LoginOutcome) -> Reply {
+    if !call.html {
+        return call.json(outcome);
+    }
+    #[cfg(feature = "dashboard")]
+    let visitor = call.admin.visitor(&call.parts.headers).await;
+    #[cfg(feature = "dashboard")]
+    let has_dashboard = visitor.is_ok_and(|visitor| visitor.is_some());
+    #[cfg(not(feature = "dashboard"))]
+    let has_dashboard = false;
+    page::outcome(outcome, Words::of(&call.parts.headers), has_dashboard)
 }
 
 /// Makes a link for a program that opens a browser by itself, and waits.
@@ -140,7 +164,7 @@ pub(super) async fn start(call: AdminCall) -> Handled {
     let is_terminal = form.one("origin")?.as_deref() == Some("terminal");
     let origin = if is_terminal { "terminal" } else { "admin" };
     let (account, mut request) = login_request(&call, form, origin)?;
-    request.replace = form.one("replace")?.as_deref() == Some("true");
+    request.replace = form.flag("replace")?.unwrap_or(false);
     let lifetime = call.logins.engine.config().login.timeout;
     let (url, handle) = call.logins.link(&account, &request, lifetime).await?;
     let body = LinkBody {
@@ -161,7 +185,7 @@ pub(super) async fn logout(call: AdminCall) -> Handled {
     Ok(call.json(&call.logins.logout(&call.id_in(&call.form)?).await?))
 }
 
-fn login_request(
+pub(super) fn login_request(
     call: &AdminCall,
     arguments: &Arguments,
     origin: &str,
@@ -213,7 +237,8 @@ pub(super) fn wants_html(headers: &HeaderMap) -> bool {
     accept.is_some_and(|accept| accept.contains("text/html"))
 }
 
-pub(super) fn refuse(error: &LoginError, html: bool, request_id: &HeaderValue) -> Reply {
+/// The response to a request that failed; a page in the language of `words`, where there are any.
+pub(super) fn refuse(error: &LoginError, words: Option<&Words>, request_id: &HeaderValue) -> Reply {
     let row = error.code.row();
     let problem = Problem {
         title: row.title,
@@ -223,8 +248,8 @@ pub(super) fn refuse(error: &LoginError, html: bool, request_id: &HeaderValue) -
         ..error.code.problem()
     };
     let (status, mut response) = (problem.status, problem.respond(request_id));
-    if html {
-        let page = page::error(error, status);
+    if let Some(words) = words {
+        let page = page::error(error, status, words);
         *response.body_mut() = page.body().clone();
         response.headers_mut().extend(page.headers().clone());
     }

@@ -4,6 +4,7 @@ use super::{
     AdminCall,
     respond::{Handled, reply},
     routes::{Audience, Route, Site},
+    shape::Shape,
     table::ROUTES,
 };
 use crate::problem::{Code, Row};
@@ -14,12 +15,12 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 const PROBLEM: &str = "application/problem+json";
 
-/// The document, written once.
-static DOCUMENT: LazyLock<String> =
-    LazyLock::new(|| format!("{:#}\n", document(ROUTES, env!("CARGO_PKG_VERSION"))));
+/// The document, made once.
+pub(super) static DOCUMENT: LazyLock<Value> =
+    LazyLock::new(|| document(ROUTES, env!("CARGO_PKG_VERSION")));
 
 pub(super) async fn show(_: AdminCall) -> Handled {
-    Ok(reply(StatusCode::OK, "application/json", DOCUMENT.clone()))
+    Ok(reply(StatusCode::OK, "application/json", format!("{:#}\n", *DOCUMENT)))
 }
 
 /// What a response of our own that is no success holds (RFC 9457), with the fields of Amazon's
@@ -49,7 +50,7 @@ fn document(routes: &[Route], version: &str) -> Value {
     let problem = json!({ "schema": generator.subschema_for::<ProblemDocument>() });
     let page = json!({ "schema": { "type": "string" } });
     let mut paths = Map::new();
-    for route in routes.iter().filter(|route| route.audience != Audience::Local) {
+    for route in routes.iter().filter(|route| is_of_programs(route)) {
         let item = paths.entry(route.path).or_insert_with(|| json!({}));
         item[route.method.as_str().to_ascii_lowercase()] = operation(route, &mut generator);
     }
@@ -85,6 +86,11 @@ fn document(routes: &[Route], version: &str) -> Value {
     })
 }
 
+/// Pages are for people, and other routes for our own commands.
+pub(super) fn is_of_programs(route: &Route) -> bool {
+    route.audience != Audience::Local && !route.is_of_dashboard()
+}
+
 fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
     let shape = (route.shape)();
     let mut parameters: Vec<_> = shape
@@ -102,6 +108,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
         "summary": route.summary,
         "x-audience": route.audience.as_str(),
         "x-for-tenants": route.for_tenants,
+        "x-for-users": route.for_users,
         "parameters": parameters,
         "responses": responses(route, generator),
         "security": security(route),
@@ -126,7 +133,7 @@ fn security(route: &Route) -> Value {
         // What brings a secret of its own needs no other.
         (Audience::Operate, Site::LinkWith(_)) => json!([key, bearer, {}]),
         (Audience::Operate, _) => json!([key, bearer]),
-        (Audience::Public | Audience::Read | Audience::Local, _) => json!([]),
+        (Audience::Public | Audience::Read | Audience::Local | Audience::Dashboard, _) => json!([]),
     }
 }
 
@@ -145,16 +152,8 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
     for (status, why) in &shape.more {
         responses.insert(status.to_string(), json!({ "description": why }));
     }
-    let mut problems = BTreeMap::<u16, Vec<&Row>>::new();
-    for code in usual_problems(route).iter().chain(&shape.problems) {
-        let row = code.row();
-        let rows = problems.entry(row.status.as_u16()).or_default();
-        if !rows.iter().any(|known| known.code == row.code) {
-            rows.push(row);
-        }
-    }
     let of_browsers = shape.content.iter().any(|(kind, _)| *kind == "text/html");
-    for (status, rows) in problems {
+    for (status, rows) in problems(route, &shape) {
         let codes: Vec<_> = rows.iter().map(|row| row.code).collect();
         let name = if of_browsers { "ProblemOrPage" } else { "Problem" };
         let response = json!({
@@ -165,6 +164,19 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
         responses.entry(status.to_string()).or_insert(response);
     }
     responses.into()
+}
+
+/// The problems that a request may get, by status.
+pub(super) fn problems(route: &Route, shape: &Shape) -> BTreeMap<u16, Vec<&'static Row>> {
+    let mut problems = BTreeMap::<u16, Vec<&Row>>::new();
+    for code in usual_problems(route).iter().chain(&shape.problems) {
+        let row = code.row();
+        let rows = problems.entry(row.status.as_u16()).or_default();
+        if !rows.iter().any(|known| known.code == row.code) {
+            rows.push(row);
+        }
+    }
+    problems
 }
 
 /// What a request to any route of its audience may get.

@@ -1,16 +1,24 @@
 //! Pages for browsers: own HTML, everything that came from elsewhere escaped, nothing loaded, no
 //! script, not to be framed.
 
-use super::respond::{Reply, reply};
+use super::{
+    languages::{Words, fill},
+    respond::{Reply, reply},
+};
 use crate::{
-    login::{Confirmation, Connected, GrantProfiles, LoginError, LoginOutcome, is_deceptive},
+    login::{
+        Confirmation, Connected, GrantProfiles, LoginError, LoginOutcome, ReconnectRequest,
+        is_deceptive,
+    },
     provider::ads::CONSENT_MANAGEMENT_URL,
 };
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{
     HeaderValue, StatusCode,
-    header::{CONTENT_SECURITY_POLICY, HeaderName, REFERRER_POLICY, X_FRAME_OPTIONS},
+    header::{
+        CONTENT_LANGUAGE, CONTENT_SECURITY_POLICY, HeaderName, REFERRER_POLICY, X_FRAME_OPTIONS,
+    },
 };
 use std::fmt::{self, Display, Write as _};
 
@@ -21,66 +29,99 @@ pub(super) const CONFIRM_PATH: &str = "/api/auth/amazon/confirm";
 /// So many profiles of a region are shown.
 const SHOWN_MAX: usize = 25;
 
-const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:44rem;margin:4rem auto;\
-    padding:0 1rem;color:#222;background:#fff}h1{font-size:1.5rem}\
-    table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.2rem 1rem .2rem 0;\
+/// A long name breaks anywhere; a table keeps its words and scrolls by itself.
+const STYLE: &str = ":root{color-scheme:light dark}\
+    body{font:16px/1.5 system-ui,sans-serif;max-width:44rem;margin:2rem auto;padding:0 1rem;\
+    color:#222;background:#fff;overflow-wrap:anywhere}h1{font-size:1.5rem}\
+    .wide{overflow-x:auto;overflow-wrap:normal}table{border-collapse:collapse;width:100%}\
+    td,th{text-align:start;vertical-align:top;padding:.2rem 1rem .2rem 0;\
     border-bottom:1px solid #ddd}code,td.id{font-family:ui-monospace,monospace}\
-    blockquote{border-left:4px solid #ccc;margin-left:0;padding-left:1rem;color:#555}\
-    button{font:inherit;padding:.4rem 1rem;margin-right:1rem}\
-    @media(prefers-color-scheme:dark){body{color:#ddd;background:#1b1b1b}td,th{border-color:#444}}";
+    blockquote{border-inline-start:4px solid #ccc;margin-inline-start:0;padding-inline-start:1rem;\
+    color:#555}.more{color:#555;border-top:1px solid #ccc}button,a.button{font:inherit;padding:.4rem 1rem;margin:0 1rem .5rem 0;max-width:100%}\
+    a.button{display:inline-block;border:1px solid;border-radius:.3rem;text-decoration:none;\
+    color:inherit}@media(prefers-color-scheme:dark){body{color:#ddd;background:#1b1b1b}\
+    td,th{border-color:#444}blockquote,.more{color:#aaa;border-color:#555}}";
 
-/// The page of a login that went well, or of its question.
-pub(super) fn outcome(outcome: &LoginOutcome) -> Reply {
+/// The page of a login that went well, or of its question. Leads back to the dashboard where the
+/// browser is signed in there.
+pub(super) fn outcome(outcome: &LoginOutcome, words: &Words, has_dashboard: bool) -> Reply {
     match outcome {
-        LoginOutcome::Connected(account) => connected(account),
-        LoginOutcome::Question(confirmation) => question(confirmation),
-        LoginOutcome::Discarded { .. } | LoginOutcome::Failed { .. } => discarded(),
+        LoginOutcome::Connected(account) => connected(account, words, has_dashboard),
+        LoginOutcome::Question(confirmation) => question(confirmation, words),
+        LoginOutcome::Discarded { .. } | LoginOutcome::Failed { .. } => discarded(words),
     }
 }
 
-fn connected(connected: &Connected) -> Reply {
-    let Connected { account, region, application, replaced, profiles, region_is_guess } = connected;
-    let account = alias(account);
-    let how = if *replaced { "connected anew" } else { "connected" };
-    let what = format_args!(
-        "{account} is {how}: region {region}, application {application}. You can close this page."
-    );
-    let guess = if *region_is_guess {
-        "<p>No region showed a profile, so the region is a guess: log in again with \
-         <code>--region</code> if it is wrong.</p>"
-    } else {
-        ""
-    };
-    let body = format!(
-        "{}{guess}<h2>Profiles this login gives access to</h2>{}<p>Are these not the ones you \
-         meant? Then another Amazon user was signed in: log in again.</p>",
-        element("p", what),
-        list(profiles)
-    );
-    page(StatusCode::OK, &format!("{account} is connected"), &body, false)
+/// The page that a reconnect link leads to: who asks for what, before anything begins. `go_on` is the
+/// address of the login.
+pub(super) fn reconnect(request: &ReconnectRequest, go_on: &str, words: &Words) -> Reply {
+    let values = [("account", request.account.alias()), ("who", request.who.as_str())];
+    let mut body = format!("<p>{}</p>", fill(words.asks, &values));
+    if !request.profiles.regions().is_empty() {
+        body.push_str(&element("h2", words.profiles));
+        body.push_str(&list(&request.profiles, words.profiles, words));
+    }
+    body.push_str(&element("h2", words.next));
+    body.push_str("<ol>");
+    for step in words.steps {
+        body.push_str(&element("li", step));
+    }
+    body.push_str(&format!(
+        "</ol><p><a class=\"button\" href=\"{}\">{}</a></p><p>{}</p><p>{} {CONSENT_MANAGEMENT_URL}</p>",
+        Escaped(go_on),
+        Escaped(words.go_on),
+        Escaped(words.unexpected),
+        Escaped(words.revoke),
+    ));
+    page(words, StatusCode::OK, &fill(words.reconnect, &values), &body)
 }
 
-fn question(question: &Confirmation) -> Reply {
+fn connected(connected: &Connected, words: &Words, has_dashboard: bool) -> Reply {
+    let Connected { account, region, application, replaced, profiles, region_is_guess } = connected;
+    let values = [
+        ("account", alias(account)),
+        ("region", region.as_str()),
+        ("application", application.as_str()),
+    ];
+    let text = if *replaced { words.connected_anew } else { words.connected };
+    let mut body = format!("<p>{}</p>", fill(text, &values));
+    if *region_is_guess {
+        body.push_str(&element("p", words.region_is_guess));
+    }
+    body.push_str(&element("h2", words.gives_access));
+    body.push_str(&list(profiles, words.gives_access, words));
+    body.push_str(&element("p", words.other_user));
+    if has_dashboard {
+        // Its pages are in English.
+        body.push_str("<p><a href=\"/dashboard\">Back to the dashboard</a></p>");
+    }
+    page(words, StatusCode::OK, &fill(words.is_connected, &values), &body)
+}
+
+fn question(question: &Confirmation, words: &Words) -> Reply {
     let Confirmation { account, token, before, now } = question;
-    let account = alias(account);
-    let why = match before {
-        Some(_) => "has other profiles than the account has now",
-        None => "may be another Amazon user's: the profiles of the account are not known",
+    let values = [("account", alias(account))];
+    let why = if before.is_some() { words.differs } else { words.unknown_user };
+    let before = match before {
+        Some(before) => list(before, words.now, words),
+        None => element("p", words.not_known),
     };
     let body = format!(
-        "<p>The consent you just gave {why}. Until you say yes, {name} stays as it is.</p>\
-         <h2>Now</h2>{before}<h2>After a yes</h2>{now}\
+        "<p>{why} {until_yes}</p><h2>{heading}</h2>{before}{after}{now}\
          <form method=\"post\" action=\"{CONFIRM_PATH}\">\
          <input type=\"hidden\" name=\"token\" value=\"{token}\">\
-         <p><button name=\"answer\" value=\"no\">No, keep it</button>\
-         <button name=\"answer\" value=\"yes\">Yes, replace {name}</button></p></form>",
+         <p><button name=\"answer\" value=\"no\">{keep}</button>\
+         <button name=\"answer\" value=\"yes\">{replace}</button></p></form>",
         why = Escaped(why),
-        name = Escaped(account),
-        before = before.as_ref().map_or_else(|| "<p>Not known.</p>".to_owned(), list),
-        now = list(now),
+        until_yes = fill(words.until_yes, &values),
+        heading = Escaped(words.now),
+        after = element("h2", words.after),
+        now = list(now, words.after, words),
         token = Escaped(token.expose()),
+        keep = Escaped(words.keep),
+        replace = fill(words.replace, &values),
     );
-    page(StatusCode::OK, &format!("Replace {account}?"), &body, true)
+    page(words, StatusCode::OK, &fill(words.question, &values), &body)
 }
 
 /// What the person at the browser calls an account.
@@ -88,40 +129,59 @@ fn alias(id: &str) -> &str {
     id.split_once('~').map_or(id, |(_, alias)| alias)
 }
 
-fn discarded() -> Reply {
-    let body = format!(
-        "<p>The account stays as it was, and the new grant was discarded here. Amazon still lists \
-         it: the user you signed in as can take it back at {CONSENT_MANAGEMENT_URL}.</p>"
-    );
-    page(StatusCode::OK, "Nothing was changed", &body, false)
+fn discarded(words: &Words) -> Reply {
+    let body = element("p", format_args!("{} {CONSENT_MANAGEMENT_URL}", words.discarded));
+    page(words, StatusCode::OK, &Escaped(words.unchanged).to_string(), &body)
 }
 
-/// The page of a login that cannot go on.
-pub(super) fn error(error: &LoginError, status: StatusCode) -> Reply {
-    let (row, message) = (error.code.row(), error.to_string());
-    let (first, rest) = message.split_at(message.chars().next().map_or(0, char::len_utf8));
+/// The page of a login that cannot go on. What is said in another language comes first; who can help
+/// may need the words of the table of codes.
+pub(super) fn error(error: &LoginError, status: StatusCode, words: &Words) -> Reply {
+    let row = error.code.row();
     let quotation = error.quotation.as_ref().map_or_else(String::new, |quotation| {
-        format!("<p>Amazon said:</p>{}", element("blockquote", quotation))
+        [element("p", words.amazon_said), element("blockquote", quotation)].concat()
     });
-    let (what, advice) = (format_args!("{}{rest}.", first.to_uppercase()), row.advice);
-    let code = format_args!("({})", row.code);
-    let body = [element("p", what), quotation, element("p", advice), element("p", code)];
-    page(status, row.title, &body.concat(), false)
+    let what = element("p", sentence(&error.to_string()));
+    let rest = [element("p", row.advice), element("p", format_args!("({})", row.code))].concat();
+    let (title, body) = match &words.failures {
+        None => (row.title, [what, quotation, rest].concat()),
+        Some(failures) => {
+            let [title, text] = failures.of(error.code);
+            let english = format!("<div class=\"more\" lang=\"en\">{what}{rest}</div>");
+            (title, [element("p", text), quotation, english].concat())
+        }
+    };
+    page(words, status, &Escaped(title).to_string(), &body)
 }
 
-fn list(profiles: &GrantProfiles) -> String {
+/// An error's clause as a sentence.
+pub(super) fn sentence(text: &str) -> String {
+    let (first, rest) = text.split_at(text.chars().next().map_or(0, char::len_utf8));
+    let end = if text.ends_with('.') { "" } else { "." };
+    format!("{}{rest}{end}", first.to_uppercase())
+}
+
+/// The profiles of each region, below a `heading`.
+fn list(profiles: &GrantProfiles, heading: &str, words: &Words) -> String {
     let mut body = String::new();
     let regions = profiles.regions();
     if regions.is_empty() {
-        body.push_str("<p>No region of Amazon's listed its profiles.</p>");
+        body.push_str(&element("p", words.no_list));
     }
     for (region, profiles) in regions {
         if profiles.is_empty() {
-            body.push_str(&element("p", format_args!("{region}: no profiles")));
+            body.push_str(&element("p", format_args!("{region}: {}", words.no_profiles)));
             continue;
         }
         body.push_str(&element("h3", region));
-        body.push_str("<table><tr><th>Profile</th><th>Country</th><th>Name</th><th>Type</th></tr>");
+        body.push_str(&format!(
+            "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"{}, {region}\"><table><tr>",
+            Escaped(heading)
+        ));
+        for column in words.columns {
+            body.push_str(&format!("<th scope=\"col\">{}</th>", Escaped(column)));
+        }
+        body.push_str("</tr>");
         for profile in profiles.iter().take(SHOWN_MAX) {
             let [country, name, kind] =
                 [&profile.country, &profile.name, &profile.kind].map(|text| Escaped(text));
@@ -130,10 +190,10 @@ fn list(profiles: &GrantProfiles) -> String {
                 profile.id
             ));
         }
-        body.push_str("</table>");
+        body.push_str("</table></div>");
         if profiles.len() > SHOWN_MAX {
             let more = profiles.len() - SHOWN_MAX;
-            body.push_str(&element("p", format_args!("and {more} more")));
+            body.push_str(&format!("<p>{}</p>", fill(words.more, &[("count", &more.to_string())])));
         }
     }
     body
@@ -143,24 +203,26 @@ fn element(name: &str, text: impl Display) -> String {
     format!("<{name}>{}</{name}>", Escaped(&text.to_string()))
 }
 
-/// The template of every page; what keeps it from being used against its reader is
-/// in its fields.
-fn page(status: StatusCode, title: &str, body: &str, has_form: bool) -> Reply {
-    let title = Escaped(title);
+/// The template of every page, in the language of `words`; `title` is HTML. What keeps it from being
+/// used against its reader is in its fields.
+fn page(words: &Words, status: StatusCode, title: &str, body: &str) -> Reply {
+    let language = words.language;
     let text = format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width\"><title>{title} - adsproxy</title>\
-         <style>{STYLE}</style></head><body><h1>{title}</h1>{body}</body></html>"
+        "<!doctype html><html lang=\"{language}\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width\"><link rel=\"icon\" href=\"data:,\"><title>{title} - adsproxy</title>\
+         <style>{STYLE}</style></head><body><main><h1>{title}</h1>{body}</main></body></html>"
     );
     let mut response = reply(status, HTML, text);
     let style = STANDARD.encode(digest(&SHA256, STYLE.as_bytes()));
-    let forms = if has_form { "'self'" } else { "'none'" };
+    // What comes from elsewhere is escaped, so this form is ours.
+    let forms = if body.contains("<form") { "'self'" } else { "'none'" };
     let policy = format!(
-        "default-src 'none'; style-src 'sha256-{style}'; form-action {forms}; base-uri 'none'; \
+        "default-src 'none'; style-src 'sha256-{style}'; img-src data:; form-action {forms}; base-uri 'none'; \
          frame-ancestors 'none'"
     );
     let headers = response.headers_mut();
     let policy = HeaderValue::try_from(policy).expect("the policy is ASCII");
+    headers.insert(CONTENT_LANGUAGE, HeaderValue::from_static(language));
     headers.insert(CONTENT_SECURITY_POLICY, policy);
     headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -170,7 +232,7 @@ fn page(status: StatusCode, title: &str, body: &str, has_form: bool) -> Reply {
 }
 
 /// Text escaped for HTML, in an element or in a quoted attribute.
-struct Escaped<'a>(&'a str);
+pub(super) struct Escaped<'a>(pub(super) &'a str);
 
 impl Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -192,7 +254,9 @@ impl Display for Escaped<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::languages::ENGLISH;
     use crate::{login::profiles::AdvertiserProfile, problem::Code};
+    use http::{HeaderMap, header::ACCEPT_LANGUAGE};
 
     fn text(response: &Reply) -> &str {
         std::str::from_utf8(response.body()).expect("text")
@@ -201,33 +265,49 @@ mod tests {
     const EVIL: &str = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u{7}&amp;";
 
     #[test]
+    fn an_error_is_shown_as_a_sentence() {
+        assert_eq!(sentence("the store does not work"), "The store does not work.");
+        assert_eq!(sentence("Try again."), "Try again.");
+        assert_eq!(sentence(""), ".");
+    }
+
+    #[test]
     fn whatever_comes_from_elsewhere_is_escaped() {
         let evil = AdvertiserProfile {
             id: -1,
             country: EVIL.into(),
             name: EVIL.into(),
             kind: EVIL.into(),
+            currency: EVIL.into(),
         };
         let found = GrantProfiles { na: Some(vec![evil]), ..GrantProfiles::default() };
-        let connected_page = connected(&Connected {
-            account: EVIL.into(),
-            region: EVIL.into(),
-            application: EVIL.into(),
-            region_is_guess: true,
-            replaced: true,
-            profiles: found.clone(),
-        });
-        let question_page = question(&Confirmation {
-            account: "acme".into(),
-            token: EVIL.into(),
-            before: Some(found.clone()),
-            now: found,
-        });
+        let connected_page = connected(
+            &Connected {
+                account: EVIL.into(),
+                region: EVIL.into(),
+                application: EVIL.into(),
+                region_is_guess: true,
+                replaced: true,
+                profiles: found.clone(),
+            },
+            ENGLISH,
+            true,
+        );
+        let question_page = question(
+            &Confirmation {
+                account: "acme".into(),
+                token: EVIL.into(),
+                before: Some(found.clone()),
+                now: found,
+            },
+            ENGLISH,
+        );
         let problem_page = error(
             &LoginError { quotation: Some(EVIL.into()), ..Code::AccessDenied.into() },
             StatusCode::FORBIDDEN,
+            ENGLISH,
         );
-        let other = error(&LoginError::bad_request(EVIL), StatusCode::FORBIDDEN);
+        let other = error(&LoginError::bad_request(EVIL), StatusCode::FORBIDDEN, ENGLISH);
         for page in [connected_page, question_page, problem_page, other] {
             let text = text(&page);
             assert!(text.contains("&lt;script&gt;"), "{text}");
@@ -239,13 +319,16 @@ mod tests {
 
     #[test]
     fn every_page_forbids_everything_it_does_not_need() {
-        let asks = question(&Confirmation {
-            account: "acme".into(),
-            token: "t".into(),
-            before: None,
-            now: GrantProfiles::default(),
-        });
-        for (page, forms) in [(discarded(), "'none'"), (asks, "'self'")] {
+        let asks = question(
+            &Confirmation {
+                account: "acme".into(),
+                token: "t".into(),
+                before: None,
+                now: GrantProfiles::default(),
+            },
+            ENGLISH,
+        );
+        for (page, forms) in [(discarded(ENGLISH), "'none'"), (asks, "'self'")] {
             let headers = page.headers();
             let policy = headers[CONTENT_SECURITY_POLICY].to_str().expect("ASCII");
             assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
@@ -263,15 +346,23 @@ mod tests {
 
     #[test]
     fn a_long_list_is_cut_and_says_so() {
-        let profile =
-            |id| AdvertiserProfile { id, country: "US".into(), name: "n".into(), kind: "k".into() };
+        let profile = |id| AdvertiserProfile {
+            id,
+            country: "US".into(),
+            name: "n".into(),
+            kind: "k".into(),
+            currency: "USD".into(),
+        };
         let found = GrantProfiles {
             na: Some((0..5000).map(profile).collect()),
             eu: Some(Vec::new()),
             fe: None,
         };
-        let body = list(&found);
+        let body = list(&found, "Profiles", ENGLISH);
         assert!(body.contains("and 4975 more") && body.contains("eu: no profiles"), "{body}");
         assert!(body.len() < 4000);
+        let german = HeaderMap::from_iter([(ACCEPT_LANGUAGE, HeaderValue::from_static("de"))]);
+        let body = list(&found, "Profile", Words::of(&german));
+        assert!(body.contains("und 4975 weitere") && !body.contains("more"), "{body}");
     }
 }

@@ -20,6 +20,9 @@ named! {
         Read = "read",
         /// Everything else: an operator, or where the route is for tenants one of a tenant.
         Operate = "operate",
+        /// Browsers that have signed in to the dashboard: an operator's, or where the route is for
+        /// tenants a tenant's.
+        Dashboard = "dashboard",
         /// Processes of the server's own user and of root, over the control socket only.
         Local = "local",
     }
@@ -40,8 +43,8 @@ impl AdminSurface {
         match self {
             Self::Health => route.audience == Audience::Read,
             Self::Admin => route.audience != Audience::Local,
-            Self::Control => true,
-            Self::Public => route.site != Site::Own,
+            Self::Control => route.audience != Audience::Dashboard,
+            Self::Public => matches!(route.site, Site::Link | Site::LinkWith(_) | Site::Form),
         }
     }
 }
@@ -57,6 +60,12 @@ pub(super) enum Site {
     LinkWith(&'static str),
     /// A form on a page of this listener, which sends no referrer.
     Form,
+    /// Pages of this listener, and as a link that a person follows any page: it changes nothing.
+    #[cfg_attr(not(feature = "dashboard"), expect(dead_code, reason = "no page is built in"))]
+    Page,
+    /// A form on a page of this listener, which names that page.
+    #[cfg_attr(not(feature = "dashboard"), expect(dead_code, reason = "no page is built in"))]
+    OwnForm,
 }
 
 type Handling = Pin<Box<dyn Future<Output = Handled> + Send>>;
@@ -69,6 +78,8 @@ pub struct Route {
     pub audience: Audience,
     /// Whether an *operate* route serves callers of a tenant, for accounts of their own.
     pub for_tenants: bool,
+    /// Whether an *operate* route serves users of an issuer, for sessions of their own.
+    pub for_users: bool,
     pub(super) site: Site,
     pub(super) handler: fn(AdminCall) -> Handling,
     /// The name of the operation in the OpenAPI document; never changes.
@@ -78,6 +89,15 @@ pub struct Route {
 }
 
 impl Route {
+    /// Handles a request, or begins the stream of what changes on its page.
+    pub(super) fn handle(&'static self, call: AdminCall) -> Handling {
+        #[cfg(feature = "dashboard")]
+        if super::dashboard::live::is_wanted(self, &call) {
+            return Box::pin(super::dashboard::live::begin(self, call));
+        }
+        (self.handler)(call)
+    }
+
     /// Whether a request needs no credential, or brings a secret of its own in `query`.
     pub(super) fn is_open(&self, query: &Arguments) -> bool {
         match (self.audience, self.site) {
@@ -90,12 +110,18 @@ impl Route {
     /// Whether a request changes something.
     pub(super) fn writes(&self) -> bool {
         let writes = self.method != Method::GET || matches!(self.site, Site::LinkWith(_));
-        writes && self.audience == Audience::Operate
+        writes && matches!(self.audience, Audience::Operate | Audience::Dashboard)
     }
 
     /// Whether HEAD is served as GET: not where a GET changes something.
     fn has_head(&self) -> bool {
-        self.method == Method::GET && self.site == Site::Own
+        self.method == Method::GET && matches!(self.site, Site::Own | Site::Page)
+    }
+
+    /// Whether it is a page of the dashboard, or what one sends.
+    pub(super) fn is_of_dashboard(&self) -> bool {
+        self.audience == Audience::Dashboard
+            || self.audience == Audience::Public && matches!(self.site, Site::Page | Site::OwnForm)
     }
 }
 
@@ -170,6 +196,7 @@ mod tests {
         path: "/api/v1/things/{id}",
         audience: Audience::Operate,
         for_tenants: false,
+        for_users: false,
         site: Site::Own,
         handler: |call| Box::pin(health::live(call)),
         operation: "putThing",
@@ -206,7 +233,12 @@ mod tests {
                 "{}",
                 route.path
             );
-            assert!(on(AdminSurface::Control), "{}", route.path);
+            assert_eq!(
+                on(AdminSurface::Control),
+                route.audience != Audience::Dashboard,
+                "{}",
+                route.path
+            );
             let leads_here = [CALLBACK_PATH, LOGIN_PATH, "/api/auth/amazon/confirm"];
             let is_public = leads_here.contains(&route.path);
             assert_eq!(on(AdminSurface::Public), is_public, "{}", route.path);
@@ -225,11 +257,12 @@ mod tests {
     }
 
     #[test]
-    fn operations_have_names_of_their_own_and_only_operate_is_for_tenants() {
+    fn operations_have_names_of_their_own_and_only_operate_is_for_others() {
         let names: BTreeSet<_> = ROUTES.iter().map(|route| route.operation).collect();
         assert_eq!(names.len(), ROUTES.len());
-        for route in ROUTES.iter().filter(|route| route.for_tenants) {
-            assert_eq!(route.audience, Audience::Operate, "{}", route.path);
+        for route in ROUTES.iter().filter(|route| route.for_tenants || route.for_users) {
+            let is_right = matches!(route.audience, Audience::Operate | Audience::Dashboard);
+            assert!(is_right, "{}", route.path);
         }
     }
 

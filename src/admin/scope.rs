@@ -131,9 +131,9 @@ impl AdminCall {
     }
 
     pub(super) fn account(&self, id: &AccountId) -> Result<Arc<Account>, LoginError> {
-        let known = self.logins.engine.enroller.directory.load().get(id).cloned();
+        let known = self.logins.engine.enroller.directory.load().get(id.as_str()).cloned();
         known
-            .filter(|account| self.sees(&account.id))
+            .filter(|account| self.sees(account.id()))
             .ok_or_else(|| LoginError::unknown_account(id))
     }
 

@@ -36,6 +36,12 @@ impl Shape {
         Self::of(("text/plain", None))
     }
 
+    /// A success is a page, or where a form was sent a redirect to one.
+    #[cfg(feature = "dashboard")]
+    pub(super) fn page() -> Self {
+        Self::of(("text/html", None))
+    }
+
     /// A success is JSON of `T`.
     pub(super) fn json<T: JsonSchema>() -> Self {
         Self::of(("application/json", Some(schema_of::<T>)))

@@ -1,30 +1,47 @@
-//! What Amazon says of its limits: everything heard, and what is cooling down now.
+//! What Amazon says of its limits: everything heard, page by page, and what is cooling down now.
 
 use super::{
     AdminCall,
-    bodies::{ThrottledCalls, ThrottlingList},
+    bodies::{ThrottledCalls, ThrottlingPage},
+    paging::Paging,
     respond::Handled,
 };
-use crate::{hooks::rfc3339, id::AccountId, throttling::ThrottledScope};
+use crate::{
+    hooks::rfc3339,
+    id::AccountId,
+    throttling::{ScopePlace, ThrottledScope},
+};
 
-/// Entries in one response.
-const ENTRIES_MAX: usize = 1000;
+/// Entries on a page, unless the request says otherwise.
+const LIST_LIMIT: usize = 100;
+/// Entries in an overview.
+const COOLING_MAX: usize = 1000;
 
 /// What was heard since the start, the latest first.
 pub(super) async fn list(call: AdminCall) -> Handled {
+    let paging = Paging::<ScopePlace>::of(&call.query, LIST_LIMIT)?;
     let heard = heard(&call);
-    let latest = heard.iter().take(ENTRIES_MAX);
-    Ok(call.json(&ThrottlingList {
+    let total = heard.len();
+    let rest = heard.into_iter().filter(|one| paging.after.is_none_or(|after| one.place < after));
+    let (page, next_cursor) = paging.take(rest, |one| one.place.to_string());
+    Ok(call.json(&ThrottlingPage {
         enforced: call.logins.engine.throttling.is_enforced(),
-        throttling: latest.map(|one| describe(&call, one)).collect(),
-        total: heard.len(),
+        throttling: page.iter().map(|one| describe(&call, one)).collect(),
+        total,
+        next_cursor,
     }))
+}
+
+/// All that was heard.
+#[cfg(feature = "dashboard")]
+pub(super) fn known(call: &AdminCall) -> Vec<ThrottledCalls> {
+    heard(call).iter().map(|one| describe(call, one)).collect()
 }
 
 /// What is cooling down now.
 pub(super) fn cooling(call: &AdminCall) -> Vec<ThrottledCalls> {
     let heard = heard(call);
-    let cooling = heard.iter().filter(|one| one.left.is_some()).take(ENTRIES_MAX);
+    let cooling = heard.iter().filter(|one| one.left.is_some()).take(COOLING_MAX);
     cooling.map(|one| describe(call, one)).collect()
 }
 
@@ -35,7 +52,8 @@ fn heard(call: &AdminCall) -> Vec<ThrottledScope> {
 
 fn describe(call: &AdminCall, heard: &ThrottledScope) -> ThrottledCalls {
     let scope = &heard.scope;
-    let mut applications = call.logins.engine.config().applications.iter();
+    let config = call.logins.engine.config();
+    let mut applications = config.applications.iter();
     let application = applications.find(|(_, it)| *it.client_id == *scope.client_id);
     let name = |id: &AccountId| if call.sees_all() { id.as_str() } else { id.alias() }.to_owned();
     ThrottledCalls {

@@ -17,7 +17,7 @@ pub(super) fn open(
     metrics: &Metrics,
     control: &Runtime,
 ) -> Result<Sessions, Error> {
-    let config = engine.config();
+    let config = &*engine.config();
     let sessions = |callers| Sessions::new(engine.store().clone(), callers, engine.clock().clone());
     if let Some(private) = private {
         // Its key is all that is asked for.

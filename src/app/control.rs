@@ -3,7 +3,7 @@
 
 use crate::{
     admin::Admin,
-    config::{Config, StoreKind},
+    config::Config,
     error_chain::chain,
     inbound::peer::ConnectionInfo,
     listen::bind::{ShortPath, SocketFile, unix_listener},
@@ -29,7 +29,7 @@ pub(crate) struct ControlSocket {
 
 /// Where the socket may be, best place first. `runtime` is `$XDG_RUNTIME_DIR`.
 pub(crate) fn places(config: &Config, runtime: Option<&Path>) -> Vec<ControlSocket> {
-    let store = (config.store.kind != StoreKind::Memory).then_some(config.store.path.as_path());
+    let store = config.store.directory();
     let runtime = runtime.filter(|path| path.is_absolute());
     let place = |directory: &Path, is_of_store| ControlSocket {
         path: directory.join(FILE_NAME),
@@ -62,14 +62,16 @@ pub(super) fn bind(config: &Config) -> Option<(StdListener, SocketFile)> {
 
 /// The service of a connection: none for a user who may not connect.
 pub(super) fn service(admin: Admin) -> impl Fn(&ConnectionInfo) -> Option<Admin> {
-    move |info| {
-        let uid = info.peer.uid()?;
-        if !may_connect(uid) {
-            warn!(uid, "a user who is neither the server's nor root was refused");
-            return None;
-        }
-        Some(admin.of_connection(info))
+    move |info| is_allowed(info).then(|| admin.of_connection(info))
+}
+
+/// Whether the user of a connection is the server's own or root.
+pub(super) fn is_allowed(info: &ConnectionInfo) -> bool {
+    let Some(uid) = info.peer.uid() else { return false };
+    if !may_connect(uid) {
+        warn!(uid, "a user who is neither the server's nor root was refused");
     }
+    may_connect(uid)
 }
 
 fn may_connect(uid: u32) -> bool {

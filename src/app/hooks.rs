@@ -37,7 +37,7 @@ pub(crate) fn start_hooks(engine: &Engine, control: Handle) -> Result<Option<Hoo
         reconnect,
         control,
     };
-    let hooks = Hooks::start(engine.config(), with)?;
+    let hooks = Hooks::start(&engine.config(), with)?;
     if let Some(hooks) = &hooks {
         engine.with.reports.to_hooks(hooks.outbox.clone());
     }

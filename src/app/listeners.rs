@@ -10,8 +10,9 @@ use crate::{
     inbound::{guard::Guard, peer::ConnectionInfo, request_id},
     listen::{
         Listener,
-        bind::{BindError, SocketFile, unix_listener},
+        bind::{BindError, Bound, SocketFile, unix_listener},
         control_plane,
+        inherited::InheritedSockets,
         rejection::ListenRejection,
     },
     login::{Logins, returns_to_localhost},
@@ -45,9 +46,9 @@ pub(super) struct AdminListeners {
     /// The admin listener's address as bound.
     pub(super) admin: Option<ListenAddress>,
     /// The health listener's address as bound.
-    pub(super) health: Option<SocketAddr>,
+    pub(super) health: Option<ListenAddress>,
     /// The public listener's address as bound.
-    pub(super) public: Option<SocketAddr>,
+    pub(super) public: Option<ListenAddress>,
     /// The logins of the admin listener and the control socket, and these listeners.
     logins: Option<(Logins, Vec<JoinHandle<()>>)>,
     /// The Unix sockets; unlinked at the end.
@@ -57,12 +58,14 @@ pub(super) struct AdminListeners {
 impl AdminListeners {
     /// Opens the configured listeners, which serve until `stop` is true.
     pub(super) async fn open(
+        &mut self,
         engine: &Engine,
         sessions: &Sessions,
         health: &Arc<Health>,
         stop: &watch::Sender<bool>,
-    ) -> Result<Self, super::Error> {
-        let config = engine.config();
+        inherited: &mut InheritedSockets,
+    ) -> Result<(), super::Error> {
+        let config = &*engine.config();
         let logins = Logins::new(engine.clone(), Actor::unknown());
         let service_of = |surface, guard| {
             Admin::new(surface, health.clone(), guard, logins.clone(), sessions.clone())
@@ -70,50 +73,86 @@ impl AdminListeners {
         let purging = logins.clone();
         tokio::spawn(async move { purging.run_purge().await });
         let admin = service_of(AdminSurface::Admin, Guard::new(&config.guard));
-        let service = move |info: &ConnectionInfo| Some(admin.of_connection(info));
-
-        let mut opened = Self { admin: config.listen.admin.clone(), ..Self::default() };
-        let mut serving = Vec::new();
-        match &config.listen.admin {
-            Some(ListenAddress::Tcp(address)) => {
-                let listener = listener(*address).await?;
-                let bound = listener.local_addr()?;
-                opened.admin = Some(ListenAddress::Tcp(bound));
-                serving.push(spawn(listener, service.clone(), stop));
-                if let Some(other) = other_loopback(config, bound) {
-                    let first = TcpListener::bind(other).await;
-                    let (logins, stop) = (logins.clone(), stop.subscribe());
-                    serving.push(tokio::spawn(serve_other(first, other, service, logins, stop)));
-                }
-            }
-            Some(shown @ ListenAddress::Unix(path)) => {
-                let bound = unix_listener(path, Mode::from_raw_mode(0o660));
-                let (listener, file) = bound.map_err(|error| BindError::new(shown, error))?;
-                serving.push(spawn(UnixListener::from_std(listener)?, service, stop));
-                opened.files.push(file);
-            }
-            None => {}
-        }
-        if let Some(address) = config.listen.health {
-            let listener = listener(address).await?;
-            opened.health = Some(listener.local_addr()?);
+        let mut serving = self.open_admin(admin, &logins, stop, inherited).await?;
+        if let Some(shown) = &config.listen.health {
+            let sockets = self.bind(shown, inherited, true).await?;
+            self.health = sockets.iter().find_map(Bound::address);
             let service = service_of(AdminSurface::Health, Guard::default());
-            spawn(listener, move |_: &_| Some(service.clone()), stop);
+            for socket in sockets {
+                let service = service.clone();
+                spawn_bound(socket, move |_: &_| Some(service.clone()), stop)?;
+            }
         }
-        if let Some(address) = config.listen.public {
-            let listener = listener(address).await?;
-            opened.public = Some(listener.local_addr()?);
+        if let Some(shown) = &config.listen.public {
+            let sockets = self.bind(shown, inherited, true).await?;
+            self.public = sockets.iter().find_map(Bound::address);
             let public = service_of(AdminSurface::Public, public_guard(config));
             let service = move |info: &ConnectionInfo| Some(public.of_connection(info));
-            serving.push(spawn(listener, service, stop));
+            for socket in sockets {
+                serving.push(spawn_bound(socket, service.clone(), stop)?);
+            }
         }
         if let Some((listener, file)) = control::bind(config) {
             let service = control::service(service_of(AdminSurface::Control, Guard::default()));
             serving.push(spawn(UnixListener::from_std(listener)?, service, stop));
-            opened.files.push(file);
+            self.files.push(file);
         }
-        opened.logins = Some((logins, serving));
-        Ok(opened)
+        self.logins = Some((logins, serving));
+        Ok(())
+    }
+
+    /// Opens the admin listener, if there is one.
+    async fn open_admin(
+        &mut self,
+        admin: Admin,
+        logins: &Logins,
+        stop: &watch::Sender<bool>,
+        inherited: &mut InheritedSockets,
+    ) -> Result<Vec<JoinHandle<()>>, super::Error> {
+        let config = &*logins.engine.config();
+        let Some(shown) = &config.listen.admin else { return Ok(Vec::new()) };
+        let sockets = self.bind(shown, inherited, false).await?;
+        let own: Vec<ListenAddress> = sockets.iter().filter_map(Bound::address).collect();
+        self.admin = own.first().cloned();
+        let service = move |info: &ConnectionInfo| Some(admin.of_connection(info));
+        let mut serving = Vec::new();
+        for socket in sockets {
+            let service = service.clone();
+            let address = socket.address().and_then(|address| address.tcp());
+            serving.push(spawn_bound(socket, service.clone(), stop)?);
+            let other = address.and_then(|address| other_loopback(config, address));
+            if let Some(other) = other.filter(|other| !own.contains(&ListenAddress::Tcp(*other))) {
+                let first = TcpListener::bind(other).await;
+                let (logins, stop) = (logins.clone(), stop.subscribe());
+                serving.push(tokio::spawn(serve_other(first, other, service, logins, stop)));
+            }
+        }
+        Ok(serving)
+    }
+
+    /// The sockets of a listener: those at `shown`, or those that were passed, at `any` address or only
+    /// where that may be.
+    async fn bind(
+        &mut self,
+        shown: &ListenAddress,
+        inherited: &mut InheritedSockets,
+        any: bool,
+    ) -> Result<Vec<Bound>, super::Error> {
+        let failed = |error| BindError::new(shown, error);
+        Ok(match shown {
+            ListenAddress::Tcp(address) => {
+                let listener = TcpListener::bind(address).await.map_err(failed)?;
+                vec![Bound::Tcp(listener.into_std()?)]
+            }
+            ListenAddress::Unix(path) => {
+                let bound = unix_listener(path, Mode::from_raw_mode(0o660));
+                let (listener, file) = bound.map_err(failed)?;
+                self.files.push(file);
+                vec![Bound::Unix(listener)]
+            }
+            ListenAddress::Inherited(name) if any => inherited.take_any(name).map_err(failed)?,
+            ListenAddress::Inherited(name) => inherited.take(name).map_err(failed)?,
+        })
     }
 
     /// Waits, for a while, until the logins that Amazon has responded to have ended and are reported.
@@ -188,8 +227,16 @@ fn spawn(
     tokio::spawn(control_plane::serve(listener, service, reject, stop.subscribe()))
 }
 
-async fn listener(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|error| BindError::new(address, error))
+/// The same on a socket that is bound.
+fn spawn_bound(
+    socket: Bound,
+    service: impl Fn(&ConnectionInfo) -> Option<Admin> + Send + Sync + 'static,
+    stop: &watch::Sender<bool>,
+) -> io::Result<JoinHandle<()>> {
+    Ok(match socket {
+        Bound::Tcp(tcp) => spawn(TcpListener::from_std(tcp)?, service, stop),
+        Bound::Unix(unix) => spawn(UnixListener::from_std(unix)?, service, stop),
+    })
 }
 
 /// The response to what never became a request.

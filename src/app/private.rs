@@ -1,6 +1,6 @@
 //! A data plane for one command alone: its only caller is a session that ends with it.
 
-use super::{App, Error};
+use super::{App, Error, supervisor::Managed};
 use crate::{
     callers::{KnownSession, key::NewKey},
     clock::SystemClock,
@@ -44,7 +44,9 @@ impl CommandProxy {
             id: key.id,
             digest: key.digest(),
             caller: PRIVATE_CALLER.to_owned(),
+            user: None,
             tenant: None,
+            issued_with: None,
             accounts: None,
             read_only: self.read_only,
             expires: Duration::MAX,
@@ -59,6 +61,6 @@ impl App {
         config.listen.tls = None;
         config.proxy.workers = 1;
         private.make_only_caller(&mut config);
-        App::launch(config, Arc::new(SystemClock), Some(private))
+        App::launch(config, Arc::new(SystemClock), Some(private), Managed::default())
     }
 }

@@ -1,60 +1,78 @@
-//! `adsproxy serve`: a hardened process that runs until a signal, and reloads on another.
+//! `adsproxy serve`: a hardened process that runs until it is asked to end, by a signal or over the
+//! control socket, and reloads on another signal.
 
-use super::App;
+use super::{
+    App,
+    supervisor::{Managed, Supervisor},
+};
 use crate::{
-    config::{
-        DEFAULT_APPLICATION,
-        load::{Environment, Loaded, Options},
-    },
-    engine::Engine,
-    log,
+    admin::health::Readiness,
+    config::load::{Loaded, Options},
+    listen::inherited::InheritedSockets,
 };
 use std::{future::pending, io};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::timeout,
+};
 use tracing::{info, warn};
 
 /// Runs `serve`: hardens the process, starts, logs the warnings, and blocks until drained. SIGHUP
 /// reads `options` again, with the environment of that moment: no copy of it, which may hold
 /// secrets, is kept meanwhile.
-pub fn serve(mut loaded: Loaded, mut options: Options) -> anyhow::Result<()> {
-    options.environment = Environment::default();
+pub fn serve(loaded: Loaded, options: Options) -> anyhow::Result<()> {
+    // First: what was passed has its numbers, and is closed in programs that we start.
+    let sockets = InheritedSockets::of_process(&loaded.config)?;
     harden();
-    let app = App::start(loaded.config.clone())?;
+    let managed = Managed { sockets, supervisor: Supervisor::of_process() };
+    let mut app = App::start_managed(loaded.config.clone(), &managed)?;
+    drop(managed);
     for warning in &loaded.warnings {
         warn!("{}", warning.message);
     }
-    let engine = app.engine.clone();
-    let drained = app.serve_until_signal(move || {
-        let options = Options { environment: Environment::of_process(), ..options.clone() };
-        reload(&engine, &mut loaded, &options);
-    });
+    let reloader = app.allow_reload(loaded, options);
+    let drained = app.serve_until_stopped(move || reloader.on_signal());
     anyhow::ensure!(drained, "stopped before everything under way was finished");
     Ok(())
 }
 
-/// Applies what can be changed at run time, and names the rest.
-fn reload(engine: &Engine, loaded: &mut Loaded, options: &Options) {
-    let (newer, changed) = match loaded.reload(options) {
-        Ok(reloaded) => reloaded,
-        Err(error) => {
-            return warn!(%error, "configuration not reloaded; run `adsproxy check-config`");
+impl App {
+    /// Serves until SIGTERM, SIGINT or a request to the control socket, then drains and says whether
+    /// all could finish. A second signal ends the process at once. SIGHUP calls `reload`.
+    pub(crate) fn serve_until_stopped(self, reload: impl FnMut()) -> bool {
+        if let Some(control) = &self.control {
+            control.block_on(self.until_stop(reload));
         }
-    };
-    log::set_filter(&newer.config.log);
-    let replaced =
-        engine.enroller.set_client_secrets(&newer.config).into_iter().map(|name| match name {
-            DEFAULT_APPLICATION => "lwa.client_secret".to_owned(),
-            name => format!("applications.{name}.client_secret"),
+        self.drain()
+    }
+
+    /// Returns when draining is to begin.
+    async fn until_stop(&self, reload: impl FnMut()) {
+        // Without handlers the signals keep their usual effect: the process ends at once.
+        let Ok(mut signals) = StopSignals::new() else { return pending().await };
+        self.supervisor.ready();
+        let signal = tokio::select! {
+            signal = signals.next(reload) => Some(signal),
+            () = self.readiness.stop_requested() => None,
+        };
+        self.supervisor.stopping();
+        tokio::spawn(async move {
+            // Who supervises us need not know of the request: its first signal is no hurry.
+            if signal.is_none() {
+                signals.next(|| ()).await;
+            }
+            signals.next(|| ()).await;
+            std::process::exit(1);
         });
-    let replaced: Vec<_> = replaced.collect();
-    let (applied, left): (Vec<_>, Vec<_>) =
-        changed.into_iter().partition(|key| key == "log.filter" || replaced.contains(key));
-    info!(applied = applied.join(", "), "configuration reloaded");
-    if left.is_empty() {
-        *loaded = newer;
-    } else {
-        // Compared again at the next signal.
-        warn!(changed = left.join(", "), "restart to apply these keys");
+        let delay = self.engine.config().proxy.shutdown_delay;
+        if signal == Some(StopSignal::Terminate) && !delay.is_zero() {
+            self.readiness.set(Readiness::Draining);
+            info!(
+                seconds = delay.as_secs_f64(),
+                "serving on for a while: proxy.shutdown_delay_secs"
+            );
+            let _ = timeout(delay, self.readiness.stop_requested()).await;
+        }
     }
 }
 
@@ -86,18 +104,46 @@ pub(super) fn survive_signals() -> io::Result<()> {
     ignored.into_iter().try_for_each(|kind| signal(kind).map(drop))
 }
 
-/// Returns on SIGTERM or SIGINT; calls `reload` for each SIGHUP before that.
-pub(super) async fn stop_signal(mut reload: impl FnMut()) {
-    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
-    // Without handlers the signals keep their usual effect: the process ends at once.
-    let [Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)] = kinds.map(signal) else {
-        return pending().await;
-    };
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => return,
-            _ = interrupt.recv() => return,
-            _ = hangup.recv() => reload(),
+/// The signals that ask a server to stop, and the one that asks it to reload.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+/// Returns on the first signal to stop.
+pub(super) async fn stop_signal() {
+    match StopSignals::new() {
+        Ok(mut signals) => drop(signals.next(|| ()).await),
+        Err(_) => pending().await,
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum StopSignal {
+    /// By a program that supervises this one.
+    Terminate,
+    /// By a person, who waits.
+    Interrupt,
+}
+
+impl StopSignals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next signal to stop; calls `reload` for each SIGHUP before it.
+    async fn next(&mut self, mut reload: impl FnMut()) -> StopSignal {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return StopSignal::Terminate,
+                _ = self.interrupt.recv() => return StopSignal::Interrupt,
+                _ = self.hangup.recv() => reload(),
+            }
         }
     }
 }

@@ -51,13 +51,22 @@ impl AuditKeys {
         Self(secrets.iter().map(|(id, bytes)| (id.clone(), key(bytes))).collect())
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The id of the key that signs.
+    pub(super) fn signing_id(&self) -> &str {
+        &self.first().0
+    }
+
     /// The key that signs, with its id.
     fn first(&self) -> &(String, hmac::Key) {
         self.0.first().expect("a log that is written has a key")
     }
 
     /// Checks what the key `id` signed.
-    fn verify(&self, id: &str, text: &[u8], mac: &Mac) -> Result<(), Unverified> {
+    pub(super) fn verify(&self, id: &str, text: &[u8], mac: &Mac) -> Result<(), Unverified> {
         let found = self.0.iter().find(|(known, _)| known == id);
         let (_, key) = found.ok_or(Unverified::KeyMissing)?;
         hmac::verify(key, text, mac).map_err(|_| Unverified::Invalid)
@@ -82,6 +91,7 @@ pub(super) struct Line<'a> {
     actor: String,
     pub(super) action: String,
     pub(super) account: Option<String>,
+    pub(super) about: Option<String>,
     pub(super) reason: Option<String>,
     pub(super) segment: Option<u64>,
     prev: Option<String>,
@@ -144,7 +154,7 @@ pub(super) fn write_line(
     lines: &mut Vec<u8>,
 ) -> Tip {
     let seq = before.seq + 1;
-    let (key, _) = keys.first();
+    let key = keys.signing_id();
     let written = WrittenLine { v: VERSION, seq, time: rfc3339(wall), entry, key };
     let mac = finish(LINE, &before.mac, &written, keys, lines);
     lines.push(b'\n');
@@ -152,7 +162,7 @@ pub(super) fn write_line(
 }
 
 /// RFC 3339 in UTC with milliseconds.
-pub(super) fn rfc3339(wall: Duration) -> String {
+pub fn rfc3339(wall: Duration) -> String {
     let millis = i64::try_from(wall.as_millis()).ok();
     let time = millis.and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
     format!("{:.3}", time.unwrap_or(jiff::Timestamp::MAX))
@@ -185,7 +195,12 @@ impl Checkpoint {
             len if len != CHECKPOINT_BYTES as u64 => return Ok(Self::Invalid),
             _ => file.read_exact_at(&mut block, 0)?,
         }
-        Ok(Self::parse(block.trim_ascii_end(), keys).unwrap_or(Self::Invalid))
+        Ok(Self::of(block.trim_ascii_end(), keys))
+    }
+
+    /// That of `text`, as [`Checkpoint::text`] makes it.
+    pub(super) fn of(text: &[u8], keys: &AuditKeys) -> Self {
+        Self::parse(text, keys).unwrap_or(Self::Invalid)
     }
 
     fn parse(object: &[u8], keys: &AuditKeys) -> Option<Self> {
@@ -199,11 +214,17 @@ impl Checkpoint {
         }
     }
 
-    pub(super) fn write(file: &File, tip: Tip, keys: &AuditKeys) -> io::Result<()> {
-        let (last, key) = (BASE64.encode(tip.mac), keys.first().0.clone());
+    /// One JSON object that says that the log has come to `tip`.
+    pub(super) fn text(tip: Tip, keys: &AuditKeys) -> String {
+        let (last, key) = (BASE64.encode(tip.mac), keys.signing_id().to_owned());
         let text = CheckpointText { v: VERSION, seq: tip.seq, last, key };
-        let mut block = Vec::with_capacity(CHECKPOINT_BYTES);
-        finish(CHECKPOINT, &START.mac, &text, keys, &mut block);
+        let mut object = Vec::with_capacity(CHECKPOINT_BYTES);
+        finish(CHECKPOINT, &START.mac, &text, keys, &mut object);
+        String::from_utf8(object).expect("JSON is text")
+    }
+
+    pub(super) fn write(file: &File, tip: Tip, keys: &AuditKeys) -> io::Result<()> {
+        let mut block = Self::text(tip, keys).into_bytes();
         block.resize(CHECKPOINT_BYTES - 1, b' ');
         block.push(b'\n');
         file.write_all_at(&block, 0)
@@ -211,7 +232,7 @@ impl Checkpoint {
 }
 
 /// Appends `object` to `out` as JSON with its MAC as the last member.
-fn finish(
+pub(super) fn finish(
     what: &[u8],
     prev: &Mac,
     object: &impl Serialize,
@@ -230,13 +251,13 @@ fn finish(
 }
 
 /// Cuts the MAC off a JSON object that [`finish`] made.
-fn split_mac(object: &[u8]) -> Option<(&[u8], Mac)> {
+pub(super) fn split_mac(object: &[u8]) -> Option<(&[u8], Mac)> {
     let rest = object.strip_suffix(MAC_SUFFIX)?;
     let (rest, mac) = rest.split_at_checked(rest.len().checked_sub(MAC_TEXT_BYTES)?)?;
     Some((rest.strip_suffix(MAC_PREFIX)?, decode_mac(mac)?))
 }
 
-fn decode_mac(text: &[u8]) -> Option<Mac> {
+pub(super) fn decode_mac(text: &[u8]) -> Option<Mac> {
     BASE64.decode(text).ok()?.try_into().ok()
 }
 

@@ -3,7 +3,10 @@
 //! For `audit.jsonl` the older files are `audit.000001.jsonl` and so on, and the checkpoint is
 //! `audit.head`. Files are numbered from the first on and never renamed again.
 
-use super::{Error, chain::LINE_MAX_BYTES};
+use super::{
+    Error,
+    chain::{LINE_MAX_BYTES, Line, complete_lines},
+};
 use crate::{backoff::Backoff, durable_file};
 use std::{
     fs::{self, File, TryLockError},
@@ -121,7 +124,12 @@ impl Segment {
 
     /// What is from byte `from` on.
     pub(super) fn read(&self, from: u64) -> Result<Vec<u8>, Error> {
-        let mut bytes = vec![0; usize::try_from(self.len.saturating_sub(from)).unwrap_or(0)];
+        self.read_part(from, self.len)
+    }
+
+    /// What is from byte `from` on and before byte `until`.
+    pub(super) fn read_part(&self, from: u64, until: u64) -> Result<Vec<u8>, Error> {
+        let mut bytes = vec![0; usize::try_from(until.saturating_sub(from)).unwrap_or(0)];
         self.file.read_exact_at(&mut bytes, from).map_err(Error::io("read", &self.path))?;
         Ok(bytes)
     }
@@ -129,6 +137,12 @@ impl Segment {
     /// The end, which holds the last whole line and one that is not.
     pub(super) fn read_end(&self) -> Result<Vec<u8>, Error> {
         self.read(self.len.saturating_sub(2 * LINE_MAX_BYTES as u64))
+    }
+
+    /// The number that its first line says it has.
+    pub(super) fn first_line_number(&self) -> Result<Option<u64>, Error> {
+        let bytes = self.read_part(0, self.len.min(2 * LINE_MAX_BYTES as u64))?;
+        Ok(complete_lines(&bytes).find_map(Line::parse).map(|line| line.seq))
     }
 }
 

@@ -6,15 +6,23 @@
 //! could.
 
 mod chain;
+mod chain_start;
 mod entry;
 mod files;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
+mod prune;
 mod queue;
 mod report;
+mod short_name;
+mod table;
+mod table_check;
+mod table_tail;
 pub mod tail;
 mod verify;
 mod writer;
 
-pub use chain::AuditKeys;
+pub use chain::{AuditKeys, rfc3339};
 pub use entry::{Action, Actor, ActorProof, Entry};
 pub use report::AuditReport;
 pub use verify::verify_part;
@@ -38,6 +46,9 @@ use std::{
     },
     time::Duration,
 };
+use table::TableLog;
+use table_tail::TableTail;
+use tail::{Filter, LogReader, Tail};
 use tracing::{error, info};
 
 /// The audit log. Cheap to clone.
@@ -46,19 +57,34 @@ pub struct Audit(Option<Arc<AuditLog>>);
 
 #[derive(Debug)]
 struct AuditLog {
-    files: LogFiles,
-    config: config::AuditConfig,
+    place: LogPlace,
     /// Where the keys are: they are made with the first entry.
     store: Store,
     keys: OnceLock<AuditKeys>,
     clock: Arc<dyn Clock>,
     metrics: OnceLock<Arc<Metrics>>,
-    turn: Mutex<()>,
     queue: EntryQueue,
     /// The last entry could not be written: logged once.
     is_failing: AtomicBool,
     /// Damage was found: logged once.
     is_damaged: AtomicBool,
+}
+
+/// Where the log is.
+#[derive(Debug)]
+enum LogPlace {
+    Files(FileLog),
+    /// In the database of the store.
+    Table(TableLog),
+}
+
+/// A log in files.
+#[derive(Debug)]
+struct FileLog {
+    files: LogFiles,
+    config: config::AuditConfig,
+    clock: Arc<dyn Clock>,
+    turn: Mutex<()>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +101,13 @@ pub enum Error {
     Locked { path: PathBuf, waited: Duration },
     #[error("the key of the audit log cannot be had from the store")]
     Key(#[from] store::Error),
+    #[error("the table of the audit log cannot be used")]
+    Database(#[source] store::Error),
+    #[error(
+        "old entries stay, as this role may not remove rows of the table audit: GRANT DELETE on it, or \
+         set audit.table_keep_days = 0"
+    )]
+    MayNotRemove,
     #[error("the audit log could not be written: adsproxy is going down")]
     Stopped,
 }
@@ -94,24 +127,31 @@ impl Audit {
 
     /// The configured log; off if none is configured. Touches no file of the log.
     pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, store::Error> {
-        if config.audit.path.is_none() {
+        if config.audit.path.is_none() && config.store.kind != config::StoreKind::Postgres {
             return Ok(Self::off());
         }
         let store = Store::open(&config.store, &config.encryption)?;
         Ok(Self::of_store(&store, &config.audit, clock))
     }
 
-    /// The log of `config`, whose keys are in `store`.
+    /// The log of `config`, whose keys are in `store`: without a path, it is in the store's database, if
+    /// that is one.
     pub fn of_store(store: &Store, config: &config::AuditConfig, clock: Arc<dyn Clock>) -> Self {
-        Self(config.path.as_ref().map(|path| {
+        let files = |path| {
+            let (files, config, turn) = (LogFiles::new(path), config.clone(), Mutex::new(()));
+            LogPlace::Files(FileLog { files, config, clock: clock.clone(), turn })
+        };
+        let place = match &config.path {
+            Some(path) => Some(files(path)),
+            None => TableLog::new(store, config.keep_rows).map(LogPlace::Table),
+        };
+        Self(place.map(|place| {
             Arc::new(AuditLog {
-                files: LogFiles::new(path),
-                config: config.clone(),
+                place,
                 store: store.clone(),
                 keys: OnceLock::new(),
                 clock,
                 metrics: OnceLock::new(),
-                turn: Mutex::new(()),
                 queue: EntryQueue::default(),
                 is_failing: AtomicBool::new(false),
                 is_damaged: AtomicBool::new(false),
@@ -127,9 +167,17 @@ impl Audit {
         self
     }
 
-    /// Where it is; none if it is off.
-    pub fn path(&self) -> Option<&Path> {
-        self.0.as_ref().map(|log| log.files.current.as_path())
+    /// Says whether entries are kept.
+    pub fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// A reader of the entries that `filter` accepts; none if it is off.
+    pub fn reader(&self, filter: Filter) -> Option<LogReader> {
+        Some(match &self.0.as_ref()?.place {
+            LogPlace::Files(log) => LogReader::Files(Tail::new(&log.files.current, filter)),
+            LogPlace::Table(log) => LogReader::Table(TableTail::new(&log.store, filter)),
+        })
     }
 
     /// Writes `entry` down: it is durable when this returns `Ok`. Does nothing if the log is off.
@@ -189,21 +237,43 @@ impl AuditLog {
         Ok(self.keys.get_or_init(|| keys).clone())
     }
 
+    fn verify(&self) -> Result<AuditReport, Error> {
+        let keys = AuditKeys::new(&self.store.audit_keys(false)?);
+        match &self.place {
+            LogPlace::Files(log) => log.verify(&keys),
+            LogPlace::Table(log) => log.verify(&keys),
+        }
+    }
+
     fn count_write(&self, entries: usize, is_written: bool) {
         if let Some(metrics) = self.metrics.get() {
             metrics.audit_write(entries, is_written);
         }
     }
 
-    /// Writes entries with one sync for all of them: all or none. Counts them, and logs once what a
-    /// person should know.
+    /// Writes entries with one sync for all of them: all or none. Counts them.
     fn record(&self, entries: &[Entry]) -> Result<(), Error> {
+        let written = self.append(entries);
+        self.count_write(entries.len(), written.is_ok());
+        written
+    }
+
+    /// As [`AuditLog::record`], uncounted. Logs once what a person should know.
+    fn append(&self, entries: &[Entry]) -> Result<(), Error> {
         if entries.is_empty() {
             return Ok(());
         }
-        let written = self.append(entries);
-        self.count_write(entries.len(), written.is_ok());
-        let log = self.files.current.display();
+        let written = match &self.place {
+            LogPlace::Files(log) => log.append(entries, || self.signing_keys()),
+            LogPlace::Table(log) => {
+                let wall = self.clock.now().wall;
+                self.signing_keys().and_then(|keys| log.append(entries, wall, &keys))
+            }
+        };
+        let log = match &self.place {
+            LogPlace::Files(log) => log.files.current.to_string_lossy(),
+            LogPlace::Table(_) => table::NAME.into(),
+        };
         match &written {
             Ok(damage) => {
                 if self.is_failing.swap(false, Relaxed) {
@@ -241,7 +311,11 @@ pub(crate) mod tests {
             bytes[..id.len()].copy_from_slice(id.as_bytes());
             EncryptionKey::new(id, Secret::new(STANDARD.encode(bytes)))
         };
-        let config = config::StoreConfig { kind: StoreKind::Memory, path: PathBuf::new() };
+        let config = config::StoreConfig {
+            kind: StoreKind::Memory,
+            path: PathBuf::new(),
+            ..Default::default()
+        };
         let encryption = Encryption { keys: ids.iter().map(key).collect() };
         Store::open(&config, &encryption).expect("it opens")
     }
@@ -253,8 +327,18 @@ pub(crate) mod tests {
     /// A log in `directory` with its own view of the keys, as another process would have.
     pub(crate) fn audit(directory: &Path, ids: &[&str], max_bytes: u64, keep: usize) -> Audit {
         let path = Some(directory.join("audit.jsonl"));
-        let config = config::AuditConfig { path, max_bytes, keep, keep_at_least: Duration::ZERO };
+        let (keep_at_least, keep_rows) = (Duration::ZERO, Duration::ZERO);
+        let config = config::AuditConfig { path, max_bytes, keep, keep_at_least, keep_rows };
         Audit::of_store(&store(ids), &config, Arc::new(ManualClock::new()))
+    }
+
+    impl Audit {
+        pub(crate) fn path(&self) -> Option<&Path> {
+            match &self.0.as_ref()?.place {
+                LogPlace::Files(log) => Some(&log.files.current),
+                LogPlace::Table(_) => None,
+            }
+        }
     }
 
     pub(crate) fn record_all(audit: &Audit, entries: &[Entry]) {

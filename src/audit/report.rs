@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, fmt};
 pub struct AuditReport {
     /// Lines that are entries.
     pub entries: u64,
+    /// Its files, or its chains in a database.
     pub files: usize,
     /// What shows that another program than adsproxy changed the log, in its order.
     pub findings: Vec<LogFinding>,
@@ -27,6 +28,15 @@ pub struct LogFinding {
 }
 
 impl AuditReport {
+    /// Adds what was found in another part.
+    pub(super) fn add(&mut self, other: Self) {
+        self.entries += other.entries;
+        self.files += other.files;
+        self.findings.extend(other.findings);
+        self.notes.extend(other.notes);
+        self.keys.extend(other.keys);
+    }
+
     /// Says whether the log is as adsproxy wrote it.
     pub fn is_clean(&self) -> bool {
         self.findings.is_empty()

@@ -5,7 +5,7 @@
 //! changed itself).
 
 use super::{
-    AuditLog, Error,
+    Error, FileLog,
     chain::{AuditKeys, Checkpoint, Line, START, Tip, Unverified, complete_bytes, complete_lines},
     entry::Action,
     files::{LOCK_TIMEOUT, Segment},
@@ -18,31 +18,30 @@ use std::{
     path::Path,
 };
 
-type Anomaly<'a> = (&'static str, &'a str);
+pub(super) type Anomaly<'a> = (&'static str, &'a str);
 
-const CHANGED: Anomaly<'_> = ("changed", "changed, or not written by adsproxy");
+pub(super) const CHANGED: Anomaly<'_> = ("changed", "changed, or not written by adsproxy");
 const NO_ENTRY: Anomaly<'_> = ("no_entry", "not an entry");
 const FOREIGN_FILE: Anomaly<'_> = ("foreign_file", "the file does not belong here");
 
-impl AuditLog {
+impl FileLog {
     /// Checks the whole log, as it is at one moment: what is appended later is not looked at.
-    pub(super) fn verify(&self) -> Result<AuditReport, Error> {
-        let keys = AuditKeys::new(&self.store.audit_keys(false)?);
+    pub(super) fn verify(&self, keys: &AuditKeys) -> Result<AuditReport, Error> {
         let files = &self.files;
         let lock = files.lock(LOCK_TIMEOUT, |path| File::open(path))?;
-        let checkpoint = lock.as_ref().map(|file| Checkpoint::read(file, &keys)).transpose();
+        let checkpoint = lock.as_ref().map(|file| Checkpoint::read(file, keys)).transpose();
         let checkpoint = checkpoint.map_err(Error::io("read", &files.checkpoint))?;
         let mut segments = Vec::new();
         for number in files.segments()?.into_iter().map(Some).chain([None]) {
             segments.extend(files.open(number)?);
         }
         drop(lock);
-        let mut check = LogCheck::new(&keys, checkpoint);
+        let mut check = LogCheck::new(keys, checkpoint);
         for segment in &segments {
             check.segment(segment)?;
         }
         check.expired();
-        check.checkpoint(checkpoint, &files.checkpoint);
+        check.checkpoint(checkpoint, files.checkpoint.to_string_lossy().into_owned());
         Ok(check.report)
     }
 }
@@ -58,9 +57,9 @@ pub fn verify_part(path: &Path, keys: &AuditKeys) -> Result<AuditReport, Error> 
     Ok(check.report)
 }
 
-struct LogCheck<'a> {
+pub(super) struct LogCheck<'a> {
     keys: &'a AuditKeys,
-    report: AuditReport,
+    pub(super) report: AuditReport,
     is_part: bool,
     /// The last line that is as it was written.
     good: Tip,
@@ -81,7 +80,7 @@ struct LogCheck<'a> {
 }
 
 impl<'a> LogCheck<'a> {
-    fn new(keys: &'a AuditKeys, checkpoint: Option<Checkpoint>) -> Self {
+    pub(super) fn new(keys: &'a AuditKeys, checkpoint: Option<Checkpoint>) -> Self {
         let checkpoint = match checkpoint {
             Some(Checkpoint::Valid(tip)) => Some(tip),
             _ => None,
@@ -109,33 +108,61 @@ impl<'a> LogCheck<'a> {
         LogFinding { file, line, kind, message: message.to_owned() }
     }
 
-    fn find(&mut self, anomaly: Anomaly<'_>) {
+    pub(super) fn find(&mut self, anomaly: Anomaly<'_>) {
         self.report.findings.push(self.finding(anomaly));
+    }
+
+    /// Begins with the lines of a file, or of a chain.
+    pub(super) fn open(&mut self, name: String) {
+        self.report.files += 1;
+        self.at = (name, 0);
+    }
+
+    /// The lines up to `tip` were removed as configured: the next one follows it.
+    pub(super) fn begin_after(&mut self, tip: Tip) {
+        (self.good, self.seen, self.at.1) = (tip, tip, tip.seq);
+        self.checkpoint_is_met |= self.checkpoint == Some(tip);
+    }
+
+    /// The next line of `chain`.
+    pub(super) fn line_of_chain(&mut self, chain: &str, text: &[u8]) {
+        let begins = |line: &Line<'_>| line.is(Action::AuditBegin);
+        let is_of_another = self.at.1 == 0
+            && Line::parse(text)
+                .filter(begins)
+                .is_some_and(|it| it.about.as_deref() != Some(chain));
+        self.text(None, text);
+        if is_of_another {
+            self.find(("foreign_chain", "the chain was renamed"));
+        }
+    }
+
+    /// The next line of the file that is named `number`. Says whether to go on.
+    fn text(&mut self, number: Option<u64>, text: &[u8]) -> bool {
+        self.at.1 += 1;
+        let is_first = self.at.1 == 1;
+        match Line::parse(text) {
+            None => self.find(NO_ENTRY),
+            // One finding says of all its lines that they do not belong here.
+            Some(line) if is_first && line.is(Action::AuditBegin) => {
+                return self.begin(number, &line);
+            }
+            Some(line) => {
+                if is_first {
+                    self.find(("no_beginning", "the first line is missing"));
+                    self.number = number.unwrap_or(self.number + 1);
+                }
+                self.line(&line);
+            }
+        }
+        true
     }
 
     fn segment(&mut self, segment: &Segment) -> Result<(), Error> {
         let bytes = segment.read(0)?;
-        self.report.files += 1;
-        self.at = (segment.path.to_string_lossy().into_owned(), 0);
-        for text in complete_lines(&bytes) {
-            self.at.1 += 1;
-            let is_first = self.at.1 == 1;
-            match Line::parse(text) {
-                None => self.find(NO_ENTRY),
-                Some(line) if is_first && line.is(Action::AuditBegin) => {
-                    // One finding says of all its lines that they do not belong here.
-                    if !self.begin(segment, &line) {
-                        return Ok(());
-                    }
-                }
-                Some(line) => {
-                    if is_first {
-                        self.find(("no_beginning", "the first line of the file is missing"));
-                        self.number = segment.number.unwrap_or(self.number + 1);
-                    }
-                    self.line(&line);
-                }
-            }
+        self.open(segment.path.to_string_lossy().into_owned());
+        if !complete_lines(&bytes).all(|text| self.text(segment.number, text)) {
+            return Ok(());
         }
         let torn_bytes = bytes.len() - complete_bytes(&bytes);
         if torn_bytes > 0 {
@@ -159,19 +186,19 @@ impl<'a> LogCheck<'a> {
     }
 
     /// The first line of a file, which says what it follows. Says whether the file belongs here.
-    fn begin(&mut self, segment: &Segment, line: &Line<'_>) -> bool {
+    fn begin(&mut self, named: Option<u64>, line: &Line<'_>) -> bool {
         let (Some(number), Some(before)) = (line.segment, line.follows()) else {
             self.find(CHANGED);
             return true;
         };
         let verified = line.verify(self.keys, before);
         if verified == Err(Unverified::Invalid) {
-            self.number = segment.number.unwrap_or(self.number + 1);
+            self.number = named.unwrap_or(self.number + 1);
             self.count(line);
             self.reject(line);
             return true;
         }
-        if !self.is_part && !self.joins(segment, number, before) {
+        if !self.is_part && !self.joins(named, number, before) {
             self.find(FOREIGN_FILE);
             return false;
         }
@@ -184,8 +211,8 @@ impl<'a> LogCheck<'a> {
 
     /// Says whether a file that says it is `number` and follows `before` can come next, and finds
     /// what is missing between.
-    fn joins(&mut self, segment: &Segment, number: u64, before: Tip) -> bool {
-        let is_named = segment.number.is_none_or(|named| named == number);
+    fn joins(&mut self, named: Option<u64>, number: u64, before: Tip) -> bool {
+        let is_named = named.is_none_or(|named| named == number);
         if !is_named || number <= self.number {
             return false;
         }
@@ -306,7 +333,8 @@ impl<'a> LogCheck<'a> {
         }
     }
 
-    fn checkpoint(&mut self, found: Option<Checkpoint>, path: &Path) {
+    /// Holds the end against the checkpoint, whose name is `name`.
+    pub(super) fn checkpoint(&mut self, found: Option<Checkpoint>, name: String) {
         let last = self.good.seq.max(self.seen.seq);
         let is_clean = self.report.is_clean();
         let anomaly = match found {
@@ -331,7 +359,7 @@ impl<'a> LogCheck<'a> {
             }
             Some(Checkpoint::Valid(_)) => return,
         };
-        self.at = (path.to_string_lossy().into_owned(), 0);
+        self.at = (name, 0);
         self.find(anomaly);
     }
 }

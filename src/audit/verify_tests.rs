@@ -77,7 +77,7 @@ const TAMPERINGS: &[(&str, Change, u64, &str)] = &[
         1_000,
         "entries 1000 to 1999 are missing before it",
     ),
-    ("delete the first", |l| drop(l.remove(0)), 1, "the first line of the file is missing"),
+    ("delete the first", |l| drop(l.remove(0)), 1, "the first line is missing"),
     ("swap two", |l| l.swap(4_999, 5_000), 5_000, "entry 5000 is missing before it"),
     (
         "swap two far apart",

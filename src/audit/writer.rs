@@ -5,7 +5,7 @@
 //! point leaves a log that verifies: the lines in one write, the sync, the checkpoint.
 
 use super::{
-    AuditLog, Error,
+    Error, FileLog,
     chain::{
         AuditKeys, Checkpoint, LINE_MAX_BYTES, Line, START, Tip, complete_bytes, complete_lines,
         write_line,
@@ -24,7 +24,7 @@ use std::{
 };
 
 /// Why the log cannot be as adsproxy left it, as a stable code.
-type DamageCode = Option<&'static str>;
+pub(super) type DamageCode = Option<&'static str>;
 
 /// The end of the log, as an append finds it.
 struct End {
@@ -38,9 +38,13 @@ struct End {
     damage: DamageCode,
 }
 
-impl AuditLog {
+impl FileLog {
     /// Appends `entries`, durable on `Ok`, and says whether the log was found damaged.
-    pub(super) fn append(&self, entries: &[Entry]) -> Result<DamageCode, Error> {
+    pub(super) fn append(
+        &self,
+        entries: &[Entry],
+        keys: impl FnOnce() -> Result<AuditKeys, Error>,
+    ) -> Result<DamageCode, Error> {
         let (files, path) = (&self.files, &self.files.checkpoint);
         let locked = || Error::Locked { path: path.clone(), waited: LOCK_TIMEOUT };
         // The turns of this process's threads: a file's lock is polled.
@@ -50,7 +54,7 @@ impl AuditLog {
         let checkpoint = files.lock(LOCK_TIMEOUT, durable_file::open_private)?;
         let missing = || Error::io("open", path)(io::ErrorKind::NotFound.into());
         let checkpoint = checkpoint.ok_or_else(missing)?;
-        let keys = self.signing_keys()?;
+        let keys = keys()?;
         let end = self.end(&checkpoint, &keys)?;
         let damage = end.damage;
         self.append_after(end, &checkpoint, entries, keys)?;

@@ -1,7 +1,10 @@
 //! Finds the one credential in the head of a request.
 
 use super::{Unauthenticated, key::KeyKind};
-use crate::{id::placeholder_text, inbound::fields::Fields};
+use crate::{
+    id::placeholder_text,
+    inbound::fields::{Fields, bearer_token},
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{
     HeaderMap, HeaderValue,
@@ -30,7 +33,6 @@ pub fn find<'a>(
     reads_tokens: bool,
 ) -> Result<Presented<'a>, Unauthenticated> {
     let mut found = Presented::None;
-    // Most requests have none of these fields, and a look-up hashes the name.
     if let Some(first) = fields.key.first() {
         let key = fields.key.single(Unauthenticated::Several).map(|_| first)?;
         found = Presented::Key(key.to_str().unwrap_or_default().into());
@@ -43,15 +45,11 @@ pub fn find<'a>(
         }
         (Some(_), _) => Err(Unauthenticated::Several),
     };
-    if fields.authorization.first().is_some() {
-        for value in headers.get_all(AUTHORIZATION) {
-            add(bearer(value, reads_tokens))?;
-        }
+    for value in fields.authorization.values(headers, AUTHORIZATION) {
+        add(bearer(value, reads_tokens))?;
     }
-    if fields.proxy_authorization.first().is_some() {
-        for value in headers.get_all(PROXY_AUTHORIZATION) {
-            add(bearer(value, reads_tokens).or_else(|| basic(value)))?;
-        }
+    for value in fields.proxy_authorization.values(headers, PROXY_AUTHORIZATION) {
+        add(bearer(value, reads_tokens).or_else(|| basic(value)))?;
     }
     Ok(found)
 }
@@ -62,11 +60,7 @@ pub fn is_key(text: &str) -> bool {
 }
 
 fn bearer(value: &HeaderValue, reads_tokens: bool) -> Option<Presented<'_>> {
-    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return None;
-    }
-    let token = token.trim();
+    let token = str::from_utf8(bearer_token(value)?).ok()?;
     let key = placeholder_text(token, "Atza").unwrap_or(token);
     if is_key(key) {
         return Some(Presented::Key(key.into()));

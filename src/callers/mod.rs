@@ -7,15 +7,22 @@
 #![allow(dead_code, reason = "sessions, issuers and the admin API follow")]
 
 mod bearers;
+mod configured;
 pub mod credential;
+mod denial;
+pub(crate) mod explain;
 pub mod failures;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod glob;
 mod json;
 pub mod jwt;
 pub mod key;
 pub mod mcp;
+pub mod oidc;
 mod path;
 pub mod principal;
+mod random_hash;
 pub mod rate;
 pub mod rules;
 pub mod sessions;
@@ -25,23 +32,29 @@ pub use principal::{Caller, Principal, Proof};
 
 use crate::{
     clock::Now,
-    config::{CallerConfig, Config},
+    config::Config,
     https,
     id::Tenant,
-    inbound::peer::{ConnectionInfo, Origin, Peer},
+    inbound::peer::{ConnectionInfo, Origin},
     metrics::Metrics,
 };
 use arc_swap::ArcSwap;
-use bearers::Bearers;
+pub use configured::Configured;
+use configured::KnownKey;
 use credential::Presented;
-use failures::Failures;
+use failures::{Failures, TokenTries};
 use jwt::Issuers;
 use key::{KeyDigest, KeyId, KeyKind, PresentedKey};
+use random_hash::RandomKeyMap;
+use sessions::SessionUser;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Release},
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Relaxed, Release},
+        },
     },
     time::Duration,
 };
@@ -64,41 +77,36 @@ pub enum Unauthenticated {
     TooMany(Duration),
 }
 
+impl Unauthenticated {
+    /// The error for the sender of a wrong credential, which was `counted`.
+    fn wrong(counted: Result<(), Duration>) -> Self {
+        counted.map_or_else(Self::TooMany, |()| Self::Rejected)
+    }
+}
+
 /// Every caller that can be known. Cheap to share.
 #[derive(Debug)]
 pub struct Callers {
-    /// Whether everybody is asked.
-    is_required: bool,
     /// Whether a listener beyond loopback asks nobody.
     allows_unauthenticated: bool,
     known: ArcSwap<CallerTable>,
-    bearers: Bearers,
+    /// Whether there is any issuer.
+    reads_tokens: AtomicBool,
+    /// Changes with the issuers and their keys.
+    jwt_epoch: Arc<AtomicU64>,
     /// How often something has ended a principal.
     epoch: AtomicU64,
-    pub failures: Failures,
+    /// Of all credentials but tokens.
+    failures: Failures,
+    tokens: TokenTries,
+    discovery: oidc::Discovery,
 }
 
 /// One snapshot.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct CallerTable {
     configured: Arc<Configured>,
-    sessions: HashMap<KeyId, KnownKey>,
-}
-
-/// The callers of the configuration, by what they are known by.
-#[derive(Debug, Default)]
-struct Configured {
-    callers: HashMap<Arc<str>, (Arc<Caller>, Option<Tenant>)>,
-    keys: HashMap<KeyId, KnownKey>,
-    uids: HashMap<u32, Arc<Principal>>,
-    gids: HashMap<u32, Arc<Principal>>,
-    names: HashMap<Box<str>, Arc<Principal>>,
-}
-
-#[derive(Debug, Clone)]
-struct KnownKey {
-    digest: KeyDigest,
-    principal: Arc<Principal>,
+    sessions: RandomKeyMap<KeyId, KnownKey>,
 }
 
 /// A session as the store keeps it.
@@ -106,10 +114,14 @@ struct KnownKey {
 pub struct KnownSession {
     pub id: KeyId,
     pub digest: KeyDigest,
-    /// Whose it is: it may do at most what this caller may.
+    /// Whose it is: it may do at most what this caller may; of a user's, the issuer.
     pub caller: String,
+    /// The user that it is of.
+    pub user: Option<SessionUser>,
     /// The tenant it is for, where the caller has none of its own.
     pub tenant: Option<Tenant>,
+    /// The configured key that it ends with.
+    pub issued_with: Option<KeyId>,
     /// Globs, as in the configuration.
     pub accounts: Option<Vec<String>>,
     pub read_only: bool,
@@ -120,7 +132,8 @@ pub struct KnownSession {
 impl Callers {
     /// Without the keys of issuers: no JWT is good.
     pub fn new(config: &Config) -> Arc<Self> {
-        Self::with(config, Issuers::idle(&[], &Metrics::default()))
+        let issuers = Issuers::idle(&[], &Metrics::default());
+        Self::with(config, Configured::new(config, issuers, None))
     }
 
     /// Begins to fetch the keys of issuers on `control`.
@@ -132,29 +145,50 @@ impl Callers {
         metrics: &Metrics,
         control: &Handle,
     ) -> Result<Arc<Self>, https::Error> {
-        Ok(Self::with(config, Issuers::start(config, metrics, control)?))
+        let issuers = Issuers::start(config, None, metrics, control)?;
+        Ok(Self::with(config, Configured::new(config, issuers, None)))
     }
 
-    fn with(config: &Config, issuers: Issuers) -> Arc<Self> {
-        let configured = Configured::new(&config.callers);
+    fn with(config: &Config, configured: Configured) -> Arc<Self> {
         Arc::new(Self {
-            bearers: Bearers::new(config, issuers),
-            is_required: config.auth.required,
+            reads_tokens: AtomicBool::new(configured.reads_tokens()),
+            jwt_epoch: configured.jwt_epoch(),
             allows_unauthenticated: config.listen.unsafe_allow_unauthenticated,
             known: ArcSwap::from_pointee(CallerTable {
                 configured: Arc::new(configured),
-                sessions: HashMap::new(),
+                sessions: RandomKeyMap::default(),
             }),
             epoch: AtomicU64::new(0),
             failures: Failures::default(),
+            tokens: TokenTries::default(),
+            discovery: oidc::Discovery::default(),
         })
     }
 
-    /// Finds out on whose behalf a request is; none if it names nobody and need not. A JWT is
-    /// verified each time; workers have [`Self::of_token_remembering`].
+    /// Makes what [`Self::replace`] puts in force. Who is as before keeps its rates and its keys.
     ///
     /// # Errors
-    /// `Missing`, `Rejected` and `TooMany` of [`Unauthenticated`].
+    /// As [`Self::start`].
+    pub fn prepare(
+        &self,
+        config: &Config,
+        metrics: &Metrics,
+        control: &Handle,
+    ) -> Result<Arc<Configured>, https::Error> {
+        let running = self.configured();
+        let issuers = Issuers::start(config, Some(running.issuers()), metrics, control)?;
+        Ok(Arc::new(Configured::new(config, issuers, Some(&running))))
+    }
+
+    fn configured(&self) -> Arc<Configured> {
+        self.known.load().configured.clone()
+    }
+
+    /// Finds out on whose behalf a request is; none if it names no caller and need not.
+    ///
+    /// # Errors
+    /// `Missing`, `Rejected` and `TooMany` of [`Unauthenticated`]; `Unverified` for a JWT, which is
+    /// left to [`Self::of_token`] and [`Self::of_token_remembering`].
     pub fn authenticate(
         &self,
         credential: Presented<'_>,
@@ -167,10 +201,9 @@ impl Callers {
         })
     }
 
-    /// Counts a wrong credential; what its sender is told.
-    fn rejected(&self, origin: Origin, now: Now) -> Unauthenticated {
-        let counted = self.failures.count(Some(origin), now.mono);
-        counted.map_or_else(Unauthenticated::TooMany, |()| Unauthenticated::Rejected)
+    /// Counts a wrong credential other than a token; the error for its sender.
+    pub fn rejected(&self, origin: Origin, now: Now) -> Unauthenticated {
+        Unauthenticated::wrong(self.failures.count(Some(origin), now.mono))
     }
 
     fn prove(
@@ -182,9 +215,8 @@ impl Callers {
         let known = self.known.load();
         let found = match credential {
             Presented::Key(text) => Some(known.key(&text).ok_or(Unauthenticated::Rejected)?),
-            Presented::Token(token) => {
-                let origin = connection.peer.origin();
-                return self.of_token_without_waiting(token, origin, now).map(Some);
+            Presented::Token(_) => {
+                return Err(Unauthenticated::Unverified(connection.peer.origin()));
             }
             Presented::None => known.configured.of_connection(connection, now)?,
         };
@@ -194,7 +226,9 @@ impl Callers {
                 principal.note_use(now);
                 Ok(Some(principal.clone()))
             }
-            None if self.asks(connection) => Err(Unauthenticated::Missing),
+            None if known.configured.is_required || self.asks(connection) => {
+                Err(Unauthenticated::Missing)
+            }
             found => Ok(found.cloned()),
         }
     }
@@ -202,14 +236,27 @@ impl Callers {
     /// The principal of a key that came in another place than the head.
     ///
     /// # Errors
-    /// `Rejected`.
-    pub fn of_key(&self, key: &str, now: Now) -> Result<Arc<Principal>, Unauthenticated> {
+    /// `Rejected` and `TooMany`.
+    pub fn of_key(
+        &self,
+        key: &str,
+        origin: Origin,
+        now: Now,
+    ) -> Result<Arc<Principal>, Unauthenticated> {
         let found = self.known.load().key(key).cloned();
-        found.filter(|principal| !principal.has_ended(now)).ok_or(Unauthenticated::Rejected)
+        let found = found.filter(|principal| !principal.has_ended(now));
+        found.ok_or_else(|| self.rejected(origin, now))
+    }
+
+    /// The principal of the configured key `id`, while the key is accepted.
+    pub fn of_key_id(&self, id: KeyId, now: Now) -> Option<Arc<Principal>> {
+        let known = self.known.load();
+        let principal = &known.configured.keys.get(&id)?.principal;
+        (!principal.has_ended(now)).then(|| principal.clone())
     }
 
     fn asks(&self, connection: &ConnectionInfo) -> bool {
-        self.is_required || (connection.is_exposed && !self.allows_unauthenticated)
+        connection.is_exposed && !self.allows_unauthenticated
     }
 
     /// How often something has ended a principal: what has not changed need not be looked at.
@@ -224,28 +271,68 @@ impl Callers {
         keys.filter_map(|(id, key)| Some((*id, key.principal.last_used()?))).collect()
     }
 
+    /// Whether a session with this id is accepted now.
+    pub fn has_session(&self, id: KeyId, now: Now) -> bool {
+        self.known.load().sessions.get(&id).is_some_and(|one| !one.principal.has_ended(now))
+    }
+
+    /// When the key `id` ends, in seconds since 1970: `u64::MAX` if it does not by itself, none if it
+    /// is not in the configuration.
+    pub fn key_end(&self, id: KeyId) -> Option<u64> {
+        let known = self.known.load();
+        let key = known.configured.keys.get(&id)?;
+        Some(key.principal.expires().map_or(u64::MAX, |end| end.as_secs()))
+    }
+
     /// Replaces the sessions, and the ids of the keys that are revoked. Ends the principals that are
     /// not among them any more.
     pub fn publish(&self, sessions: &[KnownSession], revoked: &HashSet<KeyId>) {
+        self.replace(self.configured(), sessions, revoked);
+    }
+
+    /// As [`Self::publish`], with other callers of the configuration.
+    pub fn replace(
+        &self,
+        configured: Arc<Configured>,
+        sessions: &[KnownSession],
+        revoked: &HashSet<KeyId>,
+    ) {
         let before = self.known.load_full();
-        let mut next = HashMap::with_capacity(sessions.len());
-        for session in sessions.iter().filter(|session| !revoked.contains(&session.id)) {
-            let kept = before.sessions.get(&session.id).filter(|one| one.digest == session.digest);
+        let is_live = |session: &&KnownSession| {
+            // With the key that it was issued with, a session ends, too.
+            !revoked.contains(&session.id)
+                && session.issued_with.is_none_or(|id| configured.keys.contains_key(&id))
+        };
+        let mut next = RandomKeyMap::default();
+        for session in sessions.iter().filter(is_live) {
+            let kept = before.sessions.get(&session.id).filter(|one| {
+                one.digest == session.digest && configured.keeps(session, &one.principal)
+            });
             let principal = kept.map(|one| one.principal.clone());
-            let principal = principal.or_else(|| before.configured.session(session));
+            let principal = principal.or_else(|| configured.session(session));
             let key = |principal| KnownKey { digest: session.digest, principal };
             next.extend(principal.map(|principal| (session.id, key(principal))));
         }
         for (id, key) in &before.sessions {
-            if !next.contains_key(id) {
-                key.principal.end();
+            match next.get(id).filter(|one| one.principal.tenant == key.principal.tenant) {
+                Some(one) => key.principal.end_by(one.principal.expires()),
+                None => key.principal.end(),
             }
         }
-        for (_, key) in before.configured.keys.iter().filter(|(id, _)| revoked.contains(*id)) {
+        for (_, key) in configured.keys.iter().filter(|(id, _)| revoked.contains(*id)) {
             key.principal.end();
         }
-        let configured = before.configured.clone();
+        let is_other = !Arc::ptr_eq(&configured, &before.configured);
+        if is_other {
+            before.configured.end_missing(&configured);
+        }
+        let reads_tokens = configured.reads_tokens();
         self.known.store(Arc::new(CallerTable { configured, sessions: next }));
+        if is_other {
+            // In this order: a reader that sees the new epoch sees the new issuers.
+            self.reads_tokens.store(reads_tokens, Relaxed);
+            self.jwt_epoch.fetch_add(1, Release);
+        }
         self.epoch.fetch_add(1, Release);
     }
 }
@@ -259,72 +346,5 @@ impl CallerTable {
         };
         let known = known.get(&key.id)?;
         (known.digest == key.digest()).then_some(&known.principal)
-    }
-}
-
-impl Configured {
-    fn new(configs: &[CallerConfig]) -> Self {
-        let mut configured = Self::default();
-        for config in configs {
-            let caller = Arc::new(Caller::new(&config.name, &config.rules));
-            let principal = |proof, expires| {
-                let (caller, tenant) = (caller.clone(), config.tenant.clone());
-                Arc::new(Principal::new(caller, proof, tenant, expires))
-            };
-            for key in &config.keys {
-                // Checked by the configuration.
-                let (Ok(id), Ok(digest)) = (key.id.parse(), key.sha256.parse()) else { continue };
-                let expires =
-                    key.expires.map(|at| Duration::from_secs(at.as_second().max(0) as u64));
-                let principal = principal(Proof::Key(id), expires);
-                configured.keys.insert(id, KnownKey { digest, principal });
-            }
-            for uid in &config.unix_uids {
-                configured.uids.insert(*uid, principal(Proof::User(*uid), None));
-            }
-            for gid in &config.unix_gids {
-                configured.gids.insert(*gid, principal(Proof::Group(*gid), None));
-            }
-            for name in &config.mtls_san {
-                let proof = Proof::Certificate(name.as_str().into());
-                configured.names.insert(name.as_str().into(), principal(proof, None));
-            }
-            let name = caller.name.clone();
-            configured.callers.insert(name, (caller.clone(), config.tenant.clone()));
-        }
-        configured
-    }
-
-    /// Whom the connection itself is known to be. A certificate is a credential like a key; the user
-    /// of a peer, which each has, is one only where a caller is known by it.
-    fn of_connection(
-        &self,
-        connection: &ConnectionInfo,
-        now: Now,
-    ) -> Result<Option<&Arc<Principal>>, Unauthenticated> {
-        if let Some(certificate) = &connection.certificate {
-            if certificate.is_expired(now.wall) {
-                return Err(Unauthenticated::Rejected);
-            }
-            let known = certificate.names.iter().find_map(|name| self.names.get(name));
-            return known.map(Some).ok_or(Unauthenticated::Rejected);
-        }
-        Ok(match connection.peer {
-            Peer::Unix { uid, gid } => self.uids.get(&uid).or_else(|| self.gids.get(&gid)),
-            Peer::Tcp(_) => None,
-        })
-    }
-
-    /// The principal of a session; none if its caller is gone.
-    fn session(&self, session: &KnownSession) -> Option<Arc<Principal>> {
-        let (caller, tenant) = self.callers.get(session.caller.as_str())?;
-        let tenant = tenant.clone().or_else(|| session.tenant.clone());
-        let proof = Proof::Session(session.id);
-        let principal = Principal::new(caller.clone(), proof, tenant, Some(session.expires));
-        if session.accounts.is_none() && !session.read_only {
-            return Some(Arc::new(principal));
-        }
-        let rules = caller.rules.narrowed(session.accounts.as_deref(), session.read_only);
-        Some(Arc::new(principal.with_rules(rules)))
     }
 }

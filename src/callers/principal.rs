@@ -36,7 +36,11 @@ pub struct Caller {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proof {
     Key(KeyId),
-    Session(KeyId),
+    /// With the subject of the user that it is of, if it is a user's.
+    Session {
+        id: KeyId,
+        subject: Option<Box<str>>,
+    },
     /// The user of a Unix socket's peer.
     User(u32),
     /// The group of a Unix socket's peer.
@@ -50,6 +54,17 @@ pub enum Proof {
     },
 }
 
+impl Proof {
+    /// The user of an issuer that it is of, if it is a user's.
+    pub fn subject(&self) -> Option<&str> {
+        match self {
+            Self::Token { subject, .. } => Some(subject),
+            Self::Session { subject, .. } => subject.as_deref(),
+            Self::Key(_) | Self::User(_) | Self::Group(_) | Self::Certificate(_) => None,
+        }
+    }
+}
+
 /// Who a request is from, and what it may do.
 #[derive(Debug)]
 pub struct Principal {
@@ -60,8 +75,8 @@ pub struct Principal {
     /// Those of its caller, or narrower ones.
     pub rules: Arc<Rules>,
     rate: Option<Arc<Rate>>,
-    /// When its credential ends, since the Unix epoch.
-    expires: Option<Duration>,
+    /// When its credential ends, in seconds since 1970; `u64::MAX`: never.
+    expires: AtomicU64,
     /// Whether its credential was revoked.
     has_ended: AtomicBool,
     /// In seconds since 1970; 0: never.
@@ -88,10 +103,11 @@ impl Principal {
         expires: Option<Duration>,
     ) -> Self {
         // The tenants of an issuer have a limit each; all that a caller does counts together.
-        let sharer = tenant.as_ref().filter(|_| matches!(proof, Proof::Token { .. }));
+        let sharer = tenant.as_ref().filter(|_| proof.subject().is_some());
         let rate = caller.rates.as_ref().map(|rates| rates.of(sharer, Instant::now()));
         let (rules, has_ended) = (caller.rules.clone(), AtomicBool::new(false));
         let last_used = AtomicU64::new(0);
+        let expires = AtomicU64::new(seconds(expires));
         Self { caller, proof, tenant, rules, rate, expires, has_ended, last_used }
     }
 
@@ -111,22 +127,23 @@ impl Principal {
     /// Whether its credential has expired or was revoked, by now: to be asked for each request, and
     /// while one is open.
     pub fn has_ended(&self, now: Now) -> bool {
-        self.has_ended.load(Relaxed) || self.expires.is_some_and(|expires| expires <= now.wall)
+        self.has_ended.load(Relaxed) || self.expires.load(Relaxed) <= now.unix()
     }
 
     /// When its credential ends, since the Unix epoch.
     pub fn expires(&self) -> Option<Duration> {
-        self.expires
+        let expires = self.expires.load(Relaxed);
+        (expires < u64::MAX).then(|| Duration::from_secs(expires))
     }
 
     /// Whether the request itself brought its credential, and not the connection.
     pub fn is_presented(&self) -> bool {
-        matches!(self.proof, Proof::Key(_) | Proof::Session(_) | Proof::Token { .. })
+        matches!(self.proof, Proof::Key(_) | Proof::Session { .. } | Proof::Token { .. })
     }
 
     /// Whether it can end while a request is open.
     pub fn can_end(&self) -> bool {
-        matches!(self.proof, Proof::Key(_) | Proof::Session(_))
+        matches!(self.proof, Proof::Key(_) | Proof::Session { .. })
     }
 
     /// Notes that it is used now, to the minute: most requests only read.
@@ -138,6 +155,11 @@ impl Principal {
 
     pub(super) fn last_used(&self) -> Option<u64> {
         Some(self.last_used.load(Relaxed)).filter(|at| *at > 0)
+    }
+
+    /// Brings its end forward to `expires`; a later one changes nothing.
+    pub(super) fn end_by(&self, expires: Option<Duration>) {
+        self.expires.fetch_min(seconds(expires), Relaxed);
     }
 
     pub(super) fn end(&self) {
@@ -173,6 +195,11 @@ impl Principal {
         };
         self.rules.sees(name).then_some(name)
     }
+}
+
+/// Seconds since 1970, of an end or none.
+fn seconds(expires: Option<Duration>) -> u64 {
+    expires.map_or(u64::MAX, |expires| expires.as_secs())
 }
 
 impl fmt::Display for Principal {

@@ -3,28 +3,34 @@
 //!
 //! Rules judge what goes to Amazon, byte for byte. A path that could be read as another one there is
 //! refused as soon as any rule but `accounts` is set. On the MCP server each call is a `POST` to one
-//! path, so that `methods` and `read_only` do not apply to it: the rules of tools do.
+//! path, so that `read_only` does not judge the request: the rules of tools do.
+
+pub use super::denial::Denial;
 
 use super::{
+    denial::{ReadOnlyBecause, list},
     glob::{AccountGlob, PathGlob},
     mcp::{self, ToolRules},
     path::ambiguity,
 };
 use crate::{
     config::RulesConfig,
+    inbound::path_key::masked,
     provider::{
         ads::{self, Service},
         operations::{OperationClass, classify},
     },
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header::CONNECTION};
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 /// Which requests are allowed.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
     /// An account must match one pattern of each list: the caller's own and its session's.
     accounts: Vec<Box<[AccountGlob]>>,
+    /// Whether the first of them is the configuration's.
+    has_own_accounts: bool,
     methods: Option<Box<[Method]>>,
     paths: Option<Box<[PathGlob]>>,
     profiles: Option<Box<[Box<str>]>>,
@@ -35,13 +41,6 @@ pub struct Rules {
     pub tools: Option<Arc<ToolRules>>,
     /// What fixes its requests to the MCP server to one account.
     pub pins: Arc<[(HeaderName, HeaderValue)]>,
-}
-
-/// Where `read_only` was said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ReadOnlyBecause {
-    Rule,
-    Session,
 }
 
 /// What of a request the rules judge.
@@ -55,24 +54,6 @@ pub struct RuledRequest<'a> {
     pub headers: &'a HeaderMap,
     /// The account's default headers.
     pub defaults: &'a [(HeaderName, HeaderValue)],
-}
-
-/// Why a request is refused. For operators only.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Denial {
-    /// The key of the configuration that refuses it, or `path`.
-    pub rule: &'static str,
-    /// One clause.
-    pub why: String,
-    /// The line of the configuration that would allow it, if there is one.
-    pub allow: Option<String>,
-}
-
-impl fmt::Display for Denial {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.rule, self.why)?;
-        self.allow.as_ref().map_or(Ok(()), |allow| write!(f, "; to allow it: {allow}"))
-    }
 }
 
 /// Fields by which servers let a `POST` be another method.
@@ -89,6 +70,7 @@ impl Rules {
         let pinned = config.mcp.as_ref().and_then(|pins| pins.profile.as_deref());
         Self {
             accounts: config.accounts.iter().map(|globs| account_globs(globs)).collect(),
+            has_own_accounts: config.accounts.is_some(),
             methods: config.methods.as_ref().map(methods),
             paths: config.paths.as_ref().map(paths),
             profiles: config.profiles.as_ref().map(boxed),
@@ -105,7 +87,7 @@ impl Rules {
         rules.accounts.extend(accounts.map(account_globs));
         rules.read_only = rules.read_only.or(read_only.then_some(ReadOnlyBecause::Session));
         if read_only {
-            rules.tools = Some(ToolRules::only_reading(rules.tools.as_deref()));
+            rules.tools = Some(ToolRules::of_reading_session(rules.tools.as_deref()));
         }
         rules
     }
@@ -132,9 +114,11 @@ impl Rules {
     pub fn explain_account(&self, name: &str) -> Option<Denial> {
         let globs = self.accounts.iter().find(|globs| !globs.iter().any(|it| it.matches(name)))?;
         let mut names: Vec<&str> = globs.iter().map(AccountGlob::as_str).collect();
+        // A key in the wrong place: operators read this.
+        let name = &*masked(name);
         let why = format!("{name} is none of {}", list(&names));
         names.push(name);
-        let is_own = self.accounts.first() == Some(globs);
+        let is_own = self.has_own_accounts && self.accounts.first() == Some(globs);
         let allow = is_own.then(|| format!("accounts = {}", list(&names)));
         Some(Denial { rule: "accounts", why, allow })
     }
@@ -145,6 +129,12 @@ impl Rules {
             && self.paths.is_none()
             && self.profiles.is_none()
             && self.read_only.is_none()
+            && !self.judges_mcp()
+    }
+
+    /// Whether requests to the MCP server are treated otherwise than those to the API.
+    fn judges_mcp(&self) -> bool {
+        self.tools.is_some() || !self.pins.is_empty()
     }
 
     /// Judges a request to an account that is seen.
@@ -156,11 +146,16 @@ impl Rules {
             return Ok(());
         }
         self.judge_path(request.path)?;
+        self.judge_method(request)?;
         if request.service == Service::Api {
-            self.judge_method(request)?;
             self.judge_operation(request)?;
         }
-        self.judge_profile(request)
+        self.judge_profile(request)?;
+        if self.judges_mcp() && ads::is_nearly_mcp(request.path) {
+            let why = "Amazon could read the path as the MCP server's, /mcp".to_owned();
+            return Err(Denial { rule: "path", why, allow: None });
+        }
+        Ok(())
     }
 
     fn judge_path(&self, path: &str) -> Result<(), Denial> {
@@ -174,6 +169,7 @@ impl Rules {
         }
         let mut paths: Vec<&str> = globs.iter().map(PathGlob::as_str).collect();
         let why = format!("the path is none of {}", list(&paths));
+        let path = &*masked(path);
         let wanted = suggested_glob(path);
         // A star of the caller's would allow more than was asked for.
         let allow = (!path.contains('*')).then(|| {
@@ -201,12 +197,7 @@ impl Rules {
         if classify(request.method, request.path) != OperationClass::Write {
             return Ok(());
         }
-        let (why, allow) = match because {
-            ReadOnlyBecause::Rule => ("", Some("read_only = false".to_owned())),
-            ReadOnlyBecause::Session => (", and the session was issued for reading only", None),
-        };
-        let why = format!("the operation writes, or is not known to only read{why}");
-        Err(Denial { rule: "read_only", why, allow })
+        Err(because.denial("the operation writes, or is not known to only read"))
     }
 
     /// Lets through what Amazon answers for one of the profiles only: requests whose one scope is one
@@ -301,11 +292,6 @@ fn suggested_glob(path: &str) -> String {
         Some((end, _)) => format!("{}/*", &path[..end]),
         None => path.to_owned(),
     }
-}
-
-/// As a list of the configuration.
-fn list(texts: &[&str]) -> String {
-    format!("{texts:?}")
 }
 
 #[cfg(test)]

@@ -52,6 +52,7 @@ fn without_rules_everything_is_allowed_however_it_is_spelled() {
     for path in ["/sp/campaigns", "//a/../b", "/%2f", "/v2/profiles", "/mcp"] {
         assert_eq!(judge(&rules, "DELETE", path), Ok(()), "{path}");
     }
+    assert_eq!(judge(&rules, "POST", "/MCP"), Ok(()));
     // Which accounts it may use says nothing about paths.
     let rules = self::rules(|rules| rules.accounts = texts(&["acme"]));
     assert_eq!(judge(&rules, "DELETE", "//a/../b"), Ok(()));
@@ -94,7 +95,10 @@ fn a_method_is_allowed_if_it_is_listed() {
     assert_eq!(judge(&rules, "GET", "/v2/profiles"), Ok(()));
     let denial = denied(judge(&rules, "POST", "/sp/campaigns/list"));
     assert_eq!(denial, ("methods", Some(r#"methods = ["GET", "POST"]"#.into())));
-    assert_eq!(judge(&rules, "POST", "/mcp"), Ok(()), "calls of tools are judged by their names");
+    // Each call of a tool is a POST, one that writes as well.
+    let denial = denied(judge(&rules, "POST", "/mcp"));
+    assert_eq!(denial, ("methods", Some(r#"methods = ["GET", "POST"]"#.into())));
+    assert_eq!(judge(&rules, "GET", "/mcp"), Ok(()));
 }
 
 #[test]
@@ -261,4 +265,42 @@ fn a_denial_names_the_rule_and_the_line() {
         judge(&rules, "POST", "/sp/campaigns/list").unwrap_err().to_string(),
         r#"paths: the path is none of ["/reporting/*"]; to allow it: paths = ["/reporting/*", "/sp/campaigns/*"]"#
     );
+}
+
+#[test]
+fn who_has_rules_of_tools_or_pins_cannot_spell_the_mcp_server_otherwise() {
+    let pins = McpPins { profile: Some("1".into()), account: None, manager: None };
+    for rules in [
+        rules(|rules| rules.tools = texts(&["*-query_*"])),
+        rules(|rules| rules.deny = vec!["*-delete_*".into()]),
+        rules(|rules| rules.mcp = Some(pins)),
+        rules(|_| ()).narrowed(None, true),
+    ] {
+        for path in ["//mcp", "/mcp;x", "/%6dcp", "/mcp%2flite", "/MCP", "/Mcp/lite", "/mcp//lite"]
+        {
+            assert_eq!(denied(judge(&rules, "GET", path)), ("path", None), "{path}");
+        }
+        for path in ["/mcp", "/mcp/lite", "/v2/profiles", "/MCPX"] {
+            assert_eq!(judge(&rules, "GET", path), Ok(()), "{path}");
+        }
+    }
+}
+
+#[test]
+fn a_denial_shows_no_key_that_is_in_the_place_of_a_name() {
+    let key = format!("adsk_7Fh2kQ9x{}", "Z".repeat(38));
+    let rules = rules(|rules| {
+        (rules.accounts, rules.paths) = (texts(&["acme"]), texts(&["/reporting/*"]));
+        rules.tools = texts(&["query"]);
+    });
+    let tools = rules.tools.clone().unwrap();
+    for (of, named) in [(&*key, "adsk_7Fh2kQ9x[masked]"), ("other", "other")] {
+        let path = judge(&rules, "GET", &format!("/{of}/x")).expect_err("refused");
+        let account = rules.explain_account(of).expect("refused");
+        let tool = tools.explain(of, false).expect("refused");
+        for denial in [path, account, tool] {
+            let text = format!("{denial:?}");
+            assert!(text.contains(named) && !text.contains("ZZZ"), "{text}");
+        }
+    }
 }

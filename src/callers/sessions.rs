@@ -6,15 +6,17 @@
 //! used: the configuration is a person's, and is not written here.
 
 mod followed;
+mod session;
+
+pub use session::{Session, SessionError, SessionMaker, SessionPlace, SessionRequest, SessionUser};
 
 use super::{
-    Callers, KnownSession,
-    key::{KeyDigest, KeyId, KeyKind, NewKey, NoRandomKey},
+    Callers, Configured, KnownSession,
+    key::{KeyId, KeyKind, NewKey},
 };
 use crate::{
     clock::Clock,
     error_chain::chain,
-    id::Tenant,
     secret::Secret,
     store::{self, Expected, Item, Limit, Space, Store},
 };
@@ -25,53 +27,22 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{sync::Mutex, time::sleep};
+use tokio::{
+    sync::Mutex,
+    time::{MissedTickBehavior, interval, sleep},
+};
 use tracing::warn;
 
 /// How often the store is asked for what other servers issued and revoked.
-const FOLLOW_INTERVAL: Duration = Duration::from_millis(500);
+pub const FOLLOW_INTERVAL: Duration = Duration::from_millis(500);
 /// How often it is kept when a key was last used.
 const USES_INTERVAL: Duration = Duration::from_secs(60);
 /// How long that is remembered.
 const USES_LIFETIME: Duration = Duration::from_secs(400 * 86_400);
-/// The longest that a session lives.
-pub const TTL_MAX: Duration = Duration::from_secs(86_400);
 /// Sessions at a time.
-pub const SESSIONS_MAX: usize = 10_000;
+const SESSIONS_MAX: usize = 10_000;
 /// A clock may go back by this much before a revoked key that has expired is accepted again.
 const REVOCATION_MARGIN_SECS: u64 = 7 * 86_400;
-
-/// A session as the store keeps it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Session {
-    pub id: KeyId,
-    digest: KeyDigest,
-    /// The caller that it may do at most as much as.
-    pub caller: String,
-    /// The tenant it is for, where the caller has none of its own.
-    pub tenant: Option<Tenant>,
-    /// The configured key that it was issued with: it ends with that.
-    pub issued_with: Option<KeyId>,
-    /// Globs, as in the configuration; none: those of the caller.
-    pub accounts: Option<Vec<String>>,
-    pub read_only: bool,
-    /// Seconds since 1970, as the next one.
-    pub created: u64,
-    pub expires: u64,
-    pub note: Option<String>,
-}
-
-/// What a new session is to be.
-#[derive(Debug, Clone, Default)]
-pub struct SessionRequest {
-    pub caller: String,
-    pub tenant: Option<Tenant>,
-    pub issued_with: Option<KeyId>,
-    pub ttl: Duration,
-    pub accounts: Option<Vec<String>>,
-    pub read_only: bool,
-    pub note: Option<String>,
-}
 
 /// That a configured key is accepted no more.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -79,26 +50,6 @@ struct Revocation {
     /// Until when the key could have been used, seconds since 1970; none: for ever.
     expires: Option<u64>,
 }
-
-/// Why there is no session.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionError {
-    #[error("a session lives from 1 second to 24 hours (86400 seconds)")]
-    Ttl,
-    #[error("the note is longer than {NOTE_MAX_LEN} bytes, or has control characters")]
-    Note,
-    #[error("name 1 to {ACCOUNTS_MAX} accounts, each up to 200 bytes long, or none at all")]
-    Accounts,
-    #[error("there are {SESSIONS_MAX} sessions, as many as there may be: revoke some, or wait")]
-    Full,
-    #[error(transparent)]
-    Random(#[from] NoRandomKey),
-    #[error(transparent)]
-    Store(store::Error),
-}
-
-const NOTE_MAX_LEN: usize = 200;
-const ACCOUNTS_MAX: usize = 100;
 
 /// The sessions and revocations of a store. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -123,8 +74,11 @@ impl Sessions {
     /// Follows the store until dropped.
     pub async fn follow(self) {
         let follow = async {
+            // From the beginning of one look to that of the next, however long one takes.
+            let mut looks = interval(FOLLOW_INTERVAL);
+            looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
-                sleep(FOLLOW_INTERVAL).await;
+                looks.tick().await;
                 self.update().await;
             }
         };
@@ -171,21 +125,20 @@ impl Sessions {
         sessions.and(revocations).map(drop)
     }
 
+    /// Publishes other callers of the configuration.
+    pub async fn reconfigure(&self, configured: Arc<Configured>) {
+        self.publish_for(configured, &*self.followed.lock().await);
+    }
+
     fn publish(&self, followed: &FollowedSpaces) {
+        self.publish_for(self.callers.configured(), followed);
+    }
+
+    fn publish_for(&self, configured: Arc<Configured>, followed: &FollowedSpaces) {
         let revoked = followed.revoked();
-        let is_live =
-            |session: &&Session| !session.issued_with.is_some_and(|id| revoked.contains(&id));
-        let sessions =
-            followed.sessions.known.values().filter(is_live).map(|session| KnownSession {
-                id: session.id,
-                digest: session.digest,
-                caller: session.caller.clone(),
-                tenant: session.tenant.clone(),
-                accounts: session.accounts.clone(),
-                read_only: session.read_only,
-                expires: Duration::from_secs(session.expires),
-            });
-        self.callers.publish(&sessions.collect::<Vec<_>>(), &revoked);
+        let is_live = |session: &&Session| !session.is_revoked_by(&revoked);
+        let sessions = followed.sessions.known.values().filter(is_live).map(Session::known);
+        self.callers.replace(configured, &sessions.collect::<Vec<_>>(), &revoked);
     }
 
     /// Makes a session and its key; it begins once it is kept.
@@ -193,32 +146,26 @@ impl Sessions {
     /// # Errors
     /// `Ttl`, `Note`, `Accounts`: what is wrong with the request. `Random`.
     pub fn prepare(&self, request: SessionRequest) -> Result<(NewKey, Session), SessionError> {
-        request.validate()?;
         let key = NewKey::generate(KeyKind::Session)?;
-        let created = self.clock.now().unix();
-        let session = Session {
-            id: key.presented().id,
-            digest: key.presented().digest(),
-            caller: request.caller,
-            tenant: request.tenant,
-            issued_with: request.issued_with,
-            accounts: request.accounts,
-            read_only: request.read_only,
-            created,
-            expires: created + request.ttl.as_secs(),
-            note: request.note,
-        };
+        let mut session = request.session(&key, self.clock.now().unix())?;
+        // No session outlives the key that it is made with.
+        let end = session.issued_with.and_then(|id| self.callers.key_end(id));
+        session.expires = end.map_or(session.expires, |end| end.min(session.expires));
         Ok((key, session))
     }
 
     /// Keeps a session, and publishes it. What its caller may do is looked at when it is used.
     ///
     /// # Errors
-    /// `Full` and `Store`.
+    /// `Full`, `OfUser` and `Store`.
     ///
     /// # Cancel safety
     /// A session whose key nobody got ends by itself.
     pub async fn keep(&self, session: &Session) -> Result<(), SessionError> {
+        if session.user.is_some() {
+            let (known, _) = self.list().await.map_err(SessionError::Store)?;
+            session.is_within_share(&known)?;
+        }
         let now_ms = u64::try_from(self.clock.now().wall.as_millis()).unwrap_or(u64::MAX);
         let limit = Limit { max: SESSIONS_MAX, now_ms };
         let item = item(session, Some(session.expires));
@@ -248,19 +195,37 @@ impl Sessions {
         Ok(())
     }
 
-    /// The sessions that have not expired, and which keys are revoked.
+    /// The sessions that have not ended, and which keys are revoked.
     pub async fn list(&self) -> Result<(Vec<Session>, HashSet<KeyId>), store::Error> {
         let (now, mut followed) = (self.clock.now().unix(), self.followed.lock().await);
         self.read(&mut followed).await?;
         let sessions = followed.sessions.known.values().filter(|session| session.expires > now);
         let revoked = followed.revoked();
-        let is_live =
-            |session: &&Session| !session.issued_with.is_some_and(|id| revoked.contains(&id));
+        let is_live = |session: &&Session| !session.is_revoked_by(&revoked);
         Ok((sessions.filter(is_live).cloned().collect(), revoked))
     }
 
-    /// Keeps in the store when each key was last used, and forgets revocations of keys that have
-    /// expired.
+    /// The session `id`, with its state in the words of the admin API: also one that has expired,
+    /// as long as the store has it.
+    pub async fn get(&self, id: KeyId) -> Result<Option<(Session, &'static str)>, store::Error> {
+        let (now, mut followed) = (self.clock.now().unix(), self.followed.lock().await);
+        self.read(&mut followed).await?;
+        let Some(session) = followed.sessions.known.get(id.as_str()) else { return Ok(None) };
+        let state = match session {
+            it if it.expires <= now => "expired",
+            it if it.is_revoked_by(&followed.revoked()) => "revoked",
+            it => self.state(it),
+        };
+        Ok(Some((session.clone(), state)))
+    }
+
+    /// The state of a session that has not ended.
+    pub fn state(&self, session: &Session) -> &'static str {
+        if self.callers.has_session(session.id, self.clock.now()) { "active" } else { "orphaned" }
+    }
+
+    /// Keeps in the store when each key was last used, and forgets revocations that end nothing any
+    /// more.
     async fn keep_uses(&self) -> Result<(), store::Error> {
         let now = self.clock.now().unix();
         let used = self.callers.uses();
@@ -276,11 +241,7 @@ impl Sessions {
         let mut followed = self.followed.lock().await;
         followed.uses.extend(kept);
         followed.uses.retain(|id, _| live.contains(id));
-        let is_over = |revocation: &Revocation| {
-            revocation.expires.is_some_and(|expires| expires + REVOCATION_MARGIN_SECS < now)
-        };
-        let over = followed.revocations.known.iter().filter(|(_, revocation)| is_over(revocation));
-        let over: Vec<String> = over.map(|(name, _)| name.clone()).collect();
+        let over = followed.over(now, |id| self.callers.key_end(id));
         drop(followed);
         for name in over {
             self.store.entries(Space::Revocations).delete(&name).await?;
@@ -290,39 +251,25 @@ impl Sessions {
 
     /// When each key was last used, as far as this server and the store know.
     pub async fn uses(&self) -> Result<HashMap<KeyId, u64>, store::Error> {
-        let mut uses = HashMap::new();
+        let names = self.store.entries(Space::KeyUses).names().await?;
+        self.uses_of(names.iter().filter_map(|name| name.parse().ok())).await
+    }
+
+    /// As [`Self::uses`], of the keys `ids`.
+    pub async fn uses_of(
+        &self,
+        ids: impl Iterator<Item = KeyId>,
+    ) -> Result<HashMap<KeyId, u64>, store::Error> {
+        let mut uses: HashMap<KeyId, u64> = self.callers.uses().into_iter().collect();
         let entries = self.store.entries(Space::KeyUses);
-        for name in entries.names().await? {
-            let Ok(id) = name.parse() else { continue };
-            let kept = entries.get(&name).await?.and_then(|item| item.text.expose().parse().ok());
-            uses.extend(kept.map(|at: u64| (id, at)));
-        }
-        for (id, at) in self.callers.uses() {
-            let known = uses.entry(id).or_insert(at);
-            *known = at.max(*known);
+        for id in ids {
+            let kept = entries.get(id.as_str()).await?;
+            if let Some(at) = kept.and_then(|item| item.text.expose().parse().ok()) {
+                let known = uses.entry(id).or_insert(at);
+                *known = at.max(*known);
+            }
         }
         Ok(uses)
-    }
-}
-
-impl SessionRequest {
-    fn validate(&self) -> Result<(), SessionError> {
-        if self.ttl < Duration::from_secs(1) || self.ttl > TTL_MAX {
-            return Err(SessionError::Ttl);
-        }
-        let is_note =
-            |note: &String| note.len() <= NOTE_MAX_LEN && !note.contains(char::is_control);
-        if !self.note.as_ref().is_none_or(is_note) {
-            return Err(SessionError::Note);
-        }
-        let is_glob = |glob: &String| (1..=200).contains(&glob.len());
-        let are_accounts = |globs: &Vec<String>| {
-            (1..=ACCOUNTS_MAX).contains(&globs.len()) && globs.iter().all(is_glob)
-        };
-        if !self.accounts.as_ref().is_none_or(are_accounts) {
-            return Err(SessionError::Accounts);
-        }
-        Ok(())
     }
 }
 
@@ -334,3 +281,7 @@ fn item(what: &impl Serialize, expires: Option<u64>) -> Item {
         text: Secret::new(serde_json::to_string(what).expect("an entry is plain JSON")),
     }
 }
+
+#[cfg(test)]
+#[path = "sessions_tests.rs"]
+mod tests;

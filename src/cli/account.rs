@@ -203,7 +203,7 @@ impl Add {
             && let Ok(named) = named.parse::<AccountId>()
             && (named == self.alias
                 || config.accounts.contains_key(&named)
-                || writer.store.grants().await?.contains(&named))
+                || writer.store.has_grant(&named).await?)
         {
             bail!(
                 "this is a placeholder of adsproxy's own, which `exec` and `env` set, and no refresh \
@@ -268,7 +268,7 @@ impl Add {
 }
 
 async fn remove(writer: &GrantWriter, alias: &AccountId, yes: bool) -> anyhow::Result<()> {
-    if !writer.store.grants().await?.contains(alias) {
+    if !writer.store.has_grant(alias).await? {
         bail!("account {alias} is not in the store; `adsproxy account list` shows those there are");
     }
     if !yes && !confirmed(alias)? {

@@ -7,11 +7,11 @@ use super::{
 use crate::{
     audit::{
         Audit, AuditKeys, AuditReport,
-        tail::{Filter, Shown, Tail},
+        tail::{Filter, LogReader, Shown, Tail},
         verify_part,
     },
     clock::{Clock as _, SystemClock},
-    config::Config,
+    config::{Config, StoreKind},
     id::AccountId,
     store::Store,
 };
@@ -85,17 +85,30 @@ impl AuditVerb {
 }
 
 fn configured(config: &Config) -> anyhow::Result<&Path> {
-    config.audit.path.as_deref().context(
-        "no audit log is kept: store.kind = \"memory\" has no place for one; set audit.path",
-    )
+    config
+        .audit
+        .path
+        .as_deref()
+        .context("no audit log is kept: this store.kind has no place for one; set audit.path")
+}
+
+/// The log in the database of the store, if that is where it is.
+fn of_database(config: &Config) -> anyhow::Result<Option<Audit>> {
+    let is_there = config.audit.path.is_none() && config.store.kind == StoreKind::Postgres;
+    let audit = is_there.then(|| Audit::new(config, Arc::new(SystemClock))).transpose();
+    audit.context("cannot open the store")
 }
 
 impl ShowTail {
     fn run(&self, config: &Config) -> anyhow::Result<()> {
         let (account, action) = (self.account.clone(), self.action.clone());
         let filter = Filter { account, action, since: self.since, ..Filter::default() };
-        let mut tail = Tail::new(configured(config)?, filter);
-        let mut shown = tail.last(self.lines)?;
+        let of_database = of_database(config)?.and_then(|audit| audit.reader(filter.clone()));
+        let mut tail = match of_database {
+            Some(reader) => reader,
+            None => LogReader::Files(Tail::new(configured(config)?, filter)),
+        };
+        let (mut shown, mut has_more) = (tail.last(self.lines)?, false);
         let (mut rows, mut widths) = (vec![HEADING.map(str::to_owned)], [0; 6]);
         loop {
             if self.json {
@@ -108,8 +121,11 @@ impl ShowTail {
             if !self.follow {
                 return Ok(());
             }
-            std::thread::sleep(FOLLOW_INTERVAL);
-            shown = tail.added()?;
+            if !has_more {
+                std::thread::sleep(FOLLOW_INTERVAL);
+            }
+            shown.clear();
+            has_more = tail.newer(&mut |one| shown.push(one))?;
         }
     }
 }
@@ -117,7 +133,8 @@ impl ShowTail {
 const HEADING: [&str; 6] = ["TIME", "ACTOR", "ACTION", "ACCOUNT", "OUTCOME", "DETAILS"];
 
 /// Members that are shown where an entry has them.
-const DETAILS: [&str; 10] = [
+const DETAILS: [&str; 11] = [
+    "occurred",
     "generation",
     "about",
     "count",
@@ -161,6 +178,15 @@ fn verify(config: &Config, path: Option<&Path>, json: bool) -> anyhow::Result<()
 }
 
 fn check(config: &Config, path: Option<&Path>) -> anyhow::Result<AuditReport> {
+    if path.is_none()
+        && let Some(audit) = of_database(config)?
+    {
+        let report = audit.verify()?;
+        if report.files == 0 {
+            bail!("there is no audit log in the database yet");
+        }
+        return Ok(report);
+    }
     let own = config.audit.path.as_deref();
     let path = path.map_or_else(|| configured(config), Ok)?;
     // A log has its head beside it. One of its files alone has not, and is checked as far as it

@@ -4,6 +4,8 @@ mod add;
 mod list;
 mod session;
 
+pub(super) use add::id_of;
+
 use super::{Context, server::Server};
 use crate::config::Config;
 use anyhow::bail;
@@ -39,7 +41,7 @@ impl CallerVerb {
 }
 
 /// The running server, else the store, opened in this process.
-fn admin(context: &Context, config: Config) -> anyhow::Result<Server> {
+pub(super) fn admin(context: &Context, config: Config) -> anyhow::Result<Server> {
     if !config.store.kind.seals() {
         let Some(server) = Server::find(context, &config)? else {
             bail!(

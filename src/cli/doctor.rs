@@ -15,6 +15,8 @@ mod store;
 use super::{
     CommandFailure, Context, print,
     server::{OwnServer, Server},
+    table::cell,
+    wire::AdminRequest,
 };
 use crate::{
     config::{Config, StoreKind, load::Loaded},
@@ -74,6 +76,7 @@ impl Doctor {
         findings.extend(ports);
         findings.extend(stored);
         findings.extend(runtime.block_on(callers::check(&config, store.as_ref())));
+        findings.extend(Server::find(context, &config).ok().flatten().and_then(|it| pending(&it)));
         if self.offline {
             findings.push(Finding::skipped("network", "not checked, because of --offline"));
             return Ok(findings);
@@ -102,6 +105,14 @@ impl Doctor {
         runtime.shutdown_background();
         Ok(findings)
     }
+}
+
+/// What of the configuration the running server has not applied.
+fn pending(server: &Server) -> Option<Finding> {
+    let said = server.json(AdminRequest::get("/status")).ok()?;
+    let keys: Vec<_> = said["restart_required"].as_array()?.iter().map(cell).collect();
+    let text = format!("the running server has not applied: {}", keys.join(", "));
+    (!keys.is_empty()).then(|| Finding::warning("config", text, "restart it"))
 }
 
 /// A server in this process, over a store in its memory: what it refreshes is not stored.

@@ -1,6 +1,6 @@
 //! `adsproxy login`: connects an account through the browser, or by an address that is pasted.
 
-mod paste;
+pub(super) mod paste;
 mod server;
 mod show;
 

@@ -1,22 +1,30 @@
 //! The command line: verbs, their flags and help, and what each failure exits with.
 
+mod accept;
 mod access;
 mod account;
 mod audit;
 mod caller;
 mod check;
+mod copy;
 mod curl;
+#[cfg(feature = "dashboard")]
+mod dashboard;
 mod day;
 mod doctor;
 mod duration;
 mod env;
 mod exec;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod hooks;
 mod import;
 mod keys;
 mod login;
 mod logout;
 mod man;
+mod migrate;
+mod pages;
 mod policy;
 mod private;
 mod ready;
@@ -25,6 +33,7 @@ mod server;
 mod status;
 mod table;
 mod token;
+mod version;
 mod wire;
 
 use crate::{
@@ -35,7 +44,7 @@ use crate::{
     },
     https::EgressError,
     id::AccountId,
-    store::KeyError,
+    store::{self, KeyError},
     trusted_path::UntrustedPath,
 };
 use anyhow::bail;
@@ -50,7 +59,7 @@ use std::{
 
 /// adsproxy: an authenticating reverse proxy for the Amazon Advertising API.
 #[derive(Debug, Parser)]
-#[command(name = "adsproxy", version, after_help = MORE_HELP)]
+#[command(name = "adsproxy", version, long_version = version::LONG, after_help = MORE_HELP)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -99,10 +108,16 @@ enum Verb {
     ExecProxy(exec::ExecProxy),
     /// Show the accounts of the running server and their tokens
     Status(status::Status),
+    #[cfg(feature = "dashboard")]
+    Dashboard(dashboard::Dashboard),
     Doctor(doctor::Doctor),
     /// Make, rotate and show the keys that seal the store
     #[command(subcommand)]
     Key(keys::KeyVerb),
+    Migrate(migrate::Migrate),
+    /// Move what a store keeps into another
+    #[command(subcommand)]
+    Store(copy::StoreVerb),
     /// Make keys and sessions for those who call, list and revoke them
     #[command(subcommand)]
     Caller(caller::CallerVerb),
@@ -223,6 +238,7 @@ fn is_configuration(cause: &(dyn std::error::Error + 'static)) -> bool {
     // A keyring that is locked is no mistake in the configuration.
     let key = cause.downcast_ref::<KeyError>();
     key.is_some_and(|key| !matches!(key, KeyError::Keyring(..)))
+        || cause.downcast_ref::<store::Error>().is_some_and(store::Error::is_configuration)
         || cause.is::<LoadError>()
         || cause.is::<UntrustedPath>()
         || cause.is::<EgressError>()
@@ -262,8 +278,12 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Exec(verb) => verb.run(&context),
         Verb::ExecProxy(verb) => verb.run(&context),
         Verb::Status(verb) => verb.run(&context),
+        #[cfg(feature = "dashboard")]
+        Verb::Dashboard(verb) => verb.run(&context),
         Verb::Doctor(verb) => verb.run(&context),
         Verb::Key(verb) => verb.run(&context),
+        Verb::Migrate(verb) => verb.run(&context),
+        Verb::Store(verb) => verb.run(&context),
         Verb::Caller(verb) => verb.run(&context),
         Verb::Policy(verb) => verb.run(&context),
         Verb::Hooks(verb) => verb.run(&context),

@@ -1,21 +1,19 @@
 //! `adsproxy policy explain`: whether the configuration allows a request, which rule refuses it, and
-//! the line that would allow it. Needs no server.
+//! the line that would allow it. Needs no server, but for what a session is.
 
-use super::{Context, print, table::configured};
+mod who;
+
+use super::{Context, print, table::plain};
 use crate::{
-    callers::rules::{Denial, RuledRequest, Rules},
-    clock::{Clock as _, SystemClock},
-    config::{CallerConfig, Config, RulesConfig},
+    callers::{explain::AskedRequest, rules::Denial},
+    config::Config,
     id::{AccountId, Tenant},
-    provider::{
-        ads::{self, Service},
-        operations::classify,
-    },
 };
 use anyhow::{anyhow, bail};
 use clap::{ArgGroup, Args, Subcommand};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use serde_json::json;
+use http::{HeaderName, HeaderValue, Method};
+use serde_json::{Map, Value, json};
+use who::{Asked, Who};
 
 /// Of the JSON; it goes up when a member changes its meaning or goes away.
 const VERSION: u32 = 1;
@@ -35,8 +33,9 @@ impl PolicyVerb {
 }
 
 #[derive(Debug, Args)]
-#[command(override_usage = "adsproxy policy explain --caller <NAME> [OPTIONS] <METHOD> <PATH>")]
-#[command(group = ArgGroup::new("who").required(true).args(["caller", "key_id", "issuer"]))]
+#[command(override_usage = "adsproxy policy explain --caller <NAME> [OPTIONS] <METHOD> <PATH>
+       adsproxy policy explain --caller <NAME> [OPTIONS] --tool <NAME>")]
+#[command(group = ArgGroup::new("who").required(true).args(["caller", "key_id", "issuer", "session"]))]
 pub(super) struct Explain {
     #[command(flatten)]
     who: Who,
@@ -46,166 +45,145 @@ pub(super) struct Explain {
     /// The profile (Amazon-Advertising-API-Scope)
     #[arg(long, value_name = "ID")]
     profile: Option<HeaderValue>,
+    /// A tool of the MCP server: on /mcp, and by invoke_tool on /mcp/lite
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["method", "path"])]
+    tool: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
     /// The method, such as POST
-    method: String,
+    #[arg(required_unless_present = "tool")]
+    method: Option<String>,
     /// The path at Amazon, such as /sp/campaigns/list
+    #[arg(required_unless_present = "tool")]
+    path: Option<String>,
+}
+
+/// What becomes of one request.
+struct Verdict {
     path: String,
-}
-
-#[derive(Debug, Args)]
-#[group(skip)]
-struct Who {
-    /// A caller by its name
-    #[arg(long, value_name = "NAME")]
-    caller: Option<String>,
-    /// A caller by the id of one of its keys
-    #[arg(long, value_name = "ID")]
-    key_id: Option<String>,
-    /// The bearer of a token of this issuer
-    #[arg(long, value_name = "NAME")]
-    issuer: Option<String>,
-    /// The tenant that the token names
-    #[arg(long, value_name = "TENANT", requires = "issuer", conflicts_with_all = ["caller", "key_id"])]
-    tenant: Option<Tenant>,
-}
-
-/// Whose rules are asked.
-struct Asked<'a> {
-    /// Its table in the configuration, and its name.
-    table: &'static str,
-    name: &'a str,
-    tenant: Option<&'a Tenant>,
-    rules: &'a RulesConfig,
-    /// Why it is no caller any more.
+    /// The class of the operation.
+    class: &'static str,
     denial: Option<Denial>,
 }
 
 impl Explain {
     fn run(&self, context: &Context) -> anyhow::Result<()> {
         let config = context.load()?.config;
-        let asked = self.who.find(&config)?;
-        let method = self.method.to_ascii_uppercase();
+        let asked = self.who.find(context, &config)?;
+        let verdicts = match &self.tool {
+            None => vec![self.request(&config, &asked)?],
+            Some(tool) => self.of_tool(&config, &asked, tool)?,
+        };
+        print(match self.json {
+            true => self.as_json(&asked, &verdicts),
+            false => self.as_text(&asked, &verdicts),
+        })
+    }
+
+    fn request(&self, config: &Config, asked: &Asked) -> anyhow::Result<Verdict> {
+        let method = self.method.as_deref().unwrap_or_default().to_ascii_uppercase();
         let method: Method = method.parse().map_err(|_| anyhow!("{method:?} is no method"))?;
-        let path = self.path.split('?').next().unwrap_or_default();
+        let path = self.path.as_deref().unwrap_or_default();
+        let path = path.split('?').next().unwrap_or_default();
         if !path.starts_with('/') {
             bail!("the path begins with /, such as /sp/campaigns/list");
         }
-        let service = ads::service(path).0;
-        let class = match service {
-            Service::Api => classify(&method, path).as_str(),
-            Service::Mcp => "mcp",
-        };
-        let denial = self.judge(&config, &asked, (&method, path, service))?;
-        print(match self.json {
-            true => json(&asked, class, denial.as_ref()),
-            false => text(&asked, class, denial.as_ref()),
-        })
+        self.judge(config, asked, (&method, path))
+    }
+
+    /// The call of a tool on the MCP server, and by way of the lite one.
+    fn of_tool(&self, config: &Config, asked: &Asked, tool: &str) -> anyhow::Result<Vec<Verdict>> {
+        let mut verdicts = Vec::new();
+        for (path, is_lite) in [("/mcp", false), ("/mcp/lite", true)] {
+            let mut verdict = self.judge(config, asked, (&Method::POST, path))?;
+            let denial = || asked.rules.tools.as_ref()?.explain(tool, is_lite);
+            verdict.denial = verdict.denial.or_else(denial);
+            verdicts.push(verdict);
+        }
+        Ok(verdicts)
     }
 
     fn judge(
         &self,
         config: &Config,
-        asked: &Asked<'_>,
-        (method, path, service): (&Method, &str, Service),
-    ) -> anyhow::Result<Option<Denial>> {
-        let rules = Rules::new(asked.rules);
+        asked: &Asked,
+        (method, path): (&Method, &str),
+    ) -> anyhow::Result<Verdict> {
         let mut defaults: &[(HeaderName, HeaderValue)] = &[];
         if let Some(name) = &self.account {
-            let id = match asked.tenant {
+            let id = match &asked.tenant {
                 None => name.parse(),
-                tenant @ Some(_) => AccountId::of(tenant, name),
+                Some(tenant) => AccountId::of(Some(tenant), name),
             };
             let id = id.map_err(|error| anyhow!("--account {name:?}: {error}"))?;
             if let Some(account) = config.accounts.get(&id) {
                 defaults = &account.headers;
             }
         }
-        let mut headers = HeaderMap::new();
-        headers.extend(self.profile.clone().map(|profile| (ads::SCOPE_FIELD.clone(), profile)));
-        let request = RuledRequest { method, path, service, headers: &headers, defaults };
-        let account = || self.account.as_deref().and_then(|name| rules.explain_account(name));
-        let denial = asked.denial.clone().or_else(account);
-        Ok(denial.or_else(|| rules.judge(&request).err()))
+        let (account, profile) = (self.account.as_deref(), self.profile.as_ref());
+        let request = AskedRequest { method, path, account, defaults, profile };
+        let (class, denial) = request.judge(&asked.rules);
+        let denial = asked.denial.clone().or(denial);
+        Ok(Verdict { path: path.to_owned(), class, denial })
     }
-}
 
-impl Who {
-    fn find<'a>(&'a self, config: &'a Config) -> anyhow::Result<Asked<'a>> {
-        if let Some(name) = &self.issuer {
-            let issuer = config.issuers.iter().find(|issuer| issuer.name == *name);
-            let names = config.issuers.iter().map(|issuer| &issuer.name);
-            let Some(issuer) = issuer else {
-                bail!("there is no issuer {name:?}; {}", configured(names));
-            };
-            let (name, tenant) = (issuer.name.as_str(), self.tenant.as_ref());
-            return Ok(Asked {
-                table: "issuers",
-                name,
-                tenant,
-                rules: &issuer.rules,
-                denial: None,
-            });
+    fn as_json(&self, asked: &Asked, verdicts: &[Verdict]) -> String {
+        let (first, rest) = verdicts.split_first().expect("one at least");
+        let mut document = json!({
+            "version": VERSION,
+            "tenant": asked.tenant.as_ref().map(Tenant::as_str),
+            "operation": first.class,
+        });
+        let members = document.as_object_mut().expect("made so");
+        if !asked.name.is_empty() {
+            let table = asked.table.trim_end_matches('s');
+            members.insert(table.to_owned(), asked.name.as_str().into());
         }
-        let has_key = |caller: &CallerConfig, id: &str| caller.keys.iter().any(|key| key.id == id);
-        let is_meant = |caller: &&CallerConfig| {
-            self.caller.as_ref().is_some_and(|name| caller.name == *name)
-                || self.key_id.as_deref().is_some_and(|id| has_key(caller, id))
+        members.extend(asked.session.map(|id| ("session".to_owned(), id.as_str().into())));
+        members.extend(first.members());
+        if let Some(tool) = &self.tool {
+            members.insert("tool".to_owned(), tool.as_str().into());
+            members.extend(rest.iter().map(|lite| ("lite".to_owned(), lite.members().into())));
+        }
+        format!("{document:#}\n")
+    }
+
+    fn as_text(&self, asked: &Asked, verdicts: &[Verdict]) -> String {
+        let Asked { table, name, session, .. } = asked;
+        let by = match session {
+            Some(id) if name.is_empty() => format!("session {id}"),
+            Some(id) => format!("[[{table}]] {name}, session {id}"),
+            None => format!("[[{table}]] {name}"),
         };
-        let Some(caller) = config.callers.iter().find(is_meant) else {
-            let known = configured(config.callers.iter().map(|caller| &caller.name));
-            bail!(match (&self.caller, &self.key_id) {
-                (Some(name), _) => format!("there is no caller {name:?}; {known}"),
-                (_, id) => format!(
-                    "no caller has a key with the id {:?}; {known}",
-                    id.as_deref().unwrap_or_default()
-                ),
-            });
+        let one = |Verdict { path, class, denial }: &Verdict| {
+            let word = if denial.is_none() { "allowed" } else { "refused" };
+            let mut text = format!("{word}    by {by}\noperation  {class}\n");
+            if let Some(tool) = &self.tool {
+                let how = if path == "/mcp" { "" } else { ", by invoke_tool" };
+                text += &format!("tool       {} on {path}{how}\n", plain(tool));
+            }
+            if let Some(denial) = denial {
+                text += &format!("rule       {}: {}\n", denial.rule, denial.why);
+                let line = denial.allow.iter().map(|line| format!("to allow   {line}\n"));
+                text.extend(line);
+            }
+            text
         };
-        let denial = self.key_id.as_deref().and_then(|id| expired(caller, id));
-        let (name, tenant) = (caller.name.as_str(), caller.tenant.as_ref());
-        Ok(Asked { table: "callers", name, tenant, rules: &caller.rules, denial })
+        verdicts.iter().map(one).collect::<Vec<_>>().join("\n")
     }
 }
 
-/// That the key with this id is over, if it is.
-fn expired(caller: &CallerConfig, id: &str) -> Option<Denial> {
-    let now = i64::try_from(SystemClock.now().unix()).unwrap_or(i64::MAX);
-    let key = caller.keys.iter().find(|key| key.id == id)?;
-    let end = key.expires.filter(|end| end.as_second() <= now)?;
-    let why = format!("the key {id} ended at {end}");
-    let allow = Some(format!("adsproxy caller rotate {}", caller.name));
-    Some(Denial { rule: "keys", why, allow })
-}
-
-fn json(asked: &Asked<'_>, class: &str, denial: Option<&Denial>) -> String {
-    let document = json!({
-        "version": VERSION,
-        "allowed": denial.is_none(),
-        asked.table.trim_end_matches('s'): asked.name,
-        "tenant": asked.tenant.map(Tenant::as_str),
-        "operation": class,
-        "rule": denial.map(|denial| denial.rule),
-        "reason": denial.map(|denial| &denial.why),
-        "allow": denial.and_then(|denial| denial.allow.as_ref()),
-    });
-    format!("{document:#}\n")
-}
-
-fn text(asked: &Asked<'_>, class: &str, denial: Option<&Denial>) -> String {
-    let Asked { table, name, .. } = asked;
-    let operation = format!("operation  {class}\n");
-    let Some(denial) = denial else {
-        return format!("allowed    by [[{table}]] {name}\n{operation}");
-    };
-    let mut text = format!(
-        "refused    by [[{table}]] {name}\n{operation}rule       {}: {}\n",
-        denial.rule, denial.why
-    );
-    if let Some(line) = &denial.allow {
-        text.push_str(&format!("to allow   {line}\n"));
+impl Verdict {
+    fn members(&self) -> Map<String, Value> {
+        let denial = self.denial.as_ref();
+        let document = json!({
+            "allowed": denial.is_none(),
+            "rule": denial.map(|denial| denial.rule),
+            "reason": denial.map(|denial| &denial.why),
+            "allow": denial.and_then(|denial| denial.allow.as_ref()),
+        });
+        let Value::Object(members) = document else { unreachable!("made so") };
+        members
     }
-    text
 }

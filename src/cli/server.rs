@@ -111,16 +111,23 @@ impl Server {
                 Ok(Self::Listener(*address, key))
             }
             Some(ListenAddress::Unix(path)) => Ok(Self::Control(path.clone())),
-            None => Self::find(context, &context.load()?.config)?.context(
-                "listen.admin is \"off\", and no server has the control socket: start one",
-            ),
+            Some(ListenAddress::Inherited(_)) | None => Self::find(
+                context,
+                &context.load()?.config,
+            )?
+            .with_context(|| {
+                let admin = admin_text(address);
+                format!(
+                    "listen.admin is \"{admin}\", and no server has the control socket: start one"
+                )
+            }),
         }
     }
 
     /// Whether a server whose socket is in a directory of many programs is the one of `config`.
     fn is_of(&self, config: &Config) -> bool {
         let Ok(response) = self.send(AdminRequest::get("/api/v1/server")) else { return false };
-        let store = config.store.kind.seals().then(|| config.store.path.to_string_lossy());
+        let store = config.store.place();
         response.said["store"].as_str() == store.as_deref()
             && response.said["admin"] == admin_text(&config.listen.admin)
     }
@@ -142,7 +149,7 @@ impl Server {
                         value.set_sensitive(true);
                         http.headers_mut().insert("x-ads-key", value);
                     }
-                    exchange(TcpStream::connect(reachable(*address)).await?, http).await?
+                    exchange(TcpStream::connect(&*ways(*address)).await?, http).await?
                 }
                 Self::Control(path) => {
                     let stream = control::connect(path).await?;
@@ -240,7 +247,7 @@ impl OwnServer {
         let engine = Engine::open(None, config, clock, metrics, actor, control.clone())?;
         let hooks = app::start_hooks(&engine, control)?;
         let (store, clock) = (engine.store().clone(), engine.clock().clone());
-        let sessions = Sessions::new(store, Callers::new(engine.config()), clock);
+        let sessions = Sessions::new(store, Callers::new(&engine.config()), clock);
         let logins = Logins::new(engine, Actor::cli());
         Ok(Arc::new(Self { runtime, logins, sessions, hooks, _log: Mutex::new(log) }))
     }
@@ -286,6 +293,15 @@ pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
         other => other,
     };
     SocketAddr::new(ip, address.port())
+}
+
+/// The addresses at which a listener is tried in turn: `[::]` takes IPv4 connections too, and a pod need not
+/// have `::1`.
+fn ways(address: SocketAddr) -> Vec<SocketAddr> {
+    let first = reachable(address);
+    let ipv4 = SocketAddr::from((Ipv4Addr::LOCALHOST, address.port()));
+    let is_both = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    [first].into_iter().chain(is_both.then_some(ipv4)).collect()
 }
 
 #[cfg(test)]
@@ -348,5 +364,7 @@ mod tests {
         {
             assert_eq!(reachable(listens.parse().unwrap()), asked.parse().unwrap());
         }
+        let ways = ways("[::]:1".parse().unwrap());
+        assert_eq!(ways, ["[::1]:1".parse().unwrap(), "127.0.0.1:1".parse().unwrap()]);
     }
 }

@@ -252,6 +252,7 @@ fn is_secret(keys: &[String]) -> bool {
             | ["applications", _, "client_secret"]
             | ["accounts", _, "refresh_token"]
             | ["encryption", "keys"]
+            | ["store", "url" | "listen_url"]
     )
 }
 

@@ -12,6 +12,8 @@ use toml::{Table, Value};
 
 const EXAMPLE: &str = include_str!("../../proxy.example.toml");
 
+const DIRECT: &str = "DATABASE_DIRECT_URL";
+
 /// Reads `text` with the secrets that the example refers to.
 fn try_read(text: &str) -> Result<Config, String> {
     let home = tempfile::tempdir().unwrap();
@@ -19,10 +21,16 @@ fn try_read(text: &str) -> Result<Config, String> {
     fs::create_dir_all(key.parent().unwrap()).unwrap();
     fs::write(&key, "A".repeat(43)).unwrap();
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
-    let mut variables: Vec<(&str, &str)> =
-        ["AMAZON_CLIENT_SECRET", "ACME_REFRESH_TOKEN", "HOOK_SECRET"]
-            .map(|name| (name, "x"))
-            .into();
+    let mut variables: Vec<(&str, &str)> = [
+        "AMAZON_CLIENT_SECRET",
+        "ACME_REFRESH_TOKEN",
+        "HOOK_SECRET",
+        "OIDC_CLIENT_SECRET",
+        "DATABASE_URL",
+        DIRECT,
+    ]
+    .map(|name| (name, "x"))
+    .into();
     variables.push(("HOME", home.path().to_str().unwrap()));
     let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
     let environment: Environment = variables.collect();
@@ -123,7 +131,12 @@ fn example_with_every_key_uncommented_holds_exactly_the_defaults() {
     take("upstream", &["ca_file"]);
     take("tls", &["ca_file"]);
     take("replay", &["directory"]);
+    take("login", &["company"]);
+    let scopes = take("dashboard.oidc", &["issuer", "client_id", "client_secret", "operators"]);
+    assert_eq!(scopes["scopes"].as_array().unwrap().len(), 1);
+    take("dashboard", &["url", "oidc"]);
     take("log", &["format"]);
+    take("store", &["url", "listen_url", "ca_file"]);
     take("audit", &["path"]);
     assert_eq!(take("encryption", &[])["keys"].as_array().unwrap().len(), 1);
     let hook = take("hooks", &["name", "url", "secret", "command"]);
@@ -137,6 +150,7 @@ fn example_with_every_key_uncommented_holds_exactly_the_defaults() {
             "unix_gids",
             "mtls_san",
             "tenant",
+            "session_ttl_max_secs",
             "accounts",
             "methods",
             "paths",
@@ -214,13 +228,15 @@ fn example_has_every_key_once_and_no_other() {
         ("hooks", HookConfig::keys()),
         ("outbox", OutboxConfig::keys()),
         ("login", LoginConfig::keys()),
+        ("dashboard", DashboardConfig::keys()),
+        ("dashboard.oidc", OidcConfig::keys()),
         ("log", LogConfig::keys()),
         ("metrics", MetricsConfig::keys()),
     ];
     let known_keys: Vec<(&str, &str)> = sections
         .iter()
         .flat_map(|(section, keys)| keys.iter().map(move |key| (*section, *key)))
-        .filter(|&key| key != ("listen", "tls"))
+        .filter(|key| ![("listen", "tls"), ("dashboard", "oidc")].contains(key))
         .collect();
     let keys = keys();
     let written: Vec<(&str, &str)> =
@@ -323,6 +339,9 @@ fn example_says_of_every_absent_default_that_there_is_none() {
         "hooks.url",
         "hooks.secret",
         "hooks.command",
+        "login.company",
+        "dashboard.oidc.issuer",
+        "dashboard.oidc.client_id",
         "log.format",
     ];
     assert_eq!(said, absent.map(str::to_owned).into());

@@ -4,11 +4,13 @@
 
 pub use super::environment::Environment;
 pub use super::problem::{ConfigProblem, Provenance};
+pub use super::read_files::ReadFiles;
 
 use super::{
     Config,
     document::Document,
     reader::{ConfigReader, Section as _},
+    telemetry,
     value::{Displayed as _, table},
 };
 use crate::{
@@ -69,8 +71,12 @@ pub struct Loaded {
     pub secret_variables: BTreeSet<String>,
     /// Every value in effect as TOML, with secrets masked. Keys without a value are absent.
     pub effective: String,
-    /// By the key that refers to them.
-    pub(super) secrets: BTreeMap<String, Vec<Secret>>,
+    /// By the key that refers to them: secrets, and the digests of other files.
+    pub(super) referred: BTreeMap<String, Vec<Secret>>,
+    /// What it was read from.
+    pub(crate) files: ReadFiles,
+    /// The return addresses that the process has served from its start.
+    pub(super) redirect_uris: BTreeSet<String>,
 }
 
 /// Why there is no configuration.
@@ -117,8 +123,13 @@ fn listed(problems: &[ConfigProblem]) -> String {
 /// `NotFound` if no file exists and no variable is a key, `Untrusted` if another user could change
 /// the file, `Unreadable` if it cannot be read, else `Invalid` with every problem.
 pub fn load(options: &Options) -> Result<Loaded, LoadError> {
-    let (source, text) = sources(options)?;
-    parse(source, &text, &options.environment, &options.overrides)
+    load_noting(options, &mut ReadFiles::default())
+}
+
+/// As [`load`]; `files` get to know what was read, whether there is a configuration or not.
+pub(crate) fn load_noting(options: &Options, files: &mut ReadFiles) -> Result<Loaded, LoadError> {
+    let (source, text) = sources(options, files)?;
+    parse_noting((source, &text), &options.environment, &options.overrides, files)
 }
 
 /// Reads `text` as the content of the file `source`, which need not exist.
@@ -131,11 +142,22 @@ pub fn parse(
     environment: &Environment,
     overrides: &[Override],
 ) -> Result<Loaded, LoadError> {
+    parse_noting((source, text), environment, overrides, &mut ReadFiles::default())
+}
+
+fn parse_noting(
+    (source, text): (Option<PathBuf>, &str),
+    environment: &Environment,
+    overrides: &[Override],
+    files: &mut ReadFiles,
+) -> Result<Loaded, LoadError> {
     let (document, syntax, mut problems) = overlaid(source.clone(), text, environment, overrides);
     let mut reader = ConfigReader::new(&document, environment);
     reader.follows_references = syntax.is_empty();
     let mut config = Config::read(&mut reader, &[]);
     config.source = source;
+    let (telemetry, unsent) = telemetry::read(environment);
+    config.telemetry = telemetry;
     clear_fallbacks(&mut config, &document);
     let effective = toml::to_string(&config.shown())
         .expect("a table of texts, numbers and tables is valid TOML");
@@ -145,12 +167,24 @@ pub fn parse(
     }
     problems.extend(reader.problems.into_iter().filter(|found| !on_a_line_of(&syntax, found)));
     problems.extend(syntax);
+    files.extend(reader.files);
     if problems.is_empty() {
-        let ConfigReader { mut warnings, secrets, mut secret_variables, .. } = reader;
-        warnings.extend(environment.unknown());
+        let ConfigReader { mut warnings, referred, mut secret_variables, .. } = reader;
+        warnings.extend(environment.unknown().into_iter().chain(unsent));
         warnings.sort_by(|a, b| a.place.cmp(&b.place));
         secret_variables.extend(environment.secret_names());
-        return Ok(Loaded { config, warnings, secret_variables, effective, secrets });
+        let applications = config.applications.values();
+        let redirect_uris = applications.map(|it| it.redirect_uri.clone()).collect();
+        let files = files.clone();
+        return Ok(Loaded {
+            config,
+            warnings,
+            secret_variables,
+            effective,
+            referred,
+            files,
+            redirect_uris,
+        });
     }
     problems.sort_by(|a, b| a.place.cmp(&b.place));
     Err(LoadError::Invalid(problems))
@@ -177,7 +211,7 @@ fn clear_fallbacks(config: &mut Config, document: &Document<'_>) {
 /// `Untrusted` and `Unreadable` as with `load`, `Invalid` if the addresses are wrong or the file is
 /// no TOML.
 pub fn addresses(options: &Options) -> Result<Config, LoadError> {
-    let (source, text) = match sources(options) {
+    let (source, text) = match sources(options, &mut ReadFiles::default()) {
         Err(LoadError::NotFound { .. }) => (None, String::new()),
         found => found?,
     };
@@ -205,6 +239,26 @@ pub fn addresses(options: &Options) -> Result<Config, LoadError> {
     Ok(config)
 }
 
+/// Reads the store alone, for a command that needs neither keys nor accounts.
+///
+/// # Errors
+/// As with `load`, of what concerns the store.
+pub fn store(options: &Options) -> Result<super::StoreConfig, LoadError> {
+    let (source, text) = sources(options, &mut ReadFiles::default())?;
+    let (document, syntax, _) = overlaid(source, &text, &options.environment, &options.overrides);
+    if !syntax.is_empty() {
+        return Err(LoadError::Invalid(syntax));
+    }
+    let mut reader = ConfigReader::new(&document, &options.environment);
+    let mut store = super::StoreConfig::default();
+    reader.field(&[], "store", table, &mut store);
+    reader.store(&mut store);
+    match reader.problems.is_empty() {
+        true => Ok(store),
+        false => Err(LoadError::Invalid(reader.problems)),
+    }
+}
+
 /// The tree of all sources, with the file's syntax errors and the environment's mistakes.
 fn overlaid<'i>(
     source: Option<PathBuf>,
@@ -228,18 +282,21 @@ fn on_a_line_of(syntax: &[ConfigProblem], misfit: &ConfigProblem) -> bool {
 }
 
 /// The file, if there is one, and its text; none at all is fine if the environment says enough.
-fn sources(options: &Options) -> Result<(Option<PathBuf>, String), LoadError> {
+fn sources(
+    options: &Options,
+    files: &mut ReadFiles,
+) -> Result<(Option<PathBuf>, String), LoadError> {
     let environment = &options.environment;
     let named = environment.non_empty("ADSPROXY_CONFIG").map(PathBuf::from);
     if let Some(path) = options.path.clone().or(named) {
-        let text = read(&path)?;
+        let text = read(&path, files)?;
         return Ok((Some(path), text));
     }
     // Not the current directory: a cloned repository must not name our hosts, hooks and secrets.
     let directories = environment.config_directory().into_iter().chain([SYSTEM_DIRECTORY.into()]);
     let searched: Vec<PathBuf> = directories.map(|directory| directory.join(FILE_NAME)).collect();
     for path in &searched {
-        match read(path) {
+        match read(path, files) {
             Err(LoadError::Unreadable { source, .. })
                 if source.kind() == io::ErrorKind::NotFound => {}
             found => return Ok((Some(path.clone()), found?)),
@@ -251,7 +308,8 @@ fn sources(options: &Options) -> Result<(Option<PathBuf>, String), LoadError> {
     }
 }
 
-fn read(path: &Path) -> Result<String, LoadError> {
+fn read(path: &Path, files: &mut ReadFiles) -> Result<String, LoadError> {
+    files.note(path);
     trusted_path::verify(path).map_err(LoadError::Untrusted)?;
     let text = || {
         // A pipe would hold up the start until another program opens it, unless it is open already.

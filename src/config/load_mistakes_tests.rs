@@ -21,7 +21,7 @@ region = \"xx\"
 [accounts.\"-bad\"]
 region = \"na\"
 [store]
-kind = \"postgres\"
+kind = \"postgras\"
 [nonsense]
 x = 1
 ";
@@ -35,7 +35,7 @@ x = 1
         "p.toml:12:10: accounts.acme.region: \"xx\": a region is na, eu or fe, or a marketplace",
         "p.toml:13:3: unknown key `accounts.acme.aplication`",
         "p.toml:14:11: accounts.-bad: an account alias",
-        "p.toml:17:8: store.kind: \"postgres\" is not built yet; there are \"memory\", \"file\" and \"keyring\"",
+        "p.toml:17:8: store.kind: \"postgras\" is none of \"memory\", \"file\", \"keyring\" and \"postgres\"",
         "p.toml:18:2: unknown key `nonsense`",
     ];
     assert_eq!(found.len(), places.len(), "{found:#?}");

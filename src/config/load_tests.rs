@@ -1,5 +1,7 @@
 //! Where the configuration comes from, and what is made of it. What the other files need, too.
 
+#[path = "load_dashboard_tests.rs"]
+mod dashboard;
 #[path = "load_mistakes_tests.rs"]
 mod mistakes;
 #[path = "load_secrets_tests.rs"]

@@ -19,6 +19,29 @@ fn listeners_beyond_loopback_need_permission() {
 }
 
 #[test]
+fn an_admin_listener_that_other_machines_reach_is_warned_of_where_it_takes_keys() {
+    let warnings = |listen: &str, who: &str| {
+        let text = format!("{MINIMAL}[listen]\n{listen}\n{who}");
+        let warnings = load_with(&text, &[]).unwrap().warnings.into_iter().map(|it| it.message);
+        warnings.filter(|text| text.contains("in clear")).collect::<Vec<_>>()
+    };
+    let caller = "[[callers]]\nname = \"ops\"\nunix_uids = [1]\noperator = true\n";
+    for admin in ["0.0.0.0:8788", "[::]:8788", "10.1.2.3:8788"] {
+        let found = warnings(&format!("admin = \"{admin}\""), caller);
+        let [text] = &found[..] else { panic!("{admin}: {found:?}") };
+        for part in [admin, "listen.tls is for listen.proxy only", "reverse proxy that ends TLS"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+    for admin in ["127.0.0.1:8788", "[::1]:0", "unix:/run/admin.sock", "off"] {
+        assert_eq!(warnings(&format!("admin = \"{admin}\""), caller), [""; 0], "{admin}");
+    }
+    // The twin: without callers there are no keys, and another warning says what is wrong.
+    let open = "admin = \"0.0.0.0:8788\"\nunsafe_allow_unauthenticated = true";
+    assert_eq!(warnings(open, ""), [""; 0]);
+}
+
+#[test]
 fn loopback_unix_and_health_listeners_need_none() {
     let listen = "[listen]\nproxy = [\"127.9.9.9:0\", \"[::1]:0\", \"[::ffff:127.0.0.1]:0\", \"unix:/run/a.sock\"]\n\
                   admin = \"[::1]:0\"\nhealth = \"0.0.0.0:0\"\n";
@@ -44,6 +67,26 @@ fn hosts_and_origins_are_compared_whole_so_patterns_are_refused() {
         "[guard]\nallowed_origins = [\"https://App.example.com:443\", \"http://[::1]:3000\"]\n";
     let config = load_with(&format!("{MINIMAL}{good}"), &[]).unwrap().config;
     assert_eq!(config.guard.allowed_origins, ["https://app.example.com", "http://[::1]:3000"]);
+}
+
+#[test]
+fn a_port_may_be_that_of_the_platform_and_a_socket_that_of_the_service_manager() {
+    let listen = "[listen]\nproxy = [\"127.0.0.1:$PORT\", \"systemd:web\"]\nadmin = \"systemd:a b\"\n\
+                  health = \"[::]:$PORT\"\npublic = \"systemd:pages\"\n";
+    let load = |environment: &[(&str, &str)]| load_with(&format!("{MINIMAL}{listen}"), environment);
+    let config = load(&[("PORT", "4711")]).unwrap().config.listen;
+    let proxy: Vec<String> = config.proxy.iter().map(ListenAddress::to_string).collect();
+    assert_eq!(proxy, ["127.0.0.1:4711", "systemd:web"]);
+    assert_eq!(config.admin, Some(ListenAddress::Inherited("a b".into())));
+    assert_eq!(config.health, Some(ListenAddress::Tcp("[::]:4711".parse().unwrap())));
+    assert_eq!(config.public, Some(ListenAddress::Inherited("pages".into())));
+    let text = load(&[]).unwrap_err().to_string();
+    assert!(text.contains("the environment variable PORT is not set"), "{text}");
+    assert!(load(&[("PORT", "web")]).is_err() && load(&[("PORT", "")]).is_err());
+    for wrong in ["systemd:", "systemd:a:b", "systemd:\\u0007", "127.0.0.1:$PORTS"] {
+        assert!(!error(&format!("[listen]\nproxy = [\"{wrong}\"]\n")).is_empty(), "{wrong}");
+    }
+    assert!(!error("[listen]\nhealth = \"unix:/run/health\"\n").is_empty());
 }
 
 #[test]
@@ -153,12 +196,33 @@ fn default_headers_are_checked() {
 
 #[test]
 fn store_kinds_that_do_not_exist_are_refused() {
-    for (kind, part) in
-        [("postgres", "not built yet"), ("redis", "none of \"memory\", \"file\" and \"keyring\"")]
-    {
-        let found = errors(&MINIMAL.replace("memory", kind), &[]);
-        assert!(found[0].contains(part), "{found:?}");
+    let found = errors(&MINIMAL.replace("memory", "redis"), &[]);
+    let part = "none of \"memory\", \"file\", \"keyring\" and \"postgres\"";
+    assert!(found[0].contains(part), "{found:?}");
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn a_database_is_named_by_the_file_or_else_by_the_usual_variable_and_never_shown() {
+    let key = ("ADSPROXY_ENCRYPTION__KEYS", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+    let stored = MINIMAL.replace("memory", "postgres");
+    let found = errors(&stored, &[key]);
+    assert!(found[0].contains("store.url") && found[0].contains("is missing"), "{found:?}");
+    let usual = ("DATABASE_URL", "postgres://u:CANARY@localhost/usual");
+    let other = ("OTHER_URL", "postgres://u:CANARY@localhost/other");
+    let named = stored.replace("\"postgres\"", "\"postgres\"\nurl = { env = \"OTHER_URL\" }");
+    for (text, database) in [(&stored, "/usual"), (&named, "/other")] {
+        let config = load_with(text, &[key, usual, other]).unwrap().config;
+        let url = config.store.url.as_ref().expect("named");
+        assert!(url.expose().ends_with(database));
+        assert!(!format!("{config:?}").contains("CANARY"));
+        assert_eq!(config.store.directory(), None);
+        assert_eq!(config.audit.path, None, "there is no directory for it");
     }
+    let file = load_with(&MINIMAL.replace("\"memory\"", "\"file\"\npath = \"/s\""), &[key, usual])
+        .unwrap()
+        .config;
+    assert_eq!(file.store.url, None, "what a user does not use is not read");
 }
 
 #[test]
@@ -212,7 +276,7 @@ fn the_admin_listener_may_be_a_unix_socket_or_off() {
     for (wrong, part) in [
         (
             "admin = \"on\"",
-            "is no address such as localhost:8787, [::]:8787, unix:/path or \"off\"",
+            "is no address such as localhost:8787, [::]:8787, unix:/path, systemd:NAME or \"off\"",
         ),
         ("admin = \"unix:a\"", "must begin with /"),
         ("admin = \"unix:/a\"\nproxy = [\"unix:/a\"]", "address of listen.proxy too"),
@@ -301,6 +365,8 @@ fn rules_that_allow_nothing_are_mistakes() {
         ("profiles = [\"ENTITY1\"]", "is no profile id"),
         ("profiles = [12]", "expected a string"),
         ("requests_per_minute = 0", "is not between 1 and"),
+        ("session_ttl_max_secs = 0", "is not between 1 and 2592000"),
+        ("session_ttl_max_secs = 2592001", "is not between 1 and 2592000"),
     ] {
         let text = error(&format!("{caller}{wrong}\n"));
         assert!(text.contains(part), "{wrong}: {text}");
@@ -309,4 +375,37 @@ fn rules_that_allow_nothing_are_mistakes() {
                 profiles = [\"12\"]\nrequests_per_minute = 1\n";
     let config = load_with(&format!("{MINIMAL}{caller}{good}"), &[]).unwrap().config;
     assert_eq!(config.callers[0].rules.paths.as_ref().unwrap().len(), 2);
+}
+
+#[test]
+fn issuers_that_can_name_one_tenant_are_warned_of_and_not_refused() {
+    let issuer = |name: &str, more: &str| {
+        format!(
+            "[[issuers]]\nname = \"{name}\"\nissuer = \"https://{name}\"\naudience = [\"x\"]\n{more}\n"
+        )
+    };
+    for (one, two, is_warned) in [
+        ("", "", true),
+        ("tenants = [\"org_*\"]", "", true),
+        ("tenants = [\"org_*\"]", "tenants = [\"a\", \"*_x\"]", true),
+        ("tenants = [\"org_*\"]", "tenants = [\"user_*\"]", false),
+        ("tenant_claim = []", "", false),
+        ("tenant_claim = []", "tenant_claim = []", false),
+    ] {
+        let text = format!("{MINIMAL}{}{}", issuer("one", one), issuer("two", two));
+        let warnings: Vec<_> =
+            load_with(&text, &[]).unwrap().warnings.into_iter().map(|it| it.message).collect();
+        let warnings: Vec<_> = warnings.iter().filter(|text| text.contains("issuers")).collect();
+        assert_eq!(warnings.len(), usize::from(is_warned), "{one} {two}: {warnings:?}");
+        assert!(!is_warned || warnings[0].contains("one of one can name too"), "{warnings:?}");
+    }
+    for (more, part) in [
+        ("tenants = []", "allows nothing"),
+        ("tenants = [\"a~b\"]", "neither a tenant nor a pattern"),
+        ("tenants = [\"a\"]\ntenant_claim = []", "no token has one"),
+        ("session_ttl_max_secs = 0", "not between 1 and 2592000"),
+    ] {
+        let text = error(&issuer("one", more));
+        assert!(text.contains(part), "{text}");
+    }
 }

@@ -8,14 +8,19 @@
 
 mod document;
 pub mod environment;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod load;
 pub mod log_filter;
 pub mod problem;
+mod read_files;
 mod reader;
 pub mod reload;
 pub mod secret_ref;
 #[allow(missing_docs, reason = "proxy.example.toml explains every key")]
 mod sections;
+#[allow(missing_docs, reason = "docs/telemetry.md explains every variable")]
+pub mod telemetry;
 mod text;
 mod validate;
 mod value;
@@ -23,13 +28,17 @@ mod value;
 #[allow(unused_imports, reason = "who uses some of them follows")]
 pub use sections::{
     AccountConfig, ApplicationConfig, AuditConfig, AuthConfig, CallerConfig, CallerKeyConfig,
-    Config, Encryption, EncryptionKey, GuardConfig, HookConfig, IssuerConfig, JwksConfig, Limits,
-    Listen, ListenTls, LogConfig, McpPins, MetricsConfig, OutboxConfig, Replay, RulesConfig,
-    StoreConfig, TenantsConfig, Token, Upstream,
+    Config, DashboardConfig, Encryption, EncryptionKey, GuardConfig, HookConfig, IssuerConfig,
+    JwksConfig, Limits, Listen, ListenTls, LogConfig, McpPins, MetricsConfig, OidcConfig,
+    OutboxConfig, Replay, RulesConfig, StoreConfig, TenantsConfig, Token, Upstream,
 };
 
 use crate::{named::named, secret::Secret};
-use std::{fmt, net::SocketAddr, path::PathBuf};
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 /// The name of the application described by `[lwa]`.
 pub const DEFAULT_APPLICATION: &str = "default";
@@ -51,12 +60,19 @@ pub enum ListenAddress {
     Tcp(SocketAddr),
     /// A Unix socket, made with mode 0660.
     Unix(PathBuf),
+    /// The sockets of this name that the service manager passes to the process.
+    Inherited(String),
 }
 
 impl ListenAddress {
     /// The TCP address, if it is one.
     pub fn tcp(&self) -> Option<SocketAddr> {
         if let Self::Tcp(address) = self { Some(*address) } else { None }
+    }
+
+    /// Whether no other machine can reach it, as far as the configuration says.
+    pub fn is_private(&self) -> bool {
+        self.tcp().is_none_or(|address| address.ip().to_canonical().is_loopback())
     }
 }
 
@@ -65,6 +81,7 @@ impl fmt::Display for ListenAddress {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Inherited(name) => write!(f, "systemd:{name}"),
         }
     }
 }
@@ -93,6 +110,8 @@ named! {
         File = "file",
         /// The same, with master keys in the keyring of the operating system.
         Keyring = "keyring",
+        /// A database that several servers share.
+        Postgres = "postgres",
     }
 }
 
@@ -100,6 +119,22 @@ impl StoreKind {
     /// Says whether it seals what it keeps, and so needs a key.
     pub fn seals(self) -> bool {
         self != Self::Memory
+    }
+}
+
+impl StoreConfig {
+    /// The directory that it keeps everything in, if it does.
+    pub fn directory(&self) -> Option<&Path> {
+        matches!(self.kind, StoreKind::File | StoreKind::Keyring).then_some(&*self.path)
+    }
+
+    /// What tells it from other stores of this user, without a secret; none if it keeps nothing.
+    pub(crate) fn place(&self) -> Option<String> {
+        match self.kind {
+            StoreKind::Memory => None,
+            StoreKind::File | StoreKind::Keyring => Some(self.path.to_string_lossy().into_owned()),
+            StoreKind::Postgres => Some(format!("postgres:{}", self.schema)),
+        }
     }
 }
 
@@ -119,7 +154,7 @@ named! {
 }
 
 /// Where a master key comes from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Material {
     /// 32 bytes, base64.
     Secret(Secret),
@@ -130,7 +165,7 @@ pub enum Material {
 }
 
 /// How a hook's events are delivered.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum HookTarget {
     /// By an HTTPS request.
     Webhook(Webhook),
@@ -139,7 +174,7 @@ pub enum HookTarget {
 }
 
 /// A receiver of signed requests.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Webhook {
     /// Where it is; a secret with many receivers.
     pub url: Secret,

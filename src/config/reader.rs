@@ -4,6 +4,7 @@ use super::{
     document::{Document, KeyPath, PROBLEMS_MAX, begins_with, most_alike, show},
     environment::Environment,
     problem::{ConfigProblem, Provenance},
+    read_files::ReadFiles,
     secret_ref::open,
 };
 use crate::{secret::Secret, trusted_path};
@@ -93,8 +94,10 @@ pub(super) struct ConfigReader<'a> {
     pub(super) problems: Vec<ConfigProblem>,
     /// What is not wrong but unwise.
     pub(super) warnings: Vec<ConfigProblem>,
-    /// Every secret that could be fetched, by the key that refers to it.
-    pub(super) secrets: BTreeMap<String, Vec<Secret>>,
+    /// Every secret that could be fetched, by the key that refers to it; of another file its digest.
+    pub(super) referred: BTreeMap<String, Vec<Secret>>,
+    /// What was read.
+    pub(super) files: ReadFiles,
     /// The variables that references name.
     pub(super) secret_variables: BTreeSet<String>,
 }
@@ -108,7 +111,8 @@ impl<'a> ConfigReader<'a> {
             wrong: Vec::new(),
             problems: Vec::new(),
             warnings: Vec::new(),
-            secrets: BTreeMap::new(),
+            referred: BTreeMap::new(),
+            files: ReadFiles::default(),
             secret_variables: BTreeSet::new(),
         }
     }
@@ -225,6 +229,16 @@ impl<'a> ConfigReader<'a> {
                 self.fail(key, format_args!("cannot find {shown}: `~` needs HOME to be set"));
             }
         }
+    }
+
+    /// A file of roots, whose content counts as the value of its key.
+    pub(super) fn roots(&mut self, key: &[&str], path: Option<&mut PathBuf>) {
+        let Some(path) = path else { return };
+        self.readable(key, Some(path));
+        self.files.note(path);
+        let digest = self.files.digest(path).unwrap_or_default();
+        let digest = Secret::new(digest.iter().map(|byte| format!("{byte:02x}")).collect());
+        self.referred.insert(key.join("."), vec![digest]);
     }
 
     /// A file that is there, can be read, and cannot be changed by another user.

@@ -163,7 +163,7 @@ pub(super) fn secrets(mut entry: ConfigEntry<'_, '_>) -> Option<Vec<Secret>> {
         DeValue::Array(items) => entry.items(items, secret),
         _ => vec![secret(entry.reborrow())?],
     };
-    entry.reader.secrets.insert(entry.at.join("."), found.clone());
+    entry.reader.referred.insert(entry.at.join("."), found.clone());
     Some(found)
 }
 
@@ -178,6 +178,11 @@ fn secret(mut entry: ConfigEntry<'_, '_>) -> Option<Secret> {
     }
     if let SecretRef::Env(name) = &reference {
         reader.secret_variables.insert(name.clone());
+    }
+    if let SecretRef::File(path) = &reference
+        && let Some(path) = reader.environment.expand(path)
+    {
+        reader.files.note(&path);
     }
     // It opens the whole store, and adsproxy makes it with the right mode.
     let is_master_key = at[0] == "encryption";

@@ -5,6 +5,7 @@ use super::{
     ClientAuth, JwtAlgorithm, ListenAddress, LogFormat, Material, StoreKind,
     reader::{ConfigReader, Section},
     secret_ref::{one_secret, refresh_token, secrets},
+    telemetry::TelemetryConfig,
     text::*,
     value::*,
 };
@@ -44,7 +45,7 @@ macro_rules! sections {
         $(+ $(#[$made_doc:meta])* $made:ident: $made_type:ty = $made_default:expr;)*
     })*) => {$(
         $(#[$doc])*
-        #[derive(Debug, Clone)]
+        #[derive(Debug, Clone, PartialEq)]
         pub struct $name {
             $($(#[$field_doc])* pub $field: $type,)*
             $($(#[$part_doc])* pub $part: $part_type,)*
@@ -95,13 +96,17 @@ macro_rules! sections {
 }
 
 mod callers;
+mod dashboard;
 mod hooks;
+mod login;
 
 pub use callers::{
     AuthConfig, CallerConfig, CallerKeyConfig, IssuerConfig, JwksConfig, McpPins, RulesConfig,
     TenantsConfig,
 };
+pub use dashboard::{DashboardConfig, OidcConfig};
 pub use hooks::{HookConfig, OutboxConfig};
+pub use login::LoginConfig;
 
 sections! {
     /// The whole configuration.
@@ -130,10 +135,13 @@ sections! {
         hooks: Vec<HookConfig> = Vec::new(), tables;
         outbox: OutboxConfig = OutboxConfig::default(), table;
         login: LoginConfig = LoginConfig::default(), table;
+        dashboard: DashboardConfig = DashboardConfig::default(), table;
         log: LogConfig = LogConfig::default(), table;
         metrics: MetricsConfig = MetricsConfig::default(), table;
         + /// The file it came from, if there was one.
         source: Option<PathBuf> = None;
+        + /// From the variables of OpenTelemetry.
+        telemetry: TelemetryConfig = TelemetryConfig::default();
     }
 
     /// `[listen]`
@@ -142,11 +150,11 @@ sections! {
         proxy: Vec<ListenAddress> = parse_proxy("localhost:8787").unwrap_or_default(), addresses;
         /// Health, metrics, and the admin API. None: commands use the control socket.
         admin: Option<ListenAddress> = Some(ListenAddress::Tcp(([127, 0, 0, 1], 8788).into())),
-            text(parse_admin) => shown_admin;
+            address(parse_admin) => shown_admin;
         /// What a browser from the Internet must reach, and nothing else.
-        public: Option<SocketAddr> = None, opt(text(parse_tcp));
+        public: Option<ListenAddress> = None, opt(address(parse_beside));
         /// Health and metrics only, read-only; may be any address.
-        health: Option<SocketAddr> = None, opt(text(parse_tcp));
+        health: Option<ListenAddress> = None, opt(address(parse_beside));
         unsafe_allow_unauthenticated: bool = false, flag;
         tls: Option<ListenTls> = None, opt(table);
     }
@@ -167,6 +175,8 @@ sections! {
         workers: usize = 0, whole(0, 1024);
         default_account: Option<AccountId> = None, opt(text(parse_account));
         drain_timeout as "drain_timeout_secs": Duration = secs(25), seconds;
+        /// From SIGTERM to the end of accepting.
+        shutdown_delay as "shutdown_delay_secs": Duration = secs(0), seconds;
     }
 
     /// `[guard]`
@@ -283,6 +293,12 @@ sections! {
     StoreConfig {
         kind: StoreKind = StoreKind::File, text(parse_store_kind);
         path: PathBuf = "~/.local/state/adsproxy".into(), any;
+        /// Of a database: it may hold a password.
+        url: Option<Secret> = None, opt(one_secret);
+        listen_url: Option<Secret> = None, opt(one_secret);
+        schema: String = "adsproxy".to_owned(), any;
+        ca_file: Option<PathBuf> = None, opt(any);
+        unsafe_allow_plaintext: bool = false, flag;
     }
 
     /// `[encryption]`
@@ -309,6 +325,8 @@ sections! {
         keep: usize = 0, count_or_none;
         /// How old a file is at least before it is removed because of `keep`.
         keep_at_least as "keep_days": Duration = secs(7 * 86_400), days => shown_days;
+        /// How long entries are kept in a database; zero: for ever.
+        keep_rows as "table_keep_days": Duration = secs(0), days => shown_days;
     }
 
     /// `[accounts.<alias>]`
@@ -319,15 +337,6 @@ sections! {
         /// Seeds the account's record in the store.
         refresh_token: Option<Secret> = None, opt(refresh_token);
         headers: Vec<(HeaderName, HeaderValue)> = Vec::new(), headers => shown_headers;
-    }
-
-    /// `[login]`
-    LoginConfig {
-        timeout as "timeout_secs": Duration = secs(600), timeout;
-        /// How long the question whether to replace an account waits for its confirmation.
-        confirm_timeout as "confirm_timeout_secs": Duration = secs(600), timeout;
-        reconnect_link as "reconnect_link_secs": Duration = secs(604_800), timeout;
-        pending_max: usize = 3000, count;
     }
 
     /// `[log]`
@@ -346,6 +355,11 @@ sections! {
 }
 
 impl Config {
+    /// Whether callers can show who they are.
+    pub fn has_callers(&self) -> bool {
+        !(self.callers.is_empty() && self.issuers.is_empty())
+    }
+
     /// The files of extra roots for Amazon's API hosts.
     pub fn upstream_roots(&self) -> Vec<&Path> {
         self.tls.ca_file.iter().chain(&self.upstream.ca_file).map(PathBuf::as_path).collect()

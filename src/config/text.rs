@@ -63,6 +63,15 @@ pub(super) fn parse_account_glob(text: &str) -> Result<String, String> {
     })
 }
 
+/// A pattern of tenants.
+pub(super) fn parse_tenant_glob(text: &str) -> Result<String, String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.*?".contains(&byte);
+    let is_glob = (1..=64).contains(&text.len()) && text.bytes().all(allowed);
+    is_glob
+        .then(|| text.to_owned())
+        .ok_or_else(|| format!("{text:?} is neither a tenant nor a pattern such as \"org_*\""))
+}
+
 /// A method that the data plane serves.
 pub(super) fn parse_method(text: &str) -> Result<String, String> {
     const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
@@ -110,7 +119,7 @@ pub(super) fn parse_expiry(text: &str) -> Result<jiff::Timestamp, String> {
 
 /// `localhost` means both loopback addresses.
 pub(super) fn parse_proxy(text: &str) -> Result<Vec<ListenAddress>, String> {
-    let first = parse_listen(text, " or unix:/path")?;
+    let first = parse_listen(text, ", unix:/path or systemd:NAME")?;
     let port = first.tcp().map_or(0, |address| address.port());
     let is_both = text.starts_with("localhost:") && port != 0 && has_ipv6_loopback();
     let second = is_both.then(|| ListenAddress::Tcp((Ipv6Addr::LOCALHOST, port).into()));
@@ -120,16 +129,38 @@ pub(super) fn parse_proxy(text: &str) -> Result<Vec<ListenAddress>, String> {
 pub(super) fn parse_admin(text: &str) -> Result<Option<ListenAddress>, String> {
     match text {
         "off" => Ok(None),
-        _ => parse_listen(text, ", unix:/path or \"off\"").map(Some),
+        _ => parse_listen(text, ", unix:/path, systemd:NAME or \"off\"").map(Some),
+    }
+}
+
+/// An address beyond loopback, too, so none of the file system.
+pub(super) fn parse_beside(text: &str) -> Result<ListenAddress, String> {
+    match text.strip_prefix("unix:") {
+        Some(_) => Err(format!("{text:?} is neither IP:PORT nor systemd:NAME")),
+        None => parse_listen(text, " or systemd:NAME"),
     }
 }
 
 /// An address; `others` says what else there is than those of TCP.
 fn parse_listen(text: &str, others: &str) -> Result<ListenAddress, String> {
-    match text.strip_prefix("unix:") {
-        Some(path) => Ok(ListenAddress::Unix(path.into())),
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Ok(ListenAddress::Unix(path.into()));
+    }
+    match text.strip_prefix("systemd:") {
+        Some(name) => parse_socket_name(name).map(ListenAddress::Inherited),
         None => parse_tcp(text).map(ListenAddress::Tcp).map_err(|message| message + others),
     }
+}
+
+/// The `FileDescriptorName=` of a socket unit.
+fn parse_socket_name(name: &str) -> Result<String, String> {
+    let allowed = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b':';
+    let is_name = (1..=255).contains(&name.len()) && name.bytes().all(allowed);
+    is_name.then(|| name.to_owned()).ok_or_else(|| {
+        format!(
+            "{name:?} is no FileDescriptorName= of a socket unit: 1 to 255 ASCII characters, no :"
+        )
+    })
 }
 
 pub(super) fn parse_tcp(text: &str) -> Result<SocketAddr, String> {
@@ -269,11 +300,12 @@ pub(super) fn parse_store_kind(text: &str) -> Result<StoreKind, String> {
         "keyring" if !cfg!(feature = "keyring") => {
             Err("this adsproxy was built without the feature \"keyring\"".into())
         }
-        "postgres" => Err("\"postgres\" is not built yet; \
-                           there are \"memory\", \"file\" and \"keyring\""
-            .into()),
-        text => StoreKind::from_name(text)
-            .ok_or_else(|| format!("{text:?} is none of \"memory\", \"file\" and \"keyring\"")),
+        "postgres" if !cfg!(feature = "postgres") => {
+            Err("this adsproxy was built without the feature \"postgres\"".into())
+        }
+        text => StoreKind::from_name(text).ok_or_else(|| {
+            format!("{text:?} is none of \"memory\", \"file\", \"keyring\" and \"postgres\"")
+        }),
     }
 }
 

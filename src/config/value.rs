@@ -12,7 +12,10 @@ use crate::{
     secret::Secret,
 };
 use http::{HeaderName, HeaderValue, Uri};
-use std::{collections::BTreeMap, fmt::Display, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    borrow::Cow, collections::BTreeMap, fmt::Display, net::SocketAddr, path::PathBuf,
+    time::Duration,
+};
 use toml::{Table, Value, de::DeValue};
 
 /// A bound that keeps sums of deadlines representable.
@@ -70,6 +73,11 @@ pub(super) fn days(entry: Entry<'_, '_>) -> Option<Duration> {
     whole(0, 36_500)(entry).map(|days: u64| Duration::from_secs(days * 86_400))
 }
 
+/// How long a session may live, whole seconds, at most 30 days: such a key is not rotated.
+pub(super) fn session_ttl(entry: Entry<'_, '_>) -> Option<Duration> {
+    whole(1, 30 * 86_400)(entry).map(Duration::from_secs)
+}
+
 /// A length of time in seconds, fractions accepted.
 pub(super) fn seconds(entry: Entry<'_, '_>) -> Option<Duration> {
     entry.take("a number of seconds (0 to 1000000000)", |value| {
@@ -93,8 +101,29 @@ pub(super) fn timeout(mut entry: Entry<'_, '_>) -> Option<Duration> {
 }
 
 /// A text that `parse` checks.
-pub(super) fn text<T>(parse: Parse<T>) -> impl Fn(Entry<'_, '_>) -> Option<T> {
-    move |entry| entry.take("a string", |value| value.as_str().map(parse))
+pub(super) fn text<T>(
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> impl Fn(Entry<'_, '_>) -> Option<T> {
+    move |entry| entry.take("a string", |value| value.as_str().map(&parse))
+}
+
+/// An address that `parse` checks; its port may be `$PORT`.
+pub(super) fn address<T>(parse: Parse<T>) -> impl Fn(Entry<'_, '_>) -> Option<T> {
+    move |entry| {
+        let port = port_variable(&entry);
+        text(|text| parse(&with_port(text, port.as_deref())?))(entry)
+    }
+}
+
+/// The port that a platform such as Railway chooses, and leads the Internet to.
+fn port_variable(entry: &Entry<'_, '_>) -> Option<String> {
+    entry.reader.environment.non_empty("PORT").map(str::to_owned)
+}
+
+fn with_port<'t>(text: &'t str, port: Option<&str>) -> Result<Cow<'t, str>, String> {
+    let Some(host) = text.strip_suffix(":$PORT") else { return Ok(text.into()) };
+    let port = port.ok_or_else(|| format!("{text:?}: the environment variable PORT is not set"))?;
+    Ok(format!("{host}:{port}").into())
 }
 
 /// Any text.
@@ -104,7 +133,9 @@ pub(super) fn any<T: for<'t> From<&'t str>>(entry: Entry<'_, '_>) -> Option<T> {
 
 /// The items that can be read. One text is read as a list, its commas separate the items (for the
 /// environment, where a list is awkward to write).
-pub(super) fn list<T>(parse: Parse<T>) -> impl Fn(Entry<'_, '_>) -> Option<Vec<T>> {
+pub(super) fn list<T>(
+    parse: impl Fn(&str) -> Result<T, String> + Copy,
+) -> impl Fn(Entry<'_, '_>) -> Option<Vec<T>> {
     move |mut entry| match entry.value {
         DeValue::Array(items) => Some(entry.items(items, text(parse))),
         _ => entry.take("a list of strings", |value| {
@@ -116,7 +147,9 @@ pub(super) fn list<T>(parse: Parse<T>) -> impl Fn(Entry<'_, '_>) -> Option<Vec<T
 
 /// Addresses of the data plane, of which one text may name two.
 pub(super) fn addresses(entry: Entry<'_, '_>) -> Option<Vec<ListenAddress>> {
-    list(parse_proxy)(entry).map(|addresses| addresses.concat())
+    let port = port_variable(&entry);
+    let parse = |text: &str| parse_proxy(&with_port(text, port.as_deref())?);
+    list(parse)(entry).map(|addresses| addresses.concat())
 }
 
 /// Default headers. A bare number will do for a value, since most of them are Amazon's ids.

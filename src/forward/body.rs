@@ -59,12 +59,18 @@ pub struct CaptureLimits {
     replay: config::Replay,
     limits: config::Limits,
     /// Bytes captured now, by all requests of all workers.
-    budget: Budget,
+    budget: Arc<Budget>,
 }
 
 impl CaptureLimits {
     pub fn new(replay: &config::Replay, limits: &config::Limits) -> Arc<Self> {
-        let budget = Budget::new(replay.total_max_bytes);
+        let budget = Arc::new(Budget::new(replay.total_max_bytes));
+        Arc::new(Self { replay: replay.clone(), limits: limits.clone(), budget })
+    }
+
+    /// Other limits, for what is captured together with these.
+    pub fn next(&self, replay: &config::Replay, limits: &config::Limits) -> Arc<Self> {
+        let budget = self.budget.clone();
         Arc::new(Self { replay: replay.clone(), limits: limits.clone(), budget })
     }
 

@@ -1,12 +1,8 @@
 //! One connection to an upstream as one request has it, and what becomes of it afterwards.
 
 use super::{
-    body::CapturedBody,
-    connect::ConnectError,
-    driver::Driver,
-    http2::StreamGuard,
-    pool::{Permit, Pool},
-    upstream_io::UpstreamIo,
+    body::CapturedBody, connect::ConnectError, driver::Driver, http2::StreamGuard, pool::Permit,
+    shares::Claim, upstream_io::UpstreamIo,
 };
 use crate::deadline::Deadlines;
 use bytes::Bytes;
@@ -92,7 +88,7 @@ pub(super) enum Channel {
 pub struct PooledConnection {
     /// None once it was given back.
     channel: Option<Channel>,
-    pool: Rc<Pool>,
+    claim: Claim,
     /// A response that is read to its end even if the caller leaves.
     awaited: Option<Pin<Box<dyn Future<Output = Sent>>>>,
     /// Whether it has served a request before: then a failure before the first byte may mean
@@ -102,9 +98,8 @@ pub struct PooledConnection {
 }
 
 impl PooledConnection {
-    pub(super) fn new(channel: Channel, pool: &Rc<Pool>, is_reused: bool) -> Self {
-        let (channel, pool) = (Some(channel), pool.clone());
-        Self { channel, pool, awaited: None, is_reused, is_reusable: true }
+    pub(super) fn new(channel: Channel, claim: Claim, is_reused: bool) -> Self {
+        Self { channel: Some(channel), claim, awaited: None, is_reused, is_reusable: true }
     }
 
     /// Whether it has ended without a byte of a response to the request that was sent on it.
@@ -120,49 +115,61 @@ impl PooledConnection {
         matches!(self.channel, Some(Channel::Http1(_)))
     }
 
-    /// Sends `request` and waits for the head of the response. Where its body `is_here` whole, the
-    /// connection is run from here until it is given back. An error has the request where no byte
-    /// of it was written.
-    pub async fn send(&mut self, request: Request, is_here: bool, outlives_caller: bool) -> Sent {
-        match self.channel.as_mut().expect("a connection is sent on before it is given back") {
-            Channel::Http1(Http1 { sender, heard, .. }) if outlives_caller => {
-                heard.set(false);
-                let awaited = self.awaited.insert(Box::pin(sender.try_send_request(request)));
-                let sent = awaited.await;
-                self.awaited = None;
-                sent
-            }
-            Channel::Http1(Http1 { sender, driver, heard }) => {
-                heard.set(false);
-                let driver = is_here.then_some(&**driver);
-                let send = || sender.try_send_request(request);
-                // One future for both ways: it is large, and every request has room for it.
-                let mut response = pin!(match driver {
-                    Some(driver) => driver.give(send),
-                    None => send(),
-                });
-                poll_fn(|cx| match driver {
-                    Some(driver) => driver.poll_with(cx, |cx| response.as_mut().poll(cx)),
-                    None => response.as_mut().poll(cx),
-                })
-                .await
-            }
-            Channel::Http2(stream) => {
-                let heard = &stream.connection.heard;
-                stream.send(request).await.inspect(|_| heard.set(self.pool.now()))
-            }
-        }
+    /// Sends the `request` that is made for it, and waits for the head of the response; none if there is
+    /// none to make. Where its body `is_here` whole, the connection is run from here until it is given
+    /// back. An error has the request where no byte of it was written.
+    pub async fn send(
+        &mut self,
+        request: impl FnOnce(bool) -> Option<Request>,
+        is_here: bool,
+        outlives_caller: bool,
+    ) -> Option<Sent> {
+        // A request is handed on as it is made: one that was held here would take its room in each
+        // request's future.
+        Some(
+            match self.channel.as_mut().expect("a connection is sent on before it is given back") {
+                Channel::Http1(Http1 { sender, heard, .. }) if outlives_caller => {
+                    heard.set(false);
+                    let response = sender.try_send_request(request(true)?);
+                    let awaited = self.awaited.insert(Box::pin(response));
+                    let sent = awaited.await;
+                    self.awaited = None;
+                    sent
+                }
+                Channel::Http1(Http1 { sender, driver, heard }) => {
+                    heard.set(false);
+                    let driver = is_here.then_some(&**driver);
+                    let send = || Some(sender.try_send_request(request(true)?));
+                    // One future for both ways: it is large, and every request has room for it.
+                    let mut response = pin!(match driver {
+                        Some(driver) => driver.give(send)?,
+                        None => send()?,
+                    });
+                    poll_fn(|cx| match driver {
+                        Some(driver) => driver.poll_with(cx, |cx| response.as_mut().poll(cx)),
+                        None => response.as_mut().poll(cx),
+                    })
+                    .await
+                }
+                Channel::Http2(stream) => {
+                    let heard = &stream.connection.heard;
+                    // Boxed: it has room for a request, and few hosts speak HTTP/2.
+                    let response = Box::pin(stream.send(request(false)?));
+                    response.await.inspect(|_| heard.set(self.claim.pool.now()))
+                }
+            },
+        )
     }
 
     /// No response came for `timeout`. A shared connection that brought no other request one
     /// either may be dead, and gets no more requests.
     pub fn timed_out(&mut self, timeout: Duration) {
         self.awaited = None;
-        let before = self.pool.now().saturating_sub(Deadlines::ticks(timeout));
+        let before = self.claim.pool.now().saturating_sub(Deadlines::ticks(timeout));
         if let Some(Channel::Http2(stream)) = &self.channel
             && stream.connection.heard.get() <= before
         {
-            self.pool.retire(&stream.connection);
+            self.claim.pool.retire(&stream.connection);
         }
     }
 
@@ -185,7 +192,7 @@ impl PooledConnection {
         if !self.is_http1() || Handle::try_current().is_err() {
             return;
         }
-        let deadlines = self.pool.context.deadlines.clone();
+        let deadlines = self.claim.pool.context.deadlines.clone();
         spawn_local(async move {
             let finished = async {
                 let body = match (body, awaited) {
@@ -237,14 +244,15 @@ impl PooledConnection {
         }
         connection.driver.hand_back(true);
         if connection.sender.is_ready() {
-            self.pool.give_back(connection);
+            self.claim.pool.give_back(connection);
         } else if !connection.sender.is_closed() {
             // The connection has not seen the end yet, or still sends the request's body.
-            let (pool, deadlines) = (self.pool.clone(), self.pool.context.deadlines.clone());
+            let claim = self.claim.take();
+            let deadlines = claim.pool.context.deadlines.clone();
             spawn_local(async move {
                 let ready = deadlines.within(READY_TIMEOUT, connection.sender.ready()).await;
                 if matches!(ready, Some(Ok(()))) {
-                    pool.give_back(connection);
+                    claim.pool.give_back(connection);
                 }
             });
         }
@@ -255,9 +263,9 @@ impl Drop for PooledConnection {
     /// The caller may have left before the response.
     fn drop(&mut self) {
         if self.awaited.is_some() {
-            let (channel, pool) = (self.channel.take(), self.pool.clone());
+            let (channel, claim) = (self.channel.take(), self.claim.take());
             let awaited = self.awaited.take();
-            Self { channel, pool, awaited, is_reused: true, is_reusable: true }.finish(None);
+            Self { channel, claim, awaited, is_reused: true, is_reusable: true }.finish(None);
         }
     }
 }

@@ -4,7 +4,10 @@
 //! our own fields are set, so that nothing of the caller's can take them away again.
 
 use super::Malformed;
-use crate::provider::ads::{ADS_CLIENT_ID, CLIENT_ID, may_choose_account};
+use crate::{
+    provider::ads::{ADS_CLIENT_ID, CLIENT_ID, may_choose_account},
+    trace_context::TRACEPARENT,
+};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Uri,
     header::{
@@ -24,6 +27,8 @@ pub struct Injection<'a> {
     pub pins: &'a [(HeaderName, HeaderValue)],
     /// Whether the response must come unencoded, to be read here.
     pub reads_response: bool,
+    /// In the place of the caller's, where the request is recorded.
+    pub traceparent: Option<&'a HeaderValue>,
 }
 
 /// Builds the fields of a request to `host` at Amazon from those of the caller. The body is delimited
@@ -52,6 +57,11 @@ pub fn outgoing(
     }
     if inject.reads_response {
         out.remove(ACCEPT_ENCODING);
+    }
+    if let Some(ours) = inject.traceparent
+        && let Some(callers) = out.get_mut(&TRACEPARENT)
+    {
+        callers.clone_from(ours);
     }
     if is_chunked {
         out.remove(CONTENT_LENGTH);
@@ -220,10 +230,11 @@ pub fn rewrite_location(headers: &mut HeaderMap, upstream: &Uri, prefix: &str) {
     }
     // Everything behind the authority, taken from the text so that a fragment survives.
     let rest = match location.find("://") {
-        Some(at) => {
+        // A relative one may name a whole address behind its path: `/login?next=https://…`.
+        Some(at) if !relative => {
             location[at + 3..].find(['/', '?', '#']).map_or("/", |i| &location[at + 3 + i..])
         }
-        None => location,
+        _ => location,
     };
     let slash = if rest.starts_with('/') { "" } else { "/" };
     // Two slashes at the start would name a host instead of a path.

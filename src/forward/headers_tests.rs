@@ -23,6 +23,7 @@ fn out_with(inbound: &[(&str, &str)], ads: bool, is_chunked: bool) -> HeaderMap 
             names_ads_client: ads,
             pins: &[],
             reads_response: false,
+            traceparent: None,
         },
         &HeaderValue::from_static("api.test"),
         is_chunked,
@@ -210,6 +211,7 @@ fn only_a_location_on_the_same_host_is_rewritten() {
         ("https://api.test//evil.test/x", "", "/.//evil.test/x"),
         ("/v2/x", "/a/acme", "/a/acme/v2/x"),
         ("/v2/x", "", "/v2/x"),
+        ("/v2/x?next=https://b.test/y", "/a/acme", "/a/acme/v2/x?next=https://b.test/y"),
         ("http://api.test/x", "", "http://api.test/x"),
         ("https://api.test:8443/x", "", "https://api.test:8443/x"),
         ("https://api.test.evil/x", "", "https://api.test.evil/x"),
@@ -255,6 +257,7 @@ fn pins_choose_the_account_whatever_the_caller_and_the_defaults_say() {
         names_ads_client: true,
         pins: &pins,
         reads_response: true,
+        traceparent: None,
     };
     let headers = outgoing(&inbound, &inject, &HeaderValue::from_static("api.test"), false);
     let mut fields: Vec<_> = headers.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
@@ -274,4 +277,27 @@ fn pins_choose_the_account_whatever_the_caller_and_the_defaults_say() {
     let headers = outgoing(&inbound, &inject, &HeaderValue::from_static("api.test"), false);
     assert_eq!(headers["amazon-advertising-api-scope"], "theirs", "nothing changes without");
     assert_eq!(headers["accept-encoding"], "gzip");
+}
+
+#[test]
+fn the_callers_traceparent_is_replaced_where_it_is_there_and_never_added() {
+    let (bearer, client_id) = (HeaderValue::from_static("Bearer x"), HeaderValue::from_static("c"));
+    let (ours, host) = (HeaderValue::from_static("ours"), HeaderValue::from_static("h"));
+    let inject = Injection {
+        bearer: &bearer,
+        client_id: &client_id,
+        defaults: &[],
+        names_ads_client: false,
+        pins: &[],
+        reads_response: false,
+        traceparent: Some(&ours),
+    };
+    let mut inbound = HeaderMap::new();
+    assert!(!outgoing(&inbound, &inject, &host, false).contains_key("traceparent"));
+    inbound.insert("traceparent", HeaderValue::from_static("theirs"));
+    let out = outgoing(&inbound, &inject, &host, false);
+    assert_eq!(out.get_all("traceparent").iter().collect::<Vec<_>>(), [&ours]);
+    // Hop by hop, it is the caller's affair.
+    inbound.insert("connection", HeaderValue::from_static("traceparent"));
+    assert!(!outgoing(&inbound, &inject, &host, false).contains_key("traceparent"));
 }

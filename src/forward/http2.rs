@@ -97,6 +97,7 @@ impl SharedConnection {
             heard: Cell::new(now),
             retired: Cell::new(false),
         });
+        permit.0.set_requests_per_connection(STREAMS_DEFAULT);
         // Held weakly: the task ends when the last sender is dropped.
         let weak = Rc::downgrade(&shared);
         spawn_local(async move {
@@ -104,8 +105,11 @@ impl SharedConnection {
             let _ = poll_fn(|cx| {
                 let polled = connection.as_mut().poll(cx);
                 if let Some(shared) = weak.upgrade() {
-                    let max = connection.current_max_send_streams();
-                    shared.streams_max.set(max.min(STREAMS_MAX));
+                    let max = connection.current_max_send_streams().min(STREAMS_MAX);
+                    if shared.streams_max.replace(max) != max {
+                        permit.0.set_requests_per_connection(max);
+                        permit.0.hand_out(&shared);
+                    }
                 }
                 polled
             })

@@ -7,9 +7,12 @@ pub mod body;
 pub mod connect;
 pub mod connection;
 mod driver;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod headers;
 mod http2;
 pub mod pool;
+mod shares;
 mod upstream_io;
 
 use crate::{
@@ -22,6 +25,7 @@ use headers::Injection;
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header::EXPECT};
 use http2::Unread;
 use pool::{Pool, PoolContext};
+pub use shares::ConnectionShare;
 use std::{
     future::poll_fn,
     pin::{Pin, pin},
@@ -72,6 +76,8 @@ pub struct Attempt<'a> {
     pub headers: &'a HeaderMap,
     pub capture: Option<&'a Rc<Capture>>,
     pub inject: Injection<'a>,
+    /// The party whose connection it is one of; none has no limit of its own.
+    pub share: Option<&'a Rc<ConnectionShare>>,
     /// Leaving costs the caller nothing (HTTP/2): then the exchange goes on to its end without it, so
     /// that its connection serves again.
     pub outlives_caller: bool,
@@ -145,8 +151,9 @@ impl Forward {
             metrics: metrics.clone(),
             unread: Unread::default(),
         });
-        let pools =
-            [config.api(), config.mcp()].map(|uris| uris.map(|uri| Pool::new(uri, &context)));
+        let mut numbers = 0..shares::POOLS;
+        let mut pool = |uri| Pool::new(uri, numbers.next().expect("a number for each"), &context);
+        let pools = [config.api(), config.mcp()].map(|uris| uris.map(&mut pool));
         Self { pools, deadlines: deadlines.clone(), header_timeout: config.response_header_timeout }
     }
 
@@ -180,14 +187,13 @@ impl Forward {
     ) -> Result<(Response, PooledConnection), Error> {
         let (mut fresh, mut is_sent_again) = (false, false);
         for _ in 0..3 {
-            let taken = pin!(pool.connection(fresh));
+            let taken = pin!(pool.connection(attempt.share, fresh));
             let taken = self.deadlines.within(self.header_timeout, taken).await;
             let mut connection = taken.ok_or(Error::Busy)??;
-            let request =
-                attempt.request(pool, connection.is_http1()).ok_or(Error::NotReplayable)?;
             let is_here = attempt.capture.is_some_and(|body| body.is_here());
             let sent = {
                 // Pinned here: a future that is an argument takes its room twice.
+                let request = |is_http1| attempt.request(pool, is_http1);
                 let sent = pin!(connection.send(request, is_here, attempt.outlives_caller));
                 self.within_header_timeout(attempt.capture, sent).await
             };
@@ -196,11 +202,12 @@ impl Forward {
                     connection.timed_out(self.header_timeout);
                     return Err(Error::Timeout);
                 }
-                Some(Ok(mut response)) => {
+                Some(None) => return Err(Error::NotReplayable),
+                Some(Some(Ok(mut response))) => {
                     connection.is_reusable = clean(&mut response)?;
                     return Ok((response, connection));
                 }
-                Some(Err(failed)) => {
+                Some(Some(Err(failed))) => {
                     let unwritten = failed.message().is_some();
                     if let Some(error) = attempt.capture.and_then(|body| body.error.get()) {
                         return Err(Error::Body(error));

@@ -2,12 +2,14 @@
 //!
 //! Built on hyper's low-level connections: the pooled client costs a fifth of a request's CPU.
 //! Idle HTTP/1.1 connections are a stack (the warmest first); HTTP/2 connections are shared, the
-//! first with room serves. A connection holds its permit under the limit until it has ended.
+//! first with room serves. A connection holds its permit under the limit until it has ended. A party
+//! that has its share of them waits, and so do requests for which none is free.
 
 use super::{
     connect::{ConnectError, Connector, Io},
     connection::{Channel, Http1, PooledConnection},
     http2::{SharedConnection, StreamGuard, Unread},
+    shares::{Claim, ConnectionShare, WaitingLines},
 };
 use crate::{
     deadline::Deadlines,
@@ -17,13 +19,12 @@ use http::{HeaderValue, Uri};
 use hyper_util::rt::TokioIo;
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
     pin::pin,
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot::Sender};
 
 /// The connections of one worker to one host.
 pub struct Pool {
@@ -31,14 +32,18 @@ pub struct Pool {
     pub uri: Uri,
     /// The value of `Host`.
     pub authority: HeaderValue,
+    /// Which of the worker's pools it is.
+    pub(super) number: usize,
     pub(super) context: Rc<PoolContext>,
     open: Cell<usize>,
+    /// What one party may have: half of the connections, or of the streams that they can bring.
+    share_max: Cell<usize>,
     /// Each with the tick since which it is idle.
     idle: RefCell<Vec<(Http1, u64)>>,
     http2: RefCell<Vec<Rc<SharedConnection>>>,
     /// Notifies those that open a connection of a shared one that is ready.
     http2_opened: Notify,
-    waiting: RefCell<VecDeque<oneshot::Sender<Handover>>>,
+    waiting: RefCell<WaitingLines<Handover>>,
 }
 
 /// What the pools of one worker share.
@@ -53,8 +58,8 @@ pub(super) struct PoolContext {
     pub(super) unread: Unread,
 }
 
-/// What a waiting request is given: a channel, or the right to open a connection.
-type Handover = Result<Channel, Permit>;
+/// What a waiting request is given: a channel, or the right to open a connection; in its own name.
+type Handover = (Result<Channel, Permit>, Claim);
 
 /// One open connection under the limit.
 pub(super) struct Permit(pub(super) Rc<Pool>);
@@ -63,9 +68,9 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let pool = &self.0;
         pool.open.update(|open| open - 1);
-        if let Some(waiting) = pool.pop_waiting() {
+        if let Some((waiting, claim)) = pool.pop_waiting() {
             // Cannot fail: a waiter that left was passed over, and nothing runs in between.
-            let _ = waiting.send(Err(Self::take(pool)));
+            let _ = waiting.send((Err(Self::take(pool)), claim));
         }
     }
 }
@@ -79,47 +84,68 @@ impl Permit {
 
 impl Pool {
     /// The pool of the host at `uri`.
-    pub(super) fn new(uri: &Uri, context: &Rc<PoolContext>) -> Rc<Self> {
+    pub(super) fn new(uri: &Uri, number: usize, context: &Rc<PoolContext>) -> Rc<Self> {
         let authority = uri.authority().map_or("", |authority| authority.as_str());
-        Rc::new(Self {
+        let pool = Self {
             uri: uri.clone(),
+            number,
             authority: HeaderValue::from_str(authority)
                 .expect("an authority of a parsed URI is a header value"),
             context: context.clone(),
             open: Cell::new(0),
+            share_max: Cell::new(0),
             idle: RefCell::default(),
             http2: RefCell::default(),
             http2_opened: Notify::new(),
             waiting: RefCell::default(),
-        })
+        };
+        pool.set_requests_per_connection(1);
+        Rc::new(pool)
+    }
+
+    /// The host takes so many requests on each connection at once.
+    pub(super) fn set_requests_per_connection(&self, requests: usize) {
+        let all = self.context.connections_max.saturating_mul(requests);
+        self.share_max.set((all / 2).max(1));
+    }
+
+    fn may_have(&self, share: Option<&Rc<ConnectionShare>>) -> bool {
+        share.is_none_or(|share| share.held(self) < self.share_max.get())
     }
 
     /// A ready connection: the warmest idle one, else a new one, else the next that comes free.
-    /// `fresh` asks for a new one.
+    /// `fresh` asks for a new one. A party that has its `share` waits for one of its own.
     ///
     /// # Cancel safety
     /// Safe: a connection that was being made is dropped, a turn in the queue given up.
     pub async fn connection(
         self: &Rc<Self>,
+        share: Option<&Rc<ConnectionShare>>,
         fresh: bool,
     ) -> Result<PooledConnection, ConnectError> {
-        if !fresh && let Some(channel) = self.ready() {
-            return Ok(PooledConnection::new(channel, self, true));
+        if !fresh
+            && self.may_have(share)
+            && let Some(channel) = self.ready()
+        {
+            let claim = Claim::new(share.cloned(), self);
+            return Ok(PooledConnection::new(channel, claim, true));
         }
-        Box::pin(self.new_connection()).await
+        Box::pin(self.new_connection(share)).await
     }
 
     /// Opens a connection, or waits for one where there may be no more.
-    async fn new_connection(self: &Rc<Self>) -> Result<PooledConnection, ConnectError> {
-        let permit = if self.open.get() < self.context.connections_max {
-            Permit::take(self)
+    async fn new_connection(
+        self: &Rc<Self>,
+        share: Option<&Rc<ConnectionShare>>,
+    ) -> Result<PooledConnection, ConnectError> {
+        let (permit, claim) = if self.may_open() && self.may_have(share) {
+            (Permit::take(self), Claim::new(share.cloned(), self))
         } else {
             self.context.metrics.limit(LimitHit::UpstreamConnections);
-            let (sender, turn) = oneshot::channel();
-            self.waiting.borrow_mut().push_back(sender);
+            let turn = self.waiting.borrow_mut().push(share);
             match turn.await.expect("the pool lives as long as those that wait in it") {
-                Ok(channel) => return Ok(PooledConnection::new(channel, self, true)),
-                Err(permit) => permit,
+                (Ok(channel), claim) => return Ok(PooledConnection::new(channel, claim, true)),
+                (Err(permit), claim) => (permit, claim),
             }
         };
         let mut opening = pin!(self.open(permit));
@@ -127,19 +153,26 @@ impl Pool {
             // A burst finds out together that the host speaks HTTP/2: then one connection will do.
             tokio::select! {
                 biased;
-                channel = &mut opening => return Ok(PooledConnection::new(channel?, self, false)),
+                channel = &mut opening => return Ok(PooledConnection::new(channel?, claim, false)),
                 () = self.http2_opened.notified() => {
                     if let Some(stream) = self.stream() {
-                        return Ok(PooledConnection::new(Channel::Http2(stream), self, true));
+                        return Ok(PooledConnection::new(Channel::Http2(stream), claim, true));
                     }
                 }
             }
         }
     }
 
+    fn may_open(&self) -> bool {
+        self.open.get() < self.context.connections_max
+    }
+
     async fn open(self: &Rc<Self>, permit: Permit) -> Result<Channel, ConnectError> {
         let io = self.context.connector.open(&self.uri).await?;
         self.context.metrics.upstream_connection_opened();
+        if !matches!(io, Io::TlsHttp2(_)) {
+            self.set_requests_per_connection(1);
+        }
         match io {
             Io::Plain(io) => Http1::open(io, permit).await,
             Io::Tls(io) => Http1::open(io, permit).await,
@@ -177,9 +210,10 @@ impl Pool {
 
     /// Gives the room on `connection` to those that wait.
     pub(super) fn hand_out(self: &Rc<Self>, connection: &Rc<SharedConnection>) {
-        while !self.waiting.borrow().is_empty() && connection.has_room(&self.context.unread) {
-            let Some(waiting) = self.pop_waiting() else { return };
-            let _ = waiting.send(Ok(Channel::Http2(StreamGuard::take(connection, self))));
+        while self.has_next() && connection.has_room(&self.context.unread) {
+            let Some((waiting, claim)) = self.pop_waiting() else { return };
+            let stream = StreamGuard::take(connection, self);
+            let _ = waiting.send((Ok(Channel::Http2(stream)), claim));
         }
     }
 
@@ -192,15 +226,34 @@ impl Pool {
         self.context.deadlines.now()
     }
 
-    /// The request that waits longest, passing over those that have left.
-    fn pop_waiting(&self) -> Option<oneshot::Sender<Handover>> {
-        let mut waiting = self.waiting.borrow_mut();
-        std::iter::from_fn(|| waiting.pop_front()).find(|turn| !turn.is_closed())
+    /// Whether a request waits that may have what comes free.
+    fn has_next(&self) -> bool {
+        self.waiting.borrow().has_next(|share| self.may_have(share))
     }
 
-    pub(super) fn give_back(&self, connection: Http1) {
+    /// The request whose turn it is, and what it will hold.
+    fn pop_waiting(self: &Rc<Self>) -> Option<(Sender<Handover>, Claim)> {
+        let (turn, share) = self.waiting.borrow_mut().pop(|share| self.may_have(share))?;
+        Some((turn, Claim::new(share, self)))
+    }
+
+    /// Gives what is free, if anything is, to the request whose turn it is.
+    pub(super) fn serve_next(self: &Rc<Self>) {
+        if !self.has_next() {
+            return;
+        }
+        // What is given back goes to those that wait.
+        match self.ready() {
+            Some(Channel::Http1(connection)) => self.give_back(connection),
+            Some(Channel::Http2(stream)) => drop(stream),
+            None if self.may_open() => drop(Permit::take(self)),
+            None => {}
+        }
+    }
+
+    pub(super) fn give_back(self: &Rc<Self>, connection: Http1) {
         match self.pop_waiting() {
-            Some(waiting) => drop(waiting.send(Ok(Channel::Http1(connection)))),
+            Some((waiting, claim)) => drop(waiting.send((Ok(Channel::Http1(connection)), claim))),
             None => self.idle.borrow_mut().push((connection, self.now())),
         }
     }

@@ -47,6 +47,7 @@ fn existing(token: &str) -> Credential {
         updated_at: 9,
         reauthorization_required: false,
         seed: None,
+        unknown: Default::default(),
     }
 }
 

@@ -18,11 +18,11 @@ use crate::{
     event::{Event, Kind},
     metrics::{Dropped, HookOutcome, Metrics},
     secret::Secret,
-    store::{self, Expected, Item, Space, Store, Version},
+    store::{self, Expected, Item, Space, Store, Version, backend::SeenEntries},
 };
 use parking_lot::Mutex;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -34,6 +34,8 @@ use tracing::{info, warn};
 
 /// The longest that a refresh waits for the store to take messages.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// So many messages that were delivered or given up are remembered, the latest.
+const ENDED_MAX: usize = 1000;
 /// Losses are logged this often at most.
 const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -60,12 +62,21 @@ struct OutboxState {
     unwritten: BTreeMap<String, Option<Message>>,
     /// Names of dead letters, oldest first.
     dead: BTreeSet<String>,
+    /// Messages that this process delivered or gave up, the latest last.
+    ended: VecDeque<Message>,
     /// The newest order that was given out: two messages never have the same.
     last_order: u64,
     warned: Option<Instant>,
 }
 
 impl OutboxState {
+    fn remember(&mut self, message: Message) {
+        if self.ended.len() == ENDED_MAX {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(message);
+    }
+
     fn waiting(&self) -> usize {
         self.schedules.iter().map(|schedule| schedule.waiting.len()).sum()
     }
@@ -74,7 +85,7 @@ impl OutboxState {
 /// What a process knows of messages in the store that are not its own.
 #[derive(Debug, Default)]
 pub(super) struct Others {
-    seen: BTreeMap<String, Version>,
+    seen: SeenEntries,
     owners: BTreeMap<String, Option<String>>,
 }
 
@@ -186,6 +197,22 @@ impl Outbox {
         state.schedules.iter().filter_map(|schedule| schedule.next_due(Instant::now())).min()
     }
 
+    /// What this process has sent, or is to send, about `account`: the latest `count` messages, the
+    /// newest first, and whether each still waits.
+    pub(crate) fn of_account(&self, account: &str, count: usize) -> Vec<(Message, bool)> {
+        let state = self.state.lock();
+        let ended = state.ended.iter().map(|message| (message, false));
+        let waiting = state.schedules.iter().flat_map(Schedule::messages);
+        let all = waiting.map(|message| (message, true)).chain(ended);
+        let mut found: Vec<(Message, bool)> = all
+            .filter(|(message, _)| message.account.as_deref() == Some(account))
+            .map(|(message, waits)| (message.clone(), waits))
+            .collect();
+        found.sort_by_key(|(message, _)| std::cmp::Reverse(message.order));
+        found.truncate(count);
+        found
+    }
+
     /// Records how an attempt ended.
     pub(super) fn record(&self, hook: usize, name: &str, result: Result<(), &DeliveryError>) {
         let now = self.clock.now();
@@ -196,6 +223,7 @@ impl Outbox {
                 self.metrics.hooks.delivery(HookOutcome::Delivered);
                 info!(hook = message.hook, event = message.kind, id = message.id, "hook delivered");
                 state.unwritten.insert(name.to_owned(), None);
+                state.remember(message);
             }
             Some(AttemptEnd::Again(message)) => {
                 self.metrics.hooks.delivery(HookOutcome::Failed);
@@ -221,6 +249,7 @@ impl Outbox {
         let next = "see `adsproxy hooks list`";
         warn!(hook, event, id, attempts, error, next, "hook not delivered, dead-lettered");
         state.dead.insert(message.name());
+        state.remember(message.clone());
         state.unwritten.insert(message.name(), Some(message));
         let mut lost = 0;
         while state.dead.len() > self.limits.dead_letters_max {
@@ -233,18 +262,24 @@ impl Outbox {
     /// Takes over the messages of processes that have ended, and records dead letters that came or
     /// went.
     pub(super) async fn take_over(&self, others: &mut Others) -> Result<(), store::Error> {
-        for name in self.store.entries(Space::Outbox).changed(&mut others.seen).await? {
+        let changed = self.store.entries(Space::Outbox).changed(&mut others.seen).await?;
+        let mut names = changed.into_iter();
+        while let Some(name) = names.next() {
             if self.is_own(&name) {
                 continue;
             }
             others.owners.remove(&name);
             self.state.lock().dead.remove(&name);
-            match read(&self.store, &name).await? {
-                Some((message, _)) if message.is_dead => {
+            match read(&self.store, &name).await {
+                Ok(Some((message, _))) if message.is_dead => {
                     self.state.lock().dead.insert(name);
                 }
-                Some((message, _)) => drop(others.owners.insert(name, message.owner)),
-                None => {}
+                Ok(Some((message, _))) => drop(others.owners.insert(name, message.owner)),
+                Ok(None) => {}
+                Err(error) => {
+                    std::iter::once(name).chain(names).for_each(|name| others.seen.repeat(&name));
+                    return Err(error);
+                }
             }
         }
         let mut alive = HashMap::from([(None, false)]);

@@ -8,7 +8,11 @@ use crate::{
 use std::path::Path;
 
 fn store(dir: &Path) -> Store {
-    let config = config::StoreConfig { kind: StoreKind::File, path: dir.join("store") };
+    let config = config::StoreConfig {
+        kind: StoreKind::File,
+        path: dir.join("store"),
+        ..Default::default()
+    };
     let key =
         EncryptionKey::new("k1", Secret::from("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="));
     Store::open(&config, &Encryption { keys: vec![key] }).expect("it opens")

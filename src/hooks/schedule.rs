@@ -55,6 +55,11 @@ pub(super) enum AttemptEnd {
 }
 
 impl Schedule {
+    /// What waits, the first queued first.
+    pub(super) fn messages(&self) -> impl Iterator<Item = &Message> {
+        self.waiting.values().map(|waiting| &waiting.message)
+    }
+
     pub(super) fn new(limits: &config::OutboxConfig) -> Self {
         Self {
             pause: Backoff::new(limits.retry_min, limits.retry_max.min(PAUSE_MAX)),

@@ -2,7 +2,7 @@
 //!
 //! A look-up hashes the name each time; a dozen of them cost more than reading all fields once.
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// A field that must not come twice.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,6 +38,21 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// The values of the field `name`, which this is, in their order.
+    pub fn values(
+        self,
+        headers: &'a HeaderMap,
+        name: HeaderName,
+    ) -> impl Iterator<Item = &'a HeaderValue> {
+        let (one, many) = match self {
+            Self::Absent => (None, None),
+            Self::One(value) => (Some(value), None),
+            // A look-up hashes the name.
+            Self::Many(_) => (None, Some(headers.get_all(name))),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
     pub fn single<E>(self, rejection: E) -> Result<Option<&'a HeaderValue>, E> {
         match self {
             Self::Absent => Ok(None),
@@ -53,6 +68,7 @@ pub struct Fields<'a> {
     pub host: Field<'a>,
     pub origin: Field<'a>,
     pub fetch_site: Field<'a>,
+    pub user_agent: Field<'a>,
     pub account: Field<'a>,
     pub region: Field<'a>,
     pub authorization: Field<'a>,
@@ -77,6 +93,7 @@ impl<'a> Fields<'a> {
                 "host" => fields.host.add(value),
                 "origin" => fields.origin.add(value),
                 "sec-fetch-site" => fields.fetch_site.add(value),
+                "user-agent" => fields.user_agent.add(value),
                 "x-ads-account" => fields.account.add(value),
                 "x-ads-region" => fields.region.add(value),
                 "x-ads-key" => fields.key.add(value),
@@ -94,9 +111,10 @@ impl<'a> Fields<'a> {
     }
 }
 
-pub fn bearer_text(value: &HeaderValue) -> Option<&str> {
-    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+/// The token of a bearer credential. Bytes, because a JWT is long and most look at its start only.
+pub fn bearer_token(value: &HeaderValue) -> Option<&[u8]> {
+    let (scheme, token) = value.as_bytes().split_at_checked("Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 //! A listener on loopback is reachable for every page in a browser on the same machine: by a
 //! cross-site request, or by a name of the attacker's that resolves to 127.0.0.1 (rebinding).
 //! So only loopback names and configured hosts are accepted, and a browser must have been on a
-//! page of ours. Pure functions, no allocation: this runs for every request.
+//! page of ours, and say so. Pure functions, no allocation: this runs for every request.
 
-use super::fields::{Field, Fields};
+use super::fields::{Field, Fields, bearer_token};
 use crate::config;
 use http::{HeaderValue, Uri, Version, request::Parts};
 use std::{
@@ -36,6 +36,9 @@ pub enum GuardRejection {
     /// A browser asks on behalf of another site.
     #[error("the request comes from another site")]
     ForeignOrigin,
+    /// A browser asks, and names no page.
+    #[error("a browser sends the request and does not say for which page")]
+    UnnamedPage,
 }
 
 impl Guard {
@@ -96,6 +99,16 @@ impl Guard {
         self.check(head, &fields)
     }
 
+    /// As [`Guard::check_form`], for a form that a session of the dashboard is behind: the browser
+    /// must name its page, and that must be one of this very origin, whatever is allowed elsewhere.
+    pub fn check_own_form(&self, head: &Parts) -> Result<(), GuardRejection> {
+        let fields = Fields::of(&head.headers);
+        let host = self.accepted_host(head, &fields)?;
+        let is_named = fields.origin.first().is_some();
+        let is_own_page = fields.fetch_site.allows(|site| matches!(site, b"same-origin"));
+        own(is_named && is_own_page && fields.origin.allows(|origin| is_same_origin(origin, &host)))
+    }
+
     /// The one host that the request is for, which is accepted.
     fn accepted_host<'a>(
         &self,
@@ -134,6 +147,42 @@ impl Guard {
     }
 }
 
+/// Rejects what a browser sends without saying for which page: any page may have made it do so.
+///
+/// Browsers send Sec-Fetch-Site by HTTPS and to loopback names only, and Origin with scripts and forms
+/// only. So an image or a link names no page over plain HTTP, by a name of `guard.allowed_hosts` or
+/// through a reverse proxy; of Safari before 16.4, nowhere. Then a browser is known by the name that it
+/// gives itself: a page cannot change that in a request without Origin, and cannot add our own fields,
+/// so what has one of them is a program's. A browser that was set to call itself something else is not recognised.
+///
+/// Source: Fetch standard, "no-CORS-safelisted request-header"; Fetch Metadata, "potentially
+/// trustworthy URL"; seen in Chromium 156.
+pub fn check_page(fields: &Fields<'_>) -> Result<(), GuardRejection> {
+    let (Field::Absent, Field::Absent) = (fields.origin, fields.fetch_site) else { return Ok(()) };
+    let agent = fields.user_agent.first().map_or(&b""[..], HeaderValue::as_bytes);
+    if !is_browser(agent) || is_only_of_programs(fields) {
+        return Ok(());
+    }
+    Err(GuardRejection::UnnamedPage)
+}
+
+/// Every browser calls itself Mozilla, and Safari's media player AppleCoreMedia; so does PowerShell,
+/// which is no browser.
+fn is_browser(agent: &[u8]) -> bool {
+    let no_browser = b"PowerShell/";
+    agent.starts_with(b"AppleCoreMedia/")
+        || agent.starts_with(b"Mozilla/")
+            && !agent.windows(no_browser.len()).any(|part| part == no_browser)
+}
+
+/// Whether there is a field that a page of another site sends only after it has asked (CORS), with
+/// its Origin. Basic authentication is not one: a browser adds it by itself.
+fn is_only_of_programs(fields: &Fields<'_>) -> bool {
+    fields.account.first().is_some()
+        || fields.key.first().is_some()
+        || fields.authorization.first().is_some_and(|value| bearer_token(value).is_some())
+}
+
 fn own(is_own: bool) -> Result<(), GuardRejection> {
     if is_own { Ok(()) } else { Err(GuardRejection::ForeignOrigin) }
 }
@@ -168,6 +217,12 @@ pub fn explain(rejection: GuardRejection, uri: &Uri, fields: &Fields<'_>) -> Opt
                     .to_owned(),
             })
         }
+        GuardRejection::UnnamedPage => Some(
+            "A browser sends this request and does not say for which page: over plain HTTP \
+             browsers say so of loopback names only, and old ones never do. Use localhost or HTTPS. \
+             A program that sends the User-Agent of a browser must send X-Ads-Account, too."
+                .to_owned(),
+        ),
         _ => None,
     }
 }

@@ -243,3 +243,38 @@ fn a_browser_on_any_other_page_is_refused() {
     let sites = [("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")];
     assert_eq!(page("localhost", &sites), Err(GuardRejection::ForeignOrigin));
 }
+
+fn of_page(lines: &[(&'static str, &'static str)]) -> Result<(), GuardRejection> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines {
+        headers.append(*name, HeaderValue::from_static(value));
+    }
+    check_page(&Fields::of(&headers))
+}
+
+#[test]
+fn a_browser_that_names_no_page_is_known_by_its_own_name() {
+    const FIREFOX: (&str, &str) =
+        ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0");
+    let unnamed = Err(GuardRejection::UnnamedPage);
+    assert_eq!(of_page(&[FIREFOX]), unnamed);
+    assert_eq!(of_page(&[FIREFOX, ("user-agent", "curl/8")]), unnamed);
+    assert_eq!(of_page(&[FIREFOX, ("authorization", "Basic bWU6bWU=")]), unnamed);
+    assert_eq!(of_page(&[("user-agent", "AppleCoreMedia/1.0.0 (iPhone)")]), unnamed);
+    for more in [
+        ("x-ads-account", "acme"),
+        ("x-ads-key", "adsk_x"),
+        ("authorization", "Bearer Atza|acme"),
+        // Whether these are good is another question.
+        ("origin", "null"),
+        ("sec-fetch-site", "cross-site"),
+    ] {
+        assert_eq!(of_page(&[FIREFOX, more]), Ok(()), "{more:?}");
+    }
+    for program in
+        ["curl/8.5.0", "python-requests/2.32", "", "mozilla", "Mozilla/5.0 PowerShell/7.4"]
+    {
+        assert_eq!(of_page(&[("user-agent", program)]), Ok(()), "{program}");
+    }
+    assert_eq!(of_page(&[]), Ok(()));
+}

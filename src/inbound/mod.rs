@@ -5,6 +5,8 @@
 //! account, no token and no configuration.
 
 pub mod fields;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod guard;
 pub mod path_key;
 pub mod peer;

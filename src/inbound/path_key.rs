@@ -5,6 +5,8 @@ use http::{Uri, uri::PathAndQuery};
 use std::borrow::Cow;
 
 const MARK: &str = "/k/";
+/// Of a key's id.
+const ID_LEN: usize = 8;
 
 /// The prefix of every path with `key`.
 pub fn prefix(key: &str) -> String {
@@ -34,7 +36,20 @@ pub fn take(uri: &mut Uri) -> Option<String> {
     Some(key)
 }
 
-/// `path` with each segment behind `/k/` and each key of ours masked but for its id.
+/// Whether `text` has a key of ours in it, right or wrong: a prefix and as much as an id behind it.
+pub fn holds_key(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    // Hardly a path of Amazon's has the character, and this runs for each request.
+    let mut marks = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'_');
+    marks.any(|(at, _)| {
+        let id = bytes[at + 1..].get(..ID_LEN);
+        (bytes[..at].ends_with(b"adsk") || bytes[..at].ends_with(b"adss"))
+            && id.is_some_and(|id| id.iter().all(u8::is_ascii_alphanumeric))
+    })
+}
+
+/// `path`, or a name that a caller chose, with each segment behind `/k/` and each key of ours masked but
+/// for its id.
 pub fn masked(path: &str) -> Cow<'_, str> {
     let is_clean = !path.contains(MARK) && !path.contains("adsk_") && !path.contains("adss_");
     if is_clean {
@@ -49,7 +64,7 @@ pub fn masked(path: &str) -> Cow<'_, str> {
             // The prefix and the id, all of ASCII.
             Some(at) => {
                 let end = segment[at + 5..].find(|c: char| !c.is_ascii_alphanumeric());
-                let end = end.map_or(segment.len(), |end| at + 5 + end).min(at + 13);
+                let end = end.map_or(segment.len(), |end| at + 5 + end).min(at + 5 + ID_LEN);
                 format!("{}[masked]", &segment[at..end])
             }
             None if is_key => "[masked]".to_owned(),
@@ -82,6 +97,25 @@ mod tests {
             assert_eq!(of(&uri), key, "{target}");
             assert_eq!(take(&mut uri).as_deref(), key, "{target}");
             assert_eq!(uri.to_string(), rest, "{target}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_found_wherever_it_is_and_what_is_too_short_is_none() {
+        let key = format!("adsk_7Fh2kQ9x{}", "Z".repeat(38));
+        for path in [
+            format!("/k/{key}/v2"),
+            format!("/a/acme/k/{key}/v2"),
+            format!("/v2/{key}"),
+            format!("/a/Atza%7C{key}/v2"),
+            format!("/ads/adsk_/{}", key.replace("adsk", "adss")),
+            "/adsads_/adss_7Fh2kQ9x".to_owned(),
+        ] {
+            assert!(holds_key(&path), "{path}");
+        }
+        for path in ["/v2/profiles", "/adsk_7Fh2kQ9", "/adsx_7Fh2kQ9x", "/adss_7Fh2/kQ9xy", "/ads"]
+        {
+            assert!(!holds_key(path), "{path}");
         }
     }
 

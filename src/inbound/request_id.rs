@@ -1,6 +1,6 @@
 //! The name of a request in responses, logs and the audit log.
 
-use super::fields::Fields;
+use super::{fields::Fields, path_key::holds_key};
 use http::{HeaderName, HeaderValue};
 use std::{
     hash::{BuildHasher, RandomState},
@@ -10,25 +10,42 @@ use std::{
 /// The field of every response that has it.
 pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-ads-proxy-request-id");
 
-/// The caller's own id, if it is 1 to 128 visible ASCII characters.
+/// The caller's own id, if it is 1 to 128 visible ASCII characters, and no key of ours: logs show it.
 pub fn of(fields: &Fields<'_>) -> Option<HeaderValue> {
     let value = fields.request_id.first()?;
     let fits =
         (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic);
-    fits.then(|| value.clone())
+    let is_key = || value.to_str().is_ok_and(holds_key);
+    (fits && !is_key()).then(|| value.clone())
 }
 
-/// The id number `number`, counted from [`first`]. Two ids do not show how many are between them:
-/// one tenant's must not count the requests of the others.
-pub fn fresh(number: u64) -> HeaderValue {
-    static KEYED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-    let number = KEYED.hash_one(number);
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let mut text = [0; 16];
-    for (at, digit) in text.iter_mut().enumerate() {
-        let nibble = number >> (60 - 4 * at) & 15;
-        *digit = HEX[usize::try_from(nibble).unwrap_or_default()];
+/// An id of the server's own, which no caller can choose: 16 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerRequestId([u8; 16]);
+
+impl ServerRequestId {
+    /// The id number `number`, counted from [`first`]. Two ids do not show how many are between
+    /// them: one tenant's must not count the requests of the others.
+    pub fn new(number: u64) -> Self {
+        static KEYED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        let number = KEYED.hash_one(number);
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 16];
+        for (at, digit) in text.iter_mut().enumerate() {
+            let nibble = number >> (60 - 4 * at) & 15;
+            *digit = HEX[usize::try_from(nibble).unwrap_or_default()];
+        }
+        Self(text)
     }
+
+    pub fn as_str(&self) -> &str {
+        str::from_utf8(&self.0).expect("hexadecimal digits are ASCII")
+    }
+}
+
+/// As [`ServerRequestId::new`], for a response.
+pub fn fresh(number: u64) -> HeaderValue {
+    let ServerRequestId(text) = ServerRequestId::new(number);
     HeaderValue::from_bytes(&text).expect("hexadecimal digits are visible ASCII")
 }
 

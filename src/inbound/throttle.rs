@@ -1,52 +1,57 @@
-//! How often one peer may do something that costs: a token bucket per address.
+//! How often one party may do something that costs: a token bucket for each, mostly per address.
 
 use super::peer::Origin;
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
+    hash::Hash,
     time::{Duration, Instant},
 };
 
-/// Addresses that are remembered; the buckets that are full again go first.
-const PEERS_MAX: usize = 10_000;
+/// Parties that are remembered; the buckets that are full again go first.
+const PARTIES_MAX: usize = 10_000;
 
-/// When the bucket of a peer is full again; a request takes it one interval further away.
+/// The buckets of addresses.
+pub type PeerThrottle = Throttle<Origin>;
+
+/// When the bucket of a party is full again; a request takes it one interval further away.
 #[derive(Debug)]
-pub struct PeerThrottle {
+pub struct Throttle<K> {
     /// Requests at once.
     burst: u32,
     /// Until one more is allowed after that.
     interval: Duration,
-    buckets: Mutex<Buckets>,
+    buckets: Mutex<Buckets<K>>,
 }
 
-#[derive(Debug, Default)]
-struct Buckets {
-    full_at: HashMap<Option<Origin>, Instant>,
+#[derive(Debug)]
+struct Buckets<K> {
+    full_at: HashMap<Option<K>, Instant>,
     /// No sooner is it worth looking for buckets that are full again.
     purge_at: Option<Instant>,
 }
 
-impl PeerThrottle {
+impl<K: Eq + Hash> Throttle<K> {
     pub fn new(burst: u32, interval: Duration) -> Self {
-        Self { burst, interval, buckets: Mutex::default() }
+        let buckets = Buckets { full_at: HashMap::new(), purge_at: None };
+        Self { burst, interval, buckets: Mutex::new(buckets) }
     }
 
-    /// Takes a token of `peer`, or says how long until there is one again.
-    pub fn take(&self, peer: Option<Origin>, now: Instant) -> Result<(), Duration> {
+    /// Takes a token of `party`, or says how long until there is one again.
+    pub fn take(&self, party: Option<K>, now: Instant) -> Result<(), Duration> {
         let buckets = &mut *self.buckets.lock();
-        let peer = buckets.place(peer, now, self.interval);
-        let at = buckets.full_at.entry(peer).or_insert(now);
+        let party = buckets.place(party, now, self.interval);
+        let at = buckets.full_at.entry(party).or_insert(now);
         self.wait(*at, now).map_or(Ok(()), Err)?;
         *at = now + at.saturating_duration_since(now) + self.interval;
         Ok(())
     }
 
-    /// How long until `peer` has a token again, if it has none. Takes nothing.
-    pub fn exhausted(&self, peer: Option<Origin>, now: Instant) -> Option<Duration> {
+    /// How long until `party` has a token again, if it has none. Takes nothing.
+    pub fn exhausted(&self, party: Option<K>, now: Instant) -> Option<Duration> {
         let buckets = &mut *self.buckets.lock();
-        let peer = buckets.place(peer, now, self.interval);
-        self.wait(*buckets.full_at.get(&peer)?, now)
+        let party = buckets.place(party, now, self.interval);
+        self.wait(*buckets.full_at.get(&party)?, now)
     }
 
     fn wait(&self, full_at: Instant, now: Instant) -> Option<Duration> {
@@ -56,18 +61,18 @@ impl PeerThrottle {
     }
 }
 
-impl Buckets {
-    /// The bucket of `peer`. More addresses than are remembered share one, which is nobody's own.
-    fn place(&mut self, peer: Option<Origin>, now: Instant, interval: Duration) -> Option<Origin> {
-        if self.full_at.len() < PEERS_MAX || self.full_at.contains_key(&peer) {
-            return peer;
+impl<K: Eq + Hash> Buckets<K> {
+    /// The bucket of `party`. More parties than are remembered share one.
+    fn place(&mut self, party: Option<K>, now: Instant, interval: Duration) -> Option<K> {
+        if self.full_at.len() < PARTIES_MAX || self.full_at.contains_key(&party) {
+            return party;
         }
         // Before an interval is over, none that was in use is full.
         if self.purge_at.is_none_or(|at| at <= now) {
             self.full_at.retain(|_, at| *at > now);
             self.purge_at = Some(now + interval);
         }
-        if self.full_at.len() < PEERS_MAX { peer } else { None }
+        if self.full_at.len() < PARTIES_MAX { party } else { None }
     }
 }
 
@@ -126,10 +131,10 @@ mod tests {
         let (throttle, now) = throttle();
         let origin =
             |host: u32| Some(Origin::Address(std::net::Ipv4Addr::from_bits(host << 8).into()));
-        for host in 0..PEERS_MAX as u32 + 100 {
+        for host in 0..PARTIES_MAX as u32 + 100 {
             let _ = throttle.take(origin(host), now);
         }
-        assert!(throttle.buckets.lock().full_at.len() <= PEERS_MAX + 1);
+        assert!(throttle.buckets.lock().full_at.len() <= PARTIES_MAX + 1);
         throttle.take(origin(1 << 20), now + Duration::from_secs(2)).unwrap();
         assert!(throttle.buckets.lock().full_at.len() <= 2);
     }

@@ -1,5 +1,6 @@
 //! Binds the data plane's addresses, once per worker.
 
+use super::inherited::InheritedSockets;
 use crate::config::ListenAddress;
 use rustix::{
     fs::{FileType, FlockOperation, Mode, OFlags},
@@ -85,7 +86,12 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((found.dev(), found.ino()))
 }
 
-pub fn bind(addresses: &[ListenAddress], workers: usize) -> Result<Sockets, BindError> {
+/// Binds `addresses`; sockets that were passed to the process are taken out of `inherited`.
+pub fn bind(
+    addresses: &[ListenAddress],
+    workers: usize,
+    inherited: &mut InheritedSockets,
+) -> Result<Sockets, BindError> {
     let mut sockets = Sockets {
         workers: (0..workers).map(|_| Vec::new()).collect(),
         addresses: Vec::new(),
@@ -93,11 +99,16 @@ pub fn bind(addresses: &[ListenAddress], workers: usize) -> Result<Sockets, Bind
     };
     for address in addresses {
         let bound = match address {
-            ListenAddress::Tcp(address) => tcp(*address, &mut sockets).map(ListenAddress::Tcp),
-            ListenAddress::Unix(path) => unix(path, &mut sockets).map(|()| address.clone()),
+            ListenAddress::Tcp(address) => {
+                tcp(*address, &mut sockets).map(|bound| vec![ListenAddress::Tcp(bound)])
+            }
+            ListenAddress::Unix(path) => unix(path, &mut sockets).map(|()| vec![address.clone()]),
+            ListenAddress::Inherited(name) => {
+                inherited.take(name).and_then(|passed| share(&passed, &mut sockets))
+            }
         };
         let bound = bound.map_err(|error| BindError::new(address, error))?;
-        sockets.addresses.push(bound.to_string());
+        sockets.addresses.extend(bound.iter().map(ListenAddress::to_string));
     }
     Ok(sockets)
 }
@@ -143,6 +154,16 @@ fn unix(path: &Path, sockets: &mut Sockets) -> io::Result<()> {
         worker.push(Bound::Unix(listener.try_clone()?));
     }
     Ok(())
+}
+
+/// Sockets that all workers accept from. Their files are of who made them.
+fn share(passed: &[Bound], sockets: &mut Sockets) -> io::Result<Vec<ListenAddress>> {
+    for worker in &mut sockets.workers {
+        for socket in passed {
+            worker.push(socket.try_clone()?);
+        }
+    }
+    Ok(passed.iter().filter_map(Bound::address).collect())
 }
 
 /// A socket at `path`, of `mode`, in place of one that no process listens on any more.

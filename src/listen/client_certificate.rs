@@ -41,6 +41,11 @@ pub(super) fn read(certificate: &CertificateDer<'_>) -> Option<ClientCertificate
     Some(ClientCertificate { names, not_after: not_after(&certificate)? })
 }
 
+/// When any certificate ends, since the Unix epoch. None if it cannot be read.
+pub(super) fn expiry(certificate: &CertificateDer<'_>) -> Option<Duration> {
+    not_after(&EndEntityCert::try_from(certificate).ok()?)
+}
+
 /// The end of a certificate. The library keeps it to itself, but says it of one that has expired: as
 /// every one has at the end of time.
 fn not_after(certificate: &EndEntityCert<'_>) -> Option<Duration> {

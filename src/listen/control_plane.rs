@@ -2,7 +2,8 @@
 //! connections.
 //!
 //! The health listener may be open to a whole network. A peer has a share of the connections, and
-//! where there is no room the connection goes that has waited longest for a request.
+//! where there is no room the connection goes that has waited longest for a request. A request has
+//! come when its body has: one whose body does not come keeps no place.
 
 use super::{
     listener::{ByteStream, Listener, close_in_stages, pause},
@@ -11,9 +12,8 @@ use super::{
 use crate::inbound::peer::{ConnectionInfo, Origin};
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
 use hyper::{
-    body::Incoming,
+    body::{Body, Frame, Incoming, SizeHint},
     rt::{Read, ReadBufCursor, Write},
     server::conn::http1,
     service::{Service, service_fn},
@@ -26,7 +26,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
     time::Duration,
@@ -50,7 +50,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Makes the response to a rejection.
 pub type Reject = fn(ListenRejection) -> Response<Bytes>;
 
-/// The turn of a connection that serves a request.
+/// The turn of a connection that serves a request, which has come as a whole.
 const BUSY: u64 = u64::MAX;
 
 struct OpenConnection {
@@ -83,24 +83,26 @@ fn make_room(open: &mut Vec<OpenConnection>, origin: Origin) -> bool {
     true
 }
 
-/// Serves until `stop` becomes true or its sender is gone, then lets open requests finish.
+/// Serves until `stop` becomes true or its sender is gone, then lets open requests finish, and cuts
+/// off responses whose length is not known: they are streams, which have no end of their own.
 /// `service` gives the service of a connection, or none for one that is not served.
 ///
 /// `reject` gives the response to what is no HTTP.
 ///
 /// Set `stop` after the data plane has drained: readiness should be seen to fall meanwhile.
-pub async fn serve<L, S>(
+pub async fn serve<L, S, B>(
     listener: L,
     service: impl Fn(&ConnectionInfo) -> Option<S>,
     reject: Reject,
     mut stop: watch::Receiver<bool>,
 ) where
     L: Listener,
-    S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>
+    S: Service<Request<AwaitedBody>, Response = Response<B>, Error = Infallible>
         + Send
         + Sync
         + 'static,
     S::Future: Send + 'static,
+    B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
 {
     let is_exposed = listener.is_exposed();
     let mut open = Vec::new();
@@ -135,18 +137,25 @@ pub async fn serve<L, S>(
     let _cut = finished.await;
 }
 
-async fn serve_connection<S>(
+async fn serve_connection<S, B>(
     io: RejectingIo<impl ByteStream>,
     service: S,
     turn: Arc<AtomicU64>,
     mut stop: watch::Receiver<bool>,
 ) where
-    S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>,
+    S: Service<Request<AwaitedBody>, Response = Response<B>, Error = Infallible>,
+    B: Body<Data = Bytes, Error = Infallible> + 'static,
 {
-    let service = service_fn(|request| {
-        turn.store(BUSY, Relaxed);
+    let is_streaming = AtomicBool::new(false);
+    let service = service_fn(|request: Request<Incoming>| {
+        let request = request.map(|body| AwaitedBody::new(body, turn.clone()));
         let response = service.call(request);
-        Box::pin(async { response.await.inspect(|_| turn.store(next_turn(), Relaxed)) })
+        Box::pin(async {
+            response.await.inspect(|response| {
+                is_streaming.store(response.body().size_hint().exact().is_none(), Relaxed);
+                turn.store(next_turn(), Relaxed);
+            })
+        })
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -155,6 +164,9 @@ async fn serve_connection<S>(
     let ended = tokio::select! {
         ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
         () = stopped(&mut stop) => {
+            if is_streaming.load(Relaxed) {
+                return;
+            }
             Pin::new(&mut connection).graceful_shutdown();
             poll_fn(|cx| connection.poll_without_shutdown(cx)).await
         }
@@ -162,6 +174,46 @@ async fn serve_connection<S>(
     match ended {
         Ok(()) => close_in_stages(connection.into_parts().io.io.into_inner()).await,
         Err(error) => tracing::debug!(%error, "a connection to the admin or health listener broke"),
+    }
+}
+
+/// The body of a request, at whose end its connection is busy.
+#[derive(Debug)]
+pub struct AwaitedBody {
+    incoming: Incoming,
+    turn: Arc<AtomicU64>,
+}
+
+impl AwaitedBody {
+    fn new(incoming: Incoming, turn: Arc<AtomicU64>) -> Self {
+        if incoming.is_end_stream() {
+            turn.store(BUSY, Relaxed);
+        }
+        Self { incoming, turn }
+    }
+}
+
+impl Body for AwaitedBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        if let Poll::Ready(None) = polled {
+            self.turn.store(BUSY, Relaxed);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
     }
 }
 
@@ -206,4 +258,107 @@ impl<T: AsyncWrite + Unpin> Write for RejectingIo<T> {
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     // Either way it is time to stop; the guard inside must not live across an await.
     let _stop = stop.wait_for(|stop| *stop).await.is_ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::{BodyExt, Full};
+    use std::{net::SocketAddr, sync::atomic::AtomicUsize};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+        sync::Semaphore,
+    };
+
+    /// What a service has seen, and what lets it respond to a POST.
+    #[derive(Default)]
+    struct Seen {
+        heads: AtomicUsize,
+        bodies: AtomicUsize,
+        gate: Option<Semaphore>,
+    }
+
+    /// A listener whose service reads each body, and waits at the gate with that of a POST.
+    async fn start(seen: &Arc<Seen>) -> (SocketAddr, watch::Sender<bool>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let seen = seen.clone();
+        let service = move |_: &ConnectionInfo| {
+            let seen = seen.clone();
+            Some(service_fn(move |request: Request<AwaitedBody>| {
+                let seen = seen.clone();
+                async move {
+                    seen.heads.fetch_add(1, Relaxed);
+                    let is_post = request.method() == http::Method::POST;
+                    if request.into_body().collect().await.is_ok() && is_post {
+                        seen.bodies.fetch_add(1, Relaxed);
+                        if let Some(gate) = &seen.gate {
+                            gate.acquire().await.unwrap().forget();
+                        }
+                    }
+                    Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+                }
+            }))
+        };
+        tokio::spawn(serve(listener, service, |_| Response::default(), stopped));
+        (address, stop)
+    }
+
+    async fn open(address: SocketAddr, request: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // Where there is no room it may have been closed by now.
+        let _ = stream.write_all(request.as_bytes()).await;
+        stream
+    }
+
+    async fn is_served(mut stream: TcpStream) -> bool {
+        let mut status = [0; 12];
+        let read = timeout(Duration::from_secs(20), stream.read_exact(&mut status)).await;
+        read.expect("an answer or an end").is_ok() && &status == b"HTTP/1.1 200"
+    }
+
+    async fn until(count: &AtomicUsize, wanted: usize) {
+        let reached = async {
+            while count.load(Relaxed) < wanted {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), reached).await.expect("they arrive");
+    }
+
+    const GET: &str = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+    const POST: &str = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n";
+
+    #[tokio::test]
+    async fn requests_whose_bodies_do_not_come_keep_no_place_from_others() {
+        let seen = Arc::<Seen>::default();
+        let (address, _stop) = start(&seen).await;
+        let mut stalled = Vec::new();
+        for _ in 0..PEER_CONNECTIONS_MAX {
+            stalled.push(open(address, POST).await);
+        }
+        until(&seen.heads, PEER_CONNECTIONS_MAX).await;
+        for _ in 0..3 {
+            assert!(is_served(open(address, GET).await).await);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_whose_body_has_come_is_served_to_its_end() {
+        let gate = Some(Semaphore::new(0));
+        let seen = Arc::new(Seen { gate, ..Seen::default() });
+        let (address, _stop) = start(&seen).await;
+        let mut whole = Vec::new();
+        for _ in 0..PEER_CONNECTIONS_MAX {
+            whole.push(open(address, &format!("{POST}hello")).await);
+        }
+        until(&seen.bodies, PEER_CONNECTIONS_MAX).await;
+        assert!(!is_served(open(address, GET).await).await, "there is no room");
+        seen.gate.as_ref().unwrap().add_permits(PEER_CONNECTIONS_MAX);
+        for stream in whole {
+            assert!(is_served(stream).await);
+        }
+    }
 }

@@ -8,7 +8,10 @@ pub mod bind;
 mod client_certificate;
 mod connection;
 pub mod control_plane;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod in_flight;
+pub mod inherited;
 mod io;
 mod listener;
 mod preface;
@@ -26,6 +29,7 @@ use crate::{
 };
 use bind::Bound;
 use connection::{Close, Connection};
+use futures_util::FutureExt;
 use http::{
     HeaderValue, Request, Response,
     header::{CONNECTION, EXPECT},
@@ -43,7 +47,7 @@ use preface::Preface;
 use rejection::{ListenRejection, WriteRejection, render};
 use response_body::TrackedBody;
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     convert::Infallible,
     error::Error as StdError,
     future::poll_fn,
@@ -74,7 +78,7 @@ const HYPERS_HEADERS_MAX: usize = 100;
 
 /// The accepting side of one worker.
 pub struct Acceptor<S> {
-    limits: config::Limits,
+    limits: RefCell<Rc<config::Limits>>,
     tls: Option<Arc<ServerTls>>,
     service: S,
     write_rejection: WriteRejection,
@@ -100,7 +104,7 @@ where
         (service, write_rejection): (S, WriteRejection),
     ) -> Rc<Self> {
         Rc::new(Self {
-            limits: limits.clone(),
+            limits: RefCell::new(Rc::new(limits.clone())),
             tls,
             service,
             write_rejection,
@@ -186,13 +190,23 @@ where
         });
     }
 
+    /// Goes by other limits from now on; connections that are open keep those of their protocol.
+    pub fn set_limits(&self, limits: &config::Limits) {
+        *self.limits.borrow_mut() = Rc::new(limits.clone());
+    }
+
+    fn limits(&self) -> Rc<config::Limits> {
+        self.limits.borrow().clone()
+    }
+
     /// Judges every connection, once a second.
     pub fn sweep(&self, seconds: u32) {
         if !self.table.set_clock(seconds) {
             return;
         }
+        let limits = self.limits();
         self.table.for_each(|connection| {
-            if let Some(hit) = connection.enforce_timeouts(&self.limits, self.tls.is_some()) {
+            if let Some(hit) = connection.enforce_timeouts(&limits, self.tls.is_some()) {
                 self.metrics.limit(hit);
             }
         });
@@ -277,14 +291,14 @@ where
 
     async fn serve_http1<T: ByteStream>(&self, io: ConnectionIo<T>, connection: &Rc<Connection>) {
         let service = service_fn(|request| self.call(connection, request));
-        let mut builder = http1::Builder::new();
+        let (mut builder, limits) = (http1::Builder::new(), self.limits());
         builder
             .auto_date_header(false)
             // Twice the cap, so that a header over it gets the service's response and not hyper's.
-            .max_buf_size((2 * self.limits.header_max_bytes).max(64 * 1024));
+            .max_buf_size((2 * limits.header_max_bytes).max(64 * 1024));
         // hyper's own cap keeps the lines on its stack; another one costs each request 5 %.
-        if self.limits.headers_max != HYPERS_HEADERS_MAX {
-            builder.max_headers(self.limits.headers_max);
+        if limits.headers_max != HYPERS_HEADERS_MAX {
+            builder.max_headers(limits.headers_max);
         }
         let mut served = pin!(builder.serve_connection(io, service));
         drive(connection, served.as_mut()).await;
@@ -295,7 +309,7 @@ where
         io: ConnectionIo<impl ByteStream>,
         connection: &Rc<Connection>,
     ) {
-        let (this, tracked) = (self.clone(), connection.clone());
+        let (this, tracked, limits) = (self.clone(), connection.clone(), self.limits());
         let service = service_fn(move |request| {
             let (this, tracked) = (this.clone(), tracked.clone());
             async move { this.call(&tracked, request).await }
@@ -304,10 +318,10 @@ where
             http2::Builder::new(LocalExecutor)
                 .timer(TokioTimer::new())
                 .auto_date_header(false)
-                .max_concurrent_streams(self.limits.http2_streams_max)
+                .max_concurrent_streams(limits.http2_streams_max)
                 // As for HTTP/1; HPACK counts 32 bytes more for every line.
                 .max_header_list_size(
-                    u32::try_from(2 * self.limits.header_max_bytes + 32 * self.limits.headers_max)
+                    u32::try_from(2 * limits.header_max_bytes + 32 * limits.headers_max)
                         .unwrap_or(u32::MAX),
                 )
                 .max_pending_accept_reset_streams(20)
@@ -319,26 +333,30 @@ where
         drive(connection, served.as_mut()).await;
     }
 
-    async fn call(
-        &self,
-        connection: &Rc<Connection>,
+    /// Serves one request. What comes before the response is waited for is done here and not in the
+    /// future, which would have room for the request twice.
+    fn call<'a>(
+        &'a self,
+        connection: &'a Rc<Connection>,
         request: Request<Incoming>,
-    ) -> Result<Response<TrackedBody<B>>, Infallible> {
+    ) -> impl Future<Output = Result<Response<TrackedBody<B>>, Infallible>> + use<'a, S, F, B> {
         let in_flight = connection.request();
         // HTTP/2 ends a stream alone.
         let rest = (!connection.is_http2.get()).then_some(&connection.unread);
         let (head, body) = request.into_parts();
         let is_held_back = !body.is_end_stream() && head.headers.contains_key(EXPECT);
         let request = Request::from_parts(head, CallerBody::new(body, rest, is_held_back));
-        let mut response = (self.service)(request, connection.info()).await;
-        // Hop-by-hop fields of Amazon's are gone: this one is ours.
-        let ends = response.headers().contains_key(CONNECTION);
-        let ends = ends || self.draining.get() || connection.must_announce_end();
-        if ends && !connection.is_http2.get() {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            connection.announced_end();
-        }
-        Ok(response.map(|body| TrackedBody::new(body, in_flight)))
+        // No async block: that would have room for the future twice, too.
+        (self.service)(request, connection.info()).map(move |mut response| {
+            // Hop-by-hop fields of Amazon's are gone: this one is ours.
+            let ends = response.headers().contains_key(CONNECTION);
+            let ends = ends || self.draining.get() || connection.must_announce_end();
+            if ends && !connection.is_http2.get() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                connection.announced_end();
+            }
+            Ok(response.map(|body| TrackedBody::new(body, in_flight)))
+        })
     }
 }
 

@@ -22,7 +22,10 @@ use std::{
     io::{self, Read},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use zeroize::Zeroizing;
@@ -51,9 +54,19 @@ pub enum Error {
 
 /// The certificate in use, and where it comes from.
 pub struct ServerTls {
-    files: ListenTls,
+    files: ArcSwap<ListenTls>,
     current: ArcSwap<ServerConfig>,
+    /// When the certificate in use ends, in seconds since 1970; 0 if that cannot be read.
+    expiry: Arc<AtomicU64>,
     seen: Mutex<Seen>,
+}
+
+/// A certificate that is good and not in use yet.
+pub struct PreparedTls {
+    files: ListenTls,
+    config: Arc<ServerConfig>,
+    expiry: u64,
+    digest: Digest,
 }
 
 /// What the last look found; digests, so that no second copy of the key is kept.
@@ -67,8 +80,9 @@ impl ServerTls {
     pub fn load(files: &ListenTls) -> Result<Arc<Self>, Error> {
         let pair = Pair::read(files)?;
         Ok(Arc::new(Self {
-            files: files.clone(),
+            files: ArcSwap::from_pointee(files.clone()),
             current: ArcSwap::new(pair.server_config(files)?),
+            expiry: Arc::new(AtomicU64::new(pair.expiry())),
             seen: Mutex::new(Seen { loaded: pair.digest(), rejected: None }),
         }))
     }
@@ -77,7 +91,7 @@ impl ServerTls {
     /// many renewal scripts, and no reason to go without a certificate. Of the first key, the
     /// configuration's check has said so.
     fn warn_if_exposed(&self) {
-        let path = &self.files.key_file;
+        let path = &self.files.load().key_file;
         if fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o007 != 0) {
             let file = path.display();
             tracing::warn!(%file, "the private key is open to every user of this machine");
@@ -89,21 +103,46 @@ impl ServerTls {
         self.current.load_full()
     }
 
+    /// When the certificate in use ends, now and later: in seconds since 1970, 0 if that cannot be read.
+    pub fn expiry(&self) -> Arc<AtomicU64> {
+        self.expiry.clone()
+    }
+
+    /// Reads `files`, to be used by [`Self::install`].
+    pub fn prepare(&self, files: &ListenTls) -> Result<PreparedTls, Error> {
+        let pair = Pair::read(files)?;
+        let (config, digest) = (pair.server_config(files)?, pair.digest());
+        Ok(PreparedTls { files: files.clone(), config, expiry: pair.expiry(), digest })
+    }
+
+    /// Uses what was read from now on.
+    pub fn install(&self, prepared: PreparedTls) {
+        let mut seen = self.seen.lock();
+        self.files.store(Arc::new(prepared.files));
+        self.current.store(prepared.config);
+        self.expiry.store(prepared.expiry, Ordering::Relaxed);
+        *seen = Seen { loaded: prepared.digest, rejected: None };
+    }
+
     /// Looks at the files; says whether a new certificate is in use.
     pub fn reload_if_changed(&self) -> Result<bool, Error> {
-        let mut seen = self.seen.lock();
-        let (content, result) = match Pair::read(&self.files) {
+        let (mut seen, files) = (self.seen.lock(), self.files.load_full());
+        let (content, result) = match Pair::read(&files) {
             Ok(pair) if pair.digest().as_ref() == seen.loaded.as_ref() => {
                 seen.rejected = None;
                 return Ok(false);
             }
-            Ok(pair) => (pair.digest(), pair.server_config(&self.files)),
+            Ok(pair) => {
+                let config = pair.server_config(&files);
+                (pair.digest(), config.map(|config| (config, pair.expiry())))
+            }
             Err(error) => (digest(&SHA256, format!("{error:?}").as_bytes()), Err(error)),
         };
         match result {
-            Ok(config) => {
+            Ok((config, expiry)) => {
                 self.warn_if_exposed();
                 self.current.store(config);
+                self.expiry.store(expiry, Ordering::Relaxed);
                 *seen = Seen { loaded: content, rejected: None };
                 Ok(true)
             }
@@ -126,7 +165,9 @@ pub async fn watch(tls: Arc<ServerTls>, interval: Duration) {
     loop {
         tokio::time::sleep(interval).await;
         match tls.reload_if_changed() {
-            Ok(true) => tracing::info!(file = %tls.files.cert_file.display(), "new certificate"),
+            Ok(true) => {
+                tracing::info!(file = %tls.files.load().cert_file.display(), "new certificate")
+            }
             Ok(false) => {}
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
@@ -164,6 +205,13 @@ impl Pair {
         let authorities = self.client_authorities.as_deref().map_or(&[][..], Vec::as_slice);
         let parts = [&self.cert, &self.key, authorities].map(|part| digest(&SHA256, part));
         digest(&SHA256, &parts.each_ref().map(AsRef::as_ref).concat())
+    }
+
+    /// When the certificate ends, in seconds since 1970; 0 if that cannot be read.
+    fn expiry(&self) -> u64 {
+        let own = CertificateDer::pem_slice_iter(&self.cert).next().and_then(Result::ok);
+        let expiry = own.and_then(|own| client_certificate::expiry(&own));
+        expiry.map_or(0, |expiry| expiry.as_secs())
     }
 
     fn server_config(&self, files: &ListenTls) -> Result<Arc<ServerConfig>, Error> {

@@ -37,6 +37,28 @@ fn loads_a_pair_and_offers_http_2_first() {
 }
 
 #[test]
+fn the_end_of_the_certificate_is_known_and_follows_the_one_in_use() {
+    let files = files();
+    let tls = ServerTls::load(&files.tls).unwrap();
+    let expiry = tls.expiry();
+    // That of rcgen's certificates.
+    assert_eq!(expiry.load(Ordering::Relaxed), 67_090_118_400, "the year 4096");
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(["two.test".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2031, 1, 1);
+    write_file(&files.tls.cert_file, &params.self_signed(&key).unwrap().pem(), 0o644);
+    write_file(&files.tls.key_file, &key.serialize_pem(), 0o600);
+    let prepared = tls.prepare(&files.tls).unwrap();
+    assert_eq!(expiry.load(Ordering::Relaxed), 67_090_118_400, "not in use yet");
+    tls.install(prepared);
+    assert_eq!(expiry.load(Ordering::Relaxed), 1_924_992_000);
+    params.not_after = rcgen::date_time_ymd(2032, 1, 1);
+    write_file(&files.tls.cert_file, &params.self_signed(&key).unwrap().pem(), 0o644);
+    assert!(tls.reload_if_changed().unwrap());
+    assert_eq!(expiry.load(Ordering::Relaxed), 1_956_528_000);
+}
+
+#[test]
 fn the_same_content_is_not_loaded_again() {
     let files = files();
     let tls = ServerTls::load(&files.tls).unwrap();

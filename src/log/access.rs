@@ -26,6 +26,8 @@ pub struct AccessLine<'a> {
     /// The region, once it was known.
     pub region: Option<Region>,
     pub request_id: &'a str,
+    /// The server's own, where `request_id` is the caller's.
+    pub server_request_id: Option<&'a str>,
     pub amazon_request_id: Option<&'a str>,
     /// From the request's head to the end of the response.
     pub duration: Duration,
@@ -139,6 +141,7 @@ fn push_json_line(out: &mut Vec<u8>, stamp: &mut Stamp, line: &AccessLine<'_>) {
     text(out, r#","account":""#, line.account);
     text(out, r#","region":""#, line.region.map(Region::as_str));
     text(out, r#","request_id":""#, Some(line.request_id));
+    text(out, r#","server_request_id":""#, line.server_request_id);
     text(out, r#","amazon_request_id":""#, line.amazon_request_id);
     out.extend_from_slice(br#","duration_ms":"#);
     push_millis(out, line.duration);
@@ -173,6 +176,7 @@ fn push_text_line(out: &mut Vec<u8>, stamp: &mut Stamp, line: &AccessLine<'_>) {
     }
     text(out, " error=", line.error);
     text(out, " request_id=", Some(line.request_id));
+    text(out, " server_request_id=", line.server_request_id);
     text(out, " amazon_request_id=", line.amazon_request_id);
     out.push(b'\n');
 }

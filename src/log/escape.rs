@@ -7,7 +7,7 @@ use std::fmt;
 ///
 /// C1 counts because some terminals read U+009B as the start of an escape sequence; bidirectional
 /// controls because they show a line in another order than it has.
-fn is_harmful(character: char) -> bool {
+pub(super) fn is_harmful(character: char) -> bool {
     character.is_control()
         || matches!(
             character,

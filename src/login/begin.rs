@@ -1,6 +1,6 @@
 //! The start of a login: its account and application, where the browser is sent, what is remembered.
 
-use super::{LOGIN_PATH, LoginError, Logins, is_random_text, key_of, milliseconds};
+use super::{GrantProfiles, LOGIN_PATH, LoginError, Logins, is_random_text, key_of, milliseconds};
 use crate::{
     audit::Action,
     config::DEFAULT_APPLICATION,
@@ -41,6 +41,19 @@ pub(crate) struct StartedLogin {
     /// Where the browser comes back to.
     pub(crate) redirect_uri: Uri,
     pub(crate) expires_in: Duration,
+}
+
+/// The origin of a login that a reconnect link began.
+const BY_LINK: &str = "link";
+
+/// What a reconnect link asks for.
+#[derive(Debug)]
+pub(crate) struct ReconnectRequest {
+    pub(crate) account: AccountId,
+    /// The company that asks, else the host.
+    pub(crate) who: String,
+    /// Those the account had when it was connected.
+    pub(crate) profiles: GrantProfiles,
 }
 
 /// What is remembered of a login.
@@ -85,6 +98,40 @@ impl Logins {
         account: &AccountId,
         link: &str,
     ) -> Result<StartedLogin, LoginError> {
+        let (key, owner, link, _) = self.open_link(account, link).await?;
+        // However late it is opened, there is the whole time of a login.
+        self.extend_link(&key, self.engine.config().login.timeout).await?;
+        self.begin(&owner, &link.request, Some(key)).await
+    }
+
+    /// What a link from [`Logins::reconnect_link`] asks the person for who opens it; none for a link
+    /// of a program that opens the browser by itself. Begins nothing.
+    pub(crate) async fn reconnect_request(
+        &self,
+        account: &AccountId,
+        link: &str,
+    ) -> Result<Option<ReconnectRequest>, LoginError> {
+        let (_, account, link, record) = self.open_link(account, link).await?;
+        if link.request.origin != BY_LINK {
+            return Ok(None);
+        }
+        let (application, _) = self.destination(&account, &link.request).await?;
+        let host = return_address(&application).host().unwrap_or_default().to_owned();
+        let profiles = match &record {
+            Some(record) => self.remembered(&account, record).await,
+            None => GrantProfiles::default(),
+        };
+        let who = self.engine.config().login.company.clone().unwrap_or(host);
+        Ok(Some(ReconnectRequest { account, who, profiles }))
+    }
+
+    /// The key of a link that may begin a login for `account` now, its account, what it is for, and
+    /// the record of the account.
+    async fn open_link(
+        &self,
+        account: &AccountId,
+        link: &str,
+    ) -> Result<(String, AccountId, LoginLink, Option<Credential>), LoginError> {
         if !is_random_text(link) {
             return Err(Code::LinkUsed.into());
         }
@@ -97,9 +144,7 @@ impl Logins {
         if !is_meant || link.is_spent(record.as_ref()) || link.opens_until_ms <= self.now_ms() {
             return Err(Code::LinkUsed.into());
         }
-        // However late it is opened, there is the whole time of a login.
-        self.extend_link(&key, self.engine.config().login.timeout).await?;
-        self.begin(&owner, &link.request, Some(key)).await
+        Ok((key, owner, link, record))
     }
 
     /// The link `key` and its account; it opens no login any more once one has succeeded.
@@ -154,7 +199,7 @@ impl Logins {
     /// # Errors
     /// When no application is configured for the account, or the store does not take the link.
     pub async fn reconnect_link(&self, account: &AccountId) -> Result<Secret, LoginError> {
-        let request = LoginRequest { origin: "link".to_owned(), ..LoginRequest::default() };
+        let request = LoginRequest { origin: BY_LINK.to_owned(), ..LoginRequest::default() };
         let lifetime = self.engine.config().login.reconnect_link;
         Ok(self.new_link(account, &request, lifetime).await?.0)
     }

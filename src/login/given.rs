@@ -10,7 +10,7 @@ use crate::{
 impl Logins {
     /// Forgets what the store has of `account`: what the configuration says of it stays as it is.
     pub(crate) async fn remove(&self, account: &AccountId) -> Result<(), LoginError> {
-        if !self.engine.store().grants().await?.contains(account) {
+        if !self.engine.store().has_grant(account).await? {
             return Err(LoginError::unknown_account(account));
         }
         let entry = self.entry(Action::AccountRemove, account);
@@ -31,7 +31,7 @@ impl Logins {
     ) -> Result<GivenResult, LoginError> {
         let (grants, now_unix) = (&self.engine.with.grants, self.engine.clock().now().unix());
         let entry = |action| about.into_iter().fold(self.entry(action, account), Entry::about);
-        let given = grants.give(self.engine.config(), account, given, now_unix, entry).await;
+        let given = grants.give(&self.engine.config(), account, given, now_unix, entry).await;
         if !more {
             // A look reads the whole store: not once for each of thousands.
             self.engine.enroller.follow_now().await;
@@ -47,6 +47,6 @@ impl Logins {
     ) -> Result<GivenResult, LoginError> {
         let existing = self.engine.store().load(account).await?;
         let now_unix = self.engine.clock().now().unix();
-        Ok(given.decide(self.engine.config(), account, existing.as_ref(), now_unix)?)
+        Ok(given.decide(&self.engine.config(), account, existing.as_ref(), now_unix)?)
     }
 }

@@ -1,9 +1,8 @@
 //! Puts a new grant in the place of the old one, and remembers its profiles.
 
 use super::{
-    Connected, GrantProfiles, LoginError, LoginOutcome, Logins,
+    Connected, LoginError, LoginOutcome, Logins,
     finish::{NewGrant, Replaces},
-    profiles,
 };
 use crate::{
     audit::Action,
@@ -11,29 +10,15 @@ use crate::{
     grants::Consent,
     id::{AccountId, Region},
     problem::Code,
-    store::{self, Credential, Space},
+    store::{self, ConsentId, Credential, Space},
 };
-use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use tokio::time::timeout;
 use tracing::{info, warn};
-
-/// How long the profiles of the old grant may take before the remembered ones count.
-const LIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Profiles are remembered for longer than a grant lives.
-const REMEMBERED: Duration = Duration::from_secs(400 * 86_400);
 
 /// Between attempts to save a new grant: Amazon issues it once, and a disk may be busy or full for a
 /// moment.
 const SAVE_PAUSES: [Duration; 3] =
     [Duration::from_millis(200), Duration::from_millis(600), Duration::from_millis(1200)];
-
-/// The profiles of the grant that was consented to at that moment, and of no other.
-#[derive(Serialize, Deserialize)]
-struct Remembered {
-    consented_at: u64,
-    profiles: GrantProfiles,
-}
 
 impl Replaces {
     /// Whether `record` is what the new grant was compared with.
@@ -63,7 +48,7 @@ impl Logins {
         account: &AccountId,
         grant: &NewGrant,
     ) -> Result<Connected, LoginError> {
-        let connected = self.write(account, grant).await?;
+        let (connected, record) = self.write(account, grant).await?;
         if let Some(link) = &grant.link {
             // Before the link is gone: a program that waits by it must find one of them.
             let outcome = Ok(LoginOutcome::Connected(connected.clone()));
@@ -76,18 +61,21 @@ impl Logins {
         }
         self.engine.enroller.follow_now().await;
         info!(account = account.as_str(), region = connected.region, "account connected");
-        let key = (Space::Profiles, account.as_str());
-        let profiles = grant.profiles.clone();
-        let remembered = Remembered { consented_at: grant.consented_at, profiles };
         // The grant is safe; without this the next login asks more than it must.
-        if let Err(error) = self.put(key, account, &remembered, REMEMBERED).await {
+        if let Err(error) = self.remember(account, record, grant.profiles.clone()).await {
             warn!(account = account.as_str(), error = %chain(&error), "cannot remember the profiles");
         }
         Ok(connected)
     }
 
-    async fn write(&self, account: &AccountId, grant: &NewGrant) -> Result<Connected, LoginError> {
-        let config = self.engine.config().accounts.get(account);
+    /// Also returns which consent it is.
+    async fn write(
+        &self,
+        account: &AccountId,
+        grant: &NewGrant,
+    ) -> Result<(Connected, ConsentId), LoginError> {
+        let config = self.engine.config();
+        let config = config.accounts.get(account);
         let _adding = match account.tenant() {
             Some(_) => Some(self.adding.lock().await),
             None => None,
@@ -97,7 +85,7 @@ impl Logins {
             Some(link) => Some(self.known_link(link).await?.1),
             None => None,
         };
-        let mut connected = None;
+        let (mut connected, mut id) = (None, None);
         let decide = |record: Option<&Credential>| {
             if !grant.replaces.fits(record) {
                 return Err(Code::AccountChanged.into());
@@ -127,50 +115,18 @@ impl Logins {
                 seed: config.and_then(|config| config.refresh_token.clone()),
                 is_copied: false,
             };
-            Ok(Some(consent.replacing(account, record, self.engine.clock().now().unix())))
+            let record = consent.replacing(account, record, self.engine.clock().now().unix());
+            id = Some(ConsentId::of(&record));
+            Ok(Some(record))
         };
         let entry = |_| self.entry(Action::Login, account).about(&grant.request.origin);
         let put = self.engine.with.grants.put(account, &SAVE_PAUSES, entry, decide).await;
         match put {
-            Ok(()) => Ok(connected.expect("what was put was decided on")),
+            Ok(()) => Ok(connected.zip(id).expect("what was put was decided on")),
             Err(LoginError { code: Code::StoreFailed, source, .. }) if connected.is_some() => {
                 Err(LoginError { source, ..Code::NotSaved.into() })
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// The grant that is in place, and its profiles: of now if it is alive, else of when it was
-    /// connected; empty if not known, none if there is no grant.
-    pub(super) async fn known(&self, account: &AccountId) -> (Replaces, Option<GrantProfiles>) {
-        let store = self.engine.store();
-        let record = match store.load(account).await {
-            Ok(record) => record.filter(|record| !record.refresh_token.is_empty()),
-            // What cannot be read cannot be compared, and is not replaced either.
-            Err(_) => return (Replaces::Nothing, Some(GrantProfiles::default())),
-        };
-        let Some(record) = record else { return (Replaces::Nothing, None) };
-        let replaces = Replaces::Grant {
-            consented_at: record.consented_at,
-            fingerprint: store::fingerprint(&record.refresh_token),
-        };
-        let alive = !record.reauthorization_required;
-        if alive && let Ok(Some(found)) = timeout(LIVE_TIMEOUT, self.live(account)).await {
-            return (replaces, Some(found));
-        }
-        let remembered = self.get::<Remembered>((Space::Profiles, account.as_str())).await;
-        let remembered = remembered.ok().flatten().map(|(_, remembered)| remembered);
-        let its = remembered.filter(|one| record.consented_at == Some(one.consented_at));
-        (replaces, Some(its.map(|one| one.profiles).unwrap_or_default()))
-    }
-
-    async fn live(&self, account: &AccountId) -> Option<GrantProfiles> {
-        let known = self.engine.account(account).await.ok()??;
-        let token = self.engine.tokens().token(account).await.ok()?;
-        let client_id = known.client_id();
-        let upstream = &self.engine.config().upstream;
-        let http = &self.engine.http;
-        let found = profiles::of_grant(http, upstream, token.header(), client_id).await;
-        (found != GrantProfiles::default()).then_some(found)
     }
 }

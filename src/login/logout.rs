@@ -21,9 +21,10 @@ pub struct LoggedOut {
 impl Logins {
     /// Forgets `account`. A revocation that fails is no error: what is forgotten stays forgotten.
     pub async fn logout(&self, account: &AccountId) -> Result<LoggedOut, LoginError> {
-        let configured = self.engine.config().accounts.get(account);
+        let config = self.engine.config();
+        let configured = config.accounts.get(account);
         // Nothing is recorded of an unknown alias.
-        if configured.is_none() && !self.engine.store().grants().await?.contains(account) {
+        if configured.is_none() && !self.engine.store().has_grant(account).await? {
             return Err(LoginError::unknown_account(account));
         }
         let entry = self.entry(Action::Logout, account).about("logout");

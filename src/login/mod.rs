@@ -12,13 +12,14 @@ mod error;
 mod finish;
 mod given;
 mod keep;
+mod known_profiles;
 mod limits;
 mod logout;
 pub(crate) mod profiles;
 
 pub use self::error::LoginError;
 pub(crate) use self::{
-    begin::{LoginRequest, is_login_cookie, returns_to_localhost},
+    begin::{LoginRequest, ReconnectRequest, is_login_cookie, returns_to_localhost},
     confirm::{Confirmation, LoginOutcome},
     finish::{Callback, Connected},
     logout::LoggedOut,
@@ -60,7 +61,7 @@ pub struct Logins {
     /// Empty outside a request.
     pub(crate) request_id: String,
     /// The server's own, where `request_id` is the caller's.
-    server_request_id: Option<String>,
+    pub(crate) server_request_id: Option<String>,
     /// Held by everything that must not be cut off, shared by all of one server.
     under_way: Arc<RwLock<()>>,
     /// The logins that each tenant has begun.
@@ -206,7 +207,7 @@ fn milliseconds(time: Duration) -> u64 {
 }
 
 /// The key of the entry that belongs to `secret`, which does not reveal it.
-fn key_of(secret: &str) -> String {
+pub(crate) fn key_of(secret: &str) -> String {
     let hash = digest(&SHA256, secret.as_bytes());
     hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -217,15 +218,15 @@ fn is_random_text(text: &str) -> bool {
 }
 
 /// Secrets inside of sealed entries, and of responses that must hold one.
-mod exposed {
+pub(crate) mod exposed {
     use crate::secret::Secret;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(secret: &Secret, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(secret: &Secret, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(secret.expose())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Secret, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Secret, D::Error> {
         String::deserialize(from).map(Secret::new)
     }
 }

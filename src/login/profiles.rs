@@ -27,6 +27,9 @@ pub(crate) struct AdvertiserProfile {
     pub(crate) name: String,
     /// `seller`, `vendor` or `agency`.
     pub(crate) kind: String,
+    /// Of its budgets and bids, such as `USD`; empty for one that was read before this was kept.
+    #[serde(default)]
+    pub(crate) currency: String,
 }
 
 /// Why a region lists no profiles; never the response's own words, which may echo what was sent.
@@ -160,6 +163,7 @@ fn profile(said: &Value) -> Option<AdvertiserProfile> {
         country: text(&said["countryCode"]),
         name: text(&info["name"]),
         kind: text(&info["type"]),
+        currency: text(&said["currencyCode"]),
     })
 }
 
@@ -177,6 +181,7 @@ mod tests {
             country: "US".into(),
             name: "n".into(),
             kind: "seller".into(),
+            currency: "USD".into(),
         };
         Some(ids.iter().map(profile).collect())
     }
@@ -197,6 +202,16 @@ mod tests {
             assert_eq!(one.is_same(&two), same, "{one:?} {two:?}");
             assert_eq!(two.is_same(&one), same);
         }
+    }
+
+    #[test]
+    fn a_profile_that_was_kept_without_its_currency_is_read() {
+        let kept = r#"{"id":7,"country":"DE","name":"n","kind":"vendor"}"#;
+        let kept: AdvertiserProfile = serde_json::from_str(kept).expect("a profile");
+        assert_eq!((kept.id, kept.currency.as_str()), (7, ""));
+        let said =
+            serde_json::json!({ "profileId": 7, "countryCode": "DE", "currencyCode": "EUR" });
+        assert_eq!(profile(&said).expect("a profile").currency, "EUR");
     }
 
     #[test]

@@ -6,6 +6,8 @@
 
 pub mod authorize;
 mod error;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod wire;
 
 pub use error::{Error, LwaFailure};
@@ -14,7 +16,7 @@ pub use wire::{GrantedToken, percent_encode};
 use crate::{backoff::Backoff, config, https::LwaHttp, secret::Secret};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, HeaderValue, Uri};
 use std::{
     iter,
     sync::{
@@ -39,6 +41,8 @@ const ATTEMPTS_WITHIN: Duration = Duration::from_secs(8);
 pub struct Application {
     name: String,
     pub(crate) config: config::ApplicationConfig,
+    /// The client id for the header of a request, which its accounts share.
+    client_id: HeaderValue,
     /// Replaced when the configuration is read again.
     secrets: ArcSwap<Vec<Secret>>,
     /// The secret that was accepted last is used first.
@@ -51,14 +55,24 @@ impl Application {
         Self {
             name: name.to_owned(),
             config: config.clone(),
+            client_id: HeaderValue::from_maybe_shared(Bytes::from(config.client_id.clone()))
+                .expect("the configuration accepts only client ids that fit a header"),
             secrets: ArcSwap::from_pointee(config.client_secrets.clone()),
             working: AtomicUsize::new(0),
         }
     }
 
+    /// Whether it is the application of `config`, whatever the secrets.
+    pub(crate) fn is_of(&self, config: &config::ApplicationConfig) -> bool {
+        let client_secrets = self.config.client_secrets.clone();
+        config::ApplicationConfig { client_secrets, ..config.clone() } == self.config
+    }
+
     /// Uses `secrets` from the next call on.
     pub(crate) fn set_secrets(&self, secrets: &[Secret]) {
-        self.secrets.store(Arc::new(secrets.to_vec()));
+        if **self.secrets.load() != *secrets {
+            self.secrets.store(Arc::new(secrets.to_vec()));
+        }
     }
 
     /// Its name in the configuration.
@@ -69,6 +83,11 @@ impl Application {
     /// Its public identifier.
     pub fn client_id(&self) -> &str {
         &self.config.client_id
+    }
+
+    /// The client id for the header of a request.
+    pub(crate) fn client_id_header(&self) -> &HeaderValue {
+        &self.client_id
     }
 
     /// LWA's host, and the region hosts to fall back to.
@@ -163,20 +182,25 @@ impl LwaClient {
         own: &[(&str, &str)],
         read: fn(&RawResponse) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let secrets = application.secrets.load_full();
-        let first = application.working.load(Relaxed);
-        for offset in 0..secrets.len() {
-            let index = (first + offset) % secrets.len();
-            let form = wire::form(own, application.client_id(), &secrets[index]);
-            match read(&self.post_to_any(urls, &form).await?) {
-                Err(Error::InvalidClient) => {}
-                outcome => {
-                    application.working.store(index, Relaxed);
-                    return outcome;
+        loop {
+            let secrets = application.secrets.load_full();
+            let first = application.working.load(Relaxed);
+            for offset in 0..secrets.len() {
+                let index = (first + offset) % secrets.len();
+                let form = wire::form(own, application.client_id(), &secrets[index]);
+                match read(&self.post_to_any(urls, &form).await?) {
+                    Err(Error::InvalidClient) => {}
+                    outcome => {
+                        application.working.store(index, Relaxed);
+                        return outcome;
+                    }
                 }
             }
+            // Others may have been configured meanwhile.
+            if Arc::ptr_eq(&secrets, &application.secrets.load()) {
+                return Err(Error::InvalidClient);
+            }
         }
-        Err(Error::InvalidClient)
     }
 
     /// Tries the region hosts in turn: LWA's tokens and grants are global.

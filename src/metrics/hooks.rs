@@ -59,6 +59,11 @@ impl HookMetrics {
         self.dead_letters.store(count as u64, Relaxed);
     }
 
+    /// A number that grows with what is counted.
+    pub(super) fn events(&self) -> u64 {
+        loaded(self.deliveries.iter().chain(&self.dropped)).fold(0, u64::wrapping_add)
+    }
+
     pub(super) fn render(&self, page: &mut Exposition) {
         page.by_label(
             "adsproxy_hook_deliveries_total",
@@ -83,6 +88,8 @@ impl HookMetrics {
 }
 
 /// The counts of now.
-pub(super) fn loaded(counts: &[AtomicU64]) -> impl Iterator<Item = u64> {
-    counts.iter().map(|count| count.load(Relaxed))
+pub(super) fn loaded<'a>(
+    counts: impl IntoIterator<Item = &'a AtomicU64>,
+) -> impl Iterator<Item = u64> {
+    counts.into_iter().map(|count| count.load(Relaxed))
 }

@@ -24,6 +24,10 @@ impl IssuerMetrics {
         Arc::new(Self { name: name.to_owned(), fetched, failures })
     }
 
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Notes that the keys were read now.
     pub fn fetched(&self) {
         *self.fetched.lock() = Some(Instant::now());

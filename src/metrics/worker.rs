@@ -1,6 +1,11 @@
 //! One worker thread's counters.
 
-use crate::{id::Region, named::named, provider::operations::OperationClass};
+use super::troubles::{CallTrouble, TroubleCounts};
+use crate::{
+    id::{AccountId, Region},
+    named::named,
+    provider::operations::OperationClass,
+};
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
@@ -133,6 +138,7 @@ pub struct WorkerMetrics {
     pub(super) limits: [AtomicU64; LimitHit::ALL.len()],
     pub(super) redacted: AtomicU64,
     pub(super) throttled: ThrottleCounts,
+    pub(super) troubles: TroubleCounts,
 }
 
 /// By region, class and kind.
@@ -174,6 +180,11 @@ impl WorkerMetrics {
     /// Counts a 429 or 5xx of Amazon's.
     pub fn throttled(&self, region: Region, class: OperationClass, kind: ThrottleKind) {
         bump(&self.throttled[region as usize][class as usize][kind as usize]);
+    }
+
+    /// Counts what happened to a call of `account`.
+    pub fn trouble(&self, account: &AccountId, class: OperationClass, what: CallTrouble) {
+        self.troubles.add(account, class, what);
     }
 
     pub fn limit(&self, limit: LimitHit) {

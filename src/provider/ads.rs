@@ -126,6 +126,12 @@ pub fn service(path: &str) -> (Service, bool) {
     }
 }
 
+/// Whether `path` is the MCP server's in all but the case of its letters.
+pub fn is_nearly_mcp(path: &str) -> bool {
+    let start = path.get(..5).unwrap_or(path);
+    service(path).0 == Service::Api && service(&start.to_ascii_lowercase()).0 == Service::Mcp
+}
+
 /// Parts of Amazon's wordings for a permission that is missing, in lower case.
 const PERMISSION_TEXTS: [&str; 8] = [
     "scope header is missing",
@@ -230,7 +236,10 @@ mod tests {
             ("/v2/profiles", (Service::Api, false)),
         ] {
             assert_eq!(service(path), expected, "{path}");
+            assert!(!is_nearly_mcp(path), "{path}");
         }
+        assert!(["/MCP", "/Mcp/", "/mcP/lite"].into_iter().all(is_nearly_mcp));
+        assert!(!["/MCPX", "/mc", "/", "/MC\u{e9}P"].into_iter().any(is_nearly_mcp));
     }
 
     #[test]

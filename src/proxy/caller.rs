@@ -11,16 +11,17 @@ use crate::{
     callers::{
         Principal, Unauthenticated,
         credential::{self, Presented},
-        rules::RuledRequest,
+        rules::{Denial, RuledRequest},
     },
+    clock::Now,
     inbound::{
         fields::{Field, Fields},
-        guard::GuardRejection,
+        guard::{self, GuardRejection},
         path_key,
         peer::{ConnectionInfo, Origin},
     },
 };
-use http::request::Parts;
+use http::{HeaderValue, request::Parts};
 use std::sync::Arc;
 
 impl Worker {
@@ -28,26 +29,26 @@ impl Worker {
     pub(super) fn authenticate(
         &self,
         head: &Parts,
+        fields: &Fields<'_>,
         path_key: Option<String>,
         connection: &ConnectionInfo,
+        now: Now,
     ) -> Result<Option<Arc<Principal>>, Unauthenticated> {
-        let callers = &self.shared.callers;
-        // Elsewhere a path goes to Amazon as it is.
-        if path_key::of(&head.uri).is_some_and(credential::is_key) {
-            return Err(Unauthenticated::Rejected);
+        let (callers, origin) = (&self.shared.callers, connection.peer.origin());
+        // Elsewhere a path goes to Amazon as it is, and a key must not.
+        let is_key = path_key::of(&head.uri).is_some_and(credential::is_key);
+        if is_key || path_key::holds_key(head.uri.path()) {
+            return Err(callers.rejected(origin, now));
         }
-        let fields = Fields::of(&head.headers);
         // A client that has a key in its base URL may send it as its token, too.
         let credential = match path_key {
             Some(key) => Presented::Key(key.into()),
-            None => credential::find(&head.headers, &fields, callers.reads_tokens())?,
+            None => credential::find(&head.headers, fields, callers.reads_tokens())?,
         };
-        let now = self.shared.clock.now();
         match credential {
             Presented::Token(token) => {
                 let known = callers.of_remembered(token, &self.bearers, now);
-                let unknown = Unauthenticated::Unverified(connection.peer.origin());
-                known.map(Some).ok_or(unknown)
+                known.map(Some).ok_or(Unauthenticated::Unverified(origin))
             }
             other => callers.authenticate(other, connection, now),
         }
@@ -91,7 +92,7 @@ impl Worker {
     ) -> Result<Selection, Error> {
         let principal = exchange.principal.as_deref();
         principal.map_or(Ok(()), |it| it.take(exchange.began)).map_err(Error::TooManyRequests)?;
-        let selection = self.select(head, fields, principal)?;
+        let selection = self.select(head, fields, exchange)?;
         exchange.enter(&selection.account, selection.region)?;
         self.enforce_rules(head, &selection, exchange)?;
         Ok(selection)
@@ -101,9 +102,10 @@ impl Worker {
         &self,
         head: &Parts,
         fields: &Fields<'_>,
-        principal: Option<&Principal>,
+        exchange: &Exchange,
     ) -> Result<Selection, Error> {
-        let default = self.shared.config.proxy.default_account.as_ref();
+        let principal = exchange.principal.as_deref();
+        let default = exchange.settings.config().proxy.default_account.as_ref();
         let mut table = self.table.borrow_mut();
         let view = View { table: table.load(), principal, default };
         select::select(&head.uri, &head.headers, fields, view)
@@ -122,17 +124,10 @@ impl Worker {
             path: selection.target.path(),
             service: selection.service,
             headers: &head.headers,
-            defaults: &selection.account.headers,
+            defaults: selection.account.headers(),
         };
         principal.rules.judge(&request).map_err(|denial| {
-            tracing::info!(
-                request_id = exchange.request_id.to_str().unwrap_or_default(),
-                caller = %principal,
-                rule = denial.rule,
-                why = denial.why,
-                allow = denial.allow.as_deref(),
-                "a rule of the caller refuses the request"
-            );
+            log_denial(&exchange.request_id, principal, &denial, None);
             Error::Denied(Box::new(denial))
         })
     }
@@ -147,12 +142,31 @@ impl Worker {
         let (Field::One(host), Field::Absent, Field::Absent, None) =
             (fields.host, fields.origin, fields.fetch_site, head.uri.authority())
         else {
-            return self.guard.check(head, fields);
+            self.guard.check(head, fields)?;
+            return guard::check_page(fields);
         };
         if self.known_host.borrow().as_deref() != Some(host.as_bytes()) {
             self.guard.check(head, fields)?;
             *self.known_host.borrow_mut() = Some(host.as_bytes().into());
         }
-        Ok(())
+        guard::check_page(fields)
     }
+}
+
+/// Tells operators which rule refuses a request, of an MCP tool if it calls one.
+pub(super) fn log_denial(
+    request_id: &HeaderValue,
+    principal: &Principal,
+    denial: &Denial,
+    tool: Option<&str>,
+) {
+    tracing::info!(
+        request_id = request_id.to_str().unwrap_or_default(),
+        caller = %principal,
+        rule = denial.rule,
+        why = denial.why,
+        allow = denial.allow.as_deref(),
+        tool,
+        "a rule of the caller refuses the request"
+    );
 }

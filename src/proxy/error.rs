@@ -144,7 +144,9 @@ fn bad_request(text: &'static str) -> Described {
 
 fn describe_guard(rejection: GuardRejection) -> Described {
     match rejection {
-        GuardRejection::ForeignHost | GuardRejection::ForeignOrigin => (Code::CallerRejected, None),
+        GuardRejection::ForeignHost
+        | GuardRejection::ForeignOrigin
+        | GuardRejection::UnnamedPage => (Code::CallerRejected, None),
         GuardRejection::MissingHost => bad_request("The Host header is missing."),
         GuardRejection::DuplicateHost => bad_request("The Host header was sent twice."),
         GuardRejection::MalformedHost => bad_request("The Host header is malformed."),
@@ -194,8 +196,8 @@ fn describe_forward(error: &forward::Error) -> Described {
     use forward::Error as Forward;
     match error {
         Forward::Busy => {
-            let text = "No connection to Amazon came free in time (upstream.connections_max). Try \
-                        again later.";
+            let text = "No connection to Amazon came free in time (upstream.connections_max, of \
+                        which one tenant or caller may have half). Try again later.";
             (Code::Overloaded, Some(text))
         }
         Forward::Body(BodyError::TooLarge) => (Code::BodyTooLarge, None),

@@ -1,28 +1,31 @@
 //! One request from its first byte to the end of its response: id, clocks, counters, access line.
 
 use super::{
-    Error, Worker, open_requests::OpenRequest, places::Holders, respond::ExchangeBody,
-    select::Selection,
+    Error, Worker, open_requests::OpenRequest, places::TakenPlace, respond::ExchangeBody,
+    select::Selection, settings::WorkerSettings, trace::ExchangeTrace,
 };
 use crate::{
     callers::Principal,
     clock::Now,
     forward::{Attempt, body::Capture, headers::Injection},
-    id::Region,
+    id::{AccountId, Region},
     inbound::{
         fields::Fields,
         path_key,
-        request_id::{self, REQUEST_ID},
+        peer::{ConnectionInfo, Origin},
+        request_id::{self, REQUEST_ID, ServerRequestId},
     },
     log::AccessLine,
     metrics::LimitHit,
     problem::Code,
     provider::ads::Service,
+    recent::RequestFacts,
     sync::Account,
+    token::Cause,
 };
 use http::{HeaderName, HeaderValue, Method, Response, Uri, Version, request::Parts};
 use std::{
-    io,
+    io, mem,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
@@ -39,52 +42,77 @@ const CALLER_LEFT: u16 = 499;
 /// What is logged and counted of one request when it ends.
 pub struct Exchange {
     worker: Rc<Worker>,
+    pub(super) settings: Rc<WorkerSettings>,
     pub(super) began: Now,
+    /// Where it came from.
+    pub(super) origin: Origin,
     method: Method,
     uri: Uri,
     pub(super) request_id: HeaderValue,
+    /// Beside a [`Self::request_id`] of the caller's own.
+    pub(super) server_request_id: Option<ServerRequestId>,
     status: u16,
     /// On whose behalf it is, once that is known.
     pub(super) principal: Option<Arc<Principal>>,
     /// Ends it with its credential, if that can end.
     pub(super) open: Option<OpenRequest>,
-    /// Set by [`Exchange::enter`] alone, which counts it.
     account: Option<(Arc<Account>, Region)>,
+    /// Of its tenant or caller, where those have shares.
+    place: Option<TakenPlace>,
     amazon_request_id: Option<HeaderValue>,
     pub(super) capture: Option<Rc<Capture>>,
     pub(super) error: Option<&'static str>,
     pub(super) replays: u32,
     pub(super) bytes_out: u64,
+    /// Of a request that is recorded for a collector.
+    pub(super) trace: ExchangeTrace,
 }
 
 impl Worker {
     pub(super) fn fresh_request_id(&self) -> HeaderValue {
+        request_id::fresh(self.next_request_number())
+    }
+
+    fn next_request_number(&self) -> u64 {
         let number = self.request_ids.get();
         self.request_ids.set(number.wrapping_add(1));
-        request_id::fresh(number)
+        number
     }
 }
 
 impl Exchange {
     /// Begins an exchange; it counts as in flight until dropped.
-    pub(super) fn begin(worker: &Rc<Worker>, head: &Parts, fields: &Fields<'_>) -> Box<Self> {
+    pub(super) fn begin(
+        worker: &Rc<Worker>,
+        head: &Parts,
+        fields: &Fields<'_>,
+        connection: &ConnectionInfo,
+    ) -> Box<Self> {
         worker.in_flight.set(worker.in_flight.get() + 1);
         worker.metrics.in_flight_inc();
+        let callers = request_id::of(fields);
+        let server_request_id =
+            callers.as_ref().map(|_| ServerRequestId::new(worker.next_request_number()));
         // On the heap: it travels with the response through many hands.
         Box::new(Self {
             began: worker.shared.clock.now(),
+            origin: connection.peer.origin(),
             method: head.method.clone(),
             uri: head.uri.clone(),
-            request_id: request_id::of(fields).unwrap_or_else(|| worker.fresh_request_id()),
+            request_id: callers.unwrap_or_else(|| worker.fresh_request_id()),
+            server_request_id,
             status: CALLER_LEFT,
             principal: None,
             open: None,
             account: None,
+            place: None,
             amazon_request_id: None,
             capture: None,
             error: None,
             replays: 0,
             bytes_out: 0,
+            trace: ExchangeTrace::begin(worker, &head.headers),
+            settings: worker.settings.load(),
             worker: worker.clone(),
         })
     }
@@ -93,10 +121,10 @@ impl Exchange {
     /// places.
     pub(super) fn enter(&mut self, account: &Arc<Account>, region: Region) -> Result<(), Error> {
         self.account = Some((account.clone(), region));
-        let worker = &self.worker;
-        let held = self.places().map_or(0, |(places, name)| places.enter(name));
-        if held > (worker.in_flight_max / 2).max(1) {
-            worker.metrics.limit(LimitHit::InFlight);
+        self.place = self.take_place(account.id());
+        let held = self.place.as_ref().map_or(0, TakenPlace::requests);
+        if held > (self.settings.in_flight_max / 2).max(1) {
+            self.worker.metrics.limit(LimitHit::InFlight);
             return Err(Error::Overloaded(
                 "Your tenant, or you, have as many requests in flight as one may (half of \
                  limits.in_flight_max). Try again later.",
@@ -105,14 +133,22 @@ impl Exchange {
         Ok(())
     }
 
-    /// The places of which this request, once it has an account, takes one in a name.
-    fn places(&self) -> Option<(&Holders, &str)> {
-        let (account, _) = self.account.as_ref()?;
-        match account.id.tenant() {
-            Some(tenant) => Some((&self.worker.places.tenants, tenant)),
+    /// Whether it is for an account of the caller's own tenant.
+    fn is_tenants_own(&self) -> bool {
+        let (Some((account, _)), Some(principal)) = (&self.account, &self.principal) else {
+            return false;
+        };
+        principal.tenant.as_ref().is_some_and(|tenant| tenant.owns(account.id()))
+    }
+
+    /// Takes a place in the name of the tenant of `account`, else of the caller if there are others.
+    fn take_place(&self, account: &AccountId) -> Option<TakenPlace> {
+        let places = &self.worker.places;
+        match account.tenant() {
+            Some(tenant) => Some(places.tenants.enter(tenant)),
             None => {
                 let caller = &self.principal.as_ref()?.caller;
-                Some((self.worker.places.callers.as_ref()?, &caller.name))
+                self.settings.has_callers.then(|| places.callers.enter(&caller.name))
             }
         }
     }
@@ -124,11 +160,9 @@ impl Exchange {
     ) -> Response<ExchangeBody> {
         let status = response.status();
         self.status = status.as_u16();
-        if self.worker.shared.config.log.access {
-            let ids = AMAZON_REQUEST_IDS.iter();
-            self.amazon_request_id =
-                ids.filter_map(|name| response.headers().get(name)).next().cloned();
-        }
+        let ids = AMAZON_REQUEST_IDS.iter();
+        self.amazon_request_id =
+            ids.filter_map(|name| response.headers().get(name)).next().cloned();
         if let Some(capture) = &self.capture {
             capture.responded(status.is_client_error() || status.is_server_error());
         }
@@ -157,13 +191,24 @@ impl Exchange {
             capture: self.capture.as_ref(),
             inject: Injection {
                 bearer,
-                client_id: &selection.account.client_id,
-                defaults: &selection.account.headers,
+                client_id: selection.account.client_id_header(),
+                defaults: selection.account.headers(),
                 names_ads_client: selection.names_ads_client,
                 pins,
                 reads_response,
+                traceparent: self.trace.traceparent(),
             },
+            share: self.place.as_ref().map(TakenPlace::connections),
             outlives_caller: head.version >= Version::HTTP_2,
+        }
+    }
+
+    /// What a refresh names that begins for this request.
+    pub(super) fn cause(&self) -> Cause<'_> {
+        Cause::Request {
+            id: self.request_id.as_bytes(),
+            server_id: self.server_request_id.as_ref().map(ServerRequestId::as_str),
+            span: self.trace.span(),
         }
     }
 
@@ -193,22 +238,18 @@ impl Drop for Exchange {
         }
         let worker = &self.worker;
         worker.in_flight.set(worker.in_flight.get() - 1);
-        if let Some((places, name)) = self.places() {
-            places.leave(name);
-        }
         worker.metrics.in_flight_dec();
-        let duration = worker.shared.clock.now().mono.saturating_duration_since(self.began.mono);
+        let trace = mem::take(&mut self.trace);
+        let duration = worker.shared.clock.mono().saturating_duration_since(self.began.mono);
         worker.metrics.request(self.status, duration);
-        if !worker.shared.config.log.access {
-            return;
-        }
-        worker.access.write(&AccessLine {
+        let facts = RequestFacts {
             wall: self.began.wall,
             method: self.method.as_str(),
             path: &path_key::masked(self.uri.path()),
             status: self.status,
             caller: self.principal.as_ref().map(|principal| &*principal.caller.name),
-            account: self.account.as_ref().map(|(account, _)| account.id.as_str()),
+            account: self.account.as_ref().map(|(account, _)| account.id().as_str()),
+            is_tenants_own: self.is_tenants_own(),
             region: self.account.as_ref().map(|(_, region)| *region),
             request_id: self.request_id.to_str().unwrap_or_default(),
             amazon_request_id: self.amazon_request_id.as_ref().and_then(|id| id.to_str().ok()),
@@ -217,6 +258,27 @@ impl Drop for Exchange {
             bytes_out: self.bytes_out,
             replays: self.replays,
             error: self.error,
-        });
+        };
+        worker.recent.push(&facts);
+        trace.end(worker, &facts);
+        if worker.shared.config.log.access {
+            worker.access.write(&AccessLine {
+                wall: facts.wall,
+                method: facts.method,
+                path: facts.path,
+                status: facts.status,
+                caller: facts.caller,
+                account: facts.account,
+                region: facts.region,
+                request_id: facts.request_id,
+                server_request_id: self.server_request_id.as_ref().map(ServerRequestId::as_str),
+                amazon_request_id: facts.amazon_request_id,
+                duration: facts.duration,
+                bytes_in: facts.bytes_in,
+                bytes_out: facts.bytes_out,
+                replays: facts.replays,
+                error: facts.error,
+            });
+        }
     }
 }

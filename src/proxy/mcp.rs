@@ -3,20 +3,22 @@
 pub mod events;
 
 use super::{
-    DataPlane, error::Error, exchange::Exchange, respond::ExchangeBody, select::Selection,
+    DataPlane, caller::log_denial, error::Error, exchange::Exchange, respond::ExchangeBody,
+    select::Selection,
 };
 use crate::{
     audit::{Action, Actor, ActorProof, Entry},
     callers::{
         Principal, Proof,
         mcp::{
-            ToolRules,
+            ToolRejection, ToolRules,
             message::{ToolUse, filter_tools},
         },
     },
     deadline::Deadlines,
     forward::{self, Malformed, body::Capture},
     id::{AccountId, Tenant},
+    inbound::request_id::ServerRequestId,
     problem::Code,
     provider::ads::Service,
 };
@@ -32,6 +34,9 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 /// How long a list of tools may take, once it has begun to come.
 const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// What became of calls that were not sent on.
+const REFUSED: &str = "caller_rejected";
+
 /// One request of a caller with tool rules, until its response begins. Each tool that it calls is in
 /// the audit log then.
 pub struct ToolGate {
@@ -39,9 +44,10 @@ pub struct ToolGate {
     asked: ToolUse,
     outcome: Result<(), &'static str>,
     data_plane: Arc<DataPlane>,
-    actor: Actor,
+    principal: Arc<Principal>,
     account: AccountId,
     request_id: HeaderValue,
+    server_request_id: Option<ServerRequestId>,
 }
 
 impl ToolGate {
@@ -61,9 +67,10 @@ impl ToolGate {
             asked: ToolUse::default(),
             outcome: Err("upstream_failed"),
             data_plane: data_plane.clone(),
-            actor: actor(principal),
-            account: selection.account.id.clone(),
+            principal: principal.clone(),
+            account: selection.account.id().clone(),
             request_id: exchange.request_id.clone(),
+            server_request_id: exchange.server_request_id,
         }))
     }
 
@@ -75,16 +82,29 @@ impl ToolGate {
             (&Method::GET | &Method::HEAD | &Method::DELETE | &Method::OPTIONS, None) => {
                 return Ok(());
             }
-            _ => return Err(Error::ToolsRejected(None)),
+            _ => return Err(self.reject_unreadable()),
         };
         // What is not kept whole cannot be judged.
         let body = capture.whole().await?.ok_or(Error::Rejected(Code::BodyTooLarge))?;
-        self.asked = ToolUse::of(&body, &self.rules).map_err(|_| Error::ToolsRejected(None))?;
-        if self.asked.is_allowed() {
-            return Ok(());
-        }
-        self.outcome = Err("caller_rejected");
-        Err(Error::ToolsRejected(self.asked.refusal().map(Box::new)))
+        let asked = ToolUse::of(&body, &self.rules).map_err(|_| self.reject_unreadable())?;
+        self.asked = asked;
+        let Some((name, rejection)) = self.asked.refused().next() else { return Ok(()) };
+        // A name that is none may be anything.
+        let shown = (rejection != ToolRejection::Malformed).then_some(name);
+        self.log(rejection, name, shown);
+        self.outcome = Err(REFUSED);
+        Err(Error::ToolsRejected(self.asked.rejection().map(Box::new)))
+    }
+
+    fn reject_unreadable(&self) -> Error {
+        self.log(ToolRejection::Unreadable, "", None);
+        Error::ToolsRejected(None)
+    }
+
+    /// Operators read in the log which rule refuses the request; its caller does not learn it.
+    fn log(&self, rejection: ToolRejection, name: &str, shown: Option<&str>) {
+        let denial = self.rules.denial(rejection, name);
+        log_denial(&self.request_id, &self.principal, &denial, shown);
     }
 
     /// Takes out of the response the tools that the caller may not use, wherever it lists some.
@@ -137,15 +157,19 @@ impl ToolGate {
 
 impl Drop for ToolGate {
     fn drop(&mut self) {
+        let actor = actor(&self.principal);
         for call in &self.asked.calls {
-            let entry = Entry::new(self.actor.clone(), Action::ToolCall).account(&self.account);
+            let entry = Entry::new(actor.clone(), Action::ToolCall).account(&self.account);
             let entry = entry.about(&call.name);
             let entry = entry.request_id(self.request_id.to_str().unwrap_or_default());
-            let entry = match self.outcome {
-                Ok(()) => entry,
-                Err(why) => entry.failed(why),
-            };
-            self.data_plane.audit.queue(entry, &self.data_plane.control);
+            let own = self.server_request_id.iter();
+            let entry = own.fold(entry, |entry, id| entry.server_request_id(id.as_str()));
+            let DataPlane { audit, control, .. } = &*self.data_plane;
+            match self.outcome {
+                Ok(()) => audit.queue(entry, control),
+                Err(REFUSED) => audit.queue_refused(entry.failed(REFUSED), control),
+                Err(why) => audit.queue(entry.failed(why), control),
+            }
         }
     }
 }
@@ -154,7 +178,9 @@ fn actor(principal: &Principal) -> Actor {
     let caller = &*principal.caller.name;
     let proof = match &principal.proof {
         Proof::Key(id) => ActorProof::key(&format!("adsk_{id}")),
-        Proof::Session(id) => ActorProof::session(&format!("adss_{id}")),
+        Proof::Session { id, subject } => {
+            ActorProof::session(&format!("adss_{id}"), subject.as_deref())
+        }
         Proof::User(uid) => ActorProof::User { uid: *uid },
         Proof::Group(gid) => ActorProof::Group { gid: *gid },
         Proof::Certificate(name) => ActorProof::certificate(name),

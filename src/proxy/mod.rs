@@ -9,14 +9,19 @@ mod classify_401;
 mod content;
 mod error;
 mod exchange;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod mcp;
 mod open_requests;
 mod places;
 mod redact;
+mod report;
 mod respond;
 mod select;
+mod settings;
 mod shim;
 mod throttled;
+mod trace;
 mod view;
 
 use crate::{
@@ -26,14 +31,7 @@ use crate::{
     clock::{Clock, Now},
     config::Config,
     deadline::Deadlines,
-    error_chain::chain,
-    forward::{
-        self, Attempt, Forward,
-        body::{Capture, CaptureContext, CaptureLimits},
-        connect::ConnectError,
-        headers,
-        pool::Pool,
-    },
+    forward::{Attempt, Forward, body::Capture, headers, pool::Pool},
     inbound::{
         fields::Fields,
         guard::{self, Guard},
@@ -43,23 +41,27 @@ use crate::{
     },
     log::AccessLog,
     metrics::{LimitHit, ReplayOutcome, Upstream401, WorkerMetrics},
-    problem::{Code, ErrorOrigin, Row},
+    problem::Code,
+    recent::{RecentRequests, WorkerRequests},
     sync::{Directory, Table},
+    telemetry::{SpanRecorder, WorkerSpans},
     throttling::Throttling,
-    token::{self, Cause, TokenManager},
+    token::TokenManager,
 };
 use arc_swap::{ArcSwap, Cache};
 use bytes::Bytes;
 use classify_401::classify_401;
 pub use error::Error;
 use exchange::Exchange;
-use http::{HeaderValue, Request, Response, StatusCode, Version, request::Parts};
+use http::{Request, Response, StatusCode, Version, request::Parts};
 use hyper::body::Body;
 use mcp::ToolGate;
 use open_requests::OpenRequests;
 use places::Places;
 use respond::{ExchangeBody, unauthorized};
 use select::Selection;
+pub use settings::Settings;
+use settings::{LatestSettings, WorkerSettings};
 use std::{
     cell::{Cell, RefCell},
     pin::pin,
@@ -75,13 +77,18 @@ use tokio::runtime::Handle;
 /// What all workers share.
 #[derive(Debug)]
 pub struct DataPlane {
+    /// As at the start: for what waits for a restart.
     pub config: Arc<Config>,
+    pub settings: Arc<ArcSwap<Settings>>,
     pub directory: Directory,
     pub callers: Arc<Callers>,
     pub tokens: TokenManager,
     pub clock: Arc<dyn Clock>,
-    pub captures: Arc<CaptureLimits>,
     pub throttling: Arc<Throttling>,
+    /// For the admin API.
+    pub requests: Arc<RecentRequests>,
+    /// For a collector.
+    pub spans: Option<SpanRecorder>,
     /// TLS towards Amazon.
     pub tls: Arc<rustls::ClientConfig>,
     /// Whether new requests are rejected.
@@ -102,14 +109,17 @@ pub struct Worker {
     bearers: BearerCache,
     table: RefCell<Cache<Arc<ArcSwap<Table>>, Arc<Table>>>,
     forward: Forward,
-    captures: Rc<CaptureContext>,
+    settings: LatestSettings,
     deadlines: Rc<Deadlines>,
     metrics: Arc<WorkerMetrics>,
     access: AccessLog,
+    recent: WorkerRequests,
+    spans: Option<WorkerSpans>,
     in_flight: Cell<usize>,
-    in_flight_max: usize,
     open: Rc<OpenRequests>,
     places: Places,
+    /// Of requests whose form for the token endpoint is awaited.
+    forms: Places,
     request_ids: Cell<u64>,
     ticked: Cell<Now>,
 }
@@ -126,17 +136,15 @@ impl Worker {
             bearers: BearerCache::default(),
             table: RefCell::new(Cache::new(shared.directory.clone())),
             forward: Forward::new(&config.upstream, workers, tls, &deadlines, &metrics),
-            captures: Rc::new(CaptureContext {
-                limits: shared.captures.clone(),
-                deadlines: deadlines.clone(),
-                metrics: metrics.clone(),
-            }),
+            settings: LatestSettings::new(&shared.settings, &deadlines, &metrics),
             deadlines,
             access,
+            recent: shared.requests.worker(),
+            spans: shared.spans.as_ref().map(SpanRecorder::worker),
             in_flight: Cell::new(0),
-            in_flight_max: config.limits.in_flight_max.div_ceil(workers),
             open: Rc::default(),
-            places: Places::new(&config),
+            places: Places::default(),
+            forms: Places::default(),
             request_ids: Cell::new(request_id::first()),
             ticked: Cell::new(shared.clock.now()),
             metrics,
@@ -155,26 +163,46 @@ impl Worker {
             self.forward.retire_all();
         }
         self.access.flush();
+        self.recent.hand_over();
+        self.spans.iter().for_each(WorkerSpans::hand_over);
+    }
+
+    /// What a request that begins now goes by.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load().shared.clone()
     }
 
     /// Responds to one request, whatever happens; counts and logs it.
     pub fn handle(
         self: Rc<Self>,
         request: Request<CallerBody>,
-        connection: &ConnectionInfo,
+        connection: Rc<ConnectionInfo>,
     ) -> impl Future<Output = Response<ExchangeBody>> + use<> {
         // Before the async block, whose room would hold the request twice.
         let (mut head, body) = request.into_parts();
         let path_key = self.shared.path_key.as_ref().and_then(|_| path_key::take(&mut head.uri));
-        let principal = self.authenticate(&head, path_key, connection);
         let mut body = Some(body);
         async move {
             let fields = Fields::of(&head.headers);
-            let mut exchange = Exchange::begin(&self, &head, &fields);
-            exchange.open = self.open.begin(principal.as_ref().ok());
-            let watched = exchange.open.as_ref().map(|open| open.number);
-            let proxied = self.proxy(&head, &fields, principal, &mut body, &mut exchange);
-            let proxied = self.open.until_ended(watched, pin!(proxied)).await;
+            let mut exchange = Exchange::begin(&self, &head, &fields, &connection);
+            let proxied =
+                match self.enforce_limits(&head, &fields, body.as_ref(), &exchange.settings) {
+                    Ok(()) => {
+                        let principal = self.authenticate(
+                            &head,
+                            &fields,
+                            path_key,
+                            &connection,
+                            exchange.began,
+                        );
+                        exchange.open = self.open.begin(principal.as_ref().ok());
+                        let watched = exchange.open.as_ref().map(|open| open.number);
+                        let proxied =
+                            self.proxy(&head, &fields, principal, &mut body, &mut exchange);
+                        self.open.until_ended(watched, pin!(proxied)).await
+                    }
+                    Err(error) => Err(error),
+                };
             // What was not read is discarded by the connection.
             drop(body);
             let response = proxied.unwrap_or_else(|error| {
@@ -202,7 +230,6 @@ impl Worker {
         body: &mut Option<CallerBody>,
         exchange: &mut Exchange,
     ) -> Result<Response<ExchangeBody>, Error> {
-        self.enforce_limits(head, fields, body.as_ref())?;
         let principal = self.verified(principal, head).await;
         if shim::is_token_request(head) {
             return Box::pin(self.token_endpoint(head, fields, principal, body, exchange)).await;
@@ -213,9 +240,8 @@ impl Worker {
         let _probe = self.reject_hopeless(head, &selection, exchange)?;
         let pool = self.forward.pool(selection.service, selection.region);
         let tokens = &self.shared.tokens;
-        let cause = Cause::Request(exchange.request_id.as_bytes());
-        let mut token = tokens.token_at(&account.id, exchange.began, cause).await?;
-        let capture = Capture::new(body.take(), account.id.as_str(), &self.captures);
+        let mut token = tokens.token_at(&account.token, exchange.began, exchange.cause()).await?;
+        let capture = Capture::new(body.take(), account.id().as_str(), &exchange.settings.captures);
         exchange.capture.clone_from(&capture);
         let is_http1 = head.version < Version::HTTP_2;
         if let Some(capture) = &capture
@@ -229,8 +255,10 @@ impl Worker {
         }
         let mut refresh_error = None;
         loop {
+            exchange.trace.begin_attempt(self, pool, &selection);
             let attempt = exchange.attempt(head, &selection, token.header(), gate.is_some());
             let response = self.send(pool, &attempt, exchange.replays).await?;
+            exchange.trace.responded(self, response.status());
             self.observe(head, &selection, exchange, (response.status(), response.headers()));
             if response.status() != StatusCode::UNAUTHORIZED {
                 self.count_replay(exchange.replays, ReplayOutcome::Succeeded);
@@ -240,12 +268,13 @@ impl Worker {
             }
             let class = classify_401(response.headers(), &response.body().peeked);
             self.metrics.upstream_401(class);
+            exchange.trace.unauthorized(class);
             if class == Upstream401::Permission {
                 return Ok(unauthorized(response, selection.service, exchange));
             }
-            if !self.can_replay(capture.as_deref(), exchange.replays).await {
+            if !self.can_replay(capture.as_deref(), exchange).await {
                 // Too late for this request, in time for the next.
-                tokens.reject(&account.id, &token, cause);
+                tokens.reject(account.id(), &token, exchange.cause());
                 self.count_replay(exchange.replays, ReplayOutcome::StillUnauthorized);
                 return match refresh_error {
                     // No better token could be had: that is the cause, not the 401.
@@ -254,7 +283,8 @@ impl Worker {
                 };
             }
             drop(response);
-            let replacement = Box::pin(tokens.replace(&account.id, &token, cause)).await;
+            let replacement = tokens.replace(account.id(), &token, exchange.cause());
+            let replacement = Box::pin(replacement).await;
             let replacement =
                 replacement.inspect_err(|_| self.metrics.replay(ReplayOutcome::Failed))?;
             (token, refresh_error) = (replacement.token, replacement.failed);
@@ -268,13 +298,14 @@ impl Worker {
         head: &Parts,
         fields: &Fields<'_>,
         body: Option<&CallerBody>,
+        settings: &WorkerSettings,
     ) -> Result<(), Error> {
         select::validate(head, fields)?;
         self.check_host(head, fields).map_err(|rejection| {
             let text = guard::explain(rejection, &head.uri, fields);
             Error::Guard(rejection, text.map(String::into_boxed_str))
         })?;
-        let limits = &self.shared.config.limits;
+        let limits = &settings.config().limits;
         // HTTP/1 counts its lines while it reads them; HTTP/2 does not.
         let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
         if fields.bytes + target > limits.header_max_bytes
@@ -282,14 +313,15 @@ impl Worker {
         {
             return Err(Error::Rejected(Code::HeadersTooLarge));
         }
-        if self.in_flight.get() > self.in_flight_max {
+        if self.in_flight.get() > settings.in_flight_max {
             self.metrics.limit(LimitHit::InFlight);
             return Err(Error::Overloaded(
                 "The proxy has as many requests in flight as it may (limits.in_flight_max). \
                  Try again later.",
             ));
         }
-        if body.is_some_and(|body| self.captures.limits.is_too_large(body.size_hint().lower())) {
+        if body.is_some_and(|body| settings.captures.limits.is_too_large(body.size_hint().lower()))
+        {
             self.metrics.limit(LimitHit::Body);
             return Err(Error::Rejected(Code::BodyTooLarge));
         }
@@ -339,8 +371,8 @@ impl Worker {
     }
 
     /// Whether the request may be sent once more, and can be.
-    async fn can_replay(&self, capture: Option<&Capture>, replays: u32) -> bool {
-        if replays >= self.shared.config.replay.max_replays {
+    async fn can_replay(&self, capture: Option<&Capture>, exchange: &Exchange) -> bool {
+        if exchange.replays >= exchange.settings.config().replay.max_replays {
             return false;
         }
         let Some(capture) = capture else { return true };
@@ -354,30 +386,6 @@ impl Worker {
     fn count_replay(&self, replays: u32, outcome: ReplayOutcome) {
         if replays > 0 {
             self.metrics.replay(outcome);
-        }
-    }
-
-    /// Counts the limits that only an error shows, and logs what the response does not say. The
-    /// access line has the code of every error already.
-    fn report(&self, error: &Error, request_id: &HeaderValue) {
-        let limit = match error {
-            Error::Rejected(Code::HeadersTooLarge) => Some(LimitHit::Headers),
-            Error::Token(token::Error::TooManyWaiters) => Some(LimitHit::Waiters),
-            Error::Forward(forward::Error::Connect(ConnectError::Timeout)) => {
-                Some(LimitHit::ConnectTimeout)
-            }
-            Error::Forward(forward::Error::Timeout) => Some(LimitHit::ResponseHeaderTimeout),
-            _ => None,
-        };
-        if let Some(limit) = limit {
-            self.metrics.limit(limit);
-        }
-        let request_id = request_id.to_str().unwrap_or_default();
-        let Row { code, origin, .. } = error.code().row();
-        if *origin == ErrorOrigin::Upstream {
-            tracing::warn!(request_id, code, error = %chain(error), "request failed");
-        } else {
-            tracing::debug!(request_id, code, error = %chain(error), "request rejected");
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use super::error::Error;
 use crate::{
-    callers::{Principal, Unauthenticated},
+    callers::{Principal, Unauthenticated, sessions::FOLLOW_INTERVAL},
     clock::Now,
+    deadline::TICK,
 };
 use slab::Slab;
 use std::{
@@ -14,6 +15,10 @@ use std::{
     sync::Arc,
     task::{Context, Poll, Waker},
 };
+
+/// What is revoked ends within a second: a look at the store finds it, the next tick ends what is open,
+/// and each has time to spare.
+const _: () = assert!(FOLLOW_INTERVAL.as_millis() + TICK.as_millis() <= 750);
 
 /// Its owner calls [`OpenRequests::end`] several times a second.
 #[derive(Default)]

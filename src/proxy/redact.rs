@@ -59,7 +59,7 @@ fn redact_body(response: &mut Response<ExchangeBody>, token: &[u8]) -> Option<()
 ///
 /// An escape (`%7C`, `\u007c`, `&#124;`) changes only separators, so that the long parts between
 /// them are looked for as well.
-fn mask(text: &[u8], token: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn mask(text: &[u8], token: &[u8]) -> Option<Vec<u8>> {
     let mut clean = Cow::Borrowed(text);
     for needle in needles(token) {
         let (mut masked, mut rest) = (Vec::new(), &*clean);
@@ -77,7 +77,7 @@ fn mask(text: &[u8], token: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// As `mask`, without a change of the length. A token that the end cuts off is masked as well.
-fn blanked(text: &[u8], token: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn blanked(text: &[u8], token: &[u8]) -> Option<Vec<u8>> {
     let mut clean = text.to_vec();
     for needle in needles(token) {
         while let Some(at) = find(&clean, needle) {

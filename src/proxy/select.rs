@@ -8,7 +8,7 @@ use crate::{
     callers::credential::is_key,
     forward::headers::has_too_many_connection_names,
     id::{AccountId, Region, placeholder_alias},
-    inbound::fields::{Field, Fields, bearer_text},
+    inbound::fields::{Field, Fields, bearer_token},
     problem::Code,
     provider::ads::{Service, service},
     sync::Account,
@@ -37,7 +37,7 @@ pub struct Prefix<'a> {
     /// Path and query behind it.
     rest: &'a str,
     /// The prefix itself.
-    text: &'a str,
+    pub(super) text: &'a str,
 }
 
 /// Rejects what no honest client sends: targets that are not in origin form, methods that would
@@ -76,7 +76,7 @@ pub fn validate(head: &Parts, fields: &Fields<'_>) -> Result<(), Error> {
 }
 
 /// Whether a path, with or without our prefix, is one that MCP clients look for on their own when
-/// they think that they must log in.
+/// they think that they must log in, or browsers when they show a response.
 pub fn is_reserved(uri: &Uri) -> bool {
     let path = uri.path();
     let path = match path.strip_prefix("/a/") {
@@ -87,7 +87,7 @@ pub fn is_reserved(uri: &Uri) -> bool {
         let rest = path.strip_prefix("/.well-known");
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    matches!(path, "/register" | "/authorize" | "/token")
+    matches!(path, "/register" | "/authorize" | "/token" | "/favicon.ico")
         || well_known(path)
         || path.strip_prefix("/mcp").is_some_and(well_known)
 }
@@ -114,7 +114,7 @@ pub fn select(
 }
 
 /// Which name the selectors agree on; none if there are none.
-fn choose<'a>(
+pub(super) fn choose<'a>(
     headers: &'a HeaderMap,
     fields: &Fields<'a>,
     prefix: Option<&Prefix<'a>>,
@@ -150,9 +150,9 @@ fn header_region(fields: &Fields<'_>) -> Result<Option<Region>, Error> {
 
 /// The names in all `Authorization` lines; most requests have none.
 fn placeholders<'a>(headers: &'a HeaderMap, fields: &Fields<'a>) -> impl Iterator<Item = &'a str> {
-    let lines = fields.authorization.first().map(|_| headers.get_all(AUTHORIZATION));
-    let values = lines.into_iter().flatten();
-    let names = values.filter_map(|value| placeholder_alias(bearer_text(value)?, "Atza"));
+    let values = fields.authorization.values(headers, AUTHORIZATION);
+    let tokens = values.filter_map(bearer_token).filter(|token| token.starts_with(b"Atza"));
+    let names = tokens.filter_map(|token| placeholder_alias(str::from_utf8(token).ok()?, "Atza"));
     names.filter(|name| !is_key(name))
 }
 
@@ -174,7 +174,7 @@ impl<'a> Prefix<'a> {
         Ok(Some(Self { alias, region, rest, text: &whole[..whole.len() - rest.len()] }))
     }
 
-    fn target(&self) -> Result<Uri, Error> {
+    pub(super) fn target(&self) -> Result<Uri, Error> {
         let slash = if self.rest.starts_with('/') { "" } else { "/" };
         PathAndQuery::try_from(format!("{slash}{}", self.rest))
             .map(Uri::from)

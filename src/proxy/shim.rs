@@ -17,6 +17,7 @@ use crate::{
     forward::body::BodyError,
     id::{AccountId, placeholder_alias, placeholder_text},
     inbound::fields::Fields,
+    metrics::LimitHit,
     problem::Code,
 };
 use http::{
@@ -32,8 +33,14 @@ use std::{sync::Arc, time::Duration};
 const PATH: &str = "/auth/o2/token";
 /// The largest form that is read, bytes.
 const FORM_MAX_BYTES: usize = 64 * 1024;
-/// How long a form may take to arrive.
-const FORM_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a form may take to arrive: who sends it may be known by it alone.
+const FORM_TIMEOUT: Duration = Duration::from_secs(3);
+/// The part of a worker's places where one party may wait with a form.
+const FORM_PART: usize = 16;
+/// No fewer than so many, unless that is more than half.
+const FORMS_MIN: usize = 16;
+/// The part where all may wait that are known by their addresses only.
+const UNKNOWN_PART: usize = 4;
 
 /// Whether a request is for the shim, also below `/a/<alias>`.
 pub fn is_token_request(head: &Parts) -> bool {
@@ -57,24 +64,18 @@ impl Worker {
             Ok(_) | Err(Unauthenticated::Missing) => {}
             Err(error) => return Err(error.into()),
         }
-        // Borrowed, so that the rest of a form that is too long can be read to its end elsewhere.
-        let Some(body) = body else { return Err(BodyError::Incomplete.into()) };
-        let collect = Limited::new(body, FORM_MAX_BYTES).collect();
-        let form = match self.deadlines.within(FORM_TIMEOUT, collect).await {
-            Some(Ok(form)) => TokenForm::read(&head.headers, &form.to_bytes()),
-            Some(Err(error)) if error.is::<LengthLimitError>() => {
-                return Err(Error::Rejected(Code::BodyTooLarge));
-            }
-            Some(Err(_)) => return Err(BodyError::Incomplete.into()),
-            None => return Err(BodyError::TooSlow.into()),
-        };
+        let known = principal.as_ref().ok().and_then(Option::as_deref);
+        let form = self.token_form(head, known, body, exchange).await?;
         let key = form.key();
         let principal = match (principal, key) {
             (Ok(Some(known)), Some(_)) if known.is_presented() => {
                 return Err(Unauthenticated::Several.into());
             }
             // An SDK that refreshes by itself can say its key nowhere else.
-            (_, Some(key)) => Some(self.shared.callers.of_key(key, self.shared.clock.now())?),
+            (_, Some(key)) => {
+                let now = self.shared.clock.now();
+                Some(self.shared.callers.of_key(key, exchange.origin, now)?)
+            }
             (principal, None) => principal?,
         };
         exchange.principal.clone_from(&principal);
@@ -87,7 +88,7 @@ impl Worker {
             return Err(Error::Rejected(Code::AccountConflict));
         }
         let table = self.shared.directory.load();
-        let default = self.shared.config.proxy.default_account.as_ref();
+        let default = exchange.settings.config().proxy.default_account.as_ref();
         let view = View { table: &table, principal: principal.as_deref(), default };
         let (status, body) = token_response(&form, in_path.or(in_header), view)?;
         let mut response = Response::new(ExchangeBody::ours(body.to_string().into()));
@@ -96,6 +97,68 @@ impl Worker {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json;charset=UTF-8"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Ok(response)
+    }
+
+    /// Reads the form of a request of `known`.
+    async fn token_form(
+        &self,
+        head: &Parts,
+        known: Option<&Principal>,
+        body: &mut Option<CallerBody>,
+        exchange: &Exchange,
+    ) -> Result<TokenForm, Error> {
+        let max = FormsMax::of(exchange.settings.in_flight_max);
+        let (_places, is_full) = match known {
+            Some(known) => {
+                let place = self.forms.enter(known);
+                let is_full = place.requests() > max.party;
+                ([Some(place), None], is_full)
+            }
+            None => {
+                let [own, all] = self.forms.enter_unknown(exchange.origin);
+                let is_full = own.requests() > max.address || all.requests() > max.unknown;
+                ([Some(own), Some(all)], is_full)
+            }
+        };
+        if is_full {
+            self.metrics.limit(LimitHit::InFlight);
+            return Err(Error::Overloaded(
+                "As many forms for the token endpoint are awaited as may be (a small part of \
+                 limits.in_flight_max). Try again later.",
+            ));
+        }
+        // Borrowed, so that the rest of a form that is too long can be read to its end elsewhere.
+        let Some(body) = body else { return Err(BodyError::Incomplete.into()) };
+        let collect = Limited::new(body, FORM_MAX_BYTES).collect();
+        match self.deadlines.within(FORM_TIMEOUT, collect).await {
+            Some(Ok(form)) => Ok(TokenForm::read(&head.headers, &form.to_bytes())),
+            Some(Err(error)) if error.is::<LengthLimitError>() => {
+                Err(Error::Rejected(Code::BodyTooLarge))
+            }
+            Some(Err(_)) => Err(BodyError::Incomplete.into()),
+            None => Err(BodyError::TooSlow.into()),
+        }
+    }
+}
+
+/// How many forms are awaited.
+#[derive(Debug, PartialEq, Eq)]
+struct FormsMax {
+    /// Of one tenant, or caller without one.
+    party: usize,
+    /// Of one address whose senders are not known: it leaves room for others.
+    address: usize,
+    /// Of all of those.
+    unknown: usize,
+}
+
+impl FormsMax {
+    /// For a worker with `in_flight_max` places.
+    fn of(in_flight_max: usize) -> Self {
+        let half = in_flight_max.div_ceil(2);
+        let party = (in_flight_max / FORM_PART).max(FORMS_MIN).min(half);
+        let unknown = (in_flight_max / UNKNOWN_PART).max(2 * FORMS_MIN).min(half);
+        Self { party, address: party.min(unknown.div_ceil(2)), unknown }
     }
 }
 
@@ -190,6 +253,17 @@ mod tests {
         assert_eq!(read("application/x-www-form-urlencoded;charset=UTF-8", form), expected);
         let json = r#"{"grant_type":"refresh_token","refresh_token":"Atzr|a b"}"#;
         assert_eq!(read("application/json", json), expected);
+    }
+
+    #[test]
+    fn forms_have_a_small_part_of_the_places_and_never_most_of_few() {
+        let parts = [16384, 256, 64, 20, 8, 1].map(|places| {
+            let FormsMax { party, address, unknown } = FormsMax::of(places);
+            [party, address, unknown]
+        });
+        let expected =
+            [[1024, 1024, 4096], [16, 16, 64], [16, 16, 32], [10, 5, 10], [4, 2, 4], [1, 1, 1]];
+        assert_eq!(parts, expected);
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! Calls that Amazon throttles: which responses say so, and which calls are not worth sending.
+//! What responses of Amazon's say besides: which calls it refuses or throttles, and which are not worth
+//! sending.
 
 use super::{Error, Worker, exchange::Exchange, select::Selection};
 use crate::{
-    metrics::LimitHit,
-    provider::ads,
+    metrics::{CallTrouble, LimitHit},
+    provider::{ads, operations},
     throttling::{Observed, Probe, ThrottleScope},
 };
 use http::{HeaderMap, StatusCode, request::Parts};
@@ -27,7 +28,7 @@ impl Worker {
         })
     }
 
-    /// Takes note of what a response says about throttling; nearly all say nothing.
+    /// Takes note of what a response says: nearly all say nothing.
     pub(super) fn observe(
         &self,
         head: &Parts,
@@ -37,6 +38,14 @@ impl Worker {
     ) {
         let throttling = &self.shared.throttling;
         let (status, headers) = response;
+        let trouble = CallTrouble::of(status);
+        if exchange.replays > 0 || trouble.is_some() {
+            let class = operations::classify(&head.method, selection.target.path());
+            let replayed = (exchange.replays > 0).then_some(CallTrouble::Replayed);
+            for what in trouble.into_iter().chain(replayed) {
+                self.metrics.trouble(selection.account.id(), class, what);
+            }
+        }
         if !throttling.concerns(status) {
             return;
         }
@@ -44,7 +53,7 @@ impl Worker {
             status,
             headers,
             service: selection.service,
-            account: &selection.account.id,
+            account: selection.account.id(),
             sent: exchange.began.mono,
         };
         let now = self.shared.clock.now();
@@ -55,9 +64,9 @@ impl Worker {
 /// The scope of a call, by the profile that Amazon reads: the caller's, else the account's.
 fn scope<'a>(head: &'a Parts, selection: &'a Selection) -> ThrottleScope<&'a str> {
     let account = &selection.account;
-    let default = || account.headers.iter().find(|(name, _)| *name == ads::PROFILE);
+    let default = || account.headers().iter().find(|(name, _)| *name == ads::PROFILE);
     let profile = head.headers.get(&ads::PROFILE).or_else(|| default().map(|(_, value)| value));
     let profile = profile.map(http::HeaderValue::as_bytes);
     let call = (&head.method, selection.target.path());
-    ThrottleScope::of(selection.region, account.client_id(), &account.id, profile, call)
+    ThrottleScope::of(selection.region, account.client_id(), account.id(), profile, call)
 }

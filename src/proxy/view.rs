@@ -7,7 +7,7 @@ use crate::{
     problem::Code,
     sync::{Account, Table},
 };
-use std::{ops::Bound, sync::Arc};
+use std::sync::Arc;
 
 #[derive(Clone, Copy)]
 pub struct View<'t> {
@@ -22,7 +22,7 @@ impl<'t> View<'t> {
     pub fn find(&self, name: &str) -> Option<&'t Arc<Account>> {
         match self.principal {
             None => self.table.get(name),
-            Some(principal) => self.table.get(&*principal.account_id(name)?),
+            Some(principal) => self.table.get(principal.account_id(name)?.as_ref()),
         }
     }
 
@@ -33,7 +33,7 @@ impl<'t> View<'t> {
             (None, Some(principal)) => return self.only_account(principal),
             (None, None) => {
                 let default = self.default.ok_or(Error::Rejected(Code::AccountRequired))?;
-                self.table.get(default)
+                self.table.get(default.as_str())
             }
         };
         found.ok_or(Error::Rejected(Code::UnknownAccount))
@@ -59,12 +59,10 @@ impl<'t> View<'t> {
             return self.find(name).ok_or(Error::Rejected(Code::UnknownAccount));
         }
         let first = principal.tenant.as_ref().map_or(String::new(), |tenant| format!("{tenant}~"));
-        let others =
-            self.table.range::<str, _>((Bound::Included(first.as_str()), Bound::Unbounded));
-        let own = others.take_while(|(id, _)| id.as_str().starts_with(&first));
-        let mut seen = own.filter(|(id, _)| principal.name_of(id).is_some());
+        let own = self.table.starting_with(&first);
+        let mut seen = own.filter(|account| principal.name_of(account.id()).is_some());
         match (seen.next(), seen.next()) {
-            (Some((_, account)), None) => Ok(account),
+            (Some(account), None) => Ok(account),
             _ => Err(Error::Rejected(Code::AccountRequired)),
         }
     }

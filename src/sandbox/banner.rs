@@ -101,10 +101,18 @@ pub(super) fn banner(
     lifetime_secs: u64,
     config: &Path,
 ) -> String {
+    let dashboard = match cfg!(feature = "dashboard") {
+        true => format!(
+            "dashboard http://localhost:{}/dashboard   sign in with the key, or run adsproxy dashboard\n",
+            admin.port()
+        ),
+        false => String::new(),
+    };
     let mut text = format!(
         "adsproxy sandbox: the real proxy in front of an emulated Amazon\n\n\
          proxy     http://{proxy}   point an SDK's base URL here\n\
          admin     http://{admin}   /readyz, /metrics; with a key /status, /api/v1\n\
+         {dashboard}\
          key       {key}   an operator's, until the sandbox ends\n\
          emulator  http://{emulator}   token endpoint and API; switches at /_sandbox\n\
          accounts  acme (na), globex (eu); access tokens live {lifetime_secs} s\n"

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Access tokens remembered, dead ones included (they have the generation of a late request).
@@ -202,6 +202,18 @@ impl Lwa {
     pub fn live_access_tokens(&self) -> usize {
         let now = self.now();
         self.registry.lock().tokens.values().filter(|issued| issued.is_live(now)).count()
+    }
+
+    /// When the access tokens of each account end that are remembered and not killed, in the order
+    /// of their issue.
+    pub fn expiries(&self) -> BTreeMap<String, Vec<Instant>> {
+        let registry = self.registry.lock();
+        let mut ends: BTreeMap<String, Vec<Instant>> = BTreeMap::new();
+        for issued in registry.order.iter().filter_map(|token| registry.tokens.get(token)) {
+            let of_account = ends.entry(issued.account.clone()).or_default();
+            of_account.extend(issued.expires.map(|expires| expires.mono));
+        }
+        ends
     }
 
     /// Whose token this is and its generation, dead or alive.

@@ -1,5 +1,6 @@
 //! What is kept of a grant.
 
+use super::unknown::UnknownFields;
 use crate::{
     id::{AccountId, Region},
     secret::Secret,
@@ -8,8 +9,10 @@ use serde::{Deserialize, Serialize, Serializer};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
 /// One account's grant and the newest access token made from it. Serialized to be sealed only.
+///
+/// A version may add fields without another format: what others do not know they keep, as long as the
+/// consent is the same. They must be able to do without.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Credential {
     /// Not sealed: the seal is bound to it, as the record's key.
     #[serde(skip, default = "no_account")]
@@ -35,11 +38,25 @@ pub struct Credential {
     pub reauthorization_required: bool,
     /// Fingerprint of the configured refresh token that this record began with.
     pub seed: Option<String>,
+    #[serde(flatten)]
+    pub unknown: UnknownFields,
 }
 
 impl Credential {
+    /// Whether a refresh of this consent has brought the refresh token that it was made with, and none
+    /// another, as far as the record says: the first token of a consent may be of no refresh.
+    pub(crate) fn is_known_steady(&self) -> bool {
+        self.access_token.is_some() && self.generation > 1 && self.has_one_refresh_token()
+    }
+
+    /// Whether the grant is alive and has never had another refresh token.
+    pub(crate) fn has_one_refresh_token(&self) -> bool {
+        self.previous_refresh_token.is_none() && !self.reauthorization_required
+    }
+
     /// This result of a refresh, where a command has moved the grant meanwhile: the record `found`
-    /// in the store says its region and application. Another consent stays as it is.
+    /// in the store says its region and application, and what this version does not know. Another
+    /// consent stays as it is.
     ///
     /// None if the grant was found dead in an application that it has left: nothing to write.
     pub(crate) fn moved_with(self, found: &Self) -> Option<Self> {
@@ -53,6 +70,7 @@ impl Credential {
             region: found.region,
             consented_at: found.consented_at,
             access_token: self.access_token.filter(|_| is_same_application),
+            unknown: found.unknown.clone(),
             ..self
         })
     }
@@ -63,14 +81,28 @@ fn no_account() -> AccountId {
     "unnamed".parse().expect("it is an id")
 }
 
-/// An access token as it is kept, with times in seconds since 1970.
+/// An access token as it is kept, with times in seconds since 1970. Fields that this version does not
+/// know go when the record is written: the token soon does, too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct StoredAccessToken {
     #[serde(serialize_with = "expose")]
     pub token: Secret,
     pub issued_at: u64,
     pub expires_at: u64,
+}
+
+/// Which consent of an account it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConsentId {
+    pub epoch: Epoch,
+    /// In seconds since 1970; none: of a configured or an imported grant.
+    pub consented_at: Option<u64>,
+}
+
+impl ConsentId {
+    pub fn of(record: &Credential) -> Self {
+        Self { epoch: record.epoch, consented_at: record.consented_at }
+    }
 }
 
 /// Identifies one consent of an account: new with each login, import or configured token,
@@ -118,6 +150,7 @@ mod tests {
             updated_at: 5,
             reauthorization_required: false,
             seed: None,
+            unknown: UnknownFields::default(),
         };
         let text = "{\"epoch\":7,\"application\":\"default\",\"region\":\"na\",\
                     \"refresh_token\":\"Atzr|x\",\"previous_refresh_token\":null,\
@@ -129,6 +162,28 @@ mod tests {
         assert_eq!(read.account.as_str(), "unnamed", "its key says whose it is");
         read.account.clone_from(&credential.account);
         assert_eq!(read, credential);
-        assert!(serde_json::from_str::<Credential>(&text.replace("seed", "sead")).is_err());
+    }
+
+    #[test]
+    fn fields_of_a_newer_version_are_kept_as_they_are_and_shown_nowhere() {
+        let text = "{\"epoch\":7,\"application\":\"default\",\"region\":\"na\",\
+                    \"refresh_token\":\"Atzr|x\",\"previous_refresh_token\":null,\
+                    \"access_token\":{\"token\":\"Atza|y\",\"issued_at\":1,\"expires_at\":2},\
+                    \"generation\":3,\"consented_at\":null,\"updated_at\":5,\
+                    \"reauthorization_required\":false,\"seed\":null,\
+                    \"label\":\"CANARY\",\"limits\":{\"a\":[1,18446744073709551615,0.5]}}";
+        let mut read: Credential = serde_json::from_str(text).expect("a credential");
+        assert_eq!(serde_json::to_string(&read).expect("JSON"), text);
+        assert!(format!("{read:?}").contains("unknown: 2 fields"));
+        assert!(!format!("{read:?}").contains("CANARY"));
+        read.generation = 4;
+        let text = text.replace("\"generation\":3", "\"generation\":4");
+        assert_eq!(serde_json::to_string(&read).expect("JSON"), text);
+        // What is known must be what it is.
+        for wrong in [text.replace("\"epoch\":7,", ""), text.replace("\"na\"", "\"xx\"")] {
+            assert!(serde_json::from_str::<Credential>(&wrong).is_err());
+        }
+        let newer_token = text.replace("\"expires_at\":2", "\"expires_at\":2,\"scope\":\"s\"");
+        serde_json::from_str::<Credential>(&newer_token).expect("a credential");
     }
 }

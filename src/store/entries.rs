@@ -5,14 +5,14 @@
 
 use super::{
     Error, Expected, Inner, Store, Version,
-    backend::{Listed, RawEntry, Write},
+    backend::{RawEntry, SeenEntries, Write},
     credential::expose,
     record::to_json,
 };
 use crate::{id::AccountId, named::named, secret::Secret};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     time::{Duration, Instant},
 };
 
@@ -39,12 +39,24 @@ named! {
     Outbox = "outbox",
     /// Sessions of callers, without their keys.
     Sessions = "sessions",
+    /// Browsers that have signed in to the dashboard, without their cookies.
+    Browsers = "browsers",
+    /// Links that sign a browser in to the dashboard.
+    SignInLinks = "signins",
+    /// Browsers that are on their way to an OpenID provider, and back to the dashboard.
+    SignInAttempts = "attempts",
     /// Keys of the configuration that are accepted no more.
     Revocations = "revocations",
     /// When a caller's key was last used.
     KeyUses = "uses",
+    /// Calls that Amazon throttles, and until when they are of no use.
+    Throttled = "throttled",
     /// The keys of the audit log.
     AuditKeys = "audit",
+    /// How far each chain of the audit log has come, where servers share the log.
+    AuditHeads = "heads",
+    /// From where on a chain is there, whose older lines were removed.
+    AuditStarts = "starts",
     /// The check value of each key, and how it is made of a passphrase.
     Keys = "keys",
     /// Running servers, and which keys each has.
@@ -57,7 +69,14 @@ named! {
 impl Space {
     /// The sealed ones but for the grants. What must be read without the right keys is not sealed.
     pub(super) fn of_entries() -> impl Iterator<Item = Self> {
-        let others = [Self::Accounts, Self::Keys, Self::Instances, Self::Meta];
+        let others = [
+            Self::Accounts,
+            Self::AuditHeads,
+            Self::AuditStarts,
+            Self::Keys,
+            Self::Instances,
+            Self::Meta,
+        ];
         Self::ALL.into_iter().filter(move |space| !others.contains(space))
     }
 
@@ -131,7 +150,7 @@ impl Store {
             let lasting = [Space::AuditKeys, Space::Outbox];
             for space in Space::of_entries().filter(|space| !lasting.contains(space)) {
                 let began = Instant::now();
-                let deleted = inner.purge(space, now_ms)?;
+                let deleted = inner.backend.purge(space.as_str(), now_ms)?;
                 // Not counted anew: an entry may be put at this very moment.
                 match inner.counts.lock().get_mut(&space) {
                     Some((count, at)) if *at < began => *count = count.saturating_sub(deleted),
@@ -213,18 +232,66 @@ impl Entries<'_> {
 
     /// The names of the entries that were written or deleted since `seen`, which is brought up to
     /// date.
-    pub async fn changed(
+    pub async fn changed(&self, seen: &mut SeenEntries) -> Result<Vec<String>, Error> {
+        self.store.changes(self.space, seen).await
+    }
+
+    /// As [`Entries::changed`], with the entries themselves; none for one that is gone.
+    pub async fn changed_items(
         &self,
-        seen: &mut BTreeMap<String, Version>,
-    ) -> Result<Vec<String>, Error> {
-        let (space, mut before) = (self.space, std::mem::take(seen));
-        let changes = move |inner: &Inner| {
-            let changed = inner.backend.changes(space.as_str(), &mut before)?;
-            Ok((changed, before))
-        };
-        let (changed, now) = self.store.run(changes).await?;
-        *seen = now;
-        Ok(changed)
+        seen: &mut SeenEntries,
+    ) -> Result<Vec<(String, Option<Item>)>, Error> {
+        seen.wants_entries = true;
+        let (space, names) = (self.space, self.changed(seen).await?);
+        let (mut found, wanted) = (std::mem::take(&mut seen.brought), names.clone());
+        let read = self.store.run(move |inner| {
+            let is_missing = |name: &&str| !found.contains_key(*name);
+            let missing: Vec<&str> = wanted.iter().map(String::as_str).filter(is_missing).collect();
+            let read = match missing.is_empty() {
+                true => Vec::new(),
+                false => inner.backend.get_all(space.as_str(), &missing)?,
+            };
+            found.extend(read);
+            let open = |name: String| {
+                let item = match found.get(&name) {
+                    Some(entry) => inner.open_entry(space, &name, entry)?,
+                    None => None,
+                };
+                Ok((name, item))
+            };
+            wanted.into_iter().map(open).collect()
+        });
+        let read = read.await;
+        if read.is_err() {
+            names.iter().for_each(|name| seen.repeat(name));
+        }
+        read
+    }
+
+    /// Those of `names` that are there and open, in one statement where the store is a database.
+    #[cfg(feature = "dashboard")]
+    pub async fn get_all(&self, names: Vec<String>) -> Result<Vec<(String, Item)>, Error> {
+        let space = self.space;
+        let read = self.store.run(move |inner| {
+            let keys: Vec<&str> = names.iter().map(String::as_str).collect();
+            let found = match inner.backend.get_all(space.as_str(), &keys) {
+                // One of them is damaged, which hides no other.
+                Err(error) if error.is_unopened() => {
+                    let read = |name: &String| {
+                        let found = inner.entry(space, name).transpose()?;
+                        Some(found.map(|(item, _)| (name.clone(), item)))
+                    };
+                    return names.iter().filter_map(read).collect();
+                }
+                found => found?.into_iter(),
+            };
+            let opened = found.map(|(name, entry)| {
+                let item = inner.open_entry(space, &name, &entry)?;
+                Ok(item.map(|item| (name, item)))
+            });
+            opened.filter_map(Result::transpose).collect()
+        });
+        read.await
     }
 
     pub async fn names(&self) -> Result<Vec<String>, Error> {
@@ -289,7 +356,7 @@ impl Inner {
             None => (self.backend.list(space.as_str())?.len(), Instant::now()),
         };
         if count >= limit.max && fresh.is_none() {
-            count -= self.purge(space, limit.now_ms)?.min(count);
+            count -= self.backend.purge(space.as_str(), limit.now_ms)?.min(count);
         }
         let is_full = count >= limit.max;
         counts.insert(space, (count + usize::from(!is_full), at));
@@ -298,22 +365,5 @@ impl Inner {
             true => Err(Error::Full),
             false => Ok(()),
         }
-    }
-
-    /// Deletes what has expired; says how many entries it were.
-    fn purge(&self, space: Space, now_ms: u64) -> Result<usize, Error> {
-        let all = self.backend.list(space.as_str())?;
-        let expired = |listed: &Listed| listed.expires_at_ms.is_some_and(|until| until <= now_ms);
-        let mut deleted = 0;
-        for listed in all.iter().filter(|listed| expired(listed)) {
-            let expected = Expected::Version(listed.version);
-            match self.backend.delete(space.as_str(), &listed.key, expected) {
-                Ok(_) => deleted += 1,
-                // Extended meanwhile.
-                Err(Error::Conflict) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(deleted)
     }
 }

@@ -1,7 +1,10 @@
 //! Why the store, or a backend below it, could not do it.
 
-use super::ring::{KeyError, NotOpened};
-use crate::trusted_path::UntrustedPath;
+use super::{
+    Space,
+    ring::{KeyError, NotOpened},
+};
+use crate::{id::AccountId, trusted_path::UntrustedPath};
 use std::{
     io::{self, ErrorKind},
     path::PathBuf,
@@ -40,15 +43,22 @@ pub enum Error {
     },
     #[error(
         "the stored record {record} was sealed in a store whose id is {store:?}, unlike this one's, \
-         and was left as it is: restore meta/store.json from a backup of the store; if the record \
-         was copied here from another store, delete its file"
+         and was left as it is: restore meta/store.json (in a database: the row meta/store) from a \
+         backup of the store; if the record was copied here from another store, delete its file or row"
     )]
     OtherStore { record: String, store: String },
     #[error(
-        "meta/store.json in the store, without which no record opens, is damaged or lost: restore it \
-         from a backup of the store, or begin with an empty store"
+        "meta/store.json in the store (in a database: the row meta/store), without which no record \
+         opens, is damaged or lost: restore it from a backup of the store, or begin with an empty \
+         store"
     )]
     Identity(#[source] Damage),
+    #[error(
+        "the stored record {record} is older than one that was there, and was not used: the store \
+         was restored from a backup, or the record was changed by another hand; connect the account \
+         again, or use the record as it is by `adsproxy store accept`"
+    )]
+    SetBack { record: String },
     #[error("{path} cannot be read by this user: `chown` it to the owner of its directory")]
     Unreadable {
         path: PathBuf,
@@ -63,6 +73,29 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The database rejects it, or cannot be reached.
+    #[error("the database of the store cannot be used: check store.url and the database")]
+    Database {
+        #[source]
+        source: io::Error,
+    },
+    #[error("the database of the store cannot be used as configured: {0}")]
+    DatabaseSettings(String),
+    #[error(
+        "the schema {name:?} in the database {state}, and this role may not change that: run \
+         `adsproxy migrate` with the URL of a role that may (docs/postgres.md)"
+    )]
+    SchemaMissing {
+        name: String,
+        state: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "the schema {name:?} in the database is of version {version} and not for programs that \
+         know version {known} at most: update this adsproxy; nothing was changed"
+    )]
+    SchemaTooNew { name: String, version: i64, known: i64 },
     #[error("the store cannot be trusted")]
     Untrusted(#[from] UntrustedPath),
     #[error(
@@ -79,6 +112,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// That the record of `account` is older than one that was seen.
+    pub(crate) fn set_back(account: &AccountId) -> Self {
+        Self::SetBack { record: Space::Accounts.name_of(account.as_str()) }
+    }
+
+    /// That the store did not respond in the time that the caller has.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn unresponsive() -> Self {
+        Self::Database { source: ErrorKind::TimedOut.into() }
+    }
+
     /// Says whether a record is there that will open again once its key is back.
     pub fn is_sealed(&self) -> bool {
         matches!(self, Self::Sealed { .. })
@@ -91,7 +135,18 @@ impl Error {
 
     /// Says whether the record itself is at fault, so that to try again brings the same.
     pub fn is_lasting(&self) -> bool {
-        self.is_unopened() || matches!(self, Self::Unreadable { .. })
+        self.is_unopened() || matches!(self, Self::Unreadable { .. } | Self::SetBack { .. })
+    }
+
+    /// Says whether the database cannot be reached, or is not ready yet: it may be without anything
+    /// being changed here.
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Database { .. } | Self::SchemaMissing { .. })
+    }
+
+    /// Says whether only another configuration, or another program, helps.
+    pub(crate) fn is_configuration(&self) -> bool {
+        matches!(self, Self::DatabaseSettings(_) | Self::SchemaTooNew { .. })
     }
 
     /// Says whether the disk is full, or was remounted read-only, as ext4 is after an error.

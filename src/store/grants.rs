@@ -1,12 +1,17 @@
 //! Grants: read, written where nothing else came between, leased while they are refreshed.
 
 use super::{
-    Credential, Epoch, Error, Expected, Inner, Space, Store, Version, Versioned, backend::Write,
+    Credential, Epoch, Error, Expected, Inner, Space, Store, Version, Versioned,
+    backend::{Granted, LeaseClaim, RawEntry, SeenEntries, VersionTable, Write},
     record::to_json,
 };
 use crate::{backoff::Backoff, id::AccountId};
-use std::{collections::BTreeMap, time::Duration};
-use tokio::time::{Instant, sleep};
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
+};
+use tokio::time::{Instant, sleep_until};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Began {
@@ -28,6 +33,18 @@ pub struct Lease {
     store: Store,
     account: AccountId,
     fence: u64,
+    /// Whether a write under it has ended it already.
+    is_ended: AtomicBool,
+}
+
+/// A grant that was leased.
+#[derive(Debug)]
+pub struct ClaimedGrant {
+    pub lease: Lease,
+    /// As it was then, where that was read at once.
+    pub found: Option<Result<Versioned<Credential>, Error>>,
+    /// When that was.
+    pub at: Instant,
 }
 
 impl Lease {
@@ -39,6 +56,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if self.is_ended.load(Relaxed) {
+            return;
+        }
         let (store, account, fence) = (self.store.clone(), self.account.clone(), self.fence);
         let release =
             move || drop(store.0.backend.release(ACCOUNTS.as_str(), account.as_str(), fence));
@@ -55,11 +75,22 @@ impl Store {
     /// # Errors
     /// `Sealed`, `Damaged`, `Unreadable` or `Io`; the record is untouched in each case.
     pub async fn grant(&self, account: &AccountId) -> Result<Option<Versioned<Credential>>, Error> {
-        let found = self.at(account.as_str(), |inner, key| inner.get(ACCOUNTS, key)).await?;
-        Ok(found.map(|mut found: Versioned<Credential>| {
-            found.value.account = account.clone();
-            found
-        }))
+        let account = account.clone();
+        self.run(move |inner| {
+            let entry = inner.backend.get(ACCOUNTS.as_str(), account.as_str())?;
+            entry.map(|entry| inner.open_grant(&account, &entry)).transpose()
+        })
+        .await
+    }
+
+    /// As [`Store::load`], of an entry that was read before.
+    pub async fn open_grant(
+        &self,
+        account: &AccountId,
+        entry: RawEntry,
+    ) -> Result<Credential, Error> {
+        let account = account.clone();
+        self.run(move |inner| Ok(inner.open_grant(&account, &entry)?.value)).await
     }
 
     /// As [`Store::grant`], without its version.
@@ -67,19 +98,83 @@ impl Store {
         Ok(self.grant(account).await?.map(|found| found.value))
     }
 
-    /// Lists the accounts that have a grant, sorted, without opening any.
-    pub async fn grants(&self) -> Result<Vec<AccountId>, Error> {
-        Ok(self.versions().await?.into_keys().collect())
-    }
-
-    /// Lists the accounts that have a grant with the versions of their records, without opening
-    /// any: cheap enough to look for changes all the time.
-    pub async fn versions(&self) -> Result<BTreeMap<AccountId, Version>, Error> {
-        self.run(|inner| {
-            let all = inner.backend.list(ACCOUNTS.as_str())?.into_iter();
-            Ok(all.filter_map(|one| Some((one.key.parse().ok()?, one.version))).collect())
+    /// The grants of those of `accounts` that have one, as [`Store::load`] returns each: in one
+    /// statement where the store is a database.
+    ///
+    /// # Errors
+    /// When some cannot be read, and it cannot be said which.
+    pub async fn load_all(
+        &self,
+        accounts: &[AccountId],
+    ) -> Result<HashMap<AccountId, Result<Credential, Error>>, Error> {
+        let accounts = accounts.to_vec();
+        self.run(move |inner| {
+            let keys: Vec<&str> = accounts.iter().map(AccountId::as_str).collect();
+            let found = inner.backend.get_all(ACCOUNTS.as_str(), &keys)?.into_iter();
+            let opened = found.filter_map(|(key, entry)| {
+                let account: AccountId = key.parse().ok()?;
+                let opened = inner.open::<Credential>(ACCOUNTS, &key, &entry);
+                let of_account = account.clone();
+                let opened = opened.map(|(found, _)| Credential { account: of_account, ..found });
+                Some((account, opened))
+            });
+            Ok(opened.collect())
         })
         .await
+    }
+
+    /// Says whether it is a database that servers on several machines share.
+    pub fn is_shared(&self) -> bool {
+        self.0.backend.has_own_clock()
+    }
+
+    /// Says whether the account has a grant, readable or not.
+    pub async fn has_grant(&self, account: &AccountId) -> Result<bool, Error> {
+        let find = |inner: &Inner, key: &str| inner.backend.get(ACCOUNTS.as_str(), key);
+        match self.at(account.as_str(), find).await {
+            Err(error) if error.is_lasting() => Ok(true),
+            found => Ok(found?.is_some()),
+        }
+    }
+
+    /// Lists the accounts that have a grant, sorted, without opening any.
+    pub async fn grants(&self) -> Result<Vec<AccountId>, Error> {
+        let versions = self.versions().await?;
+        Ok(versions.keys().filter_map(|key| key.parse().ok()).collect())
+    }
+
+    /// Lists the ids of the accounts that have a grant with the versions of their records, without
+    /// opening any.
+    pub async fn versions(&self) -> Result<VersionTable, Error> {
+        self.run(|inner| {
+            let all = inner.backend.list(ACCOUNTS.as_str())?.into_iter();
+            Ok(all.map(|one| (one.key, one.version)).collect())
+        })
+        .await
+    }
+
+    /// The ids of the accounts whose records were written or deleted since `seen`, which is brought
+    /// up to date: cheap enough to look all the time. Those that a look brings at once are in
+    /// [`SeenEntries::brought`].
+    pub async fn changed_grants(&self, seen: &mut SeenEntries) -> Result<Vec<String>, Error> {
+        seen.wants_entries = true;
+        self.changes(ACCOUNTS, seen).await
+    }
+
+    /// What has changed in a space.
+    pub(super) async fn changes(
+        &self,
+        space: Space,
+        seen: &mut SeenEntries,
+    ) -> Result<Vec<String>, Error> {
+        let mut moved = std::mem::take(seen);
+        let changes = self.run(move |inner| {
+            let changed = inner.backend.changes(space.as_str(), &mut moved);
+            Ok((changed, moved))
+        });
+        let (changed, now) = changes.await?;
+        *seen = now;
+        changed
     }
 
     /// Keeps a new grant; durable when it returns `Ok`.
@@ -118,7 +213,11 @@ impl Store {
         lease: Option<&Lease>,
     ) -> Result<Version, Error> {
         let (credential, fence) = (credential.clone(), lease.map(Lease::fence));
-        self.run(move |inner| inner.update_grant(credential, began, fence)).await
+        let version = self.run(move |inner| inner.update_grant(credential, began, fence)).await?;
+        if let Some(lease) = lease {
+            lease.is_ended.store(self.0.backend.ends_leases(), Relaxed);
+        }
+        Ok(version)
     }
 
     /// Removes the account's grant, readable or not; false if there was none.
@@ -146,25 +245,78 @@ impl Store {
         ttl: Duration,
         wait: Duration,
     ) -> Result<Lease, Error> {
+        Ok(self.claim_grant(account, ttl, wait).await?.lease)
+    }
+
+    /// As [`Store::lease_grant`], and reads the grant where a backend can do both at once.
+    pub async fn claim_grant(
+        &self,
+        account: &AccountId,
+        ttl: Duration,
+        wait: Duration,
+    ) -> Result<ClaimedGrant, Error> {
         let deadline = Instant::now() + wait;
-        let mut pause = Backoff::new(Duration::from_millis(2), Duration::from_millis(100));
+        let (first, last) = if self.is_shared() { SHARED_PAUSE } else { PAUSE };
+        let mut pause = Backoff::new(first, last);
+        let mut hints = self.hints();
         loop {
-            let (store, account) = (self.clone(), account.clone());
-            let attempt = self.run(move |inner| {
-                let (space, key) = (ACCOUNTS.as_str(), account.as_str());
-                let fence = inner.backend.lease(space, key, Inner::now_ms(), ttl)?.fence;
-                Ok(Lease { store, account, fence })
-            });
             let next = Instant::now() + pause.next();
-            match attempt.await {
-                Err(Error::Held { .. }) if next < deadline => sleep(next - Instant::now()).await,
+            let claimed = self.claim_grants(std::slice::from_ref(account), ttl).await?.pop();
+            match claimed.ok_or(Error::Conflict)?.1 {
+                Err(Error::Held { .. }) if next < deadline => tokio::select! {
+                    () = sleep_until(next) => {}
+                    () = hints.of(ACCOUNTS.as_str(), account.as_str()) => {}
+                },
                 done => return done,
             }
         }
     }
+
+    /// Leases those of `accounts` whose grants are free, in one statement where the store is a
+    /// database. `Held` for the others; those that have no grant are left out.
+    ///
+    /// # Errors
+    /// As [`Store::lease_grant`], if it cannot be said of any.
+    pub async fn claim_grants(
+        &self,
+        accounts: &[AccountId],
+        ttl: Duration,
+    ) -> Result<Vec<(AccountId, Result<ClaimedGrant, Error>)>, Error> {
+        let (store, accounts) = (self.clone(), accounts.to_vec());
+        self.run(move |inner| {
+            let (at, now_ms) = (Instant::now(), Inner::now_ms());
+            let keys: Vec<&str> = accounts.iter().map(AccountId::as_str).collect();
+            let claims = inner.backend.claim(ACCOUNTS.as_str(), &keys, now_ms, ttl)?;
+            let claimed = |(key, claim): (String, LeaseClaim)| {
+                let account = accounts.iter().find(|account| account.as_str() == key)?.clone();
+                let (Granted { fence, .. }, entry) = match claim {
+                    LeaseClaim::Granted(granted, entry) => (granted, entry),
+                    LeaseClaim::Held { until_ms } => {
+                        return Some((account, Err(Error::Held { until_ms })));
+                    }
+                };
+                let found = entry.map(|entry| inner.open_grant(&account, &entry));
+                let (store, is_ended) = (store.clone(), AtomicBool::new(false));
+                let lease = Lease { store, account: account.clone(), fence, is_ended };
+                Some((account, Ok(ClaimedGrant { lease, found, at })))
+            };
+            Ok(claims.into_iter().filter_map(claimed).collect())
+        })
+        .await
+    }
 }
 
 impl Inner {
+    fn open_grant(
+        &self,
+        account: &AccountId,
+        entry: &RawEntry,
+    ) -> Result<Versioned<Credential>, Error> {
+        let (mut value, _) = self.open::<Credential>(ACCOUNTS, account.as_str(), entry)?;
+        value.account = account.clone();
+        Ok(Versioned { value, version: entry.version })
+    }
+
     fn put_grant(
         &self,
         credential: &Credential,
@@ -199,4 +351,8 @@ impl Inner {
     }
 }
 
+/// Between looks at a lease that another process has: a file is quickly read.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
+/// The same where each look is a statement: 50, 100, 200 ms and their jitter.
+const SHARED_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(300));
 const ACCOUNTS: Space = Space::Accounts;

@@ -5,11 +5,18 @@
 
 use super::{Error, Expected, Inner, Key, KeyRing, Space, Store};
 use serde::{Deserialize, Serialize};
+use std::fs;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceInfo {
     /// Its number, in its own namespace.
     pub pid: u32,
+    /// Its machine or container; none where the system does not say.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// The build; none of one that is older than this member.
+    #[serde(default)]
+    pub version: Option<String>,
     keys: Vec<KeyName>,
 }
 
@@ -23,7 +30,18 @@ struct KeyName {
 impl InstanceInfo {
     pub(super) fn of(ring: &KeyRing) -> Self {
         let name = |key: &Key| KeyName { id: key.id.clone(), check: key.record.check.clone() };
-        Self { pid: std::process::id(), keys: ring.keys().map(name).collect() }
+        Self {
+            pid: std::process::id(),
+            host: host(),
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            keys: ring.keys().map(name).collect(),
+        }
+    }
+
+    /// Whether it is this very process.
+    #[cfg_attr(not(feature = "dashboard"), allow(dead_code, reason = "only pages ask for it"))]
+    pub fn is_this_process(&self) -> bool {
+        self.pid == std::process::id() && self.host == host()
     }
 
     pub fn seals_with(&self, id: &str) -> bool {
@@ -33,6 +51,12 @@ impl InstanceInfo {
     pub fn has(&self, key: &Key) -> bool {
         self.keys.iter().any(|one| one.id == key.id && one.check == key.record.check)
     }
+}
+
+/// The name of this machine, or of the container that the process is in.
+fn host() -> Option<String> {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 /// Registers this process with the store, until it is dropped or the process ends.
@@ -78,19 +102,8 @@ impl Store {
 impl Inner {
     /// The live instances. Removes those of processes that were killed.
     pub(super) fn instances(&self) -> Result<Vec<InstanceInfo>, Error> {
-        let (space, mut found) = (Space::Instances, Vec::new());
-        for owner in self.names(space)? {
-            if !self.backend.is_alive(&owner)? {
-                // A disk that takes nothing is no reason to count it.
-                let _ = self.backend.delete(space.as_str(), &owner, Expected::Any);
-                continue;
-            }
-            match self.backend.read_clear(space, &owner) {
-                // One of another version cannot be judged.
-                Err(error) if error.is_unopened() => {}
-                info => found.extend(info?),
-            }
-        }
-        Ok(found)
+        let live = self.backend.live(Space::Instances.as_str())?;
+        // One of another version cannot be judged.
+        Ok(live.iter().filter_map(|entry| serde_json::from_slice(&entry.bytes).ok()).collect())
     }
 }

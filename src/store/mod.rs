@@ -8,29 +8,38 @@
 
 #![allow(missing_docs, reason = "public for the behaviour tests only")]
 
+mod audit_log;
 pub mod backend;
+mod copy;
 mod credential;
 mod entries;
 mod error;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod grants;
 mod instances;
 pub mod keyring;
+mod mark;
 mod passphrase;
 mod record;
 pub mod ring;
 pub mod rotate;
 pub mod seal;
+mod unknown;
 
 pub use self::{
-    backend::{Expected, Version},
-    credential::{Credential, Epoch, StoredAccessToken},
+    audit_log::{AuditSecrets, KeptStart},
+    backend::{Expected, LINES_PAGE, LoggedLine, SharedLog, Version},
+    credential::{ConsentId, Credential, Epoch, StoredAccessToken},
     entries::{Entries, Item, Limit, Space},
     error::{Damage, Error},
-    grants::{Began, Lease},
+    grants::{Began, ClaimedGrant, Lease},
     instances::{Instance, InstanceInfo},
+    mark::{FoundMarks, Mark, Marks, UnopenedMark},
     record::Versioned,
     ring::{KeyError, KeyRing, generate_key},
     seal::{Key, fingerprint},
+    unknown::UnknownFields,
 };
 
 use crate::{
@@ -38,7 +47,7 @@ use crate::{
     config,
     secret::Secret,
 };
-use backend::{Backend, Files, Memory};
+use backend::{Backend, Hints, Memory};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::{collections::HashSet, fmt::Write as _, path::PathBuf, sync::Arc};
@@ -58,9 +67,6 @@ struct Inner {
     audit_keys: Option<AuditSecrets>,
 }
 
-/// Ids and keys for the audit log; the first signs.
-pub type AuditSecrets = Vec<(String, Zeroizing<[u8; 32]>)>;
-
 #[derive(Serialize, Deserialize)]
 struct Identity {
     id: String,
@@ -77,10 +83,36 @@ impl Store {
             let audit_keys = ring::derived_audit_keys(encryption).unwrap_or_default();
             return Self::with(Box::<Memory>::default(), KeyRing::ephemeral()?, Some(audit_keys));
         }
-        let backend = Files::open(&store.path)?;
-        let ring = KeyRing::fetch(encryption, &backend)?;
+        let backend = backend::open(store)?;
+        let ring = KeyRing::fetch(encryption, &*backend)?;
         backend.prepare()?;
-        Self::with(Box::new(backend), ring, None)
+        Self::with(backend, ring, None)
+    }
+
+    /// The same, as it is: nothing that is missing is made. Also returns the schema of a database.
+    pub fn examine(
+        store: &config::StoreConfig,
+        encryption: &config::Encryption,
+    ) -> Result<(Self, Option<backend::Schema>), Error> {
+        if !store.kind.seals() {
+            return Ok((Self::open(store, encryption)?, None));
+        }
+        let backend = backend::open(store)?;
+        let schema = backend.schema()?;
+        let ring = KeyRing::fetch(encryption, &*backend)?;
+        Ok((Self::with(backend, ring, None)?, schema))
+    }
+
+    /// Makes the schema of a database what this program wants; returns it as it was before, none
+    /// for a store that has no schema.
+    ///
+    /// # Errors
+    /// `SchemaTooNew`; `Database` above all if the role may not.
+    pub fn migrate(store: &config::StoreConfig) -> Result<Option<backend::Schema>, Error> {
+        match store.kind.seals() {
+            true => backend::open(store)?.migrate(),
+            false => Ok(None),
+        }
     }
 
     /// Checks what [`Store::open`] checks, and changes nothing.
@@ -89,7 +121,7 @@ impl Store {
         encryption: &config::Encryption,
     ) -> Result<(), Error> {
         match store.kind.seals() {
-            true => KeyRing::fetch(encryption, &Files::open(&store.path)?).map(|_| ()),
+            true => KeyRing::fetch(encryption, &*backend::open(store)?).map(|_| ()),
             false => Ok(()),
         }
     }
@@ -127,41 +159,22 @@ impl Store {
         id: &str,
         passphrase: &Secret,
     ) -> Result<bool, Error> {
-        passphrase::prepare(&Files::open(&store.path)?, id, passphrase)
+        passphrase::prepare(&*backend::open(store)?, id, passphrase)
     }
 
     pub fn ring(&self) -> &KeyRing {
         &self.0.ring
     }
 
-    /// The keys of the audit log; `make`: one is made if none is there or can be opened. Blocks.
-    ///
-    /// # Errors
-    /// `Io`, `Random`; `Key` for a store that keeps nothing, if no encryption key is configured.
-    pub fn audit_keys(&self, make: bool) -> Result<AuditSecrets, Error> {
-        match &self.0.audit_keys {
-            Some(keys) if keys.is_empty() => return Err(KeyError::None.into()),
-            Some(keys) => return Ok(keys.clone()),
-            None => {}
-        }
-        // Newest first.
-        let mut names: Vec<u64> =
-            self.0.names(Space::AuditKeys)?.iter().filter_map(|name| name.parse().ok()).collect();
-        names.sort_unstable_by(|one, other| other.cmp(one));
-        let mut keys = Vec::new();
-        for name in names.iter().map(u64::to_string) {
-            let found = self.0.entry(Space::AuditKeys, &name)?;
-            let bytes = found.and_then(|(item, _)| parse_hex(item.text.expose()));
-            keys.extend(bytes.map(|bytes| (name, bytes)));
-        }
-        if keys.is_empty() && make {
-            let name = names.first().map_or(1, |newest| newest + 1).to_string();
-            let text = Secret::new(random_hex()? + &random_hex()?);
-            let item = Item { account: None, expires_at_ms: None, text };
-            self.0.put_entry(Space::AuditKeys, &name, &item, Expected::Absent)?;
-            return self.audit_keys(false);
-        }
-        Ok(keys)
+    /// Hints that grants may have changed, where other servers give some. The first call begins to
+    /// listen for them.
+    pub fn hints(&self) -> Hints {
+        self.0.backend.hints()
+    }
+
+    /// Says whether hints arrive; none if they are not to. Blocks for some seconds.
+    pub fn prove_hints(&self) -> Option<Result<(), Error>> {
+        self.0.backend.prove_hints()
     }
 
     /// Runs blocking `work` off the async threads. Once begun it runs to its end, also if its
@@ -231,14 +244,27 @@ impl Inner {
         Ok(self.known_id()?.expect("it was made"))
     }
 
-    /// The key that seals: the first that every running instance has. Without one, or if that
-    /// cannot be said, the first of all: what is sealed with a key that others lack can be had again
+    /// The key that seals what is at `key`: the first that every running instance has, the first of
+    /// all if they have none in common: what is sealed with a key that others lack can be had again
     /// with that key, what is not kept is lost.
-    fn sealing_key(&self) -> Result<&Key, Error> {
-        let others = self.instances().unwrap_or_default();
-        let key = self.ring.first_that(|key| others.iter().all(|other| other.has(key)));
-        self.record_key(key)?;
-        Ok(key)
+    ///
+    /// If it cannot be said what they have, the key that sealed what is there now, which some of them
+    /// may have written.
+    fn sealing_key(&self, space: Space, key: &str) -> Result<&Key, Error> {
+        // Where there is no choice, nothing is asked.
+        if self.ring.keys().nth(1).is_none() {
+            self.record_key(self.ring.first())?;
+            return Ok(self.ring.first());
+        }
+        let sealing = match self.instances() {
+            Ok(others) => self.ring.first_that(|key| others.iter().all(|other| other.has(key))),
+            Err(_) => {
+                let now = self.envelope(space, key).ok().flatten().map(|now| now.key_id);
+                self.ring.first_that(|key| now.as_ref() == Some(&key.id))
+            }
+        };
+        self.record_key(sealing)?;
+        Ok(sealing)
     }
 
     /// Keeps the check value of a key, before it seals for the first time.
@@ -267,19 +293,11 @@ fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, Error> {
 }
 
 /// 16 random bytes, hexadecimal.
-fn random_hex() -> Result<String, Error> {
+pub(crate) fn random_hex() -> Result<String, Error> {
     Ok(random::<16>()?.iter().fold(String::with_capacity(32), |mut hex, byte| {
         write!(hex, "{byte:02x}").expect("writing to a String cannot fail");
         hex
     }))
-}
-
-fn parse_hex(text: &str) -> Option<Zeroizing<[u8; 32]>> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
-    }
-    Some(bytes)
 }
 
 const IDENTITY: &str = "store";

@@ -30,7 +30,11 @@ fn prepared(directory: &Path, passphrase: &str) -> bool {
 }
 
 fn store(directory: &Path, passphrase: &str) -> Store {
-    let store = config::StoreConfig { kind: config::StoreKind::File, path: directory.to_owned() };
+    let store = config::StoreConfig {
+        kind: config::StoreKind::File,
+        path: directory.to_owned(),
+        ..Default::default()
+    };
     Store::open(&store, &encryption(passphrase)).expect("opens")
 }
 

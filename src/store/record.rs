@@ -7,7 +7,7 @@ use super::{
     Damage, Error, Expected, Inner, Space, Version,
     backend::{RawEntry, Write},
     passphrase::KdfParameters,
-    seal::{FORMAT_VERSION, SealContext},
+    seal::{FORMAT_VERSION, Key, SealContext},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
@@ -46,6 +46,14 @@ impl Envelope {
     }
 }
 
+/// A record that was opened, and what it goes with.
+#[derive(PartialEq, Eq)]
+pub(super) struct Opened {
+    pub(super) bytes: Plain,
+    pub(super) account: Option<String>,
+    pub(super) expires_at_ms: Option<u64>,
+}
+
 /// Something that was read, and from which write it comes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Versioned<T> {
@@ -70,6 +78,15 @@ impl Inner {
         Ok(Some(Versioned { value, version }))
     }
 
+    /// A record as it was before it was sealed.
+    pub(super) fn opened(&self, space: Space, key: &str) -> Result<Option<Opened>, Error> {
+        let Some(entry) = self.backend.get(space.as_str(), key)? else { return Ok(None) };
+        let envelope = parse(space, key, &entry)?;
+        let bytes = self.unseal(space, key, &envelope)?;
+        let (account, expires_at_ms) = (envelope.account, entry.expires_at_ms);
+        Ok(Some(Opened { bytes, account, expires_at_ms }))
+    }
+
     /// Opens a record that was read, and returns the account that it names, too.
     pub(super) fn open<T: DeserializeOwned>(
         &self,
@@ -84,12 +101,22 @@ impl Inner {
     }
 
     fn unseal(&self, space: Space, key: &str, envelope: &Envelope) -> Result<Plain, Error> {
+        self.unseal_field(space, key, field(space), envelope)
+    }
+
+    pub(super) fn unseal_field(
+        &self,
+        space: Space,
+        key: &str,
+        field: &str,
+        envelope: &Envelope,
+    ) -> Result<Plain, Error> {
         let store = self.known_id()?.unwrap_or_default();
         if *envelope.store != *store {
             let (record, store) = (space.name_of(key), envelope.store.clone());
             return Err(Error::OtherStore { record, store });
         }
-        let context = SealContext { store: &store, space, key, field: field(space) };
+        let context = SealContext { store: &store, space, key, field };
         self.ring.open(context, &envelope.key_id, &envelope.sealed).map_err(|cause| Error::Sealed {
             record: space.name_of(key),
             key_id: envelope.key_id.clone(),
@@ -105,18 +132,47 @@ impl Inner {
         account: Option<String>,
         write: Write<'_>,
     ) -> Result<Version, Error> {
-        let (store, sealing) = (self.id()?, self.sealing_key()?);
-        let context = SealContext { store: &store, space, key, field: field(space) };
-        let envelope = Envelope {
+        let is_marked = space == Space::Accounts && self.backend.keeps_marks();
+        self.put_with(space, key, account, write, is_marked)
+    }
+
+    fn put_with(
+        &self,
+        space: Space,
+        key: &str,
+        account: Option<String>,
+        write: Write<'_>,
+        is_marked: bool,
+    ) -> Result<Version, Error> {
+        let sealing = self.sealing_key(space, key)?;
+        let sealed = self.sealed(sealing, space, key, field(space), write.bytes)?;
+        let bytes = to_json(&Envelope { account, ..sealed });
+        let sealed = Write { bytes: &bytes, ..write };
+        if is_marked && let Some(mark) = self.seal_mark(sealing, key, write.bytes)? {
+            return self.backend.put_marked(space.as_str(), key, &sealed, &mark);
+        }
+        self.backend.put(space.as_str(), key, &sealed)
+    }
+
+    /// `plain` in its envelope.
+    pub(super) fn sealed(
+        &self,
+        sealing: &Key,
+        space: Space,
+        key: &str,
+        field: &str,
+        plain: &[u8],
+    ) -> Result<Envelope, Error> {
+        let store = self.id()?;
+        let context = SealContext { store: &store, space, key, field };
+        Ok(Envelope {
             format: FORMAT_VERSION,
             store: store.to_string(),
-            account,
+            account: None,
             key_id: sealing.id.clone(),
             kdf: sealing.record.kdf.clone(),
-            sealed: sealing.seal(context, write.bytes)?,
-        };
-        let bytes = to_json(&envelope);
-        self.backend.put(space.as_str(), key, &Write { bytes: &bytes, ..write })
+            sealed: sealing.seal(context, plain)?,
+        })
     }
 
     /// Seals a record anew if it is not sealed with the first key; says whether it was. What is
@@ -132,7 +188,8 @@ impl Inner {
             let bytes = &self.unseal(space, key, &envelope)?;
             let (expires_at_ms, expected) = (entry.expires_at_ms, Expected::Version(entry.version));
             let write = Write { bytes, expires_at_ms, expected, fence: None };
-            match self.put(space, key, envelope.account, write) {
+            // A record that was set back stays behind its mark.
+            match self.put_with(space, key, envelope.account, write, false) {
                 Err(Error::Conflict) => continue,
                 written => written?,
             };

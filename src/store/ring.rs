@@ -56,10 +56,14 @@ pub enum KeyError {
     Material(String),
     #[error(
         "key {0:?} comes from a passphrase, and this store has no salt for it: make one with \
-         `adsproxy key init --passphrase`, or restore keys/{0}.json from a backup of the store"
+         `adsproxy key init --passphrase`, or restore keys/{0}.json (in a database: the row keys/{0}) \
+         from a backup of the store"
     )]
     NoKdf(String),
-    #[error("keys/{0}.json in the store is damaged: restore it from a backup")]
+    #[error(
+        "keys/{0}.json in the store (in a database: the row keys/{0}) is damaged: restore it from a \
+         backup"
+    )]
     Damaged(String),
     #[error(
         "key {0:?} is not the key that this store knows under this id: nothing was changed; \

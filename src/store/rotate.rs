@@ -36,8 +36,8 @@ pub struct RotationReport {
     pub resealed: usize,
     /// Records that are as they were, and why.
     pub failed: Vec<(AccountId, Error)>,
-    /// How many other entries are still sealed with an old key, which a server has put first that
-    /// has just started.
+    /// How many other entries and marks are still sealed with an old key, which a server has put
+    /// first that has just started.
     pub entries_left: usize,
 }
 
@@ -53,7 +53,7 @@ impl RotationReport {
 pub struct KeyUse {
     /// Accounts whose grants it sealed.
     pub accounts: Vec<AccountId>,
-    /// How many other entries it sealed.
+    /// How many other entries, and marks of grants, it sealed.
     pub entries: usize,
 }
 
@@ -192,13 +192,16 @@ impl Inner {
                 }
             }
         }
+        for key_id in self.keys_of_marks()? {
+            found.keys.entry(key_id).or_default().entries += 1;
+        }
         found.unfinished_rotation = self.unfinished_rotation()?;
         Ok(found)
     }
 
-    /// Seals the entries anew that open; says how many needed it, and how many still do.
+    /// Seals the entries and marks anew that open; says how many needed it, and how many still do.
     fn reseal_entries(&self) -> Result<(usize, usize), Error> {
-        let (mut count, mut left) = (0, 0);
+        let (mut count, mut left) = self.reseal_marks()?;
         for space in Space::of_entries() {
             for name in self.names(space)? {
                 match self.reseal(space, &name) {

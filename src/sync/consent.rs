@@ -33,8 +33,9 @@ impl Reminders {
         now_unix: u64,
     ) {
         let states = tokens.states();
-        self.0.lock().retain(|id, _| states.contains_key(id));
-        for (id, state) in states.iter() {
+        self.0.lock().retain(|id, _| states.contains(id));
+        for state in states.iter() {
+            let id = &state.id;
             let left = state.consent_days_left(now_unix);
             let Some(days_left) = left.filter(|&left| self.is_due(id, left)) else { continue };
             if is_remembered(store, id, days_left).await {
@@ -44,7 +45,7 @@ impl Reminders {
             warn!(account = name, days_left, "the grant ends 365 days after consent: ask for it");
             let event = Event {
                 account: Some(id.clone()),
-                application: Some(state.application.name().to_owned()),
+                application: Some(state.application().name().to_owned()),
                 days_left: Some(days_left),
                 ..Event::new(Kind::Expiring, now_unix)
             };

@@ -76,6 +76,19 @@ impl Cooldown {
         }
     }
 
+    /// Amazon throttled another server, which waits until then.
+    pub(super) fn learned(&mut self, now: Instant, until: Instant) {
+        self.forget(now);
+        match &mut self.0 {
+            Some(wait) if until <= wait.until => {}
+            Some(wait) => (wait.until, wait.probe) = (until, None),
+            none => {
+                let next = until.saturating_duration_since(now).clamp(WAIT_MIN, WAIT_MAX);
+                *none = Some(ThrottleWait { since: now, until, next, probe: None });
+            }
+        }
+    }
+
     /// Amazon did not throttle a request of `sent`. One from before the wait proves nothing.
     pub(super) fn passed(&mut self, sent: Instant) {
         self.0.take_if(|wait| sent >= wait.since);
@@ -197,6 +210,24 @@ mod tests {
         assert_eq!(cooldown.admit(at(5)), Probe);
         cooldown.throttled(at(5), at(6), Some(secs(7)));
         assert_eq!([12, 13].map(|after| cooldown.admit(at(after))), [Wait, Probe]);
+    }
+
+    #[test]
+    fn what_another_server_knows_lengthens_a_wait_and_never_ends_one() {
+        let (mut cooldown, at) = begin();
+        cooldown.learned(at(0), at(30));
+        assert_eq!([0, 29].map(|after| cooldown.admit(at(after))), [Wait, Wait]);
+        cooldown.learned(at(29), at(20));
+        assert_eq!(cooldown.until(), Some(at(30)));
+        cooldown.learned(at(29), at(40));
+        assert_eq!([39, 40].map(|after| cooldown.admit(at(after))), [Wait, Probe]);
+        cooldown.learned(at(41), at(50));
+        assert_eq!([49, 50].map(|after| cooldown.admit(at(after))), [Wait, Probe]);
+        // Sent before, it proves nothing.
+        cooldown.passed(at(0) - secs(1));
+        assert!(cooldown.is_active());
+        cooldown.passed(at(50));
+        assert_eq!(cooldown.admit(at(50)), Free);
     }
 
     #[test]

@@ -6,10 +6,18 @@
 //! lock, but for the moment at which a probe is handed out.
 
 mod cooldown;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
+mod listed;
 mod reply;
 mod scope;
+mod shared;
 
-pub use scope::ThrottleScope;
+pub use self::{
+    listed::{ScopePlace, ThrottledScope},
+    scope::ThrottleScope,
+    shared::SharedWait,
+};
 
 use crate::{
     clock::Now,
@@ -22,6 +30,7 @@ use cooldown::{Admission, Cooldown};
 use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 use reply::ThrottleReply;
+use shared::OutgoingWaits;
 use std::{
     collections::{BTreeSet, HashMap, hash_map::RandomState},
     hash::BuildHasher,
@@ -50,6 +59,8 @@ pub struct Throttling {
     parts: [Part; PARTS],
     /// Scopes that are cooling down.
     active: AtomicUsize,
+    /// What other servers are to know.
+    outgoing: OutgoingWaits,
 }
 
 /// Scopes by their hashes, read without a lock.
@@ -80,22 +91,10 @@ struct HeardLog {
     last_kind: ThrottleKind,
     last_retry_after: Option<Duration>,
     accounts: BTreeSet<AccountId>,
+    /// The end of the longest wait that other servers know of.
+    shared_until: Option<Instant>,
     /// Whether it was taken out of the table.
     is_gone: bool,
-}
-
-/// One scope, for readers.
-#[derive(Debug)]
-pub struct ThrottledScope {
-    pub scope: ThrottleScope<Box<str>>,
-    pub accounts: BTreeSet<AccountId>,
-    counts: [u64; ThrottleKind::ALL.len()],
-    pub last_kind: ThrottleKind,
-    /// Seconds since 1970.
-    pub last_unix: u64,
-    pub last_retry_after: Option<Duration>,
-    /// What is left of the wait; none if there is none, zero while a probe is awaited.
-    pub left: Option<Duration>,
 }
 
 /// A request that goes out as the only one, to see whether Amazon still throttles. Dropped without
@@ -119,13 +118,6 @@ pub struct Observed<'a> {
     pub sent: Instant,
 }
 
-impl ThrottledScope {
-    /// How many responses of each kind there were.
-    pub fn counts(&self) -> impl Iterator<Item = (ThrottleKind, u64)> {
-        ThrottleKind::ALL.into_iter().zip(self.counts)
-    }
-}
-
 impl Throttling {
     /// Nothing is known yet.
     pub fn new(enforce: bool, now: Now) -> Arc<Self> {
@@ -135,6 +127,7 @@ impl Throttling {
             epoch: now.mono,
             parts: Default::default(),
             active: AtomicUsize::new(0),
+            outgoing: OutgoingWaits::default(),
         })
     }
 
@@ -194,7 +187,7 @@ impl Throttling {
         };
         metrics.throttled(scope.region, scope.class, reply.kind);
         loop {
-            let heard = self.find(scope).unwrap_or_else(|| self.begin(scope, reply, now));
+            let heard = self.find(scope).unwrap_or_else(|| self.begin(scope, reply.kind, now));
             let is_noted = self.change(&heard, |log| {
                 let is_kept = !log.is_gone;
                 if is_kept {
@@ -203,6 +196,7 @@ impl Throttling {
                 is_kept
             });
             if is_noted {
+                self.offer(&heard, now.mono);
                 return;
             }
         }
@@ -212,16 +206,16 @@ impl Throttling {
     pub fn list(&self, now: Now, is_visible: impl Fn(&AccountId) -> bool) -> Vec<ThrottledScope> {
         let mut list = Vec::new();
         for part in &self.parts {
-            for heard in part.table.load().values() {
+            for (hash, heard) in &**part.table.load() {
                 self.change(heard, |log| log.cooldown.forget(now.mono));
-                let mut one = heard.describe(now.mono);
+                let mut one = heard.describe(*hash, now.mono);
                 one.accounts.retain(&is_visible);
                 if !one.accounts.is_empty() {
                     list.push(one);
                 }
             }
         }
-        list.sort_by_key(|one| std::cmp::Reverse(one.last_unix));
+        list.sort_unstable_by_key(|one| std::cmp::Reverse(one.place));
         list
     }
 
@@ -232,7 +226,7 @@ impl Throttling {
     }
 
     /// Begins to remember `scope`, which is not in the table, or whose hash another scope has there.
-    fn begin(&self, scope: ThrottleScope<&str>, reply: ThrottleReply, now: Now) -> Arc<Heard> {
+    fn begin(&self, scope: ThrottleScope<&str>, kind: ThrottleKind, now: Now) -> Arc<Heard> {
         let (part, hash) = self.place(scope);
         let _writing = part.writing.lock();
         if let Some(heard) = self.find(scope) {
@@ -241,7 +235,7 @@ impl Throttling {
         let mut table = HashMap::clone(&part.table.load());
         let oldest = table.iter().min_by_key(|(_, heard)| heard.log.lock().last.mono);
         let oldest = oldest.filter(|_| table.len() >= SCOPES_MAX / PARTS).map(|(hash, _)| *hash);
-        let heard = Arc::new(Heard::new(scope, reply, now));
+        let heard = Arc::new(Heard::new(scope, kind, now));
         let replaced =
             [oldest.and_then(|oldest| table.remove(&oldest)), table.insert(hash, heard.clone())];
         part.table.store(Arc::new(table));
@@ -287,14 +281,15 @@ impl Throttling {
 }
 
 impl Heard {
-    fn new(scope: ThrottleScope<&str>, reply: ThrottleReply, now: Now) -> Self {
+    fn new(scope: ThrottleScope<&str>, last_kind: ThrottleKind, now: Now) -> Self {
         let log = HeardLog {
             cooldown: Cooldown::default(),
             counts: Default::default(),
             last: now,
-            last_kind: reply.kind,
+            last_kind,
             last_retry_after: None,
             accounts: BTreeSet::new(),
+            shared_until: None,
             is_gone: false,
         };
         Self {
@@ -319,9 +314,10 @@ impl Heard {
         Duration::from_secs(left + self.turned_away.fetch_add(1, Relaxed) % spread)
     }
 
-    fn describe(&self, now: Instant) -> ThrottledScope {
+    fn describe(&self, hash: u64, now: Instant) -> ThrottledScope {
         let log = self.log.lock();
         ThrottledScope {
+            place: ScopePlace(log.last.unix(), hash),
             scope: self.scope.clone(),
             accounts: log.accounts.clone(),
             counts: log.counts,
@@ -334,13 +330,17 @@ impl Heard {
 }
 
 impl HeardLog {
+    fn name(&mut self, account: &AccountId) {
+        if self.accounts.len() < ACCOUNTS_MAX && !self.accounts.contains(account) {
+            self.accounts.insert(account.clone());
+        }
+    }
+
     fn note(&mut self, account: &AccountId, reply: ThrottleReply, now: Now, sent: Instant) {
         self.counts[reply.kind as usize] += 1;
         (self.last, self.last_kind) = (now, reply.kind);
         self.last_retry_after = reply.retry_after.or(self.last_retry_after);
-        if self.accounts.len() < ACCOUNTS_MAX && !self.accounts.contains(account) {
-            self.accounts.insert(account.clone());
-        }
+        self.name(account);
         match reply.kind {
             _ if reply.is_throttling() => self.cooldown.throttled(sent, now.mono, reply.asked()),
             // No limit of calls is behind it, and no wait for one goes on.

@@ -1,10 +1,10 @@
 //! One access token: checked, ready for the wire, masked.
 
-use super::slot::{self, Life};
+use super::slot::{self, Life, Millis};
 use crate::{clock::Now, secret::Secret};
 use bytes::Bytes;
 use http::HeaderValue;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 /// A bearer token as it goes on the wire, built once per refresh. Its header masks itself.
@@ -12,8 +12,12 @@ use zeroize::Zeroizing;
 pub struct AccessToken {
     header: HeaderValue,
     pub(super) generation: u64,
-    pub(super) life: Life,
-    due: Now,
+    /// Its life, kept small: there may be a hundred thousand. Milliseconds since 1970.
+    expires_wall: u64,
+    expires: Instant,
+    lifetime: Millis,
+    /// How long before its end it is due.
+    buffer: Millis,
 }
 
 impl AccessToken {
@@ -30,10 +34,18 @@ impl AccessToken {
             return None;
         }
         // Wiped with its last copy: the libraries' buffers are theirs.
-        let bytes = Zeroizing::new([b"Bearer ", text.as_bytes()].concat());
+        let bytes = [b"Bearer ", text.as_bytes()].concat().into_boxed_slice();
+        let bytes = Zeroizing::new(bytes);
         let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes)).ok()?;
         header.set_sensitive(true);
-        Some(Self { header, generation, life, due: life.due(buffer) })
+        let (expires_wall, expires, lifetime) = life.parts();
+        let buffer = Millis::of(buffer);
+        Some(Self { header, generation, expires_wall, expires, lifetime, buffer })
+    }
+
+    /// From when to when it is good.
+    pub(super) fn life(&self) -> Life {
+        Life::of_parts((self.expires_wall, self.expires, self.lifetime))
     }
 
     /// The value of `Authorization`.
@@ -49,7 +61,7 @@ impl AccessToken {
 
     /// How long it will be accepted; zero once it has expired.
     pub fn expires_in(&self, now: Now) -> Duration {
-        self.life.remaining(now)
+        self.life().remaining(now)
     }
 
     /// The number of this token in its account's history.
@@ -58,6 +70,7 @@ impl AccessToken {
     }
 
     pub(super) fn is_fresh(&self, now: Now) -> bool {
-        !slot::passed(self.due, now) && !self.life.is_expired(now)
+        let life = self.life();
+        !slot::passed(life.due(self.buffer.time()), now) && !life.is_expired(now)
     }
 }

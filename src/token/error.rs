@@ -55,6 +55,8 @@ pub enum Obstacle {
     Sealed,
     /// The record cannot be read: its permissions or its content are wrong.
     Unreadable,
+    /// Another server refreshes the grant.
+    Held,
     Store,
 }
 
@@ -68,6 +70,7 @@ impl Obstacle {
             Self::Lwa(failure) => failure.as_str(),
             Self::Sealed => "sealed",
             Self::Unreadable => "unreadable",
+            Self::Held => "held_elsewhere",
             Self::Store => "store_unavailable",
         }
     }
@@ -80,8 +83,12 @@ impl Obstacle {
                  back into encryption.keys."
             }
             Self::Unreadable => {
-                "The account's record cannot be read. Check the owner and the permissions of the \
-                 files below store.path; `adsproxy status` has the error."
+                "The account's record cannot be read. `adsproxy status` has the error; in a store of \
+                 files, check their owner and permissions below store.path."
+            }
+            Self::Held => {
+                "There is no valid access token yet, and another server is refreshing it. Try again \
+                 in a moment."
             }
             Self::Store => {
                 "There is no valid access token and the store cannot be reached. Try again later."
@@ -91,7 +98,7 @@ impl Obstacle {
 
     /// Whether it may pass by itself.
     pub fn is_passing(self) -> bool {
-        matches!(self, Self::Lwa(LwaFailure::Unreachable) | Self::Store)
+        matches!(self, Self::Lwa(LwaFailure::Unreachable) | Self::Held | Self::Store)
     }
 
     /// Why a record cannot be had.
@@ -99,7 +106,22 @@ impl Obstacle {
         match error {
             error if error.is_sealed() => Self::Sealed,
             error if error.is_lasting() => Self::Unreadable,
+            store::Error::Held { .. } => Self::Held,
             _ => Self::Store,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_of_another_server_is_no_store_that_is_away() {
+        let held = Obstacle::of_store(&store::Error::Held { until_ms: 0 });
+        assert_eq!((held, held.code()), (Obstacle::Held, "held_elsewhere"));
+        assert!(held.is_passing() && !held.advice().contains("cannot be reached"));
+        let away = store::Error::Database { source: std::io::Error::other("gone") };
+        assert_eq!(Obstacle::of_store(&away), Obstacle::Store);
     }
 }

@@ -9,16 +9,19 @@ mod access_token;
 mod background;
 pub mod consent;
 mod error;
+mod locked;
 mod places;
 mod refresh;
 mod report;
+mod save;
 mod slot;
 mod state;
 mod stored;
+mod table;
 
 pub use access_token::AccessToken;
 pub use error::{Error, Obstacle};
-pub use state::{Authority, StateTable, TokenState};
+pub use state::{Authority, Place, TokenState};
 pub use stored::{KnownGrant, stored_state};
 
 use crate::{
@@ -30,19 +33,34 @@ use crate::{
     lwa::LwaClient,
     metrics::{Metrics, Trigger},
     reports::Reports,
+    telemetry::RefreshSpans,
+    trace_context::SpanContext,
 };
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use places::LwaPlaces;
 use slot::{Decision, Slot};
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    pin::pin,
+    sync::{Arc, OnceLock, Weak},
+    time::Duration,
+};
+use table::StateTable;
 use tokio::{runtime::Handle, time::timeout};
 
 /// What a refresh begins for; the audit log and hooks name a request.
 #[derive(Clone, Copy, Debug)]
 pub enum Cause<'a> {
-    /// A request, by its id.
-    Request(&'a [u8]),
+    /// A request.
+    Request {
+        /// The id that its response has.
+        id: &'a [u8],
+        /// The server's own, where `id` is the caller's.
+        server_id: Option<&'a str>,
+        /// Of a request that is recorded for a collector.
+        span: Option<SpanContext>,
+    },
     /// A caller that has no request.
     Caller,
     /// The time: the token ends soon.
@@ -89,6 +107,10 @@ struct TokenManagerInner {
     background: background::Queue,
     /// The states of all registered accounts; read without a lock.
     states: ArcSwap<StateTable>,
+    /// Where accounts belong.
+    places: Mutex<Vec<Weak<Place>>>,
+    /// Where refreshes are recorded for a collector, if there is one.
+    spans: OnceLock<RefreshSpans>,
     /// Each account whose newest record is in memory only has a clone.
     unsaved: Mutex<Arc<()>>,
 }
@@ -108,9 +130,17 @@ impl TokenManager {
             lwa_calls: LwaPlaces::new(config.lwa_concurrency),
             background: background::Queue::default(),
             states: ArcSwap::default(),
+            places: Mutex::default(),
+            spans: OnceLock::new(),
             unsaved: Mutex::default(),
             config: Arc::new(config.clone()),
         }))
+    }
+
+    /// Records refreshes from now on.
+    pub(crate) fn record(&self, spans: RefreshSpans) {
+        // Set once, at the start.
+        let _ = self.0.spans.set(spans);
     }
 
     /// The states of all accounts.
@@ -119,10 +149,12 @@ impl TokenManager {
     }
 
     /// Replaces the states of all accounts, and wipes the tokens of those that are gone.
-    pub fn set_states(&self, states: StateTable) {
-        let states = Arc::new(states);
-        for (id, state) in &*self.0.states.swap(states.clone()) {
-            if !states.get(id).is_some_and(|kept| Arc::ptr_eq(kept, state)) {
+    /// Of several of one account the first is kept.
+    pub fn set_states(&self, states: impl IntoIterator<Item = Arc<TokenState>>) {
+        let states = Arc::new(states.into_iter().collect::<StateTable>());
+        for state in self.0.states.swap(states.clone()).iter() {
+            let kept = states.get(state.id.as_str());
+            if !kept.is_some_and(|kept| Arc::ptr_eq(kept, state)) {
                 state.wipe(self.0.with.clock.now());
             }
         }
@@ -130,7 +162,7 @@ impl TokenManager {
 
     /// The state of the account's token, if there is such an account.
     pub(crate) fn state(&self, id: &AccountId) -> Option<Arc<TokenState>> {
-        self.0.states.load().get(id).cloned()
+        self.0.states.load().get(id.as_str()).cloned()
     }
 
     /// How many accounts have a newer record than the store: some, and the store is degraded.
@@ -151,30 +183,36 @@ impl TokenManager {
     /// # Cancel safety
     /// Safe: the refresh runs in its own task, and goes on when every caller has left.
     pub async fn token(&self, account: &AccountId) -> Result<Arc<AccessToken>, Error> {
-        self.token_at(account, self.0.with.clock.now(), Cause::Caller).await
+        let state = self.existing(account)?;
+        self.token_at(&state, self.0.with.clock.now(), Cause::Caller).await
     }
 
-    /// As [`TokenManager::token`], for a caller that has just read the clock itself. A token that
-    /// needs no refresh costs no lock and no allocation.
+    /// As [`TokenManager::token`], for a caller that has just read the clock itself, and knows the
+    /// account's state. A token that needs no refresh costs no lock and no allocation.
     pub(crate) async fn token_at(
         &self,
-        account: &AccountId,
+        state: &TokenState,
         now: Now,
         cause: Cause<'_>,
     ) -> Result<Arc<AccessToken>, Error> {
-        let state = {
-            let states = self.0.states.load();
-            let state = states.get(account).ok_or(Error::ReauthorizationRequired)?;
+        {
             let current = state.current.load();
             if let Some(token) = current.as_ref().filter(|token| token.is_fresh(now)) {
                 return Ok(token.clone());
             }
-            state.clone()
-        };
+        }
+        // The state may have been replaced since the caller has found it.
+        let mut state = self.existing(&state.id)?;
         // Boxed, so that callers whose token is fresh do not carry its size.
         Box::pin(async move {
-            self.follow(&state, Trigger::Request, cause, |slot| slot.want(now)).await?;
-            self.current(&state)
+            loop {
+                let want = |slot: &mut Slot| slot.want(now);
+                let followed = self.follow(&state, Trigger::Request, cause, want).await;
+                match followed.and_then(|_| self.current(&state)) {
+                    Err(error) => state = self.replacement(&state).ok_or(error)?,
+                    token => return token,
+                }
+            }
         })
         .await
     }
@@ -249,13 +287,30 @@ impl TokenManager {
         let Some(state) = self.state(account) else { return };
         let decision = state.lock().slot.rejected(rejected.generation, now);
         if decision == Decision::Refresh {
-            drop(self.spawn_refresh(&state, Trigger::Forced, cause));
+            drop(self.spawn_refresh(&state, Trigger::Forced, cause, None));
         }
+    }
+
+    /// What is known of every account, in the order of their ids.
+    pub(crate) fn views(&self) -> Vec<AccountView> {
+        let now = self.0.with.clock.now();
+        self.states().iter().map(|state| state.view(now)).collect()
     }
 
     /// What `/status` and `/metrics` show of one account; none if there is no such account.
     pub fn status(&self, account: &AccountId) -> Option<AccountView> {
         Some(self.state(account)?.view(self.0.with.clock.now()))
+    }
+
+    /// Which consent of the account is in place; none if there is no grant.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn consent(&self, account: &AccountId) -> Option<crate::store::ConsentId> {
+        self.state(account)?.consent()
+    }
+
+    /// The state in the place of `state`, whose account has another grant since.
+    fn replacement(&self, state: &Arc<TokenState>) -> Option<Arc<TokenState>> {
+        self.state(&state.id).filter(|now| !Arc::ptr_eq(now, state))
     }
 
     /// An account that was removed while its request was under way is not connected.
@@ -277,20 +332,27 @@ impl TokenManager {
         decide: impl FnOnce(&mut Slot) -> Decision,
     ) -> Result<Decision, Error> {
         // Subscribed before the state is looked at, so that no end of a refresh is missed.
-        let mut finished = state.finished.subscribe();
-        let decision = decide(&mut state.lock().slot);
+        let mut finished = pin!(state.finished.notified());
+        finished.as_mut().enable();
+        let decision = {
+            let mut locked = state.lock();
+            let decision = decide(&mut locked.slot);
+            locked.link(decision, cause);
+            decision
+        };
         match decision {
             Decision::Use => return Ok(decision),
             Decision::Refuse(error) => return Err(error),
             Decision::Refresh | Decision::UseAndRefresh => {
-                drop(self.spawn_refresh(state, trigger, cause));
+                drop(self.spawn_refresh(state, trigger, cause, None));
             }
             Decision::Wait => {}
         }
         if decision != Decision::UseAndRefresh {
-            let _waiter = state.waiters.try_acquire().map_err(|_| Error::TooManyWaiters)?;
-            let ended = timeout(self.0.config.wait_timeout, finished.changed()).await;
-            ended.map_err(|_| Error::LATER)?.map_err(|_| Error::LATER)?;
+            let max = u32::try_from(self.0.config.waiters_max).unwrap_or(u32::MAX);
+            let _waiter = state.waiter(max).ok_or(Error::TooManyWaiters)?;
+            let ended = timeout(self.0.config.wait_timeout, finished).await;
+            ended.map_err(|_| Error::LATER)?;
         }
         Ok(decision)
     }

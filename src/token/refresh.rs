@@ -5,35 +5,46 @@
 //! is asked: what is written is an update of the very record that the refresh began with.
 
 use super::{
-    AccessToken, Cause, Error, Obstacle, TokenManager, TokenState, slot::Life, state::record_id,
+    AccessToken, Cause, Error, Obstacle, TokenManager, TokenState, locked::record_id, slot::Life,
 };
 use crate::{
     clock::Now,
     error_chain::chain,
     lwa::{self, GrantedToken, LwaFailure},
     metrics::{RefreshOutcome, Trigger},
-    store::{self, Began, Credential, Lease, StoredAccessToken, Versioned},
+    store::{self, Began, ClaimedGrant, Credential, Lease, StoredAccessToken, Versioned},
+    telemetry::RefreshFacts,
 };
 use std::{sync::Arc, time::Duration};
-use tokio::task::JoinHandle;
-use tracing::info;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 
 /// Longer than a refresh takes. The lease of a process that was killed ends with it.
-const LEASE: Duration = Duration::from_secs(120);
+pub(super) const LEASE: Duration = Duration::from_secs(120);
+/// A record that was read with its lease is read again where LWA could not be asked for so long.
+const RECORD_LIFETIME: Duration = Duration::from_secs(1);
 /// How long a refresh waits for that of another process.
 const LEASE_WAIT: Duration = Duration::from_secs(15);
+/// How long a refresh waits for a database that restarts or fails over, and between looks at it.
+const STORE_WAIT: Duration = Duration::from_secs(10);
+pub(super) const STORE_RETRY: Duration = Duration::from_millis(250);
 /// How often a grant is looked at whose record is replaced while LWA is asked.
 const TRIES: u32 = 3;
 
-struct RefreshAttempt<'a> {
-    state: &'a TokenState,
-    began: Base,
-    lease: Option<Lease>,
+pub(super) struct RefreshAttempt<'a> {
+    pub(super) state: &'a TokenState,
+    pub(super) began: Base,
+    pub(super) lease: Option<Lease>,
 }
 
 /// The record in the store that a refresh began with, none if there was none; or why it could not be
 /// read.
-type Base = Result<Option<Began>, store::Error>;
+pub(super) type Base = Result<Option<Began>, store::Error>;
+
+/// A record that was read with its lease, and when.
+pub(super) type Found = (Result<Versioned<Credential>, store::Error>, Instant);
 
 /// Why a refresh brought nothing.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +81,7 @@ impl RefreshError {
                 RefreshOutcome::ReauthorizationRequired
             }
             (Error::ApplicationRejected { .. }, _) => RefreshOutcome::ApplicationRejected,
+            (_, Self::Store(store::Error::Held { .. })) => RefreshOutcome::Transient,
             (_, Self::Store(_)) => RefreshOutcome::StoreFailed,
             _ => RefreshOutcome::Transient,
         }
@@ -78,23 +90,25 @@ impl RefreshError {
 
 impl TokenManager {
     /// Begins the refresh that the slot has handed out, in a task of its own: a caller that leaves
-    /// does not stop it.
+    /// does not stop it. `claimed`: the grant, if it is leased already.
     pub(super) fn spawn_refresh(
         &self,
         state: &Arc<TokenState>,
         trigger: Trigger,
         cause: Cause<'_>,
+        claimed: Option<ClaimedGrant>,
     ) -> JoinHandle<()> {
-        state.lock().request_id = match cause {
-            Cause::Request(id) => Some(String::from_utf8_lossy(id).into_owned()),
-            Cause::Caller | Cause::Background => None,
-        };
+        if let Cause::Request { id, server_id, .. } = cause {
+            let ids =
+                (Some(String::from_utf8_lossy(id).into_owned()), server_id.map(str::to_owned));
+            state.lock().refresh().request_ids = ids;
+        }
         let (this, state) = (self.clone(), state.clone());
         self.0.with.control.spawn(async move {
             let started = this.0.with.clock.now();
             let (its_manager, its_state) = (this.clone(), state.clone());
             let refresh = this.0.with.control.spawn(async move {
-                let fetched = its_manager.fetch(&its_state).await;
+                let fetched = its_manager.fetch(&its_state, claimed).await;
                 its_manager.conclude(&its_state, trigger, started, fetched);
             });
             if refresh.await.is_err() {
@@ -115,51 +129,74 @@ impl TokenManager {
         fetched: Result<AccessToken, RefreshError>,
     ) {
         let now = self.0.with.clock.now();
+        let error = fetched.as_ref().err().map(|error| error.failure().code());
+        let cause;
         let outcome = match fetched {
             Ok(token) => {
                 self.report_refreshed(state, &token, trigger, now.unix());
-                state.lock().request_id = None;
-                state.publish(token);
+                cause = state.publish(token);
                 RefreshOutcome::Succeeded
             }
             Err(error) => {
                 state.fail(error.failure(), &chain(&error), now);
                 // Reported before a waiter can ask for the result.
                 self.report_failed(state, &error, now.unix());
-                state.lock().request_id = None;
-                state.finished.send_replace(());
+                cause = state.lock().end_refresh();
+                state.finished.notify_waiters();
                 error.outcome()
             }
         };
         let took = now.mono.saturating_duration_since(started.mono);
-        self.0.with.metrics.token_refresh(trigger, outcome, took);
+        self.0.with.metrics.token_refresh(trigger, outcome, took, now.unix());
+        if let Some(spans) = self.0.spans.get() {
+            let account = state.id.as_str();
+            let facts = RefreshFacts { account, trigger, outcome, error, began: started, took };
+            spans.end(&facts, cause.requests);
+        }
         self.0.background.push(state, now);
     }
 
     /// A token of the account's grant. A grant that was connected anew, or refreshed elsewhere,
     /// while LWA was asked is looked at again.
-    async fn fetch(&self, state: &TokenState) -> Result<AccessToken, RefreshError> {
+    async fn fetch(
+        &self,
+        state: &TokenState,
+        mut claimed: Option<ClaimedGrant>,
+    ) -> Result<AccessToken, RefreshError> {
         if state.is_pending() {
             let why = "the account could not be seeded or read yet";
             return Err(RefreshError::Other(Error::unavailable(Obstacle::Store), why));
         }
         let mut tries = 1;
+        let until = Instant::now() + STORE_WAIT;
         loop {
-            match self.fetch_once(state).await {
+            match self.fetch_once(state, claimed.take()).await {
                 Err(RefreshError::Store(store::Error::Conflict)) if tries < TRIES => tries += 1,
+                Err(RefreshError::Store(store::Error::Database { .. }))
+                    if Instant::now() < until =>
+                {
+                    sleep(STORE_RETRY).await;
+                }
                 done => return done,
             }
         }
     }
 
     /// Lease, record, LWA, save: the token is used only after its record is durable.
-    async fn fetch_once(&self, state: &TokenState) -> Result<AccessToken, RefreshError> {
+    async fn fetch_once(
+        &self,
+        state: &TokenState,
+        claimed: Option<ClaimedGrant>,
+    ) -> Result<AccessToken, RefreshError> {
         let known = state.lock().slot.generation;
-        let lease = self.lease(state, LEASE_WAIT).await?;
+        let (lease, found) = match claimed {
+            Some(claimed) => Self::leased(claimed),
+            None => self.lease(state, LEASE_WAIT).await?,
+        };
         // After the lease: a waiter for one account uses no slot of other accounts.
         let waits = || self.0.with.metrics.lwa_concurrency_hit();
         let _place = self.0.lwa_calls.take(&state.id, waits).await;
-        let (record, began) = self.newest_record(state).await?;
+        let (record, began) = self.newest_record(state, found).await?;
         if state.has_moved(&record) {
             let why = "the account was given to another region or application";
             return Err(RefreshError::Other(Error::unavailable(Obstacle::Store), why));
@@ -167,7 +204,7 @@ impl TokenManager {
         // Another process may have refreshed while this one waited for the lease.
         if record.generation > known
             && let Some(token) = self.stored_token(&record, self.0.with.clock.now())
-            && !token.life.is_expired(self.0.with.clock.now())
+            && !token.life().is_expired(self.0.with.clock.now())
         {
             return Ok(token);
         }
@@ -177,43 +214,77 @@ impl TokenManager {
             return Err(RefreshError::Other(Error::ReauthorizationRequired, why));
         }
         let attempt = RefreshAttempt { state, began, lease };
+        let asked_at = self.0.with.clock.now();
         let (record, granted) = self.ask_lwa(&attempt, record).await?;
-        self.keep(&attempt, record, known, granted).await
+        let kept = self.keep(&attempt, record, known, (granted, asked_at)).await;
+        state.lock().keep_lease(attempt.lease);
+        kept
     }
 
     /// Leases the account from the store. None if there is nothing to lease, or the disk takes
     /// nothing: within this process the slot keeps other refreshes away, and a record that was
     /// written meanwhile is not overwritten.
-    async fn lease(
+    pub(super) async fn lease(
         &self,
         state: &TokenState,
         wait: Duration,
-    ) -> Result<Option<Lease>, store::Error> {
-        match self.0.with.grants.store().lease_grant(&state.id, LEASE, wait).await {
-            Ok(lease) => Ok(Some(lease)),
-            Err(store::Error::Conflict) => Ok(None),
-            Err(error) if error.is_unwritable() => Ok(None),
+    ) -> Result<(Option<Lease>, Option<Found>), store::Error> {
+        if let Some(kept) = state.lock().take_lease() {
+            return Ok((Some(kept), None));
+        }
+        match self.0.with.grants.store().claim_grant(&state.id, LEASE, wait).await {
+            Ok(claimed) => Ok(Self::leased(claimed)),
+            Err(store::Error::Conflict) => Ok((None, None)),
+            Err(error) if error.is_unwritable() => Ok((None, None)),
+            // Others may do the same meanwhile, which costs a call each and no grant. As long as the
+            // token lives, the store is waited for.
+            Err(error)
+                if error.is_away()
+                    && state.good(self.0.with.clock.now()).is_none()
+                    && state.known_record(&error).is_some() =>
+            {
+                Ok((None, None))
+            }
             Err(error) => Err(error),
         }
     }
 
-    /// The store's record, or the newer one that the store would not take yet, and what the store
-    /// holds.
-    async fn newest_record(&self, state: &TokenState) -> Result<(Credential, Base), RefreshError> {
-        let stored = match self.0.with.grants.store().grant(&state.id).await {
+    fn leased(ClaimedGrant { lease, found, at }: ClaimedGrant) -> (Option<Lease>, Option<Found>) {
+        (Some(lease), found.map(|found| (found, at)))
+    }
+
+    /// The store's record, as it was `found` a moment ago if it was, or the newer one that the store
+    /// would not take yet, and what the store holds.
+    async fn newest_record(
+        &self,
+        state: &TokenState,
+        found: Option<Found>,
+    ) -> Result<(Credential, Base), RefreshError> {
+        let found = found.filter(|(_, at)| at.elapsed() < RECORD_LIFETIME);
+        let stored = match found {
+            Some((found, _)) => found.map(Some),
+            None => self.0.with.grants.store().grant(&state.id).await,
+        };
+        let stored = match stored {
             Ok(stored) => stored,
             // A store that is away says nothing about what it holds; a record that does not open
             // may be newer than ours.
             Err(error) => {
-                let unsaved = state.lock().unsaved.as_ref().map(|(record, _)| record.clone());
-                return match unsaved.filter(|_| !error.is_lasting()) {
+                return match state.known_record(&error) {
                     Some(record) => Ok((record, Err(error))),
                     None => Err(error.into()),
                 };
             }
         };
+        let now = self.0.with.clock.now().unix();
+        if stored.as_ref().is_some_and(|stored| state.is_set_back(&stored.value, now)) {
+            return Err(store::Error::set_back(&state.id).into());
+        }
         let successor = state.successor(stored.as_ref().map(|stored| &stored.value));
-        state.lock().stored = stored.as_ref().map(|stored| record_id(&stored.value));
+        match &stored {
+            Some(stored) => state.saw(&stored.value),
+            None => state.lock().stored = None,
+        }
         let began = stored.as_ref().map(Versioned::began);
         let record = successor.or(stored.map(|stored| stored.value));
         let why = "there is no grant for this account";
@@ -228,23 +299,28 @@ impl TokenManager {
         mut record: Credential,
     ) -> Result<(Credential, GrantedToken), RefreshError> {
         let (state, lwa) = (attempt.state, &self.0.with.lwa);
+        let application = state.application();
         let attempts = match state.lock().slot.failures {
             0 => self.0.config.lwa_attempts_max,
             _ => 1,
         };
-        let mut asked = lwa.refresh(&state.application, &record.refresh_token, attempts).await;
-        if matches!(asked, Err(lwa::Error::InvalidGrant)) {
-            // A person may have connected the account anew, or moved it, while LWA was asked.
-            let again = self.0.with.grants.store().grant(&state.id).await?;
-            let has_left = again.as_ref().is_some_and(|again| {
-                let again = &again.value;
-                again.epoch == record.epoch && again.application != record.application
-            });
-            if has_left || state.lock().stored != again.map(|again| record_id(&again.value)) {
-                return Err(store::Error::Conflict.into());
+        let mut asked = lwa.refresh(&application, &record.refresh_token, attempts).await;
+        if let Err(error) = &asked {
+            let is_dead = matches!(error, lwa::Error::InvalidGrant);
+            // A person may have connected the account anew, or moved it, while LWA was asked; or
+            // another process has refreshed it, because this one stood still.
+            match self.0.with.grants.store().grant(&state.id).await {
+                Ok(again)
+                    if state.is_outdated(&record, again.as_ref().map(|again| &again.value)) =>
+                {
+                    return Err(store::Error::Conflict.into());
+                }
+                Err(away) if is_dead => return Err(away.into()),
+                Ok(_) | Err(_) => {}
             }
-            if let Some(previous) = record.previous_refresh_token.clone() {
-                asked = lwa.refresh(&state.application, &previous, 1).await;
+            let previous = record.previous_refresh_token.clone().filter(|_| is_dead);
+            if let Some(previous) = previous {
+                asked = lwa.refresh(&application, &previous, 1).await;
                 if asked.is_ok() {
                     record.refresh_token = previous;
                 }
@@ -264,6 +340,7 @@ impl TokenManager {
         mut record: Credential,
     ) -> RefreshError {
         record.reauthorization_required = true;
+        attempt.state.keep_steady(None);
         record.access_token = None;
         record.updated_at = self.0.with.clock.now().unix();
         self.report_dead(attempt.state, record.updated_at).await;
@@ -278,20 +355,20 @@ impl TokenManager {
             Err(_) => false,
         };
         // Where the mark is saved, its absence says that the account was connected anew.
-        attempt.state.lock().dead = (!is_saved).then(|| record_id(&record));
+        attempt.state.lock().set_dead((!is_saved).then(|| record_id(&record)));
         let why = "login with amazon says the grant is dead";
         RefreshError::Other(Error::ReauthorizationRequired, why)
     }
 
-    /// Makes the response durable and a token of it.
+    /// Makes the response durable and a token of it. The token lives from when it was asked for: how long
+    /// after that Login with Amazon has issued it is not known.
     async fn keep(
         &self,
         attempt: &RefreshAttempt<'_>,
         mut record: Credential,
         known: u64,
-        granted: GrantedToken,
+        (granted, now): (GrantedToken, Now),
     ) -> Result<AccessToken, RefreshError> {
-        let now = self.0.with.clock.now();
         record.generation = record.generation.max(known).saturating_add(1);
         record.access_token = Some(StoredAccessToken {
             token: granted.access_token,
@@ -305,6 +382,7 @@ impl TokenManager {
             .ok_or(RefreshError::Other(Error::unavailable(Obstacle::NOT_LWA), why))?;
         // An absent or empty refresh token never replaces the one there is.
         let rotated = granted.refresh_token.filter(|new| *new != record.refresh_token);
+        let is_steady = rotated.is_none() && record.has_one_refresh_token();
         // A rotated one is tried longer, because nothing else has it.
         let tries = if rotated.is_some() { 3 } else { 1 };
         if let Some(new) = rotated {
@@ -312,76 +390,8 @@ impl TokenManager {
         }
         record.reauthorization_required = false;
         record.updated_at = now.unix();
+        self.remember_steady(attempt.state, &record, is_steady);
         self.save(attempt, record, tries).await?;
         Ok(token)
-    }
-
-    /// Saves `record`. When the disk refuses, the record stays in memory, serves on and is saved
-    /// when it can be.
-    async fn save(
-        &self,
-        RefreshAttempt { state, began, lease }: &RefreshAttempt<'_>,
-        record: Credential,
-        tries: u32,
-    ) -> Result<(), store::Error> {
-        let began = match began {
-            Ok(began) => *began,
-            Err(error) => {
-                self.put_off(state, record, error);
-                return Ok(());
-            }
-        };
-        for tried in 1.. {
-            match self.try_save(state, &record, began, lease.as_ref()).await {
-                Err(error) if !matches!(error, store::Error::Conflict) => {
-                    if tried == tries {
-                        self.put_off(state, record, &error);
-                        break;
-                    }
-                    tokio::time::sleep(Duration::from_millis(100) * tried).await;
-                }
-                saved => return saved,
-            }
-        }
-        Ok(())
-    }
-
-    async fn try_save(
-        &self,
-        state: &TokenState,
-        record: &Credential,
-        began: Option<Began>,
-        lease: Option<&Lease>,
-    ) -> Result<(), store::Error> {
-        let saved = self.0.with.grants.update(record, began, lease).await;
-        if !matches!(saved, Err(store::Error::Conflict)) {
-            self.0.with.metrics.store_write(saved.is_ok());
-        }
-        if saved.is_ok() {
-            let mut locked = state.lock();
-            (locked.stored, locked.unsaved) = (Some(record_id(record)), None);
-        }
-        saved
-    }
-
-    /// Saves a record that the store would not take before, if there is one and the store has not
-    /// gone on since.
-    ///
-    /// # Errors
-    /// When it still does not take it.
-    pub(crate) async fn save_unsaved(&self, state: &TokenState) -> Result<(), store::Error> {
-        if state.lock().unsaved.is_none() {
-            return Ok(());
-        }
-        // Not while a refresh is writing; tried again soon.
-        let lease = self.lease(state, Duration::ZERO).await?;
-        let stored = self.0.with.grants.store().grant(&state.id).await?;
-        if let Some(record) = state.successor(stored.as_ref().map(|stored| &stored.value)) {
-            let began = stored.as_ref().map(Versioned::began);
-            self.try_save(state, &record, began, lease.as_ref()).await?;
-        }
-        let still_unsaved = self.unsaved();
-        info!(account = state.id.as_str(), still_unsaved, "the store takes records again");
-        Ok(())
     }
 }

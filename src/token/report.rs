@@ -5,7 +5,7 @@
 //! secret is accepted again. Failures in a row are reported as their number doubles: an outage of an
 //! hour is a dozen events per account, not hundreds.
 
-use super::{AccessToken, Error, TokenManager, TokenState, refresh::RefreshError};
+use super::{AccessToken, Error, TokenManager, TokenState, locked::Unsaved, refresh::RefreshError};
 use crate::{
     error_chain::chain,
     event::{Event, Kind},
@@ -42,7 +42,7 @@ impl TokenManager {
     ) {
         let (account, generation) = (state.id.as_str(), token.generation);
         info!(account, generation, trigger = trigger.as_str(), "access token refreshed");
-        self.0.reported.lock().rejected.remove(state.application.name());
+        self.0.reported.lock().rejected.remove(state.application().name());
         self.0.with.reports.note(&event(Kind::TokenRefreshed, state, generation, at));
         self.report_usable(state, token, at);
     }
@@ -65,7 +65,8 @@ impl TokenManager {
                 error!(account, error, "grant is dead: connect the account again");
             }
             Error::ApplicationRejected { .. } => {
-                let application = state.application.name();
+                let application = state.application();
+                let application = application.name();
                 error!(account, application, error, advice, "application rejected");
             }
             Error::Unavailable { reason, .. } if !reason.is_passing() => {
@@ -79,7 +80,7 @@ impl TokenManager {
             report(Kind::TokenRefreshFailed);
         }
         if matches!(failure, Error::ApplicationRejected { .. })
-            && self.0.reported.lock().rejected.insert(state.application.name().to_owned())
+            && self.0.reported.lock().rejected.insert(state.application().name().to_owned())
         {
             report(Kind::ApplicationRejected);
         }
@@ -103,7 +104,13 @@ impl TokenManager {
             let unsaved = self.0.unsaved.lock();
             (Arc::strong_count(&unsaved) == 1, unsaved.clone())
         };
-        let known = state.lock().unsaved.replace((record, counted)).is_some();
+        let known = {
+            let is_store_away = matches!(error, store::Error::Database { .. });
+            let mut locked = state.lock();
+            let known = locked.unsaved().is_some();
+            locked.set_unsaved(Some(Unsaved { record, _counted: counted, is_store_away }));
+            known
+        };
         let (account, error) = (state.id.as_str(), chain(error));
         if is_first {
             error!(account, error, "store degraded: what is new is kept in memory only");
@@ -117,12 +124,14 @@ impl TokenManager {
 
 /// `generation` 0 stands for none.
 fn event(kind: Kind, state: &TokenState, generation: u64, at: u64) -> Event {
+    let (request_id, server_request_id) = state.lock().request_ids();
     Event {
         account: Some(state.id.clone()),
-        application: Some(state.application.name().to_owned()),
+        application: Some(state.application().name().to_owned()),
         generation: Some(generation).filter(|&generation| generation > 0),
         days_left: state.consent_days_left(at),
-        request_id: state.lock().request_id.clone(),
+        request_id,
+        server_request_id,
         ..Event::new(kind, at)
     }
 }

@@ -6,7 +6,10 @@
 
 use super::{Error, Obstacle};
 use crate::{account::State, clock::Now, config, lwa::RETRY_AFTER_MAX};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// How long a rejected application is not tried again.
 const APPLICATION_REJECTED_FOR: Duration = Duration::from_secs(60);
@@ -24,13 +27,47 @@ const LIFETIME_MAX: Duration = Duration::from_secs(86_400);
 /// From when to when a token is good, on both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Life {
-    issued: Now,
-    expires: Now,
+    /// Milliseconds since 1970.
+    expires_wall: u64,
+    expires: Instant,
+    lifetime: Millis,
+}
+
+/// Up to some weeks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Millis(u32);
+
+impl Millis {
+    pub(super) fn of(time: Duration) -> Self {
+        Self(time.as_millis().try_into().unwrap_or(u32::MAX))
+    }
+
+    pub(super) fn time(self) -> Duration {
+        Duration::from_millis(self.0.into())
+    }
 }
 
 impl Life {
     pub fn new(issued: Now, lifetime: Duration) -> Self {
-        Self { issued, expires: issued.plus(lifetime) }
+        Self::ending(issued.plus(lifetime), Millis::of(lifetime))
+    }
+
+    fn ending(at: Now, lifetime: Millis) -> Self {
+        let expires_wall = at.wall.as_millis().try_into().unwrap_or(u64::MAX);
+        Self { expires_wall, expires: at.mono, lifetime }
+    }
+
+    /// What it is made of: when it ends, and how long it is.
+    pub(super) fn parts(self) -> (u64, Instant, Millis) {
+        (self.expires_wall, self.expires, self.lifetime)
+    }
+
+    pub(super) fn of_parts((expires_wall, expires, lifetime): (u64, Instant, Millis)) -> Self {
+        Self { expires_wall, expires, lifetime }
+    }
+
+    fn end(&self) -> Now {
+        Now { wall: Duration::from_millis(self.expires_wall), mono: self.expires }
     }
 
     /// The life of a token read from a store at `now`. Its age is known by the wall clock only.
@@ -39,24 +76,18 @@ impl Life {
         let lifetime = Duration::from_secs(expires_at.saturating_sub(issued_at)).min(LIFETIME_MAX);
         // A wall clock set back must not give a stored token a longer life than it was born with.
         let left = left.min(lifetime);
-        Self {
-            issued: Now { wall: Duration::from_secs(issued_at), mono: now.mono },
-            expires: Now { wall: Duration::from_secs(expires_at), mono: now.mono + left },
-        }
+        let wall = Duration::from_secs(expires_at);
+        Self::ending(Now { wall, mono: now.mono + left }, Millis::of(lifetime))
     }
 
     /// Whether either clock says that it is over.
     pub fn is_expired(&self, now: Now) -> bool {
-        passed(self.expires, now)
+        passed(self.end(), now)
     }
 
     /// What is left by the clock that leaves less.
     pub fn remaining(&self, now: Now) -> Duration {
-        self.expires.wall.saturating_sub(now.wall).min(left(self.expires, now))
-    }
-
-    fn lifetime(&self) -> Duration {
-        self.expires.wall.saturating_sub(self.issued.wall)
+        self.end().wall.saturating_sub(now.wall).min(left(self.end(), now))
     }
 
     /// From when on a request starts a refresh.
@@ -64,10 +95,10 @@ impl Life {
     /// A token that lives shorter than the buffer is due at birth; a second of its life is always
     /// used, so that requests cannot refresh without end.
     pub fn due(&self, buffer: Duration) -> Now {
-        let by = buffer.min(self.lifetime().saturating_sub(Duration::from_secs(1)));
+        let by = buffer.min(self.lifetime.time().saturating_sub(Duration::from_secs(1)));
         Now {
-            wall: self.expires.wall.saturating_sub(by),
-            mono: self.expires.mono.checked_sub(by).unwrap_or(self.issued.mono),
+            wall: self.end().wall.saturating_sub(by),
+            mono: self.expires.checked_sub(by).unwrap_or(self.expires),
         }
     }
 }
@@ -96,6 +127,15 @@ pub enum Decision {
     Refuse(Error),
 }
 
+/// What keeps refreshes from beginning.
+#[derive(Debug, Default)]
+struct Restraint {
+    /// Why the last refresh failed, and until when none begins; until a new record if only that
+    /// can help.
+    block: Option<(Error, Now)>,
+    last_forced: Option<Now>,
+}
+
 /// One account's machine.
 #[derive(Debug, Default)]
 pub struct Slot {
@@ -104,12 +144,10 @@ pub struct Slot {
     pub generation: u64,
     life: Option<Life>,
     refreshing: bool,
-    /// Why the last refresh failed, and until when none begins; until a new record if only that
-    /// can help.
-    block: Option<(Error, Now)>,
+    /// Few accounts have one.
+    restraint: Option<Box<Restraint>>,
     /// Refreshes that failed since the last that succeeded.
     pub failures: u32,
-    last_forced: Option<Now>,
     /// The number of the newest plan of the background refresher: older ones are void.
     pub plan: u64,
 }
@@ -118,6 +156,21 @@ impl Slot {
     /// An account without a token, and with a live grant as far as is known.
     pub fn new(config: Arc<config::Token>) -> Self {
         Self { config, ..Self::default() }
+    }
+
+    fn block(&self) -> Option<&(Error, Now)> {
+        self.restraint.as_ref()?.block.as_ref()
+    }
+
+    fn last_forced(&self) -> Option<Now> {
+        self.restraint.as_ref()?.last_forced
+    }
+
+    fn restrain(&mut self, change: impl FnOnce(&mut Restraint)) {
+        let mut restraint = self.restraint.take().unwrap_or_default();
+        change(&mut restraint);
+        let is_none = restraint.block.is_none() && restraint.last_forced.is_none();
+        self.restraint = (!is_none).then_some(restraint);
     }
 
     fn is_alive(&self, now: Now) -> bool {
@@ -129,7 +182,7 @@ impl Slot {
     }
 
     pub fn state(&self, now: Now) -> State {
-        match self.block {
+        match self.block() {
             Some((Error::NotConnected, _)) => State::NotConnected,
             Some((Error::ReauthorizationRequired, _)) => State::ReauthorizationRequired,
             Some((Error::ApplicationRejected { .. }, _)) => State::ApplicationRejected,
@@ -159,13 +212,13 @@ impl Slot {
     pub fn rejected(&mut self, generation: u64, now: Now) -> Decision {
         let alive = self.is_alive(now);
         let interval = self.config.forced_refresh_min_interval;
-        let lately = self.last_forced.is_some_and(|last| !passed(last.plus(interval), now));
+        let lately = self.last_forced().is_some_and(|last| !passed(last.plus(interval), now));
         if alive && (self.generation > generation || lately && !self.refreshing) {
             return Decision::Use;
         }
         let decision = self.refresh(now);
         if decision == Decision::Refresh {
-            self.last_forced = Some(now);
+            self.restrain(|restraint| restraint.last_forced = Some(now));
         }
         decision
     }
@@ -173,6 +226,11 @@ impl Slot {
     /// A caller wants a newer token than that of `generation`, however long that one lives.
     pub fn renew(&mut self, generation: u64, now: Now) -> Decision {
         if self.generation > generation { Decision::Use } else { self.refresh(now) }
+    }
+
+    /// Whether [`Slot::refresh`] would hand out the refresh.
+    pub fn may_refresh(&self, now: Now) -> bool {
+        !self.refreshing && self.rejection(now).is_none()
     }
 
     /// Hands out the refresh, unless one is under way or must not start now.
@@ -194,12 +252,12 @@ impl Slot {
     /// account without a token is due at once.
     pub fn background_due(&self, now: Now, jitter: f64) -> Option<Duration> {
         let lead = self.config.background_lead;
-        match (self.block, self.life) {
+        match (self.block(), self.life) {
             (Some((Error::NotConnected | Error::ReauthorizationRequired, _)), _) => None,
-            (Some((_, until)), _) => Some(left(until, now)),
+            (Some((_, until)), _) => Some(left(*until, now)),
             (None, _) if lead.is_zero() => None,
             (None, None) => Some(Duration::ZERO),
-            (None, Some(life)) if life.lifetime() <= lead => None,
+            (None, Some(life)) if life.lifetime.time() <= lead => None,
             (None, Some(life)) => Some(life.remaining(now).saturating_sub(lead.mul_f64(jitter))),
         }
     }
@@ -217,10 +275,21 @@ impl Slot {
         self.set_token(generation, life);
     }
 
+    /// Another process has brought a token. False if it is no newer than ours, or a refresh is under
+    /// way, which finds it.
+    pub fn install(&mut self, generation: u64, life: Life) -> bool {
+        let is_adopted = !self.refreshing && generation > self.generation;
+        if is_adopted {
+            self.reconnected();
+            self.set_token(generation, life);
+        }
+        is_adopted
+    }
+
     /// Amazon rejects the token of `generation` and its grant is dead: it is not tried again.
     /// Says whether that token was still the current one.
     pub fn discard(&mut self, generation: u64) -> bool {
-        let is_dead = matches!(self.block, Some((Error::ReauthorizationRequired, _)));
+        let is_dead = matches!(self.block(), Some((Error::ReauthorizationRequired, _)));
         let current = self.generation == generation && is_dead;
         self.life.take_if(|_| current);
         current
@@ -232,7 +301,7 @@ impl Slot {
         self.refreshing = false;
         // The memory of the failure spaces what follows; the interval is for refreshes that
         // brought a token, which is then replayed with. A failed one brought nothing to try.
-        self.last_forced = None;
+        self.restrain(|restraint| restraint.last_forced = None);
         self.failures = self.failures.saturating_add(1);
         let memory = match why {
             Error::Unavailable { reason, retry_after } => {
@@ -240,18 +309,18 @@ impl Slot {
             }
             _ => APPLICATION_REJECTED_FOR,
         };
-        self.block = Some((why, now.plus(memory)));
+        self.restrain(|restraint| restraint.block = Some((why, now.plus(memory))));
     }
 
     /// The account was connected anew, or its key is back: forget what failed.
     pub fn reconnected(&mut self) {
         self.failures = 0;
-        self.block = None;
+        self.restrain(|restraint| restraint.block = None);
     }
 
     /// Why a refresh must not start now.
     pub fn rejection(&self, now: Now) -> Option<Error> {
-        let (why, until) = self.block?;
+        let (why, until) = *self.block()?;
         let retry_after = left(until, now);
         match why {
             Error::ApplicationRejected { .. } | Error::Unavailable { .. } if passed(until, now) => {

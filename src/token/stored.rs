@@ -1,9 +1,9 @@
 //! What a stored record says of its account, for the server and for commands without one.
 
 use super::{
-    AccessToken, Authority, Error, Obstacle, TokenManager, TokenState,
+    AccessToken, Error, Obstacle, Place, TokenManager, TokenState,
+    locked::record_id,
     slot::{Life, Slot},
-    state::record_id,
 };
 use crate::{
     account::State,
@@ -11,11 +11,10 @@ use crate::{
     config,
     error_chain::chain,
     grants::Unwritten,
-    id::{AccountId, Region},
-    lwa::Application,
-    store::{self, Credential},
+    id::AccountId,
+    store::{self, Credential, Mark},
 };
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// What is known of an account's grant.
 #[derive(Debug)]
@@ -24,6 +23,8 @@ pub enum KnownGrant {
     Record(Credential),
     /// There is none.
     Absent,
+    /// A record that is older than one that was there before: it is not used.
+    SetBack(Credential, Mark),
     /// A record that the store does not take.
     Unwritten(Box<Unwritten>),
     /// The record cannot be read.
@@ -31,22 +32,23 @@ pub enum KnownGrant {
 }
 
 impl TokenManager {
-    /// The state of an account with what is known of its grant; `authority` says what decided on
-    /// `region` and `application`. It is found by id once it is in [`TokenManager::set_states`].
-    pub fn new_state(
-        &self,
-        id: &AccountId,
-        region: Region,
-        application: Arc<Application>,
-        authority: Authority,
-        grant: KnownGrant,
-    ) -> Arc<TokenState> {
+    /// The state of an account at its place with what is known of its grant. It is found by id once
+    /// it is in [`TokenManager::set_states`].
+    pub fn new_state(&self, id: &AccountId, place: Place, grant: KnownGrant) -> Arc<TokenState> {
         let now = self.0.with.clock.now();
         let config = self.0.config.clone();
-        let state = Arc::new(TokenState::new(id, region, application, authority, config));
+        let state = Arc::new(TokenState::new(id, self.shared_place(place), config));
         match grant {
             KnownGrant::Record(record) => self.load(&state, &record),
             KnownGrant::Absent => state.fail(Error::NotConnected, "not connected", now),
+            KnownGrant::SetBack(record, mark) => {
+                // From now on it is known what is too old.
+                state.remember_mark(&mark);
+                state.remember_consent(&record);
+                let error = store::Error::set_back(id);
+                let failure = Error::unavailable(Obstacle::of_store(&error));
+                state.fail(failure, &chain(&error), now);
+            }
             KnownGrant::Unreadable(error) => {
                 let failure = Error::unavailable(Obstacle::of_store(&error));
                 state.fail(failure, &chain(&error), now);
@@ -65,8 +67,9 @@ impl TokenManager {
     /// Uses what the record says. A token that is still good is used without a refresh.
     fn load(&self, state: &Arc<TokenState>, record: &Credential) {
         let now = self.0.with.clock.now();
-        state.lock().stored = Some(record_id(record));
+        state.saw(record);
         state.remember_consent(record);
+        self.remember_steady(state, record, record.is_known_steady());
         if record.reauthorization_required {
             // It was reported then.
             self.0.reported.lock().dead.insert(state.id.clone());
@@ -79,14 +82,67 @@ impl TokenManager {
             return state.fail(failure, why, now);
         }
         if let Some(token) = self.stored_token(record, now) {
-            if token.life.is_expired(now) {
-                state.lock().slot.set_token(token.generation, token.life);
+            if token.life().is_expired(now) {
+                state.lock().slot.set_token(token.generation, token.life());
             } else {
                 self.report_usable(state, &token, now.unix());
                 state.publish(token);
             }
         }
         self.0.background.push(state, now);
+    }
+
+    /// Uses the token of `record`, if another process has refreshed the grant: it need not be leased
+    /// for that.
+    pub(crate) fn install(&self, state: &Arc<TokenState>, record: &Credential) {
+        let now = self.0.with.clock.now();
+        let token = self.stored_token(record, now).filter(|token| !token.life().is_expired(now));
+        if token.is_some_and(|token| state.install(token, record)) {
+            self.remember_steady(state, record, record.is_known_steady());
+            self.0.background.push(state, now);
+        }
+    }
+
+    /// Remembers the refresh token of a grant that Login with Amazon `is_steady` with, where the
+    /// store may be away while Amazon is not.
+    pub(super) fn remember_steady(&self, state: &TokenState, record: &Credential, is_steady: bool) {
+        if self.0.with.grants.store().is_shared() {
+            state.keep_steady(Some(record).filter(|_| is_steady));
+        }
+    }
+
+    /// One place for all accounts that belong there: with many accounts there are few.
+    fn shared_place(&self, place: Place) -> Arc<Place> {
+        let mut known = self.0.places.lock();
+        known.retain(|place| place.strong_count() > 0);
+        let is_same = |one: &Arc<Place>| {
+            Arc::ptr_eq(&one.application, &place.application)
+                && (one.region, one.authority) == (place.region, place.authority)
+        };
+        if let Some(same) = known.iter().filter_map(Weak::upgrade).find(is_same) {
+            return same;
+        }
+        let place = Arc::new(place);
+        known.push(Arc::downgrade(&place));
+        place
+    }
+
+    /// Moves an account, with the token it has; that its application was rejected is forgotten.
+    pub fn move_state(&self, state: &Arc<TokenState>, place: Place) {
+        state.set_place(self.shared_place(place));
+        self.forget_rejection(state);
+    }
+
+    /// Tries an account again whose application was rejected: it is another one, or has another
+    /// secret.
+    pub fn forget_rejection(&self, state: &Arc<TokenState>) {
+        let now = self.0.with.clock.now();
+        let mut locked = state.lock();
+        if locked.slot.state(now) == State::ApplicationRejected {
+            locked.slot.reconnected();
+            drop(locked);
+            self.0.background.push(state, now);
+        }
     }
 
     /// Whether only another record, or a record that can be read, helps the account.
@@ -97,11 +153,11 @@ impl TokenManager {
     /// Forgets failures if `record` brings a grant that is not known to be dead.
     pub(crate) fn reconnected(&self, state: &Arc<TokenState>, record: &Credential) -> bool {
         let mut locked = state.lock();
-        if record.reauthorization_required || locked.dead == Some(record_id(record)) {
+        if record.reauthorization_required || locked.is_dead(record) {
             return false;
         }
         locked.slot.reconnected();
-        locked.last_error = None;
+        locked.set_error(None);
         drop(locked);
         self.load(state, record);
         true
@@ -194,6 +250,7 @@ mod tests {
             updated_at: 0,
             reauthorization_required: false,
             seed: None,
+            unknown: Default::default(),
         };
         let with = |age| Credential { access_token: Some(token(age)), ..idle.clone() };
         let dead = Credential { reauthorization_required: true, ..idle.clone() };

@@ -1,8 +1,8 @@
 //! What one worker knows of tokens that were verified, by the hash of the whole token.
 
-use crate::clock::Now;
+use crate::{callers::random_hash::RandomKeyMap, clock::Now};
 use aws_lc_rs::digest::{SHA256, digest};
-use std::{cell::RefCell, collections::HashMap, mem, time::Duration};
+use std::{cell::RefCell, mem, time::Duration};
 
 /// Entries in each of the two halves.
 const HALF_MAX: usize = 5_000;
@@ -21,8 +21,8 @@ pub struct TokenCache<T>(RefCell<Halves<T>>);
 struct Halves<T> {
     /// Of the keys that the entries were verified by.
     epoch: u64,
-    young: HashMap<Hash, RememberedToken<T>>,
-    old: HashMap<Hash, RememberedToken<T>>,
+    young: RandomKeyMap<Hash, RememberedToken<T>>,
+    old: RandomKeyMap<Hash, RememberedToken<T>>,
 }
 
 #[derive(Debug, Clone)]
@@ -34,7 +34,11 @@ struct RememberedToken<T> {
 
 impl<T> Default for TokenCache<T> {
     fn default() -> Self {
-        Self(RefCell::new(Halves { epoch: 0, young: HashMap::new(), old: HashMap::new() }))
+        Self(RefCell::new(Halves {
+            epoch: 0,
+            young: RandomKeyMap::default(),
+            old: RandomKeyMap::default(),
+        }))
     }
 }
 
@@ -68,7 +72,7 @@ impl<T: Clone> TokenCache<T> {
 impl<T> Halves<T> {
     fn forget_others(&mut self, epoch: u64) {
         if self.epoch != epoch {
-            *self = Self { epoch, young: HashMap::new(), old: HashMap::new() };
+            *self = Self { epoch, young: RandomKeyMap::default(), old: RandomKeyMap::default() };
         }
     }
 

@@ -1,7 +1,7 @@
 //! What the claims of a token whose signature is right must say, and what is taken from them.
 
 use super::JwtRejection;
-use crate::{config::IssuerConfig, id::Tenant};
+use crate::{callers::glob::matches_name, config::IssuerConfig, id::Tenant, secret::Secret};
 use serde_json::{Map, Value};
 
 type Claims = Map<String, Value>;
@@ -22,6 +22,67 @@ pub struct Bearer {
     pub expires: u64,
 }
 
+/// What an ID token must say besides what every token of its issuer must.
+#[derive(Debug)]
+pub struct IdTokenRules<'r> {
+    /// The `iss` of the one issuer that was asked.
+    pub issuer: &'r str,
+    pub client_id: &'r str,
+    pub nonce: &'r Secret,
+    /// The person must have been authenticated since, in seconds since 1970, where the token says when.
+    pub authenticated_since: Option<u64>,
+    /// Subjects that need no tenant.
+    pub operators: &'r [String],
+}
+
+/// Checks the claims of an ID token. `audience`, `authorized_parties` and `require_sid` of the issuer are
+/// for credentials; this one is for the client that asked for it.
+///
+/// Source: OpenID Connect Core 1.0, 3.1.3.7.
+pub(super) fn verify_id_token(
+    claims: &Claims,
+    issuer: &IssuerConfig,
+    rules: &IdTokenRules<'_>,
+    now: u64,
+) -> Result<Bearer, JwtRejection> {
+    if issuer.issuer != rules.issuer {
+        return Err(JwtRejection::UnknownIssuer);
+    }
+    let expires = valid_until(claims, issuer, now)?;
+    for_client(claims, rules.client_id)?;
+    let nonce = claims.get("nonce").and_then(Value::as_str);
+    if nonce.map(Secret::from).as_ref() != Some(rules.nonce) {
+        return Err(JwtRejection::Nonce);
+    }
+    if let (Some(since), Some(at)) = (rules.authenticated_since, claims.get("auth_time"))
+        && at.as_u64().is_none_or(|at| at.saturating_add(issuer.leeway.as_secs()) < since)
+    {
+        return Err(JwtRejection::Authentication);
+    }
+    let subject = name(claims.get("sub")).ok_or(JwtRejection::Subject)?.to_owned();
+    let is_operator = rules.operators.contains(&subject);
+    let tenant = if is_operator { None } else { tenant(claims, issuer)? };
+    Ok(Bearer { subject, session: None, tenant, expires })
+}
+
+/// The client is an audience, and the authorized party where there is one or several audiences.
+fn for_client(claims: &Claims, client_id: &str) -> Result<(), JwtRejection> {
+    let is_client = |one: &Value| one == client_id;
+    let (is_for_us, has_others) = match claims.get("aud") {
+        Some(Value::Array(all)) => (all.iter().any(is_client), all.len() > 1),
+        Some(one) => (is_client(one), false),
+        None => (false, false),
+    };
+    if !is_for_us {
+        return Err(JwtRejection::Audience);
+    }
+    match claims.get("azp") {
+        None if !has_others => Ok(()),
+        Some(party) if is_client(party) => Ok(()),
+        _ => Err(JwtRejection::AuthorizedParty),
+    }
+}
+
 /// Checks `claims` by the rules of `issuer` at `now` (seconds since 1970); takes what is needed.
 pub(super) fn verify(
     claims: &Claims,
@@ -33,7 +94,7 @@ pub(super) fn verify(
     authorized_party(claims, issuer)?;
     let session = session(claims, issuer)?;
     let subject = name(claims.get("sub")).ok_or(JwtRejection::Subject)?.to_owned();
-    let tenant = tenant(claims, &issuer.tenant_claim)?;
+    let tenant = tenant(claims, issuer)?;
     Ok(Bearer { subject, session, tenant, expires })
 }
 
@@ -90,14 +151,25 @@ fn session(claims: &Claims, issuer: &IssuerConfig) -> Result<Option<String>, Jwt
     Ok(session)
 }
 
-/// What the first of `paths` that is there leads to.
-fn tenant(claims: &Claims, paths: &[String]) -> Result<Option<Tenant>, JwtRejection> {
+/// What the first of the issuer's paths that is there leads to.
+fn tenant(claims: &Claims, issuer: &IssuerConfig) -> Result<Option<Tenant>, JwtRejection> {
+    let paths = &issuer.tenant_claim;
     if paths.is_empty() {
         return Ok(None);
     }
     let found = paths.iter().find_map(|path| at(claims, path)).and_then(Value::as_str);
-    let tenant = found.and_then(|tenant| tenant.parse().ok());
-    tenant.map(Some).ok_or(JwtRejection::Tenant)
+    let tenant: Option<Tenant> = found.and_then(|tenant| tenant.parse().ok());
+    let tenant = tenant.ok_or(JwtRejection::Tenant)?;
+    match accepts_tenant(issuer, &tenant) {
+        true => Ok(Some(tenant)),
+        false => Err(JwtRejection::ForeignTenant),
+    }
+}
+
+/// Whether users of `tenant` may come from `issuer`.
+pub fn accepts_tenant(issuer: &IssuerConfig, tenant: &Tenant) -> bool {
+    let listed = issuer.tenants.as_ref();
+    listed.is_none_or(|globs| globs.iter().any(|glob| matches_name(glob, tenant.as_str())))
 }
 
 /// The claim of this name, else the one that the dots lead to. Null is not there.
@@ -120,3 +192,7 @@ fn name(value: Option<&Value>) -> Option<&str> {
 #[cfg(test)]
 #[path = "claims_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "id_token_tests.rs"]
+mod id_token_tests;

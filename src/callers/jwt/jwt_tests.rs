@@ -41,7 +41,10 @@ impl Scene {
         if let Some(known) = self.cache.get(token, epoch, now) {
             return Ok(known);
         }
-        let verified = self.issuers.verify_now(token, now).map_err(|(_, cause)| cause)?;
+        let verified = self
+            .issuers
+            .verify_now(token, now, &super::claims::verify)
+            .map_err(|(_, cause)| cause)?;
         let ends = Duration::from_secs(verified.bearer.expires);
         self.cache.insert(token, epoch, now, ends, verified.clone());
         Ok(verified)
@@ -243,39 +246,58 @@ fn the_issuer_of_a_token_is_the_one_that_it_names() {
     }
     let now = ManualClock::new().now();
     let of_second = with(claims(), "iss", json!("https://b.example.com"));
-    let found = issuers.verify_now(&other_rsa().token(&of_second), now).unwrap();
+    let found =
+        issuers.verify_now(&other_rsa().token(&of_second), now, &super::claims::verify).unwrap();
     assert_eq!(found.issuer, 1);
-    let posing = issuers.verify_now(&rsa().token(&of_second), now);
+    let posing = issuers.verify_now(&rsa().token(&of_second), now, &super::claims::verify);
     assert_eq!(posing.unwrap_err(), (Some(1), JwtRejection::UnknownKey));
 }
 
-#[test]
-fn a_listener_that_remembers_no_tokens_verifies_each_and_counts_failures() {
+#[tokio::test]
+async fn a_listener_that_remembers_no_tokens_verifies_each_and_counts_failures() {
     use crate::{
-        callers::{Callers, Proof, Unauthenticated, credential::Presented},
-        inbound::peer::{ConnectionInfo, Peer},
+        callers::{Callers, Configured, Proof, Unauthenticated, credential::Presented},
+        inbound::peer::{ConnectionInfo, Origin, Peer},
     };
     let config = Config { issuers: vec![issuer()], ..Config::default() };
     let issuers = usual().issuers;
-    let callers = Callers::with(&config, issuers);
+    let callers = Callers::with(&config, Configured::new(&config, issuers, None));
     assert!(callers.reads_tokens());
-    let ask = |token: &str, host: u8| {
-        let peer = Peer::Tcp(([10, 0, 0, host], 1).into());
-        let connection = ConnectionInfo { peer, is_exposed: true, certificate: None };
-        callers.authenticate(Presented::Token(token), &connection, ManualClock::new().now())
+    let clock = ManualClock::new();
+    let ask = async |token: &str, host: u8| {
+        let origin = Origin::Address([10, 0, 0, host].into());
+        callers.of_token(token, origin, &clock).await
     };
     let good = rsa().token(&claims());
-    let principal = ask(&good, 1).unwrap().unwrap();
+    let principal = ask(&good, 1).await.unwrap();
     assert_eq!((&*principal.caller.name, principal.is_operator()), ("clerk", false));
     assert_eq!(principal.tenant, Some("user_1".parse().unwrap()));
     assert_eq!(principal.proof, Proof::Token { subject: "user_1".into(), session: None });
-    let bad = other_rsa().token(&claims());
+    // Of a key that is here: for others it waits.
+    let bad = good[..good.len() - 8].to_owned() + "AAAAAAAA";
+    for host in [2, 3] {
+        for _ in 0..20 {
+            assert_eq!(ask(&bad, host).await.unwrap_err(), Unauthenticated::Rejected);
+        }
+    }
+    assert!(ask(&good, 2).await.is_ok(), "a new user behind the same address gets in");
     for _ in 0..20 {
-        assert_eq!(ask(&bad, 2).unwrap_err(), Unauthenticated::Rejected);
+        assert!(matches!(ask(&bad, 3).await, Err(Unauthenticated::TooMany(_))));
     }
     // Not even looked at, from there; elsewhere it is.
-    assert!(matches!(ask(&good, 2), Err(Unauthenticated::TooMany(_))));
-    assert!(ask(&good, 1).is_ok());
+    assert!(matches!(ask(&good, 3).await, Err(Unauthenticated::TooMany(_))));
+    assert!(ask(&good, 1).await.is_ok());
+    clock.advance(Duration::from_secs(1));
+    assert!(ask(&good, 3).await.is_ok(), "a second later it is");
+    // Wrong keys are another matter.
+    let peer = Peer::Tcp(([10, 0, 0, 4], 1).into());
+    let connection = ConnectionInfo { peer, is_exposed: true, certificate: None };
+    for number in 0..50 {
+        let wrong = Presented::Key("adsk_wrong".into());
+        let told = callers.authenticate(wrong, &connection, clock.now()).unwrap_err();
+        assert_eq!(told == Unauthenticated::Rejected, number < 20, "{told:?}");
+    }
+    assert!(ask(&good, 4).await.is_ok());
 }
 
 /// What a token costs: `cargo test --release --lib callers::jwt -- --ignored --nocapture`.
@@ -294,7 +316,8 @@ fn the_cost_of_a_token() {
     };
     for signer in [rsa(), &ec] {
         let token = signer.token(&clerk_claims());
-        let verify = || drop(scene.issuers.verify_now(&token, now).unwrap());
+        let verify =
+            || drop(scene.issuers.verify_now(&token, now, &super::claims::verify).unwrap());
         each(&format!("{} verified, {} bytes", signer.id, token.len()), 2_000, Box::new(verify));
         let cached = || drop(scene.verify(&token).unwrap());
         each(&format!("{} remembered", signer.id), 200_000, Box::new(cached));

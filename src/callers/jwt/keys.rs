@@ -102,7 +102,7 @@ impl Keys {
     }
 
     /// Asks for a fetch because a key is missing.
-    pub(super) fn want(&self) {
+    fn want(&self) {
         if *self.phase.borrow() == Phase::Ready {
             self.wanted.notify_one();
         }

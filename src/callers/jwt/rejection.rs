@@ -25,6 +25,9 @@ named! {
         Session = "it belongs to no active session (sid, sts): see `require_sid`",
         Subject = "it has no subject (sub) of 1 to 255 printable characters",
         Tenant = "none of the claims of `tenant_claim` is there, or the first that is there is not 1 to 64 letters, digits, '.', '_' or '-'",
+        Nonce = "its nonce is not that of the sign-in",
+        Authentication = "the provider did not authenticate the person again (auth_time)",
+        ForeignTenant = "its tenant is none of the issuer's `tenants`",
     }
 }
 

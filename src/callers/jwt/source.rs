@@ -14,7 +14,7 @@ use std::{
 
 /// Why a document cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SourceError {
+pub enum SourceError {
     #[error("cannot read {path}", path = path.display())]
     File { path: PathBuf, source: io::Error },
     #[error("{url} cannot be reached")]
@@ -23,12 +23,14 @@ pub(super) enum SourceError {
     Status { url: String, status: StatusCode },
     #[error("{0} is larger than {DOCUMENT_MAX_BYTES} bytes")]
     TooLarge(String),
-    #[error("{0} is no URL that keys are fetched from: it must begin with https://")]
+    #[error("{0} is no URL that an issuer may name: it must begin with https://")]
     Url(String),
     #[error("{url} is the discovery document of another issuer, {issuer:?}")]
     OtherIssuer { url: String, issuer: String },
     #[error("{0} is no discovery document")]
     Discovery(String),
+    #[error("{url} names no {member}")]
+    Missing { url: String, member: &'static str },
 }
 
 fn redirect(status: StatusCode) -> &'static str {
@@ -43,10 +45,28 @@ pub(super) enum KeySource {
     Discovery(String),
 }
 
+/// What is used of a discovery document.
 #[derive(Deserialize)]
 struct Discovered {
     issuer: String,
     jwks_uri: Option<String>,
+    authorization_endpoint: Option<String>,
+    token_endpoint: Option<String>,
+    /// None: `client_secret_basic` alone.
+    token_endpoint_auth_methods_supported: Option<Vec<String>>,
+    #[serde(default)]
+    authorization_response_iss_parameter_supported: bool,
+}
+
+/// Where people sign in at an issuer, and codes are exchanged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignInEndpoints {
+    pub authorization: String,
+    pub token: String,
+    /// The secret of a client goes into the head of a request (RFC 6749, 2.3.1), not into its body.
+    pub takes_basic: bool,
+    /// Each response names its issuer (RFC 9207).
+    pub names_issuer: bool,
 }
 
 impl KeySource {
@@ -70,25 +90,56 @@ impl KeySource {
 
 /// The URL of the keys of `issuer`. One that has no discovery document publishes them beside it.
 async fn discover(http: &LwaHttp, issuer: &str) -> Result<String, SourceError> {
-    let base = issuer.trim_end_matches('/');
-    let usual = format!("{base}/.well-known/jwks.json");
-    let url = format!("{base}/.well-known/openid-configuration");
-    let document = match get(http, &url).await {
+    let usual = format!("{}/.well-known/jwks.json", issuer.trim_end_matches('/'));
+    let found = match document(http, issuer).await {
         Err(SourceError::Status { status, .. }) if status.is_client_error() => return Ok(usual),
-        document => document?,
+        found => found?,
     };
+    match found.jwks_uri {
+        None => Ok(usual),
+        Some(url) => allowed(&url, issuer).map(|()| url),
+    }
+}
+
+/// Where people sign in at `issuer`, as its discovery document says.
+pub(in crate::callers) async fn sign_in_endpoints(
+    http: &LwaHttp,
+    issuer: &str,
+) -> Result<SignInEndpoints, SourceError> {
+    let found = document(http, issuer).await?;
+    let endpoint = |member, url: Option<String>| {
+        let missing = || SourceError::Missing { url: discovery_url(issuer), member };
+        let url = url.ok_or_else(missing)?;
+        allowed(&url, issuer).map(|()| url)
+    };
+    let methods = found.token_endpoint_auth_methods_supported;
+    Ok(SignInEndpoints {
+        authorization: endpoint("authorization_endpoint", found.authorization_endpoint)?,
+        token: endpoint("token_endpoint", found.token_endpoint)?,
+        takes_basic: methods.is_none_or(|all| all.iter().any(|it| it == "client_secret_basic")),
+        names_issuer: found.authorization_response_iss_parameter_supported,
+    })
+}
+
+fn discovery_url(issuer: &str) -> String {
+    format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'))
+}
+
+/// The discovery document of `issuer`, which must be its own.
+async fn document(http: &LwaHttp, issuer: &str) -> Result<Discovered, SourceError> {
+    let url = discovery_url(issuer);
+    let document = get(http, &url).await?;
     let found: Result<Discovered, _> = serde_json::from_slice(&document);
     match found {
         Err(_) => Err(SourceError::Discovery(url)),
         Ok(found) if found.issuer != issuer => {
             Err(SourceError::OtherIssuer { url, issuer: found.issuer })
         }
-        Ok(Discovered { jwks_uri: None, .. }) => Ok(usual),
-        Ok(Discovered { jwks_uri: Some(url), .. }) => allowed(&url, issuer).map(|()| url),
+        Ok(found) => Ok(found),
     }
 }
 
-/// Without TLS, an issuer on this machine alone may name keys, and those on this machine.
+/// Without TLS, an issuer on this machine alone may name what is on this machine.
 fn allowed(url: &str, issuer: &str) -> Result<(), SourceError> {
     let uri: Uri = url.parse().unwrap_or_default();
     let is_here = matches!(uri.host(), Some("localhost" | "127.0.0.1" | "[::1]"));

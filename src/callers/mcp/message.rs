@@ -3,14 +3,14 @@
 //! A request is read so that no other reader can read it otherwise: a member that comes twice, or is
 //! spelled like one that matters, makes it unreadable.
 
-use super::{ToolRules, runs_another};
-use crate::callers::json;
+use super::{ToolRejection, ToolRules, runs_another};
+use crate::{callers::json, inbound::path_key::masked};
 use serde_json::{Map, Value, json};
 
 /// JSON-RPC's "invalid params", which MCP prescribes for a tool that is not there.
 const NOT_ALLOWED: i32 = -32602;
 
-/// The most messages of a batch: each call has an entry in the audit log.
+/// The most messages, and the most calls, of a body: each call has an entry in the audit log.
 const BATCH_MAX: usize = 100;
 
 /// It is no JSON-RPC, or can be read in two ways.
@@ -32,8 +32,10 @@ pub struct ToolUse {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToolCall {
+    /// A key in its place is masked: operators read it.
     pub name: String,
-    pub is_allowed: bool,
+    /// Why it may not be.
+    pub rejection: Option<ToolRejection>,
 }
 
 impl ToolUse {
@@ -51,15 +53,24 @@ impl ToolUse {
             }
             message => asked.read(&message, rules)?,
         }
+        // One message can name many tools.
+        if asked.calls.len() > BATCH_MAX {
+            return Err(Unreadable);
+        }
         Ok(asked)
     }
 
     pub fn is_allowed(&self) -> bool {
-        self.calls.iter().all(|call| call.is_allowed)
+        self.refused().next().is_none()
+    }
+
+    /// The calls that may not be, each with why.
+    pub fn refused(&self) -> impl Iterator<Item = (&str, ToolRejection)> {
+        self.calls.iter().filter_map(|call| Some((call.name.as_str(), call.rejection?)))
     }
 
     /// The response to a request of which nothing is sent on. None if it wants none.
-    pub fn refusal(&self) -> Option<Value> {
+    pub fn rejection(&self) -> Option<Value> {
         let respond = |(id, is_refused): &(Value, bool)| {
             let text = if *is_refused {
                 "This tool is not allowed."
@@ -78,7 +89,8 @@ impl ToolUse {
     fn read(&mut self, message: &Value, rules: &ToolRules) -> Result<(), Unreadable> {
         let message = message.as_object().ok_or(Unreadable)?;
         let method = match member(message, "method")? {
-            Some(Value::String(method)) => method.as_str(),
+            // A server that drops or folds other characters could read another method.
+            Some(Value::String(method)) if method.bytes().all(is_of_methods) => method.as_str(),
             Some(_) => return Err(Unreadable),
             // A response to a request of the server's.
             None if message.contains_key("result") || message.contains_key("error") => {
@@ -97,16 +109,12 @@ impl ToolUse {
             "tools/call" => self.read_call(params, rules)?,
             "tools/list" => self.lists_tools = true,
             // Spelled like one of these, for a server that does not mind.
-            _ if matches!(
-                method.trim().to_ascii_lowercase().as_str(),
-                "tools/call" | "tools/list"
-            ) =>
-            {
+            _ if matches!(method.to_ascii_lowercase().as_str(), "tools/call" | "tools/list") => {
                 return Err(Unreadable);
             }
             _ => {}
         }
-        let is_refused = self.calls[calls_before..].iter().any(|call| !call.is_allowed);
+        let is_refused = self.calls[calls_before..].iter().any(|call| call.rejection.is_some());
         self.ids.extend(id.map(|id| (id, is_refused)));
         Ok(())
     }
@@ -114,32 +122,63 @@ impl ToolUse {
     fn read_call(&mut self, params: Option<&Value>, rules: &ToolRules) -> Result<(), Unreadable> {
         let params = params.and_then(Value::as_object).ok_or(Unreadable)?;
         let Some(Value::String(name)) = member(params, "name")? else { return Err(Unreadable) };
-        let mut call = |name: &str, is_allowed| {
-            self.calls.push(ToolCall { name: name.to_owned(), is_allowed });
+        let mut call = |name: &str, verdict: Result<(), ToolRejection>| {
+            self.calls.push(ToolCall { name: masked(name).into_owned(), rejection: verdict.err() });
         };
-        if !runs_another(name) {
-            call(name, rules.check(name).is_ok());
+        let outer = rules.check(name);
+        if outer.is_err() || !runs_another(name) {
+            call(name, outer);
             return Ok(());
         }
-        // Amazon does not say under which key the name is. So each text beside the inner tool's own
-        // arguments, which are an object, must be the name of a tool that may be called.
         let arguments = member(params, "arguments")?.and_then(Value::as_object);
-        let texts = arguments.into_iter().flat_map(Map::values).filter_map(Value::as_str);
-        let is_allowed = rules.check(name).is_ok();
-        let mut inner = texts.peekable();
-        if inner.peek().is_none() || !is_allowed {
-            call(name, false);
-            return Ok(());
+        let inner = arguments.and_then(inner_names).unwrap_or_default();
+        if inner.is_empty() {
+            call(name, Err(ToolRejection::Hidden));
         }
-        inner.for_each(|inner| call(inner, !runs_another(inner) && rules.check(inner).is_ok()));
+        inner.into_iter().for_each(|inner| call(inner, rules.check_inside(inner)));
         Ok(())
     }
 }
 
+/// All that may be the name of the tool that another one runs with `arguments`; none where it could
+/// be elsewhere.
+///
+/// Amazon does not say under which key the name is. So each text must be one, beside the inner tool's
+/// own arguments: at most one object, in which what is called like a tool's name must be one, too.
+fn inner_names(arguments: &Map<String, Value>) -> Option<Vec<&str>> {
+    let mut names: Vec<&str> = arguments.values().filter_map(Value::as_str).collect();
+    // Without a text, the name could only be in the object.
+    if names.is_empty() || arguments.values().any(Value::is_array) {
+        return None;
+    }
+    let mut objects = arguments.iter().filter_map(|(key, value)| Some((key, value.as_object()?)));
+    let Some((key, own)) = objects.next() else { return Some(names) };
+    if objects.next().is_some() || may_name_tool(key) {
+        return None;
+    }
+    for (_, value) in own.iter().filter(|(key, _)| may_name_tool(key)) {
+        names.push(value.as_str()?);
+    }
+    Some(names)
+}
+
+/// Whether a reader could look for a tool's name under `key`.
+fn may_name_tool(key: &str) -> bool {
+    let letters = key.bytes().filter(u8::is_ascii_alphanumeric);
+    let letters = letters.map(|b| b.to_ascii_lowercase()).collect::<Vec<_>>();
+    !key.is_ascii() || matches!(&*letters, b"name" | b"tool" | b"toolname")
+}
+
+/// Whether methods of MCP may have the character.
+fn is_of_methods(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"_/.$-".contains(&b)
+}
+
 /// The member `name` of a message; a name that a lenient reader could take for it is an error.
 fn member<'a>(object: &'a Map<String, Value>, name: &str) -> Result<Option<&'a Value>, Unreadable> {
+    let is_odd = |key: &str| !key.bytes().all(|b| matches!(b, b' '..=b'~'));
     let is_similar =
-        |key: &String| !key.is_ascii() || (key != name && key.trim().eq_ignore_ascii_case(name));
+        |key: &String| is_odd(key) || (key != name && key.trim().eq_ignore_ascii_case(name));
     if object.keys().any(is_similar) {
         return Err(Unreadable);
     }

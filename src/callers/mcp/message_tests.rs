@@ -8,7 +8,7 @@ const INVOKE: &str = "amazon_ads_mcp-invoke_tool";
 
 fn rules() -> ToolRules {
     let tools = Some(vec!["*-query_*".to_owned()]);
-    ToolRules { tools, deny: vec!["*-delete_*".to_owned()], read_only: false }
+    ToolRules { tools, deny: vec!["*-delete_*".to_owned()], ..ToolRules::default() }
 }
 
 fn read(body: &str) -> Result<ToolUse, Unreadable> {
@@ -22,23 +22,33 @@ fn call(id: u32, name: &str, arguments: &Value) -> Value {
 
 fn verdict(body: &Value) -> (Vec<(String, bool)>, Option<Value>) {
     let asked = read(&body.to_string()).expect("readable");
-    let refusal = if asked.is_allowed() { None } else { asked.refusal() };
-    (asked.calls.into_iter().map(|call| (call.name, call.is_allowed)).collect(), refusal)
+    let rejection = if asked.is_allowed() { None } else { asked.rejection() };
+    (asked.calls.into_iter().map(|call| (call.name, call.rejection.is_none())).collect(), rejection)
 }
 
 #[test]
 fn a_call_is_judged_by_its_name() {
     assert_eq!(verdict(&call(1, QUERY, &json!({}))), (vec![(QUERY.to_owned(), true)], None));
-    let (calls, refusal) = verdict(&call(7, DELETE, &json!({})));
+    let (calls, rejection) = verdict(&call(7, DELETE, &json!({})));
     assert_eq!(calls, [(DELETE.to_owned(), false)]);
-    let refusal = refusal.expect("a response");
-    assert_eq!((&refusal["id"], &refusal["error"]["code"]), (&json!(7), &json!(-32602)));
+    let rejection = rejection.expect("a response");
+    assert_eq!((&rejection["id"], &rejection["error"]["code"]), (&json!(7), &json!(-32602)));
 }
 
 #[test]
 fn the_lite_server_is_judged_by_the_name_inside() {
     for (arguments, expected) in [
-        (json!({ "tool_name": QUERY, "arguments": { "name": DELETE } }), true),
+        (json!({ "tool_name": QUERY, "arguments": { "body": { "name": DELETE } } }), true),
+        (json!({ "tool_name": QUERY, "arguments": { "name": QUERY, "max": 1 } }), true),
+        (json!({ "tool_name": QUERY, "arguments": { "name": DELETE } }), false),
+        (json!({ "x": QUERY, "tool": { "name": DELETE } }), false),
+        (json!({ "x": QUERY, "tool": { "id": DELETE } }), false),
+        (json!({ "x": QUERY, "call": { "tool": { "name": DELETE } } }), false),
+        (json!({ "x": QUERY, "call": { "toolName": DELETE } }), false),
+        (json!({ "x": QUERY, "call": { "Tool-Name ": DELETE } }), false),
+        (json!({ "x": QUERY, "call": { "n\u{430}me": DELETE } }), false),
+        (json!({ "x": QUERY, "a": {}, "b": {} }), false),
+        (json!({ "x": QUERY, "tools": [{ "name": DELETE }] }), false),
         (json!({ "name": QUERY }), true),
         (json!({ "name": DELETE, "arguments": {} }), false),
         (json!({ "decoy": QUERY, "tool_name": DELETE }), false),
@@ -62,14 +72,14 @@ fn a_batch_is_refused_whole_with_an_error_for_each_id() {
     let ping = json!({ "jsonrpc": "2.0", "id": "p", "method": "ping" });
     let note = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
     let batch = json!([call(1, QUERY, &json!({})), note, call(2, DELETE, &json!({})), ping]);
-    let (_, refusal) = verdict(&batch);
-    let refusal = refusal.expect("a response");
-    let ids: Vec<_> = refusal.as_array().expect("a batch").iter().map(|r| &r["id"]).collect();
+    let (_, rejection) = verdict(&batch);
+    let rejection = rejection.expect("a response");
+    let ids: Vec<_> = rejection.as_array().expect("a batch").iter().map(|r| &r["id"]).collect();
     assert_eq!(ids, [&json!(1), &json!(2), &json!("p")]);
-    assert!(refusal[0]["error"]["message"].as_str().expect("text").starts_with("Not sent"));
-    assert_eq!(refusal[1]["error"]["message"], "This tool is not allowed.");
-    let (_, refusal) = verdict(&json!([call(1, QUERY, &json!({}))]));
-    assert_eq!(refusal, None);
+    assert!(rejection[0]["error"]["message"].as_str().expect("text").starts_with("Not sent"));
+    assert_eq!(rejection[1]["error"]["message"], "This tool is not allowed.");
+    let (_, rejection) = verdict(&json!([call(1, QUERY, &json!({}))]));
+    assert_eq!(rejection, None);
 }
 
 #[test]
@@ -78,6 +88,15 @@ fn a_batch_has_an_end() {
     let batch = |len: usize| format!("[{}]", vec![ping; len].join(","));
     assert!(read(&batch(BATCH_MAX)).is_ok());
     assert_eq!(read(&batch(BATCH_MAX + 1)), Err(Unreadable));
+    // So have the tools that one message names, each of which the audit log would have.
+    let names = |len: usize| -> Value {
+        let named = |n: usize| (format!("k{n}"), json!(QUERY));
+        Value::Object((0..len).map(named).collect())
+    };
+    assert!(read(&call(1, INVOKE, &names(BATCH_MAX)).to_string()).is_ok());
+    assert_eq!(read(&call(1, INVOKE, &names(BATCH_MAX + 1)).to_string()), Err(Unreadable));
+    let half = call(1, INVOKE, &names(BATCH_MAX / 2 + 1));
+    assert_eq!(read(&json!([half, half]).to_string()), Err(Unreadable));
 }
 
 #[test]
@@ -86,7 +105,7 @@ fn a_refused_call_without_an_id_has_no_response() {
     for body in [note.clone(), json!([note])] {
         let asked = read(&body.to_string()).expect("readable");
         assert!(!asked.is_allowed());
-        assert_eq!(asked.refusal(), None);
+        assert_eq!(asked.rejection(), None);
     }
 }
 
@@ -132,6 +151,14 @@ fn what_can_be_read_in_two_ways_is_unreadable() {
         r#"{"id":1,"method":"tools/call","params":{}}"#,
         r#"{"id":1,"method":"tools/call"}"#,
         r#"{"id":1,"method":"Tools/Call","params":{"name":"a-delete_b"}}"#,
+        r#"{"id":1,"method":"tools/call\u0000","params":{"name":"a-delete_b"}}"#,
+        r#"{"id":1,"method":"tools/c\u200ball","params":{"name":"a-delete_b"}}"#,
+        r#"{"id":1,"method":"ｔools/call","params":{"name":"a-delete_b"}}"#,
+        r#"{"id":1,"method":"tools/call ","params":{"name":"a-delete_b"}}"#,
+        r#"{"id":1,"method":"tools\\/call","params":{"name":"a-delete_b"}}"#,
+        r#"{"id":1,"method":"ping","method\u0000":"tools/call"}"#,
+        r#"{"id":1,"method":"tools/call","params":{"name":"a-query_b","name\u007f":"a-delete_b"}}"#,
+        r#"[[{"id":1,"method":"tools/call","params":{"name":"a-delete_b"}}]]"#,
         r#"{"id":1,"method":["tools/call"],"params":{"name":"a-delete_b"}}"#,
         r#"{"id":{},"method":"ping"}"#,
         r#"{"id":null,"method":"ping"}"#,

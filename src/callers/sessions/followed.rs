@@ -1,7 +1,7 @@
 //! What a server has seen of the sessions and revocations in the store.
 
-use super::{KeyId, Revocation, Session, USES_LIFETIME};
-use crate::store::{self, Entries, Version};
+use super::{KeyId, REVOCATION_MARGIN_SECS, Revocation, Session, USES_LIFETIME};
+use crate::store::{self, Entries, backend::SeenEntries};
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -19,7 +19,22 @@ pub(super) struct FollowedSpaces {
 impl FollowedSpaces {
     /// The ids of the keys that are revoked: also where the entry itself cannot be opened.
     pub(super) fn revoked(&self) -> HashSet<KeyId> {
-        self.revocations.versions.keys().filter_map(|name| name.parse().ok()).collect()
+        self.revocations.seen.versions.keys().filter_map(|name| name.parse().ok()).collect()
+    }
+
+    /// The names of the revocations that end nothing any more: the key has expired, as it was when it
+    /// was revoked and as the configuration has it now (`key_end`), and so have its sessions.
+    pub(super) fn over(&self, now: u64, key_end: impl Fn(KeyId) -> Option<u64>) -> Vec<String> {
+        let is_over = |(name, revocation): &(&String, &Revocation)| {
+            let Some(expires) = revocation.expires else { return false };
+            let id = name.parse::<KeyId>().ok();
+            let sessions = self.sessions.known.values().filter(|it| it.issued_with == id);
+            let ends = sessions.map(|it| it.expires).chain(id.and_then(&key_end));
+            let last = ends.fold(expires, u64::max);
+            last.saturating_add(REVOCATION_MARGIN_SECS) < now
+        };
+        let over = self.revocations.known.iter().filter(is_over);
+        over.map(|(name, _)| name.clone()).collect()
     }
 
     /// The uses that the store does not have yet, and when their entries may go.
@@ -37,20 +52,20 @@ impl FollowedSpaces {
 /// The entries of one space, by name.
 #[derive(Debug)]
 pub(super) struct FollowedSpace<T> {
-    pub(super) versions: BTreeMap<String, Version>,
+    pub(super) seen: SeenEntries,
     pub(super) known: BTreeMap<String, T>,
 }
 
 impl<T> Default for FollowedSpace<T> {
     fn default() -> Self {
-        Self { versions: BTreeMap::new(), known: BTreeMap::new() }
+        Self { seen: SeenEntries::default(), known: BTreeMap::new() }
     }
 }
 
 impl<T: DeserializeOwned> FollowedSpace<T> {
     /// Reads what has changed; says whether anything has.
     pub(super) async fn update(&mut self, entries: Entries<'_>) -> Result<bool, store::Error> {
-        let changed = entries.changed(&mut self.versions).await?;
+        let changed = entries.changed(&mut self.seen).await?;
         let mut failed = None;
         for name in &changed {
             match entries.get(name).await {
@@ -64,7 +79,7 @@ impl<T: DeserializeOwned> FollowedSpace<T> {
                 }
                 Err(error) => {
                     // Tried again.
-                    self.versions.remove(name);
+                    self.seen.repeat(name);
                     failed = Some(error);
                 }
             }
@@ -74,7 +89,7 @@ impl<T: DeserializeOwned> FollowedSpace<T> {
             None => {
                 // Also what went while the store could not be listed.
                 let before = self.known.len();
-                self.known.retain(|name, _| self.versions.contains_key(name));
+                self.known.retain(|name, _| self.seen.versions.contains_key(name));
                 Ok(!changed.is_empty() || self.known.len() != before)
             }
         }

@@ -68,6 +68,11 @@ impl AddCaller {
                            another key for it"
                     );
                 }
+                if !loaded.config.auth.required {
+                    note(format_args!(
+                        "note: until auth.required = true, a program of this machine needs no key"
+                    ));
+                }
                 path = loaded.config.source;
             }
             // The first caller may be what the configuration lacks, and may come before it.
@@ -159,7 +164,7 @@ fn show(
     let place = path.map_or("proxy.toml".to_owned(), |path| path.display().to_string());
     print(format!(
         "The key of caller {caller}, which is shown only now:\n\n  {}\n\n\
-         {what} {place} and restart adsproxy:\n\n{lines}\n",
+         {what} {place}; a server that runs takes them over by itself:\n\n{lines}\n",
         key.expose()
     ))
 }
@@ -187,7 +192,7 @@ fn later(text: &str) -> Result<u64, &'static str> {
 }
 
 /// The id in what a person has: the id, a key's beginning as the log shows it, or all of the key.
-pub(super) fn id_of(text: &str) -> anyhow::Result<KeyId> {
+pub(in crate::cli) fn id_of(text: &str) -> anyhow::Result<KeyId> {
     let bare = KeyKind::of(text).map_or(text, |kind| &text[kind.prefix().len()..]);
     let id = if bare.len() == 46 { bare.get(..8).unwrap_or(bare) } else { bare };
     id.trim_end_matches('…').parse().context("this is no id of a key or session")

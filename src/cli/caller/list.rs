@@ -5,7 +5,6 @@ use crate::{
     cli::{
         Context, print,
         table::{span, table_of},
-        wire::AdminRequest,
     },
     clock::{Clock as _, SystemClock},
 };
@@ -16,15 +15,15 @@ const VERSION: u32 = 1;
 
 pub(super) fn run(context: &Context, as_json: bool) -> anyhow::Result<()> {
     let server = admin(context, context.load()?.config)?;
-    let callers = server.json(AdminRequest::get("/api/v1/callers"))?["callers"].take();
-    let sessions = server.json(AdminRequest::get("/api/v1/sessions"))?["sessions"].take();
+    let callers = server.entries("/api/v1/callers", "callers")?;
+    let sessions = server.entries("/api/v1/sessions", "sessions")?;
     if as_json {
         let document = json!({ "version": VERSION, "callers": callers, "sessions": sessions });
         return print(format!("{document:#}\n"));
     }
     let now = SystemClock.now().unix();
     let mut rows = Vec::new();
-    for caller in members(&callers) {
+    for caller in &callers {
         let keys: Vec<Value> = members(&caller["keys"]).map(|key| row(caller, key, now)).collect();
         // Known by something else than a key, or by nothing.
         let without = keys
@@ -32,19 +31,21 @@ pub(super) fn run(context: &Context, as_json: bool) -> anyhow::Result<()> {
             .then(|| json!({ "caller": caller["name"], "tenant": caller["tenant"] }));
         rows.extend(keys.into_iter().chain(without));
     }
-    if rows.is_empty() {
+    if rows.is_empty() && sessions.is_empty() {
         return print("no callers: `adsproxy caller add NAME` makes one\n");
     }
-    let mut text = table_of(["caller", "tenant", "key", "age", "expires", "last_used"], &rows);
-    let rows: Vec<Value> = members(&sessions).map(|session| session_row(session, now)).collect();
+    let mut tables = Vec::new();
     if !rows.is_empty() {
-        text += "\n";
-        text += &table_of(
-            ["session", "caller", "accounts", "read_only", "ends", "last_used", "note"],
-            &rows,
-        );
+        let columns = ["caller", "tenant", "key", "age", "expires", "last_used"];
+        tables.push(table_of(columns, &rows));
     }
-    print(text)
+    let rows: Vec<Value> = sessions.iter().map(|session| session_row(session, now)).collect();
+    if !rows.is_empty() {
+        let columns =
+            ["session", "caller", "user", "accounts", "read_only", "ends", "last_used", "note"];
+        tables.push(table_of(columns, &rows));
+    }
+    print(tables.join("\n"))
 }
 
 fn members(list: &Value) -> impl Iterator<Item = &Value> {
@@ -71,6 +72,7 @@ fn session_row(session: &Value, now: u64) -> Value {
     json!({
         "session": session["id"],
         "caller": session["caller"],
+        "user": session["subject"],
         "accounts": accounts.join(" "),
         "read_only": session["read_only"],
         "ends": ahead(&session["expires"], now),

@@ -28,12 +28,10 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
     let path = config.listen.tls.is_none().then_some(path);
     let listen = &config.listen;
     let livez = Some("/livez".to_owned());
-    let health = listen.health.map(ListenAddress::Tcp);
-    let public = listen.public.map(ListenAddress::Tcp);
     let others = [
         ("listen.admin", listen.admin.clone()),
-        ("listen.health", health),
-        ("listen.public", public),
+        ("listen.health", listen.health.clone()),
+        ("listen.public", listen.public.clone()),
     ];
     let others = others.into_iter().filter_map(|(key, at)| Some((key, at?, livez.clone())));
     let proxy = listen.proxy.iter().map(|at| ("listen.proxy", at.clone(), path.clone()));
@@ -44,6 +42,9 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
                 ListenAddress::Unix(path) => {
                     let what = format!("{key} unix:{}", path.display());
                     writable("port", &what, path.parent().unwrap_or(Path::new("/")))
+                }
+                ListenAddress::Inherited(_) => {
+                    Finding::ok("port", format!("{key} {address}: the service manager opens it"))
                 }
             }]
         })

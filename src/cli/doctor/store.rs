@@ -8,7 +8,7 @@ use crate::{
     config::{Config, StoreKind},
     error_chain::chain,
     id::{AccountId, Region},
-    store::{self, Credential, Store},
+    store::{self, Credential, Store, backend::Schema},
 };
 use rustix::fs::statvfs;
 use std::{
@@ -41,22 +41,36 @@ pub(super) struct Known {
 /// Also returns the store, unless it keeps nothing, is not there yet, or cannot be opened; and all
 /// accounts but those whose records cannot be read.
 pub(super) async fn check(config: &Config) -> (Vec<Finding>, Option<Store>, Vec<Known>) {
-    let path = config.store.path.as_path();
     let (mut findings, mut store) = (Vec::new(), None);
+    let directory = config.store.directory();
     if config.store.kind == StoreKind::Memory {
         let text = "store.kind = \"memory\": refresh tokens come from the configuration, and no \
                     key is needed";
         findings.push(Finding::ok("store", text));
-    } else if !path.exists() {
+    } else if let Some(path) = directory.filter(|path| !path.exists()) {
         let nearest = path.ancestors().find(|directory| directory.exists());
         let what = format!("{} is made by the server", path.display());
         findings.push(writable("store", &what, nearest.unwrap_or(Path::new("/"))));
     } else {
-        findings.extend(exposed(path).or_else(|| exposed_below(path, 2)));
-        findings.push(writable("store", "store.path", path));
-        findings.extend(space(path));
-        match Store::open(&config.store, &config.encryption) {
-            Ok(opened) => store = Some(opened),
+        if let Some(path) = directory {
+            findings.extend(exposed(path).or_else(|| exposed_below(path, 2)));
+            findings.push(writable("store", "store.path", path));
+            findings.extend(space(path));
+        }
+        match Store::examine(&config.store, &config.encryption) {
+            Ok((opened, found)) => {
+                findings.extend(found.as_ref().map(schema));
+                findings.extend(hints(&opened).await);
+                store = Some(opened);
+            }
+            Err(error) if error.is_away() => {
+                let fix = "look whether the database of store.url runs, and lets this machine in";
+                findings.push(Finding::error("store", chain(&error), fix).code(69));
+            }
+            Err(error) if error.is_configuration() => {
+                let fix = "look at [store]";
+                findings.push(Finding::error("store", chain(&error), fix).code(78));
+            }
             Err(error) => {
                 let fix = "look at [encryption] and [store]; `adsproxy key init` makes a key";
                 findings.push(Finding::error("key", chain(&error), fix));
@@ -66,7 +80,10 @@ pub(super) async fn check(config: &Config) -> (Vec<Finding>, Option<Store>, Vec<
     let read = timeout(STORE_TIMEOUT, read(config, store.as_ref())).await;
     let (read, known) = read.unwrap_or_else(|_| {
         let text = format!("not all records were read within {STORE_TIMEOUT:?}");
-        (vec![Finding::error("key", text, "look at the disk, or run it again")], Vec::new())
+        (
+            vec![Finding::error("key", text, "look at the disk or the database, or run it again")],
+            Vec::new(),
+        )
     });
     findings.extend(read);
     (findings, store, known)
@@ -80,11 +97,17 @@ async fn read(config: &Config, store: Option<&Store>) -> (Vec<Finding>, Vec<Know
         match store.grants().await {
             Ok(stored) => ids.extend(stored),
             Err(error) => {
-                let fix = "look at the directory of the store";
+                let fix = "look at the directory or the database of the store";
                 findings.push(Finding::error("store", chain(&error), fix));
             }
         }
     }
+    let marks = match store {
+        Some(store) => store.find_marks(None).await.unwrap_or_default(),
+        None => store::FoundMarks::default(),
+    };
+    findings.extend(unopened(&marks.unopened));
+    let marks = marks.marks;
     for id in ids {
         let record = match store {
             Some(store) => store.load(&id).await,
@@ -92,6 +115,12 @@ async fn read(config: &Config, store: Option<&Store>) -> (Vec<Finding>, Vec<Know
         };
         match record {
             Ok(record) => {
+                let mark = marks.get(&id).zip(record.as_ref());
+                if mark.is_some_and(|(mark, record)| mark.is_ahead_of(record)) {
+                    let text = chain(&store::Error::set_back(&id));
+                    let fix = "connect the account again, or run `adsproxy store accept`";
+                    findings.push(Finding::error("store", text, fix));
+                }
                 records += usize::from(record.is_some());
                 known.extend(Known::of(config, id, record));
             }
@@ -120,6 +149,20 @@ async fn read(config: &Config, store: Option<&Store>) -> (Vec<Finding>, Vec<Know
     (findings, known)
 }
 
+/// Marks that do not open: for all of them one finding.
+fn unopened(marks: &[store::UnopenedMark]) -> Option<Finding> {
+    let first = marks.first()?;
+    let (count, account) = (marks.len(), &first.account);
+    let key = first.key_id.as_deref().map(|key| format!(" (key {key:?})")).unwrap_or_default();
+    let text = format!(
+        "{count} marks of grants do not open, the first that of {account}{key}: whether those records \
+         were restored from a backup cannot be said"
+    );
+    let fix = "put the key back under its id in encryption.keys, and run `adsproxy key rotate`; else \
+               the next refresh of each account writes a new mark";
+    Some(Finding::warning("store", text, fix))
+}
+
 impl Known {
     fn of(config: &Config, id: AccountId, record: Option<Credential>) -> Option<Self> {
         let (region, application, headers) = match (config.accounts.get(&id), &record) {
@@ -131,6 +174,40 @@ impl Known {
         let scope = scope.and_then(|(_, value)| value.to_str().ok()).map(str::to_owned);
         let consented_at = record.and_then(|record| record.consented_at);
         Some(Self { id, region, application, scope, consented_at })
+    }
+}
+
+/// The notifications of the database, if they are configured.
+async fn hints(store: &Store) -> Option<Finding> {
+    let store = store.clone();
+    let proof = tokio::task::spawn_blocking(move || store.prove_hints()).await.ok()??;
+    Some(match proof {
+        Ok(()) => Finding::ok("store", "notifications arrive over store.listen_url"),
+        Err(error) => {
+            let fix = "servers poll without it: correct store.listen_url, or leave it out";
+            Finding::warning("store", chain(&error), fix)
+        }
+    })
+}
+
+/// The tables in the database.
+fn schema(Schema { name, version, known }: &Schema) -> Finding {
+    match version {
+        0 => {
+            let text = format!("the schema {name:?} in the database has no tables of adsproxy yet");
+            let fix = "start the server, or run `adsproxy migrate` if its role may not make them";
+            Finding::warning("store", text, fix)
+        }
+        version if version < known => {
+            let text =
+                format!("the schema {name:?} in the database is of version {version} of {known}");
+            let fix = "start the server, or run `adsproxy migrate` if its role may not change it";
+            Finding::warning("store", text, fix)
+        }
+        version => {
+            let text = format!("the schema {name:?} in the database is of version {version}");
+            Finding::ok("store", text)
+        }
     }
 }
 

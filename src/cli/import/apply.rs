@@ -18,7 +18,7 @@ use crate::{
     store::Store,
 };
 use anyhow::Context as _;
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 use tokio::task::JoinSet;
 
 /// Accounts that are worked on at once: mostly they wait for the disk.
@@ -45,7 +45,7 @@ impl Importer {
             let writer = GrantWriter::open(context, config.clone())?;
             let store = writer.store.clone();
             (Some(writer), store)
-        } else if !config.store.kind.seals() || config.store.path.exists() {
+        } else if config.store.directory().is_none_or(Path::exists) {
             (None, store_to_change(&config)?)
         } else {
             Store::check(&config.store, &config.encryption).context("cannot open the store")?;

@@ -8,6 +8,8 @@ mod advice;
 mod apply;
 mod fernet;
 mod formats;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod plan;
 mod record;
 mod report;

@@ -129,7 +129,7 @@ pub(super) fn fernet_keys(
 }
 
 /// The account of a file of variables, and the region that its client would take.
-fn variables(text: &str) -> anyhow::Result<(Vec<Raw>, Option<Region>)> {
+pub(super) fn variables(text: &str) -> anyhow::Result<(Vec<Raw>, Option<Region>)> {
     let variables = formats::variables(text)?;
     let get = |name: &str| {
         variables.get(name).map(|value| value.as_str()).filter(|value| !value.is_empty())

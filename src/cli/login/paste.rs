@@ -76,7 +76,7 @@ fn read_query(state: &str) -> anyhow::Result<Zeroizing<String>> {
 }
 
 /// The arguments of the callback: those of a pasted address, or a code with the known state.
-fn query(line: &str, state: &str) -> Result<Zeroizing<String>, &'static str> {
+pub(in crate::cli) fn query(line: &str, state: &str) -> Result<Zeroizing<String>, &'static str> {
     if line.is_empty() {
         return Err(NOTHING_PASTED);
     }

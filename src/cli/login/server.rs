@@ -10,7 +10,9 @@ use crate::{
         table::{configured, plain},
         wire::AdminRequest,
     },
-    config::{ApplicationConfig, Config, DEFAULT_APPLICATION, StoreKind, admin_text},
+    config::{
+        ApplicationConfig, Config, DEFAULT_APPLICATION, ListenAddress, StoreKind, admin_text,
+    },
     inbound::{guard::Guard, peer::ConnectionInfo},
     listen::control_plane,
 };
@@ -52,7 +54,8 @@ impl LoginServer {
             None if is_memory => Server::at(context, admin).ok().filter(is_adsproxy),
             found => found,
         };
-        let listening = [config.listen.admin_tcp(), config.listen.public];
+        let listening = [&config.listen.admin, &config.listen.public];
+        let listening = listening.map(|address| address.as_ref().and_then(ListenAddress::tcp));
         let leads_to_it = listening.into_iter().flatten().any(|address| address.port() == port);
         let returns_to_it = login.paste || !is_here || leads_to_it;
         let mut listeners = None;

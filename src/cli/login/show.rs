@@ -52,7 +52,7 @@ fn profiles(found: &Value) -> String {
             continue;
         };
         rows.extend(list.iter().take(SHOWN_MAX).map(|profile| {
-            let AdvertiserProfile { id, country, name, kind } = *profile;
+            let AdvertiserProfile { id, country, name, kind, .. } = *profile;
             [region.to_string(), id.to_string(), country.clone(), name.clone(), kind.clone()]
         }));
         if list.len() > SHOWN_MAX {

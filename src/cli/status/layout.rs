@@ -31,7 +31,7 @@ const COLUMNS: [(&str, &str, u8); 8] = [
 pub(super) fn text(said: &Value, look: &Look) -> String {
     let mut accounts: Vec<&Value> =
         said["accounts"].as_array().map(|all| all.iter().collect()).unwrap_or_default();
-    let mut text = heading(said, &accounts) + &throttled(said);
+    let mut text = heading(said, &accounts) + &restart(said) + &throttled(said);
     if accounts.is_empty() {
         return text + "no accounts\n";
     }
@@ -54,6 +54,16 @@ pub(super) fn text(said: &Value, look: &Look) -> String {
         text.push_str(&shown);
     }
     text
+}
+
+/// The keys whose values wait for a restart.
+fn restart(said: &Value) -> String {
+    let keys = said["restart_required"].as_array().into_iter().flatten();
+    let keys: Vec<_> = keys.filter_map(Value::as_str).map(plain).collect();
+    match keys.is_empty() {
+        true => String::new(),
+        false => format!("restart the server to apply: {}\n", keys.join(", ")),
+    }
 }
 
 /// What needs a person comes first.
@@ -201,6 +211,13 @@ acme     fresh                     na      default      55m 0s      7           
             assert!(text.lines().all(|line| line.chars().count() <= width), "{width}:\n{text}");
             assert!(words.iter().all(|word| text.contains(word)), "{width}:\n{text}");
         }
+    }
+
+    #[test]
+    fn keys_that_wait_for_a_restart_are_shown() {
+        let said = json!({ "restart_required": ["listen.proxy", "store.kind"], "accounts": [] });
+        assert!(restart(&said).ends_with("apply: listen.proxy, store.kind\n"));
+        assert_eq!(restart(&json!({})), "");
     }
 
     #[test]

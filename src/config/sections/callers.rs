@@ -18,6 +18,8 @@ sections! {
         unix_gids: Vec<u32> = Vec::new(), numbers;
         mtls_san: Vec<String> = Vec::new(), list(any_text);
         tenant: Option<Tenant> = None, opt(text(parse_tenant));
+        /// The longest that a session of it may be made for.
+        session_ttl_max as "session_ttl_max_secs": Duration = secs(86_400), session_ttl;
         * rules: RulesConfig;
     }
 
@@ -78,6 +80,10 @@ sections! {
         /// Paths of claims; the first that is there names the tenant. None of them: no tenant.
         tenant_claim: Vec<String> = ["org_id", "o.id", "sub"].map(str::to_owned).into(),
             list(any_text);
+        /// Globs over tenants, one of which a token's must match; none: any.
+        tenants: Option<Vec<String>> = None, opt(list(parse_tenant_glob));
+        /// The longest that a user may make a session for; none: users make no sessions.
+        session_ttl_max as "session_ttl_max_secs": Option<Duration> = None, opt(session_ttl);
         leeway as "leeway_secs": Duration = secs(5), seconds;
         * rules: RulesConfig;
     }

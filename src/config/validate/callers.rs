@@ -45,6 +45,22 @@ impl ConfigReader<'_> {
         }
     }
 
+    /// Warns where callers are known, and a request that names none is served all the same.
+    pub(super) fn optional_credentials(&mut self, config: &Config) {
+        let is_chosen = self.document.contains(&["auth", "required"]);
+        if is_chosen || config.auth.required || !config.has_callers() {
+            return;
+        }
+        let mut private = config.listen.proxy.iter().filter(|address| address.is_private());
+        if let Some(address) = private.next() {
+            let message = format!(
+                "is not set: a program of this machine that sends no credential to {address} may use \
+                 every account; true asks everybody, false leaves it so"
+            );
+            self.warn(&["auth", "required"], message);
+        }
+    }
+
     /// Rules that allow something.
     fn rules(&mut self, table: &str, index: &str, rules: &RulesConfig, has_tenant: bool) {
         let RulesConfig { accounts, methods, paths, profiles, .. } = rules;

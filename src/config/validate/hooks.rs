@@ -93,7 +93,7 @@ impl ConfigReader<'_> {
         let secrets = std::mem::take(&mut hook.secrets);
         secrets.iter().for_each(|secret| self.signing_key(&key, secret));
         let url = hook.url.clone();
-        self.secrets.insert(format!("hooks.{index}.url"), vec![url.clone()]);
+        self.referred.insert(format!("hooks.{index}.url"), vec![url.clone()]);
         hook.target = HookTarget::Webhook(Webhook { url, secrets, unsafe_allow_private_addresses });
     }
 

@@ -4,14 +4,15 @@
 
 mod callers;
 mod credentials;
+mod dashboard;
 mod hooks;
 mod issuers;
 
 use super::{
-    AuditConfig, Config, Listen, ListenAddress, ListenTls, StoreKind, reader::ConfigReader,
-    secret_ref::exposed,
+    AuditConfig, Config, Listen, ListenAddress, ListenTls, StoreConfig, StoreKind,
+    reader::ConfigReader, secret_ref::exposed,
 };
-use crate::trusted_path;
+use crate::{secret::Secret, trusted_path};
 use std::{num::NonZeroUsize, thread};
 
 /// The kernel's own limit for the path of a Unix socket.
@@ -23,13 +24,13 @@ const AUDIT_MIN_BYTES: u64 = 4096;
 impl ConfigReader<'_> {
     /// Completes `config`, which is of use only if there are no problems then.
     pub(super) fn validate(&mut self, config: &mut Config) {
-        let authenticates = !(config.callers.is_empty() && config.issuers.is_empty());
+        let authenticates = config.has_callers();
         self.listen(&mut config.listen, authenticates);
         if config.proxy.workers == 0 {
             config.proxy.workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         }
-        self.readable(&["upstream", "ca_file"], config.upstream.ca_file.as_mut());
-        self.readable(&["tls", "ca_file"], config.tls.ca_file.as_mut());
+        self.roots(&["upstream", "ca_file"], config.upstream.ca_file.as_mut());
+        self.roots(&["tls", "ca_file"], config.tls.ca_file.as_mut());
         if let Some(path) = &mut config.replay.directory {
             let key = ["replay", "directory"];
             self.path(&key, path);
@@ -41,24 +42,44 @@ impl ConfigReader<'_> {
             // The kind that needs nothing: what the one that was meant needs is unknown.
             config.store.kind = StoreKind::Memory;
         }
-        match config.store.kind.seals() {
-            true => self.path(&["store", "path"], &mut config.store.path),
-            // Not used, so a missing HOME is no error.
-            false => config.store.path = self.expanded(&config.store.path).unwrap_or_default(),
-        }
+        self.store(&mut config.store);
         self.encryption(&mut config.encryption, config.store.kind);
         let has_keys = !config.encryption.keys.is_empty();
         self.audit(&mut config.audit, has_keys);
-        if config.audit.path.is_none() && config.store.kind.seals() {
-            config.audit.path = Some(config.store.path.join("audit.jsonl"));
+        if config.audit.path.is_none() {
+            config.audit.path = config.store.directory().map(|path| path.join("audit.jsonl"));
         }
         self.applications(config);
         self.accounts(config);
         self.callers(config);
+        self.optional_credentials(config);
         self.issuers(&mut config.issuers);
+        self.dashboard(config);
         self.hooks(&mut config.hooks);
         if config.outbox.retry_max < config.outbox.retry_min {
             self.fail(&["outbox", "retry_max_secs"], "is less than outbox.retry_min_secs");
+        }
+    }
+
+    pub(in crate::config) fn store(&mut self, store: &mut StoreConfig) {
+        match store.directory().is_some() {
+            true => self.path(&["store", "path"], &mut store.path),
+            // Not used, so a missing HOME is no error.
+            false => store.path = self.expanded(&store.path).unwrap_or_default(),
+        }
+        if store.kind != StoreKind::Postgres {
+            return;
+        }
+        self.roots(&["store", "ca_file"], store.ca_file.as_mut());
+        if store.url.is_none() {
+            store.url = self.environment.non_empty("DATABASE_URL").map(Secret::from);
+        }
+        if store.url.is_none() && !self.lost(&["store", "url"]) {
+            let hint = "set DATABASE_URL, or store.url = { env = \"...\" }";
+            self.missing(&["store", "url"], "is missing", Some(hint));
+        }
+        if store.schema.is_empty() || store.schema.len() > 63 || store.schema.contains('\0') {
+            self.fail(&["store", "schema"], "is a name of 1 to 63 bytes");
         }
     }
 
@@ -76,20 +97,24 @@ impl ConfigReader<'_> {
         if listen.proxy.is_empty() {
             self.missing(&["listen", "proxy"], "needs at least one address", None);
         }
-        let health = listen.health.map(ListenAddress::Tcp);
-        if let Some(admin) = listen.admin.as_ref().filter(|_| !authenticates) {
-            self.stay_private(&["listen", "admin"], admin, allowed);
+        match &listen.admin {
+            Some(admin) if !authenticates => {
+                self.stay_private(&["listen", "admin"], admin, allowed);
+            }
+            Some(admin) if !admin.is_private() => self.keys_in_clear(admin),
+            _ => {}
         }
-        let public = listen.public.map(ListenAddress::Tcp);
         let proxy: Vec<String> = listen.proxy.iter().map(ListenAddress::to_string).collect();
-        for (name, address) in [("admin", &listen.admin), ("health", &health), ("public", &public)]
+        for (name, address) in
+            [("admin", &listen.admin), ("health", &listen.health), ("public", &listen.public)]
         {
             let address = address.as_ref().filter(|address| !is_any_port(address));
             if address.is_some_and(|address| proxy.contains(&address.to_string())) {
                 self.fail(&["listen", name], "is an address of listen.proxy too");
             }
         }
-        if health.is_some() && health == listen.admin && !health.as_ref().is_some_and(is_any_port) {
+        let health = listen.health.as_ref().filter(|health| !is_any_port(health));
+        if health.is_some() && health == listen.admin.as_ref() {
             self.fail(&["listen", "health"], "is the address of listen.admin too");
         }
         if let Some(tls) = &mut listen.tls {
@@ -115,7 +140,7 @@ impl ConfigReader<'_> {
 
     /// A caller that reaches these listeners uses the advertisers' grants.
     fn stay_private(&mut self, key: &[&str], address: &ListenAddress, allowed: bool) {
-        if address.tcp().is_none_or(|address| address.ip().to_canonical().is_loopback()) {
+        if address.is_private() {
             return;
         }
         let message = format!(
@@ -131,6 +156,16 @@ impl ConfigReader<'_> {
                     [guard]\n\
                     allowed_hosts = [\"name.that.callers.use\"]";
         self.fail_with(key, message, Some(help));
+    }
+
+    /// Operators send their keys to the admin listener, which has no TLS of its own.
+    fn keys_in_clear(&mut self, admin: &ListenAddress) {
+        let message = format!(
+            "{admin} can be reached from other machines, and keys cross the network in clear: \
+             listen.tls is for listen.proxy only. Listen on 127.0.0.1 or \"unix:/path\" and put a \
+             reverse proxy that ends TLS in front of it, or let only such a proxy reach {admin}"
+        );
+        self.warn(&["listen", "admin"], message);
     }
 
     fn listen_tls(&mut self, tls: &mut ListenTls) {

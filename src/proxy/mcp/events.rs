@@ -32,6 +32,8 @@ pub struct EventFilter {
     data: Option<Vec<u8>>,
     /// A line feed would belong to the end of the line before.
     is_behind_return: bool,
+    /// The last line that ended is one of `others`.
+    is_behind_other: bool,
     is_begun: bool,
 }
 
@@ -44,6 +46,7 @@ impl EventFilter {
             others: Vec::new(),
             data: None,
             is_behind_return: false,
+            is_behind_other: false,
             is_begun: false,
         }
     }
@@ -57,6 +60,9 @@ impl EventFilter {
         {
             let to = if self.data.is_some() { &mut self.held } else { &mut out };
             to.push(b'\n');
+            if self.is_behind_other {
+                self.others.push(b'\n');
+            }
             bytes = rest;
         }
         while let Some(at) = bytes.iter().position(|b| matches!(b, b'\n' | b'\r')) {
@@ -89,6 +95,7 @@ impl EventFilter {
         let is_first = !mem::replace(&mut self.is_begun, true);
         // A byte order mark may stand at the start.
         let text = line.strip_prefix(b"\xef\xbb\xbf").filter(|_| is_first).unwrap_or(&line);
+        self.is_behind_other = false;
         if text.is_empty() {
             self.end_event(out)?;
             out.extend_from_slice(&line);
@@ -108,6 +115,7 @@ impl EventFilter {
         to.extend_from_slice(&line);
         to.extend_from_slice(end);
         if self.data.is_some() && data_of(text).is_none() {
+            self.is_behind_other = true;
             self.others.extend_from_slice(&line);
             self.others.extend_from_slice(end);
         }
@@ -176,6 +184,7 @@ mod tests {
             ("data: a\r\rdata: b\r\r", "data: a\r\rdata: b\r\r"),
             ("event: m\nid: 1\ndata: x1\n\n", "event: m\nid: 1\ndata: new2\n\n"),
             ("data: x1\nid: 1\ndata: 2\nretry: 5\n\n", "id: 1\nretry: 5\ndata: new4\n\n"),
+            ("data: x\r\nid: 1\r\n\r\n", "id: 1\r\ndata: new1\n\r\n"),
             ("data:x\r\n\r\ndata: y\r\n\r\n", "data: new1\n\r\ndata: y\r\n\r\n"),
             ("data:x\r\rdata: y\r\r", "data: new1\n\rdata: y\r\r"),
             ("\u{feff}data: x\n\ndata: a\n\n", "data: new1\n\ndata: a\n\n"),

@@ -4,18 +4,32 @@
 //! backend. Every method blocks: the store calls it off the async threads.
 
 mod files;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
+mod hints;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod seen;
+mod shared_log;
+mod versions;
 
-pub use self::{files::Files, memory::Memory};
+#[cfg(feature = "postgres")]
+pub use self::postgres::Postgres;
+pub use self::{
+    files::Files, hints::Hints, memory::Memory, seen::SeenEntries, versions::VersionTable,
+};
 
 pub use super::Error;
+pub use shared_log::{LINES_PAGE, LoggedLine, SharedLog};
 
 use super::{
     Space, random,
     record::{damaged, to_json},
 };
+use crate::config;
 use serde::{Serialize, de::DeserializeOwned};
-use std::{collections::BTreeMap, fmt::Debug, time::Duration};
+use std::{fmt::Debug, time::Duration};
 
 /// A number that is another one after each write of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,7 +85,8 @@ pub struct Write<'a> {
     pub expires_at_ms: Option<u64>,
     /// Else `Conflict`.
     pub expected: Expected,
-    /// The fence of the entry's lease must be this one, else `Conflict`.
+    /// The fence of the entry's lease must be this one, else `Conflict`. It is the last write under
+    /// that lease: see [`Backend::ends_leases`].
     pub fence: Option<u64>,
 }
 
@@ -84,6 +99,23 @@ pub struct Granted {
     pub until_ms: u64,
 }
 
+/// What became of the wish to lease an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeaseClaim {
+    /// It is leased. With the entry as it was then, where one statement could do both.
+    Granted(Granted, Option<RawEntry>),
+    /// As [`Error::Held`].
+    Held { until_ms: u64 },
+}
+
+/// A mark that is sealed anew.
+#[derive(Debug)]
+pub struct ReplacedMark {
+    pub key: String,
+    pub before: Vec<u8>,
+    pub bytes: Vec<u8>,
+}
+
 /// A place that keeps entries. A space is a short lower-case word; a key is any text up to 200 bytes.
 pub trait Backend: Send + Sync + Debug {
     /// Makes what is missing to keep entries, where that can fail.
@@ -93,6 +125,15 @@ pub trait Backend: Send + Sync + Debug {
 
     /// Reads an entry.
     fn get(&self, space: &str, key: &str) -> Result<Option<RawEntry>, Error>;
+
+    /// Reads those of `keys` that are there.
+    fn get_all(&self, space: &str, keys: &[&str]) -> Result<Vec<(String, RawEntry)>, Error> {
+        let found = keys.iter().filter_map(|&key| {
+            let found = self.get(space, key).transpose()?;
+            Some(found.map(|entry| (key.to_owned(), entry)))
+        });
+        found.collect()
+    }
 
     /// Writes an entry as a whole, if it is as `write` expects. Durable on `Ok`.
     fn put(&self, space: &str, key: &str, write: &Write<'_>) -> Result<Version, Error>;
@@ -106,12 +147,59 @@ pub trait Backend: Send + Sync + Debug {
     /// Lists a space, sorted by key. Cheap enough for every second.
     fn list(&self, space: &str) -> Result<Vec<Listed>, Error>;
 
+    /// Deletes what expires at `now_ms` or before; says how many entries it were.
+    fn purge(&self, space: &str, now_ms: u64) -> Result<usize, Error> {
+        let expired = |listed: &Listed| listed.expires_at_ms.is_some_and(|until| until <= now_ms);
+        let mut deleted = 0;
+        for listed in self.list(space)?.iter().filter(|listed| expired(listed)) {
+            match self.delete(space, &listed.key, Expected::Version(listed.version)) {
+                Ok(_) => deleted += 1,
+                // Extended meanwhile.
+                Err(Error::Conflict) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(deleted)
+    }
+
+    /// Says whether leases end by a clock that several machines share, whatever `now_ms` is.
+    fn has_own_clock(&self) -> bool {
+        false
+    }
+
     /// Leases an entry to [`Backend::owner`] for `ttl`.
     ///
     /// # Errors
     /// `Held` by another lease that has not expired and whose owner lives, `Conflict` if there is
     /// no such entry, `Io` if it cannot be said.
     fn lease(&self, space: &str, key: &str, now_ms: u64, ttl: Duration) -> Result<Granted, Error>;
+
+    /// Leases those of `keys` that are free, as [`Backend::lease`] does each; one that is not there has
+    /// no claim.
+    fn claim(
+        &self,
+        space: &str,
+        keys: &[&str],
+        now_ms: u64,
+        ttl: Duration,
+    ) -> Result<Vec<(String, LeaseClaim)>, Error> {
+        let mut claims = Vec::new();
+        for &key in keys {
+            let claim = match self.lease(space, key, now_ms, ttl) {
+                Ok(granted) => LeaseClaim::Granted(granted, None),
+                Err(Error::Held { until_ms }) => LeaseClaim::Held { until_ms },
+                Err(Error::Conflict) => continue,
+                Err(error) => return Err(error),
+            };
+            claims.push((key.to_owned(), claim));
+        }
+        Ok(claims)
+    }
+
+    /// Says whether a write with a fence ends the lease: it need not be released then.
+    fn ends_leases(&self) -> bool {
+        false
+    }
 
     /// Ends a lease, if it is still the one with this fence.
     fn release(&self, space: &str, key: &str, fence: u64) -> Result<(), Error>;
@@ -123,18 +211,97 @@ pub trait Backend: Send + Sync + Debug {
     /// Says whether `owner` may be alive; true where only an expiry can tell.
     fn is_alive(&self, owner: &str) -> Result<bool, Error>;
 
+    /// The entries whose keys are owners that live. Those of owners that have ended are removed.
+    fn live(&self, space: &str) -> Result<Vec<RawEntry>, Error> {
+        let mut live = Vec::new();
+        for Listed { key, .. } in self.list(space)? {
+            if self.is_alive(&key)? {
+                live.extend(self.get(space, &key)?);
+            } else {
+                // A disk that takes nothing is no reason to count it.
+                let _ = self.delete(space, &key, Expected::Any);
+            }
+        }
+        Ok(live)
+    }
+
+    /// The log that servers share in it, where there is one.
+    fn shared_log(&self) -> Option<&dyn SharedLog> {
+        None
+    }
+
     /// The keys of a space that were written or deleted since `seen`, which is brought up to date.
-    fn changes(
+    /// After an error nothing is missed by asking again.
+    fn changes(&self, space: &str, seen: &mut SeenEntries) -> Result<Vec<String>, Error> {
+        let now = self.list(space)?.into_iter().map(|listed| (listed.key, listed.version));
+        Ok(seen.replace(now.collect()))
+    }
+
+    /// Says whether it keeps a mark beside each entry that comes with one, apart from the entries.
+    fn keeps_marks(&self) -> bool {
+        false
+    }
+
+    /// As [`Backend::put`], and keeps `mark` at once with it.
+    fn put_marked(
         &self,
         space: &str,
-        seen: &mut BTreeMap<String, Version>,
-    ) -> Result<Vec<String>, Error> {
-        let now: BTreeMap<_, _> =
-            self.list(space)?.into_iter().map(|listed| (listed.key, listed.version)).collect();
-        let before = std::mem::replace(seen, now);
-        let keys = before.keys().chain(seen.keys().filter(|key| !before.contains_key(*key)));
-        Ok(keys.filter(|key| before.get(*key) != seen.get(*key)).cloned().collect())
+        key: &str,
+        write: &Write<'_>,
+        _mark: &[u8],
+    ) -> Result<Version, Error> {
+        self.put(space, key, write)
     }
+
+    /// All marks by their keys, or that of one key.
+    fn marks(&self, _only: Option<&str>) -> Result<Vec<(String, Vec<u8>)>, Error> {
+        Ok(Vec::new())
+    }
+
+    /// Replaces those marks that still are what they were; says how many.
+    fn replace_marks(&self, _changes: Vec<ReplacedMark>) -> Result<usize, Error> {
+        Ok(0)
+    }
+
+    /// Hints of changes to come, where other servers give some.
+    fn hints(&self) -> Hints {
+        Hints::default()
+    }
+
+    /// Says whether hints arrive; none where there are not to be any.
+    fn prove_hints(&self) -> Option<Result<(), Error>> {
+        None
+    }
+
+    /// Makes its schema what this program wants, if it has one; returns it as it was before.
+    fn migrate(&self) -> Result<Option<Schema>, Error> {
+        Ok(None)
+    }
+
+    /// The schema as it is, if it has one.
+    fn schema(&self) -> Result<Option<Schema>, Error> {
+        Ok(None)
+    }
+}
+
+/// The schema of a database, as it is and as this program wants it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schema {
+    /// What it is called.
+    pub name: String,
+    /// 0: it has no tables of ours yet.
+    pub version: i64,
+    /// The newest that this program knows.
+    pub known: i64,
+}
+
+/// The backend of the configuration, of a kind that seals; connects to nothing yet.
+pub(super) fn open(store: &config::StoreConfig) -> Result<Box<dyn Backend>, Error> {
+    #[cfg(feature = "postgres")]
+    if store.kind == config::StoreKind::Postgres {
+        return Ok(Box::new(Postgres::open(store)?));
+    }
+    Ok(Box::new(Files::open(&store.path)?))
 }
 
 impl dyn Backend + '_ {

@@ -12,10 +12,10 @@ use std::{
 };
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Header {
-    pub(super) version: u64,
+pub(in crate::store::backend) struct Header {
+    pub(in crate::store::backend) version: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) expires_at_ms: Option<u64>,
+    pub(in crate::store::backend) expires_at_ms: Option<u64>,
 }
 
 /// Changes with the file.
@@ -84,7 +84,7 @@ fn open(path: &Path) -> Result<Option<File>, Error> {
 }
 
 /// The header, and where the bytes begin.
-fn parse_header(bytes: &[u8]) -> Option<(Header, usize)> {
+pub(in crate::store::backend) fn parse_header(bytes: &[u8]) -> Option<(Header, usize)> {
     let end = bytes.iter().take(HEADER_MAX_BYTES).position(|&byte| byte == b'\n')?;
     Some((serde_json::from_slice(&bytes[..end]).ok()?, end + 1))
 }

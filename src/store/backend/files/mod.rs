@@ -7,9 +7,9 @@
 //! overwritten in place, which a full disk allows; an owner holds a lock on `owners/<owner>` as long
 //! as it lives.
 
-mod header;
+pub(super) mod header;
 mod leases;
-mod name;
+pub(super) mod name;
 mod trust;
 
 use super::{Backend, Error, Expected, Granted, Listed, RawEntry, Version, Write, random};

@@ -6,13 +6,13 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'
 
 /// A key as a file name: what is no letter, digit or one of `._~-` is percent-encoded, and so is
 /// a dot at the beginning.
-pub(super) fn encode(key: &str) -> String {
+pub(in crate::store::backend) fn encode(key: &str) -> String {
     let name = utf8_percent_encode(key, ENCODED).to_string();
     name.strip_prefix('.').map(|rest| format!("%2E{rest}")).unwrap_or(name)
 }
 
 /// The key whose file is called `name`; none if it is no name that [`encode`] makes.
-pub(super) fn decode(name: &str) -> Option<String> {
+pub(in crate::store::backend) fn decode(name: &str) -> Option<String> {
     let key = percent_decode_str(name).decode_utf8().ok()?.into_owned();
     (encode(&key) == name).then_some(key)
 }
