@@ -173,6 +173,47 @@ async fn a_browser_on_another_page_is_refused_without_a_cors_header() {
     assert_eq!(wire.send(raw("GET /_sink HTTP/1.1", own)).answer().status, 200);
 }
 
+/// Over plain HTTP a browser says of loopback names only for which page it asks, and an old one of none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_that_names_no_page_is_refused_and_a_program_is_not() {
+    const CHROMIUM: &str = "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 \
+        (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36\r\n";
+    let amazon = amazon().await;
+    let toml = "[guard]\nallowed_hosts = [\"ads.internal\"]\n".to_owned();
+    let proxy = Proxy::with(&amazon, Setup { toml, ..Setup::default() });
+    let mut wire = Wire::open(proxy.addr);
+    for host in ["ads.internal:8787", "localhost", "127.0.0.1:8787", "[::1]:1"] {
+        let mut ask = |lines: &str| {
+            let lines = format!("Host: {host}\r\n{lines}");
+            wire.send(raw("GET /a/acme/_sink HTTP/1.1", &lines)).answer()
+        };
+        // The Host is known to be accepted by now, and read no second time.
+        assert_eq!(ask("User-Agent: curl/8\r\n").status, 200, "{host}");
+        for lines in [
+            CHROMIUM,
+            "User-Agent: AppleCoreMedia/1.0.0.21G93 (iPhone; U; CPU OS 17_6 like Mac OS X)\r\n",
+            &format!("{CHROMIUM}Authorization: Basic bWU6bWU=\r\n"),
+            &format!("{CHROMIUM}Referer: http://{host}/\r\nUpgrade-Insecure-Requests: 1\r\n"),
+        ] {
+            let answer = ask(lines);
+            assert_eq!(answer.error(), Some("caller_rejected"), "{host}: {lines}");
+            assert!(answer.text().contains("X-Ads-Account"), "{}", answer.text());
+        }
+        // What a page of another site cannot send, and what its browser says of our own.
+        for lines in [
+            "X-Ads-Account: acme\r\n",
+            "Authorization: Bearer Atza|acme\r\n",
+            "Sec-Fetch-Site: none\r\n",
+        ] {
+            assert_eq!(ask(&format!("{CHROMIUM}{lines}")).status, 200, "{host}: {lines}");
+        }
+        let shell = "User-Agent: Mozilla/5.0 (Windows NT; Windows NT 10.0; en-US) \
+            WindowsPowerShell/5.1.19041.1\r\n";
+        assert_eq!(ask(shell).status, 200, "{host}: no browser");
+        assert_eq!(ask("").status, 200, "{host}");
+    }
+}
+
 /// The caller may only have to be configured.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_host_or_origin_is_named_with_the_key_that_allows_it() {

@@ -1,18 +1,28 @@
 //! JWTs of a real issuer on the data plane: which are served, which are not.
 
 use crate::support::{
-    extras,
+    self, extras,
     issuer::RealIssuer,
     proxy::{Answer, Proxy, Setup, amazon, eventually},
+    signer::TestIssuer,
     socket::Wire,
 };
 use adsproxy::{
     sandbox::{Emulator, Surface},
     testing::{Clock, SystemClock},
 };
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use std::{
     fs,
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+        mpsc,
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -273,5 +283,67 @@ async fn a_user_sees_the_accounts_of_the_own_tenant_only() {
     }
     let token = signed(&issuer, &json!({}), &json!({ "org_id": "no/name" })).await;
     assert!(!is_served(&proxy, &token));
-    assert!(proxy.log().contains("tenant_claim"), "{}", proxy.log());
+    eventually("operators read why", || proxy.log().contains("tenant_claim")).await;
+}
+
+/// Serves `document` to each request, once `gate` is open; how many came.
+fn slow_endpoint(document: String, gate: mpsc::Receiver<()>) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/jwks", listener.local_addr().expect("its address"));
+    let fetches = Arc::new(AtomicUsize::new(0));
+    let counted = fetches.clone();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            counted.fetch_add(1, Relaxed);
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = gate.recv();
+            let length = document.len();
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+                 Connection: close\r\n\r\n{document}"
+            );
+        }
+    });
+    (url, fetches)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_admin_listener_waits_for_the_keys_of_an_issuer_and_a_flood_fetches_them_once() {
+    let amazon = amazon().await;
+    let issuer = TestIssuer::new("tenant_claim = [\"org_id\"]");
+    let line = issuer.toml.lines().find(|line| line.starts_with("jwks = ")).expect("its keys");
+    let file = line.split('"').nth(1).expect("a path");
+    let (open, gate) = mpsc::channel();
+    let (url, fetches) = slow_endpoint(fs::read_to_string(file).expect("keys"), gate);
+    let toml = issuer.toml.replace(line, &format!("jwks_url = \"{url}\""));
+    let proxy = proxy(&amazon, toml);
+    let ask = |token: &str| {
+        let head = format!(
+            "GET /api/v1/accounts HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}"
+        );
+        support::proxy::ask(proxy.admin, &head)
+    };
+    let token = issuer.token(json!({ "sub": "user_1", "org_id": "o" }));
+    eventually("its keys are fetched", || fetches.load(Relaxed) == 1).await;
+    let said = thread::scope(|scope| {
+        let asked = scope.spawn(|| ask(&token));
+        thread::sleep(Duration::from_millis(300));
+        assert!(!asked.is_finished(), "it waits");
+        open.send(()).expect("the endpoint is there");
+        asked.join().expect("a response")
+    });
+    assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
+    // The twin: of a key that is not there.
+    let (_, rest) = token.split_once('.').expect("a header");
+    for number in 0..40 {
+        let header = json!({ "alg": "ES256", "kid": format!("none{number}"), "typ": "JWT" });
+        let header = URL_SAFE_NO_PAD.encode(header.to_string());
+        let said = ask(&format!("{header}.{rest}"));
+        let status = said.split(' ').nth(1);
+        assert!(matches!(status, Some("401" | "429")), "{said}");
+    }
+    assert_eq!(fetches.load(Relaxed), 1, "at most one a minute");
+    assert!(ask(&token).starts_with("HTTP/1.1 200 "), "others are served meanwhile");
 }

@@ -1,7 +1,7 @@
 //! Keys of callers: whatever is wrong with one, the response is the same, and no key is in a log.
 
 use crate::support::{
-    callers::TestCaller,
+    callers::{OPERATOR, TestCaller},
     proxy::{Answer, Proxy, Setup, amazon, eventually},
     socket::Wire,
 };
@@ -83,4 +83,49 @@ async fn a_key_in_a_path_is_no_credential_here_goes_nowhere_and_is_masked_in_the
     for secret in [&caller.key[13..45], &other.key[13..45], "00112233445566778899"] {
         assert!(!log.contains(secret), "{log}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_anywhere_in_a_request_but_where_it_belongs_is_not_forwarded_and_never_shown() {
+    let amazon = amazon().await;
+    let caller = TestCaller::new("reports", "accounts = [\"acme\"]\npaths = [\"/v2/*\"]");
+    let proxy = Proxy::with(&amazon, Setup { toml: caller.toml.clone(), ..Setup::default() });
+    let other = TestCaller::new("other", "");
+    let (key, line) = (&other.key, caller.line());
+    let session = key.replace("adsk_", "adss_");
+    for target in [
+        format!("/a/acme/k/{key}/v2/profiles"),
+        format!("/a/acme/v2/{session}"),
+        format!("/a/acme/v2/x-{key}-y"),
+        format!("/v2/profiles/{key}"),
+        format!("/a/{key}/v2/profiles"),
+    ] {
+        assert_eq!(ask(&proxy, &target, &line).error(), Some("caller_rejected"), "{target}");
+    }
+    let account = format!("{line}X-Ads-Account: {key}\r\n");
+    assert_eq!(ask(&proxy, "/v2/profiles", &account).status, 404);
+    assert!(amazon.state().record.requests_for(Surface::Api).is_empty());
+    let id = ask(&proxy, "/a/acme/v2/profiles", &format!("{line}X-Request-Id: {key}\r\n"));
+    assert_ne!(id.headers["x-ads-proxy-request-id"].to_str().expect("ASCII"), key.as_str());
+    // The twins: what is no key is a path, a name and an id like any other.
+    let named = format!("{line}X-Request-Id: adsk_short\r\n");
+    let twin = ask(&proxy, "/a/acme/v2/k/adsk_short/profiles", &named);
+    assert_eq!(twin.headers["x-ads-proxy-request-id"], "adsk_short");
+    let seen = amazon.state().record.requests_for(Surface::Api);
+    assert!(seen.iter().any(|it| it.target == "/v2/k/adsk_short/profiles"), "{seen:?}");
+    eventually("all are logged", || proxy.log().matches("url.path").count() >= 8).await;
+    let listed = || {
+        let head = "GET /api/v1/requests HTTP/1.1\r\nHost: localhost\r\n".to_owned();
+        crate::support::proxy::ask(proxy.admin, &(head + OPERATOR.line().trim_end()))
+    };
+    eventually("all are listed", || listed().matches("\"request_id\"").count() >= 8).await;
+    for (name, text) in [("the log", proxy.log()), ("the list", listed())] {
+        assert!(
+            text.contains(&format!("/a/acme/k/{}[masked]/v2/profiles", &key[..13])),
+            "{name}: {text}"
+        );
+        assert!(!text.contains(&key[13..45]), "{name}: {text}");
+    }
+    let log = proxy.log();
+    assert!(log.contains(&format!("{}[masked] is none of", &key[..13])), "{log}");
 }

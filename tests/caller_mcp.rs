@@ -219,6 +219,106 @@ async fn what_cannot_be_read_for_certain_is_rejected_where_there_are_tool_rules(
     assert!(answer.text().contains("Sandbox campaign"), "in pieces: {}", answer.text());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_mcp_server_has_one_spelling_for_who_has_tool_rules_or_pins() {
+    let delete = call(1, DELETE, &json!({})).to_string();
+    let pins = "mcp = { profile = \"42\" }";
+    for rules in [RULES, "deny = [\"*-delete_*\"]", pins] {
+        let (amazon, caller, proxy) = agent(rules, "").await;
+        let free = Proxy::with(&amazon, Setup::default());
+        for path in
+            ["//mcp", "/mcp//lite", "/MCP", "/Mcp/lite?x", "/mcp;x", "/%6dcp", "/mcp%2flite"]
+        {
+            let answer = post(&proxy, path, &(caller.line() + JSON), &delete);
+            let got = (answer.status.as_u16(), answer.error());
+            assert_eq!(got, (403, Some("caller_rejected")), "{rules} {path}");
+            assert!(seen(&amazon).is_empty(), "{rules} {path}");
+            post(&free, path, JSON, &delete);
+            assert!(!seen(&amazon).is_empty(), "without rules {path} goes as it is");
+        }
+    }
+    let (amazon, caller, proxy) = agent(RULES, "").await;
+    let query = call(1, QUERY, &json!({})).to_string();
+    for path in ["/mcp?x=1", "/mcp/lite?a=//b;c", "/mcp?"] {
+        let answer = post(&proxy, path, &(caller.line() + JSON), &delete);
+        assert_eq!(answer.json()["error"]["code"], -32602, "{path}");
+        assert!(seen(&amazon).is_empty(), "{path}");
+        assert_eq!(post(&proxy, path, &(caller.line() + JSON), &query).error(), None, "{path}");
+        assert_eq!(seen(&amazon).len(), 1, "{path}");
+    }
+    for body in [format!("[[{delete}]]"), format!("[{query},[{delete}]]")] {
+        let answer = post(&proxy, "/mcp", &(caller.line() + JSON), &body);
+        assert_eq!(answer.error(), Some("caller_rejected"), "{body}");
+        assert!(seen(&amazon).is_empty(), "{body}");
+    }
+}
+
+/// What the log says of the refusal of a request.
+async fn refusal_in_log(proxy: &Proxy, answer: &Answer) -> Value {
+    let id = answer.headers["x-ads-proxy-request-id"].to_str().expect("ASCII").to_owned();
+    let found = || {
+        let lines = proxy.log();
+        let lines = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut lines = lines.filter(|line| line["request_id"] == id.as_str());
+        lines.find(|line| line["message"] == "a rule of the caller refuses the request")
+    };
+    eventually("the refusal is logged", || found().is_some()).await;
+    found().expect("a line")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_read_which_line_refuses_a_tool_and_the_agent_does_not() {
+    let (_amazon, caller, proxy) = agent(RULES, "").await;
+    let lines = caller.line() + JSON;
+    let by = |name: &str| call(1, INVOKE, &json!({ "tool_name": name }));
+    let listed = format!("tools = [\"*-query_*\", \"reporting-*\", \"{CREATE}\"]");
+    let (none, canary) = (Value::Null, "x y canary");
+    for (body, rule, allow, tool) in [
+        (call(1, DELETE, &json!({})), "deny", json!("deny = []"), json!(DELETE)),
+        (by(DELETE), "deny", json!("deny = []"), json!(DELETE)),
+        (call(1, CREATE, &json!({})), "tools", json!(listed), json!(CREATE)),
+        (json!([list(1), call(2, DELETE, &json!({}))]), "deny", json!("deny = []"), json!(DELETE)),
+        (call(1, INVOKE, &json!({})), "tools", none.clone(), json!(INVOKE)),
+        (by(INVOKE), "tools", none.clone(), json!(INVOKE)),
+        (call(1, canary, &json!({})), "tools", none.clone(), none.clone()),
+        (json!({ "method": 7, "id": canary }), "tools", none.clone(), none.clone()),
+    ] {
+        let answer = post(&proxy, "/mcp", &lines, body.to_string());
+        assert_eq!(answer.error(), Some("caller_rejected"), "{body}");
+        let said = refusal_in_log(&proxy, &answer).await;
+        let got = (&said["caller"], &said["rule"], &said["allow"], &said["tool"]);
+        assert_eq!(got, (&json!("agent"), &json!(rule), &allow, &tool), "{body}: {said}");
+        assert!(said["why"].as_str().is_some_and(|why| why.len() > 10), "{said}");
+        for secret in ["deny", "tools", "*", "reporting", "campaign"] {
+            assert!(!answer.text().contains(secret), "{secret}: {}", answer.text());
+        }
+    }
+    assert!(!proxy.log().contains("canary"), "what is no name is not logged");
+    let head = format!("PUT /a/acme/mcp HTTP/1.1\r\nHost: localhost\r\n{}\r\n", caller.line());
+    let answer = Wire::open(proxy.addr).send(head).answer();
+    assert_eq!(refusal_in_log(&proxy, &answer).await["rule"], "tools");
+    // The twin: of what is allowed the log has no such line.
+    let refusals = || proxy.log().matches("refuses the request").count();
+    let before = refusals();
+    assert_eq!(post(&proxy, "/mcp", &lines, call(1, QUERY, &json!({})).to_string()).error(), None);
+    let answer = post(&proxy, "/mcp", &lines, call(1, DELETE, &json!({})).to_string());
+    refusal_in_log(&proxy, &answer).await;
+    assert_eq!(refusals(), before + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_read_that_an_agent_with_pins_spells_the_mcp_server_otherwise() {
+    let (_amazon, caller, proxy) = agent("mcp = { profile = \"42\" }", "").await;
+    let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }).to_string();
+    let answer = post(&proxy, "/MCP", &(caller.line() + JSON), &ping);
+    assert_eq!(answer.error(), Some("caller_rejected"));
+    let said = refusal_in_log(&proxy, &answer).await;
+    assert_eq!((&said["rule"], &said["caller"]), (&json!("path"), &json!("agent")));
+    assert!(said["why"].as_str().is_some_and(|why| why.contains("mcp")), "{said}");
+    assert!(!answer.text().contains("mcp") && !answer.text().contains("42"), "{}", answer.text());
+    assert_eq!(post(&proxy, "/mcp", &(caller.line() + JSON), &ping).error(), None);
+}
+
 /// A proxy in front of an upstream that answers every request with `response`.
 async fn before(response: impl Into<Vec<u8>>) -> (TestCaller, Proxy, Upstream, Emulator) {
     let amazon = amazon().await;
@@ -337,7 +437,7 @@ async fn the_audit_log_names_the_tool_and_what_became_of_the_call() {
     let proxy = Proxy::with(&amazon, Setup { toml, file_store: true, ..Setup::default() });
     for (caller, name) in [(&free, CREATE), (&caller, QUERY), (&caller, "x y Atza|canary")] {
         let body = call(1, name, &json!({})).to_string();
-        post(&proxy, "/mcp", &(caller.line() + JSON), body);
+        post(&proxy, "/mcp", &(caller.line() + "X-Request-Id: chosen\r\n" + JSON), body);
     }
     let log = proxy.dir.path().join("store/audit.jsonl");
     let calls = || {
@@ -355,6 +455,10 @@ async fn the_audit_log_names_the_tool_and_what_became_of_the_call() {
             (&entry["actor"], &entry["key_id"]),
             (&json!("caller"), &json!(caller.key[..13]))
         );
+        assert_eq!(entry["request_id"], "chosen", "the caller's own");
+        let own = entry["server_request_id"].as_str().expect("one that no caller chooses");
+        let own = format!("\"server_request_id\":\"{own}\"");
+        eventually("its line is found", || proxy.log().contains(&own)).await;
     }
     assert_eq!(calls[0]["about"], QUERY);
     assert_eq!(calls[1]["reason"], "caller_rejected");
@@ -419,4 +523,49 @@ async fn over_http2_and_after_a_401_a_call_is_judged_and_sent_in_the_same_way() 
     assert_eq!(seen(&amazon).len(), 2);
     assert_eq!(ask(DELETE).await.error(), Some("caller_rejected"));
     assert!(seen(&amazon).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_calls_of_a_tool_are_one_entry_with_their_number_and_others_one_each() {
+    let amazon = amazon().await;
+    amazon.state().api.configure(|api| api.mcp_interval = Duration::ZERO);
+    let caller = TestCaller::new("agent", RULES);
+    let toml = caller.toml.clone();
+    let proxy = Proxy::with(&amazon, Setup { toml, file_store: true, ..Setup::default() });
+    let batch = |name: &str, number: u32| {
+        let calls = (0..number).map(|id| call(id, name, &json!({})));
+        let body = Value::Array(calls.collect()).to_string();
+        post(&proxy, "/mcp", &(caller.line() + JSON), body)
+    };
+    assert_eq!(batch(DELETE, 100).error(), Some("caller_rejected"));
+    assert_eq!(batch(DELETE, 100).error(), Some("caller_rejected"));
+    batch(QUERY, 5);
+    let log = proxy.dir.path().join("store/audit.jsonl");
+    // At its end a server writes what it has counted.
+    let _proxy = proxy.restart();
+    let text = fs::read_to_string(&log).expect("a log");
+    let entries = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let of = |name: &str| {
+        let entries = entries.clone().filter(|it| it["about"] == name);
+        entries.collect::<Vec<_>>()
+    };
+    let [first, more] = &of(DELETE)[..] else { panic!("{text}") };
+    assert_eq!((&first["reason"], &first["count"]), (&json!("caller_rejected"), &Value::Null));
+    assert_eq!((&more["reason"], &more["count"]), (&json!("caller_rejected"), &json!(199)));
+    assert_eq!(more["key_id"], json!(caller.key[..13]));
+    assert_eq!(of(QUERY).len(), 5, "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_in_the_place_of_a_tool_is_in_no_log() {
+    let (amazon, caller, proxy) = agent("tools = [\"*\"]\ndeny = [\"adss_*\"]", "").await;
+    let refused = caller.key.replace("adsk_", "adss_");
+    for name in [&refused, &caller.key] {
+        post(&proxy, "/mcp", &(caller.line() + JSON), call(1, name, &json!({})).to_string());
+    }
+    assert_eq!(seen(&amazon).len(), 1, "what the rules allow is Amazon's to judge");
+    eventually("both are logged", || proxy.log().matches("url.path").count() >= 2).await;
+    let shown = format!("{}[masked]", &refused[..13]);
+    assert!(proxy.log().contains(&shown), "{}", proxy.log());
+    assert!(!proxy.log().contains(&refused[13..45]), "{}", proxy.log());
 }

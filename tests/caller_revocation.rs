@@ -1,26 +1,31 @@
 //! A credential that ends takes with it what is open on its behalf, and nothing else.
 
 use crate::support::{
-    callers::TestCaller,
+    callers::{OPERATOR, TestCaller},
+    load::Load,
+    login::ask_with,
     proxy::{ACME_REFRESH, GLOBEX_REFRESH, Proxy, Setup, amazon},
     wire::{Upstream, Wire, field},
 };
 use adsproxy::sandbox::CLIENT_SECRET;
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::{body::Incoming, client::conn::http2::SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::{Value, json};
 use std::{
     process::Command,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::{sync::watch, time::timeout};
 
 const EVENT: &[u8] = b"data: x\n\n";
 /// How long a key of the tests lives: enough to open what it is to end.
 const LIFETIME: Duration = Duration::from_secs(10);
-/// "Within a second", on a machine that is busy.
+/// What is revoked ends within this.
+const SECOND: Duration = Duration::from_secs(1);
+/// The same, on a machine that is busy.
 const SOON: Duration = Duration::from_secs(3);
 
 /// Sends one event and is silent until told to send another; does not respond below `/slow`.
@@ -90,8 +95,17 @@ async fn get(
     path: &str,
     caller: &TestCaller,
 ) -> Response<Incoming> {
+    ask(sender, Method::GET, path, caller).await
+}
+
+async fn ask(
+    sender: &SendRequest<Empty<Bytes>>,
+    method: Method,
+    path: &str,
+    caller: &TestCaller,
+) -> Response<Incoming> {
     let uri = format!("http://localhost/a/acme{path}");
-    let request = Request::builder().uri(uri).header("x-ads-key", &caller.key);
+    let request = Request::builder().method(method).uri(uri).header("x-ads-key", &caller.key);
     let request = request.body(Empty::new()).expect("a request");
     sender.clone().send_request(request).await.expect("a response")
 }
@@ -107,6 +121,25 @@ async fn http2_stream(sender: &SendRequest<Empty<Bytes>>, caller: &TestCaller) -
 /// The rest of a connection, which must end soon.
 async fn rest(wire: &mut Wire) -> Vec<u8> {
     timeout(SOON, wire.rest()).await.expect("it ends soon")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_caller_has_open_ends_when_it_is_taken_out_of_the_configuration() {
+    let amazon = amazon().await;
+    let (_speak, speaking) = watch::channel(false);
+    let upstream = silent_upstream(speaking).await;
+    let (leaver, other) = (TestCaller::new("leaver", ""), TestCaller::new("other", ""));
+    let toml = leaver.toml.clone() + &other.toml;
+    let setup = Setup { toml, upstream: Some(upstream.url()), ..Setup::default() };
+    let proxy = Proxy::with(&amazon, setup);
+    let mut cut = stream(&proxy, &leaver).await;
+    let mut kept = stream(&proxy, &other).await;
+    let path = proxy.dir.path().join("proxy.toml");
+    let text = std::fs::read_to_string(&path).expect("a configuration");
+    std::fs::write(&path, text.replace(&leaver.toml, "")).expect("written");
+    proxy.signal("HUP");
+    assert!(!rest(&mut cut).await.ends_with(b"0\r\n\r\n"));
+    assert!(timeout(SECOND, kept.chunk()).await.is_err(), "the other one goes on");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -191,4 +224,55 @@ async fn a_key_that_is_revoked_loses_what_it_has_open() {
     assert!(frame.expect("no end of the body").is_err(), "the stream is reset");
     assert_eq!(get(&sender, "/silent", &leaver).await.status(), 403);
     assert!(kept.is_silent_for(Duration::from_millis(500)).await, "another's goes on");
+}
+
+/// A request of the operator to the admin listener of `proxy`.
+async fn operate(proxy: &Proxy, method: Method, path: &str, body: Value) -> Value {
+    let fields = [("x-ads-key", OPERATOR.key.as_str()), ("content-type", "application/json")];
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let reply = ask_with(proxy.admin, method, path, &fields, body).await;
+    assert!(reply.status.is_success(), "{}", reply.text);
+    reply.json()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_session_has_open_on_another_server_ends_within_a_second_every_time() {
+    let amazon = amazon().await;
+    let (_speak, speaking) = watch::channel(false);
+    let upstream = silent_upstream(speaking).await;
+    let caller = TestCaller::new("etl", "");
+    let (toml, upstream) = (caller.toml.clone(), Some(upstream.url()));
+    let one = Proxy::with(&amazon, Setup { toml, upstream, file_store: true, ..Setup::default() });
+    let two = Proxy::twin(&one);
+    let mut kept = stream(&two, &caller).await;
+    for round in 0..6 {
+        let issued = json!({ "caller": "etl", "ttl_secs": 600 });
+        let issued = operate(&one, Method::POST, "/api/v1/sessions", issued).await;
+        let key = issued["key"].as_str().expect("a key").to_owned();
+        let session = TestCaller { key, toml: String::new() };
+        let sender = http2(&two).await;
+        // Asks the shim, which knows a session as soon as anything does.
+        let shim = async || ask(&sender, Method::POST, "/auth/o2/token", &session).await.status();
+        while [403, 429].contains(&shim().await.as_u16()) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let mut cut = stream(&two, &session).await;
+        let mut cut_http2 = http2_stream(&sender, &session).await;
+        // At another time between two looks at the store, and two ticks of the workers.
+        tokio::time::sleep(Duration::from_millis(90) * round).await;
+        let load = Load::measure();
+        let began = Instant::now();
+        let path = format!("/api/v1/sessions/{}", issued["id"].as_str().expect("an id"));
+        operate(&one, Method::DELETE, &path, Value::Null).await;
+        assert_eq!(rest(&mut cut).await, b"", "no last chunk: the body is not whole");
+        let frame = timeout(SOON, cut_http2.frame()).await.expect("it ends soon");
+        let (took, slack) = (began.elapsed(), load.slack());
+        assert!(frame.expect("no end of the body").is_err(), "the stream is reset");
+        assert!(took < SECOND + slack, "{took:?}, and the machine was late by {slack:?}");
+        println!("ended after {took:?}, on a machine that was late by {slack:?}");
+        // The looks whether it was known have used up the mistakes of this address.
+        let next = get(&sender, "/silent", &session).await.status().as_u16();
+        assert!([403, 429].contains(&next), "{next}");
+    }
+    assert!(kept.is_silent_for(Duration::from_millis(300)).await, "its caller's own goes on");
 }

@@ -2,6 +2,7 @@
 
 use crate::support::{
     callers::TestCaller,
+    load::Load,
     program::{Said, said},
     proxy::{
         ACME_REFRESH, Answer, GLOBEX_REFRESH, Proxy, Setup, amazon, assert_no_secret, eventually,
@@ -128,9 +129,8 @@ async fn a_revocation_reaches_the_other_servers_of_the_store_within_a_second() {
     let two = Proxy::twin(&one);
     let never = NewKey::generate(KeyKind::Session).expect("a key");
     let rejected = shape(&ask(&one, "/a/acme/_sink", never.expose()));
-    // The server looks twice a second; a busy machine may be late now and then.
-    let mut took = Duration::MAX;
     for _ in 0..5 {
+        let load = Load::measure();
         let session = issue(&one, "etl --ttl 1h");
         assert_eq!(status(&one, &session), 200, "at once, where it was issued");
         eventually("the other server knows it", || status(&two, &session) == 200).await;
@@ -140,12 +140,12 @@ async fn a_revocation_reaches_the_other_servers_of_the_store_within_a_second() {
         assert_eq!(shape(&ask(&one, "/a/acme/_sink", &session)), rejected, "as one never made");
         // The polls for it have used up the mistakes of this address, so it may be 429.
         eventually("the other server rejects it", || status(&two, &session) != 200).await;
-        took = took.min(began.elapsed());
+        let (took, slack) = (began.elapsed(), load.slack());
+        assert!(took < NEWS + slack, "{took:?}, and the machine was late by {slack:?}");
         let again = run(&one, &format!("caller revoke {}", id(&session)));
         assert_eq!(again.code, Some(1));
         assert!(again.err.contains("no session and no key"), "{again:?}");
     }
-    assert!(took < NEWS, "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -156,6 +156,7 @@ fn help_and_completions_know_every_command() {
         "import",
         "status",
         "key",
+        "store",
         "caller",
         "policy",
         "healthcheck",

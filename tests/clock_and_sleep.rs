@@ -6,8 +6,8 @@ use adsproxy::{
     testing::{
         AccessToken, AccountId, Actor, Application, ApplicationConfig, Audit, Authority, Cause,
         Clock, Credential, DEFAULT_APPLICATION, Dependencies, Expected, Grants, KnownGrant,
-        LwaClient, LwaHttp, ManualClock, Metrics, MetricsConfig, Region, Reports, Store, Token,
-        TokenManager, client_config,
+        LwaClient, LwaHttp, ManualClock, Metrics, MetricsConfig, Place, Region, Reports, Store,
+        Token, TokenManager, client_config,
     },
 };
 use std::{sync::Arc, time::Duration};
@@ -218,8 +218,8 @@ fn boot(
     let application = Arc::new(Application::new("default", &application(amazon)));
     let (region, authority) = (record.region, Authority::Record);
     let grant = KnownGrant::Record(record);
-    let state = tokens.new_state(&acme(), region, application, authority, grant);
-    tokens.set_states([(acme(), state)].into());
+    let state = tokens.new_state(&acme(), Place { region, application, authority }, grant);
+    tokens.set_states([state]);
     tokens
 }
 
@@ -243,6 +243,7 @@ fn grant() -> Credential {
         updated_at: 0,
         reauthorization_required: false,
         seed: None,
+        unknown: Default::default(),
     }
 }
 

@@ -67,7 +67,7 @@ fn nothing_is_written_and_the_key_is_shown_once() {
         said.out.split_whitespace().filter(|word| word.starts_with("adsk_")).collect();
     let [key] = keys[..] else { panic!("{said:?}") };
     assert!(PresentedKey::parse(key).is_ok());
-    assert!(said.out.contains("./proxy.toml and restart"), "{said:?}");
+    assert!(said.out.contains("./proxy.toml; a server that runs"), "{said:?}");
     assert_eq!(std::fs::read_to_string(home.path("proxy.toml")).expect("a file"), before);
     let files = std::fs::read_dir(home.path("")).expect("a directory").count();
     assert_eq!(files, 2, "the configuration and the secret");

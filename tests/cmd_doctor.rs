@@ -70,6 +70,8 @@ fn healthy(amazon: &Emulator) -> Commands {
     let text = fs::read_to_string(commands.path("proxy.toml")).expect("a configuration");
     let port = text.split("admin = \"127.0.0.1:").nth(1).and_then(|rest| rest.split('"').next());
     commands.edit("localhost:8788", &format!("localhost:{}", port.expect("a port")));
+    // An operator is configured, and other programs need no key: that is decided.
+    commands.edit("[lwa]\n", "[auth]\nrequired = false\n\n[lwa]\n");
     commands
 }
 

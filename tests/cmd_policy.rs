@@ -1,7 +1,7 @@
 //! `adsproxy policy explain`: which rule refuses a request, and the line that would allow it.
 
 use crate::support::program::{Home, Said};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A configuration with three callers and an issuer.
 fn configured() -> Home {
@@ -37,11 +37,22 @@ methods = ["GET", "POST"]
 name = "profiles"
 unix_uids = [2]
 profiles = ["12"]
+[[callers]]
+name = "agent"
+unix_uids = [3]
+tools = ["*-query_*"]
+deny = ["*-delete_*", "amazon_ads_mcp-invoke*"]
+[[callers]]
+name = "reader"
+unix_uids = [4]
+read_only = true
+paths = ["/mcp"]
 [[issuers]]
 name = "clerk"
 issuer = "https://clerk.example.com"
 audience = ["adsproxy"]
 profiles = ["12"]
+tenants = ["t*"]
 "#
     );
     home.write("proxy.toml", &toml, 0o600);
@@ -72,6 +83,7 @@ fn a_refusal_names_the_rule_and_the_line_that_would_allow_it() {
             "methods",
             r#"methods = ["GET", "POST", "DELETE"]"#,
         ),
+        ("--issuer clerk --tenant x GET /sp/x", "tenants", r#"tenants = ["t*", "x"]"#),
         ("--caller profiles --profile 34 GET /sp/x", "profiles", r#"profiles = ["12", "34"]"#),
     ] {
         let said = explain(&home, line);
@@ -140,10 +152,111 @@ fn without_json_it_is_for_a_person() {
 }
 
 #[test]
+fn a_tool_is_judged_on_both_servers_with_the_line_that_refuses_it() {
+    let home = configured();
+    let (query, create) = ("campaign_management-query_target", "campaign_management-create_target");
+    let deny = r#"deny = ["*-delete_*"]"#;
+    for (caller, tool, rule, allow, lite, lite_allow) in [
+        ("agent", query, None, None, Some("deny"), Some(deny.to_owned())),
+        (
+            "agent",
+            create,
+            Some("tools"),
+            Some(format!(r#"tools = ["*-query_*", "{create}"]"#)),
+            Some("deny"),
+            Some(deny.to_owned()),
+        ),
+        (
+            "agent",
+            "x-Delete_y",
+            Some("deny"),
+            Some(r#"deny = ["amazon_ads_mcp-invoke*"]"#.to_owned()),
+            Some("deny"),
+            Some(deny.to_owned()),
+        ),
+        ("agent", "amazon_ads_mcp-search_tools", None, None, Some("deny"), Some(deny.to_owned())),
+        ("agent", "no/name", Some("tools"), None, Some("deny"), Some(deny.to_owned())),
+        (
+            "reader",
+            create,
+            Some("read_only"),
+            Some("read_only = false".to_owned()),
+            Some("paths"),
+            Some(r#"paths = ["/mcp", "/mcp/lite"]"#.to_owned()),
+        ),
+        (
+            "reader",
+            query,
+            None,
+            None,
+            Some("paths"),
+            Some(r#"paths = ["/mcp", "/mcp/lite"]"#.to_owned()),
+        ),
+        (
+            "reports",
+            create,
+            Some("read_only"),
+            Some("read_only = false".to_owned()),
+            Some("read_only"),
+            Some("read_only = false".to_owned()),
+        ),
+        (
+            "paths",
+            query,
+            Some("paths"),
+            Some(r#"paths = ["/reporting/*", "/mcp"]"#.to_owned()),
+            Some("paths"),
+            Some(r#"paths = ["/reporting/*", "/mcp/lite"]"#.to_owned()),
+        ),
+    ] {
+        let argument = tool;
+        let said = explain(&home, &format!("--caller {caller} --tool {argument}"));
+        for (verdict, rule, allow) in [(&said, rule, allow), (&said["lite"], lite, lite_allow)] {
+            assert_eq!(verdict["allowed"], rule.is_none(), "{caller} {tool}: {said}");
+            assert_eq!(
+                (&verdict["rule"], &verdict["allow"]),
+                (&json!(rule), &json!(allow)),
+                "{said}"
+            );
+        }
+        assert_eq!((&said["operation"], &said["tool"]), (&json!("mcp"), &json!(argument)));
+    }
+    let said = explain(&home, "--caller profiles --tool x-y");
+    assert_eq!((&said["rule"], &said["lite"]["rule"]), (&json!("profiles"), &json!("profiles")));
+}
+
+#[test]
+fn the_verdicts_of_a_tool_are_for_a_person_too() {
+    let home = configured();
+    let said = home.run("policy explain --caller agent --tool x-query_y");
+    assert_eq!(
+        said.out,
+        "allowed    by [[callers]] agent\n\
+         operation  mcp\n\
+         tool       x-query_y on /mcp\n\
+         \n\
+         refused    by [[callers]] agent\n\
+         operation  mcp\n\
+         tool       x-query_y on /mcp/lite, by invoke_tool\n\
+         rule       deny: the tool is one of [\"*-delete_*\", \"amazon_ads_mcp-invoke*\"]\n\
+         to allow   deny = [\"*-delete_*\"]\n",
+        "{said:?}"
+    );
+    for line in [
+        "--caller agent --tool x GET /mcp",
+        "--caller agent --tool",
+        "--tool x",
+        "--caller agent GET",
+    ] {
+        assert_eq!(home.run(&format!("policy explain {line}")).code, Some(2), "{line}");
+    }
+}
+
+#[test]
 fn who_is_not_there_is_named_with_those_who_are() {
     let home = configured();
     for (line, text) in [
-        ("--caller nobody GET /x", "reports, paths, profiles"),
+        ("--caller nobody GET /x", "reports, paths, profiles, agent, reader"),
         ("--key-id 1234abcd GET /x", "1234abcd"),
         ("--issuer nobody GET /x", "clerk"),
         ("--caller reports GET x", "begins with /"),

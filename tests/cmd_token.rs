@@ -15,6 +15,7 @@ fn lwa_calls(amazon: &Emulator) -> u64 {
 
 /// Whether the emulated API accepts `token`.
 async fn is_accepted(amazon: &Emulator, token: &str) -> bool {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     let answer = client
         .get(format!("http://{}/v2/profiles", amazon.addr()))

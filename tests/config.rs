@@ -233,9 +233,12 @@ fn a_file_store_without_a_key_says_how_to_make_one() {
 }
 
 #[test]
-fn planned_stores_are_refused_by_name() {
-    let error = refused(&format!("{LWA}{}", MEMORY.replace("memory", "postgres")));
-    assert!(error.contains("is not built yet; there are \"memory\", \"file\""), "{error}");
+fn stores_that_do_not_exist_are_refused_by_name() {
+    let error = refused(&format!("{LWA}{}", MEMORY.replace("memory", "redis")));
+    assert!(
+        error.contains("none of \"memory\", \"file\", \"keyring\" and \"postgres\""),
+        "{error}"
+    );
 }
 
 #[test]
@@ -301,12 +304,31 @@ fn an_encryption_key_that_is_not_there_yet_can_be_made() {
 fn the_example_is_accepted_once_it_has_what_has_no_default() {
     let home = Home::new();
     let example = include_str!("../proxy.example.toml")
-        .replace("# client_id = ", "client_id = ")
-        .replace("# client_secret = ", "client_secret = ")
+        .replacen("# client_id = ", "client_id = ", 1)
+        .replacen("# client_secret = ", "client_secret = ", 1)
         .replacen("# keys = ", "keys = ", 1)
         .replace("# [accounts.acme]", "[accounts.acme]")
         .replace("# region = ", "region = ");
     home.write("proxy.toml", &example, 0o644).write(".config/adsproxy/key", &"A".repeat(43), 0o600);
     let said = said(home.command("check-config").env("AMAZON_CLIENT_SECRET", "x"));
     assert_eq!(said.code, Some(0), "{said:?}");
+}
+
+#[test]
+fn callers_that_need_not_say_who_they_are_are_a_warning_until_that_is_decided() {
+    let caller = "[[callers]]\nname = \"job\"\nunix_uids = [1000]\n";
+    let beyond = "[listen]\nproxy = [\"0.0.0.0:8787\"]\n";
+    for (toml, warnings) in [
+        (caller.to_owned(), 1),
+        (String::new(), 0),
+        (format!("[auth]\nrequired = true\n{caller}"), 0),
+        (format!("[auth]\nrequired = false\n{caller}"), 0),
+        (format!("{beyond}{caller}"), 0),
+    ] {
+        let home = Home::new();
+        home.write("proxy.toml", &format!("{LWA}{MEMORY}{toml}"), 0o600);
+        let said = said(home.command("check-config").env("TEST_SECRET", "x"));
+        assert_eq!(said.code, Some(0), "{toml}: {said:?}");
+        assert_eq!(said.err.matches("sends no credential").count(), warnings, "{toml}: {said:?}");
+    }
 }

@@ -21,6 +21,7 @@ fn read(path: &str) -> String {
 fn pages() -> Vec<(String, String)> {
     let docs = fs::read_dir(root().join("docs")).expect("a directory");
     let docs = docs.map(|page| page.expect("an entry").file_name().into_string().expect("UTF-8"));
+    let docs = docs.filter(|name| name.ends_with(".md"));
     let mut paths: Vec<String> = docs.map(|name| format!("docs/{name}")).collect();
     paths.extend(["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(str::to_owned));
     assert!(paths.len() > 12, "{paths:?}");
@@ -140,7 +141,12 @@ fn the_table_of_routes_is_that_of_the_code() {
             route.method.to_string(),
             format!("`{}`", route.path),
             route.audience.as_str().to_owned()
-                + if route.for_tenants { " for tenants" } else { "" },
+                + match (route.for_tenants, route.for_users) {
+                    (false, false) => "",
+                    (true, false) => " for tenants",
+                    (false, true) => " for users",
+                    (true, true) => " for tenants and users",
+                },
             route.summary.into(),
         ]
     });
@@ -177,9 +183,17 @@ fn config_keys() -> (BTreeSet<String>, BTreeSet<String>) {
     (keys, sections)
 }
 
-/// Files and entries of the audit log, which look like keys of `[audit]`.
-const AUDIT_NAMES: [&str; 5] =
-    ["audit.jsonl", "audit.head", "audit.damage", "audit.lost", "audit.repair"];
+/// Files and entries of the audit log, which look like keys of `[audit]` and `[dashboard]`.
+const AUDIT_NAMES: [&str; 8] = [
+    "audit.jsonl",
+    "audit.head",
+    "audit.damage",
+    "audit.expire",
+    "audit.lost",
+    "audit.repair",
+    "dashboard.sign_in",
+    "dashboard.sign_out",
+];
 
 #[test]
 fn every_configuration_key_that_a_page_names_exists() {

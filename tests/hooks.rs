@@ -379,7 +379,7 @@ async fn a_death_comes_with_a_link_that_brings_the_account_back() {
     let told = of(&receiver.taken(), kind)[0].json();
     let link: http::Uri =
         told["data"]["reconnect_url"].as_str().expect("a link").parse().expect("an address");
-    let path = link.path_and_query().expect("a path").as_str();
+    let path = &format!("{}&continue=true", link.path_and_query().expect("a path"));
     let html = [("accept", "text/html")];
     let sent = login::ask(proxy.admin, Method::GET, path, &html).await;
     let back = login::at_amazon(sent.location(), "account=initech").await;

@@ -5,6 +5,7 @@ use crate::support::{
     proxy::{Answer, Proxy, Setup, amazon, eventually, judge, upstream},
     secure::{behind_tls, secure_amazon, secure_url},
     socket::{Act, Upstream, Wire, honest},
+    stranger,
 };
 use adsproxy::sandbox::{ApiFault, Emulator, SeenRequest, Surface, Times};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -23,13 +24,29 @@ fn seen(amazon: &Emulator) -> Vec<SeenRequest> {
 }
 
 /// A connection by prior knowledge.
-async fn connect(addr: SocketAddr) -> SendRequest<Body> {
+#[derive(Clone)]
+struct Sender {
+    sender: SendRequest<Body>,
+    addr: SocketAddr,
+}
+
+async fn connect(addr: SocketAddr) -> Sender {
     let stream = tokio::net::TcpStream::connect(addr).await.expect("a connection");
     let handshake =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
     let (sender, connection) = handshake.await.expect("HTTP/2");
     tokio::spawn(connection);
-    sender
+    Sender { sender, addr }
+}
+
+impl Sender {
+    async fn send_request(&self, request: Request<Body>) -> hyper::Result<Response<Incoming>> {
+        let stranger = stranger::send_http2(self.addr, &request).await;
+        let response = self.sender.clone().send_request(request).await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        stranger.judge(&Answer { status, headers, body: Vec::new() });
+        Ok(response)
+    }
 }
 
 fn request(target: &str) -> http::request::Builder {
@@ -40,8 +57,8 @@ fn empty() -> Body {
     Empty::new().boxed()
 }
 
-async fn send(sender: &SendRequest<Body>, request: Request<Body>) -> Answer {
-    let response = sender.clone().send_request(request).await.expect("an answer");
+async fn send(sender: &Sender, request: Request<Body>) -> Answer {
+    let response = sender.send_request(request).await.expect("an answer");
     read(response).await.0
 }
 
@@ -168,8 +185,7 @@ async fn the_caps_on_headers_hold_in_http_2() {
     assert_eq!(answer.error(), Some("headers_too_large"));
     assert_eq!(proxy.metric(r#"adsproxy_limit_hits_total{limit="headers"}"#), 3.0);
     // Twice the cap is refused by the frame layer, which has no words of ours.
-    let refused =
-        sender.clone().send_request(long(200_000).body(empty()).expect("a request")).await;
+    let refused = sender.send_request(long(200_000).body(empty()).expect("a request")).await;
     assert!(refused.is_err() || refused.is_ok_and(|answer| answer.status() == 431));
     let sender = connect(proxy.addr).await;
     let fits = long(60_000).body(empty()).expect("a request");
@@ -238,7 +254,7 @@ async fn bodies_and_trailers_pass_and_request_trailers_do_not() {
     // An answer cut short is a reset stream, and the others live on.
     amazon.state().api.faults.add(ApiFault::Truncate, Times::Next(1));
     let get = || request("/_sink").header("x-ads-account", "acme").body(empty());
-    let cut = sender.clone().send_request(get().expect("a request")).await.expect("a head");
+    let cut = sender.send_request(get().expect("a request")).await.expect("a head");
     assert!(cut.into_body().collect().await.is_err(), "a cut answer was taken for whole");
     assert_eq!(send(&sender, get().expect("a request")).await.status, 200);
 }
@@ -255,7 +271,7 @@ async fn trailers_of_an_http_1_answer_become_those_of_a_stream() {
     let sender = connect(proxy.addr).await;
     let get = request("/").header("x-ads-account", "acme").header("te", "trailers");
     let get = get.body(empty()).expect("a request");
-    let (answer, trailers) = read(sender.clone().send_request(get).await.expect("an answer")).await;
+    let (answer, trailers) = read(sender.send_request(get).await.expect("an answer")).await;
     assert_eq!((answer.text().as_str(), trailers.expect("trailers")["x-sum"].len()), ("body", 1));
 }
 
@@ -288,7 +304,7 @@ async fn amazon_is_spoken_to_in_http_2_where_it_offers_it() {
     let sender = connect(proxy.addr).await;
     let get = request("/_trailers").header("x-ads-account", "acme").header("te", "trailers");
     let get = get.body(empty()).expect("a request");
-    let (answer, trailers) = read(sender.clone().send_request(get).await.expect("an answer")).await;
+    let (answer, trailers) = read(sender.send_request(get).await.expect("an answer")).await;
     assert_eq!((answer.status, trailers.expect("trailers").len()), (StatusCode::OK, 1));
     // Its end is not ours.
     amazon.state().connections.close_all();

@@ -172,6 +172,41 @@ async fn a_request_that_waits_is_given_the_next_stream_that_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_whose_streams_do_not_end_leaves_half_of_them_to_others() {
+    let origin = Origin::start(4).await;
+    let amazon = amazon().await;
+    let mut keys = "response_header_timeout_secs = 10\nconnections_max = 1\n".to_owned();
+    for id in ["t1~acme", "t2~acme"] {
+        keys += &format!("[accounts.\"{id}\"]\nregion = \"na\"\n");
+        keys += "refresh_token = { env = \"ACME_REFRESH\" }\n";
+    }
+    let proxy = behind_tls(&origin.ca, &amazon, &origin.url, &keys);
+    let hold = |tenant: &str| {
+        let mut wire = Wire::open(proxy.addr);
+        wire.send(get("/hold").replace("acme", &format!("{tenant}~acme")));
+        wire
+    };
+    let held = |tenant: &str| {
+        let mut wire = hold(tenant);
+        wire.read_some(1);
+        wire
+    };
+    // The peer tells its limit with its first answer.
+    for _ in 0..2 {
+        assert_eq!(proxy.get("/one").await.text(), "ok");
+    }
+    let mut of_tenant = vec![held("t1"), held("t1")];
+    let mut waits = hold("t1");
+    let limit = r#"adsproxy_limit_hits_total{limit="upstream_connections"}"#;
+    eventually("it waits", || proxy.metric(limit) == 1.0).await;
+    let _of_other = [held("t2"), held("t2")];
+    of_tenant.pop();
+    waits.read_some(1);
+    assert_eq!(proxy.metric(limit), 1.0, "no other waited");
+    assert_eq!(origin.accepted(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cold_burst_shares_the_first_connection() {
     for most in [1, 2] {
         let (amazon, ca) = secure_amazon(true).await;

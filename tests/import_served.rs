@@ -207,7 +207,7 @@ async fn a_legacy_store_of_the_real_cryptography_package_is_served() {
     python.current_dir(env!("CARGO_MANIFEST_DIR"));
     let made = said_for(&mut python, &records.to_string());
     assert_eq!(made.code, Some(0), "{}", made.err);
-    assert!(!made.out.contains("Atz"), "all tokens are encrypted");
+    assert!(!made.out.contains("Atzr|") && !made.out.contains("Atza|"), "all tokens are encrypted");
     write(&proxy, "legacy.json", &made.out);
     let calls = amazon.state().record.counts().token_calls;
     import(&proxy, "--from legacy legacy.json", &[("FERNET_KEY", FERNET_KEY)]);

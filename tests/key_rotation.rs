@@ -472,6 +472,7 @@ fn open(directory: &Path, keys: &[(&str, u8)]) -> Store {
     let store = adsproxy::testing::StoreConfig {
         kind: adsproxy::testing::StoreKind::File,
         path: directory.to_owned(),
+        ..Default::default()
     };
     Store::open(&store, &Encryption { keys }).expect("opens")
 }
@@ -504,5 +505,6 @@ fn credential(alias: &str) -> Credential {
         updated_at: 1_795_132_801,
         reauthorization_required: false,
         seed: None,
+        unknown: Default::default(),
     }
 }

@@ -19,8 +19,8 @@ const MODULES: &[(&str, &str)] = &[
     // hooks.
     (
         "admin",
-        "callers inbound login problem proxy named audit config sync account engine token \
-         throttling provider secret id error_chain grants::given hooks",
+        "callers inbound login lwa::authorize store problem proxy named audit config sync account engine token \
+         throttling recent provider secret clock id error_chain grants::given hooks metrics",
     ),
     // Stands on what the server, the commands and the library share.
     // Its errors are rows of the one table.
@@ -32,21 +32,25 @@ const MODULES: &[(&str, &str)] = &[
     // Puts together what needs no listener.
     (
         "engine",
-        "throttling sync account audit token reports grants store lwa https metrics config event \
-         clock error_chain id",
+        "throttling recent sync account audit token reports grants store lwa https metrics config event \
+         secret clock error_chain id",
     ),
     (
         "proxy",
-        "audit callers problem inbound caller_body throttling sync forward token log metrics provider \
-         config deadline clock error_chain id",
+        "audit callers problem inbound caller_body telemetry throttling recent sync forward token log metrics \
+         provider config deadline clock error_chain trace_context id",
     ),
     // Says which calls are hopeless; knows no requests, only their scopes.
     ("throttling", "metrics provider clock id"),
     // Sees the head of a request and its connection; knows no account, only names of some. What a
     // request to the MCP server is pinned to are fields of Amazon's.
     ("callers", "inbound store metrics https provider config secret clock error_chain id named"),
-    ("sync", "token reports store lwa config secret error_chain event id"),
-    ("token", "account reports grants lwa store metrics config secret clock error_chain event id"),
+    ("sync", "audit token reports store lwa config secret error_chain event id"),
+    (
+        "token",
+        "account reports grants lwa store telemetry metrics config secret clock error_chain event \
+         trace_context id",
+    ),
     // What follows from a change of a grant or token, besides the change.
     ("reports", "audit hooks event"),
     // The only writer of credentials.
@@ -55,9 +59,16 @@ const MODULES: &[(&str, &str)] = &[
     ("audit", "store metrics config clock backoff durable_file error_chain id named"),
     // Knows no tokens.
     ("hooks", "store metrics https config secret backoff clock error_chain event id"),
-    ("store", "config secret clock backoff durable_file error_chain id named trusted_path"),
+    ("store", "https config secret clock backoff durable_file error_chain id named trusted_path"),
     ("lwa", "https provider config secret backoff id named"),
-    ("forward", "caller_body metrics https provider config deadline executor id small_write"),
+    (
+        "forward",
+        "caller_body metrics https provider config deadline executor trace_context id small_write",
+    ),
+    // Is handed notes of what has ended, and the metrics page.
+    ("telemetry", "recent metrics https config backoff clock error_chain trace_context"),
+    // What requests were, for who asks later; knows only their names.
+    ("recent", "id"),
     // Is handed a service; does not know what is behind it.
     ("listen", "inbound::peer caller_body metrics config executor small_write"),
     ("problem", "inbound"),
@@ -79,6 +90,7 @@ const MODULES: &[(&str, &str)] = &[
     ("executor", ""),
     ("secret", ""),
     ("small_write", ""),
+    ("trace_context", ""),
     ("trusted_path", ""),
     ("id", "named"),
     ("named", ""),
@@ -122,7 +134,7 @@ impl Source {
     }
 
     fn is_test(&self) -> bool {
-        self.path.ends_with("_tests.rs")
+        self.path.ends_with("_tests.rs") || self.path.ends_with("fuzz.rs")
     }
 
     /// What runs: no comments, no tests (which come last in a file), no white space.

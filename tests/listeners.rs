@@ -308,6 +308,66 @@ async fn a_swapped_certificate_is_used_within_seconds_and_a_broken_one_never() {
     assert_eq!(proxy.log().matches(refusal).count(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn another_certificate_in_the_configuration_is_for_new_connections() {
+    let amazon = amazon().await;
+    let (old, new) = (Pair::new(), Pair::new());
+    let (before, after) = (Mount::new(&old), Mount::new(&new));
+    let proxy = Proxy::with(&amazon, before.setup(""));
+    let config = Arc::new(trusting(&[&old, &new], &["http/1.1"]));
+    let mut open = secure(proxy.addr, &config);
+    assert_eq!(served(&open), &old.der);
+
+    let path = proxy.dir.path().join("proxy.toml");
+    let text = fs::read_to_string(&path).expect("a configuration");
+    let named = |mount: &Mount| mount.0.path().display().to_string();
+    let moved = text.replace(&named(&before), &named(&after));
+    assert_ne!(moved, text);
+    let reload = async |text: &str, said: &str| {
+        let count = || proxy.log().matches(said).count();
+        let had = count();
+        write_private(&path.with_extension("new"), text);
+        fs::rename(path.with_extension("new"), &path).expect("renamed");
+        proxy.signal("HUP");
+        eventually(said, || count() > had).await;
+    };
+    reload(&moved, "configuration reloaded").await;
+    assert!(proxy.log().contains("listen.tls.cert_file"), "{}", proxy.log());
+    assert_eq!(served(&secure(proxy.addr, &config)), &new.der);
+    assert_eq!(open.get("/v2/profiles").expect("it goes on").status, 200);
+
+    // A key of another certificate, no certificate at all, and no file.
+    let broken = Mount::new(&new);
+    for (version, cert, key) in
+        [("..2", &*new.cert, &*old.key), ("..3", "-----BEGIN CERTIFICATE-----\nx", &*new.key)]
+    {
+        broken.swap(version, cert, key);
+        reload(&text.replace(&named(&before), &named(&broken)), "configuration not reloaded").await;
+        assert_eq!(served(&secure(proxy.addr, &config)), &new.der);
+    }
+    let nowhere = text.replace(&named(&before), "/nonexistent");
+    reload(&nowhere, "configuration not reloaded").await;
+    let log = proxy.log();
+    let reasons: Vec<_> =
+        log.lines().filter(|line| line.contains("configuration not reloaded")).collect();
+    for reason in ["certificate and key cannot be used", "tls.crt", "/nonexistent/tls.crt"] {
+        assert!(reasons.iter().any(|line| line.contains(reason)), "{reason}: {reasons:?}");
+    }
+    assert_eq!(served(&secure(proxy.addr, &config)), &new.der);
+    assert_eq!(open.get("/v2/profiles").expect("it goes on").status, 200);
+
+    // The files of now are followed, not those of the start.
+    let third = Pair::new();
+    let config = Arc::new(trusting(&[&third, &old], &["http/1.1"]));
+    reload(&text, "configuration reloaded").await;
+    assert_eq!(served(&secure(proxy.addr, &config)), &old.der);
+    before.swap("..two", &third.cert, &third.key);
+    eventually("the new certificate is served", || {
+        served(&secure(proxy.addr, &config)) == &third.der
+    })
+    .await;
+}
+
 /// What a caller gets that does not speak TLS.
 fn garbage(proxy: &Proxy, bytes: &[u8]) -> Vec<u8> {
     proxy.raw(bytes, Duration::from_secs(10))

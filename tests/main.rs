@@ -11,15 +11,29 @@ mod admin;
 #[cfg(feature = "sandbox")]
 mod admin_address;
 #[cfg(feature = "sandbox")]
+mod admin_bodies;
+#[cfg(feature = "sandbox")]
 mod admin_matrix;
+#[cfg(feature = "sandbox")]
+mod admin_pages;
 #[cfg(feature = "sandbox")]
 mod admin_schema;
 #[cfg(feature = "sandbox")]
+mod admin_sessions;
+#[cfg(feature = "sandbox")]
 mod audit;
+#[cfg(all(feature = "sandbox", feature = "postgres"))]
+mod audit_expiry;
+#[cfg(feature = "sandbox")]
+mod audit_request_ids;
 #[cfg(feature = "sandbox")]
 mod audit_server;
 #[cfg(feature = "sandbox")]
 mod bad_input;
+#[cfg(feature = "sandbox")]
+mod browser_attacks;
+#[cfg(feature = "sandbox")]
+mod caller_certificates;
 #[cfg(feature = "sandbox")]
 mod caller_jwt;
 #[cfg(feature = "sandbox")]
@@ -34,6 +48,8 @@ mod caller_rules;
 mod caller_sdk;
 #[cfg(feature = "sandbox")]
 mod caller_sessions;
+#[cfg(feature = "sandbox")]
+mod caller_unix;
 #[cfg(feature = "sandbox")]
 mod callers;
 mod cli;
@@ -52,6 +68,8 @@ mod cmd_env;
 mod cmd_exec;
 mod cmd_policy;
 #[cfg(feature = "sandbox")]
+mod cmd_policy_session;
+#[cfg(feature = "sandbox")]
 mod cmd_status;
 #[cfg(feature = "sandbox")]
 mod cmd_token;
@@ -68,6 +86,34 @@ mod cpu_of_attacks;
 mod cpu_of_heads;
 #[cfg(feature = "sandbox")]
 mod crash_points;
+#[cfg(all(feature = "dashboard", feature = "sandbox"))]
+mod dashboard_browser;
+#[cfg(all(feature = "dashboard", feature = "sandbox"))]
+mod dashboard_browsers;
+#[cfg(all(feature = "dashboard", feature = "sandbox"))]
+mod dashboard_canaries;
+#[cfg(all(feature = "dashboard", feature = "sandbox"))]
+mod dashboard_details;
+#[cfg(all(feature = "dashboard", feature = "sandbox"))]
+mod dashboard_fit;
+#[cfg(all(feature = "dashboard", feature = "sandbox"))]
+mod dashboard_live;
+#[cfg(all(feature = "dashboard", feature = "sandbox"))]
+mod dashboard_oidc;
+#[cfg(all(feature = "dashboard", feature = "sandbox", feature = "postgres"))]
+mod dashboard_outage;
+#[cfg(all(feature = "dashboard", feature = "sandbox"))]
+mod dashboard_pages;
+#[cfg(all(feature = "dashboard", feature = "sandbox"))]
+mod dashboard_pictures;
+#[cfg(all(feature = "dashboard", feature = "sandbox", feature = "postgres"))]
+mod dashboard_postgres;
+#[cfg(all(feature = "dashboard", feature = "sandbox"))]
+mod dashboard_sign_in;
+#[cfg(all(feature = "dashboard", feature = "sandbox"))]
+mod dashboard_tenants;
+#[cfg(all(feature = "dashboard", feature = "sandbox"))]
+mod dashboard_ways;
 mod deploy;
 #[cfg(feature = "sandbox")]
 mod docs;
@@ -79,10 +125,14 @@ mod early_responses;
 mod egress_proxy;
 #[cfg(feature = "sandbox")]
 mod fallbacks;
+#[cfg(all(feature = "sandbox", feature = "postgres"))]
+mod fleet;
 #[cfg(feature = "sandbox")]
 mod grant_death;
 #[cfg(feature = "sandbox")]
 mod header_hygiene;
+#[cfg(all(feature = "sandbox", feature = "postgres"))]
+mod held_elsewhere;
 #[cfg(feature = "sandbox")]
 mod hooks;
 #[cfg(feature = "sandbox")]
@@ -108,6 +158,7 @@ mod key_material;
 mod key_rotation;
 #[cfg(feature = "keyring")]
 mod keyring;
+mod kubernetes;
 mod layers;
 #[cfg(feature = "sandbox")]
 mod library;
@@ -121,7 +172,11 @@ mod manual;
 #[cfg(feature = "sandbox")]
 mod memory;
 #[cfg(feature = "sandbox")]
+mod monitoring;
+#[cfg(feature = "sandbox")]
 mod mutations;
+#[cfg(all(feature = "sandbox", feature = "postgres"))]
+mod newer_records;
 #[cfg(feature = "sandbox")]
 mod oauth_accounts;
 #[cfg(feature = "sandbox")]
@@ -135,7 +190,25 @@ mod oauth_meanwhile;
 #[cfg(feature = "sandbox")]
 mod oauth_state;
 #[cfg(feature = "sandbox")]
+mod operate_from_elsewhere;
+#[cfg(feature = "sandbox")]
 mod outage;
+#[cfg(all(feature = "sandbox", feature = "postgres"))]
+mod postgres_changes;
+#[cfg(all(feature = "sandbox", feature = "postgres"))]
+mod postgres_crash;
+#[cfg(all(feature = "sandbox", feature = "postgres"))]
+mod postgres_listen;
+#[cfg(all(feature = "sandbox", feature = "postgres"))]
+mod postgres_outage;
+#[cfg(all(feature = "sandbox", feature = "postgres"))]
+mod postgres_restored;
+#[cfg(all(feature = "sandbox", feature = "postgres"))]
+mod postgres_schema;
+#[cfg(all(feature = "sandbox", feature = "postgres"))]
+mod postgres_statements;
+#[cfg(all(feature = "sandbox", feature = "postgres"))]
+mod postgres_tls;
 #[cfg(feature = "sandbox")]
 mod probes;
 #[cfg(feature = "sandbox")]
@@ -143,11 +216,18 @@ mod public_listener;
 #[cfg(feature = "sandbox")]
 mod real_clients;
 #[cfg(feature = "sandbox")]
+mod reconnect_page;
+#[cfg(feature = "sandbox")]
 mod redirects;
+mod release;
+#[cfg(feature = "sandbox")]
+mod reload;
 #[cfg(feature = "sandbox")]
 mod replay_bodies;
 #[cfg(feature = "sandbox")]
 mod replay_on_401;
+#[cfg(feature = "sandbox")]
+mod requests;
 #[cfg(feature = "sandbox")]
 mod response_hygiene;
 mod run_script;
@@ -155,6 +235,10 @@ mod run_script;
 mod sandbox;
 #[cfg(feature = "sandbox")]
 mod sandbox_command;
+#[cfg(all(feature = "sandbox", feature = "postgres"))]
+mod scale;
+#[cfg(feature = "sandbox")]
+mod schemathesis;
 #[cfg(feature = "sandbox")]
 mod sdk;
 #[cfg(feature = "sandbox")]
@@ -163,12 +247,20 @@ mod secrets;
 mod selection;
 #[cfg(feature = "sandbox")]
 mod sent_again;
+#[cfg(all(feature = "sandbox", feature = "postgres"))]
+mod shared_postgres;
 #[cfg(feature = "sandbox")]
 mod signals;
 #[cfg(feature = "sandbox")]
 mod smuggling;
 #[cfg(feature = "sandbox")]
+mod static_binary;
+#[cfg(feature = "sandbox")]
+mod stopping;
+#[cfg(feature = "sandbox")]
 mod store_behaviour;
+#[cfg(all(feature = "sandbox", feature = "postgres"))]
+mod store_copy;
 #[cfg(feature = "sandbox")]
 mod store_crash;
 #[cfg(feature = "sandbox")]
@@ -181,14 +273,27 @@ mod stranger;
 mod streaming_bodies;
 mod support;
 #[cfg(feature = "sandbox")]
+mod systemd;
+#[cfg(feature = "sandbox")]
+mod telemetry_export;
+#[cfg(feature = "sandbox")]
+mod telemetry_traces;
+#[cfg(feature = "sandbox")]
+mod tenant_matrix;
+#[cfg(feature = "sandbox")]
 mod tenant_shares;
 #[cfg(feature = "sandbox")]
 mod tenants;
 #[cfg(feature = "sandbox")]
 mod throttling;
+#[cfg(all(feature = "sandbox", feature = "postgres"))]
+mod throttling_shared;
 #[cfg(feature = "sandbox")]
 mod token_refresh;
 #[cfg(feature = "sandbox")]
 mod two_processes;
+#[cfg(feature = "sandbox")]
+mod user_sessions;
+mod version;
 #[cfg(feature = "sandbox")]
 mod wall_clock;

@@ -41,6 +41,7 @@ async fn a_removed_account_leaves_no_refresh_token_in_memory() {
         updated_at: now,
         reauthorization_required: false,
         seed: None,
+        unknown: Default::default(),
     };
     store.put_grant(&shop, Expected::Any).await.expect("saved");
     let known = || proxy.ask_admin("/status").contains("\"shop\"");
@@ -79,6 +80,7 @@ fn open_store(proxy: &Proxy) -> Store {
     let store = adsproxy::testing::StoreConfig {
         kind: adsproxy::testing::StoreKind::File,
         path: directory.to_owned(),
+        ..Default::default()
     };
     Store::open(&store, &Encryption { keys }).expect("opens")
 }

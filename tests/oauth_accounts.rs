@@ -2,19 +2,14 @@
 
 use crate::support::{
     login::{
-        INITECH, INITECH_PROFILE, Reply, answer, ask, ask_with, begin, begin_with, come_back,
-        come_back_in_browser, consent, exchanges, log_in, proxy,
+        INITECH, INITECH_PROFILE, Reply, answer, ask, ask_with, begin, begin_with, beside,
+        come_back, come_back_in_browser, consent, exchanges, log_in, proxy,
     },
     proxy::{ACME_PROFILE, Proxy, Setup, amazon},
 };
-use adsproxy::{
-    sandbox::{Emulator, Surface},
-    testing::{Actor, Config, Engine, Logins, Metrics, SystemClock, load},
-};
+use adsproxy::sandbox::{Emulator, Surface};
 use http::Method;
 use serde_json::{Value, json};
-use std::sync::Arc;
-use tokio::runtime::Handle;
 
 fn file_store() -> Setup {
     Setup { file_store: true, ..Setup::default() }
@@ -296,43 +291,17 @@ async fn front_ends_refresh_and_ask_without_seeing_a_token() {
     assert_eq!((dead.status.as_u16(), dead.code().as_str()), (403, "reauthorization_required"));
 }
 
-/// The logins of another process on the proxy's store.
-fn beside(proxy: &Proxy) -> Logins {
-    let options = load::Options {
-        path: Some(proxy.dir.path().join("proxy.toml")),
-        environment: [
-            ("CLIENT_SECRET", "amzn1.oa2-cs.v1.sandbox"),
-            ("ACME_REFRESH", "unused-acme"),
-            ("GLOBEX_REFRESH", "unused-globex"),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .into_iter()
-        .collect(),
-        overrides: Vec::new(),
-    };
-    let config: Config = load::load(&options).expect("valid").config;
-    let metrics = Metrics::new(&config.metrics, Arc::default());
-    let engine = Engine::open(
-        None,
-        Arc::new(config),
-        Arc::new(SystemClock),
-        metrics,
-        Actor::Server,
-        Handle::current(),
-    );
-    Logins::new(engine.expect("an engine"), Actor::Server)
-}
-
 async fn open_link(proxy: &Proxy, link: &str) -> Reply {
     let uri: http::Uri = link.parse().expect("a link");
-    let path = uri.path_and_query().expect("a path").as_str();
+    // Past the page that says what the link asks for.
+    let path = format!("{}&continue=true", uri.path_and_query().expect("a path"));
     let fields = [
         ("accept", "text/html"),
         ("sec-fetch-site", "cross-site"),
         ("sec-fetch-mode", "navigate"),
         ("sec-fetch-dest", "document"),
     ];
-    ask(proxy.admin, Method::GET, path, &fields).await
+    ask(proxy.admin, Method::GET, &path, &fields).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,17 +1,12 @@
 //! Logins in a real browser: its cookies, its origins, its redirects, its content policy.
 
 use crate::support::{
-    browser::{Browser, Page},
+    browser::{Browser, Page, site},
     login::{INITECH, INITECH_PROFILE, ask_with, begin, consent, exchanges, free_address, proxy},
     proxy::{ACME_PROFILE, Proxy, Setup, amazon},
 };
 use adsproxy::sandbox::{Emulator, LwaFault, Times};
 use http::Method;
-use std::{
-    io::{Read, Write},
-    net::{SocketAddr, TcpListener},
-    thread,
-};
 
 /// A browser, and a proxy that it can log in to.
 struct World {
@@ -201,22 +196,6 @@ async fn a_hostile_description_is_text() {
     is_ours(&page, 403);
     assert!(page.text.contains("<img src=x"), "{}", page.text);
     assert_eq!(world.browser.eval("anna", "document.images.length"), 0);
-}
-
-/// Serves `html` to everybody, as another site does.
-fn site(html: String) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address");
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            let _ = stream.read(&mut [0; 4096]);
-            let length = html.len();
-            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close";
-            let _ = write!(stream, "{head}\r\ncontent-length: {length}\r\n\r\n{html}");
-        }
-    });
-    address
 }
 
 #[tokio::test(flavor = "multi_thread")]

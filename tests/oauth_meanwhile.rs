@@ -187,6 +187,7 @@ fn sealed_with(proxy: &Proxy, id: &str, key: &str) -> Store {
     let store = adsproxy::testing::StoreConfig {
         kind: adsproxy::testing::StoreKind::File,
         path: directory.to_owned(),
+        ..Default::default()
     };
     Store::open(&store, &Encryption { keys }).expect("opens")
 }

@@ -5,7 +5,7 @@ use crate::support::{
         INITECH, Reply, answer, ask, ask_with, begin, come_back_in_browser, consent, free_address,
         log_in, proxy,
     },
-    proxy::{Proxy, Setup, amazon},
+    proxy::{self as server, Proxy, Setup, amazon},
 };
 use adsproxy::sandbox::Emulator;
 use http::Method;
@@ -62,6 +62,30 @@ async fn a_link_works_there_and_without_one_no_login_begins() {
         seen.push(shape(&reply));
     }
     assert!(seen.iter().all(|shape| *shape == seen[0]), "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_wrong_links_keeps_no_operator_and_no_good_link_out() {
+    let amazon = amazon().await;
+    let (proxy, _) = public(&amazon);
+    let fields = [("content-type", "application/json")];
+    let body = || format!("{{\"account\":{INITECH:?}}}");
+    let post = async |path| ask_with(proxy.admin, Method::POST, path, &fields, body()).await;
+    let made = post("/api/auth/amazon/logins").await;
+    let link: http::Uri = made.json()["url"].as_str().expect("a link").parse().expect("a URL");
+    let link = link.path_and_query().expect("a path").as_str();
+    // Without a credential.
+    let open =
+        |path: &str| server::ask(proxy.admin, &format!("GET {path} HTTP/1.1\r\nHost: localhost"));
+    let wrong = format!("/api/auth/amazon/login?account={INITECH}&reconnect=x");
+    let mut flood = (0..400).map(|_| open(&wrong));
+    let refused = flood.find(|answer| answer.starts_with("HTTP/1.1 429 ")).expect("an end of it");
+    assert!(refused.to_ascii_lowercase().contains("\r\nretry-after: 1\r\n"), "{refused}");
+    let opened = open(link);
+    assert!(opened.starts_with("HTTP/1.1 200 ") && opened.contains("auth_url"), "{opened}");
+    for path in ["/api/auth/amazon/logout", "/api/auth/amazon/logins"] {
+        assert_ne!(post(path).await.status, 429, "{path}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

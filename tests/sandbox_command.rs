@@ -56,6 +56,24 @@ fn the_report_lines_work_again_and_show_the_time_of_day() {
     assert!(!said.contains("\"impressions\":1011") && said.contains("\"impressions\":1010"));
 }
 
+#[cfg(feature = "dashboard")]
+#[test]
+fn the_banner_names_the_dashboard_which_takes_its_key() {
+    let sandbox = Sandbox::start(120);
+    let url = format!("http://localhost:{}/dashboard", sandbox.admin.port());
+    let line = format!("dashboard {url}   sign in with the key, or run adsproxy dashboard\n");
+    assert!(sandbox.banner().contains(&line), "{}", sandbox.banner());
+    let sign_in = "curl -s -o /dev/null -w '%{http_code} %{redirect_url}' -H 'Origin: ORIGIN' \
+        -d key=KEY URL/sign-in"
+        .replace("ORIGIN", url.strip_suffix("/dashboard").expect("a path"))
+        .replace("KEY", &sandbox.key)
+        .replace("URL", &url);
+    let said = sandbox.shell(&sign_in);
+    assert_eq!(said.out, format!("303 {url}"), "{said:?}");
+    let link = sandbox.adsproxy("dashboard --no-browser");
+    assert!(link.out.contains("/dashboard/sign-in?link="), "{link:?}");
+}
+
 #[test]
 fn our_commands_work_with_the_configuration_that_the_banner_exports() {
     let sandbox = Sandbox::start(120);

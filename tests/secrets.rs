@@ -12,8 +12,8 @@ use adsproxy::{
     },
     testing::{
         Actor, Application, Audit, Authority, Clock, Credential, Dependencies, Grants, KnownGrant,
-        LwaClient, LwaHttp, Metrics, Reports, Store, StoredAccessToken, SystemClock, TokenManager,
-        client_config,
+        LwaClient, LwaHttp, Metrics, Place, Reports, Store, StoredAccessToken, SystemClock,
+        TokenManager, client_config,
         load::{self, Options as LoadOptions},
     },
 };
@@ -421,6 +421,7 @@ async fn debug_shows_no_secret_of_any_type_that_holds_one() {
         updated_at: now,
         reauthorization_required: false,
         seed: None,
+        unknown: Default::default(),
     };
     let store = Store::open(&config.store, &config.encryption).expect("a store");
     let tls = client_config(None, false).expect("TLS");
@@ -440,8 +441,10 @@ async fn debug_shows_no_secret_of_any_type_that_holds_one() {
     let tokens = TokenManager::new(&config.token, with);
     let application = Arc::new(Application::new("default", &config.applications["default"]));
     let (id, grant) = (record.account.clone(), KnownGrant::Record(record.clone()));
-    let state = tokens.new_state(&id, record.region, application.clone(), Authority::Record, grant);
-    tokens.set_states([(id.clone(), state.clone())].into());
+    let (region, authority) = (record.region, Authority::Record);
+    let place = Place { region, application: application.clone(), authority };
+    let state = tokens.new_state(&id, place, grant);
+    tokens.set_states([state.clone()]);
     let token = tokens.token(&id).await.expect("a token");
     assert_eq!(token.header().to_str().expect("ASCII"), format!("Bearer {access}"));
 

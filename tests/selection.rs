@@ -265,12 +265,13 @@ async fn bytes_beyond_ascii_in_a_target_are_passed_on_or_refused_but_never_chang
     Wire::open(proxy.addr).ask_honestly("after");
 }
 
-/// MCP clients look for a login at these paths. Amazon has none of them.
+/// MCP clients look for a login at these paths, browsers for an icon. Amazon has none of them.
 #[tokio::test(flavor = "multi_thread")]
-async fn paths_that_mcp_clients_probe_are_answered_here_without_a_token() {
+async fn paths_that_mcp_clients_and_browsers_probe_are_answered_here_without_a_token() {
     let amazon = amazon().await;
     let proxy = Proxy::start(&amazon);
     let reserved = [
+        "/favicon.ico",
         "/.well-known/oauth-protected-resource",
         "/.well-known/oauth-protected-resource/a/acme/mcp",
         "/.well-known/oauth-authorization-server?x",

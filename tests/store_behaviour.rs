@@ -1,13 +1,13 @@
-//! What the store and any backend below it promise, held against each backend: files, memory, and
-//! a table that is written here.
+//! What the store and any backend below it promise, held against each backend: files, memory,
+//! PostgreSQL, and a table that is written here.
 
 use adsproxy::testing::{
     AccountId, Credential, Epoch, Error, Expected, Item, KeyRing, Limit, Region, Space, Store,
     StoredAccessToken, Version,
-    backend::{self, Backend, Files, Granted, Listed, Memory, RawEntry, Write},
+    backend::{self, Backend, Files, Granted, Listed, Memory, RawEntry, SeenEntries, Write},
 };
 use parking_lot::Mutex;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tempfile::TempDir;
 
 const TTL: Duration = Duration::from_secs(60);
@@ -143,12 +143,31 @@ fn table() -> World {
     (Box::new(Table::default()), None)
 }
 
+/// None where there is no PostgreSQL.
+#[cfg(feature = "postgres")]
+fn postgres() -> Option<World> {
+    let backend = crate::support::postgres::backend(&crate::support::postgres::database()?);
+    backend.prepare().expect("tables are made");
+    Some((Box::new(backend), None))
+}
+
 /// Runs each behaviour on each backend.
 macro_rules! on_every_backend {
     ($($behaviour:ident,)+) => {
         on_every_backend!(@ memory [$($behaviour)+]);
         on_every_backend!(@ files [$($behaviour)+]);
         on_every_backend!(@ table [$($behaviour)+]);
+        #[cfg(feature = "postgres")]
+        mod postgres {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $behaviour() {
+                    if let Some(world) = super::postgres() {
+                        super::$behaviour(world).await;
+                    }
+                }
+            )+
+        }
     };
     (@ $backend:ident [$($behaviour:ident)+]) => {
         mod $backend {
@@ -242,7 +261,7 @@ async fn of_many_that_take_an_entry_one_gets_it((backend, _dir): World) {
 }
 
 async fn what_changed_is_listed_once((backend, _dir): World) {
-    let mut seen = BTreeMap::new();
+    let mut seen = SeenEntries::default();
     let mut changes = || backend.changes(SPACE, &mut seen).expect("listed");
     assert!(changes().is_empty());
     for key in ["b", "a", "c"] {
@@ -258,6 +277,9 @@ async fn what_changed_is_listed_once((backend, _dir): World) {
 }
 
 async fn a_lease_excludes_others_and_its_number_only_grows((backend, _dir): World) {
+    if backend.has_own_clock() {
+        return a_lease_ends_by_the_clock_of_the_database(&*backend).await;
+    }
     backend.put(SPACE, "acme", &write(b"1", Expected::Any)).expect("put");
     backend.put(SPACE, "other", &write(b"1", Expected::Any)).expect("put");
     let lease = |key, now_ms| backend.lease(SPACE, key, now_ms, TTL);
@@ -279,6 +301,34 @@ async fn a_lease_excludes_others_and_its_number_only_grows((backend, _dir): Worl
     backend.release(SPACE, "acme", second.fence).expect("given back");
     let third = lease("acme", 61_002).expect("free");
     assert!(third.fence > second.fence);
+}
+
+/// What the caller takes for the time decides nothing.
+async fn a_lease_ends_by_the_clock_of_the_database(backend: &dyn Backend) {
+    backend.put(SPACE, "acme", &write(b"1", Expected::Any)).expect("put");
+    backend.put(SPACE, "other", &write(b"1", Expected::Any)).expect("put");
+    let short = Duration::from_millis(200);
+    let first = backend.lease(SPACE, "acme", 1000, short).expect("free");
+    assert_eq!(first.until_ms, 1200);
+    backend.lease(SPACE, "other", 1000, TTL).expect("another entry is free");
+    let second = loop {
+        match backend.lease(SPACE, "acme", u64::MAX / 2, TTL) {
+            Ok(second) => break second,
+            Err(backend::Error::Held { until_ms }) => assert!(until_ms - u64::MAX / 2 <= 200),
+            Err(other) => panic!("{other}"),
+        }
+    };
+    assert!(second.fence > first.fence);
+    backend.release(SPACE, "acme", first.fence).expect("no harm");
+    match backend.lease(SPACE, "acme", u64::MAX / 2, TTL).expect_err("held") {
+        backend::Error::Held { until_ms } => assert!(until_ms - u64::MAX / 2 > 30_000),
+        other => panic!("{other}"),
+    }
+    let under = |fence| Write { fence: Some(fence), ..write(b"2", Expected::Any) };
+    assert!(is_conflict(backend.put(SPACE, "acme", &under(first.fence))));
+    backend.put(SPACE, "acme", &under(second.fence)).expect("its own");
+    backend.release(SPACE, "acme", second.fence).expect("given back");
+    assert!(backend.lease(SPACE, "acme", 0, TTL).expect("free").fence > second.fence);
 }
 
 async fn an_unknown_name_is_not_leased((backend, dir): World) {
@@ -331,6 +381,7 @@ fn grant(token: &str) -> Credential {
         updated_at: 1,
         reauthorization_required: false,
         seed: None,
+        unknown: Default::default(),
     }
 }
 
@@ -556,4 +607,49 @@ async fn a_store_sees_nothing_of_another_stores_seal(world: World) {
     assert_eq!(store.entries(Space::Ticket).get("n").await.expect("read"), None);
     assert_eq!(store.grants().await.expect("listed"), [id("acme")]);
     assert_eq!(store.versions().await.expect("listed").len(), 1);
+}
+
+#[cfg(feature = "postgres")]
+mod of_postgres {
+    use super::*;
+    use crate::support::postgres::{backend as of_database, database};
+
+    #[test]
+    fn three_that_migrate_at_once_share_what_they_made() {
+        let Some(database) = database() else { return };
+        let backends: Vec<_> = (0..3).map(|_| of_database(&database)).collect();
+        assert_eq!(backends[0].get(SPACE, "acme").expect("no table is no entry"), None);
+        std::thread::scope(|scope| {
+            for backend in &backends {
+                scope.spawn(|| backend.prepare().expect("tables are made"));
+            }
+        });
+        backends[0].put(SPACE, "acme", &write(b"1", Expected::Absent)).expect("put");
+        assert_eq!(backends[2].get(SPACE, "acme").expect("read").expect("there").bytes, b"1");
+        let lease = backends[1].lease(SPACE, "acme", 0, TTL).expect("free");
+        assert!(matches!(backends[2].lease(SPACE, "acme", 0, TTL), Err(Error::Held { .. })));
+        let late = Write { fence: Some(lease.fence + 1), ..write(b"2", Expected::Any) };
+        assert!(is_conflict(backends[2].put(SPACE, "acme", &late)));
+        let owner = backends[0].owner().expect("named");
+        assert!(backends[1].is_alive(&owner).expect("asked"));
+        assert!(!backends[1].is_alive("nobody").expect("asked"));
+    }
+
+    #[tokio::test]
+    async fn a_thread_of_a_runtime_can_ask_too() {
+        let Some((backend, _)) = postgres() else { return };
+        backend.put(SPACE, "acme", &write(b"1", Expected::Absent)).expect("put");
+        assert_eq!(backend.list(SPACE).expect("listed").len(), 1);
+    }
+
+    #[test]
+    fn a_database_that_is_not_there_is_an_error_without_its_password() {
+        let url = "postgres://u:CANARY@localhost/x?host=/nowhere".to_owned();
+        let backend = of_database(&(url, "CANARY'\"".to_owned()));
+        let error = backend.get(SPACE, "acme").expect_err("not there");
+        assert!(matches!(error, Error::Database { .. }), "{error}");
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains("CANARY"), "{shown}");
+        assert!(!format!("{backend:?}").contains("u:CANARY"));
+    }
 }

@@ -187,6 +187,7 @@ async fn generation(files: &[(&str, Vec<u8>)], identity: &[u8]) -> Option<u64> {
 fn open(directory: &Path) -> Store {
     let secret = STANDARD.encode([7; 32]).as_str().into();
     let keys = vec![EncryptionKey::new("k1", secret)];
-    let store = StoreConfig { kind: StoreKind::File, path: directory.to_owned() };
+    let store =
+        StoreConfig { kind: StoreKind::File, path: directory.to_owned(), ..Default::default() };
     Store::open(&store, &Encryption { keys }).expect("opens")
 }

@@ -1,10 +1,13 @@
 //! What all accounts share is shared out: no tenant can hold all of it, whatever its application or
 //! its callers do.
 
-use crate::support::proxy::{Proxy, Setup, amazon, eventually, write_private};
+use crate::support::{
+    callers::TestCaller,
+    proxy::{Proxy, Setup, amazon, eventually, upstream, write_private},
+};
 use adsproxy::{
     Engine,
-    sandbox::{ACCOUNTS, CLIENT_ID, CLIENT_SECRET},
+    sandbox::{ACCOUNTS, CLIENT_ID, CLIENT_SECRET, Emulator},
     testing::{
         AccountId,
         load::{self, Options},
@@ -124,4 +127,94 @@ async fn a_tenant_holds_half_of_the_requests_in_flight() {
     for _ in 0..8 {
         assert_eq!(proxy.send(of_tenant()).await.status, 200, "the places came back");
     }
+}
+
+/// An event stream that begins, and does not end.
+const STREAM: &str = "/_sse?events=2&interval_ms=3600000";
+const WAITED: &str = r#"adsproxy_limit_hits_total{limit="upstream_connections"}"#;
+
+/// A proxy with one worker that has four connections to Amazon, and an account of each of two tenants.
+fn with_four_connections(amazon: &Emulator, more: &str) -> Proxy {
+    let keys = "connections_max = 4\nresponse_header_timeout_secs = 5\n";
+    let mut toml = format!("[proxy]\nworkers = 1\n{more}");
+    toml.push_str(&upstream(&format!("http://{}", amazon.addr()), keys));
+    for id in ["t1~acme", "t2~acme"] {
+        write!(toml, "[accounts.\"{id}\"]\nregion = \"na\"\n").expect("memory");
+        toml.push_str("refresh_token = { env = \"ACME_REFRESH\" }\n");
+    }
+    Proxy::with(amazon, Setup { toml, ..Setup::default() })
+}
+
+/// A request for what does not end.
+fn stream(proxy: &Proxy, account: &str) -> reqwest::RequestBuilder {
+    proxy.request(Method::GET, STREAM).header("X-Ads-Account", account)
+}
+
+/// Opens `count` streams; they go on until they are dropped.
+async fn open(
+    count: usize,
+    stream: impl Fn() -> reqwest::RequestBuilder,
+) -> Vec<reqwest::Response> {
+    let mut open = Vec::new();
+    for _ in 0..count {
+        let response = stream().send().await.expect("a response");
+        assert_eq!(response.status(), 200);
+        open.push(response);
+    }
+    open
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_whose_streams_do_not_end_leaves_half_of_the_connections_to_others() {
+    let amazon = amazon().await;
+    let proxy = with_four_connections(&amazon, "");
+    let of_tenant = || stream(&proxy, "t1~acme");
+    let mut held = open(2, of_tenant).await;
+    let mut waiting = JoinSet::new();
+    (0..3).for_each(|_| drop(waiting.spawn(of_tenant().send())));
+    eventually("more of it waits", || proxy.metric(WAITED) == 3.0).await;
+
+    let of_others = open(2, || stream(&proxy, "t2~acme")).await;
+    drop(of_others);
+    for _ in 0..8 {
+        let request = proxy.request(Method::GET, "/v2/profiles").header("X-Ads-Account", "t2~acme");
+        assert_eq!(proxy.send(request).await.status, 200);
+    }
+    assert!(waiting.try_join_next().is_none(), "what others leave is not its own");
+    assert_eq!(proxy.metric(WAITED), 3.0, "and no other waited");
+
+    held.pop();
+    let next = waiting.join_next().await.expect("one waits").expect("no panic");
+    assert_eq!(next.expect("a response").status(), 200, "its own that ends is its next one's");
+    waiting.shutdown().await;
+    drop(held);
+    eventually("all are over", || proxy.metric("adsproxy_in_flight_requests") == 0.0).await;
+    let _again = (open(2, of_tenant).await, open(2, || stream(&proxy, "t2~acme")).await);
+    assert_eq!(proxy.metric(WAITED), 3.0, "each has its half again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_without_a_tenant_has_half_of_the_connections_too() {
+    let amazon = amazon().await;
+    let callers = ["reports", "agents"].map(|name| TestCaller::new(name, ""));
+    let proxy = with_four_connections(&amazon, &(callers[0].toml.clone() + &callers[1].toml));
+    let [of_one, of_other] =
+        callers.each_ref().map(|caller| || stream(&proxy, "acme").header("X-Ads-Key", &caller.key));
+    let _held = open(2, of_one).await;
+    let mut waiting = JoinSet::new();
+    waiting.spawn(of_one().send());
+    eventually("its next one waits", || proxy.metric(WAITED) == 1.0).await;
+    let _of_other = open(2, of_other).await;
+    let answer = waiting.join_next().await.expect("it waits").expect("no panic");
+    let answer = answer.expect("a response");
+    assert_eq!(answer.headers()["x-ads-proxy-error"], "overloaded");
+    assert!(answer.text().await.expect("a text").contains("upstream.connections_max"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accounts_of_no_tenant_have_all_connections_where_no_caller_is_known() {
+    let amazon = amazon().await;
+    let proxy = with_four_connections(&amazon, "");
+    let _held = open(4, || stream(&proxy, "acme")).await;
+    assert_eq!(proxy.metric(WAITED), 0.0);
 }

@@ -5,7 +5,7 @@ use crate::support::{
     commands::Commands,
     login::{Begun, Reply, ask, ask_with, consent, exchanges, proxy},
     program::Said,
-    proxy::{Answer, Proxy, Setup, amazon, write_private},
+    proxy::{Answer, Proxy, Setup, amazon, eventually, write_private},
     signer::TestIssuer,
     socket::Wire,
 };
@@ -241,6 +241,17 @@ async fn no_response_names_another_tenant_or_its_accounts() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn only_who_sees_all_accounts_is_told_of_a_record_that_is_not_saved() {
+    let shared = Shared::new("").await;
+    let Shared { one, operator, .. } = &shared;
+    let ready = "/readyz?verbose";
+    assert_eq!(shared.get(one, ready).await.text, "[+] serving ok\n");
+    let nobody = shared.nobody(ready, "").await.text().await.expect("a body");
+    assert_eq!(nobody, "[+] serving ok\n");
+    assert_eq!(shared.get(operator, ready).await.text, "[+] serving ok\n[+] store ok\n");
+}
+
 impl Shared {
     /// As a browser asks.
     async fn try_page(&self, caller: &TestCaller, path: &str) -> Reply {
@@ -424,24 +435,32 @@ async fn anothers_account_and_a_missing_one_take_the_same_time() {
     let mut data = Wire::open(proxy.addr);
     let key = &one.key;
     let names = ["theirs", "absent", "t2~theirs", "t2~absent"];
-    let mut times = [const { Vec::new() }; 4];
-    for _ in 0..300 {
-        for (name, times) in names.iter().zip(&mut times) {
-            let head = format!(
-                "GET /a/{name}/_sink HTTP/1.1\r\nHost: localhost\r\nX-Ads-Key: {key}\r\n\r\n"
-            );
-            let began = Instant::now();
-            assert_eq!(data.send(head).answer().error(), Some("unknown_account"));
-            times.push(began.elapsed());
+    let mut measure = || {
+        let mut times = [const { Vec::new() }; 4];
+        for _ in 0..300 {
+            for (name, times) in names.iter().zip(&mut times) {
+                let head = format!(
+                    "GET /a/{name}/_sink HTTP/1.1\r\nHost: localhost\r\nX-Ads-Key: {key}\r\n\r\n"
+                );
+                let began = Instant::now();
+                assert_eq!(data.send(head).answer().error(), Some("unknown_account"));
+                times.push(began.elapsed());
+            }
         }
-    }
-    let [theirs, absent, theirs_by_id, absent_by_id] = times.map(|mut times| {
-        times.sort_unstable();
-        times[times.len() / 4]
-    });
+        times.map(|mut times| {
+            times.sort_unstable();
+            times[times.len() / 4]
+        })
+    };
     let differ = |one: Duration, two: Duration| one.max(two) > one.min(two) * 3 / 2;
-    assert!(!differ(theirs, absent), "{theirs:?} {absent:?}");
-    assert!(!differ(theirs_by_id, absent_by_id), "{theirs_by_id:?} {absent_by_id:?}");
+    // What else the machine does comes and goes; a difference of ours stays.
+    let mut seen = Vec::new();
+    let are_same = (0..4).any(|_| {
+        let [theirs, absent, theirs_by_id, absent_by_id] = measure();
+        seen.push([theirs, absent, theirs_by_id, absent_by_id]);
+        !differ(theirs, absent) && !differ(theirs_by_id, absent_by_id)
+    });
+    assert!(are_same, "{seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -478,4 +497,49 @@ async fn a_user_connects_an_account_with_a_jwt_and_sends_requests_with_the_same(
     for text in [audit, shared.proxy.log()] {
         assert!(!text.contains(&ours) && !text.contains(&others));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_with_a_tenant_that_its_issuer_may_not_name_is_rejected_like_any_other() {
+    let claim = "tenant_claim = [\"org_id\", \"sub\"]";
+    let clerk = TestIssuer::named("clerk", &format!("{claim}\ntenants = [\"org_*\", \"t1\"]"));
+    let staff = TestIssuer::named("staff", &format!("{claim}\ntenants = [\"user_?\"]"));
+    let shared = Shared::new(&format!("{}{}", clerk.toml, staff.toml)).await;
+    shared.connect(&shared.one, "acme", "globex").await;
+    let send = async |token: &str| {
+        let request = shared.proxy.request(Method::GET, "/v2/profiles").bearer_auth(token);
+        shared.proxy.send(request.header("X-Ads-Account", "acme")).await
+    };
+    let good = clerk.token(json!({ "sub": "user_1", "org_id": "t1" }));
+    assert_eq!(send(&good).await.status, 200);
+    for (issuer, claims, is_good) in [
+        (&clerk, json!({ "sub": "user_1", "org_id": "org_9" }), true),
+        (&clerk, json!({ "sub": "user_1" }), false),
+        (&clerk, json!({ "sub": "user_1", "org_id": "t2" }), false),
+        (&clerk, json!({ "sub": "user_1", "org_id": "t11" }), false),
+        (&staff, json!({ "sub": "user_1" }), true),
+        (&staff, json!({ "sub": "user_1", "org_id": "t1" }), false),
+        (&staff, json!({ "sub": "user_12" }), false),
+    ] {
+        let token = issuer.token(claims.clone());
+        let answer = send(&token).await;
+        let expected = if is_good { "unknown_account" } else { "caller_rejected" };
+        assert_eq!(answer.error(), Some(expected), "{claims}");
+        let bearer = format!("Bearer {token}");
+        let fields = [("authorization", bearer.as_str())];
+        let reply = ask(shared.proxy.admin, Method::GET, "/api/v1/accounts", &fields).await;
+        assert_eq!(reply.status.as_u16(), if is_good { 200 } else { 401 }, "{claims}");
+    }
+    let mut forged = clerk.token(json!({ "sub": "user_1" }));
+    forged.truncate(forged.len() - 8);
+    let wrong = send(&(forged + "AAAAAAAA")).await;
+    let other = send(&clerk.token(json!({ "sub": "user_1" }))).await;
+    let shape = |answer: &Answer| {
+        let id = answer.headers["x-ads-proxy-request-id"].to_str().expect("ASCII");
+        (answer.status.as_u16(), answer.text().replace(id, "ID"))
+    };
+    assert_eq!(shape(&other), shape(&wrong), "which half was wrong is not said");
+    let log = || shared.proxy.log();
+    eventually("operators read why", || log().contains("none of the issuer's `tenants`")).await;
+    assert!(!log().contains("t11") && !log().contains("user_12"), "no claim is logged");
 }

@@ -3,7 +3,7 @@
 
 use crate::support::{
     callers::TestCaller,
-    proxy::{Answer, Proxy, Setup, amazon},
+    proxy::{Answer, Proxy, Setup, amazon, ask_unix},
 };
 use adsproxy::sandbox::{ApiFault, Emulator, Surface, Times};
 use http::{Method, StatusCode};
@@ -98,6 +98,40 @@ async fn each_kind_of_429_and_5xx_is_counted_shown_and_passed_on_untouched() {
     assert!(one["cooldown_left_secs"].as_u64().is_some_and(|left| left <= 40), "{one}");
     assert_eq!(control(&proxy, "/status")["throttled"].as_array().expect("a list").len(), 1);
     assert_eq!(sent(&amazon), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_heard_is_listed_page_by_page() {
+    let amazon = amazon().await;
+    let proxy = start(&amazon, "");
+    for profile in ["1", "2", "3", "4", "5"] {
+        meets(&amazon, ApiFault::ServerError);
+        assert_eq!(profiles(&proxy, "acme", profile).await.status, 500);
+    }
+    let whole = control(&proxy, "/api/v1/throttling");
+    assert_eq!((&whole["total"], &whole["next_cursor"]), (&5.into(), &Value::Null));
+    let (mut paged, mut cursor, mut pages) = (Vec::new(), String::new(), 0);
+    loop {
+        let page = control(&proxy, &format!("/api/v1/throttling?limit=2{cursor}"));
+        let list = page["throttling"].as_array().expect("a list").clone();
+        assert!(list.len() <= 2 && page["total"] == 5, "{page}");
+        paged.extend(list);
+        pages += 1;
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    let profiles = |list: &[Value]| {
+        list.iter()
+            .map(|one| one["profile"].as_str().expect("a profile").to_owned())
+            .collect::<Vec<_>>()
+    };
+    let all = whole["throttling"].as_array().expect("a list");
+    assert_eq!((pages, profiles(&paged)), (3, profiles(all)), "each once, in one order");
+    let socket = proxy.dir.path().join("store/control.sock");
+    for wrong in ["limit=0", "limit=1001", "cursor=x", "cursor=1-x"] {
+        let said = ask_unix(&socket, &format!("GET /api/v1/throttling?{wrong} HTTP/1.1"));
+        assert!(said.starts_with("HTTP/1.1 400 "), "{wrong}: {said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

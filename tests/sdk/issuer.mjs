@@ -1,11 +1,16 @@
 // A real issuer, oidc-provider, on a free port of 127.0.0.1, whose URL is the first line of output.
 // GET /test/counts: what was fetched. POST /test/sign: any header and claims, signed by its keys.
-// POST /test/rotate: new keys. POST /test/down and /test/up: an outage.
+// POST /test/rotate: new keys. POST /test/down, /test/hang and /test/up: an outage, and its end.
+// POST /test/claims: what its ID tokens say in place of their own claims from now on.
+// With REDIRECT_URI people sign in: the user `<organisation>-<name>` to the client `web`, `post` or `public`.
 import crypto from "node:crypto";
 import http from "node:http";
 import Provider from "oidc-provider";
 
-let keys, provider, down = false;
+// The library says more than the first line, and then nobody reads it.
+process.stdout.on("error", () => {});
+
+let keys, provider, down = false, hangs = false, claims = {};
 const counts = { discovery: 0, jwks: 0 };
 let generation = 0;
 
@@ -23,18 +28,45 @@ const jwk = (kind, key) => ({
   alg: kind === "rs" ? "RS256" : "ES256",
 });
 
+// Clients that people sign in to.
+const people = () => {
+  if (!process.env.REDIRECT_URI) return [];
+  const client = { redirect_uris: [process.env.REDIRECT_URI], response_types: ["code"] };
+  return [
+    { client_id: "web", client_secret: "s3cret of web", ...client },
+    {
+      client_id: "post",
+      client_secret: "s3cret of web",
+      token_endpoint_auth_method: "client_secret_post",
+      ...client,
+    },
+    { client_id: "public", token_endpoint_auth_method: "none", ...client },
+  ];
+};
+
 const makeProvider = (issuer) =>
   new Provider(issuer, {
     jwks: { keys: [jwk("rs", "privateKey"), jwk("es", "privateKey")] },
-    clients: ["rs", "es"].map((client_id) => ({
-      client_id,
-      client_secret: "secret",
-      grant_types: ["client_credentials"],
-      redirect_uris: [],
-      response_types: [],
-    })),
+    clients: [
+      ...["rs", "es"].map((client_id) => ({
+        client_id,
+        client_secret: "secret",
+        grant_types: ["client_credentials"],
+        redirect_uris: [],
+        response_types: [],
+      })),
+      ...people(),
+    ],
+    // ID tokens hold the claims, as those of most providers do.
+    conformIdTokenClaims: false,
+    claims: { openid: ["sub", "org_id"] },
+    findAccount: (_ctx, sub) => ({
+      accountId: sub,
+      claims: () => ({ sub, ...(sub.includes("-") && { org_id: sub.split("-")[0] }) }),
+    }),
+    cookies: { keys: ["of tests"] },
     features: {
-      devInteractions: { enabled: false },
+      devInteractions: { enabled: true },
       clientCredentials: { enabled: true },
       resourceIndicators: {
         enabled: true,
@@ -65,6 +97,22 @@ const sign = ({ header, claims, how }) => {
   return `${message}.${signature.toString("base64url")}`;
 };
 
+// Puts `claims` into the ID token of the response.
+const change = (response) => {
+  const end = response.end.bind(response);
+  response.end = (body) => {
+    const said = JSON.parse(body);
+    if (said.id_token) {
+      const own = JSON.parse(Buffer.from(said.id_token.split(".")[1], "base64url"));
+      const header = JSON.stringify({ alg: "RS256", kid: keys.ids.rs, typ: "JWT" });
+      said.id_token = sign({ how: "rs", header, claims: JSON.stringify({ ...own, ...claims }) });
+    }
+    const text = JSON.stringify(said);
+    response.setHeader("content-length", Buffer.byteLength(text));
+    return end(text);
+  };
+};
+
 const read = async (request) => {
   const chunks = [];
   for await (const chunk of request) chunks.push(chunk);
@@ -78,6 +126,9 @@ const server = http.createServer(async (request, response) => {
       return answer(counts);
     case "/test/sign":
       return response.end(sign(JSON.parse(await read(request))));
+    case "/test/claims":
+      claims = JSON.parse(await read(request));
+      return answer({});
     case "/test/ids":
       return answer(keys.ids);
     case "/test/rotate":
@@ -85,13 +136,17 @@ const server = http.createServer(async (request, response) => {
       provider = makeProvider(issuer);
       return answer(keys.ids);
     case "/test/down":
+    case "/test/hang":
     case "/test/up":
       down = request.url === "/test/down";
+      hangs = request.url === "/test/hang";
       return answer({});
   }
   if (request.url === "/.well-known/openid-configuration") counts.discovery += 1;
   if (request.url === "/jwks") counts.jwks += 1;
   if (down) return request.socket.destroy();
+  if (hangs) return;
+  if (request.url === "/token" && Object.keys(claims).length > 0) change(response);
   return provider.callback()(request, response);
 });
 

@@ -3,9 +3,11 @@
 use super::extras;
 use serde_json::{Value, json};
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener},
     path::Path,
     process::{Child, ChildStdout, Command, Stdio},
+    thread,
 };
 
 /// A browser; each person in it has cookies of their own.
@@ -89,9 +91,51 @@ impl Browser {
         self.page(&json!({ "do": "click", "who": who, "tab": tab, "text": text }))
     }
 
+    /// Opens an address whose page is left at once; the page with `text` that it ends at.
+    pub fn open_through(&mut self, who: &str, url: &str, text: &str) -> Page {
+        self.eval(who, &format!("location.href = {}; 0", json!(url)));
+        self.page(&json!({ "do": "wait", "who": who, "text": text }))
+    }
+
+    /// Clicks what leads on by a page that is left at once; the page with `text` that it ends at.
+    pub fn click_through(&mut self, who: &str, button: &str, text: &str) -> Page {
+        let script = format!(
+            "[...document.querySelectorAll('a, button')].find(one => \
+             one.textContent.trim() === {}).click(); 0",
+            json!(button)
+        );
+        self.eval(who, &script);
+        self.page(&json!({ "do": "wait", "who": who, "text": text }))
+    }
+
     /// What a script says in the page.
     pub fn eval(&mut self, who: &str, js: &str) -> Value {
         self.command(&json!({ "do": "eval", "who": who, "js": js }))["value"].clone()
+    }
+
+    /// Whether the pages of a person run scripts from now on.
+    pub fn set_script(&mut self, who: &str, on: bool) {
+        self.command(&json!({ "do": "script", "who": who, "on": on }));
+    }
+
+    /// Makes the window so narrow.
+    pub fn set_width(&mut self, who: &str, pixels: u32) {
+        self.command(&json!({ "do": "width", "who": who, "pixels": pixels }));
+    }
+
+    /// What the reader prefers.
+    pub fn set_dark(&mut self, who: &str, dark: bool) {
+        self.command(&json!({ "do": "scheme", "who": who, "dark": dark }));
+    }
+
+    /// Keeps the whole page as it is seen, as a WebP file.
+    pub fn picture(&mut self, who: &str, path: &Path) {
+        self.command(&json!({ "do": "picture", "who": who, "path": path }));
+    }
+
+    /// Presses the Tab key.
+    pub fn press_tab(&mut self, who: &str) {
+        self.command(&json!({ "do": "key", "who": who, "key": "Tab" }));
     }
 
     /// Every cookie of a person.
@@ -107,4 +151,20 @@ impl Drop for Browser {
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
+}
+
+/// Serves `html` on a port of its own, as another site does.
+pub fn site(html: String) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let _ = stream.read(&mut [0; 4096]);
+            let length = html.len();
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close";
+            let _ = write!(stream, "{head}\r\ncontent-length: {length}\r\n\r\n{html}");
+        }
+    });
+    address
 }

@@ -3,29 +3,35 @@
 use super::{
     callers::OPERATOR,
     program::{Said, said},
-    proxy::{ACME_REFRESH, GLOBEX_REFRESH, Setup, assert_no_secret, write_config},
+    proxy::{ACME_REFRESH, GLOBEX_REFRESH, Proxy, Setup, assert_no_secret, write_config},
 };
 use adsproxy::sandbox::{CLIENT_SECRET, Emulator};
 use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Arc,
 };
 use tempfile::TempDir;
 
 /// A directory with `proxy.toml`, and the environment that it wants.
-pub struct Commands(TempDir);
+pub struct Commands(Arc<TempDir>);
 
 impl Commands {
     pub fn new(amazon: &Emulator, setup: &Setup) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         write_config(dir.path(), amazon, setup);
-        Self(dir)
+        Self(Arc::new(dir))
     }
 
     /// With the file store, as most people have it.
     pub fn with_store(amazon: &Emulator) -> Self {
         Self::new(amazon, &Setup { file_store: true, ..Setup::default() })
+    }
+
+    /// Beside the server `proxy`.
+    pub fn of(proxy: &Proxy) -> Self {
+        Self(proxy.dir.clone())
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

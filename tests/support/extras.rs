@@ -46,6 +46,16 @@ pub fn library(name: &str) -> Option<std::path::PathBuf> {
     found
 }
 
+/// The statically linked program; none if the calling test is to be left out.
+#[cfg(feature = "sandbox")]
+pub fn static_program() -> Option<std::path::PathBuf> {
+    let program = env::var_os("ADSPROXY_STATIC").map(Into::into);
+    if program.is_none() {
+        left_out("ADSPROXY_STATIC");
+    }
+    program
+}
+
 /// The interpreter that has the SDKs and validators; none if the calling test is to be left out.
 ///
 /// Proxy settings of the machine are not for requests to loopback.
@@ -63,15 +73,22 @@ pub fn python() -> Option<Command> {
 /// is to be left out.
 #[cfg(feature = "sandbox")]
 pub fn node() -> Option<Command> {
-    let Some(modules) = env::var_os("ADSPROXY_NODE_MODULES") else {
-        left_out("ADSPROXY_NODE_MODULES");
-        return None;
-    };
+    let modules = node_modules()?;
     let mut command = Command::new("node");
     // Modules are found from the directory that the program runs in, when it is given with `-e`.
     command.current_dir(Path::new(&modules).parent().expect("a directory above"));
     command.env("NO_PROXY", "127.0.0.1").env("no_proxy", "127.0.0.1").env("NODE_PATH", modules);
     required("node").then_some(command)
+}
+
+/// Where the packages of Node are; none if the calling test is to be left out.
+#[cfg(feature = "sandbox")]
+pub fn node_modules() -> Option<std::path::PathBuf> {
+    let modules = env::var_os("ADSPROXY_NODE_MODULES");
+    if modules.is_none() {
+        left_out("ADSPROXY_NODE_MODULES");
+    }
+    modules.map(Into::into)
 }
 
 fn is_executable(tool: &str) -> bool {

@@ -9,7 +9,11 @@ use std::fs;
 pub fn open_store(proxy: &Proxy) -> Store {
     let key = fs::read_to_string(proxy.dir.path().join("key")).expect("the key");
     let key = EncryptionKey::new("k1", Secret::new(key));
-    let config = StoreConfig { kind: StoreKind::File, path: proxy.dir.path().join("store") };
+    let config = StoreConfig {
+        kind: StoreKind::File,
+        path: proxy.dir.path().join("store"),
+        ..Default::default()
+    };
     Store::open(&config, &Encryption { keys: vec![key] }).expect("it opens")
 }
 

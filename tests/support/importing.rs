@@ -82,7 +82,7 @@ impl Scene {
         let id = id.expect("a key id");
         let key = EncryptionKey::new(id, Secret::new(key));
         let path = self.home.path(".local/state/adsproxy");
-        let config = StoreConfig { kind: StoreKind::File, path };
+        let config = StoreConfig { kind: StoreKind::File, path, ..Default::default() };
         Store::open(&config, &Encryption { keys: vec![key] }).expect("it opens")
     }
 

@@ -4,7 +4,7 @@ use super::{extras, login::client};
 use serde_json::{Value, json};
 use std::{
     io::{BufRead, BufReader},
-    process::{Child, ChildStdin, Stdio},
+    process::{Child, ChildStdin, Command, Stdio},
 };
 
 /// A running issuer. Ends with the test.
@@ -18,7 +18,17 @@ pub struct RealIssuer {
 impl RealIssuer {
     /// None if the calling test is to be left out.
     pub fn start() -> Option<Self> {
+        Self::with(extras::node()?)
+    }
+
+    /// One that signs people in, and sends them back to `redirect_uri`.
+    pub fn for_people(redirect_uri: &str) -> Option<Self> {
         let mut node = extras::node()?;
+        node.env("REDIRECT_URI", redirect_uri);
+        Self::with(node)
+    }
+
+    fn with(mut node: Command) -> Option<Self> {
         node.args(["--input-type=module", "-e", include_str!("../sdk/issuer.mjs")]);
         node.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = node.spawn().expect("node");
@@ -64,7 +74,13 @@ impl RealIssuer {
         self.tell("ids").await
     }
 
-    /// `rotate`, `down`, `up`.
+    /// What its ID tokens say from now on in place of their own claims.
+    pub async fn claim(&self, claims: &Value) {
+        let url = format!("{}/test/claims", self.url);
+        self.send(self.client.post(url).body(claims.to_string())).await;
+    }
+
+    /// `rotate`, `down`, `hang`, `up`.
     pub async fn tell(&self, what: &str) -> Value {
         let request = self.client.post(format!("{}/test/{what}", self.url));
         serde_json::from_str(&self.send(request).await).expect("JSON")

@@ -2,13 +2,20 @@
 
 use super::callers::OPERATOR;
 use super::proxy::{Proxy, Setup, assert_no_secret};
-use adsproxy::sandbox::{CLIENT_ID, Country, Emulator, Profile};
+use adsproxy::{
+    sandbox::{CLIENT_ID, Country, Emulator, Profile},
+    testing::{Actor, Config, Engine, Logins, Metrics, SystemClock, load},
+};
 use http::{HeaderMap, Method, StatusCode};
 use reqwest::header::{COOKIE, SET_COOKIE};
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
 };
+use tokio::runtime::Handle;
 
 /// What an Amazon user who is nobody's account is called.
 pub const INITECH: &str = "initech";
@@ -199,4 +206,32 @@ pub fn exchanges(amazon: &Emulator) -> usize {
     let seen = amazon.state().record.requests_for(adsproxy::sandbox::Surface::Token);
     let is_code = |body: &[u8]| String::from_utf8_lossy(body).contains("authorization_code");
     seen.iter().filter(|seen| is_code(&seen.body)).count()
+}
+
+/// The logins of another process on the proxy's store.
+pub fn beside(proxy: &Proxy) -> Logins {
+    let options = load::Options {
+        path: Some(proxy.dir.path().join("proxy.toml")),
+        environment: [
+            ("CLIENT_SECRET", "amzn1.oa2-cs.v1.sandbox"),
+            ("ACME_REFRESH", "unused-acme"),
+            ("GLOBEX_REFRESH", "unused-globex"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into_iter()
+        .chain(proxy.env.clone())
+        .collect(),
+        overrides: Vec::new(),
+    };
+    let config: Config = load::load(&options).expect("valid").config;
+    let metrics = Metrics::new(&config.metrics, Arc::default());
+    let engine = Engine::open(
+        None,
+        Arc::new(config),
+        Arc::new(SystemClock),
+        metrics,
+        Actor::Server,
+        Handle::current(),
+    );
+    Logins::new(engine.expect("an engine"), Actor::Server)
 }

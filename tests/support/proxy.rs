@@ -8,7 +8,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
-    os::unix::fs::PermissionsExt,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
@@ -41,6 +41,8 @@ pub struct Setup {
     pub lwa: String,
     /// `file` with a key, instead of `memory`.
     pub file_store: bool,
+    /// `postgres` with a key: the URL and the schema.
+    pub database: Option<(String, String)>,
     /// Further environment.
     pub env: Vec<(String, String)>,
     /// A directory with a configuration's key and store to use instead of new ones.
@@ -62,7 +64,8 @@ pub struct Proxy {
     reader: Option<thread::JoinHandle<()>>,
     /// Configuration, key and store; survives a restart.
     pub dir: Arc<TempDir>,
-    env: Vec<(String, String)>,
+    /// What its environment has beside the secrets of every configuration here.
+    pub env: Vec<(String, String)>,
     runner: Vec<String>,
     client: reqwest::Client,
 }
@@ -217,6 +220,14 @@ impl Proxy {
         Ok(Self { child, addr, admin, log, reader, dir, env, runner, client })
     }
 
+    /// The URL of its database and the schema there, if its store is one.
+    pub fn database(&self) -> Option<(String, String)> {
+        let url = fs::read_to_string(self.dir.path().join("url")).ok()?;
+        let config = fs::read_to_string(self.dir.path().join("proxy.toml")).ok()?;
+        let schema = config.lines().find_map(|line| line.strip_prefix("schema = "))?;
+        Some((url, schema.trim_matches('"').to_owned()))
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("running").id()
     }
@@ -269,8 +280,10 @@ impl Proxy {
 
     /// As `send`, for requests that may get no answer.
     pub async fn try_send(&self, request: reqwest::RequestBuilder) -> reqwest::Result<Answer> {
+        let (client, request) = request.build_split();
+        let request = request?;
         let stranger = stranger::send(&request).await;
-        let response = request.send().await?;
+        let response = client.execute(request).await?;
         let (status, headers) = (response.status(), response.headers().clone());
         let answer = Answer { status, headers, body: response.bytes().await?.to_vec() };
         judge(&answer);
@@ -424,6 +437,16 @@ pub fn ask(address: SocketAddr, head: &str) -> String {
     answer
 }
 
+/// As `ask`, of the Unix socket at `path`.
+pub fn ask_unix(path: &Path, head: &str) -> String {
+    let mut stream = UnixStream::connect(path).expect("a server");
+    let head = format!("{head}\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).expect("a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("a response");
+    answer
+}
+
 /// Polls until `condition` holds.
 pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -483,14 +506,16 @@ pub fn write_config(dir: &Path, amazon: &Emulator, setup: &Setup) {
     let token_url = setup.token_url.clone().unwrap_or_else(|| format!("{here}/auth/o2/token"));
     let listen = setup.listen.as_deref().unwrap_or(r#"["127.0.0.1:0"]"#);
     let mut toml = String::new();
-    let store = if setup.file_store {
-        let key = dir.join("key");
-        write_private(&key, &base64_key());
-        let (store, key) = (dir.join("store"), key);
+    let store = if let Some((url, schema)) = &setup.database {
+        let path = dir.join("url");
+        write_private(&path, url);
+        let key = key_table(dir);
         format!(
-            "[store]\nkind = \"file\"\npath = {store:?}\n\
-             [encryption]\nkeys = [{{ id = \"k1\", secret = {{ file = {key:?} }} }}]\n"
+            "[store]\nkind = \"postgres\"\nurl = {{ file = {path:?} }}\nschema = {schema:?}\n{key}"
         )
+    } else if setup.file_store {
+        let (store, key) = (dir.join("store"), key_table(dir));
+        format!("[store]\nkind = \"file\"\npath = {store:?}\n{key}")
     } else {
         "[store]\nkind = \"memory\"\n".to_owned()
     };
@@ -531,6 +556,12 @@ pub fn upstream(url: &str, keys: &str) -> String {
     let hosts = ["na", "eu", "fe", "mcp_na", "mcp_eu", "mcp_fe"];
     let hosts: String = hosts.iter().map(|host| format!("{host} = \"{url}\"\n")).collect();
     format!("[upstream]\n{hosts}{keys}\n")
+}
+
+fn key_table(dir: &Path) -> String {
+    let key = dir.join("key");
+    write_private(&key, &base64_key());
+    format!("[encryption]\nkeys = [{{ id = \"k1\", secret = {{ file = {key:?} }} }}]\n")
 }
 
 fn base64_key() -> String {

@@ -1,22 +1,11 @@
 //! A receiver of webhooks: checks every signature by itself, and is as bad as it is told to be.
 
+use super::recorder::{Post, Record, Recorder, write_huge};
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    task::JoinHandle,
-};
+use std::{collections::BTreeMap, ops::Deref, sync::Arc, time::Duration};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 /// What the receiver and the proxy share.
 pub const SECRET: &str = "whsec_aG9va3MtYXJlLXRlc3RlZC13aXRoLXRoaXMta2V5";
@@ -62,48 +51,19 @@ impl Received {
 }
 
 /// A running receiver; it ends when dropped.
-pub struct Receiver {
-    pub addr: SocketAddr,
-    shared: Arc<Shared>,
-    task: JoinHandle<()>,
-}
+pub struct Receiver(Recorder<Manner, Received>);
 
-struct Shared {
-    manner: Mutex<Manner>,
-    received: Mutex<Vec<Received>>,
-    connections: AtomicUsize,
+impl Deref for Receiver {
+    type Target = Recorder<Manner, Received>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 impl Receiver {
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
-        let addr = listener.local_addr().expect("an address");
-        let shared = Arc::new(Shared {
-            manner: Mutex::new(Manner::Status(204)),
-            received: Mutex::default(),
-            connections: AtomicUsize::new(0),
-        });
-        let server = shared.clone();
-        let task = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                server.connections.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(serve(stream, server.clone()));
-            }
-        });
-        Self { addr, shared, task }
-    }
-
-    pub fn be(&self, manner: Manner) {
-        *self.shared.manner.lock().expect("no panic") = manner;
-    }
-
-    pub fn connections(&self) -> usize {
-        self.shared.connections.load(Ordering::SeqCst)
-    }
-
-    /// Everything that came, in order.
-    pub fn all(&self) -> Vec<Received> {
-        self.shared.received.lock().expect("no panic").clone()
+        Self(Recorder::start(Manner::Status(204), serve).await)
     }
 
     /// What came and was answered with success.
@@ -128,12 +88,6 @@ impl Receiver {
     }
 }
 
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 /// Fails unless the signature is one of `SECRET` over exactly what came.
 pub fn verify(received: &Received) {
     let header = |name: &str| received.headers.get(name).unwrap_or_else(|| panic!("no {name}"));
@@ -148,62 +102,30 @@ pub fn verify(received: &Received) {
     assert_eq!(received.json()["id"], *header("webhook-id"));
 }
 
-async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
-    let manner = shared.manner.lock().expect("no panic").clone();
+async fn serve(mut stream: TcpStream, record: Arc<Record<Manner, Received>>) {
+    let manner = record.manner();
     if manner == Manner::Close {
         return;
     }
-    let Some((headers, body)) = read(&mut stream).await else { return };
+    let Some(Post { headers, body, .. }) = Post::read(&mut stream).await else { return };
     let received = Received { headers, body, manner: manner.clone() };
     verify(&received);
-    shared.received.lock().expect("no panic").push(received);
-    let head = match manner.clone() {
+    record.push(received);
+    let head = match &manner {
         Manner::Status(status) => format!("HTTP/1.1 {status} x\r\ncontent-length: 0\r\n\r\n"),
-        Manner::Head(head) => head,
-        Manner::Huge => "HTTP/1.1 200 x\r\ncontent-length: 67108864\r\n\r\n".to_owned(),
+        Manner::Head(head) => head.clone(),
+        Manner::Huge => return drop(write_huge(&mut stream).await),
         Manner::Hang | Manner::Close => String::new(),
         Manner::Drip => "HTTP/1.1 200 x\r\nx: ".to_owned(),
     };
     let _ = stream.write_all(head.as_bytes()).await;
     match manner {
-        Manner::Huge => {
-            let block = vec![b'x'; 1 << 20];
-            for _ in 0..64 {
-                if stream.write_all(&block).await.is_err() {
-                    return;
-                }
+        Manner::Hang => std::future::pending().await,
+        Manner::Drip => {
+            while stream.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
-        Manner::Hang | Manner::Drip => loop {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            if manner == Manner::Drip && stream.write_all(b"x").await.is_err() {
-                return;
-            }
-        },
-        Manner::Status(_) | Manner::Head(_) | Manner::Close => {}
+        _ => {}
     }
-}
-
-async fn read(stream: &mut TcpStream) -> Option<(BTreeMap<String, String>, Vec<u8>)> {
-    let mut bytes = Vec::new();
-    let end = loop {
-        if let Some(at) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
-            break at + 4;
-        }
-        if stream.read_buf(&mut bytes).await.ok()? == 0 {
-            return None;
-        }
-    };
-    let head = std::str::from_utf8(&bytes[..end]).expect("an ASCII head");
-    let fields = head.lines().skip(1).filter_map(|line| line.split_once(": "));
-    let headers: BTreeMap<String, String> =
-        fields.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
-    let length: usize = headers["content-length"].parse().expect("a length");
-    let mut body = bytes.split_off(end);
-    while body.len() < length {
-        if stream.read_buf(&mut body).await.ok()? == 0 {
-            return None;
-        }
-    }
-    Some((headers, body))
 }

@@ -2,7 +2,7 @@
 
 use super::proxy::{Proxy, Setup, upstream};
 use adsproxy::sandbox::{Emulator, EmulatorOptions};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{ServerConfig, crypto::aws_lc_rs::default_provider, pki_types::PrivatePkcs8KeyDer};
 use std::{io::Write, sync::Arc};
 use tempfile::NamedTempFile;
@@ -14,8 +14,8 @@ pub async fn secure_amazon(http2: bool) -> (Emulator, NamedTempFile) {
     (Emulator::start(options).await.expect("the emulator starts"), ca_file)
 }
 
-/// TLS of a server called `localhost`, and the file with the authority that vouches for it.
-pub fn server_tls(http2: bool) -> (Arc<ServerConfig>, NamedTempFile) {
+/// An authority, and a certificate of its for a server called `localhost`, with the key.
+pub fn localhost() -> (CertifiedIssuer<'static, KeyPair>, Certificate, KeyPair) {
     let mut params = CertificateParams::new([]).expect("no names");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = || KeyPair::generate().expect("randomness");
@@ -23,6 +23,12 @@ pub fn server_tls(http2: bool) -> (Arc<ServerConfig>, NamedTempFile) {
     let leaf_key = key();
     let leaf = CertificateParams::new(["localhost".to_owned()]).expect("a name");
     let leaf = leaf.signed_by(&leaf_key, &issuer).expect("a certificate");
+    (issuer, leaf, leaf_key)
+}
+
+/// TLS of a server called `localhost`, and the file with the authority that vouches for it.
+pub fn server_tls(http2: bool) -> (Arc<ServerConfig>, NamedTempFile) {
+    let (issuer, leaf, leaf_key) = localhost();
     let mut tls = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .expect("versions")

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 pub struct TestIssuer {
     key: EncodingKey,
+    url: String,
     /// Its table.
     pub toml: String,
     _dir: TempDir,
@@ -22,6 +23,11 @@ pub struct TestIssuer {
 impl TestIssuer {
     /// An issuer with `more` keys of its table.
     pub fn new(more: &str) -> Self {
+        Self::named("app", more)
+    }
+
+    /// One of several.
+    pub fn named(name: &str, more: &str) -> Self {
         let pair =
             EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
         let key = EncodingKey::from_ec_der(pair.expect("a key").as_ref());
@@ -31,18 +37,19 @@ impl TestIssuer {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("jwks.json");
         fs::write(&file, json!({ "keys": [jwk] }).to_string()).expect("a file");
+        let url = format!("https://{name}.example.com");
         let toml = format!(
-            "\n[[issuers]]\nname = \"app\"\nissuer = \"https://issuer.example.com\"\n\
+            "\n[[issuers]]\nname = \"{name}\"\nissuer = \"{url}\"\n\
              jwks = {{ file = {file:?} }}\nalgorithms = [\"ES256\"]\naudience = [\"adsproxy\"]\n{more}\n"
         );
-        Self { key, toml, _dir: dir }
+        Self { key, url, toml, _dir: dir }
     }
 
     /// A good token with `claims`.
     pub fn token(&self, claims: Value) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
         let mut all = json!({
-            "iss": "https://issuer.example.com", "aud": "adsproxy", "iat": now, "exp": now + 600,
+            "iss": self.url, "aud": "adsproxy", "iat": now, "exp": now + 600,
         });
         let Value::Object(claims) = claims else { panic!("no claims") };
         all.as_object_mut().expect("claims").extend(claims);

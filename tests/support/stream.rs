@@ -1,6 +1,11 @@
 //! HTTP/1.1 by hand over any stream, for tests that look at the connection itself.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use super::stranger;
+use std::{
+    any::Any,
+    io::{self, BufRead, BufReader, Read, Write},
+    net::TcpStream,
+};
 
 /// One connection, kept alive.
 pub struct Wire<S> {
@@ -15,7 +20,7 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
-impl<S: Read + Write> Wire<S> {
+impl<S: Read + Write + Any> Wire<S> {
     pub fn new(stream: S) -> Self {
         Self { stream: BufReader::new(stream) }
     }
@@ -26,6 +31,9 @@ impl<S: Read + Write> Wire<S> {
 
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         let stream = self.stream.get_mut();
+        if let Some(Ok(addr)) = (stream as &dyn Any).downcast_ref().map(TcpStream::peer_addr) {
+            stranger::send_raw(addr, bytes.as_ref());
+        }
         stream.write_all(bytes.as_ref())?;
         stream.flush()
     }

@@ -1,5 +1,6 @@
 //! HTTP/1.1 by hand, on both sides of the proxy: what no library would send, or would hide.
 
+use super::stranger;
 use std::{
     future::Future,
     io,
@@ -20,16 +21,19 @@ const IO_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Wire {
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// Where the proxy is, if at the other end.
+    addr: Option<SocketAddr>,
 }
 
 impl Wire {
     pub async fn connect(addr: SocketAddr) -> Self {
-        Self::new(TcpStream::connect(addr).await.expect("a connection"))
+        let stream = TcpStream::connect(addr).await.expect("a connection");
+        Self { addr: Some(addr), ..Self::new(stream) }
     }
 
     fn new(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("an option");
-        Self { stream, buffer: Vec::new() }
+        Self { stream, buffer: Vec::new(), addr: None }
     }
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -38,6 +42,9 @@ impl Wire {
 
     /// As `send`, for a peer that may have left.
     pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        if let Some(addr) = self.addr {
+            stranger::send_bytes(addr, bytes.as_ref()).await;
+        }
         timeout(IO_TIMEOUT, self.stream.write_all(bytes.as_ref())).await.expect("written in time")
     }
 

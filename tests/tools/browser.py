@@ -6,20 +6,28 @@ It speaks the DevTools protocol over a pipe, so it needs Chromium and Python's o
   {"do": "open", "who": "anna", "url": "http://…"}     a page in the browser of its own that is anna's
   {"do": "click", "who": "anna", "text": "Allow as x"} clicks the link or button with that text
   {"do": "eval", "who": "anna", "js": "…"}             what a script says
+  {"do": "wait", "who": "anna", "text": "…"}           waits for a page with that text, however it comes
   {"do": "cookies", "who": "anna"}                     every cookie, HttpOnly ones too
+  {"do": "script", "who": "anna", "on": false}         pages run no script from now on
+  {"do": "width", "who": "anna", "pixels": 320}        a window as narrow as a telephone
+  {"do": "scheme", "who": "anna", "dark": true}        as a reader who wants it dark
+  {"do": "key", "who": "anna", "key": "Tab"}           presses a key
+  {"do": "picture", "who": "anna", "path": "…"}        the whole page as it is seen, as a WebP file
 "tab": "b" with any of them names another tab of the same browser.
 """
 
+import base64
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import time
 
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--no-proxy-server", "--host-resolver-rules=MAP evil.test 127.0.0.1", "--remote-debugging-pipe",
+    "--no-proxy-server", "--host-resolver-rules=MAP *.test 127.0.0.1", "--remote-debugging-pipe",
 ]
 
 
@@ -138,8 +146,47 @@ class Driver:
                 script = ("[...document.querySelectorAll('a, button')].find(one => "
                           f"one.textContent.trim() === {json.dumps(command['text'])}).click()")
                 return self.go(session, lambda: self.evaluate(session, script))
+            case "wait":
+                until = time.monotonic() + 20
+                while time.monotonic() < until:
+                    try:
+                        # Its load event must not be taken for that of a later page.
+                        is_loaded = self.evaluate(session, "document.readyState === 'complete'")
+                        page = self.look(session)
+                        if is_loaded and command["text"] in page["text"]:
+                            return page
+                    except RuntimeError:
+                        # A page that goes away at this moment.
+                        pass
+                    time.sleep(0.05)
+                raise RuntimeError(f"no page with {command['text']}: {self.look(session)}")
             case "eval":
                 return {"value": self.evaluate(session, command["js"])}
+            case "script":
+                call("Emulation.setScriptExecutionDisabled", session, value=not command["on"])
+                return {}
+            case "width":
+                call("Emulation.setDeviceMetricsOverride", session, width=command["pixels"],
+                     height=720, deviceScaleFactor=1, mobile=False)
+                return {}
+            case "scheme":
+                value = "dark" if command["dark"] else "light"
+                call("Emulation.setEmulatedMedia", session,
+                     features=[{"name": "prefers-color-scheme", "value": value}])
+                return {}
+            case "picture":
+                size = call("Page.getLayoutMetrics", session)["cssContentSize"]
+                clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+                picture = call("Page.captureScreenshot", session, format="webp", quality=60,
+                               captureBeyondViewport=True, clip=clip)
+                with open(command["path"], "wb") as file:
+                    file.write(base64.b64decode(picture["data"]))
+                return {}
+            case "key":
+                for kind in ["rawKeyDown", "keyUp"]:
+                    call("Input.dispatchKeyEvent", session, type=kind, key=command["key"],
+                         code=command["key"], windowsVirtualKeyCode=9)
+                return {}
             case "cookies":
                 context = self.people[command["who"]]
                 cookies = call("Storage.getCookies", browserContextId=context)["cookies"]
