@@ -3,6 +3,7 @@
 
 use crate::support::{
     callers::{OPERATOR, TestCaller},
+    load::PATIENCE,
     program::said,
     proxy::{ACME_REFRESH, GLOBEX_REFRESH, Proxy, Setup, amazon, eventually, write_private},
     signer::TestIssuer,
@@ -286,7 +287,7 @@ async fn a_secret_that_cannot_be_used_changes_nothing_and_the_next_good_one_does
 
 /// LWA's rejection of the old secret is remembered for a moment.
 async fn eventually_served(proxy: &Proxy, why: &str) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + PATIENCE;
     while status_of(proxy, "acme").await != 200 {
         assert!(Instant::now() < deadline, "{why}: {}", proxy.log());
         tokio::time::sleep(Duration::from_millis(50)).await;

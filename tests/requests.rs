@@ -3,6 +3,7 @@
 
 use crate::support::{
     callers::{OPERATOR, TestCaller},
+    load::PATIENCE,
     proxy::{Proxy, Setup, amazon, ask, assert_no_secret},
 };
 use adsproxy::sandbox::{ApiFault, Times};
@@ -80,7 +81,7 @@ impl World {
 
     /// Waits until an operator sees the request `id`.
     fn wait_for(&self, id: &str) -> Value {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let list = self.list(&OPERATOR, "?limit=1000");
             if let Some(found) = list.into_iter().find(|one| one["request_id"] == id) {

@@ -3,6 +3,7 @@
 
 use crate::support::{
     callers::TestCaller,
+    load::PATIENCE,
     proxy::{Answer, Proxy, Setup, amazon, ask_unix},
 };
 use adsproxy::sandbox::{ApiFault, Emulator, Surface, Times};
@@ -11,7 +12,7 @@ use serde_json::Value;
 use std::{
     io::{Read, Write},
     os::unix::net::UnixStream,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 const ENFORCE: &str = "[throttling]\nenforce = true\n";
@@ -201,7 +202,7 @@ async fn one_probe_goes_out_when_the_time_is_over_and_its_success_ends_it() {
     let proxy = start(&amazon, ENFORCE);
     meets(&amazon, ApiFault::Throttled { retry_after: None });
     assert_eq!(profiles(&proxy, "acme", "123").await.error(), None);
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + PATIENCE;
     // The wait is one second; what is tried within it stays here.
     amazon.state().api.gate.hold();
     let probe = loop {

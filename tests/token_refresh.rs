@@ -244,7 +244,7 @@ async fn an_absent_refresh_token_never_replaces_the_one_there_is() {
 
 /// A proxy whose token of `acme` has expired, and an LWA that keeps everybody waiting.
 async fn with_an_expired_token(amazon: &Emulator) -> Proxy {
-    let toml = "[token]\nlwa_timeout_secs = 60\nwait_timeout_secs = 60";
+    let toml = "[token]\nlwa_timeout_secs = 600\nwait_timeout_secs = 600";
     let proxy = Proxy::with(amazon, Setup { toml: toml.to_owned(), ..Setup::default() });
     let lwa = &amazon.state().lwa;
     lwa.configure(|settings| settings.token_lifetime = Duration::from_secs(1));

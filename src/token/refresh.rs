@@ -5,7 +5,8 @@
 //! is asked: what is written is an update of the very record that the refresh began with.
 
 use super::{
-    AccessToken, Cause, Error, Obstacle, TokenManager, TokenState, locked::record_id, slot::Life,
+    AccessToken, Cause, Error, Obstacle, TokenManager, TokenState, locked::record_id,
+    report::TokenSource, slot::Life,
 };
 use crate::{
     clock::Now,
@@ -126,14 +127,14 @@ impl TokenManager {
         state: &Arc<TokenState>,
         trigger: Trigger,
         started: Now,
-        fetched: Result<AccessToken, RefreshError>,
+        fetched: Result<(AccessToken, TokenSource), RefreshError>,
     ) {
         let now = self.0.with.clock.now();
         let error = fetched.as_ref().err().map(|error| error.failure().code());
         let cause;
         let outcome = match fetched {
-            Ok(token) => {
-                self.report_refreshed(state, &token, trigger, now.unix());
+            Ok((token, source)) => {
+                self.report_refreshed(state, (&token, source), trigger, now.unix());
                 cause = state.publish(token);
                 RefreshOutcome::Succeeded
             }
@@ -162,7 +163,7 @@ impl TokenManager {
         &self,
         state: &TokenState,
         mut claimed: Option<ClaimedGrant>,
-    ) -> Result<AccessToken, RefreshError> {
+    ) -> Result<(AccessToken, TokenSource), RefreshError> {
         if state.is_pending() {
             let why = "the account could not be seeded or read yet";
             return Err(RefreshError::Other(Error::unavailable(Obstacle::Store), why));
@@ -187,7 +188,7 @@ impl TokenManager {
         &self,
         state: &TokenState,
         claimed: Option<ClaimedGrant>,
-    ) -> Result<AccessToken, RefreshError> {
+    ) -> Result<(AccessToken, TokenSource), RefreshError> {
         let known = state.lock().slot.generation;
         let (lease, found) = match claimed {
             Some(claimed) => Self::leased(claimed),
@@ -206,7 +207,7 @@ impl TokenManager {
             && let Some(token) = self.stored_token(&record, self.0.with.clock.now())
             && !token.life().is_expired(self.0.with.clock.now())
         {
-            return Ok(token);
+            return Ok((token, TokenSource::AnotherServer));
         }
         if record.reauthorization_required {
             self.0.reported.lock().dead.insert(state.id.clone());
@@ -217,8 +218,9 @@ impl TokenManager {
         let asked_at = self.0.with.clock.now();
         let (record, granted) = self.ask_lwa(&attempt, record).await?;
         let kept = self.keep(&attempt, record, known, (granted, asked_at)).await;
+        let source = TokenSource::asked_with(attempt.lease.as_ref());
         state.lock().keep_lease(attempt.lease);
-        kept
+        kept.map(|token| (token, source))
     }
 
     /// Leases the account from the store. None if there is nothing to lease, or the disk takes

@@ -11,10 +11,34 @@ use crate::{
     event::{Event, Kind},
     id::AccountId,
     metrics::Trigger,
-    store::{self, Credential},
+    store::{self, Credential, Lease},
 };
 use std::{collections::HashSet, sync::Arc};
 use tracing::{error, info, warn};
+
+/// Where a refresh has its token from.
+#[derive(Clone, Copy)]
+pub(super) enum TokenSource {
+    Amazon,
+    /// Another server may have asked at the same time.
+    AmazonWithoutLease,
+    AnotherServer,
+}
+
+impl TokenSource {
+    /// That of a token that Login with Amazon was asked for.
+    pub(super) fn asked_with(lease: Option<&Lease>) -> Self {
+        lease.map_or(Self::AmazonWithoutLease, |_| Self::Amazon)
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Amazon => "login_with_amazon",
+            Self::AmazonWithoutLease => "login_with_amazon_without_lease",
+            Self::AnotherServer => "another_server",
+        }
+    }
+}
 
 /// What was reported and is not reported again while it lasts.
 #[derive(Default)]
@@ -32,16 +56,17 @@ impl TokenManager {
         }
     }
 
-    /// A refresh brought `token`.
+    /// A refresh brought a token.
     pub(super) fn report_refreshed(
         &self,
         state: &TokenState,
-        token: &AccessToken,
+        (token, source): (&AccessToken, TokenSource),
         trigger: Trigger,
         at: u64,
     ) {
         let (account, generation) = (state.id.as_str(), token.generation);
-        info!(account, generation, trigger = trigger.as_str(), "access token refreshed");
+        let (trigger, source) = (trigger.as_str(), source.as_str());
+        info!(account, generation, trigger, source, "access token refreshed");
         self.0.reported.lock().rejected.remove(state.application().name());
         self.0.with.reports.note(&event(Kind::TokenRefreshed, state, generation, at));
         self.report_usable(state, token, at);

@@ -2,6 +2,7 @@
 
 use super::{
     callers::OPERATOR,
+    load::PATIENCE,
     login::{Reply, client},
     proxy::{assert_no_secret, write_private},
 };
@@ -18,7 +19,6 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::Path,
     sync::Arc,
-    time::Duration,
 };
 
 /// A browser that is signed in.
@@ -149,7 +149,7 @@ impl PageEvents {
     /// header lines.
     pub fn open(visitor: &Visitor, path: &str, lines: &str) -> Self {
         let mut stream = TcpStream::connect(visitor.admin).expect("a connection");
-        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
+        stream.set_read_timeout(Some(PATIENCE)).expect("set");
         let (port, cookie) = (visitor.admin.port(), &visitor.cookie);
         write!(
             stream,

@@ -1,6 +1,9 @@
 //! A running `adsproxy sandbox`: the whole program before its own emulator.
 
-use super::program::{Said, said};
+use super::{
+    load::PATIENCE,
+    program::{Said, said},
+};
 use std::{
     fs::{self, File},
     io::{Read, Write},
@@ -11,8 +14,6 @@ use std::{
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
-
-const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The program. It ends with the test.
 pub struct Sandbox {
@@ -65,7 +66,7 @@ impl Sandbox {
             .stderr(file("log"))
             .spawn()
             .expect("the binary of this build");
-        let deadline = Instant::now() + START_TIMEOUT;
+        let deadline = Instant::now() + PATIENCE;
         let read = |name| fs::read_to_string(directory.path().join(name)).unwrap_or_default();
         while !read("banner").contains("export ADSPROXY_CONFIG='") {
             if child.try_wait().expect("a child of ours").is_some() {

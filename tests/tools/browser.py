@@ -147,7 +147,7 @@ class Driver:
                           f"one.textContent.trim() === {json.dumps(command['text'])}).click()")
                 return self.go(session, lambda: self.evaluate(session, script))
             case "wait":
-                until = time.monotonic() + 20
+                until = time.monotonic() + 90
                 while time.monotonic() < until:
                     try:
                         # Its load event must not be taken for that of a later page.

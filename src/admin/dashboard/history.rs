@@ -37,6 +37,8 @@ pub(super) struct RefreshHistory {
     refreshes: Refreshes,
     /// The log was not yet read back to the first day.
     is_behind: bool,
+    /// More was added to it than the last look had time for.
+    lacks_newest: bool,
 }
 
 #[derive(Default)]
@@ -52,6 +54,8 @@ pub(super) struct AccountDays {
     pub(super) days: [RefreshDay; DAYS],
     /// Since when all refreshes are counted, in seconds since 1970, if that is not all days.
     pub(super) since: Option<u64>,
+    /// The newest are not counted yet.
+    pub(super) lacks_newest: bool,
 }
 
 impl RefreshHistory {
@@ -80,6 +84,7 @@ impl RefreshHistory {
         Some(AccountDays {
             days: std::array::from_fn(|at| day(at).unwrap_or_default()),
             since: self.is_behind.then_some(self.refreshes.oldest),
+            lacks_newest: self.lacks_newest,
         })
     }
 
@@ -101,7 +106,13 @@ impl RefreshHistory {
             }
         };
         // What is new counts more than what is old.
-        while reader.newer(&mut |shown| refreshes.count(&shown)).ok()? && is_in_time() {}
+        self.lacks_newest = loop {
+            match reader.newer(&mut |shown| refreshes.count(&shown)).ok()? {
+                true if !is_in_time() => break true,
+                true => {}
+                false => break false,
+            }
+        };
         while self.is_behind && is_in_time() {
             self.is_behind = reader.older(&mut |shown| refreshes.count(&shown)).ok()?;
         }
@@ -180,15 +191,15 @@ mod tests {
         let mut history = RefreshHistory::default();
         let mut look = |timeout| {
             let found = history.of_within(timeout, &log, &id("acme"), NOW).expect("a log");
-            (found.days[DAYS - 1].succeeded, found.since)
+            (found.days[DAYS - 1].succeeded, found.since, found.lacks_newest)
         };
-        let (counted, since) = look(Duration::ZERO);
+        let (counted, since, lacks_newest) = look(Duration::ZERO);
         assert!(0 < counted && counted < 4000, "{counted}");
-        assert_eq!(since, Some(NOW.as_secs()));
+        assert_eq!((since, lacks_newest), (Some(NOW.as_secs()), false));
         record_all(&log, &vec![refresh("acme"); 4000]);
-        let (more, since) = look(Duration::ZERO);
-        assert!(counted < more && more < 8000 && since.is_some(), "{more}");
-        assert_eq!(look(FIRST_TIMEOUT), (8000, None));
-        assert_eq!(look(Duration::ZERO), (8000, None));
+        let (more, since, lacks_newest) = look(Duration::ZERO);
+        assert!(counted < more && more < 8000 && since.is_some() && lacks_newest, "{more}");
+        assert_eq!(look(FIRST_TIMEOUT), (8000, None, false));
+        assert_eq!(look(Duration::ZERO), (8000, None, false));
     }
 }
