@@ -38,6 +38,10 @@ const AFTERWARDS: Duration = Duration::from_millis(300);
 /// fourth of them may be meant.
 const AGAIN_MAX: Duration = Duration::from_secs(8);
 
+/// What a server looks for by itself twice a second, and how many of these in a row are tried.
+const LIST: &str = "SELECT key, version, expires_at_ms";
+const LISTS_MAX: usize = 4;
+
 /// What is done while a process is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Act {
@@ -89,7 +93,9 @@ async fn lane(act: Act) {
     world.relay.record();
     world.perform(act, false).await;
     tokio::time::sleep(AFTERWARDS).await;
-    let points = world.relay.points();
+    let mut points = world.relay.points();
+    // Where the machine was slow, more of these came by themselves than will come again in time.
+    points.retain(|point| !point.statement.starts_with(LIST) || point.nth <= LISTS_MAX);
     let is_full = std::env::var_os("ADSPROXY_FLEET").is_some_and(|scale| scale == "full");
     let every = if is_full { 1 } else { SAMPLE };
     let (mut kills, mut missed) = (0, 0);
