@@ -59,7 +59,8 @@ fn id(number: usize) -> AccountId {
     format!("shop-{number:06}").parse().expect("an alias")
 }
 
-/// A record whose access token was issued at `issued`, in seconds since 1970.
+/// A record whose access token was issued at `issued`, in seconds since 1970, by a refresh that left the
+/// refresh token as it was: a server keeps that too, for when the database is away.
 fn record(number: usize, issued: u64) -> Credential {
     let text = |kind: &str| {
         let start = format!("{kind}|{number:06}-");
@@ -77,7 +78,7 @@ fn record(number: usize, issued: u64) -> Credential {
             issued_at: issued,
             expires_at: issued + HOUR.as_secs(),
         }),
-        generation: 1,
+        generation: 2,
         consented_at: Some(issued),
         updated_at: issued,
         reauthorization_required: false,
@@ -239,7 +240,7 @@ async fn each_of_many_accounts_costs_little_memory_and_no_request_or_idle_server
         idle[0],
     ));
     assert!(large.start < START_MAX, "{:?}", large.start);
-    assert!(each < 1536.0, "{each} bytes an account");
+    assert!(each < 2048.0, "{each} bytes an account");
     // One statement an account in ten seconds would be hundreds.
     assert!(idle[1] < idle[0] + 20.0, "{idle:?}");
     assert!(of_many < of_few * 2.0, "{of_few} and {of_many}");
