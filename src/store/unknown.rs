@@ -49,3 +49,20 @@ fn wipe(value: &mut Value) {
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_the_same_however_often_it_is_written() {
+        let digits = "5".repeat(43);
+        for number in ["0.1", "1e300", "5e-324", "18446744073709551616", &format!("{digits}0.5")] {
+            let text = format!("{{\"n\":[{number}]}}");
+            let read: UnknownFields = serde_json::from_str(&text).expect("JSON");
+            let written = serde_json::to_string(&read).expect("JSON");
+            let again: UnknownFields = serde_json::from_str(&written).expect("JSON");
+            assert!(again == read, "{number} became {written}");
+        }
+    }
+}
