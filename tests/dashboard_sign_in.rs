@@ -121,11 +121,12 @@ async fn what_is_no_key_of_an_operator_or_a_tenant_signs_in_nobody() {
         assert!(!reply.headers.contains_key("set-cookie"));
         assert!(key.is_empty() || !reply.text.contains(key), "{}", reply.text);
     }
-    for _ in 0..30 {
-        try_sign_in(proxy.admin, &[("key", &unknown.key)]).await;
+    // Another is allowed each three seconds, of which a busy machine has some.
+    let mut tries = 0;
+    while try_sign_in(proxy.admin, &[("key", &unknown.key)]).await.status != 429 {
+        tries += 1;
+        assert!(tries < 100, "an address has so many tries");
     }
-    let reply = try_sign_in(proxy.admin, &[("key", &unknown.key)]).await;
-    assert_eq!(reply.status, 429, "an address has so many tries");
     assert_eq!(try_sign_in(proxy.admin, &[("key", &OPERATOR.key)]).await.status, 303);
 }
 
