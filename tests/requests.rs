@@ -197,7 +197,10 @@ async fn a_tenant_sees_its_own_requests_and_those_of_others_look_like_none() {
     world.send(of_b, "GET /a/missing/v2/profiles", "missing-b");
     // Who works for all tenants is none of a tenant's callers.
     world.send(data, "GET /a/a~shop/v2/profiles", "from-all");
-    world.wait_for("missing-b");
+    // Each worker hands over its own, one earlier than another.
+    for id in ["from-a", "from-b", "other-b", "missing-b"] {
+        world.wait_for(id);
+    }
     let all = world.wait_for("from-all");
     assert_eq!(world.ids(&OPERATOR, "").len(), 5);
 
