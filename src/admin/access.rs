@@ -74,7 +74,7 @@ impl Admin {
         let is_its_own = matches!((&principal.proof, found), (Proof::Session { id: own, .. }, Ok((route, id)))
             if route.operation == END_SESSION && own.as_str() == *id);
         let scope = match is_its_own {
-            true => Ok(Scope::Nobody),
+            true => Ok(Scope::None),
             false => scope_of(&principal, route, &parts.method),
         };
         let scope = scope
@@ -88,7 +88,7 @@ impl Admin {
     async fn open_access(&self, parts: &Parts) -> CallerAccess {
         let principal = self.authenticate(parts).await.ok();
         let principal = principal.filter(|it| it.is_operator() || it.tenant.is_some());
-        let scope = principal.as_ref().map_or(Scope::Nobody, |it| match &it.tenant {
+        let scope = principal.as_ref().map_or(Scope::None, |it| match &it.tenant {
             Some(tenant) => Scope::Tenant(tenant.clone()),
             None => Scope::Every,
         });
@@ -198,7 +198,7 @@ fn scope_of(
             Scope::Tenant(tenant.clone())
         }
         // Its sessions are no accounts.
-        None if is_users => Scope::Nobody,
+        None if is_users => Scope::None,
         _ => {
             return Err("This caller may not do this: it is for operators (operator = true).");
         }

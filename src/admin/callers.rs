@@ -36,7 +36,7 @@ pub(super) async fn page(call: &AdminCall, query: &Arguments) -> Result<CallerPa
     let is_in_sight = |caller: &&CallerConfig| match &call.scope {
         Scope::Every => true,
         Scope::Tenant(tenant) => caller.tenant.as_ref() == Some(tenant),
-        Scope::Nobody => false,
+        Scope::None => false,
     };
     let mut callers: Vec<&CallerConfig> = config.callers.iter().filter(is_in_sight).collect();
     callers.retain(|caller| paging.after.as_ref().is_none_or(|after| caller.name > *after));

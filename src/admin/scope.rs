@@ -29,7 +29,7 @@ pub(super) enum Scope {
     Tenant(Tenant),
     /// Of a request without a credential: none but the account of a secret that it brings, a
     /// browser's link or state, and that by its alias.
-    Nobody,
+    None,
 }
 
 impl Scope {
@@ -40,7 +40,7 @@ impl Scope {
             Self::Tenant(tenant) => {
                 AccountId::of(Some(tenant), said).map_err(|_| Code::UnknownAccount.into())
             }
-            Self::Every | Self::Nobody => Ok(id),
+            Self::Every | Self::None => Ok(id),
         }
     }
 
@@ -48,7 +48,7 @@ impl Scope {
         match self {
             Self::Every => true,
             Self::Tenant(tenant) => tenant.owns(id),
-            Self::Nobody => false,
+            Self::None => false,
         }
     }
 
@@ -90,7 +90,7 @@ impl AdminCall {
         match self.scope {
             Scope::Every => true,
             Scope::Tenant(_) => false,
-            Scope::Nobody => self.admin.0.surface != AdminSurface::Admin || !is_shared(),
+            Scope::None => self.admin.0.surface != AdminSurface::Admin || !is_shared(),
         }
     }
 
@@ -111,7 +111,7 @@ impl AdminCall {
 
     /// Whether the request may use a secret, which it brings, of the login of `id`.
     pub(super) fn may_finish(&self, id: &AccountId) -> bool {
-        self.scope == Scope::Nobody || self.sees(id)
+        self.scope == Scope::None || self.sees(id)
     }
 
     /// What the caller calls an account.
@@ -204,7 +204,7 @@ mod tests {
         for id in ["acme", "t2~acme", "t11~acme", "T1~acme"] {
             assert!(!sees(id) && Scope::Every.sees(&id.parse().expect("an id")), "{id}");
         }
-        assert!(!Scope::Nobody.sees(&"acme".parse().expect("an id")));
+        assert!(!Scope::None.sees(&"acme".parse().expect("an id")));
         assert_eq!(tenant("t1").name("t1~acme").as_deref(), Some("acme"));
         assert_eq!(Scope::Every.name("t1~acme"), None);
     }

@@ -1,4 +1,4 @@
-//! Tells the service manager that started this process how it is: started, reloading, stopping,
+//! Reports to the service manager that started this process how it is: started, reloading, stopping,
 //! alive (`sd_notify`). Where there is none (`NOTIFY_SOCKET` is not set) nothing is sent.
 //!
 //! Source: sd_notify(3), sd_watchdog_enabled(3).
@@ -241,7 +241,7 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_millis(200);
 
-    /// A manager of the test's own, and what it is told.
+    /// A manager of the test's own, and the socket it reads.
     fn manager() -> (Supervisor, UnixDatagram) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notify");
@@ -252,7 +252,7 @@ mod tests {
         (Supervisor(Some(Arc::new(Manager::new(path, Some(TIMEOUT))))), socket)
     }
 
-    fn told(socket: &UnixDatagram) -> Option<String> {
+    fn message(socket: &UnixDatagram) -> Option<String> {
         let mut bytes = [0; 1024];
         let length = socket.recv(&mut bytes).ok()?;
         Some(String::from_utf8(bytes[..length].to_vec()).unwrap())
@@ -261,7 +261,7 @@ mod tests {
     /// Waits for a sign of life for a hundred times as long as it may take.
     async fn lives(socket: &UnixDatagram) -> bool {
         for _ in 0..2000 {
-            if told(socket).as_deref() == Some("WATCHDOG=1") {
+            if message(socket).as_deref() == Some("WATCHDOG=1") {
                 return true;
             }
             sleep(Duration::from_millis(10)).await;
@@ -292,7 +292,7 @@ mod tests {
         let silent = async {
             loop {
                 beating.beat();
-                assert_eq!(told(&socket), None);
+                assert_eq!(message(&socket), None);
                 sleep(Duration::from_millis(10)).await;
             }
         };
@@ -309,19 +309,19 @@ mod tests {
     fn a_reload_ends_ready_unless_the_process_stops_meanwhile() {
         let (supervisor, socket) = manager();
         supervisor.reloading().finish(true);
-        let begin = told(&socket).unwrap();
+        let begin = message(&socket).unwrap();
         let micros = begin.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
         assert!(micros.parse::<u64>().unwrap() > 0);
-        assert_eq!(told(&socket).as_deref(), Some("READY=1\nSTATUS=Serving"));
+        assert_eq!(message(&socket).as_deref(), Some("READY=1\nSTATUS=Serving"));
         supervisor.reloading().finish(false);
-        assert!(told(&socket).unwrap().starts_with("RELOADING=1\n"));
-        assert!(told(&socket).unwrap().contains("which failed"));
+        assert!(message(&socket).unwrap().starts_with("RELOADING=1\n"));
+        assert!(message(&socket).unwrap().contains("which failed"));
         let reload = supervisor.reloading();
-        assert!(told(&socket).is_some());
+        assert!(message(&socket).is_some());
         supervisor.stopping();
-        assert!(told(&socket).unwrap().starts_with("STOPPING=1\n"));
+        assert!(message(&socket).unwrap().starts_with("STOPPING=1\n"));
         drop(reload);
-        assert_eq!(told(&socket), None);
+        assert_eq!(message(&socket), None);
     }
 
     #[test]

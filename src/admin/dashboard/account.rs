@@ -195,8 +195,8 @@ async fn plot(call: &AdminCall, id: &AccountId) -> Option<RefreshPlot> {
 fn troubles(call: &AdminCall, id: &AccountId) -> Vec<(&'static str, Vec<u64>)> {
     let counts = call.logins.engine.with.metrics.troubles(id);
     let by_class = OperationClass::ALL.into_iter().zip(counts);
-    let told = by_class.filter(|(_, counts)| counts.iter().any(|count| *count > 0));
-    told.map(|(class, counts)| (class.as_str(), counts.to_vec())).collect()
+    let counted = by_class.filter(|(_, counts)| counts.iter().any(|count| *count > 0));
+    counted.map(|(class, counts)| (class.as_str(), counts.to_vec())).collect()
 }
 
 fn hooks(call: &AdminCall, id: &AccountId) -> Option<Vec<HookLine>> {

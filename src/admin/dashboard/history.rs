@@ -38,7 +38,7 @@ pub(super) struct RefreshHistory {
     /// The log was not yet read back to the first day.
     is_behind: bool,
     /// More was added to it than the last look had time for.
-    lacks_newest: bool,
+    is_stale: bool,
 }
 
 #[derive(Default)]
@@ -55,7 +55,7 @@ pub(super) struct AccountDays {
     /// Since when all refreshes are counted, in seconds since 1970, if that is not all days.
     pub(super) since: Option<u64>,
     /// The newest are not counted yet.
-    pub(super) lacks_newest: bool,
+    pub(super) is_stale: bool,
 }
 
 impl RefreshHistory {
@@ -84,7 +84,7 @@ impl RefreshHistory {
         Some(AccountDays {
             days: std::array::from_fn(|at| day(at).unwrap_or_default()),
             since: self.is_behind.then_some(self.refreshes.oldest),
-            lacks_newest: self.lacks_newest,
+            is_stale: self.is_stale,
         })
     }
 
@@ -106,7 +106,7 @@ impl RefreshHistory {
             }
         };
         // What is new counts more than what is old.
-        self.lacks_newest = loop {
+        self.is_stale = loop {
             match reader.newer(&mut |shown| refreshes.count(&shown)).ok()? {
                 true if !is_in_time() => break true,
                 true => {}
@@ -191,14 +191,14 @@ mod tests {
         let mut history = RefreshHistory::default();
         let mut look = |timeout| {
             let found = history.of_within(timeout, &log, &id("acme"), NOW).expect("a log");
-            (found.days[DAYS - 1].succeeded, found.since, found.lacks_newest)
+            (found.days[DAYS - 1].succeeded, found.since, found.is_stale)
         };
-        let (counted, since, lacks_newest) = look(Duration::ZERO);
+        let (counted, since, is_stale) = look(Duration::ZERO);
         assert!(0 < counted && counted < 4000, "{counted}");
-        assert_eq!((since, lacks_newest), (Some(NOW.as_secs()), false));
+        assert_eq!((since, is_stale), (Some(NOW.as_secs()), false));
         record_all(&log, &vec![refresh("acme"); 4000]);
-        let (more, since, lacks_newest) = look(Duration::ZERO);
-        assert!(counted < more && more < 8000 && since.is_some() && lacks_newest, "{more}");
+        let (more, since, is_stale) = look(Duration::ZERO);
+        assert!(counted < more && more < 8000 && since.is_some() && is_stale, "{more}");
         assert_eq!(look(FIRST_TIMEOUT), (8000, None, false));
         assert_eq!(look(Duration::ZERO), (8000, None, false));
     }

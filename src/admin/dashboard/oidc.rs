@@ -107,7 +107,7 @@ impl Failure {
 /// RFC 6749, 4.1.2.1; OpenID Connect Core 1.0, 3.1.2.6.
 fn meaning(code: &str) -> &'static str {
     match code {
-        "access_denied" => "denied access: nobody is signed in.",
+        "access_denied" => "denied access.",
         "login_required" | "interaction_required" | "account_selection_required" => {
             "wants you to sign in there first."
         }
@@ -116,7 +116,7 @@ fn meaning(code: &str) -> &'static str {
         "unauthorized_client" | "invalid_scope" | "unsupported_response_type" => {
             "does not allow this: check dashboard.oidc, and the client there."
         }
-        _ => "signed nobody in.",
+        _ => "rejected the sign-in.",
     }
 }
 
@@ -334,7 +334,7 @@ async fn refused(call: &AdminCall, said: &Arguments, failure: Failure) -> Handle
     }
     if let Failure::Provider { name, source } = &failure {
         let issuer = name.as_str();
-        tracing::warn!(issuer, error = %chain(source), "an OpenID provider signed nobody in");
+        tracing::warn!(issuer, error = %chain(source), "sign-in by an OpenID provider failed");
     }
     shown(call, said, failure.status(), Some(failure.to_string()))
 }

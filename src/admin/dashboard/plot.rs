@@ -21,7 +21,7 @@ pub(super) struct RefreshPlot {
     /// Since when all refreshes are counted, if that is not all days.
     pub(super) since: Option<String>,
     /// The newest are not counted yet.
-    pub(super) lacks_newest: bool,
+    pub(super) is_stale: bool,
 }
 
 /// One day: what succeeded stands at the bottom, what failed on top of it.
@@ -40,7 +40,7 @@ pub(super) struct PlotBar {
 impl RefreshPlot {
     /// Of the days up to today; `now` is the time since 1970.
     pub(super) fn of(known: &AccountDays, now: Duration) -> Self {
-        let AccountDays { days, since, lacks_newest } = known;
+        let AccountDays { days, since, is_stale } = known;
         let sum = |of: fn(&RefreshDay) -> u32| days.iter().map(|day| u64::from(of(day))).sum();
         let most = days.iter().map(|day| u64::from(day.succeeded) + u64::from(day.failed)).max();
         let most = most.unwrap_or(0).max(1);
@@ -67,7 +67,7 @@ impl RefreshPlot {
             succeeded: sum(|day| day.succeeded),
             failed: sum(|day| day.failed),
             since: since.map(rfc3339),
-            lacks_newest: *lacks_newest,
+            is_stale: *is_stale,
         }
     }
 }
@@ -83,7 +83,7 @@ mod tests {
         days[28] = RefreshDay { succeeded: 1, failed: 499 };
         days[29] = RefreshDay { succeeded: 999, failed: 1 };
         let plot = RefreshPlot::of(
-            &AccountDays { days, since: Some(0), lacks_newest: false },
+            &AccountDays { days, since: Some(0), is_stale: false },
             Duration::from_secs(1_795_132_800),
         );
         assert_eq!(plot.since.as_deref(), Some("1970-01-01T00:00:00Z"));
@@ -99,10 +99,8 @@ mod tests {
             assert_eq!(bar.failed_y + bar.failed_height, bar.succeeded_y);
         }
         let days = [RefreshDay::default(); DAYS];
-        let none = RefreshPlot::of(
-            &AccountDays { days, since: None, lacks_newest: false },
-            Duration::ZERO,
-        );
+        let none =
+            RefreshPlot::of(&AccountDays { days, since: None, is_stale: false }, Duration::ZERO);
         assert!(none.bars.iter().all(|bar| bar.succeeded_height + bar.failed_height == 0));
     }
 }
