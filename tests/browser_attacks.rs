@@ -4,7 +4,7 @@
 use crate::support::{
     browser::Browser,
     callers::{OPERATOR, TestCaller},
-    load::PATIENCE,
+    load::TEST_TIMEOUT,
     login::{free_address, login_setup},
     proxy::{Proxy, Setup, amazon, ask, eventually},
     reverse_proxy::{HostField, ReverseProxy},
@@ -266,7 +266,7 @@ fn follow(browser: &mut Browser, page: &str, url: &str) {
 async fn all_are_refused(world: &World, expected: &BTreeSet<String>) {
     let refused = BTreeSet::from([(403, "caller_rejected".to_owned())]);
     let mut missing = expected.clone();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while !missing.is_empty() {
         assert!(Instant::now() < deadline, "never tried: {missing:?}");
         let seen = world.responses();

@@ -2,7 +2,7 @@
 
 use crate::support::{
     callers::{OPERATOR, TestCaller},
-    load::{Load, PATIENCE},
+    load::{Load, TEST_TIMEOUT},
     login::ask_with,
     proxy::{ACME_REFRESH, GLOBEX_REFRESH, Proxy, Setup, amazon},
     wire::{Upstream, Wire, field},
@@ -265,7 +265,7 @@ async fn what_a_session_has_open_on_another_server_ends_within_a_second_every_ti
         let path = format!("/api/v1/sessions/{}", issued["id"].as_str().expect("an id"));
         operate(&one, Method::DELETE, &path, Value::Null).await;
         assert_eq!(cut.rest().await, b"", "no last chunk: the body is not whole");
-        let frame = timeout(PATIENCE, cut_http2.frame()).await.expect("it ends");
+        let frame = timeout(TEST_TIMEOUT, cut_http2.frame()).await.expect("it ends");
         let (took, slack) = (began.elapsed(), load.slack());
         assert!(frame.expect("no end of the body").is_err(), "the stream is reset");
         assert!(took < SECOND + slack, "{took:?}, and the machine was late by {slack:?}");

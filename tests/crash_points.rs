@@ -7,7 +7,7 @@
 
 use crate::support::{
     extras,
-    load::PATIENCE,
+    load::TEST_TIMEOUT,
     proxy::{Proxy, Setup, amazon},
     strace::{Call, Strace, calls},
 };
@@ -299,7 +299,7 @@ async fn crash(amazon: &Emulator, proxy: &mut Proxy, point: &Point) -> bool {
     let request = proxy.request(http::Method::GET, "/v2/profiles");
     let answer = proxy.try_send(request.header("X-Ads-Account", "acme")).await;
     strace.detach();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     // An answer may have got out just before the kill, which takes a moment to end every thread.
     while answer.is_err() || proxy.ask_admin("/livez").is_empty() {
         if proxy.has_ended() {

@@ -175,6 +175,9 @@ async fn health_names_keys_applications_limits_and_the_servers_of_the_store() {
     let page = visitor.page("/dashboard/health").await;
     assert!(section(&page, "Limits that were hit").contains("<code>headers</code>"), "{page}");
     let servers = section(&page, "Servers on this store");
-    assert!(servers.contains(", process ") && !servers.contains("lacks the key"), "{servers}");
+    assert!(
+        servers.contains(", process ") && !servers.contains("does not have the key"),
+        "{servers}"
+    );
     drop(twin);
 }

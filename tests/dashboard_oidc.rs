@@ -180,7 +180,7 @@ fn with(response: &str, name: &str, value: Option<&str>) -> String {
     url.into()
 }
 
-/// The page to sign in, which says why nobody is signed in.
+/// The page to sign in, which says why the sign-in failed.
 fn is_refused(reply: &Reply, status: u16, why: &str) {
     assert_eq!(reply.status, status, "{}", reply.text);
     assert!(reply.text.contains(why), "{why} in {}", reply.text);
@@ -427,7 +427,7 @@ async fn a_response_of_another_issuer_and_errors_of_the_provider_are_refused_in_
         ("login_required", "", "wants you to sign in there first"),
         ("server_error", "", "does not work. Try again"),
         ("invalid_scope", "", "check dashboard.oidc"),
-        ("<b>", "", "op signed nobody in. (&lt;b&gt;)"),
+        ("<b>", "", "op rejected the sign-in. (&lt;b&gt;)"),
     ] {
         let begun = world.begin().await;
         let state = Url::parse(&begun.url).expect("an address");
@@ -456,7 +456,7 @@ async fn a_provider_that_is_down_gets_a_clear_page_and_is_asked_again_later() {
         is_refused(&world.try_begin(&[]).await, 502, "op cannot be reached");
     }
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-    assert!(world.proxy.log().contains("an OpenID provider signed nobody in"));
+    assert!(world.proxy.log().contains("sign-in by an OpenID provider failed"));
     world.issuer.tell("up").await;
     let until = Instant::now() + Duration::from_secs(20);
     while world.try_begin(&[]).await.status != 200 {

@@ -3,7 +3,7 @@
 use crate::support::{
     callers::{OPERATOR, TestCaller},
     dashboard::Visitor,
-    load::PATIENCE,
+    load::TEST_TIMEOUT,
     login::ask,
     proxy::{Proxy, Setup, amazon},
 };
@@ -114,7 +114,7 @@ async fn the_line_that_would_allow_a_request_is_shown_and_does_so_once_it_is_pas
     let before = std::fs::read_to_string(&file).expect("a configuration");
     assert_eq!(before.matches("read_only = true").count(), 1, "the page writes nothing");
     std::fs::write(&file, before.replace("read_only = true", line)).expect("written");
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while !visitor.page(&path).await.contains("Allowed.") {
         assert!(Instant::now() < deadline, "the line has no effect");
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -6,7 +6,7 @@ use crate::support::{
     callers::TestCaller,
     commands::Commands,
     dashboard::{PageEvents, Visitor},
-    load::PATIENCE,
+    load::TEST_TIMEOUT,
     login::{INITECH, INITECH_PROFILE},
     proxy::eventually,
     receiver::{Manner, Receiver},
@@ -92,7 +92,7 @@ async fn messages_that_were_given_up_are_sent_again_by_a_button_one_or_all() {
     assert!(receiver.taken().iter().all(|one| one.kind() == "token.refreshed"));
     // The server learns that a message has come a little later than the receiver.
     let visitor = world.visitor().await;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while !visitor.page("/dashboard/health").await.contains("0 wait, 0 were given up") {
         assert!(Instant::now() < deadline, "some still wait");
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -25,7 +25,7 @@ const CALLERS: u32 = 16;
 const PERIOD: Duration = Duration::from_millis(40);
 const REQUESTS_EACH: u32 = 50;
 const BAR: Duration = Duration::from_millis(5);
-const PATIENCE: Duration = Duration::from_secs(240);
+const TIMEOUT: Duration = Duration::from_secs(240);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_grant_under_load_costs_at_most_three_calls_and_five_milliseconds() {
@@ -39,7 +39,7 @@ async fn a_revoked_grant_under_load_costs_at_most_three_calls_and_five_milliseco
     // until one is good shows what we cost.
     let mut best = (Duration::MAX, Duration::MAX);
     let started = Instant::now();
-    while best.0 >= BAR && started.elapsed() < PATIENCE {
+    while best.0 >= BAR && started.elapsed() < TIMEOUT {
         best = best.min(load(proxy.addr).await);
     }
     let after = counts(&amazon);

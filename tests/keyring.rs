@@ -16,7 +16,7 @@ use std::{
 };
 
 /// Longer than the keyring is waited for, and than a busy machine takes on top.
-const PATIENCE: Duration = Duration::from_secs(45);
+const TIMEOUT: Duration = Duration::from_secs(45);
 
 /// Starts the keyring with a file that holds its password, and waits until it is there.
 const START: &str = "\
@@ -107,7 +107,7 @@ fn a_locked_keyring_is_an_error_that_says_how_to_unlock_it() {
     for command in ["account list", "key rotate", "serve", "key init --keyring --id desk"] {
         let started = Instant::now();
         let locked = session(&home, &format!("start /dev/null\n $A {command}"));
-        assert!(started.elapsed() < PATIENCE);
+        assert!(started.elapsed() < TIMEOUT);
         assert_eq!(locked.code, Some(1), "{command}: {locked:?}");
         assert!(locked.err.contains("is locked") && locked.err.contains("--unlock"), "{locked:?}");
     }
@@ -142,11 +142,11 @@ fn a_keyring_that_never_answers_is_given_up() {
         let home = self::home();
         let started = Instant::now();
         let hung = session(&home, &format!("{UNLOCKED} kill -STOP $daemon; $A account list"));
-        assert!(started.elapsed() < PATIENCE);
+        assert!(started.elapsed() < TIMEOUT);
         assert!(hung.code == Some(1) && hung.err.contains("no response within"), "{hung:?}");
     }
     let (silent, took) = bus.join().expect("no panic");
-    assert!(took < PATIENCE);
+    assert!(took < TIMEOUT);
     assert!(silent.code == Some(1) && silent.err.contains("no response within"), "{silent:?}");
 }
 

@@ -3,7 +3,7 @@
 
 use crate::support::{
     callers::{OPERATOR, TestCaller},
-    load::PATIENCE,
+    load::TEST_TIMEOUT,
     program::said,
     proxy::{ACME_REFRESH, GLOBEX_REFRESH, Proxy, Setup, amazon, eventually, write_private},
     signer::TestIssuer,
@@ -287,7 +287,7 @@ async fn a_secret_that_cannot_be_used_changes_nothing_and_the_next_good_one_does
 
 /// LWA's rejection of the old secret is remembered for a moment.
 async fn eventually_served(proxy: &Proxy, why: &str) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while status_of(proxy, "acme").await != 200 {
         assert!(Instant::now() < deadline, "{why}: {}", proxy.log());
         tokio::time::sleep(Duration::from_millis(50)).await;

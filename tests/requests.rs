@@ -3,7 +3,7 @@
 
 use crate::support::{
     callers::{OPERATOR, TestCaller},
-    load::PATIENCE,
+    load::TEST_TIMEOUT,
     proxy::{Proxy, Setup, amazon, ask, assert_no_secret},
 };
 use adsproxy::sandbox::{ApiFault, Times};
@@ -81,7 +81,7 @@ impl World {
 
     /// Waits until an operator sees the request `id`.
     fn wait_for(&self, id: &str) -> Value {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         loop {
             let list = self.list(&OPERATOR, "?limit=1000");
             if let Some(found) = list.into_iter().find(|one| one["request_id"] == id) {

@@ -1,4 +1,4 @@
-//! `tests/run` waits for other users of apt and says what it could not check.
+//! `tests/run` waits for other users of apt, says what it could not check, and runs once more what failed.
 
 use crate::support::program::{Said, said};
 use std::{
@@ -91,5 +91,42 @@ fn an_advisory_that_applies_fails_the_run() {
         assert_eq!(run.code, expected, "{run:?}");
         assert_eq!(stubs.calls(), ["deny --all-features check advisories"]);
         assert!(!run.err.contains("NOT CHECKED"), "{run:?}");
+    }
+}
+
+/// `cargo` whose tests fail, with `list` at the end of what it says, and the exit code of those that are run again.
+fn failing_cargo(list: &str, again: u8) -> Stubs {
+    let text = format!(
+        "case \"$*\" in\n*--exact*) echo \"$*\" >>\"$CALLS\"; exit {again};;\n\
+         test*) printf 'failures:\\n\\n---- a::b stdout ----\\nx\\n\\nfailures:\\n{list}\\ntest result: FAILED.\\n'; exit 101;;\n\
+         esac"
+    );
+    Stubs::new(&[("cargo", &text)])
+}
+
+fn run_fast(stubs: &Stubs) -> Said {
+    stubs.run("CARGO_TARGET_DIR=$(dirname \"$CALLS\") tests/run fast")
+}
+
+#[test]
+fn a_test_that_fails_beside_others_is_run_once_more_and_shown() {
+    for (again, is_passed) in [(0, true), (101, false)] {
+        let stubs = failing_cargo("    a::b\\n    c::d_1\\n", again);
+        let run = run_fast(&stubs);
+        assert_eq!(run.code == Some(0), is_passed, "{run:?}");
+        let once = "test --locked --all-targets -- --exact a::b c::d_1 --test-threads 1";
+        assert_eq!(stubs.calls(), [once]);
+        assert!(run.err.contains("FAILED ONCE: a::b\nFAILED ONCE: c::d_1\n"), "{run:?}");
+    }
+}
+
+#[test]
+fn what_has_no_name_or_is_much_fails_at_once() {
+    let many: String = (0..11).map(|number| format!("    a::b_{number}\\n")).collect();
+    for list in ["", &many] {
+        let stubs = failing_cargo(list, 0);
+        let run = run_fast(&stubs);
+        assert!(run.code != Some(0) && run.err.contains("FAILED in: cargo test"), "{run:?}");
+        assert!(stubs.calls().is_empty());
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::support::{
     callers::TestCaller,
-    load::PATIENCE,
+    load::TEST_TIMEOUT,
     proxy::{Answer, Proxy, Setup, amazon, ask_unix},
 };
 use adsproxy::sandbox::{ApiFault, Emulator, Surface, Times};
@@ -202,7 +202,7 @@ async fn one_probe_goes_out_when_the_time_is_over_and_its_success_ends_it() {
     let proxy = start(&amazon, ENFORCE);
     meets(&amazon, ApiFault::Throttled { retry_after: None });
     assert_eq!(profiles(&proxy, "acme", "123").await.error(), None);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     // The wait is one second; what is tried within it stays here.
     amazon.state().api.gate.hold();
     let probe = loop {

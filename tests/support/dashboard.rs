@@ -2,7 +2,7 @@
 
 use super::{
     callers::OPERATOR,
-    load::PATIENCE,
+    load::TEST_TIMEOUT,
     login::{Reply, client},
     proxy::{assert_no_secret, write_private},
 };
@@ -149,7 +149,7 @@ impl PageEvents {
     /// header lines.
     pub fn open(visitor: &Visitor, path: &str, lines: &str) -> Self {
         let mut stream = TcpStream::connect(visitor.admin).expect("a connection");
-        stream.set_read_timeout(Some(PATIENCE)).expect("set");
+        stream.set_read_timeout(Some(TEST_TIMEOUT)).expect("set");
         let (port, cookie) = (visitor.admin.port(), &visitor.cookie);
         write!(
             stream,

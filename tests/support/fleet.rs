@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A response must be there within this time, however long a refresh takes.
-const PATIENCE: Duration = Duration::from_secs(45);
+const TIMEOUT: Duration = Duration::from_secs(45);
 
 pub struct Fleet {
     pub amazon: Emulator,
@@ -203,10 +203,10 @@ impl Replica {
 
     /// A request for `account` on a connection of its own.
     pub async fn get(&self, account: &str) -> Response {
-        match tokio::time::timeout(PATIENCE, get(self.addr, account)).await {
+        match tokio::time::timeout(TIMEOUT, get(self.addr, account)).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => Response::Lost(error.to_string()),
-            Err(_) => Response::Lost(format!("none within {PATIENCE:?}")),
+            Err(_) => Response::Lost(format!("none within {TIMEOUT:?}")),
         }
     }
 }

@@ -13,7 +13,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// How long a test waits for what must come: so long that only what never comes fails, however busy
 /// the machine is. What must come *soon* is held to its time and the `slack` of `Load`.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Measures for as long as it lives.
 pub struct Load {

@@ -1,6 +1,6 @@
 //! The real binary as a child process, and a client that judges every answer.
 
-use super::{callers::OPERATOR, load::PATIENCE, stranger};
+use super::{callers::OPERATOR, load::TEST_TIMEOUT, stranger};
 use adsproxy::sandbox::{CLIENT_ID, CLIENT_SECRET, Emulator};
 use http::{HeaderMap, Method, StatusCode};
 use std::{
@@ -162,7 +162,7 @@ impl Proxy {
         let text = fs::read_to_string(&path).expect("a configuration");
         fs::write(&path, text.replace(&OPERATOR.toml, "")).expect("written");
         let mut child = command(dir.path(), &setup.env, &[]).spawn().expect("the binary runs");
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         let status = loop {
             if let Some(status) = child.try_wait().expect("a child of ours") {
                 break status;
@@ -449,7 +449,7 @@ pub fn ask_unix(path: &Path, head: &str) -> String {
 
 /// Polls until `condition` holds.
 pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while !condition() {
         assert!(Instant::now() < deadline, "never: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -480,7 +480,7 @@ fn command(dir: &Path, env: &[(String, String)], runner: &[String]) -> Command {
 
 /// Reads the addresses from the line that says `listening`; none if it ended before.
 fn addresses(child: &mut Child, log: &Mutex<String>) -> Option<(SocketAddr, SocketAddr)> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     loop {
         let text = log.lock().expect("no reader panics").clone();
         let listening = text.lines().find(|line| line.contains(r#""message":"listening""#));

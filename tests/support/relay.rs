@@ -18,7 +18,7 @@ use std::{
 
 /// `ReadyForQuery`, but for its last byte.
 const READY: [u8; 5] = [b'Z', 0, 0, 0, 5];
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where a process is killed: at this statement, as it comes for the nth time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,7 +116,7 @@ impl Relay {
         if self.notes(|notes| notes.kill.take().is_some()) {
             return false;
         }
-        let deadline = Instant::now() + 2 * PATIENCE;
+        let deadline = Instant::now() + 2 * TIMEOUT;
         while !self.has_killed() {
             assert!(
                 Instant::now() < deadline,
@@ -194,9 +194,9 @@ fn kill(
             client.read_exact(&mut tag)?;
             forward(&mut client, &mut server, &tag)?;
         }
-        is_ready.recv_timeout(PATIENCE).map_err(io::Error::other)?;
+        is_ready.recv_timeout(TIMEOUT).map_err(io::Error::other)?;
     }
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let victim = notes.lock().expect("no panic").victim;
         if let Some(pid) = victim.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {

@@ -1,7 +1,7 @@
 //! A running `adsproxy sandbox`: the whole program before its own emulator.
 
 use super::{
-    load::PATIENCE,
+    load::TEST_TIMEOUT,
     program::{Said, said},
 };
 use std::{
@@ -66,7 +66,7 @@ impl Sandbox {
             .stderr(file("log"))
             .spawn()
             .expect("the binary of this build");
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         let read = |name| fs::read_to_string(directory.path().join(name)).unwrap_or_default();
         while !read("banner").contains("export ADSPROXY_CONFIG='") {
             if child.try_wait().expect("a child of ours").is_some() {

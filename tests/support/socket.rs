@@ -17,7 +17,7 @@ use std::{
 };
 
 /// How long an answer may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// One connection of a caller that writes what it likes.
 pub struct Wire {
@@ -36,8 +36,8 @@ impl Wire {
 
     /// A connection made otherwise.
     pub fn over(stream: TcpStream) -> Self {
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+        stream.set_write_timeout(Some(TIMEOUT)).expect("a timeout");
         Self { stream, buffer: Vec::new(), addr: None }
     }
 

@@ -1,6 +1,6 @@
 //! HTTP/1.1 by hand, on both sides of the proxy: what no library would send, or would hide.
 
-use super::{load::PATIENCE, stranger};
+use super::{load::TEST_TIMEOUT, stranger};
 use std::{
     future::Future,
     io,
@@ -42,7 +42,7 @@ impl Wire {
         if let Some(addr) = self.addr {
             stranger::send_bytes(addr, bytes.as_ref()).await;
         }
-        timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await.expect("written in time")
+        timeout(TEST_TIMEOUT, self.stream.write_all(bytes.as_ref())).await.expect("written in time")
     }
 
     /// Everything up to an empty line, without it.
@@ -122,7 +122,7 @@ impl Wire {
     /// Reads on; false at the end, also at a rude one.
     async fn fill(&mut self) -> bool {
         let mut part = vec![0; 64 * 1024];
-        let read = timeout(PATIENCE, self.stream.read(&mut part)).await.expect("bytes in time");
+        let read = timeout(TEST_TIMEOUT, self.stream.read(&mut part)).await.expect("bytes in time");
         let size = read.unwrap_or(0);
         self.buffer.extend_from_slice(&part[..size]);
         size > 0
